@@ -1,0 +1,37 @@
+"""Every error this package raises on purpose.
+
+All of them are ``ValueError`` subclasses, so that a script written against EasyEdit's asserts can catch one type;
+each message names the field or record that is wrong and what to do about it.
+"""
+
+
+class NeuronEditError(ValueError):
+    """Base class: bad input or an impossible request, found before anything was changed."""
+
+
+class HparamsError(NeuronEditError):
+    """A hyperparameter is unknown, missing, ill-typed or out of range."""
+
+
+class RequestError(NeuronEditError):
+    """An edit request is malformed (missing field, subject not in the prompt, empty target ...)."""
+
+
+class ArchitectureError(NeuronEditError):
+    """The model is of an unknown type, or a module named in the hyperparameters does not exist."""
+
+
+class StateError(NeuronEditError):
+    """The sequential state does not belong to the model's present weights."""
+
+
+class DataError(NeuronEditError):
+    """A data file is missing, of an unknown shape, or one of its records is malformed."""
+
+
+class MaskError(NeuronEditError):
+    """A neuron mask is unknown, has the wrong shape, or an option of it is out of range."""
+
+
+class HostError(NeuronEditError):
+    """EasyEdit was asked for and cannot be used."""
