@@ -1,0 +1,41 @@
+"""Neuron-level knowledge editing for EasyEdit, and on its own.
+
+Importing the package is light: neither torch nor transformers nor EasyEdit is loaded, and nothing is downloaded. The public
+names below are resolved on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "NMKEHyperParams": "models.nmke.nmke_hparams",
+    "apply_nmke_to_model": "models.nmke.nmke_main",
+    "AlphaEditHyperParams": "models.alphaedit.alphaedit_hparams",
+    "apply_alphaedit_to_model": "models.alphaedit.alphaedit_main",
+    "MEMITHyperParams": "models.memit.memit_hparams",
+    "apply_memit_to_model": "models.memit.memit_main",
+    "FTHyperParams": "models.ft.ft_hparams",
+    "apply_ft_to_model": "models.ft.ft_main",
+    "HyperParams": "hparams_base",
+    "NeuronEditError": "errors",
+    "get_method": "registry",
+    "register_method": "registry",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

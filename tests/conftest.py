@@ -1,0 +1,44 @@
+"""Tiers by folder, a quiet and offline process, and the shipped model loaded once."""
+
+import copy
+import os
+from pathlib import Path
+
+# Before torch is imported anywhere: the tests' matrices are small, and threads that wait for each other cost more than they do.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+TESTS_DIR = Path(__file__).resolve().parent
+TIERS = ("unit", "tiny", "easyedit", "gpu")
+
+
+def pytest_configure(config):
+    for tier in TIERS:
+        config.addinivalue_line("markers", f"{tier}: tests below tests/{tier}")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        tier = Path(item.path).relative_to(TESTS_DIR).parts[0]
+        if tier in TIERS:
+            item.add_marker(getattr(pytest.mark, tier))
+
+
+@pytest.fixture(scope="session")
+def _shipped_model():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from easyedit_neuron import resources
+
+    folder = resources.model_path("tiny-llama")
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def shipped_model(_shipped_model):
+    """(model, tokenizer): deep copies of the shipped model, loaded from disk once per session."""
+    return copy.deepcopy(_shipped_model)

@@ -1,0 +1,202 @@
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import ClassVar, List, Literal, Optional, Union
+
+import pytest
+
+from easyedit_neuron import resources
+from easyedit_neuron.errors import HparamsError, NeuronEditError
+from easyedit_neuron.hparams_base import HyperParams
+
+
+@dataclass
+class Sample(HyperParams):
+    ALG_NAME: ClassVar[str] = "Sample"
+    ALG_ALIASES: ClassVar[tuple] = ("SAMPLE",)
+
+    alg_name: str
+    layers: List[int]
+    v_lr: float
+    model_name: str = "somewhere"
+    batch_size: int = 1
+    flag: bool = False
+    device: Union[int, str] = "cpu"
+    threshold: Optional[float] = None
+    stage: Literal["post", "solve"] = "post"
+    bounds: tuple[float, float] = (0.3, 0.4)
+    norm: Union[float, bool] = False
+
+    def validate(self):
+        if self.batch_size < 1:
+            raise HparamsError(f"field 'batch_size': must be at least 1, not {self.batch_size}")
+
+
+GOOD = {"alg_name": "Sample", "layers": [1, 2], "v_lr": 0.5}
+
+
+def write(tmp_path, text, name="own.yaml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_yaml_scientific_string_becomes_float(tmp_path):
+    # YAML 1.1 wants a dot before the exponent: 1e-1 is a string for it.
+    path = write(tmp_path, "alg_name: Sample\nlayers: [1]\nv_lr: 1e-1\nthreshold: 2e-2\nbatch_size: 1e1\n")
+    hparams = Sample.from_hparams(path)
+    assert hparams.v_lr == 0.1 and type(hparams.v_lr) is float
+    assert hparams.threshold == 0.02
+    assert hparams.batch_size == 10 and type(hparams.batch_size) is int
+
+
+def test_path_without_suffix_and_str_or_path(tmp_path):
+    path = write(tmp_path, "alg_name: Sample\nlayers: [1]\nv_lr: 1\n")
+    assert Sample.from_hparams(str(path)[:-5]) == Sample.from_hparams(path)
+    assert Sample.from_hparams(path).v_lr == 1.0
+
+
+def test_json_both_ways(tmp_path):
+    path = write(tmp_path, json.dumps(GOOD), "own.json")
+    assert Sample.from_json(path) == Sample.from_hparams(path) == Sample.from_dict(GOOD)
+
+
+def test_unknown_field_names_field_file_and_nearest(tmp_path):
+    path = write(tmp_path, "alg_name: Sample\nlayers: [1]\nv_lr: 1\nbatchsize: 3\n")
+    with pytest.raises(HparamsError) as error:
+        Sample.from_hparams(path)
+    for part in ("'batchsize'", "'batch_size'", "own.yaml"):
+        assert part in str(error.value)
+
+
+def test_missing_fields_are_all_named():
+    with pytest.raises(HparamsError, match="'layers', 'v_lr'"):
+        Sample.from_dict({"alg_name": "Sample"})
+
+
+@pytest.mark.parametrize(
+    "field, value, part",
+    [
+        ("v_lr", "fast", "number"),
+        ("v_lr", True, "number"),
+        ("v_lr", None, "number"),
+        ("v_lr", float("nan"), "number"),
+        ("v_lr", "nan", "number"),
+        ("batch_size", True, "integer"),
+        ("batch_size", 1.5, "integer"),
+        ("batch_size", "inf", "integer"),
+        ("batch_size", 0, "at least 1"),
+        ("flag", 1, "true or false"),
+        ("flag", "yes", "true or false"),
+        ("layers", 3, "a list"),
+        ("layers", [1, "x"], "item 1"),
+        ("layers", "12", "a list"),
+        ("device", None, "string"),
+        ("device", True, "integer"),
+        ("threshold", "high", "or null"),
+        ("stage", "sovle", "'solve'"),
+        ("stage", None, "post, solve"),
+        ("bounds", [0.1], "2 values"),
+        ("bounds", [0.1, "b"], "item 1"),
+        ("model_name", 7, "string"),
+        ("alg_name", "NMKE", "'Sample'"),
+        ("alg_name", 5, "string"),
+    ],
+)
+def test_ill_typed(field, value, part):
+    with pytest.raises(HparamsError) as error:
+        Sample.from_dict({**GOOD, field: value}, source="file.yaml")
+    assert f"'{field}'" in str(error.value) and part in str(error.value) and "file.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "field, value, expected",
+    [
+        ("device", 0, 0),
+        ("device", "cuda:1", "cuda:1"),
+        ("threshold", None, None),
+        ("threshold", 3, 3.0),
+        ("norm", False, False),
+        ("norm", "5e-4", 5e-4),
+        ("norm", 1, 1.0),
+        ("bounds", [0, "1e0"], (0.0, 1.0)),
+        ("layers", (1, 2), [1, 2]),
+        ("layers", [], []),
+        ("alg_name", "SAMPLE", "Sample"),
+    ],
+)
+def test_accepted(field, value, expected):
+    result = getattr(Sample.from_dict({**GOOD, field: value}), field)
+    assert result == expected and type(result) is type(expected)
+
+
+def test_constructor_and_replace_are_checked_too():
+    with pytest.raises(HparamsError, match="batch_size"):
+        Sample(**GOOD, batch_size=0)
+    with pytest.raises(HparamsError, match="batch_size"):
+        dataclasses.replace(Sample(**GOOD), batch_size=0)
+    # One family, and a ValueError for callers who know nothing of it.
+    assert issubclass(HparamsError, NeuronEditError) and issubclass(HparamsError, ValueError)
+
+
+def test_override_leaves_the_original():
+    base = Sample(**GOOD)
+    changed = base.override({"v_lr": "2e-1"})
+    assert (base.v_lr, changed.v_lr) == (0.5, 0.2)
+    with pytest.raises(HparamsError, match="did you mean 'v_lr'"):
+        base.override({"vlr": 1})
+
+
+def test_to_dict_is_plain_and_deep():
+    base = Sample(**GOOD)
+    values = base.to_dict()
+    values["layers"].append(9)
+    assert base.layers == [1, 2] and json.loads(json.dumps(values))["v_lr"] == 0.5
+
+
+def test_easyedit_helper_works_on_a_mapping():
+    config = {"a": "1e-1", "b": "text", "c": 3}
+    assert HyperParams.construct_float_from_scientific_notation(config) is config
+    assert config == {"a": 0.1, "b": "text", "c": 3}
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("- 1\n- 2\n", "mapping"),
+        ("", "mapping"),
+        ("a: [1", "cannot be read"),
+        ("v_lr: 1\nv_lr: 2\n", "twice"),
+        ("1: 2\n", "must be strings"),
+    ],
+)
+def test_bad_files(tmp_path, text, part):
+    with pytest.raises(HparamsError, match=part) as error:
+        Sample.from_hparams(write(tmp_path, text))
+    assert "own.yaml" in str(error.value)
+
+
+def test_missing_file_suggests_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "HPARAMS_DIR", tmp_path / "shipped")
+    (tmp_path / "shipped/NMKE").mkdir(parents=True)
+    (tmp_path / "shipped/NMKE/tiny-llama.yaml").write_text("alg_name: Sample\nlayers: [1]\nv_lr: 1\n")
+    with pytest.raises(HparamsError, match="did you mean 'NMKE/tiny-llama'"):
+        Sample.from_hparams("NMKE/tinyllama")
+
+
+def test_shipped_name_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "HPARAMS_DIR", tmp_path / "shipped")
+    (tmp_path / "shipped/NMKE").mkdir(parents=True)
+    (tmp_path / "shipped/NMKE/tiny-llama.yaml").write_text("alg_name: Sample\nlayers: [1]\nv_lr: 1\n")
+    monkeypatch.chdir(tmp_path)
+    spellings = ("NMKE/tiny-llama", "NMKE/tiny-llama.yaml", "hparams/NMKE/tiny-llama", "hparams/NMKE/tiny-llama.yaml")
+    assert {Sample.from_hparams(name).v_lr for name in spellings} == {1.0}
+    # A file of the user's own wins over the shipped one.
+    (tmp_path / "NMKE").mkdir()
+    (tmp_path / "NMKE/tiny-llama.yaml").write_text("alg_name: Sample\nlayers: [1]\nv_lr: 2\n")
+    assert Sample.from_hparams("NMKE/tiny-llama").v_lr == 2.0
+
+
+def test_shipped_model_name_becomes_its_folder():
+    assert Sample(**GOOD, model_name="tiny-llama").model_name == str(resources.ASSETS_DIR / "tiny-llama")
+    assert Sample(**GOOD, model_name="./tiny-llama").model_name == "./tiny-llama"

@@ -1,0 +1,55 @@
+import pytest
+
+from easyedit_neuron import registry
+from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.registry import MethodSpec, get_method, methods, register_method
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+def spec(name="Mine", **options):
+    return MethodSpec(name=name, apply="os.path:join", hparams="collections:OrderedDict", **options)
+
+
+def test_builtin_methods():
+    assert [method.name for method in methods()][:4] == ["NMKE", "AlphaEdit", "MEMIT", "FT"]
+    assert get_method("nmke") is get_method("NMKE")
+    assert get_method("NMKE").plugin and get_method("NMKE").batchable
+    assert "AlphaEdit" not in [method.name for method in methods(plugin=True)]
+
+
+def test_near_name():
+    with pytest.raises(NeuronEditError, match="did you mean 'AlphaEdit'"):
+        get_method("alphaedt")
+    with pytest.raises(NeuronEditError, match="NMKE"):
+        get_method("")
+
+
+def test_lazy_targets(scratch):
+    import collections
+    import os.path
+
+    mine = register_method(spec(aliases=("Own",)))
+    assert get_method("OWN") is mine
+    assert mine.load_apply() is os.path.join and mine.load_hparams() is collections.OrderedDict
+
+
+@pytest.mark.parametrize("other", [spec("NMKE"), spec("nmke"), spec("New", aliases=("Mine",)), spec("Own")])
+def test_collisions(scratch, other):
+    register_method(spec(aliases=("Own",)))
+    with pytest.raises(NeuronEditError, match="already registered"):
+        register_method(other)
+
+
+def test_registering_the_same_twice_is_fine(scratch):
+    register_method(spec())
+    register_method(spec())
+    assert [method.name for method in methods()].count("Mine") == 1
+
+
+def test_malformed_target():
+    with pytest.raises(NeuronEditError, match="package.module:attribute"):
+        MethodSpec(name="Bad", apply="os.path.join", hparams="a:b")
