@@ -1,0 +1,103 @@
+"""Edit data: the files that users of EasyEdit already have, and the shipped tiny-world, as EasyEdit requests.
+
+A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None), "rephrase_prompt" (only if the record has one),
+"locality": {kind: {"prompt", "ground_truth"}}, "portability": {kind: {...}}}``.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .. import resources
+from ..errors import DataError
+from ..suggest import did_you_mean
+from .files import read_records
+from .record import Record
+from .shapes import SHAPES, detect_shape
+
+__all__ = ["load", "retained", "text", "SHAPES"]
+
+LOG = logging.getLogger(__name__)
+Invalid = Literal["error", "skip"]
+Split = Literal["train", "heldout"]
+
+
+def load(
+    name_or_path: str | Path, shape: str | None = None, size: int | None = None, invalid: Invalid = "error"
+) -> list[dict[str, Any]]:
+    """Read edit requests.
+
+    Args:
+        name_or_path: ``"tiny-world"``, or a JSON file with a list of records.
+        shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"`` (MEND) or
+            ``"knowedit"``; by default it is told from the keys of the first record (tiny-world: ``"knowedit"``).
+        size: number of requests wanted, the first ones of the file; by default all.
+        invalid: a record that makes no valid request is an ``"error"``, or is left out (``"skip"``) with a warning that names it.
+            ``size`` counts valid records.
+
+    Raises:
+        DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record that is
+            malformed (the message names file, record index and field).
+    """
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise DataError(f"size must be an integer of at least 1, not {size!r}")
+    if invalid not in get_args(Invalid):
+        raise DataError(f"invalid must be 'error' or 'skip', not {invalid!r}")
+    if shape is not None and shape not in SHAPES:
+        raise DataError(f"unknown data shape {shape!r}: {did_you_mean(shape, SHAPES)}")
+    path = _locate(name_or_path, shape)
+    records = read_records(path)
+    convert = SHAPES[shape or detect_shape(path, records[0])]
+    requests = []
+    skipped = 0
+    for index, raw in enumerate(records):
+        if len(requests) == size:
+            break
+        try:
+            requests.append(convert(Record(path, index, raw)))
+        except DataError as problem:
+            if invalid == "error":
+                raise DataError(f"{problem} (invalid='skip' leaves such records out)") from None
+            LOG.warning("left out: %s", problem)
+            skipped += 1
+    if size is not None and len(requests) < size:
+        left_out = f" ({skipped} invalid records left out)" if skipped else ""
+        raise DataError(f"{path}: {size} edits wanted, the file has {len(requests)}{left_out}: ask for fewer")
+    if not requests:
+        raise DataError(f"{path}: no valid record")
+    return requests
+
+
+def retained(name: str = "tiny-world") -> list[dict[str, str]]:
+    """Facts about subjects that are never edited: ``[{"prompt", "ground_truth", "subject", "relation"}]``."""
+    path = resources.data_dir(name) / "retained.json"
+    fields = ("prompt", "ground_truth", "subject", "relation")
+    records = [Record(path, index, raw) for index, raw in enumerate(read_records(path))]
+    return [{field: record.string(field) for field in fields} for record in records]
+
+
+def text(name: str = "tiny-world", split: Split = "train") -> list[str]:
+    """Sentences of the shipped body of text, without empty lines: ``"train"`` or ``"heldout"``."""
+    if split not in get_args(Split):
+        raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
+    path = resources.data_dir(name) / f"text_{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError(f"{path}: cannot be read: {problem}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _locate(name_or_path: str | Path, shape: str | None) -> Path:
+    if str(name_or_path) in resources.SHIPPED_DATA:
+        path = resources.data_dir(str(name_or_path)) / f"edits_{shape or 'knowedit'}.json"
+        if not path.is_file():
+            raise DataError(f"{name_or_path} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
+        return path
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no data file {str(name_or_path)!r}, and no shipped data of that name: "
+                        f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}")
+    return path

@@ -1,0 +1,91 @@
+"""One raw record with accessors that name file, record and field when something is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Record:
+    """``raw`` is the mapping found at position ``index`` of ``path``, below the field names in ``trail``."""
+
+    path: Path
+    index: int
+    raw: Any
+    trail: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.raw, dict):
+            raise DataError(f"{self._place()} must be a mapping, found {type(self.raw).__name__}")
+
+    def error(self, name: str, problem: str) -> DataError:
+        """The error for the field ``name``; the caller raises it."""
+        return DataError(f"{self.path}: record {self.index}: field '{'.'.join((*self.trail, name))}' {problem}")
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return self.raw.get(name) is not None
+
+    def value(self, name: str, kind: type) -> Any:
+        """A field that must be there and of type ``kind``."""
+        if name not in self.raw:
+            raise self.error(name, f"is missing: {did_you_mean(name, self.raw)}")
+        if not isinstance(self.raw[name], kind):
+            raise self.error(name, f"must be of type {kind.__name__}, found {type(self.raw[name]).__name__}")
+        return self.raw[name]
+
+    def string(self, name: str) -> str:
+        """A string that is not blank, as it stands in the file."""
+        found = self.value(name, str)
+        if not found.strip():
+            raise self.error(name, "is empty")
+        return found
+
+    def strings(self, name: str) -> list[str]:
+        """A list of strings, none of them blank; the list may be empty."""
+        found = self.value(name, list)
+        for position, item in enumerate(found):
+            if not isinstance(item, str) or not item.strip():
+                raise self.error(f"{name}[{position}]", f"must be a string that is not empty, found {item!r}")
+        return found
+
+    def first(self, name: str) -> str | None:
+        """The first string of a value that is a string, a list of aliases, or a list of lists of aliases.
+
+        ``None`` when the field is absent or null, when the lists hold no string, and when the first string is blank.
+        """
+        if not self.has(name):
+            return None
+        found = next(self._leaves(name, self.raw[name]), "")
+        return found if found.strip() else None
+
+    def _leaves(self, name: str, value: Any):
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            for item in value:
+                yield from self._leaves(name, item)
+        else:
+            raise self.error(name, f"must be a string or a list of strings, found {type(value).__name__}")
+
+    def child(self, name: str) -> "Record":
+        """The mapping in a field."""
+        return Record(self.path, self.index, self.value(name, dict), (*self.trail, name))
+
+    def children(self, name: str) -> list["Record"]:
+        """The mappings in a list; null counts as an empty list."""
+        if name in self.raw and self.raw[name] is None:
+            return []
+        found = self.value(name, list)
+        return [
+            Record(self.path, self.index, item, (*self.trail, f"{name}[{position}]")) for position, item in enumerate(found)
+        ]
+
+    def _place(self) -> str:
+        place = f"{self.path}: record {self.index}"
+        return f"{place}: field '{'.'.join(self.trail)}'" if self.trail else f"{place}"

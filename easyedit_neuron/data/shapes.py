@@ -1,0 +1,150 @@
+"""From a record of each shape to a request, as EasyEdit's example scripts pass it to ``edit``.
+
+Rules that the files themselves do not tell:
+
+- an answer that is a list of aliases, or a list of such lists, stands for its first string;
+- a locality or portability probe without an answer (empty list, blank string) is left out, and a kind without probes too;
+- KnowEdit's portability kind ``Reasoning`` is called ``reasoning``, and the probes of the other shapes ``neighborhood`` and
+  ``one_hop``: the names under which EasyEdit's examples report them;
+- KnowEdit and zsRE rephrasings are used when the record has one (EasyEdit's KnowEdit example ignores them);
+- of the ROME/MEMIT record's paraphrases the first is used, and its neighbourhood prompts all have the old object as their answer;
+- the subject must stand in the prompt, letter by letter: EasyEdit refuses such requests as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .record import Record
+
+_KNOWEDIT_KINDS = {"Reasoning": "reasoning"}
+
+
+def detect_shape(path: Path, raw: Any) -> str:
+    """Name of the shape that the keys of a record belong to."""
+    keys = set(Record(path, 0, raw).raw)
+    if "requested_rewrite" in keys:
+        return "counterfact_nested"
+    if {"src", "alt"} & keys:
+        return "zsre"
+    if {"locality_prompt", "locality_ground_truth"} & keys:
+        return "counterfact"
+    if {"locality", "portability", "concept"} & keys or {"prompt", "target_new"} <= keys:
+        return "knowedit"
+    raise DataError(
+        f"{path}: record 0: unknown shape, the fields are {', '.join(sorted(map(str, keys))) or 'none'}; "
+        f"known shapes: {', '.join(SHAPES)}"
+    )
+
+
+def from_counterfact(record: Record) -> dict[str, Any]:
+    """EasyEdit's flat CounterFact."""
+    request = _request(record, "prompt", "target_new", ground_truth=record.first("ground_truth"))
+    _rephrase(request, record, "rephrase_prompt")
+    if record.has("locality_prompt"):
+        request["locality"]["neighborhood"] = _probe(record, "locality_prompt", "locality_ground_truth")
+    return request
+
+
+def from_zsre(record: Record) -> dict[str, Any]:
+    """MEND's zsRE, with or without the portability question."""
+    request = _request(record, "src", "alt", ground_truth=record.first("answers"))
+    _rephrase(request, record, "rephrase")
+    if record.has("loc"):
+        request["locality"]["neighborhood"] = _probe(record, "loc", "loc_ans")
+    _one_hop(request, record)
+    return request
+
+
+def from_counterfact_nested(record: Record) -> dict[str, Any]:
+    """The record of ROME and MEMIT (``requested_rewrite``), with or without the portability question."""
+    rewrite = record.child("requested_rewrite")
+    subject = rewrite.string("subject")
+    template = rewrite.string("prompt")
+    if template.count("{}") != 1:
+        raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
+    truth = rewrite.child("target_true").string("str")
+    request = {
+        "prompt": template.replace("{}", subject),
+        "subject": subject,
+        "target_new": rewrite.child("target_new").string("str"),
+        "ground_truth": truth,
+        "locality": {},
+        "portability": {},
+    }
+    paraphrases = record.strings("paraphrase_prompts") if record.has("paraphrase_prompts") else []
+    if paraphrases:
+        request["rephrase_prompt"] = paraphrases[0]
+    neighbours = record.strings("neighborhood_prompts") if record.has("neighborhood_prompts") else []
+    if neighbours:
+        request["locality"]["neighborhood"] = {"prompt": list(neighbours), "ground_truth": [truth] * len(neighbours)}
+    _one_hop(request, record)
+    return request
+
+
+def from_knowedit(record: Record) -> dict[str, Any]:
+    """KnowEdit (ZsRE-test-all, wiki_counterfact, wiki_recent; WikiBio's field names too) and tiny-world."""
+    prompt = "text" if "prompt" not in record.raw and "text" in record.raw else "prompt"
+    target = "labels" if "target_new" not in record.raw and "labels" in record.raw else "target_new"
+    subject = "concept" if "subject" not in record.raw and "concept" in record.raw else "subject"
+    request = _request(record, prompt, target, subject, ground_truth=record.first("ground_truth"))
+    _rephrase(request, record, "rephrase_prompt")
+    for group in ("locality", "portability"):
+        if not record.has(group):
+            continue
+        probes = record.child(group)
+        for kind in probes.raw:
+            pairs = [(probe.first("prompt"), probe.first("ground_truth")) for probe in probes.children(kind)]
+            for position, (question, _) in enumerate(pairs):
+                if question is None:
+                    raise probes.error(f"{kind}[{position}].prompt", "is missing or empty")
+            answered = [(question, answer) for question, answer in pairs if answer is not None]
+            if answered:
+                request[group][_KNOWEDIT_KINDS.get(kind, kind)] = {
+                    "prompt": [question for question, _ in answered],
+                    "ground_truth": [answer for _, answer in answered],
+                }
+    return request
+
+
+SHAPES: dict[str, Callable[[Record], dict[str, Any]]] = {
+    "counterfact": from_counterfact,
+    "counterfact_nested": from_counterfact_nested,
+    "zsre": from_zsre,
+    "knowedit": from_knowedit,
+}
+"""Converters by name of the shape."""
+
+
+def _request(
+    record: Record, prompt: str, target: str, subject: str = "subject", *, ground_truth: str | None
+) -> dict[str, Any]:
+    request = {
+        "prompt": record.string(prompt),
+        "subject": record.string(subject),
+        "target_new": record.first(target) or record.string(target),
+        "ground_truth": ground_truth,
+        "locality": {},
+        "portability": {},
+    }
+    if request["subject"] not in request["prompt"]:
+        raise record.error(subject, f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}")
+    return request
+
+
+def _rephrase(request: dict[str, Any], record: Record, name: str) -> None:
+    rephrased = record.first(name)
+    if rephrased is not None:
+        request["rephrase_prompt"] = rephrased
+
+
+def _probe(record: Record, prompt: str, answer: str) -> dict[str, str]:
+    return {"prompt": record.string(prompt), "ground_truth": record.first(answer) or record.string(answer)}
+
+
+def _one_hop(request: dict[str, Any], record: Record) -> None:
+    if record.has("portability"):
+        request["portability"]["one_hop"] = _probe(record.child("portability"), "New Question", "New Answer")
