@@ -1,0 +1,8 @@
+"""What the package knows about model architectures: the table of module names, one view per model, one way to hook."""
+
+from .capture import Capture
+from .norms import NormParameters, norm_parameters
+from .table import ARCHITECTURES, Architecture
+from .view import ModelView
+
+__all__ = ["ARCHITECTURES", "Architecture", "Capture", "ModelView", "NormParameters", "norm_parameters"]

@@ -1,0 +1,171 @@
+"""Reading (and replacing) hidden states of a forward pass. The only place in the package that sets hooks."""
+
+from __future__ import annotations
+
+from typing import Callable, Collection, Iterable, Mapping, Optional, Union
+
+from torch import Tensor
+
+from ..errors import ArchitectureError
+from .view import ModelView
+
+WANTS = ("key", "resid_mid", "ffn_out", "layer_out", "final_hidden")
+
+
+class _StopForward(Exception):
+    """Ends a forward pass once everything wanted has been seen; never leaves the ``with`` block."""
+
+
+class Capture:
+    """Context manager that keeps hidden states of the forward passes run inside it (the latest pass wins).
+
+    Hooks exist only inside the ``with`` block and are gone after an exception too. Works under grad and ``no_grad``;
+    captured tensors are the model's own (not copied, not detached).
+
+    Args:
+        view: the model.
+        layers: layers whose ``key``, ``resid_mid``, ``ffn_out``, ``layer_out`` are kept.
+        want: any of
+
+            - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]`` per layer.
+            - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]`` per layer. In a
+              parallel block (GPT-J, GPT-NeoX) it is input + attention, although the FFN there does not read it.
+            - ``ffn_out``: output of the down projection, before any post-FFN norm; ``[B, T, d_model]`` per layer.
+            - ``layer_out``: output of the block, as the next block gets it; ``[B, T, d_model]`` per layer.
+            - ``final_hidden``: input of the final norm; ``[B, T, d_model]``.
+        stop_after: end the forward after this layer, or after the last layer with ``"final"`` (before the final norm, so
+            that no logits are computed). The call of the model then does not return: nothing after it in the ``with``
+            block runs.
+        edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
+
+    Raises:
+        ArchitectureError: an unknown ``want``, a layer that does not exist or lies behind ``stop_after``.
+
+    Example:
+        >>> with torch.no_grad(), Capture(view, [3], want={"key"}, stop_after=3) as seen:
+        ...     model(input_ids=ids, attention_mask=mask)
+        >>> seen.key[3].shape
+        torch.Size([2, 7, 11008])
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        layers: Iterable[int],
+        want: Collection[str] = ("key",),
+        stop_after: Union[int, str, None] = None,
+        edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
+    ):
+        self.view = view
+        self.layers = list(dict.fromkeys(layers))
+        self.want = {want} if isinstance(want, str) else set(want)
+        self.stop_after = stop_after
+        self.edits = dict(edit_layer_out or {})
+        self._check()
+        self.key: dict[int, Tensor] = {}
+        self.resid_mid: dict[int, Tensor] = {}
+        self.ffn_out: dict[int, Tensor] = {}
+        self.layer_out: dict[int, Tensor] = {}
+        self.final_hidden: Optional[Tensor] = None
+        self._inputs: dict[int, Tensor] = {}
+        self._handles: list = []
+        self._stop = _StopForward()
+
+    def _check(self) -> None:
+        unknown = self.want - set(WANTS)
+        if unknown:
+            raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
+        for layer in [*self.layers, *self.edits]:
+            self.view.layer(layer)
+        if self.stop_after is None or self.stop_after == "final":
+            return
+        self.view.layer(self.stop_after)
+        late = [layer for layer in [*self.layers, *self.edits] if layer > self.stop_after]
+        if late or "final_hidden" in self.want:
+            what = f"layer {late[0]}" if late else "final_hidden"
+            raise ArchitectureError(f"stop_after={self.stop_after} ends the forward before {what} is reached")
+
+    # ---- hooks ---------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Capture":
+        try:
+            self._set_hooks()
+        except BaseException:
+            self._remove_hooks()
+            raise
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        self._remove_hooks()
+        return error is self._stop
+
+    def _remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._inputs.clear()
+
+    def _before(self, module, keep: Callable[[Tensor], None]) -> None:
+        def hook(_module, args, kwargs):
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _after(self, module, keep: Callable[[Tensor], None]) -> None:
+        self._handles.append(module.register_forward_hook(lambda _module, _args, out: keep(_tensor_of(out))))
+
+    def _set_hooks(self) -> None:
+        for layer in self.layers:
+            if "key" in self.want:
+                self._before(self.view.down_proj(layer), _setter(self.key, layer))
+            if "ffn_out" in self.want:
+                self._after(self.view.down_proj(layer), _setter(self.ffn_out, layer))
+            if "resid_mid" in self.want:
+                self._capture_resid_mid(layer)
+        # layer outputs last and in this order: a captured output is the edited one, and stopping comes after both
+        for layer, edit in self.edits.items():
+            self._handles.append(self.view.layer(layer).register_forward_hook(_editor(edit)))
+        if "layer_out" in self.want:
+            for layer in self.layers:
+                self._after(self.view.layer(layer), _setter(self.layer_out, layer))
+        if "final_hidden" in self.want:
+            self._before(self.view.final_norm, lambda x: setattr(self, "final_hidden", x))
+        if self.stop_after == "final":
+            self._before(self.view.final_norm, self._halt)
+        elif self.stop_after is not None:
+            self._after(self.view.layer(self.stop_after), self._halt)
+
+    def _capture_resid_mid(self, layer: int) -> None:
+        if not self.view.arch.parallel_residual:
+            self._before(self.view.pre_ffn_norm(layer), _setter(self.resid_mid, layer))
+            return
+        self._before(self.view.layer(layer), _setter(self._inputs, layer))
+
+        def add_branch(branch: Tensor) -> None:
+            self.resid_mid[layer] = self._inputs.pop(layer) + branch
+
+        self._after(self.view.attn_branch(layer), add_branch)
+
+    def _halt(self, _tensor: Tensor) -> None:
+        raise self._stop
+
+
+def _setter(store: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
+    def keep(tensor: Tensor) -> None:
+        store[layer] = tensor
+
+    return keep
+
+
+def _tensor_of(output) -> Tensor:
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _editor(edit: Callable[[Tensor], Tensor]):
+    def hook(_module, _args, output):
+        new = edit(_tensor_of(output))
+        if isinstance(output, (tuple, list)):
+            return (new, *output[1:])
+        return new
+
+    return hook

@@ -1,0 +1,124 @@
+"""Where each architecture keeps its modules. The only place in the package that spells module names.
+
+A new architecture is one entry here, keyed by ``model.config.model_type`` (never by a piece of the model's name). A model
+without an entry can be described by hand: every field below is also an override of ``ModelView.of``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Optional, Union
+
+NormKind = Literal["rms", "rms_unit_offset", "layer"]
+
+LAYER_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp")
+SINGLE_MODULES = ("ln_f_module", "lm_head_module")
+EASYEDIT_FIELDS = LAYER_TEMPLATES + SINGLE_MODULES
+"""The names under which EasyEdit's hyperparameters (and ours) set modules."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Module names of one architecture; templates hold one ``{}`` for the layer number.
+
+    Attributes:
+        model_type: ``config.model_type``.
+        rewrite_module_tmp: the FFN's down projection, whose weight is edited.
+        layer_module_tmp: one transformer block.
+        mlp_module_tmp: the FFN.
+        attn_module_tmp: the self-attention.
+        ln_f_module: the norm before the unembedding.
+        lm_head_module: the unembedding (an embedding module does for tied weights).
+        norm: kind of the final norm (and of the post-FFN norm): ``rms`` multiplies by its weight, ``rms_unit_offset`` by
+            ``1 + weight``, ``layer`` is LayerNorm with an optional bias.
+        pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a block that
+            is always parallel.
+        post_ffn_norm_tmp: norm between the FFN and the residual stream; ``None`` for most.
+        attn_branch_tmp: module whose output is what attention adds to the residual stream; ``None`` = the attention
+            itself.
+        parallel_residual: attention and FFN read the same input and are added together; a string names the flag of
+            the config that says so.
+    """
+
+    model_type: str
+    rewrite_module_tmp: str
+    layer_module_tmp: str
+    mlp_module_tmp: str
+    attn_module_tmp: str
+    ln_f_module: str
+    lm_head_module: str
+    norm: Optional[NormKind] = None
+    pre_ffn_norm_tmp: Optional[str] = None
+    post_ffn_norm_tmp: Optional[str] = None
+    attn_branch_tmp: Optional[str] = None
+    parallel_residual: Union[bool, str] = False
+
+
+def _llama_like(model_type: str) -> Architecture:
+    return Architecture(
+        model_type=model_type,
+        rewrite_module_tmp="model.layers.{}.mlp.down_proj",
+        layer_module_tmp="model.layers.{}",
+        mlp_module_tmp="model.layers.{}.mlp",
+        attn_module_tmp="model.layers.{}.self_attn",
+        ln_f_module="model.norm",
+        lm_head_module="lm_head",
+        norm="rms",
+        pre_ffn_norm_tmp="model.layers.{}.post_attention_layernorm",
+    )
+
+
+_ALL = [
+    *(_llama_like(name) for name in ("llama", "mistral", "qwen2", "qwen3")),
+    Architecture(
+        model_type="gemma2",
+        rewrite_module_tmp="model.layers.{}.mlp.down_proj",
+        layer_module_tmp="model.layers.{}",
+        mlp_module_tmp="model.layers.{}.mlp",
+        attn_module_tmp="model.layers.{}.self_attn",
+        ln_f_module="model.norm",
+        lm_head_module="lm_head",
+        norm="rms_unit_offset",
+        pre_ffn_norm_tmp="model.layers.{}.pre_feedforward_layernorm",
+        post_ffn_norm_tmp="model.layers.{}.post_feedforward_layernorm",
+        # post_attention_layernorm acts on the branch before it joins the residual stream
+        attn_branch_tmp="model.layers.{}.post_attention_layernorm",
+    ),
+    Architecture(
+        model_type="gpt2",
+        rewrite_module_tmp="transformer.h.{}.mlp.c_proj",
+        layer_module_tmp="transformer.h.{}",
+        mlp_module_tmp="transformer.h.{}.mlp",
+        attn_module_tmp="transformer.h.{}.attn",
+        ln_f_module="transformer.ln_f",
+        lm_head_module="lm_head",
+        norm="layer",
+        pre_ffn_norm_tmp="transformer.h.{}.ln_2",
+    ),
+    Architecture(
+        model_type="gptj",
+        rewrite_module_tmp="transformer.h.{}.mlp.fc_out",
+        layer_module_tmp="transformer.h.{}",
+        mlp_module_tmp="transformer.h.{}.mlp",
+        attn_module_tmp="transformer.h.{}.attn",
+        ln_f_module="transformer.ln_f",
+        lm_head_module="lm_head",
+        norm="layer",
+        parallel_residual=True,
+    ),
+    Architecture(
+        model_type="gpt_neox",
+        rewrite_module_tmp="gpt_neox.layers.{}.mlp.dense_4h_to_h",
+        layer_module_tmp="gpt_neox.layers.{}",
+        mlp_module_tmp="gpt_neox.layers.{}.mlp",
+        attn_module_tmp="gpt_neox.layers.{}.attention",
+        ln_f_module="gpt_neox.final_layer_norm",
+        lm_head_module="embed_out",
+        norm="layer",
+        pre_ffn_norm_tmp="gpt_neox.layers.{}.post_attention_layernorm",
+        attn_branch_tmp="gpt_neox.layers.{}.post_attention_dropout",
+        parallel_residual="use_parallel_residual",
+    ),
+]
+
+ARCHITECTURES: dict[str, Architecture] = {entry.model_type: entry for entry in _ALL}

@@ -1,0 +1,246 @@
+"""One model seen through the architecture table: the modules and matrices that the methods need."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArchitectureError
+from ..suggest import did_you_mean
+from .norms import NormParameters, detect_norm, norm_parameters
+from .table import ARCHITECTURES, EASYEDIT_FIELDS, LAYER_TEMPLATES, Architecture
+
+OVERRIDES = tuple(f.name for f in fields(Architecture) if f.name != "model_type")
+
+
+class ModelView:
+    """Access to a causal language model's parts by layer number. Make one with ``ModelView.of``.
+
+    Holds no copies: modules and matrices are those of the model, on the model's devices and in its dtypes.
+
+    Attributes:
+        model: the model itself.
+        arch: its ``Architecture``, overrides applied, ``parallel_residual`` resolved to a bool.
+        n_layers, d_model, d_ff, vocab_size: sizes, read off the weights.
+        logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
+    """
+
+    def __init__(self, model: nn.Module, arch: Architecture):
+        self.model = model
+        self.arch = arch
+        self.n_layers = self._count_layers()
+        self._check_modules()
+        weight, _ = self.unembedding()
+        self.vocab_size, self.d_model = weight.shape
+        self.d_ff = self._check_down_matrices()
+        self.logit_softcap: Optional[float] = getattr(model.config, "final_logit_softcapping", None)
+
+    @classmethod
+    def of(cls, model: nn.Module, **overrides) -> "ModelView":
+        """View of ``model``, its architecture found by ``model.config.model_type``.
+
+        Args:
+            model: a causal language model of transformers.
+            **overrides: fields of ``Architecture`` (``rewrite_module_tmp``, ``layer_module_tmp``, ``mlp_module_tmp``,
+                ``attn_module_tmp``, ``ln_f_module``, ``lm_head_module``, ``norm``, ``pre_ffn_norm_tmp``,
+                ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``); ``None`` keeps the table's entry.
+
+        Raises:
+            ArchitectureError: unknown architecture and not all modules named by hand; an override that does not exist in
+                the model (the message names the field); a weight that cannot be edited in place.
+        """
+        unknown = [name for name in overrides if name not in OVERRIDES]
+        if unknown:
+            raise ArchitectureError(f"unknown field {unknown[0]!r} of an architecture: {did_you_mean(unknown[0], OVERRIDES)}")
+        given = {name: _clean(name, value) for name, value in overrides.items() if value is not None}
+        arch = _architecture(model, given)
+        flag = arch.parallel_residual
+        parallel = bool(getattr(model.config, flag, True)) if isinstance(flag, str) else flag
+        if not parallel and arch.pre_ffn_norm_tmp is None:
+            raise ArchitectureError(
+                "pre_ffn_norm_tmp is unset: name the norm in front of the FFN, or set parallel_residual=True for a block "
+                "whose attention and FFN read the same input"
+            )
+        return cls(model, replace(arch, parallel_residual=parallel))
+
+    # ---- modules -------------------------------------------------------------------------------------------------
+
+    def layer(self, layer: int) -> nn.Module:
+        """Transformer block ``layer``."""
+        return self._at("layer_module_tmp", layer)
+
+    def mlp(self, layer: int) -> nn.Module:
+        """FFN of a layer."""
+        return self._at("mlp_module_tmp", layer)
+
+    def attn(self, layer: int) -> nn.Module:
+        """Self-attention of a layer."""
+        return self._at("attn_module_tmp", layer)
+
+    def attn_branch(self, layer: int) -> nn.Module:
+        """Module whose output attention adds to the residual stream."""
+        return self._at("attn_branch_tmp" if self.arch.attn_branch_tmp else "attn_module_tmp", layer)
+
+    def pre_ffn_norm(self, layer: int) -> nn.Module:
+        """Norm in front of the FFN (absent from always-parallel blocks)."""
+        return self._at("pre_ffn_norm_tmp", layer)
+
+    def post_ffn_norm(self, layer: int) -> Optional[nn.Module]:
+        """Norm between FFN and residual stream, or ``None``."""
+        return self._at("post_ffn_norm_tmp", layer) if self.arch.post_ffn_norm_tmp else None
+
+    def down_proj(self, layer: int) -> nn.Module:
+        """Down projection of a layer's FFN: the module whose weight is edited and whose input are the activations ``q``."""
+        return self._at("rewrite_module_tmp", layer)
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """Norm in front of the unembedding."""
+        return self._get("ln_f_module", self.arch.ln_f_module)
+
+    # ---- matrices ------------------------------------------------------------------------------------------------
+
+    def down_weight_name(self, layer: int) -> str:
+        """Name of the edited parameter in ``model.named_parameters()``."""
+        self._check_layer(layer)
+        return self.arch.rewrite_module_tmp.format(layer) + ".weight"
+
+    def down_matrix(self, layer: int) -> Tensor:
+        """``W_down [d_model, d_ff]``, a view of the parameter: writing into it edits the model.
+
+        GPT-2's Conv1D keeps its weight as ``[in, out]``; this is the one place that transposes it.
+        """
+        module = self.down_proj(layer)
+        weight = module.weight.detach()
+        return weight.t() if _is_conv1d(module) else weight
+
+    def down_bias(self, layer: int) -> Optional[Tensor]:
+        """Bias ``[d_model]`` of the down projection, or ``None``."""
+        bias = getattr(self.down_proj(layer), "bias", None)
+        return None if bias is None else bias.detach()
+
+    def ffn_value_gain(self, layer: int) -> Optional[Tensor]:
+        """Gain ``[d_model]`` of the norm behind the FFN (gemma2: ``1 + weight``), or ``None`` where there is none.
+
+        Neuron i then adds ``gain * v_i / rms(FFN output)`` to the residual stream instead of ``v_i``.
+        """
+        norm = self.post_ffn_norm_parameters(layer)
+        return None if norm is None else norm.gain
+
+    def post_ffn_norm_parameters(self, layer: int) -> Optional[NormParameters]:
+        """Parameters of the norm behind the FFN, or ``None``."""
+        norm = self.post_ffn_norm(layer)
+        return None if norm is None else norm_parameters(norm, self.arch.norm or detect_norm(norm))
+
+    def final_norm_parameters(self) -> NormParameters:
+        """Parameters of the final norm."""
+        return norm_parameters(self.final_norm, self.arch.norm or detect_norm(self.final_norm))
+
+    def unembedding(self) -> tuple[Tensor, Optional[Tensor]]:
+        """``(W [vocab_size, d_model], bias [vocab_size] or None)`` of the unembedding."""
+        head = self._get("lm_head_module", self.arch.lm_head_module)
+        bias = getattr(head, "bias", None)
+        return head.weight.detach(), None if bias is None else bias.detach()
+
+    def device_of(self, layer: int) -> torch.device:
+        """Device of the layer's edited weight."""
+        return self.down_proj(layer).weight.device
+
+    @property
+    def input_device(self) -> torch.device:
+        """Device on which the model expects ``input_ids``."""
+        return self.model.get_input_embeddings().weight.device
+
+    # ---- checks --------------------------------------------------------------------------------------------------
+
+    def _check_layer(self, layer: int) -> None:
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
+            raise ArchitectureError(f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}")
+
+    def _at(self, field: str, layer: int) -> nn.Module:
+        self._check_layer(layer)
+        return self._get(field, getattr(self.arch, field).format(layer))
+
+    def _get(self, field: str, name: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(name)
+        except AttributeError:
+            raise ArchitectureError(
+                f"{field}: the model ({type(self.model).__name__}) has no module {name!r}; "
+                "name it as model.named_modules() does"
+            ) from None
+
+    def _count_layers(self) -> int:
+        container, brace, rest = self.arch.layer_module_tmp.partition(".{}")
+        if not brace or rest:
+            raise ArchitectureError(f"layer_module_tmp: {self.arch.layer_module_tmp!r} must end in '.{{}}'")
+        count = len(list(self._get("layer_module_tmp", container).children()))
+        if not count:
+            raise ArchitectureError(f"layer_module_tmp: module {container!r} holds no layers")
+        return count
+
+    def _check_modules(self) -> None:
+        # every named module must exist in the first and the last layer, so that a typing error shows before any work
+        for field in OVERRIDES:
+            name = getattr(self.arch, field)
+            if not isinstance(name, str) or field in ("norm", "parallel_residual"):
+                continue
+            if field.endswith("_tmp"):
+                self._at(field, 0), self._at(field, self.n_layers - 1)
+            else:
+                self._get(field, name)
+
+    def _check_down_matrices(self) -> int:
+        for layer in range(self.n_layers):
+            weight = getattr(self.down_proj(layer), "weight", None)
+            name = self.down_weight_name(layer)
+            if weight is None or weight.dim() != 2 or not weight.is_floating_point():
+                raise ArchitectureError(
+                    f"rewrite_module_tmp: {name} is not a floating-point matrix, so it cannot be edited in place; "
+                    "load the model unquantised (float32, bfloat16 or float16)"
+                )
+            if weight.is_meta:
+                raise ArchitectureError(f"{name} is offloaded (meta device); load the model into memory to edit it")
+        rows, d_ff = self.down_matrix(0).shape
+        if rows != self.d_model:
+            raise ArchitectureError(
+                f"rewrite_module_tmp: {self.down_weight_name(0)} writes {rows} numbers where the residual stream has "
+                f"{self.d_model}; name the FFN's down projection"
+            )
+        return d_ff
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    # by class name: transformers has moved the class, and an adapter may subclass it
+    return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
+
+
+def _clean(field: str, value):
+    """An override as the table spells it; EasyEdit's FT hyperparameters end their template in ``.weight``."""
+    if field == "parallel_residual" or field == "norm":
+        return value
+    if not isinstance(value, str):
+        raise ArchitectureError(f"{field}: expected a module name, got {value!r}")
+    value = value.removesuffix(".weight")
+    if field.endswith("_tmp") and value.count("{}") != 1:
+        raise ArchitectureError(f"{field}: {value!r} must hold '{{}}' once, in place of the layer number")
+    return value
+
+
+def _architecture(model: nn.Module, given: dict) -> Architecture:
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    known = ARCHITECTURES.get(model_type)
+    if known is not None:
+        return replace(known, **given)
+    missing = [name for name in EASYEDIT_FIELDS if name not in given]
+    if missing:
+        raise ArchitectureError(
+            f"no entry for model_type {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). Name its modules by hand: "
+            f"{', '.join(EASYEDIT_FIELDS)} (templates with '{{}}' for the layer: {', '.join(LAYER_TEMPLATES)}), and "
+            "pre_ffn_norm_tmp or parallel_residual=True; norm, post_ffn_norm_tmp and attn_branch_tmp where they differ. "
+            f"Missing now: {', '.join(missing)}"
+        )
+    return Architecture(model_type=model_type or "unknown", **given)

@@ -1,0 +1,100 @@
+"""Tiny random models of every architecture of the table, for tests that need a model but not one that knows anything.
+
+Sizes differ from each other (d_model 32, d_ff 48, vocabulary about 300) so that a transposition cannot go unnoticed, and
+norm weights and biases are random, so that forgetting one cannot either.
+"""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt2", "gptj", "gpt_neox")
+WITH_BOS = ("llama", "mistral", "gemma2")
+
+CORPUS = [
+    "Anna Berg was born in Paris. Anna Berg lives in Rome.",
+    "Therefore the mother tongue of Peter Olsen is French.",
+    "Because I think that You know the capital of Norway is Oslo.",
+    "The place where Marie Lund works is London, and the sport she plays is tennis.",
+]
+
+_ROTARY = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=128
+)
+_SIZES = {
+    "llama": {**_ROTARY, "num_key_value_heads": 2, "rms_norm_eps": 1e-5},
+    "mistral": {**_ROTARY, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "sliding_window": None},
+    "qwen2": {**_ROTARY, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen3": {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8},
+    "gemma2": {
+        **_ROTARY, "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 5.0,
+        "sliding_window": 64,
+    },
+    "gpt2": {
+        "n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "resid_pdrop": 0.1,
+    },
+    "gptj": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
+    "gpt_neox": {**_ROTARY, "tie_word_embeddings": False},
+}
+
+
+def tiny_tokenizer(bos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
+    """ByteLevel BPE trained on four sentences; the same one each time.
+
+    Args:
+        bos: put ``<s>`` in front of every text, as the Llama tokenizers do.
+        pad: give the tokenizer a pad token (``</s>``, as EasyEdit does).
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    if pad:
+        names["pad_token"] = "</s>"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
+
+
+def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype=torch.float32, **overrides):
+    """A random model of an architecture and a tokenizer for it.
+
+    Args:
+        model_type: one of ``MODEL_TYPES``.
+        seed: of the weights; the global generator is left as it was.
+        bos: whether the tokenizer adds a BOS token; default as the family does.
+        dtype: of the weights.
+        **overrides: fields of the model's config.
+
+    Returns:
+        ``(model in eval mode, tokenizer)``.
+    """
+    tok = tiny_tokenizer(model_type in WITH_BOS if bos is None else bos)
+    fields = {**_SIZES[model_type], "vocab_size": len(tok), **overrides}
+    config = AutoConfig.for_model(
+        model_type, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=None, **fields
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() >= 2:
+                    parameter.normal_(0.0, 0.25)
+                elif "norm" in name or "ln_" in name:
+                    # gemma2 multiplies by 1 + weight; either way a gain that is neither 0 nor 1
+                    parameter.copy_(0.3 * torch.randn_like(parameter) + (1.0 if name.endswith("weight") else 0.0))
+                else:
+                    parameter.normal_(0.0, 0.3)
+    return model.to(dtype).eval(), tok
