@@ -1,0 +1,42 @@
+# Two commands from nothing: "make quickstart" installs and runs the main job, "make test" installs and tests.
+# Running them again is quick: what is installed is remembered by stamp files in the virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= outputs/quickstart
+ARGS ?=
+PYTEST_ARGS ?= -q
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+TIERS := tests/unit tests/tiny $(if $(EASYEDIT_HOME),tests/easyedit)
+
+.PHONY: quickstart test test-easyedit clean
+
+quickstart: $(VENV)/.installed
+	$(PY) -m easyedit_neuron output_dir=$(OUT) $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(PY) -m pytest $(PYTEST_ARGS) $(TIERS)
+
+# The real EasyEdit: EASYEDIT_HOME names a clone of it.
+test-easyedit: $(VENV)/.installed-test
+	@test -n "$(EASYEDIT_HOME)" || { echo "set EASYEDIT_HOME to a clone of EasyEdit" >&2; exit 2; }
+	$(PY) -m pytest $(PYTEST_ARGS) tests/easyedit
+
+# torch first, on its own: with the build of your machine installed, nothing later pulls another one.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info
