@@ -1,0 +1,22 @@
+"""Hyperparameters of AlphaEdit, the unmasked null-space path."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Optional
+
+from ...paths.hparams import PathHyperParams, doc
+
+
+@dataclass
+class AlphaEditHyperParams(PathHyperParams):
+    """AlphaEdit of the built-in host; EasyEdit's own files load as they are."""
+
+    ALG_NAME: ClassVar[str] = "AlphaEdit"
+
+    path: Literal["alphaedit"] = doc("AlphaEdit solves in the null space of the covariance", "alphaedit")
+    layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
+    mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used on this path", True)
+    P_loc: Optional[str] = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
+
+    def mask_options(self) -> dict[str, Any]:
+        """No mask: all neurons are edited."""
+        return {}

@@ -1,0 +1,23 @@
+"""Hyperparameters of MEMIT, the unmasked ridge path."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from ...paths.hparams import PathHyperParams, doc
+
+
+@dataclass
+class MEMITHyperParams(PathHyperParams):
+    """MEMIT of the built-in host; EasyEdit's own files load as they are."""
+
+    ALG_NAME: ClassVar[str] = "MEMIT"
+
+    path: Literal["memit"] = doc("MEMIT solves a ridge problem weighted by the covariance", "memit")
+    L2: float = doc("ridge added to the diagonal", 0.0)
+    accumulate_keys: bool = doc("True: earlier edits are protected (not in the original MEMIT)", False)
+    layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
+    mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used on this path", True)
+
+    def mask_options(self) -> dict[str, Any]:
+        """No mask: all neurons are edited."""
+        return {}

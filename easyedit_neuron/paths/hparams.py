@@ -1,0 +1,99 @@
+"""Hyperparameters that every method on the locate-then-edit paths shares (EasyEdit's AlphaEdit fields and ours)."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional, Union
+
+from ..errors import HparamsError
+from ..hparams_base import HyperParams
+
+
+def doc(text: str, default=..., factory=None):
+    """A dataclass field with its documentation in ``metadata["help"]``."""
+    metadata = {"help": text}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+@dataclass
+class PathHyperParams(HyperParams):
+    """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron mask."""
+
+    alg_name: str = doc("name of the method")
+    model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")
+    layers: list[int] = doc("layers whose down_proj is edited, in order; the last one is where z* lives")
+
+    device: Union[int, str] = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0)
+    model_parallel: bool = doc("load with device_map='auto'", False)
+    fp16: bool = doc("load the model in float16", False)
+    bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
+    max_length: int = doc("longest prompt in tokens, evaluation only", 40)
+    batch_size: int = doc("requests that are solved together", 1)
+    seed: int = doc("seed of everything random in the method (contexts, random masks)", 0)
+
+    path: Literal["memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
+    mask_stage: Literal["post", "solve"] = doc(
+        "post: the finished delta is multiplied by the mask; solve: the problem is restricted to the masked rows", "post")
+
+    fact_token: Literal["subject_last"] = doc("token whose hidden state carries the fact", "subject_last")
+    v_num_grad_steps: int = doc("Adam steps for z*", 25)
+    v_lr: float = doc("learning rate of z*", 0.1)
+    v_loss_layer: Optional[int] = doc("layer whose output is unembedded for the loss of z*; unset: the last", None)
+    v_weight_decay: float = doc("weight of |delta| / |z|^2 in the loss of z*", 0.5)
+    v_stop_loss: float = doc("z* stops early below this loss", 0.05)
+    clamp_norm_factor: float = doc("|delta| is kept below this times |z|", 0.75)
+    kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
+    kl_prompt: str = doc("prompt whose next-token distribution at the subject is kept", "{} is a")
+
+    context_prompts: Optional[list[str]] = doc(
+        "openers from which the model writes the context sentences; '' starts from BOS; unset: EasyEdit's five English words",
+        None)
+    context_length: int = doc("longest context sentence in tokens; 0: no contexts, the bare prompt only", 10)
+    context_templates: Optional[list[str]] = doc("context sentences given by hand, each with one '{}'; no generation", None)
+
+    mom2_update_weight: float = doc("lambda, the weight of the covariance in the memit path (and in mask_stage solve)", 15000.0)
+    mom2_dataset: str = doc("text for the covariance: 'tiny-world', a .txt or .jsonl file, or a name for datasets", "wikipedia")
+    mom2_n_samples: int = doc("number of texts", 100000)
+    mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
+    mom2_max_length: int = doc("texts are cut into pieces of at most this many tokens", 256)
+    stats_dir: str = doc("folder of the statistics cache", "./data/stats")
+    nullspace_threshold: float = doc("eigenvalues of the covariance below it span the null space", 2e-2)
+    L2: float = doc("ridge added to the diagonal", 1.0)
+    accumulate_keys: bool = doc("protect earlier edits: C_p, the sum of their k k^T, is part of the problem", True)
+    solve_preserve: Literal["nullspace", "covariance"] = doc(
+        "mask_stage solve on the alphaedit path: null space of C restricted to the masked rows, or lambda C there", "nullspace")
+
+    rewrite_module_tmp: Optional[str] = doc("template of the edited module; unset: from the architecture table", None)
+    layer_module_tmp: Optional[str] = doc("template of a layer; unset: from the architecture table", None)
+    mlp_module_tmp: Optional[str] = doc("template of the FFN; unset: from the architecture table", None)
+    attn_module_tmp: Optional[str] = doc("template of the attention; unset: from the architecture table", None)
+    ln_f_module: Optional[str] = doc("final norm; unset: from the architecture table", None)
+    lm_head_module: Optional[str] = doc("unembedding; unset: from the architecture table", None)
+
+    def validate(self) -> None:
+        """Ranges, with the field's name in the error."""
+        positive = ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "batch_size", "mom2_n_samples", "mom2_max_length",
+                    "max_length")
+        for name in positive:
+            _require(getattr(self, name) > 0, name, "must be greater than 0")
+        for name in ("v_weight_decay", "kl_factor", "v_stop_loss", "mom2_update_weight", "L2", "nullspace_threshold",
+                     "context_length", "seed"):
+            _require(getattr(self, name) >= 0, name, "must not be negative")
+        _require(bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0, "layers",
+                 f"must be a non-empty ascending list of layer numbers, got {self.layers}")
+        _require(self.kl_prompt.count("{}") == 1, "kl_prompt", "must hold '{}' exactly once")
+        for template in self.context_templates or ():
+            _require(template.count("{}") == 1, "context_templates", f"{template!r} must hold '{{}}' exactly once")
+        if self.path == "alphaedit":
+            _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
+
+    def module_overrides(self) -> dict[str, Optional[str]]:
+        """The module names that were set by hand, for ``ModelView.of``."""
+        names = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp", "ln_f_module",
+                 "lm_head_module")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def _require(holds: bool, name: str, message: str) -> None:
+    if not holds:
+        raise HparamsError(f"field '{name}': {message}")

@@ -1,0 +1,162 @@
+"""Trains tiny-llama on a corpus: tokenizer, data order, optimiser, recall. One seed, CPU or GPU."""
+
+import logging
+import math
+import random
+import time
+from dataclasses import dataclass, field
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .corpus import packs
+
+LOG = logging.getLogger(__name__)
+BOS, EOS, PAD, UNK = "<s>", "</s>", "<pad>", "<unk>"
+
+
+@dataclass
+class TrainConfig:
+    """Size of the model and length of the training.
+
+    ``width`` d_model, ``d_ff`` neurons a layer, ``layers``, ``heads``; ``steps`` optimiser steps of ``batch`` sequences;
+    ``muon_lr`` peak rate of Muon for the matrices of the blocks, ``lr`` of AdamW for the rest (embeddings, norms; all of it if
+    ``muon_lr`` is 0), linear warm-up, cosine to 5%; ``single`` share of sequences that hold one sentence.
+    """
+
+    width: int = 256
+    d_ff: int = 2048
+    layers: int = 6
+    heads: int = 4
+    vocab: int = 2048
+    steps: int = 2500
+    batch: int = 256
+    lr: float = 2e-3
+    muon_lr: float = 0.02
+    warmup: int = 100
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    single: float = 0.6
+    rms_eps: float = 1e-5
+    seed: int = 0
+    extra: dict = field(default_factory=dict)
+
+
+def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a leading space on every text, so that a word has one spelling wherever it stands."""
+    tokenizer = Tokenizer(models.BPE(unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[BOS, EOS, PAD, UNK], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD,
+                                   unk_token=UNK, model_max_length=256, padding_side="right")
+
+
+def new_model(tok: PreTrainedTokenizerFast, config: TrainConfig) -> LlamaForCausalLM:
+    """A randomly initialised Llama of the configured size, float32."""
+    torch.manual_seed(config.seed)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tok), hidden_size=config.width, intermediate_size=config.d_ff,
+        num_hidden_layers=config.layers, num_attention_heads=config.heads, max_position_embeddings=256,
+        rms_norm_eps=config.rms_eps, tie_word_embeddings=False, bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id))
+
+
+def epochs(sentences: list[str], documents: list[str], single: float, rng: random.Random):
+    """Endless stream of training texts: every epoch each sentence once, alone or in a pack, and each document once."""
+    while True:
+        order = rng.sample(sentences, len(sentences))
+        cut = int(len(order) * single)
+        texts = order[:cut] + [" ".join(p) for p in packs(order[cut:], rng, sizes=(2, 3))] + documents
+        rng.shuffle(texts)
+        yield from texts
+
+
+def batches(stream, tok, batch: int, pool: int = 16):
+    """Batches of token ids [batch, T] and labels, grouped by length within a pool of ``pool`` batches."""
+    rng = random.Random(0)
+    while True:
+        texts = [next(stream) for _ in range(batch * pool)]
+        ids = [torch.tensor(row + [tok.eos_token_id]) for row in tok(texts)["input_ids"]]
+        ids.sort(key=len)
+        starts = list(range(0, len(ids), batch))
+        rng.shuffle(starts)
+        for start in starts:
+            rows = ids[start:start + batch]
+            yield (pad_sequence(rows, batch_first=True, padding_value=tok.pad_token_id),
+                   pad_sequence(rows, batch_first=True, padding_value=-100))
+
+
+def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices (it learns rare facts as fast as frequent ones), AdamW for everything else."""
+    blocks = [p for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2 and config.muon_lr]
+    taken = {id(p) for p in blocks}
+    others = [p for p in model.parameters() if id(p) not in taken]
+    groups = [{"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay, "peak": config.lr},
+              {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "peak": config.lr}]
+    optimisers = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
+    if blocks:
+        optimisers.append(torch.optim.Muon([{"params": blocks, "peak": config.muon_lr}], lr=config.muon_lr,
+                                           weight_decay=config.weight_decay))
+    return optimisers
+
+
+def train(sentences: list[str], documents: list[str], config: TrainConfig, report=None, report_every: int = 500):
+    """Trains from scratch.
+
+    Args:
+        sentences, documents: texts of the corpus.
+        config: sizes and schedule.
+        report: called with (step, model, tok) every ``report_every`` steps.
+
+    Returns:
+        (model float32 in eval mode, tokenizer).
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tok = train_tokenizer(sentences + documents, config.vocab)
+    model = new_model(tok, config).to(device)
+    optimisers = _optimisers(model, config)
+    stream = batches(epochs(sentences, documents, config.single, random.Random(config.seed)), tok, config.batch)
+    started = time.time()
+    for step in range(1, config.steps + 1):
+        shape = min(1.0, step / config.warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / config.steps)))
+        for group in (g for opt in optimisers for g in opt.param_groups):
+            group["lr"] = group["peak"] * shape
+        ids, labels = next(stream)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits = model(input_ids=ids.to(device), use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].to(device).flatten(),
+            label_smoothing=config.label_smoothing)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in optimisers:
+            opt.step()
+        if step % 50 == 0:
+            LOG.info("step %d loss %.3f, %.0f s", step, loss.item(), time.time() - started)
+        if report and (step % report_every == 0 or step == config.steps):
+            model.eval()
+            report(step, model, tok)
+            model.train()
+    return model.eval(), tok
+
+
+@torch.no_grad()
+def recall(model, tok, prompts: list[str], targets: list[str], batch: int = 512) -> float:
+    """Share of prompts whose whole target is the model's greedy continuation (teacher forced, float32)."""
+    device = next(model.parameters()).device
+    rows = [(tok(p)["input_ids"], tok(" " + t, add_special_tokens=False)["input_ids"]) for p, t in zip(prompts, targets)]
+    right = 0
+    for start in range(0, len(rows), batch):
+        part = rows[start:start + batch]
+        ids = pad_sequence([torch.tensor(p + t) for p, t in part], batch_first=True, padding_value=tok.pad_token_id)
+        best = model(input_ids=ids.to(device)).logits.argmax(-1).cpu()
+        right += sum(best[i, len(p) - 1:len(p) + len(t) - 1].tolist() == t for i, (p, t) in enumerate(part))
+    return right / len(rows)
