@@ -1,0 +1,34 @@
+"""Measuring an edited model: EasyEdit's metrics with EasyEdit's numbers, and what EasyEdit does not offer.
+
+- :mod:`.quality`: one request, the dictionary EasyEdit's ``compute_edit_quality`` returns;
+- :mod:`.batched`: teacher-forced predictions, exact match by generation and perplexity over many texts;
+- :mod:`.fluency`: n-gram entropy of generated text;
+- :mod:`.protocol`: the final protocol (every request on the model as it is now) and summaries.
+
+Nothing here changes a weight, a tokenizer attribute or a padding side.
+"""
+from .batched import (
+    Prediction,
+    exact_match_by_generation,
+    perplexity,
+    predict_targets,
+    token_accuracy,
+)
+from .fluency import fluency, ngram_entropy
+from .protocol import evaluate_all, finalize_locality, locality_reference, summarize
+from .quality import compute_edit_quality
+
+__all__ = [
+    "Prediction",
+    "compute_edit_quality",
+    "evaluate_all",
+    "exact_match_by_generation",
+    "finalize_locality",
+    "fluency",
+    "locality_reference",
+    "ngram_entropy",
+    "perplexity",
+    "predict_targets",
+    "summarize",
+    "token_accuracy",
+]
