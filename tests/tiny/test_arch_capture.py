@@ -5,7 +5,8 @@ import torch
 
 from easyedit_neuron.arch import Capture, ModelView
 from easyedit_neuron.errors import ArchitectureError
-from tests.helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.prompts import right_padded
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 ALL = {"key", "resid_mid", "ffn_out", "layer_out", "final_hidden"}
 CASES = [(name, {}) for name in MODEL_TYPES] + [("gpt_neox", {"use_parallel_residual": False})]
@@ -22,11 +23,8 @@ TEXTS = ["Anna Berg was born in", "The capital of Norway is", "I"]
 
 
 def _batch(tok):
-    rows = [tok(text)["input_ids"] for text in TEXTS]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [1] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids, mask
+    batch = right_padded(tok, TEXTS, filler=1)
+    return batch.input_ids, batch.attention_mask
 
 
 def _hand_hooked(model, model_type, ids, mask):

@@ -5,7 +5,7 @@ import torch
 
 from easyedit_neuron.arch import ARCHITECTURES, Capture, ModelView
 from easyedit_neuron.errors import ArchitectureError
-from tests.helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 LLAMA_BY_HAND = dict(
     rewrite_module_tmp="model.layers.{}.mlp.down_proj",

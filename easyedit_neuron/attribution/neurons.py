@@ -1,0 +1,139 @@
+"""Scores of FFN neurons: LPS, PSA and MPC."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Iterable, Literal, Optional, Sequence, Union
+
+import torch
+from torch import Tensor
+
+from ..arch import ModelView
+from ..errors import NeuronEditError
+from ..suggest import did_you_mean
+from .projection import amplified_log_probs
+from .readings import Readings, read_prompts
+
+log = logging.getLogger(__name__)
+
+KINDS = ("lps", "psa", "mpc")
+FLOOR = 1e-8
+"""Probabilities are clamped to at least this before logarithms and differences are taken (as in the released code)."""
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Scores of the FFN neurons of some layers on B prompts.
+
+    Attributes:
+        scores: ``{layer: [B, d_ff] float32}`` on the device of the layer's edited weight.
+        activations: ``{layer: [B, d_ff]}`` neuron activations q at the last real token, same device.
+        target_ids: ``[B]`` the tokens whose probability was followed (CPU).
+    """
+
+    scores: dict[int, Tensor]
+    activations: dict[int, Tensor]
+    target_ids: Tensor
+
+
+def neuron_scores(
+    view: ModelView,
+    batch,
+    layers: Iterable[int],
+    kind: Literal["lps", "psa", "mpc"] = "lps",
+    amplify: float = 30.0,
+    target: Union[Literal["predicted"], Tensor, Sequence[int]] = "predicted",
+    reference_quirks: bool = False,
+    neuron_chunk: Optional[int] = None,
+    vocab_chunk: Optional[int] = None,
+    prompt_batch: int = 32,
+) -> NeuronScores:
+    """Score every FFN neuron of ``layers`` on every prompt, read at the prompt's last real token.
+
+    - ``lps``, log-probability shift (NMKE Eq. 2-3): ``log p(w | x + A q_i v_i) - log p(w | x)``, x = residual stream after
+      attention before the FFN is added, q_i = activation, v_i = column i of W_down, p = softmax of the unembedding
+      behind the final norm, its statistics frozen at the real final hidden state (RMSNorm: the rms; LayerNorm: the
+      standard deviation, while the mean is that of the perturbed vector).
+    - ``psa``, probability shift: the same with p in place of log p.
+    - ``mpc``, MLP projection coefficient: ``|q_i| * ||v_i||``; no unembedding, no target.
+
+    Probabilities are clamped at 1e-8 from below. Where a norm follows the FFN (gemma2) v_i stands for what the neuron
+    really writes, ``gain * v_i / rms(FFN output)``, in all three.
+
+    Args:
+        view: the model.
+        batch: ``tokens.Batch`` of B prompts, right-padded: ``input_ids [B, T]``, ``attention_mask [B, T]``, ``lengths [B]``.
+        layers: layers to score.
+        kind: which score.
+        amplify: A.
+        target: ``"predicted"`` (the model's own top-1 next token) or B token ids.
+        reference_quirks: compute as the released code does: LayerNorm without bias and with ``std + 1e-5``, RMSNorm
+            with eps 1e-6. (The release also reads position -1 of a right-padded batch, a pad token for all but the
+            longest prompt; that is never done here.)
+        neuron_chunk, vocab_chunk: neurons and tokens handled at once, default 1024 and 4096; memory grows with their
+            product.
+        prompt_batch: prompts per forward pass.
+
+    Returns:
+        ``NeuronScores``; non-finite scores (an overflow of half-precision activations) are 0, as in the release, and
+        logged.
+
+    Raises:
+        NeuronEditError: unknown kind, wrong number or range of targets, a chunk size below 1, ``amplify`` not finite.
+        ArchitectureError: a layer that does not exist.
+    """
+    layers = list(layers)
+    _check(kind, amplify, neuron_chunk, vocab_chunk, prompt_batch)
+    chosen = None if isinstance(target, str) else _given_targets(target, batch.input_ids.shape[0], view.vocab_size)
+    if chosen is None and target != "predicted":
+        raise NeuronEditError(f'target: expected "predicted" or token ids, got {target!r}')
+    readings = read_prompts(view, batch, layers, prompt_batch)
+    targets = readings.top1 if chosen is None else chosen.to(readings.top1.device)
+    if kind == "mpc":
+        raw = {layer: _projection_coefficient(view, readings, layer) for layer in layers}
+    else:
+        raw = {}
+        logs = amplified_log_probs(view, readings, targets, amplify, reference_quirks, neuron_chunk, vocab_chunk)
+        for layer, value in logs.items():
+            base, amplified = (p.clamp(min=math.log(FLOOR), max=0.0) for p in (value.base, value.amplified))
+            raw[layer] = amplified - base if kind == "lps" else amplified.exp() - base.exp()
+    scores = {layer: _finite(score, layer).float().to(view.device_of(layer)) for layer, score in raw.items()}
+    activations = {layer: q.to(view.device_of(layer)) for layer, q in readings.activations.items()}
+    return NeuronScores(scores, activations, targets.cpu())
+
+
+def _projection_coefficient(view: ModelView, readings: Readings, layer: int) -> Tensor:
+    activations, norm = readings.activations[layer], view.post_ffn_norm_parameters(layer)
+    matrix = view.down_matrix(layer).to(activations.device, activations.dtype)
+    if norm is None:
+        return activations.abs() * matrix.norm(dim=0)
+    written = matrix * norm.gain.to(activations.device, activations.dtype)[:, None]
+    return activations.abs() * written.norm(dim=0) / norm.scale(readings.ffn_out[layer])[:, None]
+
+
+def _finite(scores: Tensor, layer: int) -> Tensor:
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        log.warning("layer %d: %d of %d neuron scores are not finite and count as 0", layer, bad, scores.numel())
+    return torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _given_targets(target, prompts: int, vocab_size: int) -> Tensor:
+    ids = torch.as_tensor(target)
+    if ids.shape != (prompts,) or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise NeuronEditError(f"target: expected {prompts} token ids, one per prompt, got {ids.dtype} {list(ids.shape)}")
+    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+        raise NeuronEditError(f"target: token ids must lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
+    return ids.long()
+
+
+def _check(kind: str, amplify: float, neuron_chunk, vocab_chunk, prompt_batch) -> None:
+    if kind not in KINDS:
+        raise NeuronEditError(f"kind of attribution {kind!r} is unknown: {did_you_mean(kind, KINDS)}")
+    if not math.isfinite(amplify):
+        raise NeuronEditError(f"amplify must be finite, got {amplify}")
+    for name, value in (("neuron_chunk", neuron_chunk), ("vocab_chunk", vocab_chunk), ("prompt_batch", prompt_batch)):
+        if value is not None and value < 1:
+            raise NeuronEditError(f"{name} must be at least 1, got {value}")
