@@ -1,0 +1,170 @@
+"""What a mask function is.
+
+A mask function takes ``scores [B, d_ff]`` of one layer (B prompts, floating point, finite; see ``attribution``) and keyword
+options, among them ``layer: int | None``, the layer's number (for masks that differ by layer in something other than the
+scores). It returns a ``NeuronMask`` on the scores' device. It is pure: no model, no global state, nothing random but
+under a ``seed`` option, the scores are not changed. Whatever is wrong with scores or options is a ``MaskError`` that names
+it. Decorate it with ``mask_function``, which checks scores and option names, and give it to ``register_mask``.
+
+The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's ``[d_model, d_ff]`` matrix: neuron i's value
+vector.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor
+
+from ..errors import MaskError
+from ..suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class NeuronMask:
+    """The neurons of one layer that may change, and how they were chosen.
+
+    Attributes:
+        mask: ``[d_ff]`` bool, or float32 weights in [0, 1] for a soft mask.
+        general, specific: ``[d_ff]`` bool, the two kinds of neurons; ``None`` for masks that know no kinds.
+        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the threshold).
+        general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
+        general_threshold, specific_threshold: scores at the cut.
+    """
+
+    mask: Tensor
+    general: Optional[Tensor] = None
+    specific: Optional[Tensor] = None
+    general_ratio: Optional[float] = None
+    specific_ratio: Optional[float] = None
+    general_entropy: Optional[float] = None
+    specific_entropy: Optional[float] = None
+    general_threshold: Optional[float] = None
+    specific_threshold: Optional[float] = None
+
+    @property
+    def size(self) -> int:
+        """Neurons that may change: those with a weight other than 0."""
+        return int((self.mask != 0).sum())
+
+    @property
+    def density(self) -> float:
+        """Share of neurons that may change."""
+        return self.size / self.mask.numel()
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean of the mask; equals ``density`` for a binary one."""
+        return float(self.mask.float().mean())
+
+    @property
+    def indices(self) -> Tensor:
+        """int64 ``[size]``, ascending: the neurons that may change."""
+        return self.mask.nonzero().flatten()
+
+    @property
+    def full(self) -> bool:
+        """Whether the mask changes nothing (every weight is 1)."""
+        return bool((self.mask == 1).all())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Neurons of each kind: ``general``, ``specific``, ``overlap`` (both), ``selected``; kinds only where known."""
+        counts = {"selected": self.size}
+        if self.general is not None and self.specific is not None:
+            counts["general"] = int(self.general.sum())
+            counts["specific"] = int(self.specific.sum())
+            counts["overlap"] = int((self.general & self.specific).sum())
+        return counts
+
+    @property
+    def ratios(self) -> dict[str, Optional[float]]:
+        """``{"general": ..., "specific": ...}`` shares asked for."""
+        return {"general": self.general_ratio, "specific": self.specific_ratio}
+
+    @property
+    def entropies(self) -> dict[str, Optional[float]]:
+        """``{"general": H_g, "specific": H_s}``."""
+        return {"general": self.general_entropy, "specific": self.specific_entropy}
+
+    def to_json(self) -> dict:
+        """Plain numbers for a record: everything but the per-neuron tensors."""
+        return {
+            "d_ff": self.mask.numel(),
+            "density": self.density,
+            "mean_weight": self.mean_weight,
+            "counts": self.counts,
+            "ratios": self.ratios,
+            "entropies": self.entropies,
+            "thresholds": {"general": self.general_threshold, "specific": self.specific_threshold},
+        }
+
+
+MaskFunction = Callable[..., NeuronMask]
+
+
+def mask_function(function: MaskFunction) -> MaskFunction:
+    """Check scores and option names before ``function`` runs; half-precision scores are made float32.
+
+    Raises (at the call):
+        MaskError: scores of another shape than ``[B, d_ff]`` with ``B >= 1``, not floating point or not finite; an option
+            that the function does not have, or a required one that is missing.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    known = [p.name for p in parameters]
+    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+
+    @functools.wraps(function)
+    def checked(scores: Tensor, **options) -> NeuronMask:
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is not None:
+            raise MaskError(f"{function.__name__} has no option {unknown!r}: {did_you_mean(unknown, known)}")
+        missing = next((name for name in required if name not in options), None)
+        if missing is not None:
+            raise MaskError(f"{function.__name__} needs the option {missing!r}")
+        return function(_checked_scores(scores), **options)
+
+    return checked
+
+
+def _checked_scores(scores: Tensor) -> Tensor:
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
+        got = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise MaskError(f"scores: expected a floating-point tensor [prompts, d_ff], got {got}")
+    if scores.shape[0] < 1 or scores.shape[1] < 1:
+        raise MaskError(f"scores: expected at least one prompt and one neuron, got {list(scores.shape)}")
+    finite = torch.isfinite(scores)
+    if not finite.all():
+        prompt = int((~finite).any(dim=1).nonzero()[0])
+        raise MaskError(
+            f"scores: {int((~finite).sum())} of {scores.numel()} are not finite (first in prompt {prompt}); "
+            "the model's activations overflow or its weights are broken"
+        )
+    return scores.detach() if scores.dtype == torch.float64 else scores.detach().float()
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ``MaskError`` with the nearest valid value unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise MaskError(f"{name}: {value!r} is not a choice: {did_you_mean(value, choices)}")
+
+
+def check_share(name: str, value: object) -> float:
+    """``value`` as a float in (0, 1], or a ``MaskError``."""
+    number = check_number(name, value)
+    if not 0.0 < number <= 1.0:
+        raise MaskError(f"{name}: must be greater than 0 and at most 1, got {value!r}")
+    return number
+
+
+def check_number(name: str, value: object, above: float = -math.inf) -> float:
+    """``value`` as a finite float greater than ``above``, or a ``MaskError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= above:
+        condition = "" if above == -math.inf else f" greater than {above:g}"
+        raise MaskError(f"{name}: expected a finite number{condition}, got {value!r}")
+    return float(value)
