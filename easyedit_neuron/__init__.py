@@ -1,13 +1,16 @@
 """Neuron-level knowledge editing for EasyEdit, and on its own.
 
-Importing the package is light: neither torch nor transformers nor EasyEdit is loaded, and nothing is downloaded. The public
-names below are resolved on first use (PEP 562).
+Importing the package is light: neither torch nor transformers nor EasyEdit is loaded, and nothing is downloaded. The methods are
+made known to EasyEdit at once if it is loaded, else when it loads. The public names below are resolved on first use (PEP 562);
+``BaseEditor`` is EasyEdit's class where EasyEdit can be imported, else the built-in one.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from .host import register
 
 __version__ = "0.1.0"
 
@@ -26,10 +29,15 @@ _LAZY = {
     "register_method": "registry",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = ["BaseEditor", "__version__", "register", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "BaseEditor":
+        # Not kept: EASYEDIT_NEURON_HOST may change, and EasyEdit may be found later.
+        from .host import resolve_base_editor
+
+        return resolve_base_editor()
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
@@ -39,3 +47,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register()

@@ -47,7 +47,9 @@ def load(
         raise DataError(f"invalid must be 'error' or 'skip', not {invalid!r}")
     if shape is not None and shape not in SHAPES:
         raise DataError(f"unknown data shape {shape!r}: {did_you_mean(shape, SHAPES)}")
-    path = _locate(name_or_path, shape)
+    path = _locate(name_or_path, f"edits_{shape or 'knowedit'}.json")
+    if str(name_or_path) in resources.SHIPPED_DATA and not path.is_file():
+        raise DataError(f"{name_or_path} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
     records = read_records(path)
     convert = SHAPES[shape or detect_shape(path, records[0])]
     requests = []
@@ -70,34 +72,39 @@ def load(
     return requests
 
 
-def retained(name: str = "tiny-world") -> list[dict[str, str]]:
-    """Facts about subjects that are never edited: ``[{"prompt", "ground_truth", "subject", "relation"}]``."""
-    path = resources.data_dir(name) / "retained.json"
+def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
+    """Facts about subjects that are never edited: ``[{"prompt", "ground_truth", "subject", "relation"}]``.
+
+    Of the shipped world, or of a JSON file with such records.
+    """
+    path = _locate(name_or_path, "retained.json")
     fields = ("prompt", "ground_truth", "subject", "relation")
     records = [Record(path, index, raw) for index, raw in enumerate(read_records(path))]
     return [{field: record.string(field) for field in fields} for record in records]
 
 
-def text(name: str = "tiny-world", split: Split = "train") -> list[str]:
-    """Sentences of the shipped body of text, without empty lines: ``"train"`` or ``"heldout"``."""
+def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:
+    """The lines of a text file that are not empty: of a file of your own, or the shipped ``"train"`` or ``"heldout"``."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
-    path = resources.data_dir(name) / f"text_{split}.txt"
+    path = _locate(name_or_path, f"text_{split}.txt")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(f"{path}: cannot be read: {problem}") from None
-    return [line.strip() for line in lines if line.strip()]
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: holds no text")
+    return lines
 
 
-def _locate(name_or_path: str | Path, shape: str | None) -> Path:
+def _locate(name_or_path: str | Path, shipped_file: str) -> Path:
     if str(name_or_path) in resources.SHIPPED_DATA:
-        path = resources.data_dir(str(name_or_path)) / f"edits_{shape or 'knowedit'}.json"
-        if not path.is_file():
-            raise DataError(f"{name_or_path} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
-        return path
+        return resources.data_dir(str(name_or_path)) / shipped_file
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        raise DataError(f"no data file {str(name_or_path)!r}, and no shipped data of that name: "
-                        f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}")
+        raise DataError(
+            f"no data file {str(name_or_path)!r}, and no shipped data of that name: "
+            f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}"
+        )
     return path

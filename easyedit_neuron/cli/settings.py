@@ -1,0 +1,173 @@
+"""From the composed Hydra configuration to checked settings and hyperparameters."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from .. import resources
+from ..data import SHAPES
+from ..errors import HparamsError
+from ..hparams_base import HyperParams, find_hparams, read_hparams
+from ..registry import MethodSpec, get_method, methods
+
+MISSING = "???"
+
+HAVE_THEIR_OWN_SETTING = {"alg_name": "method", "model_name": "model.path", "batch_size": "batch_size", "seed": "seed"}
+"""Fields of the hyperparameters that a setting of the command fills, so that no value can be given in two places."""
+
+
+def register_groups() -> None:
+    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped files).
+
+    The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, and a field that is
+    given on the command line replaces the file's.
+    """
+    store = ConfigStore.instance()
+    for spec in methods():
+        node = {"name": spec.name, **{name: MISSING for name in method_fields(spec)}}
+        store.store(group="method", name=spec.name.lower(), node=node)
+    for name in model_names():
+        store.store(group="model", name=name, node={"name": name, "hparams": None, "path": None})
+
+
+def method_fields(spec: MethodSpec) -> list[str]:
+    """Hyperparameters of a method that can be given as ``method.<field>``."""
+    return [item.name for item in fields(spec.load_hparams()) if item.name not in HAVE_THEIR_OWN_SETTING]
+
+
+def model_names() -> list[str]:
+    """Models with at least one shipped hyperparameter file."""
+    return sorted({name.split("/")[1] for name in resources.shipped_hparams()})
+
+
+# The sections of the configuration. HyperParams gives them its checks: unknown, missing and ill-typed fields.
+
+
+@dataclass
+class ModelSettings(HyperParams):
+    """``model``: which hyperparameter file, and from where the weights are loaded (default: the file's model_name)."""
+
+    name: str
+    hparams: Optional[str] = None
+    path: Optional[str] = None
+
+
+@dataclass
+class DataSettings(HyperParams):
+    """``data``: the edits, and what is measured beside them."""
+
+    path: str
+    shape: Optional[str] = None
+    invalid: Literal["error", "skip"] = "error"
+    retained: Optional[str] = None
+    text: Optional[str] = None
+
+    def validate(self) -> None:
+        if self.path == MISSING:
+            raise HparamsError("field 'path': give the JSON file with the edits, data.path=...")
+        if self.shape is not None and self.shape not in SHAPES:
+            raise HparamsError(f"field 'shape': unknown shape {self.shape!r}; known: {', '.join(SHAPES)}")
+
+
+@dataclass
+class EvaluationSettings(HyperParams):
+    """``evaluation``: what is measured, and on how much."""
+
+    batch_size: int = 64
+    immediate: bool = True
+    exact_match: bool = True
+    retained: Optional[int] = None
+    fluency: int = 20
+    fluency_tokens: int = 50
+    perplexity: int = 500
+
+    def validate(self) -> None:
+        for name in ("batch_size", "fluency_tokens"):
+            _at_least(1, name, getattr(self, name))
+        for name in ("fluency", "perplexity"):
+            _at_least(0, name, getattr(self, name))
+        if self.retained is not None:
+            _at_least(1, "retained", self.retained)
+
+
+@dataclass
+class Settings(HyperParams):
+    """The whole run; ``method`` holds the hyperparameters given on the command line."""
+
+    model: ModelSettings
+    data: DataSettings
+    evaluation: EvaluationSettings
+    output_dir: str
+    method_name: str
+    method: dict = field(default_factory=dict)
+    edits: int = 100
+    batch_size: int = 1
+    seed: int = 0
+
+    def validate(self) -> None:
+        _at_least(1, "edits", self.edits)
+        _at_least(1, "batch_size", self.batch_size)
+        _at_least(0, "seed", self.seed)
+
+
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise HparamsError(f"field '{name}': must be at least {least}, not {value}")
+
+
+def read_settings(config: DictConfig) -> Settings:
+    """Check the composed configuration; ``HparamsError`` names the setting."""
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    values.pop("hydra", None)
+    sections = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
+    for name, section in sections.items():
+        if not isinstance(values.get(name), dict):
+            raise HparamsError(f"setting '{name}': choose an option of the group, as in {name}=...")
+        values[name] = section.from_dict(values[name], source=f"setting '{name}'")
+    method = values.pop("method", None)
+    if not isinstance(method, dict) or "name" not in method:
+        raise HparamsError("setting 'method': choose an option of the group, as in method=nmke")
+    values["method_name"] = method.pop("name")
+    values["method"] = {name: value for name, value in method.items() if value != MISSING}
+    return Settings.from_dict(values, source="settings")
+
+
+def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
+    """The hyperparameters of the run, and the file that they come from.
+
+    The file is ``model.hparams`` or the shipped one of method and model; the command line's fields go on top. Statistics are
+    kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in the working directory.
+    """
+    spec = get_method(settings.method_name)
+    path = find_hparams(settings.model.hparams or f"{spec.name}/{settings.model.name}")
+    values = read_hparams(path)
+    known = {item.name for item in fields(spec.load_hparams())}
+    for name in settings.method:
+        if name in HAVE_THEIR_OWN_SETTING:
+            raise HparamsError(f"method.{name}: this has a setting of its own, {HAVE_THEIR_OWN_SETTING[name]}=...")
+    spec.load_hparams().from_dict(values, source=path)  # mistakes of the file are reported as such
+    changes = dict(settings.method)
+    if "stats_dir" in known and "stats_dir" not in {*values, *changes}:
+        changes["stats_dir"] = str(cache_dir() / "stats")
+    for name in ("batch_size", "seed"):
+        if name in known:
+            changes[name] = getattr(settings, name)
+    if settings.model.path:
+        changes["model_name"] = settings.model.path
+    hparams = spec.load_hparams().from_dict({**values, **changes}, source=f"{path} with the command line's settings")
+    return hparams, path
+
+
+def cache_dir() -> Path:
+    """Where statistics are kept between runs: ``EASYEDIT_NEURON_CACHE``, or a folder in the user's cache."""
+    own = os.environ.get("EASYEDIT_NEURON_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "easyedit-neuron"
