@@ -72,8 +72,7 @@ def neuron_scores(
         reference_quirks: compute as the released code does: LayerNorm without bias and with ``std + 1e-5``, RMSNorm
             with eps 1e-6. (The release also reads position -1 of a right-padded batch, a pad token for all but the
             longest prompt; that is never done here.)
-        neuron_chunk, vocab_chunk: neurons and tokens handled at once, default 1024 and 4096; memory grows with their
-            product.
+        neuron_chunk, vocab_chunk: neurons and tokens handled at once, by device when unset; memory grows with their product.
         prompt_batch: prompts per forward pass.
 
     Returns:

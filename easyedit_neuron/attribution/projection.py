@@ -20,13 +20,26 @@ from torch import Tensor
 from ..arch import ModelView
 from .readings import Readings
 
-CHUNK_ELEMENTS = 1 << 24
-"""Numbers in the largest temporary, [prompts, vocabulary chunk, neuron chunk]; 64 MiB in float32."""
+@dataclass(frozen=True)
+class Chunks:
+    """Neurons and tokens handled at once, and numbers in the largest temporary ``[prompts, tokens, neurons]``."""
+
+    neurons: int
+    tokens: int
+    elements: int
+
+
+# a CPU is fastest while the temporary stays in its cache (1 MiB in float32), a GPU with few large kernels (64 MiB)
+CPU_CHUNKS = Chunks(512, 512, 1 << 18)
+GPU_CHUNKS = Chunks(1024, 4096, 1 << 24)
 
 
 @dataclass(frozen=True)
 class FrozenHead:
     """Final norm with frozen statistics, and unembedding: ``logits = softcap(rows @ centre(x) / sigma + offset)``.
+
+    The statistics are those of the input of the final norm, i.e. of the last block's output. It is what the released code
+    uses too: its patched model file hands out the blocks' outputs (for blocks 4-8 and 31 only).
 
     Attributes:
         view: the model.
@@ -135,14 +148,16 @@ def amplified_log_probs(
         targets: ``[B]`` token ids w, on the readings' device.
         amplify: A.
         reference_quirks: see ``FrozenHead.of``.
-        neuron_chunk, vocab_chunk: neurons and tokens handled at once (1024 and 4096 when unset).
+        neuron_chunk, vocab_chunk: neurons and tokens handled at once; by device when unset (``CPU_CHUNKS``, ``GPU_CHUNKS``).
 
     Returns:
         ``{layer: LogProbabilities}``, compute dtype, on the readings' device.
     """
     head = FrozenHead.of(view, readings.final_hidden, reference_quirks)
     layers = list(readings.activations)
-    neuron_chunk, vocab_chunk = min(neuron_chunk or 1024, view.d_ff), min(vocab_chunk or 4096, view.vocab_size)
+    chunks = CPU_CHUNKS if readings.final_hidden.device.type == "cpu" else GPU_CHUNKS
+    neuron_chunk = min(neuron_chunk or chunks.neurons, view.d_ff)
+    vocab_chunk = min(vocab_chunk or chunks.tokens, view.vocab_size)
     prompts = len(targets)
     scale, directions, residual = {}, {}, {}
     for layer in layers:
@@ -152,7 +167,7 @@ def amplified_log_probs(
     like = readings.final_hidden
     base = {layer: RunningSoftmax((prompts, 1), like) for layer in layers}
     moved = {layer: RunningSoftmax((prompts, view.d_ff), like) for layer in layers}
-    group = max(1, CHUNK_ELEMENTS // (neuron_chunk * vocab_chunk))
+    group = max(1, chunks.elements // (neuron_chunk * vocab_chunk))
     for start in range(0, view.vocab_size, vocab_chunk):
         rows, offset = head.rows(start, min(start + vocab_chunk, view.vocab_size))
         for layer in layers:
