@@ -1,0 +1,82 @@
+"""Request dictionaries from an editor's arguments, as EasyEdit makes them; the arguments are never changed."""
+import math
+import random
+from typing import Dict, List, Optional, Sequence, Union
+
+from ..errors import RequestError
+
+Texts = Union[str, Sequence[str]]
+
+
+def as_list(value: Optional[Texts], name: str, count: Optional[int] = None) -> Optional[list]:
+    """A text becomes a list of one; a list must have ``count`` entries.
+
+    Raises:
+        RequestError: names the argument.
+    """
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else list(value)
+    if count is not None and len(values) != count:
+        raise RequestError(f"{name}: {len(values)} given for {count} prompts; give one per prompt")
+    return values
+
+
+def prepare_requests(prompts: Texts, target_new: Texts, ground_truth: Optional[Texts] = None, target_neg: Optional[Texts] = None,
+                     rephrase_prompts: Optional[Texts] = None, locality_inputs: Optional[Dict] = None,
+                     portability_inputs: Optional[Dict] = None, subject: Optional[Texts] = None,
+                     loc_prompts: Optional[Texts] = None) -> List[Dict]:
+    """One dictionary per prompt with EasyEdit's keys: ``prompt``, ``target_new``, ``ground_truth`` (None when not given),
+    ``portability``, ``locality``, and ``target_neg``, ``subject``, ``loc_prompt``, ``rephrase_prompt`` where given.
+
+    ``locality_inputs`` and ``portability_inputs``: ``{kind: {"prompt": [...], "ground_truth": [...]}}`` with one entry (a text, a list
+    of texts, or None for none) per prompt; single texts stand for a list of one. Fewer ``loc_prompts`` than prompts
+    are repeated and shuffled with Python's global generator.
+
+    Raises:
+        RequestError: names the argument, and the prompt where one is to blame.
+    """
+    prompts = as_list(prompts, "prompts")
+    if not prompts:
+        raise RequestError("prompts: none given; give at least one prompt with its target_new")
+    count = len(prompts)
+    targets = as_list(target_new, "target_new", count)
+    if targets is None:
+        raise RequestError("target_new: not given; give one target per prompt")
+    truths = as_list(ground_truth, "ground_truth", count) or [None] * count
+    requests = [{"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
+                for prompt, target, truth in zip(prompts, targets, truths)]
+    subjects = as_list(subject, "subject", count)
+    for prompt, name in zip(prompts, subjects or ()):
+        if not isinstance(name, str) or name not in prompt:
+            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there")
+    added = {"target_neg": as_list(target_neg, "target_neg", count), "subject": subjects,
+             "loc_prompt": _repeated(loc_prompts, count), "rephrase_prompt": as_list(rephrase_prompts, "rephrase_prompts", count)}
+    for name, values in added.items():
+        for request, value in zip(requests, values or ()):
+            request[name] = value
+    _add_section(requests, "locality", locality_inputs)
+    _add_section(requests, "portability", portability_inputs)
+    return requests
+
+
+def _repeated(loc_prompts: Optional[Texts], count: int) -> Optional[list]:
+    values = as_list(loc_prompts, "loc_prompts")
+    if values is not None and 0 < len(values) < count:
+        values = (values * math.ceil(count / len(values)))[:count]
+        random.shuffle(values)
+    return as_list(values, "loc_prompts", count)
+
+
+def _add_section(requests: List[Dict], section: str, inputs: Optional[Dict]) -> None:
+    for kind, value in (inputs or {}).items():
+        where = f"{section}_inputs[{kind!r}]"
+        if not isinstance(value, dict) or "prompt" not in value or "ground_truth" not in value:
+            raise RequestError(f"{where} must be a dictionary with 'prompt' and 'ground_truth'")
+        prompts = as_list(value["prompt"], f"{where}['prompt']", len(requests))
+        truths = as_list(value["ground_truth"], f"{where}['ground_truth']", len(requests))
+        if prompts is None or truths is None:
+            raise RequestError(f"{where}: 'prompt' and 'ground_truth' must be texts or lists, not None")
+        for request, prompt, truth in zip(requests, prompts, truths):
+            if prompt is not None:
+                request[section][kind] = {"prompt": prompt, "ground_truth": truth}

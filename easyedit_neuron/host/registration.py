@@ -1,0 +1,129 @@
+"""Make our methods known to EasyEdit, whichever of the two is imported first and without importing it.
+
+EasyEdit finds a method in the plain dictionary ``easyeditor.util.alg_dict.ALG_DICT`` and asks
+``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches. Both are changed in memory only.
+"""
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+from typing import List, Optional
+
+from .. import registry
+
+LOG = logging.getLogger(__name__)
+
+ALG_DICT_MODULE = "easyeditor.util.alg_dict"
+BATCH_MODULE = "easyeditor.editors.batch_editor"
+_WATCHED = (ALG_DICT_MODULE, BATCH_MODULE)
+
+
+def register() -> bool:
+    """Give EasyEdit every method of the registry with ``plugin=True``: now if it is loaded, else when it loads.
+
+    Idempotent; call it again after ``register_method`` to add a method later.
+
+    Returns:
+        True when EasyEdit knows the methods now, False when it is not loaded yet.
+    """
+    if _loaded():
+        _remove_hook()
+        _apply()
+        return True
+    if not any(isinstance(finder, _Hook) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Hook())
+    return False
+
+
+def available() -> List["registry.MethodSpec"]:
+    """The methods for EasyEdit whose modules are there."""
+    return [spec for spec in registry.methods(plugin=True) if _exists(spec.apply.partition(":")[0])]
+
+
+def _exists(module: str) -> bool:
+    if module in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _loaded() -> bool:
+    return hasattr(sys.modules.get(ALG_DICT_MODULE), "ALG_DICT") and hasattr(sys.modules.get(BATCH_MODULE), "BatchEditor")
+
+
+def _apply() -> None:
+    algorithms = sys.modules[ALG_DICT_MODULE].ALG_DICT
+    package = sys.modules.get("easyeditor")
+    for spec in available():
+        function = spec.load_apply()
+        for name in spec.names:
+            if algorithms.get(name, function) is not function:
+                LOG.warning("EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place", name, algorithms[name])
+            algorithms[name] = function
+        hparams = spec.load_hparams()
+        if package is not None and not hasattr(package, hparams.__name__):
+            setattr(package, hparams.__name__, hparams)
+    _wrap_batchable(sys.modules[BATCH_MODULE].BatchEditor)
+
+
+def _wrap_batchable(batch_editor) -> None:
+    original = batch_editor.is_batchable_method
+    if getattr(original, "knows_easyedit_neuron", False):
+        return
+
+    @functools.wraps(original)
+    def is_batchable_method(alg_name: str) -> bool:
+        ours = any(spec.batchable and alg_name in spec.names for spec in registry.methods(plugin=True))
+        return ours or original(alg_name)
+
+    is_batchable_method.knows_easyedit_neuron = True
+    batch_editor.is_batchable_method = staticmethod(is_batchable_method)
+
+
+class _Hook(importlib.abc.MetaPathFinder):
+    """Notices when the two modules of EasyEdit have been loaded, registers, and takes itself out of ``sys.meta_path``."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in _WATCHED:
+            return None
+        spec = self._real_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _AfterLoad(spec.loader)
+        return spec
+
+    def _real_spec(self, fullname, path, target) -> Optional[importlib.machinery.ModuleSpec]:
+        for finder in list(sys.meta_path):
+            if isinstance(finder, _Hook) or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+class _AfterLoad(importlib.abc.Loader):
+    """The module's own loader, and a look afterwards; the module keeps no trace of it."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        if _loaded():
+            try:
+                register()
+            except Exception:  # EasyEdit must stay usable for its own methods
+                LOG.exception("easyedit_neuron could not register its methods with EasyEdit; easyedit_neuron.register() repeats the attempt")
+                _remove_hook()
+
+
+def _remove_hook() -> None:
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Hook)]

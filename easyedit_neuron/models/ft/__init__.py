@@ -1,0 +1,1 @@
+"""Fine-tuning baselines FT-L and FT-M."""
