@@ -1,0 +1,1 @@
+"""AlphaEdit (baseline of the built-in host)."""

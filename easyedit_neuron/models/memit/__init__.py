@@ -1,0 +1,1 @@
+"""MEMIT (baseline of the built-in host)."""

@@ -1,0 +1,12 @@
+"""MEMIT: the ridge path without a mask."""
+
+from ...paths.apply import apply_path
+
+
+def apply_memit_to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False,
+                         keep_original_weight=False, records=None, **kwargs):
+    """Edits ``model`` in place; arguments and return value of EasyEdit's ``apply_*_to_model``.
+
+    ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
+    """
+    return apply_path("MEMIT", model, tok, requests, hparams, copy, return_orig_weights, records=records)

@@ -1,0 +1,1 @@
+"""NMKE: Edit Less, Achieve More (dynamic sparse neuron masking)."""

@@ -1,0 +1,93 @@
+"""From EasyEdit's call to weights and back: the part that all locate-then-edit methods share."""
+
+import copy as copying
+from collections.abc import Callable
+
+import torch
+
+from ..arch.view import ModelView
+from ..errors import HparamsError
+from ..fingerprint import key_fingerprint
+from ..record import EditRecord
+from ..requests import EditRequest, prepare
+from ..state import state_of
+from ..write import add_delta, clone_weights, fingerprint, restore
+from .contexts import context_templates
+from .execute import RowMask, execute
+
+_STATE_FIELDS = ("layers", "context_prompts", "context_length", "context_templates", "mom2_dataset", "mom2_n_samples",
+                 "mom2_dtype", "mom2_max_length", "stats_dir", "seed")
+"""Hyperparameters that the sequential state depends on; another value starts another state."""
+
+MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]]], dict[int, RowMask]]
+
+
+def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: bool = False,
+               return_orig_weights: bool = False, mask: MaskFactory | None = None, records: list | None = None):
+    """Edits ``model`` in place along ``hparams.path``.
+
+    Args:
+        method: name for the record.
+        model, tok: causal language model and tokenizer; the tokenizer is never changed.
+        requests: EasyEdit's request dictionaries, solved together as one batch.
+        hparams: ``PathHyperParams``.
+        copy: edit a deep copy instead.
+        return_orig_weights: return copies of the weights as they were.
+        mask: makes the row masks; None: every neuron may change.
+        records: the EditRecord is appended to it.
+
+    Returns:
+        (edited model, {parameter name: original tensor}), the second empty unless asked for.
+
+    Raises:
+        NeuronEditError: anything wrong with hparams or requests, before a weight is touched. After any exception the model and
+            the sequential state are exactly as they were.
+    """
+    prepared = prepare(requests)
+    view = ModelView.of(model, **hparams.module_overrides())
+    beyond = [layer for layer in hparams.layers if layer >= view.n_layers]
+    if beyond:
+        raise HparamsError(f"field 'layers': the model has layers 0 to {view.n_layers - 1}, got {beyond}")
+    if copy:
+        view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
+    was_training = view.model.training
+    view.model.eval()
+    try:
+        originals, record = _edit(method, view, tok, prepared, hparams, mask)
+    finally:
+        view.model.train(was_training)
+    if records is not None:
+        records.append(record)
+    return view.model, originals if return_orig_weights else {}
+
+
+def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[dict[str, torch.Tensor], EditRecord]:
+    layers = list(hparams.layers)
+    state, before = state_of(
+        view, tok, hparams, key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS}),
+        lambda: context_templates(view.model, tok, hparams.context_prompts, hparams.context_length, hparams.seed,
+                                  hparams.context_templates))
+    make_masks = None if mask is None else lambda contexts: mask(view, tok, requests, hparams, contexts)
+    done = execute(view, tok, requests, hparams, state, make_masks)
+    originals = clone_weights(view, layers)
+    try:
+        for layer in layers:
+            add_delta(view, layer, done.deltas[layer])
+        after = fingerprint(view, layers)
+        record = EditRecord(
+            method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in requests],
+            contexts=[context for group in state.contexts for context in group], layers=done.deltas,
+            names={l: view.down_weight_name(l) for l in layers}, losses=[t.losses for t in done.targets],
+            probability=[t.probability for t in done.targets], seconds=done.seconds, fingerprint_before=before,
+            fingerprint_after=after, seed=hparams.seed)
+    except BaseException:
+        restore(view, originals)
+        raise
+    state.note(after, done.keys_after, record)
+    return originals, record
+
+
+def plain_request(request: EditRequest) -> dict:
+    """The fields of a request that make the edit."""
+    return {"prompt": request.text, "subject": request.subject, "target_new": request.target_new.strip(),
+            "ground_truth": request.ground_truth and request.ground_truth.strip()}

@@ -1,0 +1,47 @@
+"""Context templates: short sentences that the model writes itself, put in front of the prompt."""
+
+import unicodedata
+
+import torch
+
+ENGLISH_OPENERS = ("The", "Therefore", "Because", "I", "You")
+
+
+def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0, given=None) -> list[list[str]]:
+    """``[["{}"], [sentence + ". {}", ...]]``: EasyEdit's two groups, each of which has equal weight in a key.
+
+    Args:
+        model, tok: the model writes from each opener by top-5 sampling.
+        openers: openers, one sentence each; ``""`` lets the model start after BOS; None: EasyEdit's five English words.
+        length: longest sentence in tokens, opener included; 0: no sentences.
+        seed: seed of the sampling; the global random state is left alone.
+        given: templates to use instead, each with one ``{}``.
+
+    Returns:
+        List of groups of templates.
+    """
+    if given:
+        return [["{}"], list(given)]
+    if length == 0:
+        return [["{}"]]
+    device = model.get_input_embeddings().weight.device
+    generator = torch.Generator().manual_seed(seed)
+    return [["{}"], [_sentence(model, tok, opener, length, generator, device) + ". {}"
+                     for opener in (ENGLISH_OPENERS if openers is None else openers)]]
+
+
+@torch.no_grad()
+def _sentence(model, tok, opener: str, length: int, generator, device) -> str:
+    """One sentence, cut at its first full stop. No cache: a few short forwards, the same on every architecture."""
+    ids = tok(opener)["input_ids"] if opener else [tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id]
+    while len(ids) < length:
+        logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, -1].float().cpu()
+        top = logits.topk(min(5, logits.numel()))
+        token = int(top.indices[torch.multinomial(top.values.softmax(-1), 1, generator=generator)])
+        if token == tok.eos_token_id:
+            break
+        ids = ids + [token]
+    text = unicodedata.normalize("NFKD", tok.decode(ids, skip_special_tokens=True))
+    for brace in "{}\n":
+        text = text.replace(brace, " ")
+    return text.strip().split(". ")[0].rstrip(". ")

@@ -1,0 +1,122 @@
+"""What one edit did: enough to save it, apply it again, or take it back."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .errors import StateError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LayerDelta:
+    """The change of one layer's down_proj in factors: ``W += left @ right.T``.
+
+    Attributes:
+        left: [d_model, n] float32.
+        right: [d_ff, n] float32; rows outside the mask are zero.
+        mask: bool [d_ff], or None where all neurons may change.
+        density: share of neurons that may change.
+        leakage: ``tr(D C D^T) / (||D||^2 tr C)``, None where no covariance was at hand.
+        delivered: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
+        mask_info: sizes and thresholds of the mask.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    mask: torch.Tensor | None = None
+    density: float = 1.0
+    leakage: float | None = None
+    delivered: float | None = None
+    mask_info: dict[str, Any] = field(default_factory=dict)
+
+    def matrix(self) -> torch.Tensor:
+        """The delta itself, [d_model, d_ff] float32."""
+        return self.left @ self.right.T
+
+
+@dataclass
+class EditRecord:
+    """One call of an ``apply_*_to_model``.
+
+    Attributes:
+        method, hparams: name and all hyperparameters.
+        requests: the edits, EasyEdit's keys.
+        contexts: context templates that were used.
+        layers: layer -> LayerDelta.
+        names: layer -> name of the edited parameter.
+        losses: loss curve of z* per request; ``probability`` of the new object at its end.
+        seconds: stage -> seconds.
+        fingerprint_before, fingerprint_after: of the edited weights.
+        seed: seed of the method.
+    """
+
+    method: str
+    hparams: dict[str, Any]
+    requests: list[dict[str, Any]]
+    contexts: list[str]
+    layers: dict[int, LayerDelta]
+    names: dict[int, str]
+    losses: list[list[float]]
+    probability: list[float]
+    seconds: dict[str, float]
+    fingerprint_before: str
+    fingerprint_after: str
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain JSON values."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "layers"}
+        plain["layers"] = {
+            str(l): {"density": d.density, "leakage": d.leakage, "delivered": d.delivered, "rank": d.left.shape[1],
+                     "mask": d.mask_info} for l, d in self.layers.items()}
+        plain["names"] = {str(l): name for l, name in self.names.items()}
+        plain["format"] = FORMAT
+        return json.loads(json.dumps(plain))
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file (factors and masks, the rest as JSON in its metadata), atomically."""
+        tensors = {}
+        for l, delta in self.layers.items():
+            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left.cpu().contiguous(), delta.right.cpu().contiguous()
+            if delta.mask is not None:
+                tensors[f"{l}.mask"] = delta.mask.cpu().contiguous()
+        path = Path(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        os.close(handle)
+        try:
+            save_file(tensors, name, metadata={"record": json.dumps(self.to_json())})
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EditRecord":
+        """Reads what ``save`` wrote.
+
+        Raises:
+            StateError: not such a file, or of an unknown format.
+        """
+        try:
+            with safe_open(path, "pt") as handle:
+                plain = json.loads((handle.metadata() or {})["record"])
+                tensors = {key: handle.get_tensor(key) for key in handle.keys()}
+        except Exception as problem:
+            raise StateError(f"{path}: not an edit record ({problem})") from problem
+        if plain.pop("format", None) != FORMAT:
+            raise StateError(f"{path}: edit record of another format than {FORMAT}")
+        layers = {}
+        for key, about in plain.pop("layers").items():
+            layers[int(key)] = LayerDelta(tensors[f"{key}.left"], tensors[f"{key}.right"], tensors.get(f"{key}.mask"),
+                                          about["density"], about["leakage"], about["delivered"], about["mask"])
+        plain["names"] = {int(l): name for l, name in plain["names"].items()}
+        return cls(layers=layers, **plain)

@@ -1,0 +1,105 @@
+"""Statistics on disk and in memory, under a key that hashes everything they depend on."""
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..arch.view import ModelView
+from ..errors import StateError
+from ..fingerprint import key_fingerprint, model_fingerprint, text_fingerprint
+from .covariance import covariances
+from .nullspace import Subspace, null_space
+from .text import load_texts
+
+LOG = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Statistics:
+    """Covariances and null spaces of one model, computed at first use.
+
+    The key of a cache file hashes the model's weights, the text, the layer, the piece length and the dtype; the null space
+    adds the threshold. Files are written atomically; one whose stored key differs from its name's is refused.
+    """
+
+    def __init__(self, view: ModelView, tok, hparams):
+        self.view, self.tok = view, tok
+        self.layers = list(hparams.layers)
+        self.dtype = DTYPES[hparams.mom2_dtype]
+        self.max_length = hparams.mom2_max_length
+        self.dir = Path(hparams.stats_dir).expanduser()
+        texts = load_texts(hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed)
+        self._texts = texts
+        self._about = {"model": model_fingerprint(view.model), "text": text_fingerprint(texts),
+                       "max_length": self.max_length, "dtype": hparams.mom2_dtype}
+        self._covariance: dict[int, torch.Tensor] = {}
+        self._null: dict[tuple[int, float], Subspace] = {}
+
+    def covariance(self, layer: int) -> torch.Tensor:
+        """C of a layer, float32 or float64 [d_ff, d_ff]; all missing layers are measured in one pass."""
+        if layer not in self._covariance:
+            self._load_or_measure()
+        return self._covariance[layer]
+
+    def null_space(self, layer: int, threshold: float) -> Subspace:
+        """Null space of C of a layer."""
+        key = (layer, threshold)
+        if key not in self._null:
+            about = self._about | {"layer": layer, "threshold": threshold, "kind": "nullspace"}
+            found = self._read(about)
+            if found is None:
+                space = null_space(self.covariance(layer), threshold)
+                self._write(about, {"basis": space.basis, "complement": torch.tensor(space.complement)})
+            else:
+                space = Subspace(found["basis"].to(self.view.device_of(layer)), bool(found["complement"]))
+            LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, self.view.d_ff)
+            self._null[key] = space
+        return self._null[key]
+
+    def _load_or_measure(self) -> None:
+        missing = []
+        for layer in self.layers:
+            found = self._read(self._about | {"layer": layer, "kind": "covariance"})
+            if found is None:
+                missing.append(layer)
+            else:
+                self._covariance[layer] = found["covariance"].to(self.view.device_of(layer))
+        if missing:
+            LOG.info("measuring the covariance of layers %s on %d texts", missing, len(self._texts))
+            measured = covariances(self.view, self.tok, self._texts, missing, self.max_length, self.dtype)
+            for layer, matrix in measured.items():
+                self._write(self._about | {"layer": layer, "kind": "covariance"}, {"covariance": matrix})
+            self._covariance |= measured
+
+    def _path(self, about: dict) -> Path:
+        return self.dir / f"{about['kind']}-layer{about['layer']}-{key_fingerprint(about)}.safetensors"
+
+    def _read(self, about: dict) -> dict[str, torch.Tensor] | None:
+        path = self._path(about)
+        if not path.is_file():
+            return None
+        from safetensors import safe_open
+        try:
+            with safe_open(path, "pt") as handle:
+                stored = json.loads((handle.metadata() or {}).get("about", "null"))
+        except Exception as problem:
+            raise StateError(f"{path}: not a readable statistics file ({problem}); delete it to measure anew") from problem
+        if stored != about:
+            raise StateError(f"{path}: was made from {stored}, expected {about}; delete it to measure anew")
+        return load_file(path)
+
+    def _write(self, about: dict, tensors: dict[str, torch.Tensor]) -> None:
+        self.dir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.dir, suffix=".part")
+        os.close(handle)
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, name,
+                      metadata={"about": json.dumps(about, sort_keys=True)})
+            os.replace(name, self._path(about))
+        finally:
+            Path(name).unlink(missing_ok=True)
