@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -11,7 +12,7 @@ from unittest import mock
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +20,7 @@ from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
 from . import settings as settings_module
-from .settings import HAVE_THEIR_OWN_SETTING, Settings, read_hyperparameters, read_settings
+from .settings import HAVE_THEIR_OWN_SETTING, read_hyperparameters, read_settings
 
 BAD_INPUT = 2
 
@@ -32,20 +33,26 @@ def run_command_line(argv: list[str] | None = None) -> int:
     try:
         with _hydra_process(arguments):
             application()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except NeuronEditError as problem:
         return _fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
-        return _fail(explain(problem))
+        return _fail(explain(problem, arguments))
     return 0
 
 
 def _job(config: DictConfig) -> None:
-    # Loading the model is slow, so what can be told from the settings alone is checked first.
-    settings = read_settings(config)
-    hparams, source = read_hyperparameters(settings)
-    from .run import run
+    try:
+        # Loading the model is slow, so what can be told from the settings alone is checked first.
+        settings = read_settings(config)
+        hparams, source = read_hyperparameters(settings)
+        from .run import run
 
-    run(settings, hparams, source, HydraConfig.get().runtime.output_dir, list(HydraConfig.get().overrides.task))
+        run(settings, hparams, source, HydraConfig.get().runtime.output_dir, list(HydraConfig.get().overrides.task))
+    except (NeuronEditError, OmegaConfBaseException) as problem:
+        # Hydra prints a line of its own about every exception of a job, but lets SystemExit pass.
+        raise SystemExit(_fail(str(problem))) from None
 
 
 @contextmanager
@@ -61,33 +68,40 @@ def _fail(message: str) -> int:
     return BAD_INPUT
 
 
-def explain(problem: Exception) -> str:
-    """One line for an error of Hydra's or OmegaConf's, with the nearest valid name."""
-    text = str(problem)
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append.*?'([^']+)'", text)
+def explain(problem: Exception, arguments: list[str]) -> str:
+    """What to say about an error of Hydra's or OmegaConf's for these arguments, with the nearest valid name."""
+    text = str(problem).split("\nSee https://")[0]
+    unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        return _unknown_setting(unknown.group(1))
+        return _unknown_setting(unknown.group(1), arguments)
     option = re.search(r"Could not find '(\w+)/([^']*)'", text)
     if option:
         group, name = option.groups()
-        return f"unknown {group} {name!r}: {_nearest(name, group_options().get(group, []))}"
-    return text.split("\nSee https://")[0]
+        choices = group_options().get(group, [])
+        return f"unknown {group} {name!r}: {_nearest(name, choices) or 'known: ' + ', '.join(choices)}"
+    if isinstance(problem, OverrideParseException):
+        return f"cannot read the argument {problem.override!r}: {text}"
+    return text
 
 
-def _unknown_setting(name: str) -> str:
-    leaf = name.rpartition(".")[2]
-    if name.startswith("method.") and leaf in HAVE_THEIR_OWN_SETTING:
+def _unknown_setting(name: str, arguments: list[str]) -> str:
+    section, _, leaf = name.rpartition(".")
+    if section == "method" and leaf in HAVE_THEIR_OWN_SETTING:
         return f"{name!r} has a setting of its own: {HAVE_THEIR_OWN_SETTING[leaf]}=..."
-    return f"unknown setting {name!r}: {_nearest(name, known_settings())}"
+    method = next((text.partition("=")[2] for text in reversed(arguments) if text.startswith("method=")), "nmke")
+    known = known_settings(method)
+    if section not in known:
+        section, leaf = "", name
+    listed = "the fields that --cfg job shows" if section == "method" else ", ".join(known[section])
+    place = f" of method {method}" if section == "method" else ""
+    guess = _nearest(leaf, known[section], prefix=f"{section}." if section else "")
+    return f"unknown setting {name!r}{place}: {guess or 'known: ' + listed}"
 
 
-def _nearest(name: str, choices: list[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [choice.lower() for choice in choices], n=1, cutoff=0.5)
-    if close:
-        found = next(choice for choice in choices if choice.lower() == close[0])
-        return f"did you mean {found!r}?"
-    # A setting that is no field of anything: the short list is the useful one.
-    return f"known: {', '.join(sorted(choice for choice in choices if not choice.startswith('method.')))}"
+def _nearest(name: str, choices: list[str], prefix: str = "") -> str:
+    lowered = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    return f"did you mean {prefix + lowered[close[0]]!r}?" if close else ""
 
 
 def group_options() -> dict[str, list[str]]:
@@ -97,13 +111,9 @@ def group_options() -> dict[str, list[str]]:
     return {**folders, "method": [spec.name.lower() for spec in methods()], "model": settings_module.model_names()}
 
 
-def known_settings() -> list[str]:
-    """Dotted names of everything that can be given as ``name=value``, of all methods together."""
-    names = set(group_options())
-    for section in ("model", "data", "evaluation"):
-        holder = Settings.__dataclass_fields__[section].type
-        names |= {f"{section}.{field}" for field in getattr(settings_module, holder).__dataclass_fields__}
-    names |= {"edits", "batch_size", "seed", "output_dir"}
-    for spec in methods():
-        names |= {f"method.{field}" for field in settings_module.method_fields(spec)}
-    return sorted(names)
+def known_settings(method: str) -> dict[str, list[str]]:
+    """Everything that can be given as ``name=value``, by section; the section ``""`` is the top level."""
+    sections = {name: [field.name for field in dataclasses.fields(section)] for name, section in settings_module.SECTIONS.items()}
+    spec = next((spec for spec in methods() if spec.name.lower() == method), None)
+    sections["method"] = settings_module.method_fields(spec) if spec else []
+    return {"": [*sections, "edits", "batch_size", "seed", "output_dir"], **sections}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from .. import data
 from ..arch.view import ModelView
-from ..errors import HparamsError, NeuronEditError
+from ..errors import HparamsError
+from ..host.load_model import load_model
 from ..hparams_base import HyperParams
 from .settings import Settings
 
@@ -23,28 +25,19 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_model(hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
-    """The model named in the hyperparameters, in evaluation mode on its device, and its tokenizer."""
-    device = hparams.device
-    device = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise HparamsError(f"field 'device': {hparams.device!r} means {device}, but CUDA is not available here; method.device=cpu")
-    dtype = torch.float32
-    if getattr(hparams, "fp16", False):
-        dtype = torch.float16
-    elif getattr(hparams, "bf16", False):
-        dtype = torch.bfloat16
+def load_quietly(hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
+    """Model and tokenizer of the hyperparameters; a missing folder is told from a name on the hub."""
+    name = hparams.model_name
+    if name.startswith(("/", "./", "../", "~")):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise HparamsError(f"field 'model_name': there is no folder {str(folder)!r}; model.path=... names the model")
+    transformers_logging.disable_progress_bar()
     try:
-        tok = AutoTokenizer.from_pretrained(hparams.model_name)
-        options = {"device_map": "auto"} if hparams.model_parallel else {}
-        # torch_dtype is the name that every supported version of transformers understands.
-        model = AutoModelForCausalLM.from_pretrained(hparams.model_name, torch_dtype=dtype, **options)
-    except (OSError, ValueError) as problem:
-        first = str(problem).strip().splitlines()[0]
-        raise NeuronEditError(f"model {hparams.model_name!r} cannot be loaded (model.path=... names a local copy): {first}") from None
-    if not hparams.model_parallel:
-        model = model.to(device)
-    return model.eval(), tok
+        model, tok, _ = load_model(hparams)
+    finally:
+        transformers_logging.enable_progress_bar()
+    return model, tok
 
 
 def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:

@@ -79,7 +79,7 @@ def summarise(
     results["final"].update(final)
     return {
         "method": settings.method_name,
-        "model": settings.model.name,
+        "model": settings.model.path or settings.model.name,
         "data": {"path": settings.data.path, "shape": settings.data.shape},
         "edits": len(lines),
         "batch_size": settings.batch_size,

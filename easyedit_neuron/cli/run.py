@@ -18,7 +18,7 @@ from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, tok
 from ..hparams_base import HyperParams
 from ..registry import get_method
 from . import report
-from .load import check_layers, evenly, load_model, load_probes, seed_everything
+from .load import check_layers, evenly, load_probes, load_quietly, seed_everything
 from .settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
     facts, texts = load_probes(settings)
     seed_everything(settings.seed)
     with clock("load"):
-        model, tok = load_model(hparams)
+        model, tok = load_quietly(hparams)
     check_layers(model, hparams)
     options = settings.evaluation
     with clock("measure before"):

@@ -96,6 +96,9 @@ class EvaluationSettings(HyperParams):
             _at_least(1, "retained", self.retained)
 
 
+SECTIONS = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
+
+
 @dataclass
 class Settings(HyperParams):
     """The whole run; ``method`` holds the hyperparameters given on the command line."""
@@ -125,8 +128,7 @@ def read_settings(config: DictConfig) -> Settings:
     """Check the composed configuration; ``HparamsError`` names the setting."""
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     values.pop("hydra", None)
-    sections = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
-    for name, section in sections.items():
+    for name, section in SECTIONS.items():
         if not isinstance(values.get(name), dict):
             raise HparamsError(f"setting '{name}': choose an option of the group, as in {name}=...")
         values[name] = section.from_dict(values[name], source=f"setting '{name}'")
@@ -145,23 +147,37 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in the working directory.
     """
     spec = get_method(settings.method_name)
-    path = find_hparams(settings.model.hparams or f"{spec.name}/{settings.model.name}")
+    cls = spec.load_hparams()
+    path = _hparams_file(settings, spec)
     values = read_hparams(path)
-    known = {item.name for item in fields(spec.load_hparams())}
+    known = {item.name for item in fields(cls)}
     for name in settings.method:
         if name in HAVE_THEIR_OWN_SETTING:
-            raise HparamsError(f"method.{name}: this has a setting of its own, {HAVE_THEIR_OWN_SETTING[name]}=...")
-    spec.load_hparams().from_dict(values, source=path)  # mistakes of the file are reported as such
-    changes = dict(settings.method)
-    if "stats_dir" in known and "stats_dir" not in {*values, *changes}:
-        changes["stats_dir"] = str(cache_dir() / "stats")
+            raise HparamsError(f"'method.{name}' has a setting of its own: {HAVE_THEIR_OWN_SETTING[name]}=...")
     for name in ("batch_size", "seed"):
         if name in known:
-            changes[name] = getattr(settings, name)
+            values[name] = getattr(settings, name)
+    if "stats_dir" in known:
+        values.setdefault("stats_dir", str(cache_dir() / "stats"))
     if settings.model.path:
-        changes["model_name"] = settings.model.path
-    hparams = spec.load_hparams().from_dict({**values, **changes}, source=f"{path} with the command line's settings")
-    return hparams, path
+        values["model_name"] = settings.model.path
+    # Twice, so that a mistake in the file and one on the command line are told apart.
+    cls.from_dict(values, source=path)
+    return cls.from_dict({**values, **settings.method}, source="setting 'method'"), path
+
+
+def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
+    if settings.model.hparams:
+        return find_hparams(settings.model.hparams)
+    name = f"{spec.name}/{settings.model.name}"
+    shipped = resources.shipped_hparams()
+    if name not in shipped:
+        models = [known.split("/")[1] for known in shipped if known.startswith(f"{spec.name}/")]
+        raise HparamsError(
+            f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: {', '.join(models) or 'none'}; "
+            "model.hparams=FILE reads your own"
+        )
+    return resources.hparams_path(name)
 
 
 def cache_dir() -> Path:

@@ -1,0 +1,133 @@
+"""Composition and checking of the command line, without a model."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from easyedit_neuron import resources
+from easyedit_neuron.cli import main
+from easyedit_neuron.cli.settings import read_hyperparameters, read_settings, register_groups
+from easyedit_neuron.errors import HparamsError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
+
+
+def settings_of(*overrides):
+    register_groups()
+    with initialize_config_dir(str(resources.CONF_DIR), version_base="1.3"):
+        return read_settings(compose("config", list(overrides)))
+
+
+def test_defaults():
+    settings = settings_of("output_dir=out")
+    assert (settings.method_name, settings.model.name, settings.data.path) == ("NMKE", "tiny-llama", "tiny-world")
+    assert (settings.edits, settings.batch_size, settings.seed, settings.method) == (100, 1, 0, {})
+    hparams, path = read_hyperparameters(settings)
+    assert hparams.alg_name == "NMKE" and hparams.model_name == resources.model_path("tiny-llama")
+    assert path == resources.hparams_path("NMKE/tiny-llama")
+
+
+def test_command_line_goes_on_top_of_the_file(tmp_path):
+    settings = settings_of("output_dir=out", "method.mask_stage=solve", "method.v_lr=0.25", "batch_size=4", "seed=7", "method.layers=[0]")
+    assert settings.method == {"mask_stage": "solve", "v_lr": 0.25, "layers": [0]}
+    hparams, path = read_hyperparameters(settings)
+    file_values = OmegaConf.load(path)
+    assert (hparams.mask_stage, hparams.v_lr, hparams.layers, hparams.batch_size, hparams.seed) == ("solve", 0.25, [0], 4, 7)
+    assert hparams.kl_factor == file_values.kl_factor and hparams.tau == file_values.tau
+    # Statistics are not strewn over the working directory.
+    assert hparams.stats_dir == str(tmp_path / "cache" / "stats")
+    named = read_hyperparameters(settings_of("output_dir=out", "method.stats_dir=here"))[0]
+    assert named.stats_dir == "here"
+
+
+@pytest.mark.parametrize("method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT")])
+def test_other_methods(method, name):
+    hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}"))
+    assert hparams.alg_name == name
+
+
+@pytest.mark.parametrize("model", ["llama3.1-8b", "gpt-j-6B"])
+def test_model_picks_the_file_and_path_the_weights(model):
+    hparams, path = read_hyperparameters(settings_of("output_dir=out", f"model={model}", "model.path=/models/own"))
+    assert path.name == f"{model}.yaml" and hparams.model_name == "/models/own"
+
+
+def test_own_file(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(resources.hparams_path("NMKE/tiny-llama").read_text().replace("v_lr: ", "v_lr: 0"))
+    hparams, path = read_hyperparameters(settings_of("output_dir=out", f"model.hparams={own}"))
+    assert path == own
+    own.write_text("alg_name: NMKE\nlayerz: [1]\n")
+    with pytest.raises(HparamsError, match="own.yaml: unknown field 'layerz'.*'layers'"):
+        read_hyperparameters(settings_of("output_dir=out", f"model.hparams={own}"))
+    own.write_text(resources.hparams_path("FT/tiny-llama").read_text())
+    with pytest.raises(HparamsError, match="own.yaml"):
+        read_hyperparameters(settings_of("output_dir=out", f"model.hparams={own}"))
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["foo=1"], "unknown setting 'foo'"),
+        (["edit=5"], "did you mean 'edits'"),
+        (["+foo=1"], "unknown field 'foo'"),
+        (["method.vlr=1"], "did you mean 'method.v_lr'"),
+        (["method.mask_stag=solve"], "did you mean 'method.mask_stage'"),
+        (["+method.foo=1"], "unknown field 'foo'"),
+        (["method=ft", "method.mask_stage=solve"], "unknown setting 'method.mask_stage' of method ft"),
+        (["method.batch_size=2"], "has a setting of its own: batch_size="),
+        (["evaluation.flunecy=1"], "did you mean 'evaluation.fluency'"),
+        (["method=nmk"], "did you mean 'nmke'"),
+        (["method=qwertz"], "known: "),
+        (["model=tiny-lama"], "did you mean 'tiny-llama'"),
+        (["data=tiny"], "did you mean 'tiny-world'"),
+        (["edits=0"], "'edits': must be at least 1"),
+        (["edits=many"], "'edits': must be an integer"),
+        (["edits=null"], "'edits': must be an integer"),
+        (["batch_size=0"], "'batch_size': must be at least 1"),
+        (["batch_size=true"], "'batch_size': must be an integer"),
+        (["seed=-1"], "'seed'"),
+        (["evaluation.batch_size=0"], "'batch_size'"),
+        (["evaluation.fluency=-1"], "'fluency'"),
+        (["method.v_lr=fast"], "'v_lr': must be a number"),
+        (["method.mask_stage=sovle"], "did you mean 'solve'"),
+        (["method.layers=3"], "'layers': must be a list"),
+        (["data=file"], "data.path="),
+        (["data=file", "data.path=none.json"], "none.json"),
+        (["data.shape=zrse"], "unknown shape 'zrse'"),
+        (["data.invalid=drop"], "'invalid'"),
+        (["method=memit", "model=gpt2-xl"], "only for: tiny-llama"),
+        (["model.hparams=nowhere.yaml"], "nowhere.yaml"),
+        (["~method"], "method=nmke"),
+        (["edits=["], "cannot read the argument 'edits=['"),
+        (["edits"], "edits"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, part, capfd):
+    assert main([*arguments, "output_dir=out"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and part in err
+    assert err.startswith("easyedit-neuron: error: ") and err.count("\n") == 1
+
+
+def test_process_exit_code_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "easyedit_neuron", "edits=0", "output_dir=out"]
+    environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+
+
+def test_help_and_config(capfd):
+    assert main(["--help"]) == 0
+    assert "method: alphaedit" in capfd.readouterr().out
+    assert main(["--cfg", "job"]) == 0
+    assert "mask_stage: ???" in capfd.readouterr().out
