@@ -1,0 +1,83 @@
+"""Registration with a package laid out like EasyEdit, in fresh processes: either import order, once, and no trace left."""
+import pytest
+from helpers.fake_easyeditor import run, write
+
+REGISTER_ONE = """
+from easyedit_neuron import registry
+import helpers.plain_method
+registry._METHODS.clear()
+registry.register_method(registry.MethodSpec("Plain", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams",
+                                             aliases=("PLN",), batchable=True, plugin=True))
+registry.register_method(registry.MethodSpec("Later", "easyedit_neuron.models.later.later_main:f", "x:y", plugin=True))
+registry.register_method(registry.MethodSpec("Builtin", "helpers.plain_method:apply_plain", "x:y", batchable=True))
+"""
+CHECK = """
+import sys
+from easyeditor.util.alg_dict import ALG_DICT
+from easyeditor.editors.batch_editor import BatchEditor
+from easyeditor import PlainHyperParams
+import helpers.plain_method as m
+assert set(ALG_DICT) - {"NMKE"} == {"X", "Plain", "PLN"} and ALG_DICT["PLN"] is ALG_DICT["Plain"] is m.apply_plain
+assert PlainHyperParams is m.PlainHyperParams
+known = [n for n in ("X", "Plain", "PLN", "Builtin", "Other") if BatchEditor.is_batchable_method(n)]
+assert known == ["X", "Plain", "PLN"], known
+assert [member.name for member in BatchEditor] == ["X"]
+module = sys.modules["easyeditor.util.alg_dict"]
+assert type(module.__loader__).__name__ == "SourceFileLoader" and module.__spec__.loader is module.__loader__
+assert not [f for f in sys.meta_path if type(f).__module__.startswith("easyedit_neuron")]
+wrapped = BatchEditor.is_batchable_method
+import easyedit_neuron
+assert easyedit_neuron.register() is True and easyedit_neuron.register() is True
+assert BatchEditor.is_batchable_method is wrapped
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("code", [
+    "import easyedit_neuron\n" + REGISTER_ONE + "import easyeditor\n",
+    REGISTER_ONE + "import easyedit_neuron as e\nassert e.register() is False and e.register() is False\nimport easyeditor.editors\n",
+    REGISTER_ONE + "from easyeditor.util import alg_dict\nfrom easyeditor.editors import batch_editor\n",
+    "import easyeditor\n" + REGISTER_ONE + "import easyedit_neuron\nassert easyedit_neuron.register() is True\n",
+], ids=["plugin first", "twice before", "modules by name", "easyeditor first"])
+def test_either_order(tmp_path, code):
+    assert run(code + CHECK, importable=write(tmp_path)) == "fine\n"
+
+
+def test_without_easyedit_nothing_happens():
+    assert run("""
+import sys, easyedit_neuron
+hooks = lambda: [f for f in sys.meta_path if type(f).__module__.startswith("easyedit_neuron")]
+assert easyedit_neuron.register() is False and len(hooks()) == 1
+assert "torch" not in sys.modules and "easyeditor" not in sys.modules
+import json.tool, xml.dom
+try:
+    import easyeditor
+except ModuleNotFoundError as error:
+    print(error)
+""") == "No module named 'easyeditor'\n"
+
+
+def test_a_failure_of_ours_leaves_easyedit_usable(tmp_path):
+    out = run(REGISTER_ONE + """
+registry.register_method(registry.MethodSpec("Broken", "helpers.plain_method:not_there", "x:y", plugin=True))
+import easyedit_neuron, easyeditor
+from easyeditor.util.alg_dict import ALG_DICT
+print(ALG_DICT["X"]())
+try:
+    easyedit_neuron.register()
+except AttributeError as error:
+    print("not_there" in str(error))
+""", importable=write(tmp_path))
+    assert out == "x\nTrue\n"
+
+
+def test_a_name_that_easyedit_has_is_replaced_and_said(tmp_path):
+    out = run(REGISTER_ONE + """
+import logging, sys
+logging.basicConfig(stream=sys.stdout)
+registry.register_method(registry.MethodSpec("X", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams", plugin=True))
+import easyedit_neuron, easyeditor
+from easyeditor.util.alg_dict import ALG_DICT
+assert ALG_DICT["X"] is helpers.plain_method.apply_plain
+""", importable=write(tmp_path))
+    assert "already has a method 'X'" in out and out.count("WARNING") == 1
