@@ -306,3 +306,14 @@ if SHARED.is_dir():
                 kind = "reasoning" if kind == "Reasoning" else kind
                 found = request["portability"].get(kind, {"prompt": [], "ground_truth": []})
                 assert list(zip(found["prompt"], found["ground_truth"])) == expected
+
+
+def test_shipped_world_is_the_same_in_its_three_shapes():
+    shapes = {shape: data.load("tiny-world", shape=shape) for shape in ("knowedit", "counterfact", "zsre")}
+    core = ("prompt", "subject", "target_new", "ground_truth")
+    first, *others = ([tuple(request[name] for name in core) for request in requests] for requests in shapes.values())
+    assert len(first) >= 2400 and all(other == first for other in others)
+    assert data.load("tiny-world", size=100) == shapes["knowedit"][:100]
+    retained = data.retained("tiny-world")
+    assert not {fact["subject"] for fact in retained} & {subject for _, subject, _, _ in first}
+    assert not set(data.text("tiny-world", "train")) & set(data.text("tiny-world", "heldout"))
