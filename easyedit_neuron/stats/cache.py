@@ -91,7 +91,8 @@ class Statistics:
             raise StateError(f"{path}: not a readable statistics file ({problem}); delete it to measure anew") from problem
         if stored != about:
             raise StateError(f"{path}: was made from {stored}, expected {about}; delete it to measure anew")
-        return load_file(path)
+        # copies: the file's tensors are not aligned, and BLAS then rounds otherwise than it did when they were measured
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
     def _write(self, about: dict, tensors: dict[str, torch.Tensor]) -> None:
         self.dir.mkdir(parents=True, exist_ok=True)
