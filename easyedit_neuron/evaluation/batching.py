@@ -67,7 +67,7 @@ def accepted(model, inputs: dict) -> dict:
 
 def logits_at(model, inputs: dict, first: int, stop: int) -> torch.Tensor:
     """Logits ``[B, stop - first, V]`` of positions ``first .. stop - 1`` only: V is large, targets are short."""
-    keep = torch.arange(first, stop, device=inputs["input_ids"].device)
+    keep = torch.arange(first, stop)  # on the CPU: it may index hidden states of any device
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         return model(**accepted(model, inputs), use_cache=False, logits_to_keep=keep).logits
     return model(**accepted(model, inputs), use_cache=False).logits[:, first:stop]

@@ -1,0 +1,91 @@
+"""The same edits through EasyEdit's BaseEditor and the built-in one: the same weights, the same metrics."""
+import json
+
+import pytest
+from helpers.dummy_method import DummyHyperParams
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, without_time
+
+from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
+
+
+@pytest.fixture
+def pair(editors, llama_folder):
+    return lambda **changes: editors(DummyHyperParams(model_name=str(llama_folder), **changes))
+
+
+def unpadded(tok):
+    return {key: value for key, value in vars(tok).items() if key != "padding_side"}
+
+
+def test_single_edits(pair):
+    theirs, ours = pair()
+    assert theirs.tok.padding_side == "left"
+    before, tokenizers = weights_of(ours.model), [dict(vars(e.tok)) for e in (theirs, ours)]
+    assert same(weights_of(theirs.model), before)
+    found = [e.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS) for e in (theirs, ours)]
+    assert found[0][0] == found[1][0]
+    assert [list(m) for m in found[0][0]] == [list(m) for m in found[1][0]]
+    for e, (_, edited, weights_copy), tokenizer in zip((theirs, ours), found, tokenizers):
+        assert same(weights_of(edited), before) and edited is e.model
+        assert all((value == before[name]).all() for name, value in weights_copy.items())
+        assert dict(vars(e.tok)) == tokenizer
+
+
+def test_sequential_edits(pair):
+    found = [e.edit(PROMPTS, TARGETS, sequential_edit=True, verbose=False, **EXTRAS) for e in pair()]
+    assert found[0][0] == found[1][0] and same(weights_of(found[0][1]), weights_of(found[1][1])) and same(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_batches(pair, sequential):
+    editors = pair(batch_size=2)
+    found = [e.batch_edit(PROMPTS, TARGETS, sequential_edit=sequential, verbose=False, **EXTRAS) for e in editors]
+    assert without_time(found[0][0]) == without_time(found[1][0]) and [set(m) for m in found[0][0]] == [set(m) for m in found[1][0]]
+    assert same(weights_of(found[0][1]), weights_of(found[1][1])) and same(found[0][2], found[1][2])
+
+
+def test_normal_edit(pair):
+    editors = pair(batch_size=2)
+    before = weights_of(editors[1].model)
+    found = [e.normal_edit(PROMPTS, TARGETS) for e in editors]
+    assert found[0][0] is found[1][0] is None and same(found[0][2], found[1][2])
+    assert all(same(weights_of(e.model), before) for e in editors)
+
+
+def test_edit_requests_and_earlier_measurements(pair, tmp_path):
+    theirs, ours = pair()
+    requests = [m["requested_rewrite"] for m in ours.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)[0]]
+    found = [e.edit_requests(requests, verbose=False, pre_file=str(tmp_path / f"{i}.json")) for i, e in enumerate((theirs, ours))]
+    assert found[0][0] == found[1][0]
+    files = [json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1)]
+    assert files[0] == files[1]
+    again = [e.edit_requests(requests, verbose=False, pre_edit=files[i]) for i, e in enumerate((theirs, ours))]
+    assert again[0][0] == again[1][0] == found[0][0]
+
+
+def test_generate_edit(pair):
+    hops = dict(rephrase_prompts=["So, Anna"], portability_inputs={"por_hop": {"prompt": [["Oslo"]], "ground_truth": [["a"]]}},
+                locality_inputs={"loc_hop": {"prompt": [["Paris is"]], "ground_truth": [["c"]]}})
+    found = []
+    for e in pair():
+        e.tok.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+        e.model.generation_config.max_length = 60
+        generate = e.model.generate
+        # EasyEdit asks for 512 tokens; the model has 128 positions
+        e.model.generate = lambda generate=generate, **k: generate(**{**k, "max_new_tokens": 8})
+        found.append(e.generate_edit(PROMPTS[:1], TARGETS[:1], verbose=False, **hops)[0])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
+@pytest.mark.parametrize("constraint", [False, 5e-3])
+def test_fine_tuning_of_a_single_request(editors, llama_folder, objective, constraint):
+    """Within 1e-5 of EasyEdit's FT: the sums run in another order."""
+    hparams = FTHyperParams(alg_name="FT", model_name=str(llama_folder), device="cpu", layers=[1, 2], num_steps=5, lr=5e-3,
+                            batch_size=1, objective_optimization=objective, norm_constraint=constraint,
+                            rewrite_module_tmp="model.layers.{}.mlp.down_proj.weight")
+    found = [e.edit(PROMPTS[:1], TARGETS[:1], sequential_edit=True, verbose=False) for e in editors(hparams)]
+    assert found[0][0] == found[1][0]
+    first, second = (weights_of(edited) for _, edited, _ in found)
+    assert max(float((first[n] - second[n]).abs().max()) for n in first) < 1e-5
+    assert not same(first, {**first, **found[0][2]}) and same(found[0][2], found[1][2])
