@@ -8,6 +8,7 @@ from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, witho
 from helpers.tiny_models import CORPUS
 
 from easyedit_neuron import NMKEHyperParams, data, resources
+from easyedit_neuron.errors import RequestError
 from easyedit_neuron.resources import ASSETS_DIR
 
 
@@ -77,3 +78,17 @@ def test_an_edit_that_was_undone_leaves_no_trace_under_either_padding_side(edito
         e.edit(verbose=False, **one)
         found.append(weights_of(e.edit(sequential_edit=True, verbose=False, **one)[1]))
     assert same(*found)
+
+
+def test_normal_edit(editors, setting):
+    """EasyEdit's normal_edit has no place for a subject, so the method refuses; the built-in one takes it."""
+    hparams, arguments = setting
+    plain = {"prompts": arguments["prompts"], "target_new": arguments["target_new"]}
+    theirs, ours = editors(hparams)
+    before = weights_of(ours.model)
+    for e in (theirs, ours):
+        with pytest.raises(RequestError, match="subject"):
+            e.normal_edit(**plain)
+    metrics, _, weights_copy = ours.normal_edit(**plain, subject=arguments["subject"])
+    assert metrics is None and len(weights_copy) == len(hparams.layers)
+    assert same(weights_of(theirs.model), before) and same(weights_of(ours.model), before)
