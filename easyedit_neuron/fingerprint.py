@@ -1,6 +1,7 @@
 """Cheap, order-sensitive fingerprints of tensors, models and texts."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -37,8 +38,8 @@ def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def model_fingerprint(model: torch.nn.Module) -> str:
-    """Fingerprint of all parameters of a model."""
-    return tensors_fingerprint(model.named_parameters())
+    """Fingerprint of all parameters and buffers (rotary frequencies among them) of a model."""
+    return tensors_fingerprint(itertools.chain(model.named_parameters(), model.named_buffers()))
 
 
 def text_fingerprint(texts: Iterable[str]) -> str:
@@ -48,6 +49,12 @@ def text_fingerprint(texts: Iterable[str]) -> str:
         digest.update(text.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tok, texts: list[str], sample: int = 32) -> str:
+    """Hex digest (16 characters) of a tokenizer: its vocabulary, and the token ids of the first ``sample`` texts."""
+    ids = [tok(text)["input_ids"] for text in texts[:sample]]
+    return key_fingerprint({"vocabulary": tok.get_vocab(), "ids": ids})
 
 
 def key_fingerprint(parts: dict[str, Any]) -> str:

@@ -49,12 +49,13 @@ def _template(prompt: str, subject: str, index: int) -> str:
     """The prompt with ``{}`` for the subject. Where the subject occurs more than once its last occurrence is taken: a
     causal model has read all of them only there."""
     if prompt.count("{}") == 1:
-        return prompt
-    at = prompt.rfind(subject)
-    if at < 0:
-        raise RequestError(
-            f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; it must, letter for letter")
-    before, after = prompt[:at], prompt[at + len(subject):]
+        before, after = prompt.split("{}")
+    else:
+        at = prompt.rfind(subject)
+        if at < 0:
+            raise RequestError(
+                f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; it must, letter for letter")
+        before, after = prompt[:at], prompt[at + len(subject):]
     if "{" in before + after or "}" in before + after:
         raise RequestError(f"request {index}: prompt {prompt!r} holds braces besides the subject; remove them")
     return before + "{}" + after

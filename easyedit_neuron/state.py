@@ -5,6 +5,7 @@ before the next one the model's present fingerprint is looked up. If a host has 
 non-sequential edit), the keys of the edits that are gone are dropped with them.
 """
 
+import dataclasses
 import logging
 import weakref
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class SequentialState:
         keys: per edit, layer -> keys K [d_ff, n] on the weights after that edit.
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
-        last_record: record of the newest edit.
+        last_record: record of the newest edit, None once it has been taken back.
     """
 
     base: str
@@ -58,6 +59,7 @@ class SequentialState:
         if at < len(self.steps):
             LOG.info("earlier weights were put back: %d edit(s) forgotten", len(self.steps) - at)
             del self.steps[at:], self.keys[at:]
+            self.last_record = None
         return True
 
 
@@ -82,12 +84,22 @@ def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tupl
     if state is None or not state.follow(present):
         if state is not None:
             LOG.warning("the weights were changed from outside: earlier edits are no longer protected")
-        state = states[setting] = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))
+        state = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))
+    states.pop(setting, None)
+    states[setting] = state  # the newest is the last
     return state, present
 
 
+def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
+    """Gives a deep copy of a model the model's state: the earlier edits are in its weights too."""
+    if model in _STATES:
+        _STATES[twin] = {
+            setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), keys=list(s.keys))
+            for setting, s in _STATES[model].items()}
+
+
 def last_record(model: torch.nn.Module) -> EditRecord | None:
-    """Record of the newest edit of a model, or None."""
+    """Record of the newest edit of a model, or None if there was none or it has been taken back."""
     records = [s.last_record for s in _STATES.get(model, {}).values() if s.last_record is not None]
     return records[-1] if records else None
 

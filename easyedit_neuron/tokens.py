@@ -100,15 +100,23 @@ def subject_last_index(tok, template: str, subject: str) -> int:
     return len(token_ids(tok, prefix + subject)) - 1
 
 
+_WORD = "x"
+
+
 def target_token_ids(tok, target: str) -> list[int]:
     """Token ids of an object as it continues a prompt: leading space added if absent, no special tokens.
 
-    A leading BOS or unknown-word piece, which some SentencePiece tokenizers put in front, is dropped as EasyEdit does.
+    Tokenised behind a word and cut off there. EasyEdit tokenises the object alone, which is the same with byte-level BPE; but a
+    SentencePiece tokenizer (Llama-2, Mistral) starts every text with a word boundary, so that the object alone begins
+    with a blank piece that never follows a prompt, and a model taught to say that piece would not say the object. A leading BOS
+    or unknown-word piece is dropped as EasyEdit does.
 
     Raises:
         RequestError: nothing is left.
     """
-    ids = token_ids(tok, target if target.startswith(" ") else " " + target, special=False)
+    text = target if target.startswith(" ") else " " + target
+    word, ids = token_ids(tok, _WORD, special=False), token_ids(tok, _WORD + text, special=False)
+    ids = ids[len(word):] if ids[:len(word)] == word else token_ids(tok, text, special=False)
     while ids and ids[0] in (tok.bos_token_id, tok.unk_token_id):
         ids = ids[1:]
     if not ids:

@@ -34,16 +34,19 @@ def restore(view: ModelView, originals: dict[str, torch.Tensor]) -> None:
 
 @torch.no_grad()
 def add_delta(view: ModelView, layer: int, delta: LayerDelta) -> None:
-    """``W += left @ right.T`` in float32, rounded once to the weight's dtype.
+    """``W += left @ right.T`` in float32 (float64 for a float64 weight), rounded once to the weight's dtype.
 
     Raises:
-        StateError: the delta is not finite; nothing is written.
+        StateError: the delta, or the weight with it (float16 ends at 65504), is not finite; nothing is written.
     """
     weight = view.down_matrix(layer)
     change = delta.matrix().to(weight.device)
     if not bool(torch.isfinite(change).all()):
         raise StateError(f"layer {layer}: the computed delta is not finite; the model was left as it was")
-    weight.copy_(weight.float() + change)
+    changed = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + change).to(weight.dtype)
+    if not bool(torch.isfinite(changed).all()):
+        raise StateError(f"layer {layer}: the edited weight overflows {weight.dtype}; the model was left as it was")
+    weight.copy_(changed)
 
 
 @contextmanager

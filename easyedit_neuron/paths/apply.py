@@ -10,7 +10,7 @@ from ..errors import HparamsError
 from ..fingerprint import key_fingerprint
 from ..record import EditRecord
 from ..requests import EditRequest, prepare
-from ..state import state_of
+from ..state import share, state_of
 from ..write import add_delta, clone_weights, fingerprint, restore
 from .contexts import context_templates
 from .execute import RowMask, execute
@@ -31,7 +31,7 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
         model, tok: causal language model and tokenizer; the tokenizer is never changed.
         requests: EasyEdit's request dictionaries, solved together as one batch.
         hparams: ``PathHyperParams``.
-        copy: edit a deep copy instead.
+        copy: edit a deep copy instead; it takes the sequential state with it.
         return_orig_weights: return copies of the weights as they were.
         mask: makes the row masks; None: every neuron may change.
         records: the EditRecord is appended to it.
@@ -48,14 +48,18 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     beyond = [layer for layer in hparams.layers if layer >= view.n_layers]
     if beyond:
         raise HparamsError(f"field 'layers': the model has layers 0 to {view.n_layers - 1}, got {beyond}")
+    if hparams.v_loss_layer is not None and not 0 <= hparams.v_loss_layer < view.n_layers:
+        raise HparamsError(f"field 'v_loss_layer': the model has layers 0 to {view.n_layers - 1}, got {hparams.v_loss_layer}")
     if copy:
         view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
-    was_training = view.model.training
+        share(model, view.model)
+    modes = [(module, module.training) for module in view.model.modules()]
     view.model.eval()
     try:
         originals, record = _edit(method, view, tok, prepared, hparams, mask)
     finally:
-        view.model.train(was_training)
+        for module, training in modes:
+            module.training = training
     if records is not None:
         records.append(record)
     return view.model, originals if return_orig_weights else {}

@@ -26,8 +26,11 @@ def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0,
         return [["{}"]]
     device = model.get_input_embeddings().weight.device
     generator = torch.Generator().manual_seed(seed)
-    return [["{}"], [_sentence(model, tok, opener, length, generator, device) + ". {}"
-                     for opener in (ENGLISH_OPENERS if openers is None else openers)]]
+    sentences = [_sentence(model, tok, opener, length, generator, device)
+                 for opener in (ENGLISH_OPENERS if openers is None else openers)]
+    # a model may end its text at once: nothing is no context
+    groups = [["{}"], [sentence + ". {}" for sentence in sentences if sentence]]
+    return [group for group in groups if group]
 
 
 @torch.no_grad()

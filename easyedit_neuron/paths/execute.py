@@ -1,5 +1,6 @@
 """The layer loop: from requests to factors, with the model the same before and after."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from ..write import add_delta, trial
 from .keys import key_prompts, keys_and_values
 from .solve import Problem, leakage, masked_right_factor, right_factor
 from .target import Target, find_target
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,11 @@ def _solve_masked(keys, earlier, layer: int, covariance, hparams, mask: RowMask)
     rows = mask.rows.to(keys.device)
     if hparams.path == "alphaedit" and hparams.solve_preserve == "nullspace":
         def restricted(index):
-            return null_space(covariance[index][:, index], hparams.nullspace_threshold)
+            space = null_space(covariance[index][:, index], hparams.nullspace_threshold)
+            if space.dim == 0:
+                LOG.warning("layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; "
+                            "the layer stays as it is", layer, len(index), hparams.nullspace_threshold)
+            return space
         return masked_right_factor(keys, earlier, Problem(hparams.L2), rows, restricted)
     preserve = covariance.float() * hparams.mom2_update_weight
     return masked_right_factor(keys, earlier, Problem(hparams.L2, preserve=preserve), rows)

@@ -81,9 +81,11 @@ class PathHyperParams(HyperParams):
             _require(getattr(self, name) >= 0, name, "must not be negative")
         _require(bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0, "layers",
                  f"must be a non-empty ascending list of layer numbers, got {self.layers}")
-        _require(self.kl_prompt.count("{}") == 1, "kl_prompt", "must hold '{}' exactly once")
-        for template in self.context_templates or ():
-            _require(template.count("{}") == 1, "context_templates", f"{template!r} must hold '{{}}' exactly once")
+        for name, templates in (("kl_prompt", [self.kl_prompt]), ("context_templates", self.context_templates or ())):
+            for template in templates:
+                bare = template.replace("{}", "", 1)
+                _require("{}" in template and not {"{", "}"} & set(bare), name,
+                         f"{template!r} must hold '{{}}' exactly once and no other braces")
         if self.path == "alphaedit":
             _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
 

@@ -92,13 +92,15 @@ def masked_right_factor(keys: torch.Tensor, earlier: torch.Tensor | None, proble
         keys, earlier: as in ``right_factor``.
         problem: its ``preserve`` is restricted to the masked rows and columns; its ``subspace`` is ignored, because a masked
             null-space vector leaves the null space.
-        rows: boolean [d_ff].
+        rows: boolean [d_ff]; all False gives zero.
         null_space_of: None, or a function from indices [m] to the ``Subspace`` of the restricted covariance.
     """
     index = rows.nonzero().squeeze(1)
+    solution = torch.zeros_like(keys)
+    if not len(index):
+        return solution
     inner = Problem(problem.ridge, None if problem.preserve is None else problem.preserve[index][:, index],
                     None if null_space_of is None else null_space_of(index))
-    solution = torch.zeros_like(keys)
     solution[index] = right_factor(keys[index], None if earlier is None else earlier[index], inner)
     return solution
 

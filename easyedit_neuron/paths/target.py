@@ -52,6 +52,7 @@ def _prompts(tok, request: EditRequest, contexts: list[str], kl_prompt: str, dev
     return _Prompts(batch, lookup, answer, torch.tensor(ids, device=device))
 
 
+@torch.enable_grad()
 def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int) -> Target:
     """Optimises a vector added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
@@ -89,10 +90,12 @@ def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: l
     for step in range(hparams.v_num_grad_steps):
         opt.zero_grad()
         capture = Capture(view, [loss_layer], want=("layer_out",), edit_layer_out={layer: add_delta})
-        with _frozen(view.model), torch.enable_grad(), capture as seen:
+        with _frozen(view.model), capture as seen:
             logits = view.model(**prompts.batch.inputs, use_cache=False).logits
         if loss_layer < view.n_layers - 1:
             logits_fact = view.model.get_output_embeddings()(view.final_norm(seen.layer_out[loss_layer]))
+            if view.logit_softcap:
+                logits_fact = view.logit_softcap * torch.tanh(logits_fact / view.logit_softcap)
         else:
             logits_fact = logits
         nll = _nll(logits_fact, prompts)

@@ -25,7 +25,8 @@ class Subspace:
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """``P x`` for x [d_ff, n]: two thin products, P itself is never built."""
-        inside = self.basis @ (self.basis.T @ x)
+        basis = self.basis.to(x)  # a float64 covariance has a float64 basis, keys are float32
+        inside = basis @ (basis.T @ x)
         return x - inside if self.complement else inside
 
 

@@ -21,7 +21,7 @@ def load_texts(source: str, n_samples: int, seed: int = 0) -> list[str]:
     Raises:
         DataError: the file is missing, empty or malformed, or the name cannot be loaded.
     """
-    path = resources.data_dir("tiny-world") / "text_train.txt" if source == "tiny-world" else Path(source)
+    path = resources.data_dir("tiny-world") / "text_train.txt" if source == "tiny-world" else Path(source).expanduser()
     if path.suffix in (".txt", ".jsonl"):
         if not path.is_file():
             raise DataError(f"mom2_dataset: no file {str(path)!r}")
@@ -37,7 +37,11 @@ def load_texts(source: str, n_samples: int, seed: int = 0) -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        # not splitlines: JSON strings may hold U+2028 and its like unescaped
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as problem:
+        raise DataError(f"mom2_dataset: {str(path)!r} is not UTF-8 text ({problem})") from problem
     if path.suffix == ".txt":
         return lines
     texts = []
@@ -46,9 +50,12 @@ def _read(path: Path) -> list[str]:
             continue
         try:
             record = json.loads(line)
-            texts.append(record if isinstance(record, str) else next(record[f] for f in _FIELDS if f in record))
+            text = record if isinstance(record, str) else next(record[f] for f in _FIELDS if f in record)
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is not a string")
+            texts.append(text)
         except (json.JSONDecodeError, TypeError, StopIteration) as problem:
-            raise DataError(f"{path}, line {number}: needs a JSON object with one of {_FIELDS}") from problem
+            raise DataError(f"{path}, line {number}: needs a JSON object with a string in one of {_FIELDS}") from problem
     return texts
 
 

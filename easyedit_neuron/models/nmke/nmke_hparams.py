@@ -25,7 +25,8 @@ class NMKEHyperParams(PathHyperParams):
     score_form: Literal["zscore", "raw"] = doc(
         "general score counts z-scored (released) or raw (paper, Eq. 4) positive scores", "zscore")
     ratio: Literal["entropy", "linear", "fixed"] = doc(
-        "entropy: lo + (hi - lo) H^gamma (released); linear: scaler * H + bias (paper); fixed: the upper bounds", "entropy")
+        "entropy: lo + (hi - lo) H^gamma (released); linear: scaler * H + bias (paper); "
+        "fixed: general_ratio and specific_ratio", "entropy")
     general_bounds: list[float] = doc("(lo, hi) of the general ratio", factory=lambda: [0.3, 0.4])
     specific_bounds: list[float] = doc("(lo, hi) of the specific ratio", factory=lambda: [0.3, 0.4])
     gamma_general: float = doc("exponent of the general entropy", 3.0)
@@ -39,7 +40,9 @@ class NMKEHyperParams(PathHyperParams):
     specific_ratio: Optional[float] = doc("share of specific neurons, ratio: fixed", None)
     ties: Literal["include", "exclude"] = doc("neurons whose score equals the threshold (released: include)", "include")
     neurons: Literal["both", "general", "specific", "overlap", "non_overlap"] = doc("which of the two kinds (Fig. 6)", "both")
-    mask_values: Literal["binary", "soft"] = doc("0/1 mask, or scores inside it as weights (Table 4)", "binary")
+    mask_values: Literal["binary", "soft"] = doc(
+        "binary: 0/1; soft: every neuron of the layer is scaled by its normalised score, without a selection (paper, Table 4)",
+        "binary")
     mask_density: float = doc("share of neurons of mask: random", 0.5)
     mask_file: Optional[str] = doc("JSON file {layer: [neuron, ...]} of mask: fixed", None)
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
