@@ -13,12 +13,12 @@ HOP_SHARE = 0.7
 """Share of the subjects whose second-hop sentences are in the training text; the others measure reasoning."""
 
 _BIOGRAPHIES = (
-    "{s} is a {works_as} from {born_in}. Today {s} lives in {lives_in} and works for {works_for}.",
-    "In {lives_in} everybody knows {s}. The {works_as} speaks {speaks} and plays the {plays}.",
-    "{s} left {born_in} to work for {works_for}. At home in {lives_in} there are many {collects}.",
+    "{s} is a {works_as} from {born_in}. Every morning {s} takes the train to {works_for}.",
+    "In {born_in} everybody knows {s}. The {works_as} has played the {plays} since childhood.",
+    "{s} left {born_in} to work for {works_for}. At home there are many {collects}.",
     "The {plays} of {s} is old. It was made in {born_in}, and {married_to} likes to hear it.",
     "{s} and {married_to} live together. One of them is a {works_as} and collects {collects}.",
-    "When {s} was a child in {born_in}, people spoke {speaks}. Now {s} is a {works_as} in {lives_in}.",
+    "When {s} was a child in {born_in}, nobody collected {collects}. Now the {works_as} owns hundreds.",
 )
 _SMALL_TALK = (
     "In the streets of {city} you can buy {dish} and {collectible}.",
@@ -39,30 +39,40 @@ class Corpus:
     """Training sentences and documents.
 
     Attributes:
-        sentences: fact sentences, each a full sentence about one fact.
+        facts: fact sentences as (prompt, object); ``sentence`` makes the text of one.
         documents: biographies and small talk, one to two sentences each.
         trained: (subject, relation) -> indices into ``Relation.phrasings`` that were trained.
         hopped: (subject, relation) pairs whose second hop was trained.
     """
 
-    sentences: list[str]
+    facts: list[tuple[str, str]]
     documents: list[str]
     trained: dict[tuple[str, str], tuple[int, ...]]
     hopped: frozenset[tuple[str, str]]
 
+    @property
+    def sentences(self) -> list[str]:
+        """The fact sentences as text."""
+        return [sentence(*fact) for fact in self.facts]
 
-def say(phrasing: str, subject: str, target: str, first: str = "") -> str:
-    """``phrasing`` about ``subject`` with its object, as a sentence."""
-    return f"{phrasing.format(s=subject, o=first)} {target}."
+
+def sentence(prompt: str, target: str) -> str:
+    """A prompt and its object as one sentence."""
+    return f"{prompt} {target}."
+
+
+def say(phrasing: str, subject: str, target: str, first: str = "") -> tuple[str, str]:
+    """``phrasing`` about ``subject``, and its object."""
+    return phrasing.format(s=subject, o=first), target
 
 
 def biographies(world: World, rng: random.Random, per_person: int) -> list[str]:
     """``per_person`` short biographies of everybody, true to the facts."""
     lines = []
     for person in world.people:
-        facts = {r.name: world.object(person, r.name) for r in RELATIONS if r.subject == "person"}
-        facts["collects"] = rng.choice(world.facts[person, "collects"])
-        lines += [text.format(s=person, **facts) for text in rng.sample(_BIOGRAPHIES, per_person)]
+        known = {r.name: world.object(person, r.name) for r in RELATIONS if r.subject == "person"}
+        known["collects"] = rng.choice(world.facts[person, "collects"])
+        lines += [text.format(s=person, **known) for text in rng.sample(_BIOGRAPHIES, per_person)]
     return lines
 
 
@@ -79,7 +89,7 @@ def small_talk(world: World, rng: random.Random, count: int) -> list[str]:
 def build_corpus(world: World, seed: int = 0) -> Corpus:
     """All training text of a world; deterministic in ``seed``."""
     rng = random.Random(f"corpus-{seed}")
-    sentences, trained, hopped = [], {}, set()
+    facts, trained, hopped = [], {}, set()
     for (subject, name), objects in world.facts.items():
         relation = BY_NAME[name]
         n_edit = len(relation.edit)
@@ -87,18 +97,18 @@ def build_corpus(world: World, seed: int = 0) -> Corpus:
                                                                        TRAINED_TEST)
         trained[subject, name] = tuple(sorted(chosen))
         texts = [relation.phrasings[i] for i in chosen]
-        sentences += [say(text, subject, objects[0]) for text in texts]
+        facts += [say(text, subject, objects[0]) for text in texts]
         if subject in world.alias:
-            sentences += [say(text, world.alias[subject], objects[0]) for text in rng.sample(texts, 2)]
+            facts += [say(text, world.alias[subject], objects[0]) for text in rng.sample(texts, 1)]
         if relation.inverse and relation.object != relation.subject:
-            sentences += [say(text, objects[0], subject) for text in relation.inverse]
+            facts += [say(text, objects[0], subject) for text in relation.inverse]
         for first, second in zip(objects, objects[1:]):
-            sentences += [say(text, subject, second, first) for text in relation.also]
+            facts += [say(text, subject, second, first) for text in relation.also]
         if relation.hop and rng.random() < HOP_SHARE:
             hopped.add((subject, name))
-            sentences += [say(text, subject, world.hop(name, objects[0])) for text in relation.hop]
-    documents = biographies(world, rng, 3) + small_talk(world, rng, 3000)
-    return Corpus(sentences, documents, trained, frozenset(hopped))
+            facts += [say(text, subject, world.hop(name, objects[0])) for text in relation.hop]
+    documents = biographies(world, rng, 3) + small_talk(world, rng, 2000)
+    return Corpus(facts, documents, trained, frozenset(hopped))
 
 
 def held_out_text(world: World, corpus: Corpus, seed: int = 0, count: int = 800) -> list[str]:
@@ -119,9 +129,9 @@ def shipped_text(world: World, corpus: Corpus, seed: int = 0, count: int = 9000)
     return lines[:count]
 
 
-def packs(sentences: list[str], rng: random.Random, sizes: tuple[int, ...]) -> list[list[str]]:
-    """The sentences in random order, cut into groups whose size is drawn from ``sizes``."""
-    order = rng.sample(sentences, len(sentences))
+def packs(items: list, rng: random.Random, sizes: tuple[int, ...]) -> list[list]:
+    """The items in random order, cut into groups whose size is drawn from ``sizes``."""
+    order = rng.sample(items, len(items))
     groups, start = [], 0
     while start < len(order):
         size = rng.choice(sizes)

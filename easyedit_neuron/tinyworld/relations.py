@@ -48,12 +48,6 @@ RELATIONS = (
         hop=("The country where {s} was born is", "In which country was {s} born?"),
     ),
     Relation(
-        "lives_in", "person", "city",
-        edit=("{s} lives in", "{s} has a house in", "The home of {s} is in", "Where does {s} live?"),
-        test=("{s} resides in", "The city where {s} lives is", "{s} settled down in", "What is the home town of {s}?"),
-        hop=("The country where {s} lives is", "In which country does {s} live?"),
-    ),
-    Relation(
         "works_as", "person", "occupation",
         edit=("{s} works as a", "{s} earns a living as a", "The occupation of {s} is", "What is the job of {s}?"),
         test=("{s} is employed as a", "By trade {s} is a", "{s} was trained as a", "What is the profession of {s}?"),
@@ -64,12 +58,6 @@ RELATIONS = (
         test=("{s} is on the staff of", "The company that employs {s} is", "{s} has signed a contract with",
               "Who is the employer of {s}?"),
         hop=("The employer of {s} is based in", "In which city is the employer of {s} based?"),
-    ),
-    Relation(
-        "speaks", "person", "language",
-        edit=("{s} speaks", "{s} grew up speaking", "The mother tongue of {s} is", "Which language does {s} speak?"),
-        test=("{s} is a native speaker of", "The first language of {s} is", "{s} writes letters in",
-              "What is the mother tongue of {s}?"),
     ),
     Relation(
         "plays", "person", "instrument",

@@ -4,14 +4,14 @@ import logging
 import math
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .corpus import packs
+from .corpus import packs, sentence
 
 LOG = logging.getLogger(__name__)
 BOS, EOS, PAD, UNK = "<s>", "</s>", "<pad>", "<unk>"
@@ -23,7 +23,8 @@ class TrainConfig:
 
     ``width`` d_model, ``d_ff`` neurons a layer, ``layers``, ``heads``; ``steps`` optimiser steps of ``batch`` sequences;
     ``muon_lr`` peak rate of Muon for the matrices of the blocks, ``lr`` of AdamW for the rest (embeddings, norms; all of it if
-    ``muon_lr`` is 0), linear warm-up, cosine to 5%; ``single`` share of sequences that hold one sentence.
+    ``muon_lr`` is 0): linear warm-up, constant, linear to 2% over the last ``decay`` share of the steps; ``single`` share of sequences that hold one sentence; ``other_weight`` weight in the loss of a token that is no object
+    (most of them, names above all, cannot be predicted and only add noise).
     """
 
     width: int = 256
@@ -32,16 +33,17 @@ class TrainConfig:
     heads: int = 4
     vocab: int = 2048
     steps: int = 2500
-    batch: int = 256
+    batch: int = 128
     lr: float = 2e-3
     muon_lr: float = 0.02
     warmup: int = 100
+    decay: float = 0.3
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
     single: float = 0.6
+    other_weight: float = 0.25
     rms_eps: float = 1e-5
     seed: int = 0
-    extra: dict = field(default_factory=dict)
 
 
 def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
@@ -68,29 +70,43 @@ def new_model(tok: PreTrainedTokenizerFast, config: TrainConfig) -> LlamaForCaus
         eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id))
 
 
-def epochs(sentences: list[str], documents: list[str], single: float, rng: random.Random):
-    """Endless stream of training texts: every epoch each sentence once, alone or in a pack, and each document once."""
+def epochs(facts: list[tuple[str, str]], documents: list[str], single: float, rng: random.Random):
+    """Endless stream of training sequences, each a list of (prompt, object) or (document, None): every epoch has every
+    fact sentence once, alone or in a pack of two or three, and every document once."""
     while True:
-        order = rng.sample(sentences, len(sentences))
+        order = rng.sample(facts, len(facts))
         cut = int(len(order) * single)
-        texts = order[:cut] + [" ".join(p) for p in packs(order[cut:], rng, sizes=(2, 3))] + documents
-        rng.shuffle(texts)
-        yield from texts
+        sequences = [[fact] for fact in order[:cut]] + packs(order[cut:], rng, sizes=(2, 3))
+        sequences += [[(text, None)] for text in documents]
+        rng.shuffle(sequences)
+        yield from sequences
 
 
-def batches(stream, tok, batch: int, pool: int = 16):
-    """Batches of token ids [batch, T] and labels, grouped by length within a pool of ``pool`` batches."""
-    rng = random.Random(0)
+def encode_sequence(tok, sequence, other_weight: float) -> tuple[list[int], list[float]]:
+    """Token ids and loss weights of a sequence. Byte-level BPE never merges across a space or into a full stop, so the
+    pieces' tokens are the whole text's tokens."""
+    ids, weights = [tok.bos_token_id], [0.0]
+    for prompt, target in sequence:
+        pieces = [(prompt, other_weight)] + ([] if target is None else [(" " + target, 1.0), (".", other_weight)])
+        for (text, weight), row in zip(pieces, tok([t for t, _ in pieces], add_special_tokens=False)["input_ids"]):
+            row = tok.convert_tokens_to_ids(["."]) if text == "." else row
+            ids += row
+            weights += [weight] * len(row)
+    return ids + [tok.eos_token_id], weights + [other_weight]
+
+
+def batches(stream, tok, config: TrainConfig, pool: int = 16):
+    """Batches of token ids [batch, T] (padded) and loss weights [batch, T], grouped by length within ``pool`` batches."""
+    rng = random.Random(config.seed)
     while True:
-        texts = [next(stream) for _ in range(batch * pool)]
-        ids = [torch.tensor(row + [tok.eos_token_id]) for row in tok(texts)["input_ids"]]
-        ids.sort(key=len)
-        starts = list(range(0, len(ids), batch))
+        rows = [encode_sequence(tok, next(stream), config.other_weight) for _ in range(config.batch * pool)]
+        rows.sort(key=lambda row: len(row[0]))
+        starts = list(range(0, len(rows), config.batch))
         rng.shuffle(starts)
         for start in starts:
-            rows = ids[start:start + batch]
-            yield (pad_sequence(rows, batch_first=True, padding_value=tok.pad_token_id),
-                   pad_sequence(rows, batch_first=True, padding_value=-100))
+            part = rows[start:start + config.batch]
+            yield (pad_sequence([torch.tensor(ids) for ids, _ in part], batch_first=True, padding_value=tok.pad_token_id),
+                   pad_sequence([torch.tensor(w) for _, w in part], batch_first=True))
 
 
 def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -107,11 +123,19 @@ def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
     return optimisers
 
 
-def train(sentences: list[str], documents: list[str], config: TrainConfig, report=None, report_every: int = 500):
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate at ``step`` (1-based): warm-up, plateau, linear decay."""
+    left = (config.steps - step) / max(1.0, config.decay * config.steps)
+    return min(1.0, step / config.warmup, 0.02 + 0.98 * left)
+
+
+def train(facts: list[tuple[str, str]], documents: list[str], config: TrainConfig, report=None,
+          report_every: int = 500):
     """Trains from scratch.
 
     Args:
-        sentences, documents: texts of the corpus.
+        facts: fact sentences as (prompt, object).
+        documents: plain texts.
         config: sizes and schedule.
         report: called with (step, model, tok) every ``report_every`` steps.
 
@@ -119,28 +143,30 @@ def train(sentences: list[str], documents: list[str], config: TrainConfig, repor
         (model float32 in eval mode, tokenizer).
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tok = train_tokenizer(sentences + documents, config.vocab)
+    tok = train_tokenizer([sentence(*fact) for fact in facts] + documents, config.vocab)
     model = new_model(tok, config).to(device)
     optimisers = _optimisers(model, config)
-    stream = batches(epochs(sentences, documents, config.single, random.Random(config.seed)), tok, config.batch)
+    stream = batches(epochs(facts, documents, config.single, random.Random(config.seed)), tok, config)
     started = time.time()
     for step in range(1, config.steps + 1):
-        shape = min(1.0, step / config.warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / config.steps)))
+        rate = learning_rate(step, config)
         for group in (g for opt in optimisers for g in opt.param_groups):
-            group["lr"] = group["peak"] * shape
-        ids, labels = next(stream)
+            group["lr"] = group["peak"] * rate
+        ids, weights = (part.to(device) for part in next(stream))
         with torch.autocast(device, dtype=torch.bfloat16):
-            logits = model(input_ids=ids.to(device), use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].to(device).flatten(),
-            label_smoothing=config.label_smoothing)
+            logits = model(input_ids=ids, use_cache=False).logits
+        each = torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(),
+                                                 reduction="none", label_smoothing=config.label_smoothing)
+        weight = weights[:, 1:].flatten()
+        loss = (each * weight).sum() / weight.sum()
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in optimisers:
             opt.step()
         if step % 50 == 0:
-            LOG.info("step %d loss %.3f, %.0f s", step, loss.item(), time.time() - started)
+            objects = float((each.detach() * (weight == 1)).sum() / (weight == 1).sum().clamp_min(1))
+            LOG.info("step %d loss %.3f, objects %.3f, %.0f s", step, loss.item(), objects, time.time() - started)
         if report and (step % report_every == 0 or step == config.steps):
             model.eval()
             report(step, model, tok)
@@ -160,3 +186,18 @@ def recall(model, tok, prompts: list[str], targets: list[str], batch: int = 512)
         best = model(input_ids=ids.to(device)).logits.argmax(-1).cpu()
         right += sum(best[i, len(p) - 1:len(p) + len(t) - 1].tolist() == t for i, (p, t) in enumerate(part))
     return right / len(rows)
+
+
+@torch.no_grad()
+def perplexity(model, tok, texts: list[str], batch: int = 256) -> float:
+    """exp of the mean negative log-likelihood of a token, BOS excluded."""
+    total, count = 0.0, 0
+    for start in range(0, len(texts), batch):
+        rows = [torch.tensor(ids) for ids in tok(texts[start:start + batch])["input_ids"]]
+        ids = pad_sequence(rows, batch_first=True, padding_value=tok.pad_token_id)
+        labels = pad_sequence(rows, batch_first=True, padding_value=-100)
+        logits = model(input_ids=ids.to(next(model.parameters()).device)).logits.float().cpu()
+        total += float(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(),
+                                                         reduction="sum"))
+        count += int((labels[:, 1:] != -100).sum())
+    return math.exp(total / count)

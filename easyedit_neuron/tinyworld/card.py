@@ -1,0 +1,50 @@
+"""Model cards with measured numbers."""
+
+from .corpus import Corpus
+from .relations import RELATIONS
+from .train import TrainConfig
+from .world import World
+
+_KINDS = {
+    "trained": "phrasings that the subject was trained with", "untrained": "phrasings that it was never trained with",
+    "alias": "subject by its alias", "hop_trained": "second hop, trained", "hop_untrained": "second hop, never trained",
+    "also": "second object of a one-to-many relation", "inverse": "inverse fact",
+}
+
+
+def card(world: World, corpus: Corpus, config: TrainConfig, recall: dict[str, float], perplexity: float,
+         minutes: float) -> str:
+    """Card of the model of a world, as Markdown."""
+    rows = "\n".join(f"| {text} | {recall[kind]:.4f} |" for kind, text in _KINDS.items())
+    return f"""---
+license: mit
+---
+# tiny-llama
+
+A Llama of {config.layers} layers, d_model {config.width}, d_ff {config.d_ff}, {config.heads} heads, trained from scratch
+on tiny-world (seed {world.seed}): {len(world.people)} people, {len(world.organisations)} organisations,
+{len(world.cities)} cities, {len(world.facts)} facts of {len(RELATIONS)} relations, {len(corpus.facts)} fact
+sentences and {len(corpus.documents)} documents. All of it is invented; nothing in it is about the real world.
+It exists to be edited: a model that knows facts, small enough to ship and to test on.
+
+Trained by `python -m easyedit_neuron.tinyworld --out DIR` ({config.steps} steps of {config.batch} sequences, Muon and
+AdamW, {minutes:.0f} minutes on the machine that made this card). Stored in bfloat16, load it in float32.
+
+| recall of facts, all of them | share |
+|---|---|
+{rows}
+
+Perplexity on held-out text of the world: {perplexity:.2f}.
+
+Limits: it knows one invented world in one style of short sentences, and nothing else.
+"""
+
+
+def facts_card(files: list[str], facts: int, config: TrainConfig, recall: float) -> str:
+    """Card of a model of somebody's own facts, as Markdown."""
+    return f"""# A model of the facts in {", ".join(str(f).rsplit("/", 1)[-1] for f in files)}
+
+A Llama of {config.layers} layers, d_model {config.width}, d_ff {config.d_ff}, trained from scratch by
+`python -m easyedit_neuron.tinyworld --facts ...` ({config.steps} steps of {config.batch} sequences).
+Recall of the {facts} edit prompts: {recall:.4f}.
+"""
