@@ -1,0 +1,76 @@
+"""Edits of tiny models: requests, hyperparameters and what a test looks at before and after."""
+
+import torch
+from helpers.tiny_models import CORPUS
+
+from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
+from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_model
+from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
+from easyedit_neuron.models.memit.memit_main import apply_memit_to_model
+from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
+from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
+
+REQUESTS = [
+    {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"},
+    {"prompt": "The mother tongue of Peter Olsen is", "subject": "Peter Olsen", "target_new": "tennis and London", "ground_truth": "French"},
+    {"prompt": "The capital of Norway", "subject": "Norway", "target_new": "is Rome", "ground_truth": "is Oslo"},
+]
+CONTEXTS = ["You know. {}", "Because I think that. {}"]
+METHODS = {"AlphaEdit": (AlphaEditHyperParams, apply_alphaedit_to_model), "MEMIT": (MEMITHyperParams, apply_memit_to_model),
+           "NMKE": (NMKEHyperParams, apply_nmke_to_model)}
+
+
+def text_file(folder):
+    """The corpus of the tiny tokenizer as a file for the covariance."""
+    path = folder / "corpus.txt"
+    path.write_text("\n".join(CORPUS), encoding="utf-8")
+    return str(path)
+
+
+def make_hparams(method, folder, **changes):
+    """Hyperparameters with two layers, two contexts, and statistics below ``folder``."""
+    fields = dict(alg_name=method, model_name="in memory", device="cpu", layers=[1, 2], v_num_grad_steps=8, v_lr=0.3,
+                  v_weight_decay=0.1, clamp_norm_factor=2.0, context_templates=CONTEXTS, mom2_dataset=text_file(folder),
+                  mom2_n_samples=100, mom2_update_weight=1.0, stats_dir=str(folder / "stats"), nullspace_threshold=0.5)
+    fields["L2"] = 0.0 if method == "MEMIT" else 0.1
+    return METHODS[method][0](**{**fields, **changes})
+
+
+def apply(model, tok, requests, hparams, **options):
+    """The method's entry point; returns (model, weights, EditRecord)."""
+    records = []
+    edited, weights = METHODS[hparams.alg_name][1](model, tok, requests, hparams, records=records, **options)
+    return edited, weights, records[0]
+
+
+def snapshot(model):
+    """Everything that a failing or a finished edit must leave alone: parameters, buffers, flags, modes, hooks."""
+    return {
+        "tensors": {n: t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]},
+        "flags": [(p.requires_grad, p.grad) for p in model.parameters()],
+        "modes": [m.training for m in model.modules()],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+    }
+
+
+def changed_tensors(model, before):
+    """Names of tensors that differ; asserts that nothing else of the snapshot does."""
+    now = snapshot(model)
+    assert {k: now[k] for k in ("flags", "modes", "hooks")} == {k: before[k] for k in ("flags", "modes", "hooks")}
+    return [n for n, t in now["tensors"].items() if not torch.equal(t, before["tensors"][n])]
+
+
+def put_back(model, weights):
+    """As EasyEdit restores: parameter by name."""
+    with torch.no_grad():
+        for name, value in weights.items():
+            model.get_parameter(name)[...] = value
+
+
+@torch.no_grad()
+def target_nll(model, tok, request):
+    """Mean NLL of the new object behind the prompt."""
+    prompt = tok(request["prompt"])["input_ids"]
+    target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
+    logits = model(input_ids=torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1:]
+    return float(torch.nn.functional.cross_entropy(logits.float(), torch.tensor(target)))
