@@ -1,4 +1,4 @@
-"""Commands and names in the README exist."""
+"""Commands and names in the README and the examples exist."""
 
 import ast
 import re
@@ -12,15 +12,17 @@ from easyedit_neuron.cli.app import group_options
 
 README = Path(easyedit_neuron.__file__).resolve().parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+EXAMPLES = [path.read_text(encoding="utf-8") for path in sorted((README.parent / "examples").glob("*.py"))]
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+@pytest.mark.parametrize("block", BLOCKS + EXAMPLES)
 def test_python_blocks(block):
     tree = ast.parse(block)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "easyedit_neuron":
             for name in node.names:
-                assert name.name in easyedit_neuron.__all__
+                assert name.name in easyedit_neuron.__all__ or (resources.PACKAGE_DIR / name.name).is_dir()
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("NMKE/"):
             assert node.value in resources.shipped_hparams()
 
@@ -37,7 +39,7 @@ def test_commands(command):
 def test_paths_and_targets():
     if not TEXT:  # an installed wheel has no README beside it
         return
-    for path in re.findall(r"`(easyedit_neuron/[\w/.]+)`", TEXT):
+    for path in re.findall(r"`((?:easyedit_neuron|examples)/[\w/.]+)`", TEXT):
         assert (README.parent / path).exists(), path
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"make ([a-z-]+)", TEXT):
