@@ -1,0 +1,120 @@
+"""z*: loss and first Adam step against one prompt at a time with hooks placed by hand, without padding."""
+
+import pytest
+import torch
+from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, make_hparams, snapshot
+from helpers.tiny_models import tiny_model
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.paths.target import find_target
+from easyedit_neuron.requests import prepare
+from easyedit_neuron.tokens import subject_last_index
+
+LAYERS = {"llama": "model.layers.{}", "gpt2": "transformer.h.{}", "gptj": "transformer.h.{}", "gemma2": "model.layers.{}"}
+FLAT = ["{}", *CONTEXTS]
+LAYER = 2
+
+
+class Plain:
+    """EasyEdit's loss, spelled out."""
+
+    def __init__(self, model, tok, request, template):
+        self.model, self.tok, self.block = model, tok, model.get_submodule(template.format(LAYER))
+        self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
+        self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
+        self.initial = None
+
+    def logits(self, template, extra, delta):
+        ids = self.tok(template.format(self.subject))["input_ids"] + extra
+        at = subject_last_index(self.tok, template, self.subject)
+
+        def add(module, args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            if self.initial is None:
+                self.initial = hidden[0, at].detach().clone()
+            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
+            new = torch.stack(rows, 1)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        handle = self.block.register_forward_hook(add)
+        logits = self.model(input_ids=torch.tensor([ids])).logits[0]
+        handle.remove()
+        return logits, at, len(ids)
+
+    def loss(self, delta, hparams):
+        nll = []
+        for context in FLAT:
+            logits, _, length = self.logits(context.replace("{}", self.prompt), self.target[:-1], delta)
+            start = length - len(self.target)
+            nll.append(-sum(logits[start + i].log_softmax(-1)[t] for i, t in enumerate(self.target)) / len(self.target))
+        logits, at, _ = self.logits(hparams.kl_prompt, [], delta)
+        base, _, _ = self.logits(hparams.kl_prompt, [], torch.zeros_like(delta))
+        after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
+        kl = (after * (after / before).log()).sum()
+        decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
+        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay
+
+
+@pytest.mark.parametrize("model_type", list(LAYERS))
+@pytest.mark.parametrize("which", [0, 1])
+def test_first_step_equals_the_plain_one(model_type, which, tmp_path):
+    model, tok = tiny_model(model_type)
+    hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2, v_lr=0.05)
+    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[which], hparams, FLAT, LAYER)
+    plain = Plain(model, tok, REQUESTS[which], LAYERS[model_type])
+    delta = torch.zeros(32, requires_grad=True)
+    loss = plain.loss(delta, hparams)
+    gradient, = torch.autograd.grad(loss, delta)
+    assert found.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
+    torch.testing.assert_close(found.initial, plain.initial, rtol=1e-5, atol=1e-5)
+    step = -0.05 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
+    torch.testing.assert_close(found.value - found.initial, step, rtol=1e-3, atol=1e-5)
+    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(float(plain.loss(step, hparams)), rel=1e-4)
+
+
+def test_the_step_is_clamped(tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("AlphaEdit", tmp_path, v_lr=5.0, clamp_norm_factor=0.5, v_num_grad_steps=3)
+    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
+    assert float((found.value - found.initial).norm()) == pytest.approx(0.5 * float(found.initial.norm()), rel=1e-5)
+
+
+def test_it_stops_below_the_stop_loss(tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("AlphaEdit", tmp_path, v_stop_loss=100.0)
+    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
+    assert len(found.losses) == 1 and torch.equal(found.value, found.initial)
+
+
+def test_loss_at_the_last_layer_is_the_loss_of_the_logits(tmp_path):
+    """v_loss_layer = last layer and an unset one are the same, softcap and final norm included."""
+    model, tok = tiny_model("gemma2")
+    found = [find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path, v_loss_layer=l), FLAT, LAYER)
+             for l in (None, 3)]
+    assert found[0].losses == found[1].losses and torch.equal(found[0].value, found[1].value)
+
+
+def test_an_earlier_loss_layer_reads_its_output_through_the_head(tmp_path):
+    model, tok = tiny_model("gemma2")
+    hparams = make_hparams("AlphaEdit", tmp_path, v_loss_layer=2, v_num_grad_steps=1)
+    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, ["{}"], LAYER)
+    ids = tok(REQUESTS[0]["prompt"])["input_ids"]
+    target = tok(" Oslo", add_special_tokens=False)["input_ids"]
+    hidden = []
+    handle = model.model.layers[2].register_forward_hook(lambda m, a, out: hidden.append(out[0] if isinstance(out, tuple) else out))
+    with torch.no_grad():
+        model(input_ids=torch.tensor([ids + target[:-1]]))
+        handle.remove()
+        logits = 5.0 * torch.tanh(model.lm_head(model.model.norm(hidden[0])) / 5.0)[0, len(ids) - 1:]
+    assert found.losses[0] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor(target))), rel=1e-5)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_model_is_as_before(grad, tmp_path):
+    model, tok = tiny_model("llama")
+    for number, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(number % 3 == 0)
+    before = snapshot(model)
+    with torch.set_grad_enabled(grad):
+        found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
+    assert changed_tensors(model, before) == [] and found.losses[-1] < found.losses[0] and not found.value.requires_grad
