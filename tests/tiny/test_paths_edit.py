@@ -1,0 +1,159 @@
+"""Whole edits of tiny models: every architecture, padding, precision, copies, and exactly the recorded change."""
+
+import pytest
+import torch
+from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot, target_nll
+from helpers.tiny_models import MODEL_TYPES, tiny_model
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+from easyedit_neuron.requests import prepare
+
+SUBJECT_LAST = REQUESTS[2:]
+VARIANTS = {"alphaedit": ("AlphaEdit", {}), "memit": ("MEMIT", {"L2": 0.0}), "nmke-post": ("NMKE", {"mask_stage": "post"}),
+            "nmke-solve": ("NMKE", {"mask_stage": "solve"})}
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
+    """The new object gets likelier; down_proj of the two layers changes by the recorded delta, nothing else does."""
+    method, changes = VARIANTS[variant]
+    model, tok = tiny_model(model_type)
+    threshold = 50.0 if model_type == "gemma2" else 2.0  # its keys are larger
+    hparams = make_hparams(method, tmp_path, clamp_norm_factor=4.0, v_weight_decay=0.0, v_num_grad_steps=15,
+                           nullspace_threshold=threshold, **{"L2": 0.01, **changes})
+    before, nll = snapshot(model), target_nll(model, tok, SUBJECT_LAST[0])
+    edited, weights, record = apply(model, tok, SUBJECT_LAST, hparams, return_orig_weights=True)
+    assert edited is model and target_nll(model, tok, SUBJECT_LAST[0]) < nll - 0.005
+    names = [record.names[layer] for layer in (1, 2)]
+    assert sorted(changed_tensors(model, before)) == sorted(names) == sorted(weights)
+    for layer, name in record.names.items():
+        change = model.get_parameter(name) - before["tensors"][name]
+        recorded = record.layers[layer].matrix()
+        torch.testing.assert_close(change.T if model_type == "gpt2" else change, recorded, rtol=1e-4, atol=1e-5)
+        assert recorded.shape == (32, 48) and torch.equal(weights[name], before["tensors"][name])
+    put_back(model, weights)
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize("method", ["AlphaEdit", "MEMIT", "NMKE"])
+def test_left_and_right_padding_give_the_same_bits(method, tmp_path):
+    found = []
+    for side in ("left", "right"):
+        model, tok = tiny_model("llama")
+        tok.padding_side = side
+        settings = dict(vars(tok))
+        (tmp_path / side).mkdir()  # statistics of its own
+        apply(model, tok, REQUESTS, make_hparams(method, tmp_path / side, v_num_grad_steps=3))
+        assert dict(vars(tok)) == settings
+        found.append(model.state_dict())
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
+def test_a_tokenizer_without_a_pad_token(tmp_path):
+    model, tok = tiny_model("gpt2")
+    tok.pad_token = None
+    apply(model, tok, REQUESTS, make_hparams("NMKE", tmp_path))
+    assert tok.pad_token is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_give_the_same_edit_within_theirs(dtype, tmp_path):
+    """bfloat16 has 8 bits: the delta agrees in direction and size; float64 is not rounded to float32 on the way."""
+    found = []
+    for kind in (torch.float32, dtype):
+        model, tok = tiny_model("llama", dtype=kind)
+        with torch.no_grad():
+            for p in model.parameters():  # the same weights in both
+                p.copy_(p.to(torch.bfloat16))
+        folder = tmp_path / str(kind)
+        folder.mkdir()
+        before = snapshot(model)
+        _, _, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", folder, nullspace_threshold=1.0))
+        assert all(p.dtype == kind for p in model.parameters())
+        untouched = record.layers[1].matrix() == 0
+        name = record.names[1]
+        assert torch.equal(model.get_parameter(name)[untouched], before["tensors"][name][untouched])
+        found.append(torch.cat([delta.matrix().flatten() for delta in record.layers.values()]))
+    difference = float((found[0] - found[1]).norm() / found[0].norm())
+    assert difference < (0.15 if dtype == torch.bfloat16 else 1e-3)
+
+
+def test_float64_weights_keep_their_precision(tmp_path):
+    model, tok = tiny_model("llama", dtype=torch.float64)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1e-10)
+    before = snapshot(model)
+    _, _, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", tmp_path))
+    for layer, name in record.names.items():
+        expected = before["tensors"][name] + record.layers[layer].matrix()
+        torch.testing.assert_close(model.get_parameter(name), expected, rtol=0, atol=1e-14)
+
+
+def test_a_float64_covariance(tmp_path):
+    found = []
+    for dtype in ("float32", "float64"):
+        model, tok = tiny_model("llama")
+        _, _, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", tmp_path, mom2_dtype=dtype))
+        found.append(record.layers[2].matrix())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_writes_all_of_its_requests(tmp_path):
+    """W k is moved by the share of the residual that the record claims, for each key."""
+    model, tok = tiny_model("llama")
+    requests = [REQUESTS[2], {"prompt": "Because I know Marie Lund", "subject": "Marie Lund", "target_new": "plays tennis"}]
+    nll = [target_nll(model, tok, r) for r in requests]
+    hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], L2=1e-4, clamp_norm_factor=4.0, v_weight_decay=0.0, nullspace_threshold=2.0)
+    view = ModelView.of(model)
+    prompts = key_prompts(tok, prepare(requests), [["{}"], hparams.context_templates], "cpu")
+    keys, present = keys_and_values(view, prompts, [2], 2)
+    _, _, record = apply(model, tok, requests, hparams)
+    delta = record.layers[2]
+    assert delta.left.shape == (32, 2) and delta.right.shape == (48, 2) and len(record.losses) == len(record.probability) == 2
+    moved = delta.matrix() @ keys[2]
+    for n in range(2):
+        assert float((moved[:, n] * delta.left[:, n]).sum() / delta.left[:, n].norm() ** 2) > 0.9
+    assert delta.delivered == pytest.approx(float((moved * delta.left).sum() / delta.left.norm() ** 2), rel=1e-4)
+    assert all(target_nll(model, tok, r) < old for r, old in zip(requests, nll))
+
+
+def test_layers_get_equal_shares_of_the_residual(tmp_path):
+    """Two layers: the first writes half of the way to z*, the second what is left."""
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("AlphaEdit", tmp_path)
+    _, _, record = apply(model, tok, SUBJECT_LAST, hparams)
+    clean, _ = tiny_model("llama")
+    prompts = key_prompts(tok, prepare(SUBJECT_LAST), [["{}"], hparams.context_templates], "cpu")
+    _, z = keys_and_values(ModelView.of(clean), prompts, [1], 2)
+    with torch.no_grad():
+        clean.model.layers[1].mlp.down_proj.weight += record.layers[1].matrix()
+    _, z_after = keys_and_values(ModelView.of(clean), prompts, [1], 2)
+    torch.testing.assert_close(record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4)
+
+
+def test_a_copy_leaves_the_original_alone(tmp_path):
+    model, tok = tiny_model("llama")
+    before = snapshot(model)
+    edited, weights, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", tmp_path), copy=True)
+    assert edited is not model and weights == {} and changed_tensors(model, before) == []
+    assert sorted(changed_tensors(edited, before)) == sorted(record.names.values())
+
+
+def test_unknown_keywords_of_a_host_are_ignored(tmp_path):
+    model, tok = tiny_model("llama")
+    apply(model, tok, SUBJECT_LAST, make_hparams("NMKE", tmp_path), keep_original_weight=True, train_ds=None, reset_cache=False)
+
+
+def test_the_record_says_what_was_done(tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("NMKE", tmp_path, seed=5)
+    _, _, record = apply(model, tok, REQUESTS[:1], hparams)
+    assert record.method == "NMKE" and record.hparams == hparams.to_dict() and record.seed == 5
+    assert record.requests == [{"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}]
+    assert record.contexts == ["{}", *hparams.context_templates] and set(record.seconds) == {"target", "mask", "keys", "solve"}
+    assert record.fingerprint_before != record.fingerprint_after
+    plain = record.to_json()
+    assert plain["layers"]["1"]["rank"] == 1 and 0 < plain["layers"]["1"]["density"] < 1 and plain["layers"]["1"]["leakage"] > 0

@@ -1,0 +1,127 @@
+"""An edit that fails leaves weights, flags, modes, hooks and sequential state exactly as they were."""
+
+import pytest
+import torch
+from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
+from helpers.tiny_models import tiny_model
+
+from easyedit_neuron import state as state_module
+from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
+from easyedit_neuron.paths import apply as apply_module
+from easyedit_neuron.paths import execute as execute_module
+
+
+class Broken(RuntimeError):
+    """Not one of ours."""
+
+
+def nan(*args, **kwargs):
+    return torch.full((48, 1), float("nan"))
+
+
+def second_call_fails(plain):
+    calls = []
+
+    def function(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Broken("in the middle")
+        return plain(*args, **kwargs)
+
+    return function
+
+
+def fail(*args, **kwargs):
+    raise Broken("here")
+
+
+FAILURES = {
+    "a delta that is not finite": (execute_module, "right_factor", nan, StateError),
+    "the second layer of the loop": (execute_module, "_layer_delta", second_call_fails(execute_module._layer_delta), Broken),
+    "keys after the edit": (execute_module, "keys_and_values", second_call_fails(execute_module.keys_and_values), Broken),
+    "the second write": (apply_module, "add_delta", second_call_fails(apply_module.add_delta), Broken),
+    "the record": (apply_module, "EditRecord", fail, Broken),
+    "z*": (execute_module, "find_target", fail, Broken),
+}
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
+    module, name, broken, error = FAILURES[failure]
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("NMKE", tmp_path, v_num_grad_steps=2)
+    apply(model, tok, REQUESTS[:1], hparams)
+    model.train()
+    model.model.layers[0].eval()
+    model.lm_head.weight.requires_grad_(False)
+    before = snapshot(model)
+    state, = state_module._STATES[model].values()
+    steps, keys = list(state.steps), list(state.keys)
+    records = []
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, broken)
+        with pytest.raises(error):
+            apply_module.apply_path("NMKE", model, tok, REQUESTS[2:], hparams, records=records)
+    assert changed_tensors(model, before) == [] and records == []
+    assert list(state_module._STATES[model].values()) == [state] and (state.steps, state.keys) == (steps, keys)
+    _, _, record = apply(model, tok, REQUESTS[2:], hparams)
+    assert sorted(changed_tensors(model, before)) == sorted(record.names.values())
+    assert len(state.keys) == 2
+
+
+def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypatch):
+    found = []
+    for broken in (False, True):
+        model, tok = tiny_model("llama")
+        hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
+        if broken:
+            with monkeypatch.context() as patched:
+                patched.setattr(execute_module, "right_factor", nan)
+                with pytest.raises(StateError, match="layer 1: the computed delta is not finite"):
+                    apply(model, tok, REQUESTS[:1], hparams)
+        apply(model, tok, REQUESTS[:1], hparams)
+        found.append(snapshot(model)["tensors"])
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
+@pytest.mark.parametrize("bad, message", [
+    ({"subject": "Nobody"}, "request 1: subject 'Nobody' does not occur"), ({"target_new": ""}, "request 1: field 'target_new'")])
+def test_one_bad_request_stops_the_batch(bad, message, tmp_path):
+    model, tok = tiny_model("llama")
+    before = snapshot(model)
+    with pytest.raises(RequestError, match=message):
+        apply(model, tok, [REQUESTS[0], {**REQUESTS[1], **bad}], make_hparams("NMKE", tmp_path))
+    assert changed_tensors(model, before) == [] and model not in state_module._STATES and not (tmp_path / "stats").exists()
+
+
+@pytest.mark.parametrize("changes, error, message", [
+    ({"layers": [1, 4]}, HparamsError, "'layers'.*0 to 3, got \\[4\\]"), ({"v_loss_layer": 4}, HparamsError, "'v_loss_layer'.*0 to 3, got 4"),
+    ({"nullspace_threshold": 0.0}, HparamsError, "'nullspace_threshold'.*raise it"), ({"rewrite_module_tmp": "model.{}.x"}, ArchitectureError, "rewrite_module_tmp"),
+    ({"mom2_dataset": "nowhere.txt"}, NeuronEditError, "mom2_dataset: no file"),
+    ({"attribution_target": "ground_truth"}, RequestError, "request 0: attribution_target 'ground_truth' needs field 'ground_truth'")])
+def test_impossible_settings(changes, error, message, tmp_path):
+    model, tok = tiny_model("llama")
+    before = snapshot(model)
+    with pytest.raises(error, match=message):
+        apply(model, tok, [{**REQUESTS[0], "ground_truth": None}], make_hparams("NMKE", tmp_path, v_num_grad_steps=1, **changes))
+    assert changed_tensors(model, before) == []
+
+
+def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
+    model, tok = tiny_model("llama")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.half())
+    model.half()
+    before = snapshot(model)
+    monkeypatch.setattr(execute_module, "right_factor", lambda *a: torch.full((48, 1), 1e6))
+    with pytest.raises(StateError, match="overflows torch.float16"):
+        apply(model, tok, REQUESTS[:1], make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2))
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize("field, value", [("kl_prompt", "no place"), ("kl_prompt", "{} {x}"), ("context_templates", ["{} and {}"]),
+                                          ("context_templates", ["{a}. {}"]), ("L2", 0.0), ("layers", [2, 1]), ("layers", [])])
+def test_hyperparameters_out_of_range(field, value, tmp_path):
+    with pytest.raises(HparamsError, match=f"'{field}'"):
+        make_hparams("AlphaEdit", tmp_path, **{field: value})

@@ -1,0 +1,146 @@
+"""Sequential state: earlier edits are protected, restored weights forget, foreign weights start anew, models are let go."""
+
+import copy
+import gc
+import logging
+import weakref
+
+import pytest
+import torch
+from helpers.editing import REQUESTS, apply, make_hparams, put_back, snapshot
+from helpers.tiny_models import tiny_model
+
+from easyedit_neuron import state as state_module
+from easyedit_neuron.state import forget, last_record
+
+FIRST, SECOND = REQUESTS[:1], REQUESTS[2:]
+
+
+def states(model):
+    return list(state_module._STATES.get(model, {}).values())
+
+
+@pytest.fixture
+def setting(tmp_path):
+    model, tok = tiny_model("llama")
+    return model, tok, make_hparams("AlphaEdit", tmp_path, L2=0.01)
+
+
+@pytest.mark.parametrize("method", ["AlphaEdit", "NMKE", "MEMIT"])
+def test_the_same_edit_three_times_with_weights_put_back(method, tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams(method, tmp_path)
+    results = []
+    for _ in range(3):
+        _, weights, record = apply(model, tok, FIRST, hparams, return_orig_weights=True)
+        results.append(snapshot(model)["tensors"])
+        put_back(model, weights)
+    assert all(torch.equal(results[0][n], other[n]) for other in results[1:] for n in other)
+    assert last_record(model) is record
+
+
+def test_an_earlier_edit_is_protected(setting):
+    """The second delta moves the first key by less than a tenth of what it moves without the state."""
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    key = states(model)[0].keys[0]
+    unprotected, _ = tiny_model("llama")
+    put_back(unprotected, {n: p.detach() for n, p in model.named_parameters()})
+    _, _, with_state = apply(model, tok, SECOND, hparams)
+    _, _, without = apply(unprotected, tok, SECOND, hparams)
+    for layer in (1,):  # keys of the first edited layer are the same in both
+        effects = [float((r.layers[layer].matrix() @ key[layer]).norm()) for r in (with_state, without)]
+        assert effects[0] < 0.1 * effects[1]
+    assert [len(s.keys) for s in states(model)] == [2]
+    assert states(model)[0].earlier_keys(1).shape == (48, 2)
+
+
+def test_keys_are_those_of_the_edited_model(setting):
+    from easyedit_neuron.arch.view import ModelView
+    from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+    from easyedit_neuron.requests import prepare
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    prompts = key_prompts(tok, prepare(FIRST), [["{}"], hparams.context_templates], "cpu")
+    now, _ = keys_and_values(ModelView.of(model), prompts, [1, 2])
+    for layer in (1, 2):
+        torch.testing.assert_close(states(model)[0].keys[0][layer], now[layer], rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_can_be_turned_off(setting):
+    model, tok, hparams = setting
+    hparams = hparams.override({"accumulate_keys": False})
+    apply(model, tok, FIRST, hparams)
+    twin, _ = tiny_model("llama")
+    put_back(twin, {n: p.detach() for n, p in model.named_parameters()})
+    state = states(model)[0]
+    # the same statistics: the twin's would be measured on the edited weights
+    state_module._STATES[twin] = {k: state_module.SequentialState(s.steps[-1], s.contexts, s.statistics) for k, s in state_module._STATES[model].items()}
+    records = [apply(m, tok, SECOND, hparams)[2] for m in (model, twin)]
+    assert all(torch.equal(records[0].layers[l].matrix(), records[1].layers[l].matrix()) for l in (1, 2))
+
+
+def test_the_state_follows_restored_weights(setting, caplog):
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    _, weights, second = apply(model, tok, SECOND, hparams, return_orig_weights=True)
+    put_back(model, weights)
+    with caplog.at_level(logging.INFO, "easyedit_neuron"):
+        _, _, again = apply(model, tok, SECOND, hparams)
+    assert "1 edit(s) forgotten" in caplog.text and "from outside" not in caplog.text
+    assert [len(s.keys) for s in states(model)] == [2]
+    assert all(torch.equal(second.layers[l].matrix(), again.layers[l].matrix()) for l in (1, 2))
+
+
+def test_foreign_weights_start_anew_with_a_warning(setting, caplog):
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] += 1
+    apply(model, tok, SECOND, hparams)
+    assert "changed from outside" in caplog.text and [len(s.keys) for s in states(model)] == [1]
+
+
+def test_a_copy_takes_the_state_along(setting):
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    edited, _, on_copy = apply(model, tok, SECOND, hparams, copy=True)
+    assert [len(s.keys) for s in states(edited)] == [2] and [len(s.keys) for s in states(model)] == [1]
+    _, _, in_place = apply(model, tok, SECOND, hparams)
+    assert all(torch.equal(on_copy.layers[l].matrix(), in_place.layers[l].matrix()) for l in (1, 2))
+
+
+def test_models_do_not_share_state(setting, tmp_path):
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    other, _ = tiny_model("llama")
+    _, _, fresh = apply(other, tok, SECOND, hparams)
+    reference, _ = tiny_model("llama")
+    _, _, expected = apply(reference, tok, SECOND, hparams)
+    assert all(torch.equal(fresh.layers[l].matrix(), expected.layers[l].matrix()) for l in (1, 2))
+
+
+def test_other_settings_have_another_state(setting):
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    _, _, newest = apply(model, tok, SECOND, hparams.override({"layers": [1]}))
+    assert sorted(len(s.keys) for s in states(model)) == [1, 1] and last_record(model) is newest
+
+
+def test_last_record_is_none_once_taken_back(setting):
+    model, tok, hparams = setting
+    assert last_record(model) is None
+    _, weights, record = apply(model, tok, FIRST, hparams, return_orig_weights=True)
+    assert last_record(model) is record
+    forget(model)
+    assert last_record(model) is None and states(model) == []
+
+
+def test_the_state_does_not_keep_a_model_alive(setting):
+    model, tok, hparams = setting
+    edited, _, _ = apply(copy.deepcopy(model), tok, FIRST, hparams)
+    gc.collect()
+    gone, count = weakref.ref(edited), len(state_module._STATES)
+    del edited
+    gc.collect()
+    assert gone() is None and len(state_module._STATES) == count - 1
