@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable, Collection, Iterable, Mapping, Optional, Union
 
 from torch import Tensor
@@ -14,6 +15,32 @@ WANTS = ("key", "resid_mid", "ffn_out", "layer_out", "final_hidden")
 
 class _StopForward(Exception):
     """Ends a forward pass once everything wanted has been seen; never leaves the ``with`` block."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The lower blocks of a forward pass that has been run: what the last of them gave.
+
+    Attributes:
+        layer: number of that block.
+        hidden: ``[B, T, d_model]``, its output, detached.
+        tail: whatever else a block returns behind the hidden states, or ``None`` where it returns them alone.
+    """
+
+    layer: int
+    hidden: Tensor
+    tail: Optional[tuple]
+
+    def last(self, *_args, **_kwargs):
+        """In place of the last block's forward."""
+        return self._bundle(self.hidden)
+
+    def through(self, *args, **kwargs):
+        """In place of an earlier block's forward: hands its input on."""
+        return self._bundle(args[0] if args else kwargs["hidden_states"])
+
+    def _bundle(self, hidden: Tensor):
+        return hidden if self.tail is None else (hidden, *self.tail)
 
 
 class Capture:
@@ -37,6 +64,8 @@ class Capture:
             that no logits are computed). The call of the model then does not return: nothing after it in the ``with``
             block runs.
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
+        skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of them hands on the
+            hidden states that it gave then. Exact; what is edited or captured must lie at its end or behind it.
 
     Raises:
         ArchitectureError: an unknown ``want``, a layer that does not exist or lies behind ``stop_after``.
@@ -55,12 +84,14 @@ class Capture:
         want: Collection[str] = ("key",),
         stop_after: Union[int, str, None] = None,
         edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
+        skip: Optional["Prefix"] = None,
     ):
         self.view = view
         self.layers = list(dict.fromkeys(layers))
         self.want = {want} if isinstance(want, str) else set(want)
         self.stop_after = stop_after
         self.edits = dict(edit_layer_out or {})
+        self.skip = skip
         self._check()
         self.key: dict[int, Tensor] = {}
         self.resid_mid: dict[int, Tensor] = {}
@@ -68,6 +99,8 @@ class Capture:
         self.layer_out: dict[int, Tensor] = {}
         self.final_hidden: Optional[Tensor] = None
         self._inputs: dict[int, Tensor] = {}
+        self._tails: dict[int, tuple] = {}
+        self._forwards: list[tuple] = []
         self._handles: list = []
         self._stop = _StopForward()
 
@@ -77,6 +110,11 @@ class Capture:
             raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
         for layer in [*self.layers, *self.edits]:
             self.view.layer(layer)
+        if self.skip is not None:
+            inner = [l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}]
+            early = inner + [l for l in [*self.layers, *self.edits] if l < self.skip.layer]
+            if early:
+                raise ArchitectureError(f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited")
         if self.stop_after is None or self.stop_after == "final":
             return
         self.view.layer(self.stop_after)
@@ -99,7 +137,22 @@ class Capture:
         self._remove_hooks()
         return error is self._stop
 
+    def prefix(self, layer: int, hidden: Tensor) -> "Prefix":
+        """The blocks up to ``layer`` of the pass just seen, to ``skip`` in later passes over the same batch.
+
+        Args:
+            layer: a block of ``edit_layer_out``.
+            hidden: ``[B, T, d_model]``, its output before the edit.
+        """
+        return Prefix(layer, hidden.detach(), self._tails[layer])
+
     def _remove_hooks(self) -> None:
+        for module, original in self._forwards:
+            if original is None:
+                del module.forward
+            else:
+                module.forward = original
+        self._forwards.clear()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -115,6 +168,8 @@ class Capture:
         self._handles.append(module.register_forward_hook(lambda _module, _args, out: keep(_tensor_of(out))))
 
     def _set_hooks(self) -> None:
+        if self.skip is not None:
+            self._skip_blocks()
         for layer in self.layers:
             if "key" in self.want:
                 self._before(self.view.down_proj(layer), _setter(self.key, layer))
@@ -124,7 +179,7 @@ class Capture:
                 self._capture_resid_mid(layer)
         # layer outputs last and in this order: a captured output is the edited one, and stopping comes after both
         for layer, edit in self.edits.items():
-            self._handles.append(self.view.layer(layer).register_forward_hook(_editor(edit)))
+            self._handles.append(self.view.layer(layer).register_forward_hook(self._editor(layer, edit)))
         if "layer_out" in self.want:
             for layer in self.layers:
                 self._after(self.view.layer(layer), _setter(self.layer_out, layer))
@@ -146,6 +201,22 @@ class Capture:
 
         self._after(self.view.attn_branch(layer), add_branch)
 
+    def _editor(self, layer: int, edit):
+        def hook(_module, _args, output):
+            new = edit(_tensor_of(output))
+            bundled = isinstance(output, (tuple, list))
+            self._tails[layer] = tuple(output[1:]) if bundled else None
+            return (new, *output[1:]) if bundled else new
+
+        return hook
+
+    def _skip_blocks(self) -> None:
+        # an instance attribute shadows the method and leaves hooks at work; accelerate may have set one already
+        for layer in range(self.skip.layer + 1):
+            module = self.view.layer(layer)
+            self._forwards.append((module, module.__dict__.get("forward")))
+            module.forward = self.skip.last if layer == self.skip.layer else self.skip.through
+
     def _halt(self, _tensor: Tensor) -> None:
         raise self._stop
 
@@ -159,13 +230,3 @@ def _setter(store: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
 
 def _tensor_of(output) -> Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
-
-
-def _editor(edit: Callable[[Tensor], Tensor]):
-    def hook(_module, _args, output):
-        new = edit(_tensor_of(output))
-        if isinstance(output, (tuple, list)):
-            return (new, *output[1:])
-        return new
-
-    return hook

@@ -60,6 +60,11 @@ def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: l
     + v_weight_decay |delta| / |z|^2``; Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below
     ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as before afterwards.
 
+    Equal to EasyEdit's ``compute_z`` but for: the target's tokens are appended as ids, where EasyEdit decodes all but the last and
+    tokenises that text again (a character cut in two by the last token then becomes a replacement character, and the labels
+    are shifted); the loss reads the model's own logits, softcap included, where EasyEdit leaves it out; z* is float32
+    whatever the model's dtype.
+
     Args:
         view, tok: model and tokenizer.
         request: one edit.
@@ -76,22 +81,25 @@ def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: l
     delta = torch.zeros(view.d_model, device=view.device_of(layer), dtype=torch.float32, requires_grad=True)
     rows = torch.arange(len(prompts.lookup), device=device)
     opt = torch.optim.Adam([delta], lr=hparams.v_lr)
-    initial, before = None, None
+    before, clean, prefix = None, None, None
     losses, probability = [], 0.0
 
     def add_delta(out: torch.Tensor) -> torch.Tensor:
-        nonlocal initial
-        if initial is None:
-            initial = out[0, prompts.lookup[0]].detach().float().clone()
+        nonlocal clean
+        clean = out.detach() if clean is None else clean
         at = torch.zeros_like(out)
         at[rows.to(out.device), prompts.lookup.to(out.device)] = delta.to(out.device, out.dtype)
         return out + at
 
     for step in range(hparams.v_num_grad_steps):
         opt.zero_grad()
-        capture = Capture(view, [loss_layer], want=("layer_out",), edit_layer_out={layer: add_delta})
+        capture = Capture(view, [loss_layer], want=("layer_out",), edit_layer_out={layer: add_delta}, skip=prefix)
         with _frozen(view.model), capture as seen:
             logits = view.model(**prompts.batch.inputs, use_cache=False).logits
+        if prefix is None:
+            # what lies below the edited layer never changes during the search
+            prefix = seen.prefix(layer, clean)
+            initial = clean[0, prompts.lookup[0]].float().clone()
         if loss_layer < view.n_layers - 1:
             logits_fact = view.model.get_output_embeddings()(view.final_norm(seen.layer_out[loss_layer]))
             if view.logit_softcap:
