@@ -34,6 +34,12 @@ def write_model(model, tok, folder: Path, card: str) -> None:
     """Model in bfloat16 (half the size; what is measured for the card is the rounded model), tokenizer and card."""
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     tok.save_pretrained(folder)
+    # the class name that every version of transformers knows, and nothing that depends on this machine
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = {key: value for key, value in settings.items() if key not in ("backend", "is_local")}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.safetensors").chmod(0o644)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

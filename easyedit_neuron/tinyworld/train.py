@@ -29,10 +29,10 @@ class TrainConfig:
 
     width: int = 256
     d_ff: int = 2048
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     vocab: int = 2048
-    steps: int = 2500
+    steps: int = 2300
     batch: int = 128
     lr: float = 2e-3
     muon_lr: float = 0.02
