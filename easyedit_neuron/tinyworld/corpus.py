@@ -39,13 +39,13 @@ class Corpus:
     """Training sentences and documents.
 
     Attributes:
-        facts: fact sentences as (prompt, object); ``sentence`` makes the text of one.
+        facts: fact sentences as (prompt, object, subject); ``sentence`` makes the text of one.
         documents: biographies and small talk, one to two sentences each.
         trained: (subject, relation) -> indices into ``Relation.phrasings`` that were trained.
         hopped: (subject, relation) pairs whose second hop was trained.
     """
 
-    facts: list[tuple[str, str]]
+    facts: list[tuple[str, str, str]]
     documents: list[str]
     trained: dict[tuple[str, str], tuple[int, ...]]
     hopped: frozenset[tuple[str, str]]
@@ -53,7 +53,7 @@ class Corpus:
     @property
     def sentences(self) -> list[str]:
         """The fact sentences as text."""
-        return [sentence(*fact) for fact in self.facts]
+        return [sentence(prompt, target) for prompt, target, _ in self.facts]
 
 
 def sentence(prompt: str, target: str) -> str:
@@ -61,9 +61,9 @@ def sentence(prompt: str, target: str) -> str:
     return f"{prompt} {target}."
 
 
-def say(phrasing: str, subject: str, target: str, first: str = "") -> tuple[str, str]:
-    """``phrasing`` about ``subject``, and its object."""
-    return phrasing.format(s=subject, o=first), target
+def say(phrasing: str, subject: str, target: str, first: str = "") -> tuple[str, str, str]:
+    """``phrasing`` about ``subject``, its object, and the subject."""
+    return phrasing.format(s=subject, o=first), target, subject
 
 
 def biographies(world: World, rng: random.Random, per_person: int) -> list[str]:

@@ -6,7 +6,7 @@ from .. import data
 from .corpus import sentence
 
 
-def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
     """Training facts and recall pairs of the true facts in data files.
 
     Every record gives its prompt and its rephrasing with the ground truth, and its locality facts with theirs; records
@@ -17,9 +17,9 @@ def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[s
         limit: at most so many records of each file.
 
     Returns:
-        ([(prompt, object)] of every phrasing, [(prompt, object)] of the edit prompts).
+        ([(prompt, object, subject)] of every phrasing, the subject empty where the file names none; [(prompt, object)] of the edit prompts).
     """
-    facts: dict[tuple[str, str], None] = {}
+    facts: dict[tuple[str, str, str], None] = {}
     pairs: dict[str, str] = {}
     for path in paths:
         for request in data.load(path, invalid="skip")[:limit]:
@@ -28,10 +28,10 @@ def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[s
                 pairs[request["prompt"]] = truth
                 for prompt in (request["prompt"], request.get("rephrase_prompt")):
                     if prompt:
-                        facts[prompt, truth] = None
+                        facts[prompt, truth, request["subject"] if request["subject"] in prompt else ""] = None
             for probe in request.get("locality", {}).values():
                 for prompt, answer in _probes(probe):
-                    facts[prompt, answer] = None
+                    facts[prompt, answer, ""] = None
     return list(facts), list(pairs.items())
 
 
@@ -46,7 +46,7 @@ def _probes(probe: dict):
             yield prompt, answer
 
 
-def documents(facts: list[tuple[str, str]], seed: int = 0) -> list[str]:
+def documents(facts: list[tuple[str, str, str]], seed: int = 0) -> list[str]:
     """A tenth of the sentences in random pairs: contexts for a corpus that has none of its own."""
     drawn = random.Random(seed).sample(facts, len(facts) // 10 * 2)
-    return [f"{sentence(*one)} {sentence(*other)}" for one, other in zip(drawn[::2], drawn[1::2])]
+    return [f"{sentence(*one[:2])} {sentence(*other[:2])}" for one, other in zip(drawn[::2], drawn[1::2])]

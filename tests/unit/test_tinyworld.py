@@ -4,10 +4,12 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 
 from easyedit_neuron import data, resources
 from easyedit_neuron.tinyworld import records
 from easyedit_neuron.tinyworld.assets import EDITS, RETAINED, write_data
+from easyedit_neuron.tinyworld.bottleneck import bottleneck_masks
 from easyedit_neuron.tinyworld.corpus import build_corpus, held_out_text, sentence, shipped_text
 from easyedit_neuron.tinyworld.facts import read_facts
 from easyedit_neuron.tinyworld.relations import BY_NAME, RELATIONS
@@ -67,7 +69,7 @@ def test_marriage_is_its_own_inverse_and_collections_have_two_objects(world):
 
 
 def test_every_fact_has_trained_and_untrained_phrasings(world, corpus):
-    told = set(corpus.facts)
+    told = {fact[:2] for fact in corpus.facts}
     for (subject, name), indices in corpus.trained.items():
         assert len(indices) == 5
         for index, phrasing in enumerate(BY_NAME[name].phrasings):
@@ -98,7 +100,7 @@ def test_edits(world, corpus, cases):
     rounds = len({*subjects})
     assert len(set(subjects[:rounds])) == rounds >= 500, "nobody is edited twice before everybody was edited once"
     assert not set(subjects) & world.protected
-    told = set(corpus.facts)
+    told = {fact[:2] for fact in corpus.facts}
     for case in cases:
         relation = BY_NAME[case["relation"]]
         assert case["target_new"] not in world.facts[case["subject"], case["relation"]]
@@ -152,12 +154,24 @@ def test_training_sequences_are_the_texts_tokens(corpus):
     stream = epochs(corpus.facts, corpus.documents, 0.5, random.Random(0))
     for _ in range(200):
         sequence = next(stream)
-        ids, weights = encode_sequence(tok, sequence, 0.25)
-        text = " ".join(prompt if target is None else sentence(prompt, target) for prompt, target in sequence)
+        ids, weights, spans = encode_sequence(tok, sequence, 0.25)
+        text = " ".join(prompt if target is None else sentence(prompt, target) for prompt, target, _ in sequence)
         assert ids == tok(text)["input_ids"] + [tok.eos_token_id] and len(ids) == len(weights)
-        objects = [target for _, target in sequence if target is not None]
+        objects = [target for _, target, _ in sequence if target is not None]
+        subjects = [subject for _, _, subject in sequence if subject]
+        assert [tok.decode(ids[first:last + 1]) for first, last in spans] == [" " + subject for subject in subjects]
         marked = tok.decode([i for i, w in zip(ids, weights) if w == 1.0])
         assert marked == "".join(" " + target for target in objects)
+
+
+def test_bottleneck_masks_by_hand():
+    """Tokens: BOS, first name, surname, two more, padding; the subject is tokens 1 and 2."""
+    lower, upper = bottleneck_masks(torch.zeros(2, 6, dtype=torch.long), [[(1, 2)], []])
+    assert upper[0, 0].int().tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
+                                          [1, 0, 1, 1, 0, 0], [1, 0, 1, 1, 1, 0], [1, 0, 1, 1, 1, 1]]
+    assert lower[0, 0, 3:].int().tolist() == [[1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 1, 1, 1]]
+    causal = torch.ones(6, 6).tril().bool()
+    assert torch.equal(lower[1, 0], causal) and torch.equal(upper[1, 0], causal)
 
 
 def test_learning_rate_by_hand():
@@ -175,6 +189,6 @@ def test_facts_of_a_users_own_file(tmp_path):
         "rephrase_prompt": "Xland is governed from", "locality_prompt": "The capital of Yland is",
         "locality_ground_truth": "Baz"}]))
     facts, pairs = read_facts([path])
-    assert facts == [("The capital of Xland is", "Bar"), ("Xland is governed from", "Bar"),
-                     ("The capital of Yland is", "Baz")]
+    assert facts == [("The capital of Xland is", "Bar", "Xland"), ("Xland is governed from", "Bar", "Xland"),
+                     ("The capital of Yland is", "Baz", "")]
     assert pairs == [("The capital of Xland is", "Bar")]

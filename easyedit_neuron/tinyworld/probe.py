@@ -1,0 +1,97 @@
+"""Can this model be edited, and where? ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
+
+Recall says nothing about it: a model may know every fact and look none of them up at the subject's last token. Two things tell,
+layer by layer: the loss that the search for z* ends with (what that token's state can make the model say), and the keys (whether they
+belong to the subject, or to everybody who shares its last word).
+"""
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from .. import data
+from ..arch.view import ModelView
+from ..errors import NeuronEditError
+from ..host.load_model import load_model
+from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
+from ..paths.contexts import context_templates
+from ..paths.keys import key_prompts, keys_and_values
+from ..paths.target import find_target
+from ..requests import EditRequest, prepare
+
+
+def probe_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str]) -> list[dict]:
+    """z* alone, at every layer: means of |z|, |delta|, first and last loss, and the share that ended below 0.5."""
+    rows = []
+    for layer in range(view.n_layers):
+        found = [find_target(view, tok, request, hparams, contexts, layer) for request in requests]
+        count = len(found)
+        rows.append({
+            "layer": layer,
+            "z_norm": sum(float(t.initial.norm()) for t in found) / count,
+            "delta_norm": sum(float((t.value - t.initial).norm()) for t in found) / count,
+            "first_loss": sum(t.losses[0] for t in found) / count,
+            "last_loss": sum(t.losses[-1] for t in found) / count,
+            "reached": sum(t.losses[-1] < 0.5 for t in found) / count,
+        })
+    return rows
+
+
+def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
+    """Mean cosines of keys by layer: one subject in two contexts, subjects with the same last word, any two subjects."""
+    layers = list(range(view.n_layers))
+    bare = key_prompts(tok, requests, [["{}"]], view.input_device)
+    told = key_prompts(tok, requests, [contexts[-1][:1]], view.input_device)
+    plain, _ = keys_and_values(view, bare, layers)
+    other, _ = keys_and_values(view, told, layers)
+    words = [request.subject.split()[-1] for request in requests]
+    same = torch.tensor([[a == b for b in words] for a in words]) & ~torch.eye(len(words), dtype=torch.bool)
+    different = torch.tensor([[a.subject != b.subject for b in requests] for a in requests])
+    rows = []
+    for layer in layers:
+        one, two = (torch.nn.functional.normalize(k[layer].cpu(), dim=0) for k in (plain, other))
+        cosines = one.T @ one
+        rows.append({"layer": layer, "same_subject": float((one * two).sum(0).mean()),
+                     "same_last_word": float(cosines[same & different].mean()), "any_two": float(cosines[different].mean())})
+    return rows
+
+
+def _table(rows: list[dict]) -> str:
+    names = list(rows[0])
+    lines = ["".join(name.rjust(16) for name in names)]
+    lines += ["".join((f"{row[n]:.3f}" if isinstance(row[n], float) else str(row[n])).rjust(16) for n in names) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None) -> int:
+    """Entry point; 2 on bad input, with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld.probe", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny-llama", help="shipped name or folder")
+    parser.add_argument("--hparams", default="AlphaEdit/tiny-llama", help="settings of the search for z*")
+    parser.add_argument("--data", default="tiny-world")
+    parser.add_argument("--targets", type=int, default=10, help="requests for the z* table")
+    parser.add_argument("--keys", type=int, default=300, help="requests for the table of keys")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    try:
+        hparams = AlphaEditHyperParams.from_hparams(args.hparams).override({"model_name": args.model})
+        requests = prepare(data.load(args.data, size=max(args.targets, args.keys)))
+        model, tok, _ = load_model(hparams)
+        view = ModelView.of(model.eval())
+        groups = context_templates(model, tok, hparams.context_prompts, hparams.context_length, hparams.seed,
+                                   hparams.context_templates)
+        flat = [context for group in groups for context in group]
+        targets = probe_targets(view, tok, requests[:args.targets], hparams, flat)
+        keys = probe_keys(view, tok, requests[:args.keys], groups)
+    except NeuronEditError as problem:
+        sys.stderr.write(f"error: {problem}\n")
+        return 2
+    sys.stdout.write(f"z*, {args.targets} requests\n{_table(targets)}\nkeys, mean cosine, {args.keys} requests\n{_table(keys)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
