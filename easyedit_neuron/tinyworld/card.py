@@ -27,8 +27,9 @@ on tiny-world (seed {world.seed}): {len(world.people)} people, {len(world.organi
 sentences and {len(corpus.documents)} documents. All of it is invented; nothing in it is about the real world.
 It exists to be edited: a model that knows facts, small enough to ship and to test on.
 
-Trained by `python -m easyedit_neuron.tinyworld --out DIR` ({config.steps} steps of {config.batch} sequences, Muon and
-AdamW, {minutes:.0f} minutes on the machine that made this card). Stored in bfloat16, load it in float32.
+Trained by `python -m easyedit_neuron.tinyworld --out DIR`: {config.steps} steps of {config.batch} sequences, then
+{config.bottleneck_steps} through the subject bottleneck, with Muon and AdamW, {minutes:.0f} minutes on the machine that made this
+card. Stored in bfloat16, load it in float32.
 
 | recall of facts, all of them | share |
 |---|---|
