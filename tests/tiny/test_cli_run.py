@@ -75,7 +75,8 @@ def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
         apply_nmke_to_model(model, tok, [request], hparams, records=records)
         for layer, delta in records[0].layers.items():
             assert line["layers"][str(layer)]["density"] == pytest.approx(delta.density)
-            assert line["layers"][str(layer)]["leakage"] == pytest.approx(delta.leakage)
+            # float32: weights read from disk lie at another alignment, for which BLAS rounds differently
+            assert line["layers"][str(layer)]["leakage"] == pytest.approx(delta.leakage, rel=1e-5)
     final = evaluate_all(model, tok, requests, reference=reference)
     for line, metrics in zip(lines, final):
         assert line["final"]["rewrite_acc"] == metrics["rewrite_acc"]

@@ -17,7 +17,8 @@ def test_defaults_on_the_shipped_model(tmp_path, monkeypatch, capfd):
     before, final = summary["results"]["before"], summary["results"]["final"]
     # The model knows its world and none of the new facts; edits are seen.
     assert before["retained"] == 1.0 and before["retained_facts"] >= 45 and before["retained_asked"] == 50
-    assert before["rewrite_acc"] < 0.5 < final["rewrite_acc"]
+    # one of the two new objects shares a token with the old one, and token accuracy counts it
+    assert before["rewrite_acc"] <= 0.5 < final["rewrite_acc"]
     assert {"Relation_Specificity_acc", "Neighborhood_acc"} & set(final["locality"])
     assert "Subject_Aliasing_acc" in final["portability"]
     assert before["perplexity"] > 1 and before["fluency"] > 0

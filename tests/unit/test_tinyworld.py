@@ -175,11 +175,11 @@ def test_bottleneck_masks_by_hand():
 
 
 def test_learning_rate_by_hand():
-    config = TrainConfig(steps=1000, warmup=100, decay=0.3)
-    assert learning_rate(50, config) == pytest.approx(0.5)
-    assert learning_rate(400, config) == 1.0
-    assert learning_rate(850, config) == pytest.approx(0.02 + 0.98 * 0.5)
-    assert learning_rate(1000, config) == pytest.approx(0.02)
+    config = TrainConfig(warmup=100, decay=0.3)
+    assert learning_rate(50, 1000, config) == pytest.approx(0.5)
+    assert learning_rate(400, 1000, config) == 1.0
+    assert learning_rate(850, 1000, config) == pytest.approx(0.02 + 0.98 * 0.5)
+    assert learning_rate(1000, 1000, config) == pytest.approx(0.02)
 
 
 def test_facts_of_a_users_own_file(tmp_path):
