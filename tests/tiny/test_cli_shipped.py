@@ -5,10 +5,11 @@ import json
 from easyedit_neuron.cli import main
 
 
-def test_defaults_on_the_shipped_model(tmp_path, monkeypatch, capfd):
+def test_the_shipped_model_is_edited(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
-    short = ["edits=2", "method.mom2_n_samples=200", "evaluation.retained=50", "evaluation.fluency=2", "evaluation.perplexity=20"]
+    # the mask inside the solve: the released stage delivers about 60% of an edit on this model, too little to count on for two
+    short = ["method.mask_stage=solve", "edits=2", "method.mom2_n_samples=200", "evaluation.retained=50", "evaluation.fluency=2", "evaluation.perplexity=20"]
     assert main([*short, "output_dir=out"]) == 0
     out = capfd.readouterr().out
     assert out.startswith("NMKE on tiny-llama: 2 sequential edits of tiny-world, batch size 1, seed 0\n")
@@ -18,7 +19,7 @@ def test_defaults_on_the_shipped_model(tmp_path, monkeypatch, capfd):
     # The model knows its world and none of the new facts; edits are seen.
     assert before["retained"] == 1.0 and before["retained_facts"] >= 45 and before["retained_asked"] == 50
     # one of the two new objects shares a token with the old one, and token accuracy counts it
-    assert before["rewrite_acc"] <= 0.5 < final["rewrite_acc"]
+    assert before["rewrite_acc"] <= 0.5 and final["rewrite_acc"] == 1.0
     assert {"Relation_Specificity_acc", "Neighborhood_acc"} & set(final["locality"])
     assert "Subject_Aliasing_acc" in final["portability"]
     assert before["perplexity"] > 1 and before["fluency"] > 0
