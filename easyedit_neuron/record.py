@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from .errors import StateError
+from .tensorfile import save_tensors
 
 FORMAT = 1
 
@@ -87,17 +85,10 @@ class EditRecord:
         """Writes one safetensors file (factors and masks, the rest as JSON in its metadata), atomically."""
         tensors = {}
         for l, delta in self.layers.items():
-            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left.cpu().contiguous(), delta.right.cpu().contiguous()
+            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
             if delta.mask is not None:
-                tensors[f"{l}.mask"] = delta.mask.cpu().contiguous()
-        path = Path(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
-        try:
-            save_file(tensors, name, metadata={"record": json.dumps(self.to_json())})
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+                tensors[f"{l}.mask"] = delta.mask
+        save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
 
     @classmethod
     def load(cls, path: str | Path) -> "EditRecord":

@@ -3,17 +3,16 @@
 import copy
 import json
 import logging
-import os
-import tempfile
 import weakref
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..arch.view import ModelView
 from ..errors import StateError
 from ..fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
+from ..tensorfile import save_tensors
 from .covariance import covariances
 from .nullspace import Subspace, null_space
 from .text import load_texts
@@ -119,11 +118,4 @@ class Statistics:
 
     def _write(self, about: dict, tensors: dict[str, torch.Tensor]) -> None:
         self.dir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.dir, suffix=".part")
-        os.close(handle)
-        try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, name,
-                      metadata={"about": json.dumps(about, sort_keys=True)})
-            os.replace(name, self._path(about))
-        finally:
-            Path(name).unlink(missing_ok=True)
+        save_tensors(self._path(about), tensors, {"about": json.dumps(about, sort_keys=True)})

@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 
 from ..errors import NeuronEditError
+from ..evaluation.batched import perplexity
 from .assets import round_to_shipped, write_data, write_model
 from .card import card, facts_card
 from .corpus import build_corpus, held_out_text
 from .facts import documents, read_facts
 from .measure import measure_recall
-from .train import TrainConfig, perplexity, recall, train
+from .train import TrainConfig, recall, train
 from .world import build_world
 
 LOG = logging.getLogger(__name__)

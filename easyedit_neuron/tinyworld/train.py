@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ..evaluation.batched import predict_targets
 from .bottleneck import subject_bottleneck
 from .corpus import packs, sentence
 
@@ -214,30 +215,7 @@ def train(facts: list[tuple[str, str, str]], documents: list[str], config: Train
     return model.eval(), tok
 
 
-@torch.no_grad()
 def recall(model, tok, prompts: list[str], targets: list[str], batch: int = 512) -> float:
     """Share of prompts whose whole target is the model's greedy continuation (teacher forced, float32)."""
-    device = next(model.parameters()).device
-    rows = [(tok(p)["input_ids"], tok(" " + t, add_special_tokens=False)["input_ids"]) for p, t in zip(prompts, targets)]
-    right = 0
-    for start in range(0, len(rows), batch):
-        part = rows[start:start + batch]
-        ids = pad_sequence([torch.tensor(p + t) for p, t in part], batch_first=True, padding_value=tok.pad_token_id)
-        best = model(input_ids=ids.to(device)).logits.argmax(-1).cpu()
-        right += sum(best[i, len(p) - 1:len(p) + len(t) - 1].tolist() == t for i, (p, t) in enumerate(part))
-    return right / len(rows)
-
-
-@torch.no_grad()
-def perplexity(model, tok, texts: list[str], batch: int = 256) -> float:
-    """exp of the mean negative log-likelihood of a token, BOS excluded."""
-    total, count = 0.0, 0
-    for start in range(0, len(texts), batch):
-        rows = [torch.tensor(ids) for ids in tok(texts[start:start + batch])["input_ids"]]
-        ids = pad_sequence(rows, batch_first=True, padding_value=tok.pad_token_id)
-        labels = pad_sequence(rows, batch_first=True, padding_value=-100)
-        logits = model(input_ids=ids.to(next(model.parameters()).device)).logits.float().cpu()
-        total += float(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(),
-                                                         reduction="sum"))
-        count += int((labels[:, 1:] != -100).sum())
-    return math.exp(total / count)
+    found = predict_targets(model, tok, prompts, targets, batch)
+    return sum(one.predicted == one.target for one in found) / len(found)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import StateError
+from easyedit_neuron import tensorfile
 from easyedit_neuron.stats import cache as cache_module
 from easyedit_neuron.stats.cache import Statistics
 
@@ -101,7 +102,7 @@ def test_a_failed_write_leaves_nothing(llama, tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(cache_module, "save_file", half)
+    monkeypatch.setattr(tensorfile, "save_file", half)
     with pytest.raises(OSError, match="disk full"):
         measure(*llama, make_hparams("AlphaEdit", tmp_path))
     assert files(tmp_path) == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from easyedit_neuron import tensorfile
 from easyedit_neuron import record as record_module
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.record import EditRecord, LayerDelta
@@ -63,7 +64,7 @@ def test_a_failed_save_leaves_the_old_file(record, tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(record_module, "save_file", half)
+    monkeypatch.setattr(tensorfile, "save_file", half)
     with pytest.raises(OSError, match="disk full"):
         record.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
