@@ -64,8 +64,16 @@ class Capture:
             that no logits are computed). The call of the model then does not return: nothing after it in the ``with``
             block runs.
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
+        edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a captured ``key`` is the
+            edited one.
+        prefix_of: a block whose output, before any edit, is kept as ``prefix``.
         skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of them hands on the
             hidden states that it gave then. Exact; what is edited or captured must lie at its end or behind it.
+
+    Attributes:
+        key, resid_mid, ffn_out, layer_out: layer -> tensor, what ``want`` asked for.
+        final_hidden: tensor or None.
+        prefix: ``Prefix`` up to ``prefix_of``, or None.
 
     Raises:
         ArchitectureError: an unknown ``want``, a layer that does not exist or lies behind ``stop_after``.
@@ -84,13 +92,17 @@ class Capture:
         want: Collection[str] = ("key",),
         stop_after: Union[int, str, None] = None,
         edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
-        skip: Optional["Prefix"] = None,
+        edit_key: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
+        prefix_of: Optional[int] = None,
+        skip: Optional[Prefix] = None,
     ):
         self.view = view
         self.layers = list(dict.fromkeys(layers))
         self.want = {want} if isinstance(want, str) else set(want)
         self.stop_after = stop_after
         self.edits = dict(edit_layer_out or {})
+        self.key_edits = dict(edit_key or {})
+        self.prefix_of = prefix_of
         self.skip = skip
         self._check()
         self.key: dict[int, Tensor] = {}
@@ -98,8 +110,8 @@ class Capture:
         self.ffn_out: dict[int, Tensor] = {}
         self.layer_out: dict[int, Tensor] = {}
         self.final_hidden: Optional[Tensor] = None
+        self.prefix: Optional[Prefix] = None
         self._inputs: dict[int, Tensor] = {}
-        self._tails: dict[int, tuple] = {}
         self._forwards: list[tuple] = []
         self._handles: list = []
         self._stop = _StopForward()
@@ -108,17 +120,19 @@ class Capture:
         unknown = self.want - set(WANTS)
         if unknown:
             raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
-        for layer in [*self.layers, *self.edits]:
+        ends = [] if self.prefix_of is None else [self.prefix_of]
+        for layer in [*self.layers, *self.edits, *self.key_edits, *ends]:
             self.view.layer(layer)
         if self.skip is not None:
             inner = [l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}]
-            early = inner + [l for l in [*self.layers, *self.edits] if l < self.skip.layer]
+            inner += [l for l in self.key_edits if l <= self.skip.layer]
+            early = inner + [l for l in [*self.layers, *self.edits, *ends] if l < self.skip.layer]
             if early:
                 raise ArchitectureError(f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited")
         if self.stop_after is None or self.stop_after == "final":
             return
         self.view.layer(self.stop_after)
-        late = [layer for layer in [*self.layers, *self.edits] if layer > self.stop_after]
+        late = [layer for layer in [*self.layers, *self.edits, *self.key_edits, *ends] if layer > self.stop_after]
         if late or "final_hidden" in self.want:
             what = f"layer {late[0]}" if late else "final_hidden"
             raise ArchitectureError(f"stop_after={self.stop_after} ends the forward before {what} is reached")
@@ -136,15 +150,6 @@ class Capture:
     def __exit__(self, kind, error, trace) -> bool:
         self._remove_hooks()
         return error is self._stop
-
-    def prefix(self, layer: int, hidden: Tensor) -> "Prefix":
-        """The blocks up to ``layer`` of the pass just seen, to ``skip`` in later passes over the same batch.
-
-        Args:
-            layer: a block of ``edit_layer_out``.
-            hidden: ``[B, T, d_model]``, its output before the edit.
-        """
-        return Prefix(layer, hidden.detach(), self._tails[layer])
 
     def _remove_hooks(self) -> None:
         for module, original in self._forwards:
@@ -170,6 +175,8 @@ class Capture:
     def _set_hooks(self) -> None:
         if self.skip is not None:
             self._skip_blocks()
+        for layer, edit in self.key_edits.items():
+            self._handles.append(self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True))
         for layer in self.layers:
             if "key" in self.want:
                 self._before(self.view.down_proj(layer), _setter(self.key, layer))
@@ -177,9 +184,11 @@ class Capture:
                 self._after(self.view.down_proj(layer), _setter(self.ffn_out, layer))
             if "resid_mid" in self.want:
                 self._capture_resid_mid(layer)
-        # layer outputs last and in this order: a captured output is the edited one, and stopping comes after both
+        # layer outputs last and in this order: the prefix is unedited, a captured output edited, and stopping comes after all
+        if self.prefix_of is not None:
+            self._handles.append(self.view.layer(self.prefix_of).register_forward_hook(self._keep_prefix))
         for layer, edit in self.edits.items():
-            self._handles.append(self.view.layer(layer).register_forward_hook(self._editor(layer, edit)))
+            self._handles.append(self.view.layer(layer).register_forward_hook(self._editor(edit)))
         if "layer_out" in self.want:
             for layer in self.layers:
                 self._after(self.view.layer(layer), _setter(self.layer_out, layer))
@@ -201,14 +210,16 @@ class Capture:
 
         self._after(self.view.attn_branch(layer), add_branch)
 
-    def _editor(self, layer: int, edit):
+    def _editor(self, edit):
         def hook(_module, _args, output):
             new = edit(_tensor_of(output))
-            bundled = isinstance(output, (tuple, list))
-            self._tails[layer] = tuple(output[1:]) if bundled else None
-            return (new, *output[1:]) if bundled else new
+            return (new, *output[1:]) if isinstance(output, (tuple, list)) else new
 
         return hook
+
+    def _keep_prefix(self, _module, _args, output) -> None:
+        tail = tuple(output[1:]) if isinstance(output, (tuple, list)) else None
+        self.prefix = Prefix(self.prefix_of, _tensor_of(output).detach(), tail)
 
     def _skip_blocks(self) -> None:
         # an instance attribute shadows the method and leaves hooks at work; accelerate may have set one already
@@ -226,6 +237,15 @@ def _setter(store: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
         store[layer] = tensor
 
     return keep
+
+
+def _input_editor(edit):
+    def hook(_module, args, kwargs):
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    return hook
 
 
 def _tensor_of(output) -> Tensor:

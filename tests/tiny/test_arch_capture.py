@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from easyedit_neuron.arch import Capture, ModelView
+from easyedit_neuron.arch.capture import Prefix
 from easyedit_neuron.errors import ArchitectureError
 from helpers.prompts import right_padded
 from helpers.tiny_models import MODEL_TYPES, tiny_model
@@ -225,6 +226,25 @@ def test_captured_layer_out_is_the_edited_one():
     assert not seen.layer_out[2].any()
 
 
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
+    """Zeroed activations leave the down projection's bias; gradients of replaced ones follow its matrix."""
+    model, tok = tiny_model(model_type)
+    view = ModelView.of(model)
+    ids, mask = _batch(tok)
+    with torch.no_grad(), Capture(view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: torch.zeros_like}) as seen:
+        model(input_ids=ids, attention_mask=mask)
+    bias = view.down_bias(1)
+    assert not seen.key[1].any()
+    assert torch.equal(seen.ffn_out[1], torch.zeros_like(seen.ffn_out[1]) + (0 if bias is None else bias))
+    point = torch.randn(48, requires_grad=True)
+    with Capture(view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: lambda q: q * 0 + point}) as seen:
+        model(input_ids=ids, attention_mask=mask)
+    assert torch.equal(seen.key[1][0, 0], point)
+    (gradient,) = torch.autograd.grad(seen.ffn_out[1][0, 0, 3], point)
+    torch.testing.assert_close(gradient, view.down_matrix(1)[3])
+
+
 @pytest.mark.parametrize(
     "arguments,words",
     [
@@ -234,6 +254,9 @@ def test_captured_layer_out_is_the_edited_one():
         (dict(layers=[2], stop_after=1), "before layer 2"),
         (dict(layers=[0], want={"final_hidden"}, stop_after=1), "before final_hidden"),
         (dict(layers=[0], edit_layer_out={9: None}), "layer 9 does not exist"),
+        (dict(layers=[0], edit_key={9: None}), "layer 9 does not exist"),
+        (dict(layers=[0], stop_after=0, edit_key={1: None}), "before layer 1"),
+        (dict(layers=[], want=(), skip=Prefix(1, torch.zeros(1, 1, 32), None), edit_key={1: None}), "layer 1 is not run"),
     ],
 )
 def test_impossible_captures_are_refused(arguments, words):
