@@ -38,9 +38,13 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> "Batch":
         """Rows ``start:stop``, with columns that are padding in all of them cut off."""
-        width = int(self.lengths[start:stop].max())
-        return Batch(self.input_ids[start:stop, :width], self.attention_mask[start:stop, :width],
-                     self.lengths[start:stop])
+        return self.select(slice(start, stop))
+
+    def select(self, which: "slice | torch.Tensor") -> "Batch":
+        """The rows of a slice or an index tensor, likewise."""
+        lengths = self.lengths[which]
+        width = int(lengths.max())
+        return Batch(self.input_ids[which, :width], self.attention_mask[which, :width], lengths)
 
 
 def pad(rows: list[list[int]], device=None) -> Batch:

@@ -150,6 +150,11 @@ class ModelView:
         return self.down_proj(layer).weight.device
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """float64 for a float64 model, else float32: half precision holds the weights, never what is computed from them."""
+        return torch.promote_types(self.unembedding()[0].dtype, torch.float32)
+
+    @property
     def input_device(self) -> torch.device:
         """Device on which the model expects ``input_ids``."""
         return self.model.get_input_embeddings().weight.device

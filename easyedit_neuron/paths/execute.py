@@ -14,9 +14,9 @@ from ..requests import EditRequest
 from ..stats.nullspace import null_space
 from ..state import SequentialState
 from ..write import add_delta, trial
-from .keys import key_prompts, keys_and_values
+from .keys import LayerwiseKeys, key_prompts
 from .solve import Problem, leakage, masked_right_factor, right_factor
-from .target import Target, find_target
+from .target import Target, find_targets
 
 LOG = logging.getLogger(__name__)
 
@@ -76,30 +76,32 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
         make_masks: from the context groups to a RowMask per layer, on the unedited model; None: every neuron.
 
     Returns:
-        Execution. ``keys_after`` are measured with all layers edited.
+        Execution. ``keys_after`` are the keys of the solve: a layer's keys depend on the layers below it alone, and those had been
+        edited by then.
     """
     watch = Stopwatch()
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
     flat = [context for group in state.contexts for context in group]
-    targets = [find_target(view, tok, request, hparams, flat, z_layer) for request in requests]
+    targets = find_targets(view, tok, requests, hparams, flat, z_layer)
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     masks = make_masks(state.contexts) if make_masks else {}
     watch.lap("mask")
     prompts = key_prompts(tok, requests, state.contexts, view.input_device)
     deltas: dict[int, LayerDelta] = {}
+    keys: dict[int, torch.Tensor] = {}
     with trial(view, layers):
+        layerwise = LayerwiseKeys(view, prompts, z_layer)
         for position, layer in enumerate(layers):
-            keys, present = keys_and_values(view, prompts, [layer], z_layer)
+            keys[layer], present = layerwise.at(layer)
             residual = (wanted - present.to(wanted.device)) / (len(layers) - position)
             watch.lap("keys")
             deltas[layer] = _layer_delta(keys[layer], residual.to(keys[layer].device), layer, hparams, state,
                                          masks.get(layer))
             watch.lap("solve")
-            add_delta(view, layer, deltas[layer])
-        after, _ = keys_and_values(view, prompts, layers)
-        watch.lap("keys")
-    return Execution(deltas, after, targets, watch.seconds)
+            if position < len(layers) - 1:
+                add_delta(view, layer, deltas[layer])
+    return Execution(deltas, keys, targets, watch.seconds)
 
 
 def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: RowMask | None) -> LayerDelta:

@@ -44,6 +44,7 @@ class PathHyperParams(HyperParams):
     clamp_norm_factor: float = doc("|delta| is kept below this times |z|", 0.75)
     kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
     kl_prompt: str = doc("prompt whose next-token distribution at the subject is kept", "{} is a")
+    z_batch_size: int = doc("requests of a batch whose z* are searched for at once; halved where memory does not suffice", 32)
 
     context_prompts: Optional[list[str]] = doc(
         "openers from which the model writes the context sentences; '' starts from BOS; unset: EasyEdit's five English words",
@@ -72,8 +73,8 @@ class PathHyperParams(HyperParams):
 
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
-        positive = ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "batch_size", "mom2_n_samples", "mom2_max_length",
-                    "max_length")
+        positive = ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "batch_size", "z_batch_size", "mom2_n_samples",
+                    "mom2_max_length", "max_length")
         for name in positive:
             _require(getattr(self, name) > 0, name, "must be greater than 0")
         for name in ("v_weight_decay", "kl_factor", "v_stop_loss", "mom2_update_weight", "L2", "nullspace_threshold",

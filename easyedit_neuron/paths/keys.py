@@ -1,10 +1,10 @@
 """Keys of the edited layers and the present value at z*'s layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..arch.capture import Capture
+from ..arch.capture import Capture, Prefix
 from ..arch.view import ModelView
 from ..requests import EditRequest
 from ..tokens import Batch, encode, subject_last_index
@@ -14,17 +14,16 @@ ROWS_PER_FORWARD = 128
 
 @dataclass(frozen=True)
 class KeyPrompts:
-    """Every context of every request as one token batch.
+    """Every context of every request as one token batch, each row cut behind the subject (attention is causal).
 
     Attributes:
-        batch: rows request-major, context-minor; the bare prompt is each request's first row.
-        lookup: [rows] index of the subject's last token.
+        batch: rows request-major, context-minor; the bare prompt is each request's first row. The last real token of a row is the
+            subject's last.
         group_sizes: sizes of the context groups; their means are averaged with equal weight.
         n: number of requests.
     """
 
     batch: Batch
-    lookup: torch.Tensor
     group_sizes: list[int]
     n: int
 
@@ -33,45 +32,87 @@ class KeyPrompts:
         groups = values.view(self.n, sum(self.group_sizes), -1).split(self.group_sizes, dim=1)
         return torch.stack([group.mean(1) for group in groups]).mean(0)
 
-    def bare(self, values: torch.Tensor) -> torch.Tensor:
-        """The bare prompts' rows: [rows, d] -> [n, d]."""
-        return values.view(self.n, sum(self.group_sizes), -1)[:, 0]
+    @property
+    def bare(self) -> torch.Tensor:
+        """[n] the rows of the bare prompts."""
+        return torch.arange(self.n) * sum(self.group_sizes)
 
 
 def key_prompts(tok, requests: list[EditRequest], contexts: list[list[str]], device) -> KeyPrompts:
     """Tokenises all contexts of all requests; ``contexts`` are groups, the first of them ``["{}"]``."""
     flat = [context for group in contexts for context in group]
     templates = [(context.replace("{}", r.prompt), r.subject) for r in requests for context in flat]
-    batch = encode(tok, [t.format(s) for t, s in templates], device)
-    lookup = torch.tensor([subject_last_index(tok, t, s) for t, s in templates], device=device)
-    return KeyPrompts(batch, lookup, [len(g) for g in contexts], len(requests))
+    whole = encode(tok, [t.format(s) for t, s in templates])
+    lengths = torch.tensor([subject_last_index(tok, t, s) + 1 for t, s in templates])
+    width = int(lengths.max())
+    mask = (torch.arange(width)[None] < lengths[:, None]).long()
+    ids = whole.input_ids[:, :width] * mask
+    return KeyPrompts(Batch(ids.to(device), mask.to(device), lengths.to(device)), [len(g) for g in contexts], len(requests))
 
 
 @torch.no_grad()
-def keys_and_values(view: ModelView, prompts: KeyPrompts, layers: list[int], z_layer: int | None = None):
-    """Keys of ``layers`` (and values of ``z_layer``) on the weights as they are now.
-
-    Returns:
-        (layer -> K [d_ff, n] float32 averaged over contexts, z [d_model, n] float32 on the bare prompts or None).
-    """
-    seen_keys = {l: [] for l in layers}
-    seen_z = []
-    last = max(layers + ([] if z_layer is None else [z_layer]))
-    total = len(prompts.lookup)
-    for start in range(0, total, ROWS_PER_FORWARD):
-        stop = min(start + ROWS_PER_FORWARD, total)
-        part = prompts.batch.rows(start, stop)
-        capture = Capture(view, sorted(set(layers) | ({z_layer} - {None})), want=("key", "layer_out"), stop_after=last)
-        with capture as seen:
+def keys_of(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int, torch.Tensor]:
+    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they are."""
+    found = {l: [] for l in layers}
+    for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD):
+        part = prompts.batch.rows(start, start + ROWS_PER_FORWARD)
+        with Capture(view, layers, want=("key",), stop_after=max(layers)) as seen:
             view.model(**part.inputs, use_cache=False)
-
-        def at_subject(values: torch.Tensor) -> torch.Tensor:
-            rows = torch.arange(stop - start, device=values.device)
-            return values[rows, prompts.lookup[start:stop].to(values.device)].float()
-
         for l in layers:
-            seen_keys[l].append(at_subject(seen.key[l]))
-        if z_layer is not None:
-            seen_z.append(at_subject(seen.layer_out[z_layer]))
-    keys = {l: prompts.average(torch.cat(parts)).T.contiguous() for l, parts in seen_keys.items()}
-    return keys, prompts.bare(torch.cat(seen_z)).T.contiguous() if seen_z else None
+            found[l].append(_last(seen.key[l], part))
+    return {l: prompts.average(torch.cat(parts).to(view.compute_dtype)).T.contiguous() for l, parts in found.items()}
+
+
+class LayerwiseKeys:
+    """Keys and present values, layer after layer, while the weights of the layers gone by are changed.
+
+    The hidden states in front of the layer last asked for are kept: what lies below was final when they were made. Each block of each row is
+    run once per state of the weights, the blocks between the edited layer and z*'s for the bare prompts alone.
+
+    Args:
+        view: the model; its weights may change between two calls from the layer last asked for on.
+        prompts: rows.
+        z_layer: the layer where z* lives.
+    """
+
+    def __init__(self, view: ModelView, prompts: KeyPrompts, z_layer: int):
+        self.view, self.prompts, self.z_layer = view, prompts, z_layer
+        total = len(prompts.batch.lengths)
+        self._parts = [(prompts.batch.rows(start, start + ROWS_PER_FORWARD), None) for start in range(0, total, ROWS_PER_FORWARD)]
+
+    @torch.no_grad()
+    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(K [d_ff, n] of ``layer``, averaged over contexts; z [d_model, n] of ``z_layer`` on the bare prompts), compute dtype.
+
+        Layers are asked for in ascending order.
+        """
+        keys, values, bare = [], [], set(self.prompts.bare.tolist())
+        for number, (part, prefix) in enumerate(self._parts):
+            # the block in front hands its output on: the next call starts there
+            new = layer - 1 if layer > (0 if prefix is None else prefix.layer + 1) else None
+            with Capture(self.view, [layer], want=("key",), prefix_of=new, stop_after=layer, skip=prefix) as seen:
+                self.view.model(**part.inputs, use_cache=False)
+            if new is not None:
+                prefix = seen.prefix
+                self._parts[number] = part, prefix
+            keys.append(_last(seen.key[layer], part))
+            first = number * ROWS_PER_FORWARD
+            rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
+            if len(rows):
+                values.append(self._value(part, prefix, rows))
+        dtype = self.view.compute_dtype
+        return (self.prompts.average(torch.cat(keys).to(dtype)).T.contiguous(), torch.cat(values).to(dtype).T.contiguous())
+
+    def _value(self, part: Batch, prefix: Prefix | None, rows: torch.Tensor) -> torch.Tensor:
+        some = part.select(rows)
+        if prefix is not None:
+            hidden = prefix.hidden[rows.to(prefix.hidden.device), :some.input_ids.shape[1]]
+            prefix = replace(prefix, hidden=hidden)
+        with Capture(self.view, [self.z_layer], want=("layer_out",), stop_after=self.z_layer, skip=prefix) as seen:
+            self.view.model(**some.inputs, use_cache=False)
+        return _last(seen.layer_out[self.z_layer], some)
+
+
+def _last(values: torch.Tensor, part: Batch) -> torch.Tensor:
+    rows = torch.arange(len(part.lengths), device=values.device)
+    return values[rows, part.last.to(values.device)]

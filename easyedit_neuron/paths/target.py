@@ -1,14 +1,16 @@
 """z*: the value at the subject's last token that makes the model say the new object."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn import functional
 
-from ..arch.capture import Capture
 from ..arch.view import ModelView
-from ..errors import RequestError
+from ..memory import in_batches
 from ..requests import EditRequest
-from ..tokens import encode, subject_last_index, target_token_ids
+from .prompts import TargetPrompts, target_prompts
+from .suffix import CleanPass, Suffix, take
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Target:
     """Result of the search for one request.
 
     Attributes:
-        value: z* [d_model], float32: initial value plus delta.
+        value: z* [d_model], in the compute dtype (float32; float64 for a float64 model): initial value plus delta.
         initial: z [d_model] on the bare prompt before the edit.
         losses: total loss of every step.
         probability: mean probability of the new object over the contexts at the last step.
@@ -28,110 +30,162 @@ class Target:
     probability: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Token batch of one request: contexts first, the KL prompt last."""
-
-    batch: object
-    lookup: torch.Tensor      # [B] index of the subject's last token
-    answer: torch.Tensor      # [B-1, n] positions whose next token is a target token
-    targets: torch.Tensor     # [n] target token ids
-
-
-def _prompts(tok, request: EditRequest, contexts: list[str], kl_prompt: str, device) -> _Prompts:
-    ids = target_token_ids(tok, request.target_new)
-    # a context is applied by replacement, not by format: the prompt itself holds the subject's '{}'
-    templates = [context.replace("{}", request.prompt) for context in contexts] + [kl_prompt]
-    extra = [ids[:-1]] * len(contexts) + [[]]
-    batch = encode(tok, [t.format(request.subject) for t in templates], device, extra)
-    lookup = torch.tensor([subject_last_index(tok, t, request.subject) for t in templates], device=device)
-    ends = batch.lengths[:-1] - len(ids)
-    answer = ends[:, None] + torch.arange(len(ids), device=device)[None]
-    if int(lookup.max()) >= batch.input_ids.shape[1] or bool((lookup >= batch.lengths).any()):
-        raise RequestError(f"request {request.index}: subject {request.subject!r} is not where its prompt says")
-    return _Prompts(batch, lookup, answer, torch.tensor(ids, device=device))
-
-
-@torch.enable_grad()
 def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int) -> Target:
-    """Optimises a vector added at the subject's last token of ``layer``'s output (EasyEdit's loss).
+    """``find_targets`` for one request."""
+    return find_targets(view, tok, [request], hparams, contexts, layer)[0]
+
+
+def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
+                 watch: Callable[[CleanPass, TargetPrompts], None] | None = None) -> list[Target]:
+    """Optimises one vector per request, added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
     + v_weight_decay |delta| / |z|^2``; Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below
     ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as before afterwards.
 
+    Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who
+    has stopped leaves the batch. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see
+    ``suffix``) and the unembedding on the positions in the loss.
+
     Equal to EasyEdit's ``compute_z`` but for: the target's tokens are appended as ids, where EasyEdit decodes all but the last and
     tokenises that text again (a character cut in two by the last token then becomes a replacement character, and the labels
-    are shifted); the loss reads the model's own logits, softcap included, where EasyEdit leaves it out; z* is float32
-    whatever the model's dtype.
+    are shifted); the loss reads the model's own logits, softcap included, where EasyEdit leaves it out; z* is at
+    least float32 whatever the model's dtype.
 
     Args:
         view, tok: model and tokenizer.
-        request: one edit.
+        requests: n edits, searched for at the same weights, ``hparams.z_batch_size`` together; a batch for which memory does not
+            suffice is halved.
         hparams: ``PathHyperParams``.
         contexts: flat list of context templates, the bare ``"{}"`` first.
         layer: the last edited layer.
+        watch: sees the clean pass of each batch (attribution reads the same prompts).
 
     Returns:
-        Target.
+        n Targets.
     """
-    device = view.input_device
-    prompts = _prompts(tok, request, contexts, hparams.kl_prompt, device)
-    loss_layer = view.n_layers - 1 if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
-    delta = torch.zeros(view.d_model, device=view.device_of(layer), dtype=torch.float32, requires_grad=True)
-    rows = torch.arange(len(prompts.lookup), device=device)
-    opt = torch.optim.Adam([delta], lr=hparams.v_lr)
-    before, clean, prefix = None, None, None
-    losses, probability = [], 0.0
+    def search(batch):
+        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device)
+        clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if watch else ())
+        if watch:
+            watch(clean, prompts)
+        prepared = _Search(view, prompts, clean, hparams, layer)
+        del clean  # its keys and values of whole rows are not needed any more
+        return prepared.run()
 
-    def add_delta(out: torch.Tensor) -> torch.Tensor:
-        nonlocal clean
-        clean = out.detach() if clean is None else clean
-        at = torch.zeros_like(out)
-        at[rows.to(out.device), prompts.lookup.to(out.device)] = delta.to(out.device, out.dtype)
-        return out + at
+    with _frozen(view.model):
+        return in_batches(requests, hparams.z_batch_size, search, "search for z*")
 
-    for step in range(hparams.v_num_grad_steps):
-        opt.zero_grad()
-        capture = Capture(view, [loss_layer], want=("layer_out",), edit_layer_out={layer: add_delta}, skip=prefix)
-        with _frozen(view.model), capture as seen:
-            logits = view.model(**prompts.batch.inputs, use_cache=False).logits
-        if prefix is None:
-            # what lies below the edited layer never changes during the search
-            prefix = seen.prefix(layer, clean)
-            initial = clean[0, prompts.lookup[0]].float().clone()
-        if loss_layer < view.n_layers - 1:
-            logits_fact = view.model.get_output_embeddings()(view.final_norm(seen.layer_out[loss_layer]))
-            if view.logit_softcap:
-                logits_fact = view.logit_softcap * torch.tanh(logits_fact / view.logit_softcap)
-        else:
-            logits_fact = logits
-        nll = _nll(logits_fact, prompts)
-        after = logits[-1, prompts.lookup[-1]].float().log_softmax(-1)
-        before = after.detach() if before is None else before
-        kl = hparams.kl_factor * (after.exp() * (after - before)).sum()
-        decay = hparams.v_weight_decay * delta.norm() / initial.norm() ** 2
-        loss = nll.mean().to(delta.device) + kl.to(delta.device) + decay
-        losses.append(float(loss.detach()))
-        probability = float(torch.exp(-nll.detach()).mean())
-        if losses[-1] < hparams.v_stop_loss or step == hparams.v_num_grad_steps - 1:
-            break
-        loss.backward()
-        opt.step()
-        limit = hparams.clamp_norm_factor * initial.norm()
+
+@dataclass
+class _Live:
+    """Rows of the requests that are still searched for; row and request numbers count these alone."""
+
+    suffix: Suffix
+    request: torch.Tensor      # [m] number in the batch
+    owner: torch.Tensor        # [R]
+    at: torch.Tensor           # [R] where delta is added
+    answer: dict[str, torch.Tensor]  # row, at, id, share: [A]
+    kl_row: torch.Tensor       # [m]
+    before: torch.Tensor       # [m, V] log-probabilities of the unedited model
+
+    def keep(self, stays: torch.Tensor) -> "_Live":
+        """Without the requests where ``stays`` [m] is False."""
+        rows = stays[self.owner]
+        number, position = torch.cumsum(stays, 0) - 1, torch.cumsum(rows, 0) - 1
+        answers = rows[self.answer["row"]]
+        answer = {name: values[answers] for name, values in self.answer.items()}
+        answer["row"] = position[answer["row"]]
+        return _Live(self.suffix.rows(rows.nonzero().squeeze(1)), self.request[stays], number[self.owner[rows]], self.at[rows], answer,
+                     position[self.kl_row[stays]], self.before[stays.to(self.before.device)])
+
+
+class _Search:
+    """Adam on the deltas of one batch of requests."""
+
+    def __init__(self, view: ModelView, prompts: TargetPrompts, clean: CleanPass, hparams, layer: int):
+        self.view, self.hparams, self.layer = view, hparams, layer
+        self.loss_layer = view.n_layers - 1 if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
+        self.contexts = prompts.prompt_end.shape[1]
+        suffix, at = clean.suffix(prompts.lookup)
+        moved = at - prompts.lookup
+        answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id,
+                  "share": prompts.answer_share}
         with torch.no_grad():
-            if delta.norm() > limit:
-                delta.mul_(limit / delta.norm())
-    return Target(initial.to(delta.device) + delta.detach(), initial, losses, probability)
+            before = self._logits(take(clean.seen.final_hidden, prompts.kl_row, prompts.lookup[prompts.kl_row])).log_softmax(-1)
+        self.live = _Live(suffix, torch.arange(len(prompts.kl_row), device=at.device), prompts.owner, at, answer, prompts.kl_row, before)
+        self.initial = take(clean.prefix.hidden, prompts.bare_row, prompts.lookup[prompts.bare_row]).to(view.device_of(layer), view.compute_dtype)
 
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [A, V] in the compute dtype of hidden states [A, d_model] before the final norm."""
+        weight, bias = self.view.unembedding()
+        logits = functional.linear(self.view.final_norm(hidden).to(weight.device), weight, bias)
+        cap = self.view.logit_softcap
+        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(self.view.compute_dtype)
 
-def _nll(logits: torch.Tensor, prompts: _Prompts) -> torch.Tensor:
-    """[contexts] mean negative log-likelihood of the target tokens."""
-    contexts = len(prompts.answer)
-    rows = torch.arange(contexts, device=logits.device)[:, None]
-    picked = logits[rows, prompts.answer.to(logits.device)].float().log_softmax(-1)
-    targets = prompts.targets.to(logits.device).expand(contexts, -1)
-    return -picked.gather(-1, targets[..., None]).squeeze(-1).mean(1)
+    @torch.enable_grad()
+    def run(self) -> list[Target]:
+        """Targets in the requests' order."""
+        count, steps = len(self.initial), self.hparams.v_num_grad_steps
+        delta = torch.zeros_like(self.initial, requires_grad=True)
+        limit = self.hparams.clamp_norm_factor * self.initial.norm(dim=1, keepdim=True)
+        opt = torch.optim.Adam([delta], lr=self.hparams.v_lr)
+        losses: list[list[float]] = [[] for _ in range(count)]
+        found: list[Target | None] = [None] * count
+        for step in range(steps):
+            opt.zero_grad()
+            loss, probability = self._loss(delta)
+            values, stays = loss.detach().tolist(), []
+            for row, (number, value) in enumerate(zip(self.live.request.tolist(), values)):
+                losses[number].append(value)
+                stays.append(value >= self.hparams.v_stop_loss and step < steps - 1)
+                if not stays[-1]:
+                    found[number] = Target((self.initial[number] + delta[number]).detach(), self.initial[number].clone(),
+                                           losses[number], float(probability[row]))
+            if not any(stays):
+                break
+            kept = torch.tensor(stays, device=loss.device)
+            loss[kept].sum().backward()
+            opt.step()
+            with torch.no_grad():
+                length = delta.norm(dim=1, keepdim=True)
+                delta.mul_(torch.where(length > limit, limit / length, 1.0))
+            if not all(stays):
+                self.live = self.live.keep(kept.to(self.live.owner.device))
+        return found
+
+    def _loss(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss [m], mean probability over contexts [m]) of the live requests."""
+        live, hparams = self.live, self.hparams
+        rows = torch.arange(len(live.owner), device=live.owner.device)
+
+        def add(hidden):
+            added = delta[live.request[live.owner].to(delta.device)].to(hidden.device, hidden.dtype)
+            where = rows.to(hidden.device), live.at.to(hidden.device)
+            return hidden.index_put(where, hidden[where] + added)
+
+        early = self.loss_layer < self.view.n_layers - 1
+        seen = live.suffix.run(add, [self.loss_layer] if early else [])
+        read = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if early else seen.final_hidden
+        answers = take(read, live.answer["row"], live.answer["at"])
+        kept = take(seen.final_hidden, live.kl_row, live.at[live.kl_row])
+        logits = self._logits(torch.cat([answers, kept]))
+        at = logits.device
+        nll = functional.cross_entropy(logits[:len(answers)], live.answer["id"].to(at), reduction="none")
+        nll = nll * live.answer["share"].to(nll)
+        by_row = nll.new_zeros(len(rows)).index_add(0, live.answer["row"].to(at), nll)
+        by_request = nll.new_zeros(len(live.request)).index_add(0, live.owner.to(at), by_row)
+        after = logits[len(answers):].log_softmax(-1)
+        kl = (after.exp() * (after - live.before)).sum(-1)
+        mine = delta[live.request.to(delta.device)]
+        decay = mine.norm(dim=1) / self.initial[live.request.to(delta.device)].norm(dim=1) ** 2
+        loss = by_request.to(delta.device) + hparams.kl_factor * kl.to(delta.device) + hparams.v_weight_decay * decay
+        return loss, self._probability(by_row.detach(), live)
+
+    def _probability(self, by_row: torch.Tensor, live: _Live) -> torch.Tensor:
+        likely = torch.exp(-by_row * self.contexts)
+        likely[live.kl_row.to(likely.device)] = 0.0
+        return likely.new_zeros(len(live.request)).index_add(0, live.owner.to(likely.device), likely) / self.contexts
 
 
 class _frozen:

@@ -17,7 +17,7 @@ from ..errors import NeuronEditError
 from ..host.load_model import load_model
 from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from ..paths.contexts import context_templates
-from ..paths.keys import key_prompts, keys_and_values
+from ..paths.keys import key_prompts, keys_of
 from ..paths.target import find_target
 from ..requests import EditRequest, prepare
 
@@ -44,8 +44,8 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
     layers = list(range(view.n_layers))
     bare = key_prompts(tok, requests, [["{}"]], view.input_device)
     told = key_prompts(tok, requests, [contexts[-1][:1]], view.input_device)
-    plain, _ = keys_and_values(view, bare, layers)
-    other, _ = keys_and_values(view, told, layers)
+    plain = keys_of(view, bare, layers)
+    other = keys_of(view, told, layers)
     words = [request.subject.split()[-1] for request in requests]
     same = torch.tensor([[a == b for b in words] for a in words]) & ~torch.eye(len(words), dtype=torch.bool)
     different = torch.tensor([[a.subject != b.subject for b in requests] for a in requests])

@@ -8,7 +8,7 @@ from helpers.editing import CONTEXTS, METHODS, make_hparams
 from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+from easyedit_neuron.paths.keys import key_prompts, keys_of
 from easyedit_neuron.paths.target import find_target
 from easyedit_neuron.requests import prepare
 from easyedit_neuron.stats.cache import Statistics
@@ -93,6 +93,6 @@ class Pair:
         """layer -> keys of both, [d_ff, n]."""
         theirs = [{"prompt": r["prompt"].replace(r["subject"], "{}"), "subject": r["subject"]} for r in requests]
         prompts = key_prompts(self.tok, prepare(requests), [["{}"], list(CONTEXTS)], "cpu")
-        ours, _ = keys_and_values(self.view, prompts, self.hparams.layers)
+        ours = keys_of(self.view, prompts, self.hparams.layers)
         return {l: (self.module.compute_ks(self.theirs, self.tok, theirs, self.hparams_of_easyedit(), l, [["{}"], list(CONTEXTS)]).T, ours[l])
                 for l in self.hparams.layers}

@@ -6,7 +6,7 @@ from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
 from easyedit_neuron.requests import prepare
 
 SUBJECT_LAST = REQUESTS[2:]
@@ -109,7 +109,7 @@ def test_a_batch_writes_all_of_its_requests(tmp_path):
     hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], L2=1e-4, clamp_norm_factor=4.0, v_weight_decay=0.0, nullspace_threshold=2.0)
     view = ModelView.of(model)
     prompts = key_prompts(tok, prepare(requests), [["{}"], hparams.context_templates], "cpu")
-    keys, present = keys_and_values(view, prompts, [2], 2)
+    keys = keys_of(view, prompts, [2])
     _, _, record = apply(model, tok, requests, hparams)
     delta = record.layers[2]
     assert delta.left.shape == (32, 2) and delta.right.shape == (48, 2) and len(record.losses) == len(record.probability) == 2
@@ -127,10 +127,10 @@ def test_layers_get_equal_shares_of_the_residual(tmp_path):
     _, _, record = apply(model, tok, SUBJECT_LAST, hparams)
     clean, _ = tiny_model("llama")
     prompts = key_prompts(tok, prepare(SUBJECT_LAST), [["{}"], hparams.context_templates], "cpu")
-    _, z = keys_and_values(ModelView.of(clean), prompts, [1], 2)
+    _, z = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1)
     with torch.no_grad():
         clean.model.layers[1].mlp.down_proj.weight += record.layers[1].matrix()
-    _, z_after = keys_and_values(ModelView.of(clean), prompts, [1], 2)
+    _, z_after = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1)
     torch.testing.assert_close(record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4)
 
 

@@ -38,10 +38,10 @@ def fail(*args, **kwargs):
 FAILURES = {
     "a delta that is not finite": (execute_module, "right_factor", nan, StateError),
     "the second layer of the loop": (execute_module, "_layer_delta", second_call_fails(execute_module._layer_delta), Broken),
-    "keys after the edit": (execute_module, "keys_and_values", second_call_fails(execute_module.keys_and_values), Broken),
+    "keys of the second layer": (execute_module.LayerwiseKeys, "at", second_call_fails(execute_module.LayerwiseKeys.at), Broken),
     "the second write": (apply_module, "add_delta", second_call_fails(apply_module.add_delta), Broken),
     "the record": (apply_module, "EditRecord", fail, Broken),
-    "z*": (execute_module, "find_target", fail, Broken),
+    "z*": (execute_module, "find_targets", fail, Broken),
 }
 
 

@@ -8,7 +8,7 @@ from helpers.tiny_models import tiny_model, tiny_tokenizer
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.paths import keys as keys_module
 from easyedit_neuron.paths.contexts import ENGLISH_OPENERS, context_templates
-from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
 from easyedit_neuron.requests import prepare
 from easyedit_neuron.tokens import subject_last_index
 
@@ -38,7 +38,8 @@ def test_keys_are_means_of_group_means(model_type, rows, monkeypatch):
     monkeypatch.setattr(keys_module, "ROWS_PER_FORWARD", rows)
     model, tok = tiny_model(model_type)
     prompts = key_prompts(tok, prepare(REQUESTS), GROUPS, "cpu")
-    keys, present = keys_and_values(ModelView.of(model), prompts, [1, 2], 3)
+    keys = keys_of(ModelView.of(model), prompts, [1, 2])
+    _, present = LayerwiseKeys(ModelView.of(model), prompts, 3).at(1)
     assert prompts.group_sizes == [1, 2] and present.shape == (32, 3)
     for n, request in enumerate(REQUESTS):
         for layer in (1, 2):

@@ -57,12 +57,12 @@ def test_an_earlier_edit_is_protected(setting):
 
 def test_keys_are_those_of_the_edited_model(setting):
     from easyedit_neuron.arch.view import ModelView
-    from easyedit_neuron.paths.keys import key_prompts, keys_and_values
+    from easyedit_neuron.paths.keys import key_prompts, keys_of
     from easyedit_neuron.requests import prepare
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
     prompts = key_prompts(tok, prepare(FIRST), [["{}"], hparams.context_templates], "cpu")
-    now, _ = keys_and_values(ModelView.of(model), prompts, [1, 2])
+    now = keys_of(ModelView.of(model), prompts, [1, 2])
     for layer in (1, 2):
         torch.testing.assert_close(states(model)[0].keys[0][layer], now[layer], rtol=1e-5, atol=1e-6)
 

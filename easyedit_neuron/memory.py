@@ -1,0 +1,47 @@
+"""Running out of memory, and going on with less."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+LOG = logging.getLogger(__name__)
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed, on a GPU or (``DefaultCPUAllocator``) in main memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]], what: str) -> list[Result]:
+    """Results of ``run`` on consecutive batches of the items; a batch that does not fit is halved and run again.
+
+    Args:
+        items: what is worked through, in order.
+        size: items in the first batch; what did not fit once is not tried again.
+        run: gives one result per item, and leaves nothing behind when it fails.
+        what: for the log line.
+
+    Raises:
+        The error of ``run``: any that is no lack of memory, and that too when a single item does not fit.
+    """
+    results: list[Result] = []
+    while len(results) < len(items):
+        batch = items[len(results):len(results) + size]
+        try:
+            results += run(batch)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+            size = len(batch) // 2
+        else:
+            continue
+        # outside of the handler: the traceback holds the tensors of the failed batch
+        LOG.warning("%s: %d at once do not fit into memory, going on with %d", what, len(batch), size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return results

@@ -1,0 +1,85 @@
+"""The token rows on which z* is searched: every context of every request followed by the new object, and the KL prompts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import RequestError
+from ..requests import EditRequest
+from ..tokens import Batch, encode, subject_last_index, target_token_ids, token_ids
+
+
+@dataclass(frozen=True)
+class TargetPrompts:
+    """Rows of n requests, request-major: c contexts (the bare prompt first) with ``target[:-1]`` behind, then the KL prompt.
+
+    Attributes:
+        batch: the R = n (c + 1) rows, right-padded.
+        owner: [R] number of the request (0..n-1).
+        lookup: [R] index of the subject's last token.
+        answer_row, answer_at, answer_id: [A] row, position and id of every target token to be predicted from that position.
+        answer_share: [A] its weight in the request's mean over contexts of the mean over target tokens.
+        kl_row: [n] the KL prompts' rows.
+        prompt_end: [n, c] index of the last token before the target.
+    """
+
+    batch: Batch
+    owner: torch.Tensor
+    lookup: torch.Tensor
+    answer_row: torch.Tensor
+    answer_at: torch.Tensor
+    answer_id: torch.Tensor
+    answer_share: torch.Tensor
+    kl_row: torch.Tensor
+    prompt_end: torch.Tensor
+
+    @property
+    def bare_row(self) -> torch.Tensor:
+        """[n] the rows of the bare prompts."""
+        contexts = self.prompt_end.shape[1]
+        return torch.arange(len(self.kl_row), device=self.lookup.device) * (contexts + 1)
+
+    @property
+    def context_rows(self) -> torch.Tensor:
+        """[n, c] the rows of the contexts."""
+        return self.bare_row[:, None] + torch.arange(self.prompt_end.shape[1], device=self.lookup.device)
+
+
+def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_prompt: str, device) -> TargetPrompts:
+    """Tokenises the rows.
+
+    Args:
+        tok: tokenizer; each text is tokenised by itself, the target's ids are appended as they are.
+        requests: n edits.
+        contexts: flat list of c context templates, the bare ``"{}"`` first.
+        kl_prompt: template of the KL prompt.
+        device: where the tensors go.
+
+    Raises:
+        RequestError: a subject that is not where its prompt says.
+    """
+    texts, extra, lookup, owner, answers, ends = [], [], [], [], [], []
+    for number, request in enumerate(requests):
+        target = target_token_ids(tok, request.target_new)
+        # a context is applied by replacement, not by format: the prompt itself holds the subject's '{}'
+        templates = [context.replace("{}", request.prompt) for context in contexts]
+        for template in [*templates, kl_prompt]:
+            row, last = len(texts), template is kl_prompt
+            texts.append(template.format(request.subject))
+            extra.append([] if last else target[:-1])
+            lookup.append(subject_last_index(tok, template, request.subject))
+            owner.append(number)
+            end = len(token_ids(tok, texts[-1])) - 1
+            if lookup[-1] > end:
+                raise RequestError(f"request {request.index}: subject {request.subject!r} is not where its prompt says")
+            if not last:
+                ends.append(end)
+                share = 1.0 / (len(target) * len(contexts))
+                answers += [(row, end + i, token, share) for i, token in enumerate(target)]
+    at = {"device": device}
+    rows, positions, ids, shares = zip(*answers)
+    lookup, owner = torch.tensor(lookup, **at), torch.tensor(owner, **at)
+    ends = torch.tensor(ends, **at).view(len(requests), len(contexts))
+    kl_row = torch.arange(1, len(requests) + 1, **at) * (len(contexts) + 1) - 1
+    return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, torch.tensor(rows, **at),
+                         torch.tensor(positions, **at), torch.tensor(ids, **at), torch.tensor(shares, dtype=torch.float64, **at), kl_row, ends)

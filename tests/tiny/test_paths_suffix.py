@@ -1,0 +1,191 @@
+"""The fast search for z* and the fast keys against whole forwards with hooks placed by hand, in float64, on every architecture."""
+
+import pytest
+import torch
+from helpers.editing import CONTEXTS, REQUESTS, make_hparams
+from helpers.tiny_models import MODEL_TYPES, tiny_model
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.paths import suffix as suffix_module
+from easyedit_neuron.paths import target as target_module
+from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
+from easyedit_neuron.paths.target import find_target, find_targets
+from easyedit_neuron.requests import prepare
+from easyedit_neuron.tokens import subject_last_index
+
+FLAT, LAYER = ["{}", *CONTEXTS], 1
+CASES = [(name, {}) for name in MODEL_TYPES] + [("mistral", {"sliding_window": 6}), ("gemma2", {"sliding_window": 6})]
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Models compute norms and softmax in float32 whatever their dtype; here float32 is another name of float64."""
+    monkeypatch.setattr(torch, "float32", torch.float64)
+
+
+def plain_search(model, view, tok, request, hparams):
+    """EasyEdit's search, one unpadded prompt at a time through the whole model; (z*, losses)."""
+    target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
+    prompt, subject = request["prompt"].replace(request["subject"], "{}"), request["subject"]
+    initial = None
+
+    def logits(template, extra, delta):
+        nonlocal initial
+        at = subject_last_index(tok, template, subject)
+
+        def add(module, args, output):
+            nonlocal initial
+            hidden = output[0] if isinstance(output, tuple) else output
+            initial = hidden[0, at].detach().clone() if initial is None else initial
+            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
+            return (torch.stack(rows, 1), *output[1:]) if isinstance(output, tuple) else torch.stack(rows, 1)
+
+        handle = view.layer(LAYER).register_forward_hook(add)
+        ids = tok(template.format(subject))["input_ids"]
+        out = model(input_ids=torch.tensor([ids + extra]), use_cache=False).logits[0]
+        handle.remove()
+        return out, at, len(ids) - 1
+
+    delta = torch.zeros(32, dtype=torch.float64, requires_grad=True)
+    opt = torch.optim.Adam([delta], lr=hparams.v_lr)
+    base, losses = None, []
+    for step in range(hparams.v_num_grad_steps):
+        opt.zero_grad()
+        nll = 0.0
+        for context in FLAT:
+            out, _, end = logits(context.replace("{}", prompt), target[:-1], delta)
+            nll = nll + torch.nn.functional.cross_entropy(out[end:], torch.tensor(target)) / len(FLAT)
+        out, at, _ = logits(hparams.kl_prompt, [], delta)
+        after = out[at].log_softmax(-1)
+        base = after.detach() if base is None else base
+        kl = (after.exp() * (after - base)).sum()
+        loss = nll + hparams.kl_factor * kl + hparams.v_weight_decay * delta.norm() / initial.norm() ** 2
+        losses.append(float(loss.detach()))
+        if losses[-1] < hparams.v_stop_loss or step == hparams.v_num_grad_steps - 1:
+            break
+        loss.backward()
+        opt.step()
+        limit = hparams.clamp_norm_factor * initial.norm()
+        with torch.no_grad():
+            if delta.norm() > limit:
+                delta.mul_(limit / delta.norm())
+    return initial + delta.detach(), losses
+
+
+@pytest.mark.parametrize("model_type, overrides", CASES, ids=lambda x: str(x))
+def test_search_in_float64(model_type, overrides, tmp_path, exact):
+    """Three requests in a batch, one of which stops early and leaves it, against each alone by the plain formula."""
+    model, tok = tiny_model(model_type, dtype=torch.float64, **overrides)
+    view = ModelView.of(model)
+    hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=8, v_lr=0.3, clamp_norm_factor=1.0)
+    losses = [plain_search(model, view, tok, r, hparams)[1] for r in REQUESTS]
+    # a stop between the fastest and the slowest request
+    stop = sorted(min(each) for each in losses)
+    hparams = hparams.override({"v_stop_loss": (stop[0] + stop[1]) / 2})
+    found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER)
+    assert len({len(t.losses) for t in found}) > 1 or len(found[0].losses) == 8
+    for target, request in zip(found, REQUESTS):
+        value, plain = plain_search(model, view, tok, request, hparams)
+        assert target.value.dtype == torch.float64
+        assert target.losses == pytest.approx(plain, rel=1e-9)
+        torch.testing.assert_close(target.value, value, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
+    """The path with frozen keys and values is the one taken: a step sees fewer tokens than the row has."""
+    widths, plain = [], suffix_module.Suffix.run
+
+    def run(self, *args, **kwargs):
+        widths.append((self.past is not None, self.ids.shape[1], self.mask.shape[1]))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(suffix_module.Suffix, "run", run)
+    model, tok = tiny_model(model_type)
+    find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
+    assert widths and all(frozen and width < whole for frozen, width, whole in widths)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2"])
+def test_without_keys_and_values_whole_rows_give_the_same(model_type, tmp_path, monkeypatch):
+    model, tok = tiny_model(model_type, dtype=torch.float64)
+    args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
+    fast = find_targets(*args)
+    monkeypatch.setattr(suffix_module.CleanPass, "_past", lambda self, width: None)
+    for one, other in zip(fast, find_targets(*args)):
+        assert one.losses == pytest.approx(other.losses, rel=1e-10)
+        torch.testing.assert_close(one.value, other.value, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_batching_changes_nothing(size, tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("AlphaEdit", tmp_path)
+    args = ModelView.of(model), tok, prepare(REQUESTS)
+    together = find_targets(*args, hparams, FLAT, LAYER)
+    for one, other in zip(together, find_targets(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER)):
+        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
+        assert one.probability == pytest.approx(other.probability, rel=1e-4)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")])
+def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
+    sizes, plain = [], target_module.CleanPass
+
+    def small(view, batch, *args):
+        sizes.append(len(batch.lengths) // 4)
+        if sizes[-1] > 1:
+            raise error
+        return plain(view, batch, *args)
+
+    model, tok = tiny_model("llama")
+    args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
+    expected = find_targets(*args)
+    monkeypatch.setattr(target_module, "CleanPass", small)
+    for one, other in zip(expected, find_targets(*args)):
+        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
+    assert sizes == [3, 1, 1, 1]
+
+
+def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
+    def never(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(target_module, "CleanPass", never)
+    model, tok = tiny_model("llama")
+    with pytest.raises(torch.OutOfMemoryError):
+        find_targets(ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_layerwise_keys_in_float64(model_type, exact):
+    """While layers 1 and 2 are edited: the keys of a whole forward, and the value at layer 3 of the bare prompt."""
+    model, tok = tiny_model(model_type, dtype=torch.float64)
+    view = ModelView.of(model)
+    prompts = key_prompts(tok, prepare(REQUESTS), [["{}"], CONTEXTS], "cpu")
+    layerwise = LayerwiseKeys(view, prompts, 3)
+    generator = torch.Generator().manual_seed(0)
+    for layer in (0, 1, 2):
+        keys, values = layerwise.at(layer)
+        for number, request in enumerate(REQUESTS):
+            seen = {}
+            expected = []
+            for context in FLAT:
+                template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
+                handles = [view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
+                           view.layer(3).register_forward_hook(lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o))]
+                with torch.no_grad():
+                    model(input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]), use_cache=False)
+                for handle in handles:
+                    handle.remove()
+                at = subject_last_index(tok, template, request["subject"])
+                expected.append(seen["key"][0, at])
+                if context == "{}":
+                    torch.testing.assert_close(values[:, number], seen["out"][0, at], rtol=1e-9, atol=1e-10)
+            mean = expected[0] / 2 + (expected[1] + expected[2]) / 4
+            torch.testing.assert_close(keys[:, number], mean, rtol=1e-9, atol=1e-10)
+        with torch.no_grad():
+            view.down_matrix(layer).add_(0.1 * torch.randn(32, 48, generator=generator, dtype=torch.float64))
+        # what execute relies on: a layer's keys do not move when the layer itself is edited
+        torch.testing.assert_close(keys_of(view, prompts, [layer])[layer], keys, rtol=1e-12, atol=1e-12)
