@@ -7,14 +7,15 @@ from typing import TypeVar
 import torch
 
 LOG = logging.getLogger(__name__)
+_CPU_WORDS = ("not enough memory", "DefaultCPUAllocator: can't allocate memory")
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that an allocation failed, on a GPU or (``DefaultCPUAllocator``) in main memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_WORDS)
 
 
 def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]], what: str) -> list[Result]:

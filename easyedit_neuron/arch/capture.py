@@ -61,7 +61,8 @@ class Capture:
             - ``layer_out``: output of the block, as the next block gets it; ``[B, T, d_model]`` per layer.
             - ``final_hidden``: input of the final norm; ``[B, T, d_model]``.
         stop_after: end the forward after this layer, or after the last layer with ``"final"`` (before the final norm, so
-            that no logits are computed). The call of the model then does not return: nothing after it in the ``with``
+            that no logits are computed), or with ``"key"``, where nothing else is wanted, in front of the down projection
+            of the last of ``layers``. The call of the model then does not return: nothing after it in the ``with``
             block runs.
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
         edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a captured ``key`` is the
@@ -131,6 +132,12 @@ class Capture:
                 raise ArchitectureError(f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited")
         if self.stop_after is None or self.stop_after == "final":
             return
+        if self.stop_after == "key":
+            outputs = [l for l in [*self.edits, *ends] if l >= max(self.layers, default=-1)]
+            if self.want != {"key"} or not self.layers or outputs:
+                raise ArchitectureError("stop_after='key' ends the forward in front of the down projection of the last layer: "
+                                        "only keys can be wanted, and no output of that layer")
+            return
         self.view.layer(self.stop_after)
         late = [layer for layer in [*self.layers, *self.edits, *self.key_edits, *ends] if layer > self.stop_after]
         if late or "final_hidden" in self.want:
@@ -196,6 +203,8 @@ class Capture:
             self._before(self.view.final_norm, lambda x: setattr(self, "final_hidden", x))
         if self.stop_after == "final":
             self._before(self.view.final_norm, self._halt)
+        elif self.stop_after == "key":
+            self._before(self.view.down_proj(max(self.layers)), self._halt)
         elif self.stop_after is not None:
             self._after(self.view.layer(self.stop_after), self._halt)
 

@@ -183,6 +183,24 @@ def test_stop_after_ends_the_forward(model_type):
     assert torch.isfinite(plain).all()
 
 
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@torch.no_grad()
+def test_stop_after_key_leaves_out_the_last_down_projection(model_type):
+    model, tok = tiny_model(model_type)
+    view = ModelView.of(model)
+    ids, mask = _batch(tok)
+    with Capture(view, [2, 0], stop_after=2) as whole:
+        model(input_ids=ids, attention_mask=mask)
+    ran = []
+    handles = [view.down_proj(layer).register_forward_hook(lambda *_, n=layer: ran.append(n)) for layer in range(4)]
+    with Capture(view, [2, 0], stop_after="key") as seen:
+        model(input_ids=ids, attention_mask=mask)
+        raise AssertionError("the forward must not return")
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1] and all(torch.equal(seen.key[layer], whole.key[layer]) for layer in (0, 2))
+
+
 @torch.no_grad()
 def test_a_stop_inside_another_capture_is_not_swallowed_by_it():
     model, tok = tiny_model("gpt2")
@@ -253,6 +271,9 @@ def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
         (dict(layers=[0], want={"keys"}), "unknown \\['keys'\\]"),
         (dict(layers=[2], stop_after=1), "before layer 2"),
         (dict(layers=[0], want={"final_hidden"}, stop_after=1), "before final_hidden"),
+        (dict(layers=[0], want={"key", "ffn_out"}, stop_after="key"), "only keys can be wanted"),
+        (dict(layers=[], stop_after="key"), "only keys can be wanted"),
+        (dict(layers=[1], stop_after="key", edit_layer_out={1: None}), "no output of that layer"),
         (dict(layers=[0], edit_layer_out={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], edit_key={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], stop_after=0, edit_key={1: None}), "before layer 1"),
