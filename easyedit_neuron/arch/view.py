@@ -7,6 +7,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import ArchitectureError
 from ..suggest import did_you_mean
@@ -144,6 +145,13 @@ class ModelView:
         head = self._get("lm_head_module", self.arch.lm_head_module)
         bias = getattr(head, "bias", None)
         return head.weight.detach(), None if bias is None else bias.detach()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in ``compute_dtype``."""
+        weight, bias = self.unembedding()
+        logits = functional.linear(self.final_norm(hidden).to(weight.device, weight.dtype), weight, bias)
+        cap = self.logit_softcap
+        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(self.compute_dtype)
 
     def device_of(self, layer: int) -> torch.device:
         """Device of the layer's edited weight."""

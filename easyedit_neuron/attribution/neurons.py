@@ -1,4 +1,4 @@
-"""Scores of FFN neurons: LPS, PSA and MPC."""
+"""Scores of FFN neurons on prompts: LPS, PSA, MPC and the activation itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ..arch import ModelView
 from ..errors import NeuronEditError
 from ..suggest import did_you_mean
 from .projection import amplified_log_probs
-from .readings import Readings, read_prompts
+from .readings import Readings, read_prompts, written_columns
 
 log = logging.getLogger(__name__)
 
-KINDS = ("lps", "psa", "mpc")
+KINDS = ("lps", "psa", "mpc", "activation")
+WITHOUT_TARGET = ("mpc", "activation")
 FLOOR = 1e-8
 """Probabilities are clamped to at least this before logarithms and differences are taken (as in the released code)."""
 
@@ -30,19 +31,19 @@ class NeuronScores:
     Attributes:
         scores: ``{layer: [B, d_ff] float32}`` on the device of the layer's edited weight.
         activations: ``{layer: [B, d_ff]}`` neuron activations q at the last real token, same device.
-        target_ids: ``[B]`` the tokens whose probability was followed (CPU).
+        target_ids: ``[B]`` the tokens whose probability was followed (CPU); ``None`` for kinds that follow none.
     """
 
     scores: dict[int, Tensor]
     activations: dict[int, Tensor]
-    target_ids: Tensor
+    target_ids: Optional[Tensor]
 
 
 def neuron_scores(
     view: ModelView,
     batch,
     layers: Iterable[int],
-    kind: Literal["lps", "psa", "mpc"] = "lps",
+    kind: Literal["lps", "psa", "mpc", "activation"] = "lps",
     amplify: float = 30.0,
     target: Union[Literal["predicted"], Tensor, Sequence[int]] = "predicted",
     reference_quirks: bool = False,
@@ -57,10 +58,11 @@ def neuron_scores(
       behind the final norm, its statistics frozen at the real final hidden state (RMSNorm: the rms; LayerNorm: the
       standard deviation, while the mean is that of the perturbed vector).
     - ``psa``, probability shift: the same with p in place of log p.
-    - ``mpc``, MLP projection coefficient: ``|q_i| * ||v_i||``; no unembedding, no target.
+    - ``mpc``, MLP projection coefficient: ``|q_i| * ||v_i||``; no unembedding, no target: the forward ends at the last layer.
+    - ``activation``: ``|q_i|`` alone; likewise.
 
     Probabilities are clamped at 1e-8 from below. Where a norm follows the FFN (gemma2) v_i stands for what the neuron
-    really writes, ``gain * v_i / rms(FFN output)``, in all three.
+    really writes, ``gain * v_i / rms(FFN output)``, in the first three.
 
     Args:
         view: the model.
@@ -88,11 +90,14 @@ def neuron_scores(
     chosen = None if isinstance(target, str) else _given_targets(target, batch.input_ids.shape[0], view.vocab_size)
     if chosen is None and target != "predicted":
         raise NeuronEditError(f'target: expected "predicted" or token ids, got {target!r}')
-    readings = read_prompts(view, batch, layers, prompt_batch)
-    targets = readings.top1 if chosen is None else chosen.to(readings.top1.device)
-    if kind == "mpc":
+    readings = read_prompts(view, batch, layers, prompt_batch, final=kind not in WITHOUT_TARGET)
+    targets = None
+    if kind == "activation":
+        raw = {layer: q.abs() for layer, q in readings.activations.items()}
+    elif kind == "mpc":
         raw = {layer: _projection_coefficient(view, readings, layer) for layer in layers}
     else:
+        targets = readings.top1 if chosen is None else chosen.to(readings.top1.device)
         raw = {}
         logs = amplified_log_probs(view, readings, targets, amplify, reference_quirks, neuron_chunk, vocab_chunk)
         for layer, value in logs.items():
@@ -100,16 +105,12 @@ def neuron_scores(
             raw[layer] = amplified - base if kind == "lps" else amplified.exp() - base.exp()
     scores = {layer: _finite(score, layer).float().to(view.device_of(layer)) for layer, score in raw.items()}
     activations = {layer: q.to(view.device_of(layer)) for layer, q in readings.activations.items()}
-    return NeuronScores(scores, activations, targets.cpu())
+    return NeuronScores(scores, activations, None if targets is None else targets.cpu())
 
 
 def _projection_coefficient(view: ModelView, readings: Readings, layer: int) -> Tensor:
-    activations, norm = readings.activations[layer], view.post_ffn_norm_parameters(layer)
-    matrix = view.down_matrix(layer).to(activations.device, activations.dtype)
-    if norm is None:
-        return activations.abs() * matrix.norm(dim=0)
-    written = matrix * norm.gain.to(activations.device, activations.dtype)[:, None]
-    return activations.abs() * written.norm(dim=0) / norm.scale(readings.ffn_out[layer])[:, None]
+    columns, factor = written_columns(view, layer, readings.ffn_out[layer])
+    return readings.activations[layer].abs() * columns().norm(dim=0) * factor[:, None]
 
 
 def _finite(scores: Tensor, layer: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..arch import ModelView
-from .readings import Readings
+from .readings import Readings, written_columns
 
 @dataclass(frozen=True)
 class Chunks:
@@ -161,7 +161,7 @@ def amplified_log_probs(
     prompts = len(targets)
     scale, directions, residual = {}, {}, {}
     for layer in layers:
-        directions[layer], factor = _written_directions(view, head, readings, layer)
+        directions[layer], factor = written_columns(view, layer, readings.ffn_out[layer])
         scale[layer] = amplify * readings.activations[layer] * (factor / head.sigma)[:, None]
         residual[layer] = head.centre(readings.resid_mid[layer], dim=-1) / head.sigma[:, None]
     like = readings.final_hidden
@@ -175,7 +175,7 @@ def amplified_log_probs(
             base[layer].add(slice(None), head.softcap_(plain.clone())[..., None], targets, start)
             for first in range(0, view.d_ff, neuron_chunk):
                 neurons = slice(first, first + neuron_chunk)
-                effect = rows @ directions[layer](neurons)
+                effect = rows @ head.centre(directions[layer](neurons), dim=0)
                 for row in range(0, prompts, group):
                     some = slice(row, row + group)
                     logits = torch.addcmul(plain[some, :, None], scale[layer][some, None, neurons], effect[None])
@@ -186,21 +186,3 @@ def amplified_log_probs(
         # a silent neuron changes nothing: exactly nothing, not the rounding of two sums taken in different orders
         found[layer] = LogProbabilities(before, torch.where(scale[layer] == 0, before, after))
     return found
-
-
-def _written_directions(view: ModelView, head: FrozenHead, readings: Readings, layer: int):
-    """What neurons write to the residual stream: ``(neurons -> [d_model, n] centred columns, factor [B])``.
-
-    With a norm behind the FFN (gemma2) neuron i writes ``gain * v_i / rms_b``, the rms frozen at the real FFN output.
-    """
-    matrix, norm = view.down_matrix(layer), view.post_ffn_norm_parameters(layer)
-    place = dict(device=readings.final_hidden.device, dtype=readings.final_hidden.dtype)
-    factor = torch.ones_like(head.sigma) if norm is None else 1.0 / norm.scale(readings.ffn_out[layer])
-    gain = None if norm is None else norm.gain.to(**place)
-
-    def columns(neurons: slice) -> Tensor:
-        part = matrix[:, neurons].to(**place)
-        part = part if gain is None else part * gain[:, None]
-        return head.centre(part, dim=0)
-
-    return columns, factor

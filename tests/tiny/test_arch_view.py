@@ -111,3 +111,15 @@ def test_sizes_come_from_the_model_not_its_name():
     model, _ = tiny_model("gpt_neox", num_hidden_layers=2)
     model.name_or_path = model.config._name_or_path = "/data/gpt2-and-llama-files/x"
     assert ModelView.of(model).n_layers == 2
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@torch.no_grad()
+def test_logits_are_the_models_own(model_type):
+    model, tok = tiny_model(model_type)
+    view = ModelView.of(model)
+    ids = torch.tensor([tok("Anna Berg was born in")["input_ids"]])
+    with Capture(view, [], want={"final_hidden"}) as seen:
+        expected = model(input_ids=ids).logits
+    torch.testing.assert_close(view.logits(seen.final_hidden), expected)
+    assert ModelView.of(tiny_model(model_type, dtype=torch.bfloat16)[0]).logits(seen.final_hidden.bfloat16()).dtype == torch.float32

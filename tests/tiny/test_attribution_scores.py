@@ -85,7 +85,7 @@ def test_scores_equal_the_formula_written_out(model_type, overrides, kind):
     result = neuron_scores(view, right_padded(tok), LAYERS, kind=kind, neuron_chunk=13, vocab_chunk=77, prompt_batch=3)
     for layer in LAYERS:
         naive = [_naive(model, view, tok, text, layer) for text in TEXTS]
-        assert result.target_ids.tolist() == [one["target"] for one in naive]
+        assert kind == "mpc" and result.target_ids is None or result.target_ids.tolist() == [one["target"] for one in naive]
         expected = torch.stack([one[kind] for one in naive])
         assert result.scores[layer].dtype == torch.float32
         # the norms of the model itself compute in float32, so padded and single runs differ by about 1e-6
