@@ -16,6 +16,7 @@ import torch
 
 from ..errors import StateError
 from ..stats.nullspace import Subspace
+from .inverse import cholesky
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ def _ridge_only(keys: torch.Tensor, known: torch.Tensor, problem: Problem) -> to
 
 def _solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """SPD solve by Cholesky; a matrix that float32 cannot factor is factored in float64."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if int(failed) and matrix.dtype != torch.float64:
+    try:
+        return torch.cholesky_solve(right, cholesky(matrix))
+    except StateError:
+        if matrix.dtype == torch.float64:
+            raise
         return _solve(matrix.double(), right.double()).to(right.dtype)
-    if int(failed):
-        raise StateError("the editing system is singular: raise L2 or mom2_update_weight, or measure more text")
-    return torch.cholesky_solve(right, factor)
 
 
 def masked_right_factor(keys: torch.Tensor, earlier: torch.Tensor | None, problem: Problem, rows: torch.Tensor,
