@@ -1,24 +1,25 @@
 """Statistics on disk and in memory, under a key that hashes everything they depend on."""
 
 import copy
-import json
 import logging
 import weakref
+from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from ..arch.view import ModelView
 from ..errors import StateError
-from ..fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
-from ..tensorfile import save_tensors
+from ..fingerprint import key_fingerprint, model_fingerprint, tokenizer_fingerprint
+from . import files
 from .covariance import covariances
+from .needs import near
 from .nullspace import Subspace, null_space
-from .text import load_texts
+from .text import Texts
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_SAMPLE = 32
 
 
 class Statistics:
@@ -26,21 +27,31 @@ class Statistics:
 
     The key of a cache file hashes the model's weights and buffers, the tokenizer, the text, the layer and its module, the
     piece length and the dtype; the null space adds the threshold. Files are written atomically; one whose stored key
-    differs from its name's is refused. The model is held weakly, so that whoever keeps statistics does not keep it alive.
+    differs from its name's is refused. A measurement under way keeps its sums in a ``.partial`` file and goes on from
+    there after an interruption. The model is held weakly, so that whoever keeps statistics does not keep it alive.
+
+    Args:
+        view, tok, hparams: model, tokenizer, ``PathHyperParams``.
+        layers_at_once: layers measured in one pass; unset: all. Fewer need less memory and more passes, and what
+            has been measured is then kept on disk alone until it is asked for.
+
+    Raises:
+        DataError: something is wrong with the text; found here, before anything is measured.
     """
 
-    def __init__(self, view: ModelView, tok, hparams):
+    def __init__(self, view: ModelView, tok, hparams, layers_at_once: int | None = None):
         self._model, self._arch = weakref.ref(view.model), view.arch
         self.tok = tok
         self.layers = list(hparams.layers)
+        self.layers_at_once = layers_at_once
         self.dtype = DTYPES[hparams.mom2_dtype]
         positions = getattr(view.model.config, "max_position_embeddings", None) or hparams.mom2_max_length
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
-        texts = load_texts(hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed)
-        self._texts = texts
-        self._about = {"model": model_fingerprint(view.model), "text": text_fingerprint(texts),
-                       "tokenizer": tokenizer_fingerprint(tok, texts), "max_length": self.max_length, "dtype": hparams.mom2_dtype}
+        self._texts = texts = Texts(hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed, self.dir)
+        tokenizer = tokenizer_fingerprint(tok, list(islice(texts, _SAMPLE)), _SAMPLE)
+        self._about = {"model": model_fingerprint(view.model), "text": texts.fingerprint, "tokenizer": tokenizer,
+                       "max_length": self.max_length, "dtype": hparams.mom2_dtype}
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
 
@@ -59,9 +70,19 @@ class Statistics:
         return twin
 
     def covariance(self, layer: int) -> torch.Tensor:
-        """C of a layer, float32 or float64 [d_ff, d_ff]; all missing layers are measured in one pass."""
+        """C of a layer, float32 or float64 [d_ff, d_ff], on the device of its weight (in host memory where that is full).
+
+        Layers without a file are measured together.
+        """
         if layer not in self._covariance:
-            self._load_or_measure()
+            view = self.view
+            if layer not in self.layers:
+                raise StateError(f"layer {layer} is not among the layers {self.layers} of these statistics")
+            if not self._path(self._key("covariance", layer, view)).is_file():
+                self._measure(view)
+            if layer not in self._covariance:
+                about = self._key("covariance", layer, view)
+                self._covariance[layer] = self._read(about, view.device_of(layer))["covariance"]
         return self._covariance[layer]
 
     def null_space(self, layer: int, threshold: float) -> Subspace:
@@ -70,30 +91,34 @@ class Statistics:
         if key not in self._null:
             view = self.view
             about = self._key("nullspace", layer, view) | {"threshold": threshold}
-            found = self._read(about)
+            found = self._read(about, view.device_of(layer))
             if found is None:
                 space = null_space(self.covariance(layer), threshold)
-                self._write(about, {"basis": space.basis, "complement": torch.tensor(space.complement)})
+                files.write(self._path(about), about, {"basis": space.basis, "complement": torch.tensor(space.complement)})
             else:
-                space = Subspace(found["basis"].to(view.device_of(layer)), bool(found["complement"]))
+                space = Subspace(found["basis"], bool(found["complement"]))
             LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, view.d_ff)
             self._null[key] = space
         return self._null[key]
 
-    def _load_or_measure(self) -> None:
-        missing, view = [], self.view
-        for layer in self.layers:
-            found = self._read(self._key("covariance", layer, view))
-            if found is None:
-                missing.append(layer)
-            else:
-                self._covariance[layer] = found["covariance"].to(view.device_of(layer))
-        if missing:
-            LOG.info("measuring the covariance of layers %s on %d texts", missing, len(self._texts))
-            measured = covariances(view, self.tok, self._texts, missing, self.max_length, self.dtype)
+    def _measure(self, view: ModelView) -> None:
+        missing = [layer for layer in self.layers if not self._path(self._key("covariance", layer, view)).is_file()]
+        size = self.layers_at_once or len(missing)
+        self.dir.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is found out now
+        for start in range(0, len(missing), size):
+            group = missing[start:start + size]
+            LOG.info("measuring the covariance of layers %s on %d texts", group, len(self._texts))
+            about = self._about | {"kind": "covariance", "layers": group, "modules": [view.down_weight_name(l) for l in group]}
+            path = self.dir / f"covariance-layers{group[0]}-{group[-1]}-{key_fingerprint(about)}.partial"
+            unfinished = files.Unfinished(path, about)
+            measured = covariances(view, self.tok, self._texts, group, self.max_length, self.dtype, unfinished=unfinished)
             for layer, matrix in measured.items():
-                self._write(self._key("covariance", layer, view), {"covariance": matrix})
-            self._covariance |= measured
+                about = self._key("covariance", layer, view)
+                files.write(self._path(about), about, {"covariance": matrix})
+            unfinished.remove()
+            if len(group) == len(missing):
+                self._covariance |= measured
+            del measured  # before the sums of the next group take their place
 
     def _key(self, kind: str, layer: int, view: ModelView) -> dict:
         return self._about | {"kind": kind, "layer": layer, "module": view.down_weight_name(layer)}
@@ -101,21 +126,7 @@ class Statistics:
     def _path(self, about: dict) -> Path:
         return self.dir / f"{about['kind']}-layer{about['layer']}-{key_fingerprint(about)}.safetensors"
 
-    def _read(self, about: dict) -> dict[str, torch.Tensor] | None:
-        path = self._path(about)
-        if not path.is_file():
-            return None
-        from safetensors import safe_open
-        try:
-            with safe_open(path, "pt") as handle:
-                stored = json.loads((handle.metadata() or {}).get("about", "null"))
-        except Exception as problem:
-            raise StateError(f"{path}: not a readable statistics file ({problem}); delete it to measure anew") from problem
-        if stored != about:
-            raise StateError(f"{path}: was made from {stored}, expected {about}; delete it to measure anew")
-        # copies: the file's tensors are not aligned, and BLAS then rounds otherwise than it did when they were measured
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-    def _write(self, about: dict, tensors: dict[str, torch.Tensor]) -> None:
-        self.dir.mkdir(parents=True, exist_ok=True)
-        save_tensors(self._path(about), tensors, {"about": json.dumps(about, sort_keys=True)})
+    def _read(self, about: dict, device: torch.device) -> dict[str, torch.Tensor] | None:
+        found = files.read(self._path(about), about)
+        what = f"{about['kind']} of layer {about['layer']}"
+        return None if found is None else {name: near(tensor, device, what) for name, tensor in found[0].items()}

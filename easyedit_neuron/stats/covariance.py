@@ -1,60 +1,102 @@
 """Uncentred second moment of a layer's keys, for all edited layers in one pass."""
 
+import logging
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
 
 from ..arch.capture import Capture
 from ..arch.view import ModelView
-from ..tokens import pad, token_ids
+from ..errors import DataError, StateError
+from ..memory import is_out_of_memory
+from ..tokens import pad
+from .files import Unfinished
+from .sums import KeySums
+from .windows import WINDOW_CHARACTERS, head, pieces, windows
 
+LOG = logging.getLogger(__name__)
 TOKENS_PER_BATCH = 8192
 
 
-def pieces(tok, texts: list[str], max_length: int) -> list[list[int]]:
-    """Token ids of the texts, long ones cut into pieces of at most ``max_length``, empty ones left out."""
-    rows = []
-    for text in texts:
-        ids = token_ids(tok, text)
-        rows += [ids[start:start + max_length] for start in range(0, len(ids), max_length)]
-    return [row for row in rows if row]
-
-
-def batched_by_tokens(rows: list[list[int]], tokens: int) -> list[list[list[int]]]:
-    """Rows sorted by length and grouped so that a padded group has at most ``tokens`` tokens (at least one row)."""
-    groups, current = [], []
-    for row in sorted(rows, key=len):
-        if current and len(row) * (len(current) + 1) > tokens:
-            groups.append(current)
-            current = []
-        current.append(row)
-    return groups + [current] if current else groups
-
-
 @torch.no_grad()
-def covariances(view: ModelView, tok, texts: list[str], layers: list[int], max_length: int = 256,
-                dtype: torch.dtype = torch.float32, tokens_per_batch: int = TOKENS_PER_BATCH) -> dict[int, torch.Tensor]:
-    """``C_l = 1/N sum_t k_t k_t^T`` over all N real tokens of the texts, k = input of down_proj of layer l.
+def covariances(view: ModelView, tok, texts: Iterable[str], layers: list[int], max_length: int = 256,
+                dtype: torch.dtype = torch.float32, tokens_per_batch: int = TOKENS_PER_BATCH,
+                unfinished: Unfinished | None = None, window: int = WINDOW_CHARACTERS) -> dict[int, torch.Tensor]:
+    """``C_l = 1/N sum_t k_t k_t^T`` over all N real tokens of the texts, k = input of down_proj of layer l (MEMIT, Eq. 15).
 
-    The forward ends after the last of the layers. Padding never counts.
+    The forward ends in front of the down projection of the last of the layers. Padding never counts. Texts are read, tokenised
+    and sorted by length a window at a time; window and batches change the result by rounding only. A batch that does not
+    fit into memory is halved and run again, and later ones are no larger.
 
     Args:
         view, tok: model and tokenizer.
-        texts: plain text.
+        texts: plain text, in the same order at each call with the same ``unfinished``.
         layers: layers to measure, together.
         max_length: longest piece in tokens.
-        dtype: dtype of the sums.
+        dtype: dtype of the sums; see ``KeySums`` for what float32 costs.
+        tokens_per_batch: tokens of a forward, padding included.
+        unfinished: where to go on from, and where to save the sums from time to time. Its file stays: remove it once the
+            result is safe.
+        window: characters of a window.
 
     Returns:
-        layer -> [d_ff, d_ff], on the device of the layer's weight.
+        layer -> [d_ff, d_ff], symmetric, on the device of the layer's weight; in host memory if there is no room on a GPU.
+
+    Raises:
+        DataError: the texts have no token.
+        StateError: no memory for the sums or for a single piece; ``unfinished`` is damaged or foreign.
     """
-    sums = {l: torch.zeros(view.d_ff, view.d_ff, dtype=dtype, device=view.device_of(l)) for l in layers}
-    count = 0
-    for group in batched_by_tokens(pieces(tok, texts, max_length), tokens_per_batch):
-        batch = pad(group, view.input_device)
-        with Capture(view, layers, want=("key",), stop_after=max(layers)) as seen:
-            view.model(**batch.inputs, use_cache=False)
-        real = batch.attention_mask.bool()
-        count += int(real.sum())
-        for l in layers:
-            keys = seen.key[l][real.to(seen.key[l].device)].to(dtype)
-            sums[l].addmm_(keys.T, keys)
-    return {l: matrix / count for l, matrix in sums.items()}
+    sums = KeySums(view, layers, dtype)
+    done = 0
+    if unfinished is not None:
+        done, tokens_per_batch = unfinished.load(sums, tokens_per_batch)
+    for group in windows(islice(texts, done, None), window):
+        tokens_per_batch = _add(view, sums, pieces(tok, group, max_length), tokens_per_batch)
+        done += len(group)
+        if unfinished is not None:
+            unfinished.save(sums, done, tokens_per_batch)
+    if not sums.count:
+        raise DataError("mom2_dataset: the texts have no tokens in this model's vocabulary")
+    return sums.covariances()
+
+
+def _add(view: ModelView, sums: KeySums, rows: list[list[int]], tokens: int) -> int:
+    """Adds the keys of the rows, longest first; returns the tokens per batch that fitted."""
+    while rows:
+        batch = head(rows, tokens)
+        try:
+            keys = _keys(view, batch, list(sums.sums), sums.dtype)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise StateError(f"no memory for the forward of a single piece of {len(batch[0])} tokens: lower "
+                                 f"'mom2_max_length' ({error})") from error
+            keys = None
+        if keys is None:  # outside of the handler, whose traceback holds the tensors of the failed forward
+            tokens = len(batch[0]) * (len(batch) // 2)
+            LOG.warning("%d pieces of up to %d tokens do not fit into memory: going on with %d tokens at once",
+                        len(batch), len(batch[0]), tokens)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        for layer in list(keys):
+            sums.add(layer, keys.pop(layer))
+        sums.count += sum(map(len, batch))
+        rows = rows[len(batch):]
+    return tokens
+
+
+def _keys(view: ModelView, rows: list[list[int]], layers: list[int], dtype: torch.dtype) -> dict[int, torch.Tensor]:
+    """layer -> keys [N, d_ff] of all real tokens of the rows."""
+    batch = pad(rows, view.input_device)
+    with Capture(view, layers, stop_after="key") as seen:
+        view.model(**batch.inputs, use_cache=False)
+    real = batch.attention_mask.bool()
+    # popped: the whole of a layer's keys and its real ones exist together for one layer at a time
+    return {layer: _select(seen.key.pop(layer), real).to(dtype) for layer in layers}
+
+
+def _select(keys: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    return keys.flatten(0, 1) if bool(real.all()) else keys[real.to(keys.device)]

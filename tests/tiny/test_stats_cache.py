@@ -34,7 +34,8 @@ def files(folder):
 def test_the_second_use_measures_nothing_and_gives_the_same_bits(llama, tmp_path, monkeypatch):
     hparams = make_hparams("AlphaEdit", tmp_path)
     cov, space = measure(*llama, hparams)
-    assert [p.name.split("-")[:2] for p in files(tmp_path)] == [["covariance", "layer1"], ["covariance", "layer2"], ["nullspace", "layer1"]]
+    names = ["covariance-layer1", "covariance-layer2", "nullspace-layer1"]
+    assert [p.name.rpartition("-")[0] for p in files(tmp_path)] == names
     before = {p: p.read_bytes() for p in files(tmp_path)}
     monkeypatch.setattr(cache_module, "covariances", None)
     monkeypatch.setattr(cache_module, "null_space", None)
@@ -46,7 +47,9 @@ def test_the_second_use_measures_nothing_and_gives_the_same_bits(llama, tmp_path
 def test_a_first_pass_measures_all_layers_at_once(llama, tmp_path, monkeypatch):
     calls = []
     plain = cache_module.covariances
-    monkeypatch.setattr(cache_module, "covariances", lambda view, tok, texts, layers, *rest: calls.append(layers) or plain(view, tok, texts, layers, *rest))
+    monkeypatch.setattr(
+        cache_module, "covariances",
+        lambda view, tok, texts, layers, *rest, **more: calls.append(layers) or plain(view, tok, texts, layers, *rest, **more))
     statistics = Statistics(ModelView.of(llama[0]), llama[1], make_hparams("AlphaEdit", tmp_path))
     statistics.covariance(2), statistics.covariance(1), statistics.null_space(2, 0.1)
     assert calls == [[1, 2]]
@@ -62,13 +65,17 @@ def test_every_input_is_in_the_key(llama, tmp_path):
     measure(model, tok, hparams)
     assert len(files(tmp_path)) == 3
     for number, (m, t, h, threshold) in enumerate([
-            (model, tok, hparams.override({"mom2_dataset": str(other_text)}), 0.5), (model, tok, hparams.override({"mom2_dtype": "float64"}), 0.5),
-            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5), (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5),
-            (changed_model, tok, hparams, 0.5), (other_theta, tok, hparams, 0.5), (model, tiny_tokenizer(bos=False), hparams, 0.5)], 2):
+            (model, tok, hparams.override({"mom2_dataset": str(other_text)}), 0.5),
+            (model, tok, hparams.override({"mom2_dtype": "float64"}), 0.5),
+            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5), (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5), (changed_model, tok, hparams, 0.5),
+            (other_theta, tok, hparams, 0.5), (model, tiny_tokenizer(bos=False), hparams, 0.5)], 2):
         measure(m, t, h, threshold)
         assert len(files(tmp_path)) == 3 * number
     measure(model, tok, hparams, threshold=0.1)
-    measure(model, tok, hparams.override({"L2": 5.0, "layers": [1, 2, 3]}))
+    more_layers = hparams.override({"L2": 5.0, "layers": [1, 2, 3]})
+    measure(model, tok, more_layers)
+    assert len(files(tmp_path)) == 3 * number + 1
+    Statistics(ModelView.of(model), tok, more_layers).covariance(3)
     assert len(files(tmp_path)) == 3 * number + 2
 
 
