@@ -52,8 +52,8 @@ def integrated_gradients(
     attributions of a layer add up to ``P(a) - P(0)`` but for the error of the rule. The blocks below a layer do not depend on
     its path and are run once.
 
-    With a norm behind the FFN (gemma2) the path is bent: the norm undoes alpha, so that P moves where ``|FFN output|`` is about the
-    root of the norm's eps and hardly elsewhere, and few points see little of it.
+    With a norm behind the FFN (gemma2) the norm undoes alpha: P moves where ``|FFN output|`` is about the root of the norm's eps
+    and hardly elsewhere, and few points see little of it.
 
     Args:
         view: the model; parameters, flags and gradients are left as they are.
@@ -83,7 +83,8 @@ def integrated_gradients(
             paths = _Paths(view, answers, range(start, min(start + group, len(position))), position)
             for layer in sorted(layers):
                 a = paths.activations(layer)
-                slope = torch.einsum("bmi,m->bi", paths.gradients(layer, a, alphas, step_batch), weights.to(a.device, view.compute_dtype))
+                slopes = paths.gradients(layer, a, alphas, step_batch)
+                slope = torch.einsum("bmi,m->bi", slopes, weights.to(slopes))
                 activations[layer].append(a.to(slope.dtype))
                 scores[layer].append(a * slope)
             probability.append(paths.probability())

@@ -85,19 +85,33 @@ def neuron_scores(
         NeuronEditError: unknown kind, wrong number or range of targets, a chunk size below 1, ``amplify`` not finite.
         ArchitectureError: a layer that does not exist.
     """
-    layers = list(layers)
     _check(kind, amplify, neuron_chunk, vocab_chunk, prompt_batch)
-    chosen = None if isinstance(target, str) else _given_targets(target, batch.input_ids.shape[0], view.vocab_size)
-    if chosen is None and target != "predicted":
-        raise NeuronEditError(f'target: expected "predicted" or token ids, got {target!r}')
-    readings = read_prompts(view, batch, layers, prompt_batch, final=kind not in WITHOUT_TARGET)
+    _targets(target, batch.input_ids.shape[0], view.vocab_size)
+    readings = read_prompts(view, batch, list(layers), prompt_batch, final=kind not in WITHOUT_TARGET)
+    return score_readings(view, readings, kind, amplify, target, reference_quirks, neuron_chunk, vocab_chunk)
+
+
+@torch.no_grad()
+def score_readings(
+    view: ModelView,
+    readings: Readings,
+    kind: Literal["lps", "psa", "mpc", "activation"] = "lps",
+    amplify: float = 30.0,
+    target: Union[Literal["predicted"], Tensor, Sequence[int]] = "predicted",
+    reference_quirks: bool = False,
+    neuron_chunk: Optional[int] = None,
+    vocab_chunk: Optional[int] = None,
+) -> NeuronScores:
+    """``neuron_scores`` of prompts that have been run and read already (``Readings.of``); arguments and result as there."""
+    _check(kind, amplify, neuron_chunk, vocab_chunk)
     targets = None
     if kind == "activation":
         raw = {layer: q.abs() for layer, q in readings.activations.items()}
     elif kind == "mpc":
-        raw = {layer: _projection_coefficient(view, readings, layer) for layer in layers}
+        raw = {layer: _projection_coefficient(view, readings, layer) for layer in readings.activations}
     else:
-        targets = readings.top1 if chosen is None else chosen.to(readings.top1.device)
+        given = _targets(target, len(readings.final_hidden), view.vocab_size)
+        targets = readings.top1 if given is None else given.to(readings.top1.device)
         raw = {}
         logs = amplified_log_probs(view, readings, targets, amplify, reference_quirks, neuron_chunk, vocab_chunk)
         for layer, value in logs.items():
@@ -120,7 +134,11 @@ def _finite(scores: Tensor, layer: int) -> Tensor:
     return torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _given_targets(target, prompts: int, vocab_size: int) -> Tensor:
+def _targets(target, prompts: int, vocab_size: int) -> Optional[Tensor]:
+    if isinstance(target, str):
+        if target != "predicted":
+            raise NeuronEditError(f'target: expected "predicted" or token ids, got {target!r}')
+        return None
     ids = torch.as_tensor(target)
     if ids.shape != (prompts,) or ids.is_floating_point() or ids.dtype == torch.bool:
         raise NeuronEditError(f"target: expected {prompts} token ids, one per prompt, got {ids.dtype} {list(ids.shape)}")
@@ -129,7 +147,7 @@ def _given_targets(target, prompts: int, vocab_size: int) -> Tensor:
     return ids.long()
 
 
-def _check(kind: str, amplify: float, neuron_chunk, vocab_chunk, prompt_batch) -> None:
+def _check(kind: str, amplify: float, neuron_chunk, vocab_chunk, prompt_batch=None) -> None:
     if kind not in KINDS:
         raise NeuronEditError(f"kind of attribution {kind!r} is unknown: {did_you_mean(kind, KINDS)}")
     if not math.isfinite(amplify):

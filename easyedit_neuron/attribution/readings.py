@@ -20,7 +20,7 @@ class Readings:
         activations: ``{layer: [B, d_ff]}`` neuron activations q.
         resid_mid: ``{layer: [B, d_model]}`` residual stream before the FFN is added.
         ffn_out: ``{layer: [B, d_model]}`` output of the down projection.
-        final_hidden: ``[B, d_model]`` input of the final norm; ``None`` where it was not asked for.
+        final_hidden: ``[B, d_model]`` input of the final norm; ``None`` where it was not captured.
         top1: ``[B]`` the model's own most probable next token; ``None`` likewise.
     """
 
@@ -29,6 +29,31 @@ class Readings:
     ffn_out: dict[int, Tensor]
     final_hidden: Optional[Tensor]
     top1: Optional[Tensor]
+
+    @classmethod
+    def of(cls, view: ModelView, seen: Capture, rows: Tensor, positions: Tensor) -> "Readings":
+        """The places ``(rows [B], positions [B])`` of a forward whose ``key``, ``resid_mid`` and ``ffn_out`` were captured."""
+        device = view.unembedding()[0].device
+
+        def at(tensor: Tensor) -> Tensor:
+            return tensor[rows.to(tensor.device), positions.to(tensor.device)].detach()
+
+        hidden = None if seen.final_hidden is None else at(seen.final_hidden)
+        states = ({layer: at(tensor).to(device, view.compute_dtype) for layer, tensor in found.items()}
+                  for found in (seen.key, seen.resid_mid, seen.ffn_out))
+        # in the model's own dtype and through its own norm, so that this is the token the model would say
+        top1 = None if hidden is None else view.logits(hidden).argmax(dim=-1)
+        return cls(*states, None if hidden is None else hidden.to(device, view.compute_dtype), top1)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Readings"]) -> "Readings":
+        """One after the other."""
+        def rows(tensors):
+            return None if tensors[0] is None else torch.cat(tensors)
+
+        states = ({layer: rows([getattr(part, name)[layer] for part in parts]) for layer in getattr(parts[0], name)}
+                  for name in ("activations", "resid_mid", "ffn_out"))
+        return cls(*states, rows([part.final_hidden for part in parts]), rows([part.top1 for part in parts]))
 
 
 @torch.no_grad()
@@ -60,45 +85,27 @@ def read_prompts(
     if int(lengths.min()) < 1:
         raise NeuronEditError(f"prompt {int(lengths.argmin())} of the batch has no tokens")
     owner, position = (torch.arange(len(lengths)), lengths - 1) if at is None else (x.cpu() for x in at)
-    device, dtype = view.unembedding()[0].device, view.compute_dtype
-    names = ("key", "resid_mid", "ffn_out")
-    rows: dict[str, dict[int, list[Tensor]]] = {name: {layer: [] for layer in layers} for name in names}
-    finals, tops = [], []
+    want = {"key", "resid_mid", "ffn_out", *(["final_hidden"] if final else [])}
+    stop = "final" if final else max(layers)
+    parts = []
     for start in range(0, ids.shape[0], prompt_batch):
         here = (owner >= start) & (owner < start + prompt_batch)
-        place = owner[here] - start, position[here]
         part, width = slice(start, start + prompt_batch), int(lengths[start:start + prompt_batch].max())
-        capture = Capture(view, layers, want={*names, *(["final_hidden"] if final else [])},
-                          stop_after="final" if final else max(layers))
-        with capture as seen:
+        with Capture(view, layers, want, stop) as seen:
             view.model(
                 input_ids=ids[part, :width].to(view.input_device),
                 attention_mask=mask[part, :width].to(view.input_device),
                 use_cache=False,
             )
-        for name in names:
-            for layer, tensor in getattr(seen, name).items():
-                rows[name][layer].append(_at(tensor, place).to(device, dtype))
-        if final:
-            hidden = _at(seen.final_hidden, place)
-            # in the model's own dtype and through its own norm, so that this is the token the model would say
-            tops.append(view.logits(hidden).argmax(dim=-1))
-            finals.append(hidden.to(device, dtype))
-    stacked = {name: {layer: torch.cat(parts) for layer, parts in rows[name].items()} for name in names}
-    return Readings(stacked["key"], stacked["resid_mid"], stacked["ffn_out"],
-                    torch.cat(finals) if final else None, torch.cat(tops) if final else None)
-
-
-def _at(tensor: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
-    rows, positions = place
-    return tensor[rows.to(tensor.device), positions.to(tensor.device)]
+        parts.append(Readings.of(view, seen, owner[here] - start, position[here]))
+    return Readings.joined(parts)
 
 
 def written_columns(view: ModelView, layer: int, ffn_out: Tensor):
-    """What neurons write to the residual stream: ``(neurons -> [d_model, n] columns, factor [B])``; neuron i writes ``factor * column_i``.
+    """What neurons write to the residual stream: ``(neurons -> [d_model, n] columns, factor [B])``.
 
-    With a norm behind the FFN (gemma2) it writes ``gain * v_i / rms_b``, the rms frozen at the real ``ffn_out [B, d_model]``; else
-    ``v_i``. Both in the dtype and on the device of ``ffn_out``.
+    Neuron i writes ``factor * column_i`` for an activation of 1: ``v_i``, or with a norm behind the FFN (gemma2)
+    ``gain * v_i / rms_b``, the rms frozen at the real ``ffn_out [B, d_model]``. Dtype and device are those of ``ffn_out``.
     """
     matrix, norm = view.down_matrix(layer), view.post_ffn_norm_parameters(layer)
     place = dict(device=ffn_out.device, dtype=ffn_out.dtype)

@@ -90,6 +90,9 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
         return f"{name!r} has a setting of its own: {HAVE_THEIR_OWN_SETTING[leaf]}=..."
     method = next((text.partition("=")[2] for text in reversed(arguments) if text.startswith("method=")), "nmke")
     known = known_settings(method)
+    group, _, entry = section.partition(".")
+    if entry in known.get(group, ()):
+        return f"{name!r} adds to a mapping: +{name}=... or {section}={{{leaf}: ...}}"
     if section not in known:
         section, leaf = "", name
     listed = "the fields that --cfg job shows" if section == "method" else ", ".join(known[section])

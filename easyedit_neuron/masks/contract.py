@@ -1,10 +1,12 @@
 """What a mask function is.
 
-A mask function takes ``scores [B, d_ff]`` of one layer (B prompts, floating point, finite; see ``attribution``) and keyword
-options, among them ``layer: int | None``, the layer's number (for masks that differ by layer in something other than the
-scores). It returns a ``NeuronMask`` on the scores' device. It is pure: no model, no global state, nothing random but
-under a ``seed`` option, the scores are not changed. Whatever is wrong with scores or options is a ``MaskError`` that names
-it. Decorate it with ``mask_function``, which checks scores and option names, and give it to ``register_mask``.
+A mask function takes ``scores [B, d_ff]`` of one layer (B prompts or target tokens, floating point, finite; see ``attribution``),
+and keyword options, among them, if it wants it, ``layer: int | None``, the layer's number (for masks that differ by layer in
+something other than the scores). It returns a boolean tensor ``[d_ff]``, or a ``NeuronMask``, on the scores' device. It is
+pure: no model, no global state, nothing random but under a ``seed`` option (filled in from the hyperparameter), the scores
+are not changed. Whatever is wrong with scores or options is a ``MaskError`` that names it. ``mask_function``, a decorator, checks
+scores and option names. ``register_mask`` gives the function a name and says which scores it wants; options are then set in
+the hyperparameter ``mask_options``, checked against the function's signature and its annotations.
 
 The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's ``[d_model, d_ff]`` matrix: neuron i's value
 vector.
@@ -16,7 +18,7 @@ import functools
 import inspect
 import math
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor
@@ -48,9 +50,29 @@ class NeuronMask:
     specific_threshold: Optional[float] = None
 
     @property
+    def weight(self) -> Tensor:
+        """float32 ``[d_ff]``, what the rows of the delta are multiplied by."""
+        return self.mask.float()
+
+    @property
+    def rows(self) -> Tensor:
+        """bool ``[d_ff]``, where the weight is not 0."""
+        return self.mask != 0
+
+    @property
+    def binary(self) -> bool:
+        """Whether the mask is a selection; a soft one holds weights."""
+        return self.mask.dtype == torch.bool
+
+    @property
+    def info(self) -> dict:
+        """``to_json()``."""
+        return self.to_json()
+
+    @property
     def size(self) -> int:
         """Neurons that may change: those with a weight other than 0."""
-        return int((self.mask != 0).sum())
+        return int(self.rows.sum())
 
     @property
     def density(self) -> float:
@@ -105,7 +127,7 @@ class NeuronMask:
         }
 
 
-MaskFunction = Callable[..., NeuronMask]
+MaskFunction = Callable[..., Union[NeuronMask, Tensor]]
 
 
 def mask_function(function: MaskFunction) -> MaskFunction:
@@ -120,7 +142,7 @@ def mask_function(function: MaskFunction) -> MaskFunction:
     required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
     @functools.wraps(function)
-    def checked(scores: Tensor, **options) -> NeuronMask:
+    def checked(scores: Tensor, **options):
         unknown = next((name for name in options if name not in known), None)
         if unknown is not None:
             raise MaskError(f"{function.__name__} has no option {unknown!r}: {did_you_mean(unknown, known)}")

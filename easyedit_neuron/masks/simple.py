@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
-from ..errors import MaskError
+from ..errors import HparamsError, MaskError
 from .contract import NeuronMask, check_share, mask_function
 
 
@@ -78,6 +80,21 @@ def fixed_mask(
         twice = next(i for i in numbers if numbers.count(i) > 1)
         raise MaskError(f"{where}: neuron {twice} is given twice")
     return _from_indices(torch.tensor(numbers), size, scores.device)
+
+
+def read_indices(path: str) -> dict[str, Sequence[int]]:
+    """The ``indices`` of ``fixed_mask`` from a JSON file ``{layer: [neuron, ...]}``; the neurons themselves are checked there.
+
+    Raises:
+        HparamsError: the file of the field ``mask_file`` cannot be read, or holds no object.
+    """
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise HparamsError(f"field 'mask_file': {path} cannot be read as JSON ({problem})") from problem
+    if not isinstance(table, dict):
+        raise HparamsError(f"field 'mask_file': {path} must be an object {{layer: [neuron, ...]}}")
+    return table
 
 
 def _from_indices(indices: Tensor, size: int, device: torch.device) -> NeuronMask:

@@ -1,10 +1,13 @@
 """Hyperparameters that every method on the locate-then-edit paths shares (EasyEdit's AlphaEdit fields and ours)."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from ..errors import HparamsError
 from ..hparams_base import HyperParams
+
+if TYPE_CHECKING:
+    from ..masks import MaskChoice
 
 
 def doc(text: str, default=..., factory=None):
@@ -34,6 +37,12 @@ class PathHyperParams(HyperParams):
     path: Literal["memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
     mask_stage: Literal["post", "solve"] = doc(
         "post: the finished delta is multiplied by the mask; solve: the problem is restricted to the masked rows", "post")
+
+    mask: str = doc(
+        "which neurons may change: none, nmke, contribution, ig, activation, random, fixed, or a registered name", "none")
+    mask_options: Optional[dict[str, Any]] = doc(
+        "options of the mask and of its scores, as in {top_k: 5, prompt_batch: 8}; attribution: another kind of scores", None)
+    mask_file: Optional[str] = doc("JSON file {layer: [neuron, ...]} of mask: fixed", None)
 
     fact_token: Literal["subject_last"] = doc("token whose hidden state carries the fact", "subject_last")
     v_num_grad_steps: int = doc("Adam steps for z*", 25)
@@ -87,8 +96,26 @@ class PathHyperParams(HyperParams):
                 bare = template.replace("{}", "", 1)
                 _require("{}" in template and not {"{", "}"} & set(bare), name,
                          f"{template!r} must hold '{{}}' exactly once and no other braces")
+        self.mask_choice()
         if self.path == "alphaedit":
             _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
+
+    def mask_choice(self) -> "MaskChoice":
+        """The mask with its options, checked; raises ``HparamsError``."""
+        # here and not above: masks import torch, which the command's help and its first checks can do without
+        from ..masks import MaskChoice, read_indices
+
+        usual, options = self.usual_mask_options(), self.mask_options or {}
+        if self.mask == "fixed":
+            _require(bool(self.mask_file) != ("indices" in options), "mask_file",
+                     "mask 'fixed' needs the file with the neurons of every layer (or mask_options.indices, not both)")
+            if self.mask_file:
+                usual["indices"] = read_indices(self.mask_file)
+        return MaskChoice.of(self.mask, options, usual)
+
+    def usual_mask_options(self) -> dict[str, Any]:
+        """Values that stand for the mask's own defaults."""
+        return {"seed": self.seed}
 
     def module_overrides(self) -> dict[str, Optional[str]]:
         """The module names that were set by hand, for ``ModelView.of``."""

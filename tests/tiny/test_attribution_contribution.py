@@ -10,7 +10,8 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 PROMPTS = ["Anna Berg was born in", "I", "The capital of Norway is", "Peter Olsen lives in"]
 TARGETS = ["Oslo", " tennis and London", "Rome", "the place where Marie works"]
-DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out", "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h"}
+DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out",
+        "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h"}
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def probability(model, tok, prompt, target, whole, layer=None, scale=1.0, at=-1)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_attributions_add_up_to_the_change_of_the_probability(model_type, whole):
-    # with gemma2's norm behind the FFN all of the change lies where |FFN output| is about the root of its eps: one that points can resolve
+    # with gemma2's norm behind the FFN the change lies where |FFN output| is about the root of its eps: one that points resolve
     model, tok = tiny_model(model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type == "gemma2" else {}))
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
     found = integrated_gradients(view, targets, [0, 2, 3], whole_target=whole, steps=60, step_batch=50)
@@ -66,7 +66,8 @@ def test_at_another_token():
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
     found = integrated_gradients(view, targets, [1], position=targets.prompt_end - torch.tensor([2, 0]), steps=40)
     with torch.no_grad():
-        change = probability(model, tok, PROMPTS[0], TARGETS[0], False) - probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, 0.0, at=-3)
+        full, zero = (probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale, at=-3) for scale in (1.0, 0.0))
+        change = full - zero
     torch.testing.assert_close(found.scores[1][0].sum(), change, rtol=1e-4, atol=1e-10)
 
 
@@ -89,7 +90,7 @@ def test_captum_finds_the_same(model_type):
         return logits.softmax(-1)[:, answer]
 
     forward(torch.zeros(1, 48, dtype=torch.float64))
-    theirs = IntegratedGradients(forward).attribute(seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre", internal_batch_size=20)
+    theirs = IntegratedGradients(forward).attribute(seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre")
     mine = integrated_gradients(view, targets, [2], steps=20).scores[2]
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 

@@ -10,10 +10,9 @@ from helpers.tiny_models import tiny_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import neuron_scores
 from easyedit_neuron.errors import HparamsError, MaskError
+from easyedit_neuron.masks import choice as masks_choice
+from easyedit_neuron.masks import scores as masks_scores
 from easyedit_neuron.masks.nmke import nmke_mask
-from easyedit_neuron.models.nmke import nmke_main
-from easyedit_neuron.models.nmke.nmke_main import attribution_targets
-from easyedit_neuron.requests import prepare
 from easyedit_neuron.tokens import encode
 
 
@@ -37,7 +36,7 @@ def test_masked_neurons_do_not_change(model_type, stage, path, preserve, tmp_pat
     clean, _ = tiny_model(model_type)
     model, record = edit(tmp_path, model_type=model_type, mask_stage=stage, path=path, solve_preserve=preserve)
     for layer, delta in record.layers.items():
-        assert 0 < delta.density < 1 and delta.density == float(delta.mask.float().mean())
+        assert 0 < delta.density < 1 and delta.density == int(delta.mask.sum()) / 48
         assert not delta.matrix()[:, ~delta.mask].any() and delta.matrix()[:, delta.mask].any(0).all()
         views = [ModelView.of(m).down_matrix(layer) for m in (model, clean)]
         assert torch.equal(views[0][:, ~delta.mask], views[1][:, ~delta.mask])
@@ -62,8 +61,8 @@ def test_the_mask_is_that_of_every_context_of_every_request(tmp_path):
 
 def test_a_soft_mask_scales_rows(tmp_path, monkeypatch):
     seen = {}
-    plain = nmke_main.nmke_row_masks
-    monkeypatch.setattr(nmke_main, "nmke_row_masks", lambda *args: seen.setdefault("masks", plain(*args)))
+    plain = masks_choice.neuron_masks
+    monkeypatch.setattr(masks_choice, "neuron_masks", lambda *args: seen.setdefault("masks", plain(*args)))
     _, full = edit(tmp_path, mask="none")
     _, soft = edit(tmp_path, mask_values="soft")
     weight = seen["masks"][1].weight
@@ -101,20 +100,15 @@ def test_wrong_mask_files(content, error, tmp_path):
     assert changed_tensors(model, before) == []
 
 
-def test_targets_of_the_attribution():
-    _, tok = tiny_model("llama")
-    requests = prepare(REQUESTS[:2])
-    assert attribution_targets(tok, requests, "predicted") == "predicted"
-    for kind in ("target_new", "ground_truth"):
-        ids = attribution_targets(tok, requests, kind)
-        assert ids.tolist() == [tok(" " + r[kind], add_special_tokens=False)["input_ids"][0] for r in REQUESTS[:2]]
-
-
 @pytest.mark.parametrize("kind", ["target_new", "ground_truth"])
 def test_the_scored_token_decides_about_the_mask(kind, tmp_path):
-    _, record = edit(tmp_path, attribution_target=kind)
-    _, predicted = edit(tmp_path)
-    assert not torch.equal(record.layers[2].mask, predicted.layers[2].mask)
+    _, record = edit(tmp_path, attribution_target=kind, context_templates=None, context_length=0)
+    model, tok = tiny_model("llama")
+    first = [tok(" " + r[kind], add_special_tokens=False)["input_ids"][0] for r in REQUESTS[:2]]
+    batch = encode(tok, [r["prompt"] for r in REQUESTS[:2]])
+    scores = neuron_scores(ModelView.of(model), batch, [2], target=first).scores[2]
+    own = neuron_scores(ModelView.of(model), batch, [2]).scores[2]
+    assert torch.equal(record.layers[2].mask, nmke_mask(scores).mask) and not torch.equal(nmke_mask(scores).mask, nmke_mask(own).mask)
 
 
 @pytest.mark.parametrize("changes", [{"ratio": "linear"}, {"ratio": "fixed", "general_ratio": 0.1, "specific_ratio": 0.2}, {"score_form": "raw"},
@@ -129,7 +123,7 @@ def test_options_edit(changes, tmp_path):
 def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypatch, caplog):
     """ties: exclude with tiny ratios selects nobody when all scores tie."""
     tie = lambda view, batch, layers, **options: type("S", (), {"scores": {l: torch.zeros(len(batch.lengths), 48) for l in layers}})
-    monkeypatch.setattr(nmke_main, "neuron_scores", tie)
+    monkeypatch.setattr(masks_scores, "neuron_scores", tie)
     clean, _ = tiny_model("llama")
     model, record = edit(tmp_path, ties="exclude", mask_stage=stage, path=path, solve_preserve=preserve)
     assert all(d.density == 0 and d.delivered == 0 and d.leakage == 0 and not d.matrix().any() for d in record.layers.values())

@@ -48,6 +48,15 @@ def test_command_line_goes_on_top_of_the_file(tmp_path):
     assert named.stats_dir == "here"
 
 
+@pytest.mark.parametrize("method", ["alphaedit", "memit", "nmke"])
+@pytest.mark.parametrize("options", [["method.mask_options={top_k: 7, prompt_batch: 4}"],
+                                     ["+method.mask_options.top_k=7", "+method.mask_options.prompt_batch=4"]])
+def test_a_mask_and_its_options(method, options):
+    hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}", "method.mask=contribution", *options))
+    choice = hparams.mask_choice()
+    assert (choice.scores, choice.mask_options, choice.score_options) == ("contribution", {"top_k": 7}, {"prompt_batch": 4})
+
+
 @pytest.mark.parametrize("method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT")])
 def test_other_methods(method, name):
     hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}"))
@@ -83,6 +92,9 @@ def test_own_file(tmp_path):
         (["method.mask_stag=solve"], "did you mean 'method.mask_stage'"),
         (["+method.foo=1"], "unknown field 'foo'"),
         (["method=ft", "method.mask_stage=solve"], "unknown setting 'method.mask_stage' of method ft"),
+        (["method=memit", "method.mask=contribtion"], "'mask': 'contribtion' is unknown: did you mean 'contribution'"),
+        (["method.mask_options.top_k=5"], "+method.mask_options.top_k=... or method.mask_options={top_k: ...}"),
+        (["method=memit", "method.mask=ig", "+method.mask_options.topk=5"], "no option 'topk': did you mean 'top_k'"),
         (["method.batch_size=2"], "has a setting of its own: batch_size="),
         (["evaluation.flunecy=1"], "did you mean 'evaluation.fluency'"),
         (["method=nmk"], "did you mean 'nmke'"),
@@ -124,6 +136,12 @@ def test_process_exit_code_and_no_traceback(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from easyedit_neuron.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment).returncode == 0
 
 
 def test_help_and_config(capfd):

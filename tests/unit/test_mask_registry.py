@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import MaskError
-from easyedit_neuron.masks import NeuronMask, fixed_mask, get_mask, mask_names, no_mask, nmke_mask, random_mask, register_mask
-from easyedit_neuron.masks import registry
+from easyedit_neuron.masks import (
+    NeuronMask, fixed_mask, get_mask, mask_names, mask_spec, nmke_mask, no_mask, random_mask, register_mask, registry,
+)
 from easyedit_neuron.masks.contract import mask_function
 
 SCORES = torch.zeros(2, 20)
@@ -16,13 +17,15 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_MASKS", dict(registry._MASKS))
 
 
-def test_the_four_masks_are_known():
-    assert {"fixed", "nmke", "none", "random"} <= set(mask_names())
+def test_the_shipped_masks_and_their_scores():
+    kinds = {name: mask_spec(name).scores for name in mask_names()}
+    assert kinds == {"nmke": "lps", "contribution": "contribution", "ig": "ig", "activation": "activation", "none": "none",
+                     "random": "none", "fixed": "none"}
     assert get_mask("nmke") is nmke_mask and get_mask("none") is no_mask
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    with pytest.raises(MaskError, match="'nkme' is unknown: did you mean 'nmke'.*fixed, nmke, none, random"):
+    with pytest.raises(MaskError, match="'nkme' is unknown: did you mean 'nmke'.*fixed, ig, nmke, none, random"):
         get_mask("nkme")
 
 
@@ -42,6 +45,10 @@ def test_a_new_mask_is_one_registration(own_registry):
 
 def test_a_taken_name_is_an_error_and_the_same_function_is_not(own_registry):
     register_mask("nmke", nmke_mask)
+    with pytest.raises(MaskError, match="'nmke' is already registered by .*nmke_mask with scores 'lps'"):
+        register_mask("nmke", nmke_mask, scores="mpc")
+    with pytest.raises(MaskError, match="scores 'lpd' are unknown: did you mean 'lps'"):
+        register_mask("other", nmke_mask, scores="lpd")
     with pytest.raises(MaskError, match="'nmke' is already registered by .*nmke_mask"):
         register_mask("nmke", random_mask)
     with pytest.raises(MaskError, match="expected a name"):

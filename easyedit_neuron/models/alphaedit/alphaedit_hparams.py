@@ -1,7 +1,7 @@
-"""Hyperparameters of AlphaEdit, the unmasked null-space path."""
+"""Hyperparameters of AlphaEdit, the null-space path."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Optional
+from typing import ClassVar, Literal, Optional
 
 from ...paths.hparams import PathHyperParams, doc
 
@@ -16,7 +16,3 @@ class AlphaEditHyperParams(PathHyperParams):
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
     mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used on this path", True)
     P_loc: Optional[str] = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
-
-    def mask_options(self) -> dict[str, Any]:
-        """No mask: all neurons are edited."""
-        return {}

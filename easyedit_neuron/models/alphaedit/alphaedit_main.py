@@ -1,5 +1,6 @@
-"""AlphaEdit: the null-space path without a mask."""
+"""AlphaEdit: the null-space path, for every neuron or those of a mask."""
 
+from ...masks import mask_factory
 from ...paths.apply import apply_path
 
 
@@ -9,4 +10,4 @@ def apply_alphaedit_to_model(model, tok, requests, hparams, copy=False, return_o
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """
-    return apply_path("AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, records=records)
+    return apply_path("AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records)

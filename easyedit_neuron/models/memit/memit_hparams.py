@@ -1,7 +1,7 @@
-"""Hyperparameters of MEMIT, the unmasked ridge path."""
+"""Hyperparameters of MEMIT, the ridge path."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ...paths.hparams import PathHyperParams, doc
 
@@ -17,7 +17,3 @@ class MEMITHyperParams(PathHyperParams):
     accumulate_keys: bool = doc("True: earlier edits are protected (not in the original MEMIT)", False)
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
     mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used on this path", True)
-
-    def mask_options(self) -> dict[str, Any]:
-        """No mask: all neurons are edited."""
-        return {}

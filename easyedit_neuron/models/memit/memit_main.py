@@ -1,5 +1,6 @@
-"""MEMIT: the ridge path without a mask."""
+"""MEMIT: the ridge path, for every neuron or those of a mask."""
 
+from ...masks import mask_factory
 from ...paths.apply import apply_path
 
 
@@ -9,4 +10,4 @@ def apply_memit_to_model(model, tok, requests, hparams, copy=False, return_orig_
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """
-    return apply_path("MEMIT", model, tok, requests, hparams, copy, return_orig_weights, records=records)
+    return apply_path("MEMIT", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records)

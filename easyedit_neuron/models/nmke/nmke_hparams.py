@@ -1,10 +1,16 @@
 """Hyperparameters of NMKE (Neuron-specific Masked Knowledge Editing): AlphaEdit's, and the neuron mask's."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Optional
 
 from ...errors import HparamsError
 from ...paths.hparams import PathHyperParams, doc
+
+NMKE_OPTIONS = ("attribution", "amplify", "attribution_target", "reference_quirks", "score_form", "ratio", "general_bounds",
+                "specific_bounds", "gamma_general", "gamma_specific", "tau", "general_scaler", "general_bias", "specific_scaler",
+                "specific_bias", "general_ratio", "specific_ratio", "ties", "neurons", "mask_values")
+"""Fields that are options of mask ``nmke`` and its scores."""
 
 
 @dataclass
@@ -13,7 +19,8 @@ class NMKEHyperParams(PathHyperParams):
 
     ALG_NAME: ClassVar[str] = "NMKE"
 
-    mask: Literal["nmke", "none", "random", "fixed"] = doc("which neurons may change", "nmke")
+    mask: str = doc("which neurons may change; the fields below are the options of nmke, other masks have theirs in mask_options",
+                    "nmke")
     attribution: Literal["lps", "psa", "mpc"] = doc(
         "lps: gain in log probability; psa: gain in probability; mpc: |q| |v|, no unembedding", "lps")
     amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0)
@@ -44,7 +51,6 @@ class NMKEHyperParams(PathHyperParams):
         "binary: 0/1; soft: every neuron of the layer is scaled by its normalised score, without a selection (paper, Table 4)",
         "binary")
     mask_density: float = doc("share of neurons of mask: random", 0.5)
-    mask_file: Optional[str] = doc("JSON file {layer: [neuron, ...]} of mask: fixed", None)
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
     mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used", True)
     P_loc: Optional[str] = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
@@ -63,16 +69,32 @@ class NMKEHyperParams(PathHyperParams):
                     raise HparamsError(f"field '{name}': ratio 'fixed' needs a share in (0, 1], got {value}")
         if self.mask == "random" and not 0 < self.mask_density <= 1:
             raise HparamsError(f"field 'mask_density': must be in (0, 1], got {self.mask_density}")
-        if self.mask == "fixed" and not self.mask_file:
-            raise HparamsError("field 'mask_file': mask 'fixed' needs the file with the neurons of every layer")
-        if self.mask_values == "soft" and self.mask_stage == "solve":
+        if self.mask == "nmke" and self.mask_values == "soft" and self.mask_stage == "solve":
             raise HparamsError("field 'mask_values': a soft mask cannot restrict the problem; use mask_stage 'post'")
+        self._check_places()
         if self.amplify <= 0 or self.tau <= 0:
             raise HparamsError("field 'amplify' / 'tau': must be greater than 0")
 
-    def mask_options(self) -> dict[str, Any]:
-        """The mask function's keyword arguments."""
-        return {name: getattr(self, name) for name in (
-            "score_form", "ratio", "general_bounds", "specific_bounds", "gamma_general", "gamma_specific", "tau",
-            "general_scaler", "general_bias", "specific_scaler", "specific_bias", "general_ratio", "specific_ratio",
-            "ties", "neurons", "mask_values")}
+    def usual_mask_options(self) -> dict[str, Any]:
+        """The fields that are options of the mask."""
+        return {**super().usual_mask_options(), **{option: getattr(self, field) for option, field in self._own_options().items()}}
+
+    def _own_options(self) -> dict[str, str]:
+        """Option of the mask -> the field that holds it."""
+        return {"nmke": {name: name for name in NMKE_OPTIONS}, "random": {"density": "mask_density"}}.get(self.mask, {})
+
+    def _check_places(self) -> None:
+        """No option in two places, and none where it is not read."""
+        own = self._own_options()
+        for option in self.mask_options or {}:
+            if option in own:
+                raise HparamsError(f"field 'mask_options': set {option!r} by the field '{own[option]}'")
+        choice = self.mask_choice()
+        elsewhere = {*choice.options, "attribution"} if choice.scores != "none" else choice.options
+        for name in NMKE_OPTIONS:
+            if self.mask != "nmke" and name in elsewhere and getattr(self, name) != _DEFAULTS[name]:
+                raise HparamsError(f"field '{name}': is read by mask 'nmke'; mask {self.mask!r} takes it in mask_options")
+
+
+_DEFAULTS = {field.name: field.default_factory() if field.default is dataclasses.MISSING else field.default
+             for field in dataclasses.fields(NMKEHyperParams) if field.name in NMKE_OPTIONS}
