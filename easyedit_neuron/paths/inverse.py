@@ -81,6 +81,7 @@ class RunningInverse:
         self.start, self.probe, self.folded = start, probe, 0
         self._image, self._start_image = image, image
         self._rows = KeyBuffer(probe.shape[1], probe.device, probe.dtype)
+        self._prepared: tuple[torch.Tensor, ...] | None = None  # of the block last solved for, often the next to be appended
 
     @property
     def appended(self) -> int:
@@ -103,8 +104,9 @@ class RunningInverse:
 
     def append(self, v: torch.Tensor) -> None:
         """``A <- A + v^T v`` for v [n, dim]; StateError where S has lost its positive definiteness, nothing has changed then."""
-        v_s = self.times(v)
-        self._rows.append(torch.linalg.solve_triangular(self._inner(v, v_s), v_s, upper=False).T)
+        v_s, factor = self._prepare(v)
+        self._rows.append(torch.linalg.solve_triangular(factor, v_s, upper=False).T)
+        self._prepared = None
         self._image = self._image + (self.probe @ v.T) @ v
         if isinstance(self.start, Dense) and len(self._rows) >= FOLD:
             self.start.fold(self._rows.rows())
@@ -114,8 +116,7 @@ class RunningInverse:
 
     def solve(self, v: torch.Tensor) -> torch.Tensor:
         """``v (A + v^T v)^-1`` for v [n, dim], without adding v to A."""
-        v_s = self.times(v)
-        return torch.cholesky_solve(v_s, self._inner(v, v_s))
+        return torch.cholesky_solve(*self._prepare(v))
 
     def error(self) -> float:
         """``|z A S - z| / |z|``, see the module."""
@@ -124,10 +125,14 @@ class RunningInverse:
     def forget(self, count: int, change: torch.Tensor) -> None:
         """Back to ``count >= folded`` appended rows; ``change`` [1, dim] is ``z v^T v`` of those after the folded ones."""
         self._rows.truncate(count - self.folded)
+        self._prepared = None
         self._image = self._start_image + change
 
-    @staticmethod
-    def _inner(v: torch.Tensor, v_s: torch.Tensor) -> torch.Tensor:
-        inner = v_s @ v.T
-        inner.diagonal().add_(1)
-        return cholesky(inner)
+    def _prepare(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``v S`` and ``chol(I + v S v^T)``."""
+        if self._prepared is None or self._prepared[0] is not v:
+            v_s = self.times(v)
+            inner = v_s @ v.T
+            inner.diagonal().add_(1)
+            self._prepared = v, v_s, cholesky(inner)
+        return self._prepared[1:]

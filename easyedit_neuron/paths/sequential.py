@@ -71,6 +71,7 @@ class SequentialSolver:
         self._earlier = None if buffer is None else _EarlierGram(buffer)
         self._coordinates: _Coordinates | None = None
         self._inverse: RunningInverse | None = None
+        self._entered: tuple[torch.Tensor, torch.Tensor] | None = None  # see _enter
         self._started = 0  # keys that were in the system when the inverse was made
         self._version = 0  # of the buffer, when it was last read
 
@@ -126,7 +127,7 @@ class SequentialSolver:
         """X and ``residual``; a system that only drift can have made indefinite has an infinite one."""
         try:
             self._take_up(keys)
-            solution = self._inverse.solve(self._coordinates.enter(self._local(keys.T)))
+            solution = self._inverse.solve(self._enter(self._local(keys.T)))
             self.residual = self._inverse.error()
             return self._coordinates.leave(solution).T
         except StateError:
@@ -143,11 +144,17 @@ class SequentialSolver:
         if self._inverse is None or not isinstance(self._inverse.start, Dense) and total > self._limit:
             self._start(keys, total)
         for block in self._blocks(self._started + self._inverse.appended, total):
-            self._inverse.append(self._coordinates.enter(block))
+            self._inverse.append(self._enter(block))
+
+    def _enter(self, x: torch.Tensor) -> torch.Tensor:
+        """Coordinates of keys [n, d_ff]. Those of the last ones are kept: what an edit solved for is what it then adds."""
+        if self._entered is None or not torch.equal(x, self._entered[0]):
+            self._entered = x, self._coordinates.enter(x)
+        return self._entered[1]
 
     def _start(self, keys: torch.Tensor, total: int) -> None:
         """A new inverse: without the earlier keys, or with all of them where they are many."""
-        self._inverse = None  # its memory is needed
+        self._inverse = self._entered = None  # their memory is needed
         self._version = 0 if self._buffer is None else self._buffer.version
         self._device = self._problem_device or keys.device
         self._coordinates = _Coordinates(self._subspace, len(keys), self.dtype)
@@ -167,7 +174,7 @@ class SequentialSolver:
             dim = self._coordinates.dim
             system = torch.zeros(dim, dim, dtype=self.dtype, device=self._device)
         else:
-            system = self.problem.preserve.to(self.dtype, copy=True)
+            system = self.problem.preserve.to(self.dtype, copy=True).mul_(self.problem.weight)
         system.diagonal().add_(self.problem.ridge)
         for block in self._blocks(0, count):
             inside = self._coordinates.enter(block)
@@ -207,7 +214,7 @@ class SequentialSolver:
             yield self._local(self._buffer.rows(first, min(first + BLOCK, stop)))
 
     def _local(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self._device, self.dtype)
+        return x.to(self._device, self.dtype, copy=True)  # never a view of the buffer: its memory is used again
 
     @property
     def _problem_device(self) -> torch.device | None:
@@ -248,7 +255,7 @@ class SequentialSolver:
         if self._earlier is not None:
             self._earlier.add_to(system, index)
         if preserve is not None:
-            system += preserve[index[:, None], index]
+            system.add_(preserve[index[:, None], index], alpha=self.problem.weight)
         coordinates = _Coordinates(space, len(index), torch.float64)
         if space is not None:
             system = coordinates.enter(coordinates.enter(system).T)

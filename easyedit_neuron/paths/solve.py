@@ -25,13 +25,16 @@ class Problem:
 
     Attributes:
         ridge: L2.
-        preserve: ``lambda C`` [d_ff, d_ff], or None.
+        preserve: C [d_ff, d_ff], or None.
         subspace: null space in which the solution must lie, or None for all of key space.
+        weight: lambda, the weight of C. Kept apart: ``lambda C`` would be another d_ff x d_ff matrix, and rounded to float32 it
+            is another problem where C is ill-conditioned.
     """
 
     ridge: float
     preserve: torch.Tensor | None = None
     subspace: Subspace | None = None
+    weight: float = 1.0
 
 
 def right_factor(keys: torch.Tensor, earlier: torch.Tensor | None, problem: Problem) -> torch.Tensor:
@@ -51,7 +54,7 @@ def right_factor(keys: torch.Tensor, earlier: torch.Tensor | None, problem: Prob
     known = keys if earlier is None or earlier.shape[1] == 0 else torch.cat([earlier.to(keys), keys], 1)
     if problem.preserve is None:
         return _ridge_only(keys, known, problem)
-    return _solve(_gram(known, problem) + problem.preserve.to(keys), keys)
+    return _solve(_gram(known, problem) + problem.weight * problem.preserve.to(keys), keys)
 
 
 def _gram(known: torch.Tensor, problem: Problem) -> torch.Tensor:
@@ -101,7 +104,7 @@ def masked_right_factor(keys: torch.Tensor, earlier: torch.Tensor | None, proble
     if not len(index):
         return solution
     inner = Problem(problem.ridge, None if problem.preserve is None else problem.preserve[index][:, index],
-                    None if null_space_of is None else null_space_of(index))
+                    None if null_space_of is None else null_space_of(index), problem.weight)
     solution[index] = right_factor(keys[index], None if earlier is None else earlier[index], inner)
     return solution
 

@@ -43,7 +43,7 @@ def test_memit_equals_the_dense_formula(earlier):
     keys, old, cov = _keys(N, 1), _keys(earlier, 2) if earlier else None, _covariance()
     c_p = torch.zeros(D, D, dtype=torch.float64) if old is None else old @ old.T
     plain = torch.linalg.inv(50 * cov + c_p + keys @ keys.T) @ keys
-    got = right_factor(keys, old, Problem(0.0, preserve=50 * cov))
+    got = right_factor(keys, old, Problem(0.0, preserve=cov, weight=50.0))
     torch.testing.assert_close(got, plain, rtol=1e-7, atol=1e-9)
 
 
@@ -62,7 +62,7 @@ def test_solve_stage_is_the_restricted_problem():
     rows[[1, 4, 7, 8, 20]] = True
     k, m = keys[rows], old[rows]
     system = k @ k.T + 3 * cov[rows][:, rows] + m @ m.T + 0.5 * torch.eye(5, dtype=torch.float64)
-    got = masked_right_factor(keys, old, Problem(0.5, preserve=3 * cov), rows)
+    got = masked_right_factor(keys, old, Problem(0.5, preserve=cov, weight=3.0), rows)
     torch.testing.assert_close(got[rows], torch.linalg.solve(system, k), rtol=1e-9, atol=1e-11)
     assert not got[~rows].any()
 
