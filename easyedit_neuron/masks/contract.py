@@ -65,11 +65,6 @@ class NeuronMask:
         return self.mask.dtype == torch.bool
 
     @property
-    def info(self) -> dict:
-        """``to_json()``."""
-        return self.to_json()
-
-    @property
     def size(self) -> int:
         """Neurons that may change: those with a weight other than 0."""
         return int(self.rows.sum())

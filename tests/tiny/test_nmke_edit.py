@@ -11,8 +11,8 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import neuron_scores
 from easyedit_neuron.errors import HparamsError, MaskError
 from easyedit_neuron.masks import choice as masks_choice
-from easyedit_neuron.masks import scores as masks_scores
 from easyedit_neuron.masks.nmke import nmke_mask
+from easyedit_neuron.masks.scores import SCORES
 from easyedit_neuron.tokens import encode
 
 
@@ -122,8 +122,7 @@ def test_options_edit(changes, tmp_path):
 @pytest.mark.parametrize("stage", ["post", "solve"])
 def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypatch, caplog):
     """ties: exclude with tiny ratios selects nobody when all scores tie."""
-    tie = lambda view, batch, layers, **options: type("S", (), {"scores": {l: torch.zeros(len(batch.lengths), 48) for l in layers}})
-    monkeypatch.setattr(masks_scores, "neuron_scores", tie)
+    monkeypatch.setitem(SCORES, "lps", lambda edit: {layer: torch.zeros(3, 48) for layer in edit.layers})
     clean, _ = tiny_model("llama")
     model, record = edit(tmp_path, ties="exclude", mask_stage=stage, path=path, solve_preserve=preserve)
     assert all(d.density == 0 and d.delivered == 0 and d.leakage == 0 and not d.matrix().any() for d in record.layers.values())
