@@ -78,6 +78,7 @@ def main() -> int:
     parser = timing.parser(__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="methods, of: AlphaEdit, lps, mpc (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -99,9 +100,11 @@ def main() -> int:
             return 2
         methods = {
             "AlphaEdit": (apply_alphaedit_to_model, shared),
-            "NMKE, scores lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE"))),
-            "NMKE, scores mpc": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE", attribution="mpc"))),
+            "NMKE, lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE"))),
+            "NMKE, mpc": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE", attribution="mpc"))),
         }
+        if args.only:
+            methods = {name: pair for name, pair in methods.items() if name.split(", ")[-1] in args.only}
         results = []
 
         def compare(name, apply, hparams, batch):
@@ -119,8 +122,9 @@ def main() -> int:
         for batch in (1, args.batch):
             for name, (apply, hparams) in methods.items():
                 took = compare(name, apply, hparams, batch)
-                plain.setdefault(batch, took)
-                if name != "AlphaEdit":
+                if name == "AlphaEdit":
+                    plain[batch] = took
+                elif batch in plain:
                     results[-1]["over_unmasked"] = took / plain[batch] - 1
                     print(f"    over our AlphaEdit: {100 * results[-1]['over_unmasked']:+.1f}%", flush=True)
         edited = copy.deepcopy(model)

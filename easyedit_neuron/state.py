@@ -8,11 +8,14 @@ non-sequential edit), the keys of the edits that are gone are dropped with them.
 import dataclasses
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from .arch.view import ModelView
+from .paths.keybuffer import KeyBuffer
+from .paths.sequential import SequentialSolver
 from .record import EditRecord
 from .stats.cache import Statistics
 from .write import fingerprint
@@ -27,7 +30,7 @@ class SequentialState:
     Attributes:
         base: fingerprint of the edited weights before the first edit.
         steps: fingerprints after each edit.
-        keys: per edit, layer -> keys K [d_ff, n] on the weights after that edit.
+        counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
         last_record: record of the newest edit, None once it has been taken back.
@@ -37,17 +40,31 @@ class SequentialState:
     contexts: list[list[str]]
     statistics: Statistics
     steps: list[str] = field(default_factory=list)
-    keys: list[dict[int, torch.Tensor]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     last_record: EditRecord | None = None
+    _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
+    _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
 
-    def earlier_keys(self, layer: int) -> torch.Tensor | None:
-        """M [d_ff, m], the keys of all edits that are in the weights, or None."""
-        return torch.cat([keys[layer] for keys in self.keys], 1) if self.keys else None
+    def buffer(self, layer: int) -> KeyBuffer:
+        """M [d_ff, m]: the keys of all edits that are in the weights, each on the weights after its edit."""
+        if layer not in self._buffers:
+            view = self.statistics.view
+            self._buffers[layer] = KeyBuffer(view.d_ff, view.device_of(layer), view.compute_dtype)
+        return self._buffers[layer]
+
+    def solver(self, layer: int, setting: tuple, make: Callable[[], SequentialSolver]) -> SequentialSolver:
+        """The solver of a layer; a new one where ``setting`` is not that of the one before."""
+        if layer not in self._solvers or self._solvers[layer][0] != setting:
+            self._solvers.pop(layer, None)  # its memory is needed
+            self._solvers[layer] = setting, make()
+        return self._solvers[layer][1]
 
     def note(self, after: str, keys: dict[int, torch.Tensor], record: EditRecord) -> None:
-        """Appends an edit that has been written."""
+        """Appends an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
+        for layer, columns in keys.items():
+            self.buffer(layer).append(columns)
         self.steps.append(after)
-        self.keys.append(keys)
+        self.counts.append(next((k.shape[1] for k in keys.values()), 0))
         self.last_record = record
 
     def follow(self, present: str) -> bool:
@@ -58,7 +75,9 @@ class SequentialState:
         at = len(known) - 1 - known[::-1].index(present)
         if at < len(self.steps):
             LOG.info("earlier weights were put back: %d edit(s) forgotten", len(self.steps) - at)
-            del self.steps[at:], self.keys[at:]
+            del self.steps[at:], self.counts[at:]
+            for buffer in self._buffers.values():
+                buffer.truncate(sum(self.counts))
             self.last_record = None
         return True
 
@@ -94,7 +113,8 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
     """Gives a deep copy of a model the model's state: the earlier edits are in its weights too."""
     if model in _STATES:
         _STATES[twin] = {
-            setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), keys=list(s.keys))
+            setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts),
+                                         _buffers={layer: b.copy() for layer, b in s._buffers.items()}, _solvers={})
             for setting, s in _STATES[model].items()}
 
 

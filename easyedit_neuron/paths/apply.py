@@ -6,20 +6,23 @@ from collections.abc import Callable
 import torch
 
 from ..arch.view import ModelView
+from ..attribution import Readings
 from ..errors import HparamsError
 from ..fingerprint import key_fingerprint
+from ..masks import NeuronMask
 from ..record import EditRecord
 from ..requests import EditRequest, prepare
 from ..state import share, state_of
 from ..write import add_delta, clone_weights, fingerprint, restore
 from .contexts import context_templates
-from .execute import RowMask, execute
+from .execute import execute
 
 _STATE_FIELDS = ("layers", "context_prompts", "context_length", "context_templates", "mom2_dataset", "mom2_n_samples",
                  "mom2_dtype", "mom2_max_length", "stats_dir", "seed")
 """Hyperparameters that the sequential state depends on; another value starts another state."""
 
-MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]]], dict[int, RowMask]]
+MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]], Readings], dict[int, NeuronMask]]
+"""From view, tokenizer, requests, hyperparameters, context groups and readings to a mask per layer."""
 
 
 def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: bool = False,
@@ -71,7 +74,7 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
         view, tok, hparams, key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS}),
         lambda: context_templates(view.model, tok, hparams.context_prompts, hparams.context_length, hparams.seed,
                                   hparams.context_templates))
-    make_masks = None if mask is None else lambda contexts: mask(view, tok, requests, hparams, contexts)
+    make_masks = None if mask is None else lambda contexts, readings: mask(view, tok, requests, hparams, contexts, readings)
     done = execute(view, tok, requests, hparams, state, make_masks)
     originals = clone_weights(view, layers)
     try:
@@ -87,7 +90,7 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
     except BaseException:
         restore(view, originals)
         raise
-    state.note(after, done.keys_after, record)
+    state.note(after, done.keys_after if hparams.accumulate_keys else {}, record)
     return originals, record
 
 

@@ -3,38 +3,25 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from ..arch.view import ModelView
+from ..attribution import Readings
 from ..errors import HparamsError
+from ..masks import NeuronMask
 from ..record import LayerDelta
 from ..requests import EditRequest
-from ..stats.nullspace import null_space
 from ..state import SequentialState
+from ..stats.nullspace import Subspace, null_space
 from ..write import add_delta, trial
 from .keys import LayerwiseKeys, key_prompts
-from .solve import Problem, leakage, masked_right_factor, right_factor
+from .sequential import SequentialSolver
+from .solve import Problem, leakage
 from .target import Target, find_targets
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RowMask:
-    """A neuron mask of one layer: ``weight`` float [d_ff] multiplies rows, ``rows`` bool [d_ff] is where it is not zero."""
-
-    weight: torch.Tensor
-    info: dict = field(default_factory=dict)
-
-    @property
-    def rows(self) -> torch.Tensor:
-        return self.weight != 0
-
-    @property
-    def density(self) -> float:
-        return float(self.rows.float().mean())
 
 
 @dataclass(frozen=True)
@@ -56,12 +43,14 @@ class Stopwatch:
 
     def lap(self, stage: str) -> None:
         """Books the time since the last lap under ``stage``."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 
-MaskMaker = Callable[[list[list[str]]], dict[int, RowMask]]
+MaskMaker = Callable[[list[list[str]], Readings], dict[int, NeuronMask]]
 
 
 def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: SequentialState,
@@ -73,7 +62,8 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
 
     Args:
         view, tok, requests, hparams, state: model, tokenizer, checked requests, ``PathHyperParams``, sequential state.
-        make_masks: from the context groups to a RowMask per layer, on the unedited model; None: every neuron.
+        make_masks: from the context groups, and the readings of all contexts of all requests (request-major) at their last token, to a
+            mask per layer, on the unedited model; None: every neuron.
 
     Returns:
         Execution. ``keys_after`` are the keys of the solve: a layer's keys depend on the layers below it alone, and those had been
@@ -82,10 +72,15 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     watch = Stopwatch()
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
     flat = [context for group in state.contexts for context in group]
-    targets = find_targets(view, tok, requests, hparams, flat, z_layer)
+    readings: list[Readings] = []
+
+    def read(clean, prompts):
+        return Readings.of(view, clean.seen, prompts.context_rows.flatten(), prompts.prompt_end.flatten())
+
+    targets = find_targets(view, tok, requests, hparams, flat, z_layer, read if make_masks else None, readings)
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
-    masks = make_masks(state.contexts) if make_masks else {}
+    masks = make_masks(state.contexts, Readings.joined(readings)) if make_masks else {}
     watch.lap("mask")
     prompts = key_prompts(tok, requests, state.contexts, view.input_device)
     deltas: dict[int, LayerDelta] = {}
@@ -104,41 +99,53 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     return Execution(deltas, keys, targets, watch.seconds)
 
 
-def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: RowMask | None) -> LayerDelta:
-    earlier = state.earlier_keys(layer) if hparams.accumulate_keys else None
+def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: NeuronMask | None) -> LayerDelta:
     covariance = state.statistics.covariance(layer)
+    solver = _solver(layer, hparams, state)
     if mask is not None and hparams.mask_stage == "solve":
-        right = _solve_masked(keys, earlier, layer, covariance, hparams, mask)
+        right = solver.masked_right_factor(keys, mask.rows, _restricted_null_space(layer, covariance, hparams))
     else:
-        right = right_factor(keys, earlier, _problem(layer, covariance, hparams, state))
+        right = solver.right_factor(keys)
         if mask is not None:
             right = right * mask.weight.to(right)[:, None]
     carried = residual @ (right.T @ keys)
     delivered = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
     return LayerDelta(residual.contiguous(), right.contiguous(), None if mask is None else mask.rows,
                       1.0 if mask is None else mask.density, leakage(residual, right, covariance), delivered,
-                      {} if mask is None else mask.info)
+                      {} if mask is None else mask.to_json())
 
 
-def _problem(layer: int, covariance, hparams, state: SequentialState) -> Problem:
-    if hparams.path == "alphaedit":
-        space = state.statistics.null_space(layer, hparams.nullspace_threshold)
-        if space.dim == 0:
-            raise HparamsError(f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below "
-                               f"{hparams.nullspace_threshold}, so nothing may change; raise it")
-        return Problem(hparams.L2, subspace=space)
-    return Problem(hparams.L2, preserve=covariance.float() * hparams.mom2_update_weight)
+def _solver(layer: int, hparams, state: SequentialState) -> SequentialSolver:
+    """The state's solver of a layer for the problem that the hyperparameters pose."""
+    masked = hparams.mask_stage == "solve" and hparams.mask != "none"
+    preserve = "covariance" if hparams.path == "memit" else hparams.solve_preserve if masked else "nullspace"
+    weight = hparams.mom2_update_weight if preserve == "covariance" else hparams.nullspace_threshold
+    setting = (preserve, masked, hparams.L2, weight, hparams.accumulate_keys, hparams.solve_dtype)
 
-
-def _solve_masked(keys, earlier, layer: int, covariance, hparams, mask: RowMask) -> torch.Tensor:
-    rows = mask.rows.to(keys.device)
-    if hparams.path == "alphaedit" and hparams.solve_preserve == "nullspace":
-        def restricted(index):
-            space = null_space(covariance[index][:, index], hparams.nullspace_threshold)
+    def make() -> SequentialSolver:
+        statistics = state.statistics
+        if preserve == "covariance":
+            problem = Problem(hparams.L2, preserve=statistics.covariance(layer), weight=weight)
+        elif masked:
+            problem = Problem(hparams.L2)  # the null space is that of the masked rows, another one at every edit
+        else:
+            space = statistics.null_space(layer, weight)
             if space.dim == 0:
-                LOG.warning("layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; "
-                            "the layer stays as it is", layer, len(index), hparams.nullspace_threshold)
-            return space
-        return masked_right_factor(keys, earlier, Problem(hparams.L2), rows, restricted)
-    preserve = covariance.float() * hparams.mom2_update_weight
-    return masked_right_factor(keys, earlier, Problem(hparams.L2, preserve=preserve), rows)
+                raise HparamsError(f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below {weight}, "
+                                   "so nothing may change; raise it")
+            problem = Problem(hparams.L2, subspace=space)
+        return SequentialSolver(problem, state.buffer(layer) if hparams.accumulate_keys else None,
+                                dtype=getattr(torch, hparams.solve_dtype))
+
+    return state.solver(layer, setting, make)
+
+
+def _restricted_null_space(layer: int, covariance: torch.Tensor, hparams) -> Callable[[torch.Tensor], Subspace]:
+    def restricted(index: torch.Tensor) -> Subspace:
+        space = null_space(covariance[index][:, index], hparams.nullspace_threshold)
+        if space.dim == 0:
+            LOG.warning("layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; "
+                        "the layer stays as it is", layer, len(index), hparams.nullspace_threshold)
+        return space
+
+    return restricted

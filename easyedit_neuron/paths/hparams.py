@@ -69,6 +69,8 @@ class PathHyperParams(HyperParams):
     stats_dir: str = doc("folder of the statistics cache", "./data/stats")
     nullspace_threshold: float = doc("eigenvalues of the covariance below it span the null space", 2e-2)
     L2: float = doc("ridge added to the diagonal", 1.0)
+    solve_dtype: Literal["float64", "float32"] = doc("dtype in which the solver's factors are kept; float32 takes half the memory",
+                                                     "float64")
     accumulate_keys: bool = doc("protect earlier edits: C_p, the sum of their k k^T, is part of the problem", True)
     solve_preserve: Literal["nullspace", "covariance"] = doc(
         "mask_stage solve on the alphaedit path: null space of C restricted to the masked rows, or lambda C there", "nullspace")

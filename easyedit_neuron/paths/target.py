@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from ..arch.frozen import frozen_parameters
 from ..arch.view import ModelView
 from ..memory import in_batches
 from ..requests import EditRequest
@@ -36,7 +38,7 @@ def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: l
 
 
 def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
-                 watch: Callable[[CleanPass, TargetPrompts], None] | None = None) -> list[Target]:
+                 read: Callable[[CleanPass, TargetPrompts], Any] | None = None, readings: list | None = None) -> list[Target]:
     """Optimises one vector per request, added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
@@ -59,21 +61,24 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
         hparams: ``PathHyperParams``.
         contexts: flat list of context templates, the bare ``"{}"`` first.
         layer: the last edited layer.
-        watch: sees the clean pass of each batch (attribution reads the same prompts).
+        read: sees the clean pass of each batch (attribution reads the same prompts); what it gives back is appended to
+            ``readings`` once the batch is done.
 
     Returns:
         n Targets.
     """
     def search(batch):
         prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device)
-        clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if watch else ())
-        if watch:
-            watch(clean, prompts)
+        clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if read else ())
+        seen = read(clean, prompts) if read else None
         prepared = _Search(view, prompts, clean, hparams, layer)
         del clean  # its keys and values of whole rows are not needed any more
-        return prepared.run()
+        found = prepared.run()
+        if read:
+            readings.append(seen)
+        return found
 
-    with _frozen(view.model):
+    with frozen_parameters(view.model):
         return in_batches(requests, hparams.z_batch_size, search, "search for z*")
 
 
@@ -112,16 +117,10 @@ class _Search:
         answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id,
                   "share": prompts.answer_share}
         with torch.no_grad():
-            before = self._logits(take(clean.seen.final_hidden, prompts.kl_row, prompts.lookup[prompts.kl_row])).log_softmax(-1)
+            before = view.logits(take(clean.seen.final_hidden, prompts.kl_row, prompts.lookup[prompts.kl_row])).log_softmax(-1)
         self.live = _Live(suffix, torch.arange(len(prompts.kl_row), device=at.device), prompts.owner, at, answer, prompts.kl_row, before)
-        self.initial = take(clean.prefix.hidden, prompts.bare_row, prompts.lookup[prompts.bare_row]).to(view.device_of(layer), view.compute_dtype)
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [A, V] in the compute dtype of hidden states [A, d_model] before the final norm."""
-        weight, bias = self.view.unembedding()
-        logits = functional.linear(self.view.final_norm(hidden).to(weight.device), weight, bias)
-        cap = self.view.logit_softcap
-        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(self.view.compute_dtype)
+        initial = take(clean.prefix.hidden, prompts.bare_row, prompts.lookup[prompts.bare_row])
+        self.initial = initial.to(view.device_of(layer), view.compute_dtype)
 
     @torch.enable_grad()
     def run(self) -> list[Target]:
@@ -169,7 +168,7 @@ class _Search:
         read = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if early else seen.final_hidden
         answers = take(read, live.answer["row"], live.answer["at"])
         kept = take(seen.final_hidden, live.kl_row, live.at[live.kl_row])
-        logits = self._logits(torch.cat([answers, kept]))
+        logits = self.view.logits(torch.cat([answers, kept]))
         at = logits.device
         nll = functional.cross_entropy(logits[:len(answers)], live.answer["id"].to(at), reduction="none")
         nll = nll * live.answer["share"].to(nll)
@@ -186,19 +185,3 @@ class _Search:
         likely = torch.exp(-by_row * self.contexts)
         likely[live.kl_row.to(likely.device)] = 0.0
         return likely.new_zeros(len(live.request)).index_add(0, live.owner.to(likely.device), likely) / self.contexts
-
-
-class _frozen:
-    """Turns off gradients of all parameters inside the block and puts every flag back afterwards."""
-
-    def __init__(self, model):
-        self.parameters = list(model.parameters())
-
-    def __enter__(self):
-        self.flags = [p.requires_grad for p in self.parameters]
-        for p in self.parameters:
-            p.requires_grad_(False)
-
-    def __exit__(self, *exc):
-        for p, flag in zip(self.parameters, self.flags):
-            p.requires_grad_(flag)

@@ -36,7 +36,7 @@ def fail(*args, **kwargs):
 
 
 FAILURES = {
-    "a delta that is not finite": (execute_module, "right_factor", nan, StateError),
+    "a delta that is not finite": (execute_module.SequentialSolver, "right_factor", nan, StateError),
     "the second layer of the loop": (execute_module, "_layer_delta", second_call_fails(execute_module._layer_delta), Broken),
     "keys of the second layer": (execute_module.LayerwiseKeys, "at", second_call_fails(execute_module.LayerwiseKeys.at), Broken),
     "the second write": (apply_module, "add_delta", second_call_fails(apply_module.add_delta), Broken),
@@ -56,17 +56,17 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
     model.lm_head.weight.requires_grad_(False)
     before = snapshot(model)
     state, = state_module._STATES[model].values()
-    steps, keys = list(state.steps), list(state.keys)
+    steps, counts = list(state.steps), list(state.counts)
     records = []
     with monkeypatch.context() as patched:
         patched.setattr(module, name, broken)
         with pytest.raises(error):
             apply_module.apply_path("NMKE", model, tok, REQUESTS[2:], hparams, records=records)
     assert changed_tensors(model, before) == [] and records == []
-    assert list(state_module._STATES[model].values()) == [state] and (state.steps, state.keys) == (steps, keys)
+    assert list(state_module._STATES[model].values()) == [state] and (state.steps, state.counts, len(state.buffer(1))) == (steps, counts, 1)
     _, _, record = apply(model, tok, REQUESTS[2:], hparams)
     assert sorted(changed_tensors(model, before)) == sorted(record.names.values())
-    assert len(state.keys) == 2
+    assert len(state.steps) == len(state.buffer(2)) == 2
 
 
 def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypat
         hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
         if broken:
             with monkeypatch.context() as patched:
-                patched.setattr(execute_module, "right_factor", nan)
+                patched.setattr(execute_module.SequentialSolver, "right_factor", nan)
                 with pytest.raises(StateError, match="layer 1: the computed delta is not finite"):
                     apply(model, tok, REQUESTS[:1], hparams)
         apply(model, tok, REQUESTS[:1], hparams)
@@ -114,7 +114,7 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
             p.copy_(p.half())
     model.half()
     before = snapshot(model)
-    monkeypatch.setattr(execute_module, "right_factor", lambda *a: torch.full((48, 1), 1e6))
+    monkeypatch.setattr(execute_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
     with pytest.raises(StateError, match="overflows torch.float16"):
         apply(model, tok, REQUESTS[:1], make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2))
     assert changed_tensors(model, before) == []

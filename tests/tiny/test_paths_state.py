@@ -43,7 +43,7 @@ def test_an_earlier_edit_is_protected(setting):
     """The second delta moves the first key by less than a tenth of what it moves without the state."""
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
-    key = states(model)[0].keys[0]
+    key = {1: states(model)[0].buffer(1).columns().clone()}
     unprotected, _ = tiny_model("llama")
     put_back(unprotected, {n: p.detach() for n, p in model.named_parameters()})
     _, _, with_state = apply(model, tok, SECOND, hparams)
@@ -51,8 +51,8 @@ def test_an_earlier_edit_is_protected(setting):
     for layer in (1,):  # keys of the first edited layer are the same in both
         effects = [float((r.layers[layer].matrix() @ key[layer]).norm()) for r in (with_state, without)]
         assert effects[0] < 0.1 * effects[1]
-    assert [len(s.keys) for s in states(model)] == [2]
-    assert states(model)[0].earlier_keys(1).shape == (48, 2)
+    assert [len(s.steps) for s in states(model)] == [2]
+    assert states(model)[0].buffer(1).columns().shape == (48, 2)
 
 
 def test_keys_are_those_of_the_edited_model(setting):
@@ -64,7 +64,7 @@ def test_keys_are_those_of_the_edited_model(setting):
     prompts = key_prompts(tok, prepare(FIRST), [["{}"], hparams.context_templates], "cpu")
     now = keys_of(ModelView.of(model), prompts, [1, 2])
     for layer in (1, 2):
-        torch.testing.assert_close(states(model)[0].keys[0][layer], now[layer], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states(model)[0].buffer(layer).columns(), now[layer], rtol=1e-5, atol=1e-6)
 
 
 def test_accumulation_can_be_turned_off(setting):
@@ -76,6 +76,7 @@ def test_accumulation_can_be_turned_off(setting):
     state = states(model)[0]
     # the same statistics: the twin's would be measured on the edited weights
     state_module._STATES[twin] = {k: state_module.SequentialState(s.steps[-1], s.contexts, s.statistics) for k, s in state_module._STATES[model].items()}
+    assert len(state.buffer(1)) == 0, "nothing is kept that nothing reads"
     records = [apply(m, tok, SECOND, hparams)[2] for m in (model, twin)]
     assert all(torch.equal(records[0].layers[l].matrix(), records[1].layers[l].matrix()) for l in (1, 2))
 
@@ -88,7 +89,7 @@ def test_the_state_follows_restored_weights(setting, caplog):
     with caplog.at_level(logging.INFO, "easyedit_neuron"):
         _, _, again = apply(model, tok, SECOND, hparams)
     assert "1 edit(s) forgotten" in caplog.text and "from outside" not in caplog.text
-    assert [len(s.keys) for s in states(model)] == [2]
+    assert [len(s.steps) for s in states(model)] == [2]
     assert all(torch.equal(second.layers[l].matrix(), again.layers[l].matrix()) for l in (1, 2))
 
 
@@ -98,14 +99,14 @@ def test_foreign_weights_start_anew_with_a_warning(setting, caplog):
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] += 1
     apply(model, tok, SECOND, hparams)
-    assert "changed from outside" in caplog.text and [len(s.keys) for s in states(model)] == [1]
+    assert "changed from outside" in caplog.text and [len(s.steps) for s in states(model)] == [1]
 
 
 def test_a_copy_takes_the_state_along(setting):
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
     edited, _, on_copy = apply(model, tok, SECOND, hparams, copy=True)
-    assert [len(s.keys) for s in states(edited)] == [2] and [len(s.keys) for s in states(model)] == [1]
+    assert [len(s.steps) for s in states(edited)] == [2] and [len(s.steps) for s in states(model)] == [1]
     _, _, in_place = apply(model, tok, SECOND, hparams)
     assert all(torch.equal(on_copy.layers[l].matrix(), in_place.layers[l].matrix()) for l in (1, 2))
 
@@ -124,7 +125,7 @@ def test_other_settings_have_another_state(setting):
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
     _, _, newest = apply(model, tok, SECOND, hparams.override({"layers": [1]}))
-    assert sorted(len(s.keys) for s in states(model)) == [1, 1] and last_record(model) is newest
+    assert sorted(len(s.steps) for s in states(model)) == [1, 1] and last_record(model) is newest
 
 
 def test_last_record_is_none_once_taken_back(setting):
