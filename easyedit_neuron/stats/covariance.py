@@ -16,7 +16,8 @@ from .sums import KeySums
 from .windows import WINDOW_CHARACTERS, head, pieces, windows
 
 LOG = logging.getLogger(__name__)
-TOKENS_PER_BATCH = 8192
+TOKENS_PER_BATCH = 4096
+"""Enough for a GPU to be busy; more is slower on a CPU."""
 
 
 @torch.no_grad()

@@ -28,5 +28,8 @@ def pieces(tok, texts: list[str], max_length: int) -> list[list[int]]:
 
 
 def head(rows: list[list[int]], tokens: int) -> list[list[int]]:
-    """As many of the first rows (longest first) as make at most ``tokens`` tokens with their padding, at least one."""
-    return rows[:max(1, tokens // len(rows[0]))]
+    """The first rows (longest first) that make at most ``tokens`` tokens with their padding and are at least three quarters
+    as long as the longest; at least one row. So at most a quarter of a batch is padding, however few texts there are.
+    """
+    width, most = len(rows[0]), max(1, tokens // len(rows[0]))
+    return [row for row in rows[:most] if 4 * len(row) >= 3 * width]

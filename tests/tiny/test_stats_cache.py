@@ -67,7 +67,8 @@ def test_every_input_is_in_the_key(llama, tmp_path):
     for number, (m, t, h, threshold) in enumerate([
             (model, tok, hparams.override({"mom2_dataset": str(other_text)}), 0.5),
             (model, tok, hparams.override({"mom2_dtype": "float64"}), 0.5),
-            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5), (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5), (changed_model, tok, hparams, 0.5),
+            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5), (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5),
+            (changed_model, tok, hparams, 0.5),
             (other_theta, tok, hparams, 0.5), (model, tiny_tokenizer(bos=False), hparams, 0.5)], 2):
         measure(m, t, h, threshold)
         assert len(files(tmp_path)) == 3 * number

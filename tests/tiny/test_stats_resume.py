@@ -116,8 +116,8 @@ def test_it_is_saved_no_oftener_than_asked(tmp_path, monkeypatch):
     clock, writes = [0.0], []
     monkeypatch.setattr(files_module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(files_module, "write", lambda *args, **more: writes.append(clock[0]))
-    model.register_forward_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
-    covariances(ModelView.of(model), tok, TEXTS, [1, 2], 10, torch.float32, 8192, Unfinished(tmp_path / "x", ABOUT, 3), window=1)
+    model.register_forward_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))  # a text is a forward and a second
+    covariances(ModelView.of(model), tok, TEXTS, [1, 2], 99, torch.float32, 8192, Unfinished(tmp_path / "x", ABOUT, 3), window=1)
     assert writes == [3, 6, 9, 12, 15, 18]
 
 
