@@ -67,8 +67,11 @@ class SequentialState:
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
         self.last_record = record
 
-    def follow(self, present: str) -> bool:
-        """Drops the edits that are no longer in the weights; False if the weights are of no known step."""
+    def follow(self, present: str, stale_keys: bool = False) -> bool:
+        """Drops the edits that are no longer in the weights; False if the weights are of no known step.
+
+        ``stale_keys`` leaves their keys in the buffers, as EasyEdit does.
+        """
         known = [self.base] + self.steps
         if present not in known:
             return False
@@ -76,7 +79,7 @@ class SequentialState:
         if at < len(self.steps):
             LOG.info("earlier weights were put back: %d edit(s) forgotten", len(self.steps) - at)
             del self.steps[at:], self.counts[at:]
-            for buffer in self._buffers.values():
+            for buffer in () if stale_keys else self._buffers.values():
                 buffer.truncate(sum(self.counts))
             self.last_record = None
         return True
@@ -100,7 +103,8 @@ def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tupl
     present = fingerprint(view, layers)
     states = _STATES.setdefault(view.model, {})
     state = states.get(setting)
-    if state is None or not state.follow(present):
+    stale_keys = "stale_keys" in (hparams.easyedit_quirks or ())
+    if state is None or not state.follow(present, stale_keys):
         if state is not None:
             LOG.warning("the weights were changed from outside: earlier edits are no longer protected")
         state = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))

@@ -107,22 +107,32 @@ def subject_last_index(tok, template: str, subject: str) -> int:
 _WORD = "x"
 
 
-def target_token_ids(tok, target: str) -> list[int]:
+def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:
     """Token ids of an object as it continues a prompt: leading space added if absent, no special tokens.
 
     Tokenised behind a word and cut off there. EasyEdit tokenises the object alone, which is the same with byte-level BPE; but a
     SentencePiece tokenizer (Llama-2, Mistral) starts every text with a word boundary, so that the object alone begins
     with a blank piece that never follows a prompt, and a model taught to say that piece would not say the object. A leading BOS
-    or unknown-word piece is dropped as EasyEdit does.
+    or unknown-word piece is dropped as EasyEdit does. ``alone``: tokenise as EasyEdit does.
 
     Raises:
         RequestError: nothing is left.
     """
     text = target if target.startswith(" ") else " " + target
+    if alone:
+        return _required(_without_leading(tok, token_ids(tok, text, special=False)), target)
     word, ids = token_ids(tok, _WORD, special=False), token_ids(tok, _WORD + text, special=False)
     ids = ids[len(word):] if ids[:len(word)] == word else token_ids(tok, text, special=False)
+    return _required(_without_leading(tok, ids), target)
+
+
+def _without_leading(tok, ids: list[int]) -> list[int]:
     while ids and ids[0] in (tok.bos_token_id, tok.unk_token_id):
         ids = ids[1:]
+    return ids
+
+
+def _required(ids: list[int], target: str) -> list[int]:
     if not ids:
         raise RequestError(f"target_new {target!r} has no tokens in this model's vocabulary; use another spelling")
     return ids

@@ -146,11 +146,14 @@ class ModelView:
         bias = getattr(head, "bias", None)
         return head.weight.detach(), None if bias is None else bias.detach()
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in ``compute_dtype``."""
+    def logits(self, hidden: Tensor, softcap: bool = True) -> Tensor:
+        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in ``compute_dtype``.
+
+        Without ``softcap`` they are not capped, although the model does.
+        """
         weight, bias = self.unembedding()
         logits = functional.linear(self.final_norm(hidden).to(weight.device, weight.dtype), weight, bias)
-        cap = self.logit_softcap
+        cap = self.logit_softcap if softcap else None
         return (logits if cap is None else cap * torch.tanh(logits / cap)).to(self.compute_dtype)
 
     def device_of(self, layer: int) -> torch.device:

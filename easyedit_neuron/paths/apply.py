@@ -14,11 +14,12 @@ from ..record import EditRecord
 from ..requests import EditRequest, prepare
 from ..state import share, state_of
 from ..write import add_delta, clone_weights, fingerprint, restore
-from .contexts import context_templates
+from .contexts import contexts_of
 from .execute import execute
+from .rome import execute_rome
 
 _STATE_FIELDS = ("layers", "context_prompts", "context_length", "context_templates", "mom2_dataset", "mom2_n_samples",
-                 "mom2_dtype", "mom2_max_length", "stats_dir", "seed")
+                 "mom2_dtype", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks", "context_template_length_params")
 """Hyperparameters that the sequential state depends on; another value starts another state."""
 
 MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]], Readings], dict[int, NeuronMask]]
@@ -32,7 +33,7 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     Args:
         method: name for the record.
         model, tok: causal language model and tokenizer; the tokenizer is never changed.
-        requests: EasyEdit's request dictionaries, solved together as one batch.
+        requests: EasyEdit's request dictionaries, solved together as one batch (one after the other on the rome path).
         hparams: ``PathHyperParams``.
         copy: edit a deep copy instead; it takes the sequential state with it.
         return_orig_weights: return copies of the weights as they were.
@@ -72,10 +73,10 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
     layers = list(hparams.layers)
     state, before = state_of(
         view, tok, hparams, key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS}),
-        lambda: context_templates(view.model, tok, hparams.context_prompts, hparams.context_length, hparams.seed,
-                                  hparams.context_templates))
-    make_masks = None if mask is None else lambda contexts, readings: mask(view, tok, requests, hparams, contexts, readings)
-    done = execute(view, tok, requests, hparams, state, make_masks)
+        lambda: contexts_of(view.model, tok, hparams))
+    make_masks = None if mask is None else lambda some, contexts, readings: mask(view, tok, some, hparams, contexts, readings)
+    run = execute_rome if hparams.path == "rome" else execute
+    done = run(view, tok, requests, hparams, state, make_masks)
     originals = clone_weights(view, layers)
     try:
         for layer in layers:

@@ -34,7 +34,7 @@ class PathHyperParams(HyperParams):
     batch_size: int = doc("requests that are solved together", 1)
     seed: int = doc("seed of everything random in the method (contexts, random masks)", 0)
 
-    path: Literal["memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
+    path: Literal["rome", "memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
     mask_stage: Literal["post", "solve"] = doc(
         "post: the finished delta is multiplied by the mask; solve: the problem is restricted to the masked rows", "post")
 
@@ -59,6 +59,8 @@ class PathHyperParams(HyperParams):
         "openers from which the model writes the context sentences; '' starts from BOS; unset: EasyEdit's five English words",
         None)
     context_length: int = doc("longest context sentence in tokens; 0: no contexts, the bare prompt only", 10)
+    context_template_length_params: Optional[list[list[int]]] = doc(
+        "ROME's field, in place of context_length: [length, number] pairs; the number is divided among the openers", None)
     context_templates: Optional[list[str]] = doc("context sentences given by hand, each with one '{}'; no generation", None)
 
     mom2_update_weight: float = doc("lambda, the weight of the covariance in the memit path (and in mask_stage solve)", 15000.0)
@@ -71,9 +73,14 @@ class PathHyperParams(HyperParams):
     L2: float = doc("ridge added to the diagonal", 1.0)
     solve_dtype: Literal["float64", "float32"] = doc("dtype in which the solver's factors are kept; float32 takes half the memory",
                                                      "float64")
-    accumulate_keys: bool = doc("protect earlier edits: C_p, the sum of their k k^T, is part of the problem", True)
+    mom2_adjustment: bool = doc("rome path: u = C^-1 k, or, without it, u = k; the other paths always use C", True)
+    averaged_keys: bool = doc("rome path: R-ROME, the key averaged over contexts wherever ROME takes that of the bare prompt", False)
+    accumulate_keys: bool = doc("protect earlier edits: C_p, the sum of their k k^T, is part of the problem (never on the rome path)", True)
     solve_preserve: Literal["nullspace", "covariance"] = doc(
         "mask_stage solve on the alphaedit path: null space of C restricted to the masked rows, or lambda C there", "nullspace")
+
+    easyedit_quirks: Optional[list[Literal["retokenised_target", "no_softcap", "stale_keys", "generated_contexts"]]] = doc(
+        "do as EasyEdit does where we deliberately do not; see paths.quirks", None)
 
     rewrite_module_tmp: Optional[str] = doc("template of the edited module; unset: from the architecture table", None)
     layer_module_tmp: Optional[str] = doc("template of a layer; unset: from the architecture table", None)
@@ -99,6 +106,10 @@ class PathHyperParams(HyperParams):
                 _require("{}" in template and not {"{", "}"} & set(bare), name,
                          f"{template!r} must hold '{{}}' exactly once and no other braces")
         self.mask_choice()
+        for pair in self.context_template_length_params or ():
+            _require(len(pair) == 2 and pair[0] > 0 and pair[1] >= len(self.openers), "context_template_length_params",
+                     f"must be [length, number] pairs with at least one sentence for each of {len(self.openers)} openers, got {pair}")
+        _require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         if self.path == "alphaedit":
             _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
 

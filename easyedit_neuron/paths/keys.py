@@ -66,8 +66,8 @@ def keys_of(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int
 class LayerwiseKeys:
     """Keys and present values, layer after layer, while the weights of the layers gone by are changed.
 
-    The hidden states in front of the layer last asked for are kept: what lies below was final when they were made. Each block of each row is
-    run once per state of the weights, the blocks between the edited layer and z*'s for the bare prompts alone.
+    The hidden states in front of the layer last asked for are kept: what lies below was final when they were made. Each block of
+    each row is run once per state of the weights, the blocks between the edited layer and z*'s for the bare prompts alone.
 
     Args:
         view: the model; its weights may change between two calls from the layer last asked for on.

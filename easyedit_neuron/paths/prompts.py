@@ -34,6 +34,11 @@ class TargetPrompts:
     prompt_end: torch.Tensor
 
     @property
+    def start(self) -> torch.Tensor:
+        """[R] the first position that the search changes or reads."""
+        return self.lookup.scatter_reduce(0, self.answer_row, self.answer_at, "amin")
+
+    @property
     def bare_row(self) -> torch.Tensor:
         """[n] the rows of the bare prompts."""
         contexts = self.prompt_end.shape[1]
@@ -45,7 +50,8 @@ class TargetPrompts:
         return self.bare_row[:, None] + torch.arange(self.prompt_end.shape[1], device=self.lookup.device)
 
 
-def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_prompt: str, device) -> TargetPrompts:
+def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_prompt: str, device,
+                   retokenise: bool = False) -> TargetPrompts:
     """Tokenises the rows.
 
     Args:
@@ -54,32 +60,38 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
         contexts: flat list of c context templates, the bare ``"{}"`` first.
         kl_prompt: template of the KL prompt.
         device: where the tensors go.
+        retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that text tokenised again
+            together with the prompt; the labels stand at the row's last positions, wherever the target's tokens have gone.
 
     Raises:
         RequestError: a subject that is not where its prompt says.
     """
     texts, extra, lookup, owner, answers, ends = [], [], [], [], [], []
     for number, request in enumerate(requests):
-        target = target_token_ids(tok, request.target_new)
+        target = target_token_ids(tok, request.target_new, alone=retokenise)
+        told = tok.decode(target[:-1]) if retokenise else ""
         # a context is applied by replacement, not by format: the prompt itself holds the subject's '{}'
         templates = [context.replace("{}", request.prompt) for context in contexts]
         for template in [*templates, kl_prompt]:
             row, last = len(texts), template is kl_prompt
-            texts.append(template.format(request.subject))
-            extra.append([] if last else target[:-1])
+            prompt = template.format(request.subject)
+            end = len(token_ids(tok, prompt)) - 1
+            texts.append(prompt if last else prompt + told)
+            extra.append([] if last or retokenise else target[:-1])
             lookup.append(subject_last_index(tok, template, request.subject))
             owner.append(number)
-            end = len(token_ids(tok, texts[-1])) - 1
             if lookup[-1] > end:
                 raise RequestError(f"request {request.index}: subject {request.subject!r} is not where its prompt says")
             if not last:
                 ends.append(end)
                 share = 1.0 / (len(target) * len(contexts))
-                answers += [(row, end + i, token, share) for i, token in enumerate(target)]
+                first = len(token_ids(tok, texts[-1])) - len(target) if retokenise else end
+                answers += [(row, first + i, token, share) for i, token in enumerate(target)]
     at = {"device": device}
     rows, positions, ids, shares = zip(*answers)
     lookup, owner = torch.tensor(lookup, **at), torch.tensor(owner, **at)
     ends = torch.tensor(ends, **at).view(len(requests), len(contexts))
     kl_row = torch.arange(1, len(requests) + 1, **at) * (len(contexts) + 1) - 1
-    return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, torch.tensor(rows, **at),
-                         torch.tensor(positions, **at), torch.tensor(ids, **at), torch.tensor(shares, dtype=torch.float64, **at), kl_row, ends)
+    rows, positions, ids = (torch.tensor(column, **at) for column in (rows, positions, ids))
+    shares = torch.tensor(shares, dtype=torch.float64, **at)
+    return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, rows, positions, ids, shares, kl_row, ends)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -20,7 +20,7 @@ class Target:
     """Result of the search for one request.
 
     Attributes:
-        value: z* [d_model], in the compute dtype (float32; float64 for a float64 model): initial value plus delta.
+        value: z* (v* at the FFN's output) [d_model], in the compute dtype (float32; float64 for a float64 model): initial value plus delta.
         initial: z [d_model] on the bare prompt before the edit.
         losses: total loss of every step.
         probability: mean probability of the new object over the contexts at the last step.
@@ -38,7 +38,8 @@ def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: l
 
 
 def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
-                 read: Callable[[CleanPass, TargetPrompts], Any] | None = None, readings: list | None = None) -> list[Target]:
+                 read: Callable[[CleanPass, TargetPrompts], Any] | None = None, readings: list | None = None,
+                 site: Literal["layer_out", "ffn_out"] = "layer_out") -> list[Target]:
     """Optimises one vector per request, added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
@@ -51,8 +52,8 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
 
     Equal to EasyEdit's ``compute_z`` but for: the target's tokens are appended as ids, where EasyEdit decodes all but the last and
     tokenises that text again (a character cut in two by the last token then becomes a replacement character, and the labels
-    are shifted); the loss reads the model's own logits, softcap included, where EasyEdit leaves it out; z* is at
-    least float32 whatever the model's dtype.
+    are shifted; ``easyedit_quirks: [retokenised_target]``); the loss reads the model's own logits, softcap included, where
+    EasyEdit leaves it out (``no_softcap``); z* is at least float32 whatever the model's dtype.
 
     Args:
         view, tok: model and tokenizer.
@@ -64,14 +65,19 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
         read: sees the clean pass of each batch (attribution reads the same prompts); what it gives back is appended to
             ``readings`` once the batch is done.
 
+        site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm behind the FFN. It is
+            also what ``|z|`` in the loss, the clamp and ``Target.initial`` are about.
+
     Returns:
         n Targets.
     """
+    quirks = hparams.easyedit_quirks or ()
+
     def search(batch):
-        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device)
-        clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if read else ())
+        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device, "retokenised_target" in quirks)
+        clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if read else [layer] if site == "ffn_out" else ())
         seen = read(clean, prompts) if read else None
-        prepared = _Search(view, prompts, clean, hparams, layer)
+        prepared = _Search(view, prompts, clean, hparams, layer, site)
         del clean  # its keys and values of whole rows are not needed any more
         found = prepared.run()
         if read:
@@ -93,6 +99,7 @@ class _Live:
     answer: dict[str, torch.Tensor]  # row, at, id, share: [A]
     kl_row: torch.Tensor       # [m]
     before: torch.Tensor       # [m, V] log-probabilities of the unedited model
+    ffn_out: torch.Tensor | None  # [R, d_model] clean output of the FFN at the subject, where a norm comes between it and delta's effect
 
     def keep(self, stays: torch.Tensor) -> "_Live":
         """Without the requests where ``stays`` [m] is False."""
@@ -102,25 +109,32 @@ class _Live:
         answer = {name: values[answers] for name, values in self.answer.items()}
         answer["row"] = position[answer["row"]]
         return _Live(self.suffix.rows(rows.nonzero().squeeze(1)), self.request[stays], number[self.owner[rows]], self.at[rows], answer,
-                     position[self.kl_row[stays]], self.before[stays.to(self.before.device)])
+                     position[self.kl_row[stays]], self.before[stays.to(self.before.device)],
+                     None if self.ffn_out is None else self.ffn_out[rows.to(self.ffn_out.device)])
 
 
 class _Search:
     """Adam on the deltas of one batch of requests."""
 
-    def __init__(self, view: ModelView, prompts: TargetPrompts, clean: CleanPass, hparams, layer: int):
+    def __init__(self, view: ModelView, prompts: TargetPrompts, clean: CleanPass, hparams, layer: int, site: str):
         self.view, self.hparams, self.layer = view, hparams, layer
         self.loss_layer = view.n_layers - 1 if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
         self.contexts = prompts.prompt_end.shape[1]
-        suffix, at = clean.suffix(prompts.lookup)
-        moved = at - prompts.lookup
+        suffix, begin = clean.suffix(prompts.start)
+        moved = begin - prompts.start  # from positions in the row to positions in the suffix
+        at = prompts.lookup + moved
         answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id,
                   "share": prompts.answer_share}
         with torch.no_grad():
             before = view.logits(take(clean.seen.final_hidden, prompts.kl_row, prompts.lookup[prompts.kl_row])).log_softmax(-1)
-        self.live = _Live(suffix, torch.arange(len(prompts.kl_row), device=at.device), prompts.owner, at, answer, prompts.kl_row, before)
-        initial = take(clean.prefix.hidden, prompts.bare_row, prompts.lookup[prompts.bare_row])
-        self.initial = initial.to(view.device_of(layer), view.compute_dtype)
+        inside = site == "ffn_out"
+        states = clean.seen.ffn_out[layer] if inside else clean.prefix.hidden
+        clean_values = take(states, torch.arange(len(prompts.lookup), device=at.device), prompts.lookup)
+        clean_values = clean_values.to(view.device_of(layer), view.compute_dtype)
+        self.initial = clean_values[prompts.bare_row.to(clean_values.device)]
+        self.norm = view.post_ffn_norm(layer) if inside else None
+        self.live = _Live(suffix, torch.arange(len(prompts.kl_row), device=at.device), prompts.owner, at, answer, prompts.kl_row, before,
+                          None if self.norm is None else clean_values)
 
     @torch.enable_grad()
     def run(self) -> list[Target]:
@@ -159,7 +173,10 @@ class _Search:
         rows = torch.arange(len(live.owner), device=live.owner.device)
 
         def add(hidden):
-            added = delta[live.request[live.owner].to(delta.device)].to(hidden.device, hidden.dtype)
+            added = delta[live.request[live.owner].to(delta.device)]
+            if live.ffn_out is not None:  # what it adds to the FFN's output is not what reaches the block's
+                added = self.norm(live.ffn_out + added) - self.norm(live.ffn_out)
+            added = added.to(hidden.device, hidden.dtype)
             where = rows.to(hidden.device), live.at.to(hidden.device)
             return hidden.index_put(where, hidden[where] + added)
 
@@ -168,7 +185,10 @@ class _Search:
         read = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if early else seen.final_hidden
         answers = take(read, live.answer["row"], live.answer["at"])
         kept = take(seen.final_hidden, live.kl_row, live.at[live.kl_row])
-        logits = self.view.logits(torch.cat([answers, kept]))
+        if "no_softcap" in (hparams.easyedit_quirks or ()):
+            logits = torch.cat([self.view.logits(answers, softcap=False), self.view.logits(kept)])
+        else:
+            logits = self.view.logits(torch.cat([answers, kept]))
         at = logits.device
         nll = functional.cross_entropy(logits[:len(answers)], live.answer["id"].to(at), reduction="none")
         nll = nll * live.answer["share"].to(nll)

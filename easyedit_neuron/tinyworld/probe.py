@@ -16,7 +16,7 @@ from ..arch.view import ModelView
 from ..errors import NeuronEditError
 from ..host.load_model import load_model
 from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
-from ..paths.contexts import context_templates
+from ..paths.contexts import contexts_of
 from ..paths.keys import key_prompts, keys_of
 from ..paths.target import find_target
 from ..requests import EditRequest, prepare
@@ -81,8 +81,7 @@ def main(argv=None) -> int:
         requests = prepare(data.load(args.data, size=max(args.targets, args.keys)))
         model, tok, _ = load_model(hparams)
         view = ModelView.of(model.eval())
-        groups = context_templates(model, tok, hparams.context_prompts, hparams.context_length, hparams.seed,
-                                   hparams.context_templates)
+        groups = contexts_of(model, tok, hparams)
         flat = [context for group in groups for context in group]
         targets = probe_targets(view, tok, requests[:args.targets], hparams, flat)
         keys = probe_keys(view, tok, requests[:args.keys], groups)
