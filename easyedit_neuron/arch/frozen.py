@@ -1,4 +1,4 @@
-"""Gradients with respect to activations only: the parameters' flags off, and on again as they were."""
+"""Flags of a model that are changed for a while and come back as they were: gradients of the parameters, training mode."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ def frozen_parameters(model: nn.Module):
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def eval_mode(model: nn.Module):
+    """No dropout inside the block; afterwards every submodule's training flag is as it was, also on an error."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -9,7 +9,9 @@ from typing import Iterator, List, Optional, Sequence
 
 import torch
 
+from ..arch.frozen import eval_mode
 from ..errors import RequestError
+from ..tokens import pad
 
 
 def token_ids(tok, texts: Sequence[str], add_special_tokens: bool = True) -> List[List[int]]:
@@ -40,12 +42,8 @@ def right_pad(rows: Sequence[Sequence[int]], device, offsets: Optional[Sequence[
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids``, each int64 ``[B, T]``. Padding is token 0 under a mask of 0.
     """
-    width = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, :len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, :len(row)] = 1
+    batch = pad([list(row) for row in rows])
+    ids, mask = batch.input_ids, batch.attention_mask
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     if offsets is not None:
         positions = positions + torch.tensor(offsets, dtype=torch.long)[:, None]
@@ -76,11 +74,5 @@ def logits_at(model, inputs: dict, first: int, stop: int) -> torch.Tensor:
 @contextlib.contextmanager
 def evaluating(model):
     """No gradients and no dropout; every submodule's training flag is put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        for module in training:
-            module.training = True
+    with eval_mode(model), torch.no_grad():
+        yield model

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..arch.frozen import eval_mode
 from ..arch.view import ModelView
 from ..attribution import Readings
 from ..errors import HparamsError
@@ -57,13 +58,8 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     if copy:
         view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
         share(model, view.model)
-    modes = [(module, module.training) for module in view.model.modules()]
-    view.model.eval()
-    try:
+    with eval_mode(view.model):
         originals, record = _edit(method, view, tok, prepared, hparams, mask)
-    finally:
-        for module, training in modes:
-            module.training = training
     if records is not None:
         records.append(record)
     return view.model, originals if return_orig_weights else {}
