@@ -93,7 +93,7 @@ class SequentialSolver:
         return held
 
     def right_factor(self, keys: torch.Tensor) -> torch.Tensor:
-        """X of ``solve.right_factor`` with the buffer's keys as the earlier ones.
+        """X of ``solve`` with the buffer's keys as the earlier ones.
 
         Args:
             keys: K [d_ff, n], any floating dtype and device. They are not added to the earlier ones.
@@ -223,7 +223,7 @@ class SequentialSolver:
 
     def masked_right_factor(self, keys: torch.Tensor, rows: torch.Tensor,
                             null_space_of: Callable[[torch.Tensor], Subspace] | None = None) -> torch.Tensor:
-        """``mask_stage: solve``: X of ``solve.masked_right_factor`` with the buffer's keys as the earlier ones.
+        """``mask_stage: solve``: X of the same problem on the rows of a mask, with the buffer's keys as the earlier ones.
 
         The masked rows differ from edit to edit, so the system of s rows is factored anew, in float64, s^3 / 3; the Gram matrix
         of the earlier keys is kept.
@@ -232,7 +232,8 @@ class SequentialSolver:
             keys: K [d_ff, n].
             rows: boolean [d_ff]; all False gives zero.
             null_space_of: None, or a function from indices [s] to the ``Subspace`` of the restricted covariance; it is asked
-                only where the problem preserves no covariance. The problem's own subspace is ignored.
+                only where the problem preserves no covariance. The problem's own subspace is ignored: a masked vector of it
+                leaves it.
 
         Returns:
             X [d_ff, n] in the keys' dtype, zero outside ``rows``.

@@ -5,13 +5,13 @@ import logging
 import pytest
 import torch
 
-from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_keys
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.paths.inverse import Dense, Scaled, Triangular
 from easyedit_neuron.paths.keybuffer import KeyBuffer
 from easyedit_neuron.paths.sequential import SequentialSolver
 from easyedit_neuron.paths.solve import Problem
 from easyedit_neuron.stats.nullspace import Subspace
+from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_keys
 
 
 def _agrees(solver, buffer, problem, n=1, seed=1):

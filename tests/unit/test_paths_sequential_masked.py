@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_covariance, some_keys
 from easyedit_neuron.paths.sequential import SequentialSolver
 from easyedit_neuron.paths.solve import Problem
 from easyedit_neuron.stats.nullspace import Subspace, null_space
+from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_covariance, some_keys
 
 
 def _mask(seed, share=0.4):
@@ -64,3 +64,18 @@ def test_masks_without_a_buffer_without_rows_and_without_a_null_space():
     nothing = SequentialSolver(PROBLEMS["ridge"], buffer_of(3))
     assert not nothing.masked_right_factor(
         keys, rows, lambda index: Subspace(torch.zeros(len(index), 0, dtype=F64), complement=False)).any()
+
+
+def test_the_restricted_null_space_is_not_left():
+    """Delta C = 0 where the null space is that of the restricted covariance; masking a finished solution breaks it."""
+    keys, rows, cov = some_keys(2, 1), torch.arange(D) % 2 == 0, some_covariance(rank=6)
+    inside = SequentialSolver(Problem(0.5)).masked_right_factor(keys, rows, lambda i: null_space(cov[i][:, i], 1e-9))
+    assert float(inside.norm()) > 1e-3 and float((cov @ inside).norm()) < 1e-9
+    post = SequentialSolver(Problem(0.5, subspace=null_space(cov, 1e-9))).right_factor(keys) * rows[:, None]
+    assert float((cov @ post).norm()) > 1e-3
+
+
+def test_a_full_mask_changes_nothing():
+    solver = SequentialSolver(PROBLEMS["memit"], buffer_of(5))
+    masked = solver.masked_right_factor(some_keys(2, 1), torch.ones(D, dtype=torch.bool))
+    torch.testing.assert_close(masked, solver.right_factor(some_keys(2, 1)), rtol=1e-9, atol=1e-11)
