@@ -21,6 +21,8 @@ _LAZY = {
     "apply_alphaedit_to_model": "models.alphaedit.alphaedit_main",
     "MEMITHyperParams": "models.memit.memit_hparams",
     "apply_memit_to_model": "models.memit.memit_main",
+    "ROMEHyperParams": "models.rome.rome_hparams",
+    "apply_rome_to_model": "models.rome.rome_main",
     "FTHyperParams": "models.ft.ft_hparams",
     "apply_ft_to_model": "models.ft.ft_main",
     "HyperParams": "hparams_base",

@@ -103,4 +103,5 @@ def _builtin(name: str, folder: str, hparams: str, **options: Any) -> None:
 _builtin("NMKE", "nmke", "NMKEHyperParams", batchable=True, plugin=True)
 _builtin("AlphaEdit", "alphaedit", "AlphaEditHyperParams", batchable=True)
 _builtin("MEMIT", "memit", "MEMITHyperParams", batchable=True)
+_builtin("ROME", "rome", "ROMEHyperParams", aliases=("R-ROME",))
 _builtin("FT", "ft", "FTHyperParams", batchable=True)

@@ -7,8 +7,9 @@ import torch
 ENGLISH_OPENERS = ("The", "Therefore", "Because", "I", "You")
 
 
-def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0, given=None) -> list[list[str]]:
-    """``[["{}"], [sentence + ". {}", ...]]``: EasyEdit's two groups, each of which has equal weight in a key.
+def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0, given=None,
+                      length_params=None) -> list[list[str]]:
+    """``[["{}"], [sentence + ". {}", ...]]``: EasyEdit's two groups, each of which has equal weight in a key (but not in ROME's).
 
     Args:
         model, tok: the model writes from each opener by top-5 sampling.
@@ -16,18 +17,21 @@ def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0,
         length: longest sentence in tokens, opener included; 0: no sentences.
         seed: seed of the sampling; the global random state is left alone.
         given: templates to use instead, each with one ``{}``.
+        length_params: in place of ``length``: pairs (length, number of sentences); ``number // openers`` of them from each
+            opener, and at least one.
 
     Returns:
         List of groups of templates.
     """
     if given:
         return [["{}"], list(given)]
-    if length == 0:
-        return [["{}"]]
+    openers = ENGLISH_OPENERS if openers is None else openers
+    share = max(1, len(openers))
+    rounds = [(length, 1)] if length_params is None else [(longest, max(1, n // share)) for longest, n in length_params]
     device = model.get_input_embeddings().weight.device
     generator = torch.Generator().manual_seed(seed)
-    sentences = [_sentence(model, tok, opener, length, generator, device)
-                 for opener in (ENGLISH_OPENERS if openers is None else openers)]
+    sentences = [_sentence(model, tok, opener, longest, generator, device)
+                 for longest, each in rounds if longest for opener in openers for _ in range(each)]
     # a model may end its text at once: nothing is no context
     groups = [["{}"], [sentence + ". {}" for sentence in sentences if sentence]]
     return [group for group in groups if group]
@@ -38,7 +42,8 @@ def contexts_of(model, tok, hparams) -> list[list[str]]:
     if "generated_contexts" in (hparams.easyedit_quirks or ()) and not hparams.context_templates and hparams.context_length:
         from .quirks import generated_contexts
         return generated_contexts(model, tok, hparams.context_prompts or ENGLISH_OPENERS, hparams.context_length, hparams.seed)
-    return context_templates(model, tok, hparams.context_prompts, hparams.context_length, hparams.seed, hparams.context_templates)
+    return context_templates(model, tok, hparams.context_prompts, hparams.context_length, hparams.seed, hparams.context_templates,
+                             hparams.context_template_length_params)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ class Stopwatch:
         self._last = now
 
 
-MaskMaker = Callable[[list[list[str]], Readings], dict[int, NeuronMask]]
+MaskMaker = Callable[[list[EditRequest], list[list[str]], Readings], dict[int, NeuronMask]]
 
 
 def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: SequentialState,
@@ -62,8 +62,8 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
 
     Args:
         view, tok, requests, hparams, state: model, tokenizer, checked requests, ``PathHyperParams``, sequential state.
-        make_masks: from the context groups, and the readings of all contexts of all requests (request-major) at their last token, to a
-            mask per layer, on the unedited model; None: every neuron.
+        make_masks: from requests, context groups, and the readings of all contexts of these requests (request-major) at
+            their last token, to a mask per layer, on the model as it is; None: every neuron.
 
     Returns:
         Execution. ``keys_after`` are the keys of the solve: a layer's keys depend on the layers below it alone, and those had been
@@ -80,7 +80,7 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     targets = find_targets(view, tok, requests, hparams, flat, z_layer, read if make_masks else None, readings)
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
-    masks = make_masks(state.contexts, Readings.joined(readings)) if make_masks else {}
+    masks = make_masks(requests, state.contexts, Readings.joined(readings)) if make_masks else {}
     watch.lap("mask")
     prompts = key_prompts(tok, requests, state.contexts, view.input_device)
     deltas: dict[int, LayerDelta] = {}

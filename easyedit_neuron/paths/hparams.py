@@ -60,7 +60,8 @@ class PathHyperParams(HyperParams):
         None)
     context_length: int = doc("longest context sentence in tokens; 0: no contexts, the bare prompt only", 10)
     context_template_length_params: Optional[list[list[int]]] = doc(
-        "ROME's field, in place of context_length: [length, number] pairs; the number is divided among the openers", None)
+        "ROME's field, in place of context_length: [length, number] pairs, the number divided among the openers (at least one each)",
+        None)
     context_templates: Optional[list[str]] = doc("context sentences given by hand, each with one '{}'; no generation", None)
 
     mom2_update_weight: float = doc("lambda, the weight of the covariance in the memit path (and in mask_stage solve)", 15000.0)
@@ -74,8 +75,9 @@ class PathHyperParams(HyperParams):
     solve_dtype: Literal["float64", "float32"] = doc("dtype in which the solver's factors are kept; float32 takes half the memory",
                                                      "float64")
     mom2_adjustment: bool = doc("rome path: u = C^-1 k, or, without it, u = k; the other paths always use C", True)
-    averaged_keys: bool = doc("rome path: R-ROME, the key averaged over contexts wherever ROME takes that of the bare prompt", False)
-    accumulate_keys: bool = doc("protect earlier edits: C_p, the sum of their k k^T, is part of the problem (never on the rome path)", True)
+    averaged_keys: bool = doc("rome path: R-ROME, the key averaged over contexts also where ROME takes the bare prompt's", False)
+    accumulate_keys: bool = doc(
+        "protect earlier edits: C_p, the sum of their k k^T, is part of the problem; never on the rome path", True)
     solve_preserve: Literal["nullspace", "covariance"] = doc(
         "mask_stage solve on the alphaedit path: null space of C restricted to the masked rows, or lambda C there", "nullspace")
 
@@ -107,8 +109,10 @@ class PathHyperParams(HyperParams):
                          f"{template!r} must hold '{{}}' exactly once and no other braces")
         self.mask_choice()
         for pair in self.context_template_length_params or ():
-            _require(len(pair) == 2 and pair[0] > 0 and pair[1] >= len(self.openers), "context_template_length_params",
-                     f"must be [length, number] pairs with at least one sentence for each of {len(self.openers)} openers, got {pair}")
+            _require(len(pair) == 2 and min(pair) > 0, "context_template_length_params",
+                     f"must be a list of [length, number], both greater than 0, got {pair}")
+        _require(not self.context_template_length_params or "generated_contexts" not in (self.easyedit_quirks or ()),
+                 "easyedit_quirks", "generated_contexts goes by context_length; leave out context_template_length_params")
         _require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         if self.path == "alphaedit":
             _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")

@@ -86,7 +86,7 @@ class CleanPass:
         view: the model.
         batch: R rows.
         layer: the block whose output will be changed.
-        readings: blocks whose ``key``, ``resid_mid`` and ``ffn_out`` are kept too (for attribution).
+        readings: blocks whose ``key``, ``resid_mid`` and ``ffn_out`` are kept too (for attribution, and for the rome path).
 
     Attributes:
         seen: Capture with ``final_hidden`` and what ``readings`` asks for.

@@ -20,7 +20,8 @@ class Target:
     """Result of the search for one request.
 
     Attributes:
-        value: z* (v* at the FFN's output) [d_model], in the compute dtype (float32; float64 for a float64 model): initial value plus delta.
+        value: z*, or v* at the FFN's output [d_model], in the compute dtype (float32; float64 for a float64 model): initial
+            value plus delta.
         initial: z [d_model] on the bare prompt before the edit.
         losses: total loss of every step.
         probability: mean probability of the new object over the contexts at the last step.
@@ -64,9 +65,8 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
         layer: the last edited layer.
         read: sees the clean pass of each batch (attribution reads the same prompts); what it gives back is appended to
             ``readings`` once the batch is done.
-
-        site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm behind the FFN. It is
-            also what ``|z|`` in the loss, the clamp and ``Target.initial`` are about.
+        site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm behind
+            the FFN. It is also what ``|z|`` in the loss, the clamp and ``Target.initial`` are about.
 
     Returns:
         n Targets.
@@ -99,7 +99,7 @@ class _Live:
     answer: dict[str, torch.Tensor]  # row, at, id, share: [A]
     kl_row: torch.Tensor       # [m]
     before: torch.Tensor       # [m, V] log-probabilities of the unedited model
-    ffn_out: torch.Tensor | None  # [R, d_model] clean output of the FFN at the subject, where a norm comes between it and delta's effect
+    ffn_out: torch.Tensor | None  # [R, d_model] clean output of the FFN there, where a norm lies behind it
 
     def keep(self, stays: torch.Tensor) -> "_Live":
         """Without the requests where ``stays`` [m] is False."""
@@ -108,8 +108,9 @@ class _Live:
         answers = rows[self.answer["row"]]
         answer = {name: values[answers] for name, values in self.answer.items()}
         answer["row"] = position[answer["row"]]
-        return _Live(self.suffix.rows(rows.nonzero().squeeze(1)), self.request[stays], number[self.owner[rows]], self.at[rows], answer,
-                     position[self.kl_row[stays]], self.before[stays.to(self.before.device)],
+        suffix = self.suffix.rows(rows.nonzero().squeeze(1))
+        return _Live(suffix, self.request[stays], number[self.owner[rows]], self.at[rows], answer, position[self.kl_row[stays]],
+                     self.before[stays.to(self.before.device)],
                      None if self.ffn_out is None else self.ffn_out[rows.to(self.ffn_out.device)])
 
 
@@ -133,7 +134,8 @@ class _Search:
         clean_values = clean_values.to(view.device_of(layer), view.compute_dtype)
         self.initial = clean_values[prompts.bare_row.to(clean_values.device)]
         self.norm = view.post_ffn_norm(layer) if inside else None
-        self.live = _Live(suffix, torch.arange(len(prompts.kl_row), device=at.device), prompts.owner, at, answer, prompts.kl_row, before,
+        numbers = torch.arange(len(prompts.kl_row), device=at.device)
+        self.live = _Live(suffix, numbers, prompts.owner, at, answer, prompts.kl_row, before,
                           None if self.norm is None else clean_values)
 
     @torch.enable_grad()
@@ -174,7 +176,7 @@ class _Search:
 
         def add(hidden):
             added = delta[live.request[live.owner].to(delta.device)]
-            if live.ffn_out is not None:  # what it adds to the FFN's output is not what reaches the block's
+            if live.ffn_out is not None:  # what reaches the block's output is not what is added to the FFN's
                 added = self.norm(live.ffn_out + added) - self.norm(live.ffn_out)
             added = added.to(hidden.device, hidden.dtype)
             where = rows.to(hidden.device), live.at.to(hidden.device)

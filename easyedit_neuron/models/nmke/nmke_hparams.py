@@ -52,7 +52,6 @@ class NMKEHyperParams(PathHyperParams):
         "binary")
     mask_density: float = doc("share of neurons of mask: random", 0.5)
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
-    mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used", True)
     P_loc: Optional[str] = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
 
     def validate(self) -> None:

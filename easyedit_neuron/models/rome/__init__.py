@@ -1,0 +1,1 @@
+"""ROME and R-ROME (baselines of the built-in host)."""

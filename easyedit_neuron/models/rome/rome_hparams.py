@@ -1,0 +1,29 @@
+"""Hyperparameters of ROME, the path of rank-one updates."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ...paths.hparams import PathHyperParams, doc
+
+
+@dataclass
+class ROMEHyperParams(PathHyperParams):
+    """ROME of the built-in host; EasyEdit's own files of ROME and R-ROME load as they are.
+
+    ``alg_name: R-ROME`` is ROME with ``averaged_keys: true``, and is stored as that.
+    """
+
+    ALG_NAME: ClassVar[str] = "ROME"
+    ALG_ALIASES: ClassVar[tuple[str, ...]] = ("R-ROME",)
+
+    path: Literal["rome"] = doc("ROME makes rank-one updates", "rome")
+    L2: float = doc("ridge added to the diagonal of C", 0.0)
+    accumulate_keys: Literal[False] = doc("ROME protects no earlier edits; MEMIT and AlphaEdit can", False)
+    enable_prompt_keys: Literal[False] = doc("EasyEdit's field of R-ROME; keys of the bare prompt alone are not offered", False)
+    enable_random_prefix_keys: Literal[True] = doc("EasyEdit's field of R-ROME, which is averaged_keys here", True)
+    original_implementation: Literal[False] = doc("EasyEdit's field of R-ROME; ROME itself is averaged_keys: false", False)
+
+    def _check_alg_name(self) -> None:
+        if self.alg_name in self.ALG_ALIASES:
+            self.averaged_keys = True
+        super()._check_alg_name()
