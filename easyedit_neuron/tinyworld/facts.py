@@ -3,6 +3,7 @@
 import random
 
 from .. import data
+from ..errors import DataError
 from .corpus import sentence
 
 
@@ -18,6 +19,9 @@ def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[s
 
     Returns:
         ([(prompt, object, subject)] of every phrasing, the subject empty where the file names none; [(prompt, object)] of the edit prompts).
+
+    Raises:
+        DataError: no record of any file has a ground truth.
     """
     facts: dict[tuple[str, str, str], None] = {}
     pairs: dict[str, str] = {}
@@ -32,6 +36,9 @@ def read_facts(paths: list[str], limit: int | None = None) -> tuple[list[tuple[s
             for probe in request.get("locality", {}).values():
                 for prompt, answer in _probes(probe):
                     facts[prompt, answer, ""] = None
+    if not pairs:
+        raise DataError(f"{', '.join(map(str, paths))}: no record has a ground_truth, so there is no true fact to train on and to measure "
+                        "recall with; name a file with them (CounterFact, zsRE, wiki_counterfact)")
     return list(facts), list(pairs.items())
 
 

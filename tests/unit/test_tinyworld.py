@@ -11,6 +11,7 @@ from easyedit_neuron.tinyworld import records
 from easyedit_neuron.tinyworld.assets import EDITS, RETAINED, write_data
 from easyedit_neuron.tinyworld.bottleneck import bottleneck_masks
 from easyedit_neuron.tinyworld.corpus import build_corpus, held_out_text, sentence, shipped_text
+from easyedit_neuron.errors import DataError
 from easyedit_neuron.tinyworld.facts import read_facts
 from easyedit_neuron.tinyworld.relations import BY_NAME, RELATIONS
 from easyedit_neuron.tinyworld.train import TrainConfig, encode_sequence, epochs, learning_rate, train_tokenizer
@@ -192,3 +193,11 @@ def test_facts_of_a_users_own_file(tmp_path):
     assert facts == [("The capital of Xland is", "Bar", "Xland"), ("Xland is governed from", "Bar", "Xland"),
                      ("The capital of Yland is", "Baz", "")]
     assert pairs == [("The capital of Xland is", "Bar")]
+
+
+def test_files_without_true_facts_are_refused(tmp_path):
+    """KnowEdit's wiki_recent holds new facts only."""
+    path = tmp_path / "recent.json"
+    path.write_text(json.dumps([{"subject": "Xland", "prompt": "The capital of Xland is", "target_new": "Foo", "rephrase": "", "locality": {}}]))
+    with pytest.raises(DataError, match="no record has a ground_truth"):
+        read_facts([path])
