@@ -59,6 +59,12 @@ class SequentialState:
             self._solvers[layer] = setting, make()
         return self._solvers[layer][1]
 
+    @property
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers`` beside the statistics."""
+        return {"keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
+                "solvers": sum(solver.held_bytes for _, solver in self._solvers.values())}
+
     def note(self, after: str, keys: dict[int, torch.Tensor], record: EditRecord) -> None:
         """Appends an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
         for layer, columns in keys.items():

@@ -13,7 +13,7 @@ from ..fingerprint import key_fingerprint
 from ..masks import NeuronMask
 from ..record import EditRecord
 from ..requests import EditRequest, prepare
-from ..state import share, state_of
+from ..state import SequentialState, share, state_of
 from ..write import add_delta, clone_weights, fingerprint, restore
 from .contexts import contexts_of
 from .execute import execute
@@ -65,11 +65,15 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     return view.model, originals if return_orig_weights else {}
 
 
+def state_under(view: ModelView, tok, hparams) -> tuple[SequentialState, str]:
+    """The model's sequential state under these hyperparameters, made if there is none, and the fingerprint of its weights."""
+    setting = key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS})
+    return state_of(view, tok, hparams, setting, lambda: contexts_of(view.model, tok, hparams))
+
+
 def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[dict[str, torch.Tensor], EditRecord]:
     layers = list(hparams.layers)
-    state, before = state_of(
-        view, tok, hparams, key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS}),
-        lambda: contexts_of(view.model, tok, hparams))
+    state, before = state_under(view, tok, hparams)
     make_masks = None if mask is None else lambda some, contexts, readings: mask(view, tok, some, hparams, contexts, readings)
     run = execute_rome if hparams.path == "rome" else execute
     done = run(view, tok, requests, hparams, state, make_masks)
