@@ -28,9 +28,8 @@ def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0,
     openers = ENGLISH_OPENERS if openers is None else openers
     share = max(1, len(openers))
     rounds = [(length, 1)] if length_params is None else [(longest, max(1, n // share)) for longest, n in length_params]
-    device = model.get_input_embeddings().weight.device
     generator = torch.Generator().manual_seed(seed)
-    sentences = [_sentence(model, tok, opener, longest, generator, device)
+    sentences = [_sentence(model, tok, opener, longest, generator)
                  for longest, each in rounds if longest for opener in openers for _ in range(each)]
     # a model may end its text at once: nothing is no context
     groups = [["{}"], [sentence + ". {}" for sentence in sentences if sentence]]
@@ -47,9 +46,10 @@ def contexts_of(model, tok, hparams) -> list[list[str]]:
 
 
 @torch.no_grad()
-def _sentence(model, tok, opener: str, length: int, generator, device) -> str:
+def _sentence(model, tok, opener: str, length: int, generator) -> str:
     """One sentence, cut at its first full stop. No cache: a few short forwards, the same on every architecture."""
     ids = tok(opener)["input_ids"] if opener else [tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id]
+    device = model.get_input_embeddings().weight.device
     while len(ids) < length:
         logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, -1].float().cpu()
         top = logits.topk(min(5, logits.numel()))

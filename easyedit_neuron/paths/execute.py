@@ -88,15 +88,35 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     with trial(view, layers):
         layerwise = LayerwiseKeys(view, prompts, z_layer)
         for position, layer in enumerate(layers):
-            keys[layer], present = layerwise.at(layer)
-            residual = (wanted - present.to(wanted.device)) / (len(layers) - position)
+            now = layerwise.at(layer)
+            keys[layer] = now.keys
+            residual = (wanted - now.value.to(wanted.device)) / (len(layers) - position)
             watch.lap("keys")
-            deltas[layer] = _layer_delta(keys[layer], residual.to(keys[layer].device), layer, hparams, state,
-                                         masks.get(layer))
+            residual = before_norm(view, layer, residual.to(now.keys.device), now.ffn_out)
+            deltas[layer] = _layer_delta(keys[layer], residual, layer, hparams, state, masks.get(layer))
             watch.lap("solve")
             if position < len(layers) - 1:
                 add_delta(view, layer, deltas[layer])
     return Execution(deltas, keys, targets, watch.seconds)
+
+
+def before_norm(view: ModelView, layer: int, residual: torch.Tensor, ffn_out: torch.Tensor) -> torch.Tensor:
+    """What the FFN's output must gain for the block's output to gain ``residual``: other than it where a norm lies between (gemma2).
+
+    With ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)`` points exactly where ``N(f) + r`` does; a norm cannot give it
+    another length, which differs by ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g / s(f)`` arrives.
+
+    Args:
+        view, layer: where.
+        residual: r [d_model, n].
+        ffn_out: f [d_model, n], the FFN's output now.
+    """
+    norm = view.post_ffn_norm_parameters(layer)
+    if norm is None:
+        return residual
+    gain, scale = norm.gain.to(residual)[:, None], norm.scale(ffn_out.T.to(residual))
+    # a dimension that the norm does not let through cannot be written
+    return torch.where(gain.abs() > 1e-4 * gain.abs().max(), residual * scale / gain, torch.zeros_like(residual))
 
 
 def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: NeuronMask | None) -> LayerDelta:

@@ -63,6 +63,21 @@ def keys_of(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int
     return {l: prompts.average(torch.cat(parts).to(view.compute_dtype)).T.contiguous() for l, parts in found.items()}
 
 
+@dataclass(frozen=True)
+class LayerReading:
+    """What a layer gives at the subject's last token, in the compute dtype.
+
+    Attributes:
+        keys: K [d_ff, n], averaged over contexts.
+        value: z [d_model, n] of z*'s layer on the bare prompts.
+        ffn_out: [d_model, n] output of this layer's down projection on the bare prompts.
+    """
+
+    keys: torch.Tensor
+    value: torch.Tensor
+    ffn_out: torch.Tensor
+
+
 class LayerwiseKeys:
     """Keys and present values, layer after layer, while the weights of the layers gone by are changed.
 
@@ -81,12 +96,9 @@ class LayerwiseKeys:
         self._parts = [(prompts.batch.rows(start, start + ROWS_PER_FORWARD), None) for start in range(0, total, ROWS_PER_FORWARD)]
 
     @torch.no_grad()
-    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K [d_ff, n] of ``layer``, averaged over contexts; z [d_model, n] of ``z_layer`` on the bare prompts), compute dtype.
-
-        Layers are asked for in ascending order.
-        """
-        keys, values, bare = [], [], set(self.prompts.bare.tolist())
+    def at(self, layer: int) -> "LayerReading":
+        """What the solve of ``layer`` needs; layers are asked for in ascending order."""
+        keys, values, outputs, bare = [], [], [], set(self.prompts.bare.tolist())
         for number, (part, prefix) in enumerate(self._parts):
             # the block in front hands its output on: the next call starts there
             new = layer - 1 if layer > (0 if prefix is None else prefix.layer + 1) else None
@@ -99,18 +111,21 @@ class LayerwiseKeys:
             first = number * ROWS_PER_FORWARD
             rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
             if len(rows):
-                values.append(self._value(part, prefix, rows))
+                some, output = self._bare(part, prefix, rows, layer)
+                values.append(some)
+                outputs.append(output)
         dtype = self.view.compute_dtype
-        return (self.prompts.average(torch.cat(keys).to(dtype)).T.contiguous(), torch.cat(values).to(dtype).T.contiguous())
+        return LayerReading(self.prompts.average(torch.cat(keys).to(dtype)).T.contiguous(), torch.cat(values).to(dtype).T.contiguous(),
+                            torch.cat(outputs).to(dtype).T.contiguous())
 
-    def _value(self, part: Batch, prefix: Prefix | None, rows: torch.Tensor) -> torch.Tensor:
+    def _bare(self, part: Batch, prefix: Prefix | None, rows: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         some = part.select(rows)
         if prefix is not None:
             hidden = prefix.hidden[rows.to(prefix.hidden.device), :some.input_ids.shape[1]]
             prefix = replace(prefix, hidden=hidden)
-        with Capture(self.view, [self.z_layer], want=("layer_out",), stop_after=self.z_layer, skip=prefix) as seen:
+        with Capture(self.view, [layer, self.z_layer], want=("layer_out", "ffn_out"), stop_after=self.z_layer, skip=prefix) as seen:
             self.view.model(**some.inputs, use_cache=False)
-        return _last(seen.layer_out[self.z_layer], some)
+        return _last(seen.layer_out[self.z_layer], some), _last(seen.ffn_out[layer], some)
 
 
 def _last(values: torch.Tensor, part: Batch) -> torch.Tensor:

@@ -39,7 +39,7 @@ def test_keys_are_means_of_group_means(model_type, rows, monkeypatch):
     model, tok = tiny_model(model_type)
     prompts = key_prompts(tok, prepare(REQUESTS), GROUPS, "cpu")
     keys = keys_of(ModelView.of(model), prompts, [1, 2])
-    _, present = LayerwiseKeys(ModelView.of(model), prompts, 3).at(1)
+    present = LayerwiseKeys(ModelView.of(model), prompts, 3).at(1).value
     assert prompts.group_sizes == [1, 2] and present.shape == (32, 3)
     for n, request in enumerate(REQUESTS):
         for layer in (1, 2):
