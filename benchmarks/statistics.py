@@ -2,8 +2,8 @@
 
     EASYEDIT_HOME=... python -m benchmarks.statistics
 
-A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8, float32, the same texts. Both read and tokenise
-texts and write no covariance that they could read next time: EasyEdit's is told to measure anew, ours gets a new folder. Without
+A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8, float32, the same texts. Both tokenise the
+texts, and neither finds earlier results: EasyEdit's is told to measure anew, ours gets a new folder each time. Without
 EASYEDIT_HOME the peer is a plain loop of the same shape: per layer, every text through the model up to that layer.
 Both results are compared before anything is timed.
 """
@@ -59,8 +59,9 @@ def ours(model, tok, texts: list[str], folder: Path) -> Measure:
 
     def measure() -> dict[int, torch.Tensor]:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
-            hparams = MEMITHyperParams(alg_name="MEMIT", model_name="llama", device="cpu", layers=LAYERS, mom2_dataset=str(source),
-                                       mom2_n_samples=len(texts), mom2_max_length=POSITIONS, stats_dir=cache)
+            hparams = MEMITHyperParams(
+                alg_name="MEMIT", model_name="llama", device="cpu", layers=LAYERS, mom2_dataset=str(source),
+                mom2_n_samples=len(texts), mom2_max_length=POSITIONS, stats_dir=cache)
             statistics = Statistics(ModelView.of(model), tok, hparams)
             return {layer: statistics.covariance(layer) for layer in LAYERS}
 
