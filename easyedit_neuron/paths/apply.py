@@ -20,7 +20,8 @@ from .execute import execute
 from .rome import execute_rome
 
 _STATE_FIELDS = ("layers", "context_prompts", "context_length", "context_templates", "mom2_dataset", "mom2_n_samples",
-                 "mom2_dtype", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks", "context_template_length_params")
+                 "mom2_dtype", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks", "context_template_length_params",
+                 "mom2_adjustment")
 """Hyperparameters that the sequential state depends on; another value starts another state."""
 
 MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]], Readings], dict[int, NeuronMask]]

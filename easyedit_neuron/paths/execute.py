@@ -70,6 +70,8 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
         edited by then.
     """
     watch = Stopwatch()
+    state.statistics.ready()  # not in the loop, where it would be measured on layers that have been edited
+    watch.lap("statistics")
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
     flat = [context for group in state.contexts for context in group]
     readings: list[Readings] = []

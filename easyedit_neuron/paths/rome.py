@@ -38,6 +38,9 @@ def execute_rome(view: ModelView, tok, requests: list[EditRequest], hparams, sta
         Execution: a layer's delta has one column per request; ``targets`` are those of the last layer.
     """
     watch = Stopwatch()
+    if hparams.mom2_adjustment:
+        state.statistics.ready()  # not in the loop, where it would be measured on layers that have been edited
+    watch.lap("statistics")
     contexts = [context for group in state.contexts for context in group]
     updates: dict[int, list[LayerDelta]] = {layer: [] for layer in hparams.layers}
     targets = []

@@ -3,6 +3,7 @@
 import copy
 import logging
 import weakref
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _SAMPLE = 32
 
 
 class Statistics:
-    """Covariances and null spaces of one model, computed at first use.
+    """Covariances and null spaces of one model, computed at first use; until then neither text nor weights are read.
 
     The key of a cache file hashes the model's weights and buffers, the tokenizer, the text, the layer and its module, the
     piece length and the dtype; the null space adds the threshold. Files are written atomically; one whose stored key
@@ -34,9 +35,6 @@ class Statistics:
         view, tok, hparams: model, tokenizer, ``PathHyperParams``.
         layers_at_once: layers measured in one pass; unset: all. Fewer need less memory and more passes, and what
             has been measured is then kept on disk alone until it is asked for.
-
-    Raises:
-        DataError: something is wrong with the text; found here, before anything is measured.
     """
 
     def __init__(self, view: ModelView, tok, hparams, layers_at_once: int | None = None):
@@ -44,14 +42,11 @@ class Statistics:
         self.tok = tok
         self.layers = list(hparams.layers)
         self.layers_at_once = layers_at_once
-        self.dtype = DTYPES[hparams.mom2_dtype]
+        self._dtype, self.dtype = hparams.mom2_dtype, DTYPES[hparams.mom2_dtype]
         positions = getattr(view.model.config, "max_position_embeddings", None) or hparams.mom2_max_length
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
-        self._texts = texts = Texts(hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed, self.dir)
-        tokenizer = tokenizer_fingerprint(tok, list(islice(texts, _SAMPLE)), _SAMPLE)
-        self._about = {"model": model_fingerprint(view.model), "text": texts.fingerprint, "tokenizer": tokenizer,
-                       "max_length": self.max_length, "dtype": hparams.mom2_dtype}
+        self._source = hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed, self.dir
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
 
@@ -63,16 +58,35 @@ class Statistics:
             raise StateError("the model that these statistics belong to no longer exists; make new ones")
         return ModelView(model, self._arch)
 
+    @cached_property
+    def _texts(self) -> Texts:
+        return Texts(*self._source)
+
+    @cached_property
+    def _about(self) -> dict:
+        """What every key has; made when something is first asked for, so of the weights as they are then."""
+        tokenizer = tokenizer_fingerprint(self.tok, list(islice(self._texts, _SAMPLE)), _SAMPLE)
+        return {"model": model_fingerprint(self.view.model), "text": self._texts.fingerprint, "tokenizer": tokenizer,
+                "max_length": self.max_length, "dtype": self._dtype}
+
     def of_copy(self, model: torch.nn.Module) -> "Statistics":
         """These statistics for a deep copy of the model, sharing what has been measured."""
         twin = copy.copy(self)
         twin._model = weakref.ref(model)
         return twin
 
+    def ready(self) -> None:
+        """Has every layer's covariance at hand: measured now, on the weights as they are now, where there is no file."""
+        for layer in self.layers:
+            self.covariance(layer)
+
     def covariance(self, layer: int) -> torch.Tensor:
         """C of a layer, float32 or float64 [d_ff, d_ff], on the device of its weight (in host memory where that is full).
 
         Layers without a file are measured together.
+
+        Raises:
+            DataError: something is wrong with the text; found before anything is measured.
         """
         if layer not in self._covariance:
             view = self.view

@@ -11,7 +11,9 @@ from helpers.editing import REQUESTS, apply, make_hparams, put_back, snapshot
 from helpers.tiny_models import tiny_model
 
 from easyedit_neuron import state as state_module
+from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.state import forget, last_record
+from easyedit_neuron.stats.cache import Statistics
 
 FIRST, SECOND = REQUESTS[:1], REQUESTS[2:]
 
@@ -145,3 +147,15 @@ def test_the_state_does_not_keep_a_model_alive(setting):
     del edited
     gc.collect()
     assert gone() is None and len(state_module._STATES) == count - 1
+
+
+@pytest.mark.parametrize("method", ["AlphaEdit", "ROME"])
+def test_statistics_of_a_second_layer_are_of_the_unedited_model(method, tmp_path):
+    """Layer 1 has a file from an earlier run: layer 2 must not be measured once layer 1 has been changed."""
+    (clean, tok), (model, _) = tiny_model("llama"), tiny_model("llama")
+    Statistics(ModelView.of(clean), tok, make_hparams(method, tmp_path, layers=[1])).ready()
+    apply(model, tok, REQUESTS[:1], make_hparams(method, tmp_path, nullspace_threshold=2.0, v_num_grad_steps=3))
+    (tmp_path / "other").mkdir()
+    expected = Statistics(ModelView.of(clean), tok, make_hparams(method, tmp_path / "other")).covariance(2)
+    state, = states(model)
+    torch.testing.assert_close(state.statistics.covariance(2), expected, rtol=1e-5, atol=1e-6)

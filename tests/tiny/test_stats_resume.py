@@ -236,10 +236,11 @@ def test_finished_groups_are_not_measured_again(tmp_path, eager):
     assert not ran
 
 
-def test_text_that_changes_under_way_gives_no_result(tmp_path, eager):
+def test_text_that_changes_under_way_gives_no_result(tmp_path, eager, monkeypatch):
     model, tok = tiny_model("llama")
     found = statistics(model, tok, tmp_path)
-    (tmp_path / "corpus.txt").write_text("Something else.")
+    # between the first reading of the text and its measurement
+    monkeypatch.setattr(cache_module, "model_fingerprint", lambda _: (tmp_path / "corpus.txt").write_text("Something else."))
     with pytest.raises(DataError, match="corpus.txt.* was changed"):
         found.covariance(1)
     assert list((tmp_path / "stats").iterdir()) == []
