@@ -156,7 +156,10 @@ class Capture:
 
     def __exit__(self, kind, error, trace) -> bool:
         self._remove_hooks()
-        return error is self._stop
+        if error is not self._stop:
+            return False
+        error.__traceback__ = None  # its frames hold what the forward held, and through this object themselves: only gc would free it
+        return True
 
     def _remove_hooks(self) -> None:
         for module, original in self._forwards:

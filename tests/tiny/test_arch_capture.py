@@ -1,7 +1,11 @@
 """Captured states against hooks placed by hand and formulas written out, for every architecture."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+from transformers import DynamicCache
 
 from easyedit_neuron.arch import Capture, ModelView
 from easyedit_neuron.arch.capture import Prefix
@@ -211,6 +215,24 @@ def test_a_stop_inside_another_capture_is_not_swallowed_by_it():
             model(input_ids=ids)
         raise AssertionError("not reached: the inner block passes the outer one's stop on")
     assert 0 in inner.key
+
+
+@torch.no_grad()
+def test_what_a_stopped_forward_held_is_freed_with_the_capture_and_not_by_the_garbage_collector():
+    model, tok = tiny_model("llama")
+    view = ModelView.of(model)
+    ids, mask = _batch(tok)
+    inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": DynamicCache(), "use_cache": True}
+    cache = weakref.ref(inputs["past_key_values"])
+    gc.collect()
+    gc.disable()
+    try:
+        with Capture(view, [], want={"final_hidden"}, stop_after="final") as seen:
+            model(**inputs)
+        del inputs
+        assert seen.final_hidden is not None and cache() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
