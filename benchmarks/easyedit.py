@@ -19,8 +19,8 @@ from types import SimpleNamespace
 import torch
 
 from benchmarks import timing
+from benchmarks.editing import LAYERS, THRESHOLD, contexts, requests, settings, stages
 from benchmarks.models import random_llama
-from easyedit_neuron import data
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.host import import_easyeditor
@@ -29,16 +29,6 @@ from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_m
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from easyedit_neuron.stats.cache import Statistics
-
-LAYERS = [4, 5, 6, 7, 8]
-THRESHOLD = 1e-3
-
-
-def settings(folder: str, contexts: list[str], **changes) -> dict:
-    """Hyperparameters that both sides share."""
-    return {**dict(alg_name="AlphaEdit", model_name="llama", device="cpu", layers=LAYERS, v_num_grad_steps=25, v_lr=0.1, v_stop_loss=0.0,
-                   v_weight_decay=0.5, clamp_norm_factor=0.75, kl_factor=0.0625, context_templates=contexts, mom2_dataset="tiny-world",
-                   mom2_n_samples=500, stats_dir=folder, nullspace_threshold=THRESHOLD, L2=10.0), **changes}
 
 
 class Peer:
@@ -68,11 +58,6 @@ class Peer:
             self.module.apply_AlphaEdit_to_model(self.model, self.tok, copy.deepcopy(requests), self.hparams)
 
 
-def stages(records: list) -> dict[str, float]:
-    """Median seconds of each stage."""
-    return {name: statistics.median(record.seconds[name] for record in records) for name in records[0].seconds}
-
-
 def main() -> int:
     """Entry point; 2 where EasyEdit is not to be found."""
     parser = timing.parser(__doc__.splitlines()[0])
@@ -83,25 +68,18 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, tok = random_llama("80m")
-    sentences = [t for t in data.text("tiny-world") if len(t.split()) >= 6]
-    contexts = [" ".join(t.split()[:8]).rstrip(".").replace("{", "").replace("}", "") + ". {}" for t in sentences[:5]]
-    requests = iter(data.load("tiny-world"))
-
-    def take(count):
-        keys = ("prompt", "subject", "target_new", "ground_truth")
-        return [{key: request[key] for key in keys} for request, _ in zip(requests, range(count))]
-
+    templates, take = contexts(), requests()
     with tempfile.TemporaryDirectory() as folder:
-        shared = AlphaEditHyperParams(**settings(folder, contexts))
+        shared = AlphaEditHyperParams(**settings(folder, templates))
         try:
-            peer = Peer(model, tok, shared, contexts)
+            peer = Peer(model, tok, shared, templates)
         except NeuronEditError as problem:
             sys.stderr.write(f"error: {problem}\n")
             return 2
         methods = {
             "AlphaEdit": (apply_alphaedit_to_model, shared),
-            "NMKE, lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE"))),
-            "NMKE, mpc": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, contexts, alg_name="NMKE", attribution="mpc"))),
+            "NMKE, lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, templates, alg_name="NMKE"))),
+            "NMKE, mpc": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution="mpc"))),
         }
         if args.only:
             methods = {name: pair for name, pair in methods.items() if name.split(", ")[-1] in args.only}
@@ -113,7 +91,7 @@ def main() -> int:
                 lambda: peer.edit(take(1)), lambda: apply(edited, tok, take(batch), hparams, records=records), args.repeats)
             result = timing.Result(result.peer, [seconds / batch for seconds in result.ours])
             measured = timing.report(f"{name}, batch {batch}, per edit", result)
-            measured["stages"] = {stage: value / batch for stage, value in stages(records[1:]).items()}
+            measured["stages"] = stages(records[1:], batch)
             print("    stages: " + ", ".join(f"{stage} {value * 1e3:.0f} ms" for stage, value in measured["stages"].items()), flush=True)
             results.append(measured)
             return statistics.median(result.ours)

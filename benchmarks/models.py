@@ -10,8 +10,10 @@ SHAPES = {
                 vocab_size=32000),
     "llama3-8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
                       vocab_size=128256, rope_theta=500000.0),
+    "tiny": dict(hidden_size=64, intermediate_size=160, num_hidden_layers=10, num_attention_heads=4, num_key_value_heads=2,
+                 vocab_size=2000),
 }
-"""Sizes by name; embeddings are not tied."""
+"""Sizes by name; embeddings are not tied. ``tiny`` is for tests of the programs."""
 
 
 def random_llama(shape: str = "80m", dtype=torch.float32, device: str = "cpu", seed: int = 0, **overrides):

@@ -71,7 +71,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with ``--json`` and ``--device``."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    made.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    made.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     return made
 
 
