@@ -79,7 +79,8 @@ def main() -> int:
         methods = {
             "AlphaEdit": (apply_alphaedit_to_model, shared),
             "NMKE, lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, templates, alg_name="NMKE"))),
-            "NMKE, mpc": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution="mpc"))),
+            "NMKE, mpc": (apply_nmke_to_model,
+                          NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution="mpc"))),
         }
         if args.only:
             methods = {name: pair for name, pair in methods.items() if name.split(", ")[-1] in args.only}
@@ -92,7 +93,8 @@ def main() -> int:
             result = timing.Result(result.peer, [seconds / batch for seconds in result.ours])
             measured = timing.report(f"{name}, batch {batch}, per edit", result)
             measured["stages"] = stages(records[1:], batch)
-            print("    stages: " + ", ".join(f"{stage} {value * 1e3:.0f} ms" for stage, value in measured["stages"].items()), flush=True)
+            told = ", ".join(f"{stage} {value * 1e3:.0f} ms" for stage, value in measured["stages"].items())
+            print(f"    stages: {told}", flush=True)
             results.append(measured)
             return statistics.median(result.ours)
 

@@ -28,9 +28,10 @@ def contexts(count: int = 5) -> list[str]:
 
 def settings(folder: str, templates: list[str], **changes) -> dict:
     """Hyperparameters that all of them share: 25 steps for z* without an early stop."""
-    return {**dict(alg_name="AlphaEdit", model_name="llama", device="cpu", layers=LAYERS, v_num_grad_steps=25, v_lr=0.1, v_stop_loss=0.0,
-                   v_weight_decay=0.5, clamp_norm_factor=0.75, kl_factor=0.0625, context_templates=templates, mom2_dataset="tiny-world",
-                   mom2_n_samples=500, stats_dir=folder, nullspace_threshold=THRESHOLD, L2=10.0), **changes}
+    usual = dict(alg_name="AlphaEdit", model_name="llama", device="cpu", layers=LAYERS, v_num_grad_steps=25, v_lr=0.1,
+                 v_stop_loss=0.0, v_weight_decay=0.5, clamp_norm_factor=0.75, kl_factor=0.0625, context_templates=templates,
+                 mom2_dataset="tiny-world", mom2_n_samples=500, stats_dir=folder, nullspace_threshold=THRESHOLD, L2=10.0)
+    return {**usual, **changes}
 
 
 def requests() -> Callable[[int], list[dict]]:

@@ -2,16 +2,17 @@
 
     python -m benchmarks.growth --methods alphaedit memit
 
-A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Nobody waits for 5,000 real edits: the sequential
-state is filled with synthetic keys (``synthetic.KeySource``) up to the number, the statistics are drawn (``editing.DrawnStatistics``),
-and the edits made there are real. The first of them takes up all synthetic keys at once, which no edit of a real sequence does; it is
-shown apart (at number 1 it makes the solvers), and so number 1 is measured on the edits from the second on.
+A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Nobody waits for 5,000 real edits: the
+sequential state is filled with synthetic keys (``synthetic.KeySource``) up to the number, the statistics are drawn
+(``editing.DrawnStatistics``), and the edits made there are real. The first of them takes up all synthetic keys at once, which
+no edit of a real sequence does; it is shown apart (at number 1 it makes the solvers), and so number 1 is measured on the
+edits from the second.
 
-``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix of earlier keys takes up 256 keys at a time, d_ff^2 a
-key; the edits measured here may miss that one in 256.
+``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix of earlier keys takes up 256 keys at a
+time, d_ff^2 a key; the edits measured here may miss that one in 256.
 
-Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside every edit, times the number
-of layers; what it costs does not depend on the number of earlier edits.
+Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside every edit,
+times the number of layers; what it costs does not depend on the number of earlier edits.
 """
 
 import statistics
@@ -76,8 +77,8 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     return rows
 
 
-HEAD = (f"{'method':<16} {'edits':>11} {'s/edit':>7} {'target':>7} {'keys':>7} {'solve':>7} {'/ first':>8} {'at start':>8} {'peer':>7}"
-        f" {'keys MB':>8} {'solver MB':>9}  process peak")
+HEAD = (f"{'method':<16} {'edits':>11} {'s/edit':>7} {'target':>7} {'keys':>7} {'solve':>7} {'/ first':>8} {'at start':>8}"
+        f" {'peer':>7} {'keys MB':>8} {'solver MB':>9}  process peak")
 
 
 def _line(row: dict) -> str:
@@ -101,8 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--counts and --repeats start at 1")
     torch.set_num_threads(args.threads)
     model, tok = random_llama(args.shape, device=args.device)
-    print("real edits on top of synthetic keys and drawn statistics; seconds, medians; / first: solve over that at the first count;\n"
-          "at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers; GB: of the process so far")
+    print("real edits on synthetic keys and drawn statistics; median seconds; / first: solve over that at the first count;\n"
+          "at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers")
     print(HEAD)
     results = [row for name in args.methods for row in measure(name, model, tok, args.counts, args.repeats, args.device)]
     timing.write_json(args.json, results, earlier_edits="synthetic keys",

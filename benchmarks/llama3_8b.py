@@ -2,12 +2,13 @@
 
     python -m benchmarks.llama3_8b
 
-Random bfloat16 weights of the real model's shape on a GPU, layers 4 to 8, 25 steps for z*, five contexts and the bare prompt; NMKE with LPS
-and MPC, and AlphaEdit without a mask. The statistics are drawn: to measure them takes a text and an hour, and what an edit costs does
-not depend on what they say. Their null-space bases are as wide as bases get. Tokens are those of the shipped tokenizer.
+Random bfloat16 weights of the real model's shape on a GPU, layers 4 to 8, 25 steps for z*, five contexts and the bare prompt;
+NMKE with LPS and MPC, and AlphaEdit without a mask. The statistics are drawn: to measure them takes a large text, and
+what an edit costs does not depend on what they say. Their null-space bases are as wide as bases get. Tokens are those of the
+shipped tokenizer.
 
-What the run needs is worked out first (``memory.bytes_needed``) and printed; without a GPU, or with less free memory than that, nothing is
-loaded and the exit status is 2. ``--shape tiny --device cpu`` runs the same program anywhere.
+What the run needs is worked out first (``memory.bytes_needed``) and printed; without a GPU, or with less free memory than
+that, nothing is loaded and the exit status is 2. ``--shape tiny --device cpu`` runs the same program anywhere.
 """
 
 import statistics
@@ -53,9 +54,10 @@ def needs(args) -> dict[str, int]:
     take, hparams = requests(), hyperparameters("alphaedit", args)
     batches = [prepare(take(args.batch)) for _ in range(args.repeats + 1)]
     rows = Rows.widest(Rows.of(target_prompts(tok, batch, ["{}", *contexts()], hparams.kl_prompt, "cpu")) for batch in batches)
-    several = [bytes_needed(SHAPES[args.shape], getattr(torch, args.dtype), LAYERS, rows, edits=args.repeats + 1, device=args.device,
-                            solve_dtype=getattr(torch, args.solve_dtype), scores=name if name in ("lps", "mpc") else None)
-               for name in args.methods]
+    several = [
+        bytes_needed(SHAPES[args.shape], getattr(torch, args.dtype), LAYERS, rows, edits=args.repeats + 1, device=args.device,
+                     solve_dtype=getattr(torch, args.solve_dtype), scores=METHODS[name][2].get("attribution"))
+        for name in args.methods]
     return max(several, key=lambda one: sum(one.values()))
 
 
@@ -78,7 +80,8 @@ def measure(name: str, model, tok, args) -> dict:
         torch.cuda.reset_peak_memory_stats(args.device)
     records = []
     apply(model, tok, take(batch), hparams, records=records)  # the warm-up
-    times = [timing.seconds(lambda: apply(model, tok, take(batch), hparams, records=records)) / batch for _ in range(args.repeats)]
+    times = [timing.seconds(lambda: apply(model, tok, take(batch), hparams, records=records)) / batch
+             for _ in range(args.repeats)]
     forget(model)
     median, by_stage = statistics.median(times), stages(records[1:], batch)
     by_stage["writing and the rest"] = median - sum(by_stage.values())

@@ -1,8 +1,8 @@
 """Memory of an edit on a Llama, consumer by consumer, from sizes alone: nothing is loaded to know it.
 
-``bytes_needed`` is for the alphaedit and the memit path with ``mask_stage: post``. What stays is exact (weights, statistics, solvers, keys,
-copies of weights); what a stage takes and gives back is counted from above, and all of it is added up although no two stages
-happen at once.
+``bytes_needed`` is for the alphaedit and the memit path with ``mask_stage: post``. What stays is exact (weights, statistics,
+solvers, keys, copies of weights); what a stage takes and gives back is counted from above, and all of it is added up although
+no two stages happen at once.
 """
 
 import resource
@@ -45,7 +45,8 @@ class Rows:
     def of(cls, prompts: TargetPrompts) -> "Rows":
         """Of tokenised requests."""
         lengths, start = prompts.batch.lengths, prompts.start
-        return cls(*prompts.prompt_end.shape, int(lengths.max()), int(start.max()), int((lengths - start).max()), len(prompts.answer_id))
+        return cls(*prompts.prompt_end.shape, tokens=int(lengths.max()), past=int(start.max()),
+                   suffix=int((lengths - start).max()), answers=len(prompts.answer_id))
 
     @classmethod
     def widest(cls, several: Iterable["Rows"]) -> "Rows":
@@ -94,10 +95,8 @@ def solver_bytes(path: str, d_ff: int, null_dim: int, edits: int, requests: int,
         dtype: of what the solver keeps.
         kept: of the statistics.
     """
-    basis = min(null_dim, d_ff - null_dim) if path == "alphaedit" else 0
-    # a thin basis of the null space gives the coordinates; with that of its complement the work is done in key space
-    dim = null_dim if 0 < basis == null_dim else d_ff
-    limit = dim // (2 if path == "alphaedit" else 8)  # earlier keys beyond which the inverse is a matrix
+    basis = _basis(path, d_ff, null_dim)
+    dim, limit = _system(path, d_ff, null_dim)
     dense, appends = False, []
     for edit in range(edits):
         earlier = edit * requests
@@ -110,6 +109,18 @@ def solver_bytes(path: str, d_ff: int, null_dim: int, edits: int, requests: int,
     probe = 3 * dim  # z, z A and z A_0
     copy = d_ff * basis if dtype != kept else 0
     return (factor + probe + copy + rows * dim) * dtype.itemsize
+
+
+def _basis(path: str, d_ff: int, null_dim: int) -> int:
+    """Columns of the basis that is kept: of the thinner one of null space and complement."""
+    return min(null_dim, d_ff - null_dim) if path == "alphaedit" else 0
+
+
+def _system(path: str, d_ff: int, null_dim: int) -> tuple[int, int]:
+    """Size of the system that is solved, and the number of earlier keys beyond which its inverse is a matrix."""
+    # a thin basis of the null space gives the coordinates; with that of its complement the work is done in key space
+    dim = null_dim if path == "alphaedit" and 2 * null_dim <= d_ff else d_ff
+    return dim, dim // (2 if path == "alphaedit" else 8)
 
 
 def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Rows, *, edits: int = 1, path: str = "alphaedit",
@@ -132,8 +143,7 @@ def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Ro
     d, d_ff, vocab, blocks = (shape[name] for name in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"))
     e, kv, edited = dtype.itemsize, _kv_width(shape), len(layers)
     null_dim = d_ff - widest_basis(d_ff) if null_dim is None else null_dim
-    alphaedit = path == "alphaedit"
-    basis = min(null_dim, d_ff - null_dim) if alphaedit else 0
+    dim, limit = _system(path, d_ff, null_dim)
     above = blocks - 1 - layers[-1]
     spots = rows.requests * rows.contexts  # places that the attribution reads
     positions = rows.answers + rows.requests  # that are unembedded in the loss
@@ -143,12 +153,12 @@ def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Ro
     needs["covariances"] = edited * matrix_bytes(d_ff, torch.float32)
     # vectors and workspace of one decomposition; drawing a covariance takes no more
     needs["eigen-decomposition"] = decomposition_bytes(d_ff, torch.float32)
-    # the thinner one of null space and complement
-    needs["null space bases"] = edited * d_ff * basis * F32
+    needs["null space bases"] = edited * d_ff * _basis(path, d_ff, null_dim) * F32
     needs["solvers"] = edited * solver_bytes(path, d_ff, null_dim, edits, rows.requests, solve_dtype)
-    # one layer's factorisation: the system beside its factor, then the factor beside the inverse, and LAPACK's copy; from the first
-    # edit on (memit) or from many (alphaedit, never without)
-    needs["factorisation"] = 2 * matrix_bytes(d_ff, solve_dtype) if not alphaedit or edits * rows.requests > d_ff // 2 else 0
+    # one layer's factorisation: the system beside its factor, then the factor beside the inverse, and LAPACK's copy; at the first
+    # edit (memit), or once there are many keys
+    factorised = path == "memit" or (edits - 1) * rows.requests > limit
+    needs["factorisation"] = 2 * matrix_bytes(dim, solve_dtype) if factorised else 0
     # keys, one row each, with the spare room of a doubling; while one layer's grows, the old rows exist beside the new ones
     held = rows_held([rows.requests] * edits) * d_ff * F32
     needs["keys"] = edited * held
@@ -179,8 +189,10 @@ def _clean_pass(rows: Rows, d: int, d_ff: int, kv: int, blocks: int, read: int, 
 
 
 def _search(rows: Rows, d: int, d_ff: int, kv: int, above: int, e: int) -> int:
-    """Forward and backward of the blocks above z*'s on the tokens that the search can reach; weights are frozen, so that a product
-    with one keeps nothing for the backward pass."""
+    """Forward and backward of the blocks above z*'s on the tokens that the search can reach.
+
+    Weights are frozen, so that a product with one keeps nothing for the backward pass.
+    """
     tokens, span = rows.count * rows.suffix, rows.count * (rows.past + rows.suffix)
     past = above * 2 * rows.count * rows.past * kv * e
     # gate, its SiLU and up; both norms' input in float32 and as it was normed there; q and the attention's output
@@ -198,7 +210,7 @@ def _attribution(scores: str | None, spots: int, d: int, d_ff: int, vocab: int, 
         return read + 2 * d * d_ff * F32 + 4 * edited * spots * d_ff * F32
     chunks = CPU_CHUNKS if torch.device(device).type == "cpu" else GPU_CHUNKS
     neurons, tokens = min(chunks.neurons, d_ff), min(chunks.tokens, vocab)
-    # rows of the unembedding in float32; columns of the FFN, with the gain and centred; what a neuron does to a logit, and its size
+    # rows of the unembedding in float32; columns of the FFN, with the gain and centred; what neurons do to logits, and its size
     chunk = (2 * tokens * d + 3 * neurons * d + 2 * neurons * tokens) * F32
     # the logits of a group of prompts, and the product that addcmul may make apart
     chunk += 2 * max(chunks.elements, neurons * tokens) * F32

@@ -46,7 +46,10 @@ def test_the_8b_program_runs_on_a_tiny_shape(tmp_path, capsys):
     assert "together" in told and "lps" in told and "target of" not in told
 
 
-@pytest.mark.parametrize("cuda, free, words", [(False, 1 << 50, "there is no CUDA device"), (True, 1 << 30, "1.0 GiB are free on cuda")])
+@pytest.mark.parametrize("cuda, free, words", [
+    (False, 1 << 50, "there is no CUDA device"),
+    (True, 1 << 30, "1.0 GiB are free on cuda"),
+])
 def test_the_8b_program_refuses_before_it_loads_anything(monkeypatch, capsys, cuda, free, words):
     def never(*_args):
         raise AssertionError("nothing may be loaded")

@@ -19,7 +19,8 @@ from easyedit_neuron.stats.needs import decomposition_bytes, matrix_bytes
 from easyedit_neuron.stats.nullspace import Subspace, null_space
 from easyedit_neuron.write import clone_weights
 
-GROUPED = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, vocab_size=70)
+GROUPED = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
+               vocab_size=70)
 ROWS = Rows(requests=1, contexts=6, tokens=20, past=14, suffix=5, answers=12)
 D_FF = 40
 
@@ -44,7 +45,8 @@ def test_llama_3_8b_has_its_published_size():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_trial_copies_are_what_clone_weights_makes(dtype):
     copies = clone_weights(_view(dtype), [0, 2])
-    assert bytes_needed(GROUPED, dtype, [0, 2], ROWS)["trial copies"] == sum(t.numel() * t.element_size() for t in copies.values())
+    needs = bytes_needed(GROUPED, dtype, [0, 2], ROWS)
+    assert needs["trial copies"] == sum(t.numel() * t.element_size() for t in copies.values())
 
 
 def _view(dtype):
@@ -113,8 +115,8 @@ def test_solvers_and_key_buffers_hold_what_was_worked_out(name, requests, dtype)
         solver.right_factor(keys)
         buffer.append(keys)
         assert solver.held_bytes == solver_bytes(path, D_FF, null_dim, edit, requests, dtype), f"after edit {edit}"
-        needs = bytes_needed(GROUPED, torch.float32, [0], Rows(requests, 6, 20, 14, 5, 12), edits=edit, path=path, null_dim=null_dim,
-                             solve_dtype=dtype)
+        needs = bytes_needed(GROUPED, torch.float32, [0], Rows(requests, 6, 20, 14, 5, 12), edits=edit, path=path,
+                             null_dim=null_dim, solve_dtype=dtype)
         assert needs["keys"] == buffer.held_bytes and needs["solvers"] == solver.held_bytes
 
 
