@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
-TIERS := tests/unit tests/tiny $(if $(EASYEDIT_HOME),tests/easyedit)
+TIERS := tests/unit tests/tiny tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
 .PHONY: quickstart test test-easyedit clean
 

@@ -4,7 +4,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easyedit_neuron.arch import ModelView
-from easyedit_neuron.attribution import projection
+from easyedit_neuron.attribution import logsumexp, projection
 from easyedit_neuron.attribution.readings import read_prompts
 from helpers.prompts import right_padded
 from helpers.tiny_models import tiny_model
@@ -30,7 +30,7 @@ def test_temporaries_stay_within_the_chunks(monkeypatch):
     model, tok = tiny_model("llama", intermediate_size=640)
     view = ModelView.of(model)
     readings = read_prompts(view, right_padded(tok), [0, 2])
-    monkeypatch.setattr(projection, "CPU_CHUNKS", projection.Chunks(16, 20, 1000))
+    monkeypatch.setattr(projection, "CPU_CHUNKS", logsumexp.Chunks(16, 20, 1000))
     with _Largest(model.parameters()) as seen:
         chunked = projection.amplified_log_probs(view, readings, readings.top1, 30.0)
     # [3 prompts, 20 tokens, 16 neurons] in chunks, [4 prompts, 640 neurons] to keep; one prompt's naive matrix has 20,480
