@@ -122,9 +122,13 @@ def _covariance(layer: int, hparams, state: SequentialState) -> torch.Tensor | N
 def _joined(parts: list[LayerDelta], covariance: torch.Tensor | None) -> LayerDelta:
     """The sum of the requests' updates of one layer; its mask is the union of theirs."""
     left, right = (torch.cat([getattr(part, side) for part in parts], 1) for side in ("left", "right"))
-    mask = None if parts[0].mask is None else torch.stack([part.mask for part in parts]).any(0)
     energy = left.pow(2).sum(0)
     delivered = float(energy @ energy.new_tensor([part.delivered for part in parts]) / energy.sum().clamp_min(1e-30))
-    info = parts[0].mask_info if len(parts) == 1 else {"requests": [part.mask_info for part in parts]} if mask is not None else {}
-    return LayerDelta(left.contiguous(), right.contiguous(), mask, 1.0 if mask is None else float(mask.double().mean()),
-                      None if covariance is None else leakage(left, right, covariance), delivered, info)
+    leaked = None if covariance is None else leakage(left, right, covariance)
+    mask, density, info = None, 1.0, parts[0].mask_info
+    if parts[0].mask is not None:
+        mask = torch.stack([part.mask for part in parts]).any(0)
+        density = int(mask.sum()) / len(mask)
+        if len(parts) > 1:
+            info = {"density": density, "requests": [part.mask_info for part in parts]}
+    return LayerDelta(left.contiguous(), right.contiguous(), mask, density, leaked, delivered, info)

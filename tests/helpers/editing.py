@@ -9,6 +9,8 @@ from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.models.memit.memit_main import apply_memit_to_model
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
+from easyedit_neuron.models.rome.rome_hparams import ROMEHyperParams
+from easyedit_neuron.models.rome.rome_main import apply_rome_to_model
 
 REQUESTS = [
     {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"},
@@ -17,7 +19,8 @@ REQUESTS = [
 ]
 CONTEXTS = ["You know. {}", "Because I think that. {}"]
 METHODS = {"AlphaEdit": (AlphaEditHyperParams, apply_alphaedit_to_model), "MEMIT": (MEMITHyperParams, apply_memit_to_model),
-           "NMKE": (NMKEHyperParams, apply_nmke_to_model)}
+           "NMKE": (NMKEHyperParams, apply_nmke_to_model), "ROME": (ROMEHyperParams, apply_rome_to_model),
+           "R-ROME": (ROMEHyperParams, apply_rome_to_model)}
 
 
 def text_file(folder):
@@ -32,7 +35,7 @@ def make_hparams(method, folder, **changes):
     fields = dict(alg_name=method, model_name="in memory", device="cpu", layers=[1, 2], v_num_grad_steps=8, v_lr=0.3,
                   v_weight_decay=0.1, clamp_norm_factor=2.0, context_templates=CONTEXTS, mom2_dataset=text_file(folder),
                   mom2_n_samples=100, mom2_update_weight=1.0, stats_dir=str(folder / "stats"), nullspace_threshold=0.5)
-    fields["L2"] = 0.0 if method == "MEMIT" else 0.1
+    fields["L2"] = 0.1 if method in ("AlphaEdit", "NMKE") else 0.0
     return METHODS[method][0](**{**fields, **changes})
 
 

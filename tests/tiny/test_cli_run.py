@@ -121,6 +121,7 @@ def test_fine_tuning_as_a_process(arguments, tmp_path):
         (["data.retained=none.json"], "none.json"),
         (["data.text=none.txt"], "none.txt"),
         (["method.device=cuda:99"], "device"),
+        (["method=rome", "batch_size=2"], "ROME edits one request at a time"),
     ],
 )
 def test_impossible_values(arguments, extra, part, capfd):

@@ -39,7 +39,7 @@ def quick(method, folder, mask, model_type="llama", **changes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("method", ["MEMIT", "AlphaEdit"])
+@pytest.mark.parametrize("method", ["MEMIT", "AlphaEdit", "ROME"])
 @pytest.mark.parametrize("stage", ["post", "solve"])
 def test_only_masked_neurons_change(name, method, stage, tmp_path):
     model_type = "gpt2" if name in ("ig", "mine") else "llama"
@@ -57,7 +57,7 @@ def test_only_masked_neurons_change(name, method, stage, tmp_path):
 
 
 def test_without_a_mask_every_neuron_changes(tmp_path):
-    for method in ("MEMIT", "AlphaEdit"):
+    for method in ("MEMIT", "AlphaEdit", "ROME"):
         _, record = quick(method, tmp_path, "none")
         assert all(d.mask is None and d.density == 1.0 and d.matrix().any(0).all() for d in record.layers.values())
 

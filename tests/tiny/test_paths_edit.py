@@ -11,7 +11,8 @@ from easyedit_neuron.requests import prepare
 
 SUBJECT_LAST = REQUESTS[2:]
 VARIANTS = {"alphaedit": ("AlphaEdit", {}), "memit": ("MEMIT", {"L2": 0.0}), "nmke-post": ("NMKE", {"mask_stage": "post"}),
-            "nmke-solve": ("NMKE", {"mask_stage": "solve"})}
+            "nmke-solve": ("NMKE", {"mask_stage": "solve"}), "rome": ("ROME", {"L2": 0.0}),
+            "nmke-rome": ("NMKE", {"path": "rome", "mask_stage": "solve"})}
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
@@ -38,7 +39,7 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
     assert changed_tensors(model, before) == []
 
 
-@pytest.mark.parametrize("method", ["AlphaEdit", "MEMIT", "NMKE"])
+@pytest.mark.parametrize("method", ["AlphaEdit", "MEMIT", "NMKE", "ROME"])
 def test_left_and_right_padding_give_the_same_bits(method, tmp_path):
     found = []
     for side in ("left", "right"):

@@ -1,8 +1,9 @@
-"""The fast search for z* and the fast keys against whole forwards with hooks placed by hand, in float64, on every architecture."""
+"""The fast search for z* and the fast keys against whole forwards with hooks placed by hand, in float64."""
 
 import pytest
 import torch
 from helpers.editing import CONTEXTS, REQUESTS, make_hparams
+from helpers.plain_search import plain_search
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 from easyedit_neuron.arch.view import ModelView
@@ -14,81 +15,30 @@ from easyedit_neuron.requests import prepare
 from easyedit_neuron.tokens import subject_last_index
 
 FLAT, LAYER = ["{}", *CONTEXTS], 1
-CASES = [(name, {}) for name in MODEL_TYPES] + [("mistral", {"sliding_window": 6}), ("gemma2", {"sliding_window": 6})]
+CASES = [(name, {}, "layer_out") for name in MODEL_TYPES] + [
+    ("mistral", {"sliding_window": 6}, "layer_out"), ("gemma2", {"sliding_window": 6}, "layer_out"),
+    *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2"))]
 
 
-@pytest.fixture
-def exact(monkeypatch):
-    """Models compute norms and softmax in float32 whatever their dtype; here float32 is another name of float64."""
-    monkeypatch.setattr(torch, "float32", torch.float64)
-
-
-def plain_search(model, view, tok, request, hparams):
-    """EasyEdit's search, one unpadded prompt at a time through the whole model; (z*, losses)."""
-    target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
-    prompt, subject = request["prompt"].replace(request["subject"], "{}"), request["subject"]
-    initial = None
-
-    def logits(template, extra, delta):
-        nonlocal initial
-        at = subject_last_index(tok, template, subject)
-
-        def add(module, args, output):
-            nonlocal initial
-            hidden = output[0] if isinstance(output, tuple) else output
-            initial = hidden[0, at].detach().clone() if initial is None else initial
-            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
-            return (torch.stack(rows, 1), *output[1:]) if isinstance(output, tuple) else torch.stack(rows, 1)
-
-        handle = view.layer(LAYER).register_forward_hook(add)
-        ids = tok(template.format(subject))["input_ids"]
-        out = model(input_ids=torch.tensor([ids + extra]), use_cache=False).logits[0]
-        handle.remove()
-        return out, at, len(ids) - 1
-
-    delta = torch.zeros(32, dtype=torch.float64, requires_grad=True)
-    opt = torch.optim.Adam([delta], lr=hparams.v_lr)
-    base, losses = None, []
-    for step in range(hparams.v_num_grad_steps):
-        opt.zero_grad()
-        nll = 0.0
-        for context in FLAT:
-            out, _, end = logits(context.replace("{}", prompt), target[:-1], delta)
-            nll = nll + torch.nn.functional.cross_entropy(out[end:], torch.tensor(target)) / len(FLAT)
-        out, at, _ = logits(hparams.kl_prompt, [], delta)
-        after = out[at].log_softmax(-1)
-        base = after.detach() if base is None else base
-        kl = (after.exp() * (after - base)).sum()
-        loss = nll + hparams.kl_factor * kl + hparams.v_weight_decay * delta.norm() / initial.norm() ** 2
-        losses.append(float(loss.detach()))
-        if losses[-1] < hparams.v_stop_loss or step == hparams.v_num_grad_steps - 1:
-            break
-        loss.backward()
-        opt.step()
-        limit = hparams.clamp_norm_factor * initial.norm()
-        with torch.no_grad():
-            if delta.norm() > limit:
-                delta.mul_(limit / delta.norm())
-    return initial + delta.detach(), losses
-
-
-@pytest.mark.parametrize("model_type, overrides", CASES, ids=lambda x: str(x))
-def test_search_in_float64(model_type, overrides, tmp_path, exact):
+@pytest.mark.parametrize("model_type, overrides, site", CASES, ids=lambda x: str(x))
+def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     """Three requests in a batch, one of which stops early and leaves it, against each alone by the plain formula."""
     model, tok = tiny_model(model_type, dtype=torch.float64, **overrides)
     view = ModelView.of(model)
+    module = view.layer(LAYER) if site == "layer_out" else view.mlp(LAYER)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=8, v_lr=0.3, clamp_norm_factor=1.0)
-    losses = [plain_search(model, view, tok, r, hparams)[1] for r in REQUESTS]
+    losses = [plain_search(model, module, tok, r, hparams, FLAT)[2] for r in REQUESTS]
     # a stop between the fastest and the slowest request
     stop = sorted(min(each) for each in losses)
     hparams = hparams.override({"v_stop_loss": (stop[0] + stop[1]) / 2})
-    found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER)
+    found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site)
     assert len({len(t.losses) for t in found}) > 1 or len(found[0].losses) == 8
     for target, request in zip(found, REQUESTS):
-        value, plain = plain_search(model, view, tok, request, hparams)
+        initial, delta, plain = plain_search(model, module, tok, request, hparams, FLAT)
         assert target.value.dtype == torch.float64
         assert target.losses == pytest.approx(plain, rel=1e-9)
-        torch.testing.assert_close(target.value, value, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(target.initial, initial, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(target.value - target.initial, delta, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -167,7 +117,8 @@ def test_layerwise_keys_in_float64(model_type, exact):
     layerwise = LayerwiseKeys(view, prompts, 3)
     generator = torch.Generator().manual_seed(0)
     for layer in (0, 1, 2):
-        keys, values = layerwise.at(layer)
+        now = layerwise.at(layer)
+        keys, values = now.keys, now.value
         for number, request in enumerate(REQUESTS):
             seen = {}
             expected = []

@@ -57,7 +57,7 @@ def test_a_mask_and_its_options(method, options):
     assert (choice.scores, choice.mask_options, choice.score_options) == ("contribution", {"top_k": 7}, {"prompt_batch": 4})
 
 
-@pytest.mark.parametrize("method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT")])
+@pytest.mark.parametrize("method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT"), ("rome", "ROME")])
 def test_other_methods(method, name):
     hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}"))
     assert hparams.alg_name == name
