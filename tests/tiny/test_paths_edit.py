@@ -155,7 +155,7 @@ def test_the_record_says_what_was_done(tmp_path):
     _, _, record = apply(model, tok, REQUESTS[:1], hparams)
     assert record.method == "NMKE" and record.hparams == hparams.to_dict() and record.seed == 5
     assert record.requests == [{"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}]
-    assert record.contexts == ["{}", *hparams.context_templates] and set(record.seconds) == {"target", "mask", "keys", "solve"}
+    assert record.contexts == ["{}", *hparams.context_templates] and set(record.seconds) == {"statistics", "target", "mask", "keys", "solve"}
     assert record.fingerprint_before != record.fingerprint_after
     plain = record.to_json()
     assert plain["layers"]["1"]["rank"] == 1 and 0 < plain["layers"]["1"]["density"] < 1 and plain["layers"]["1"]["leakage"] > 0
