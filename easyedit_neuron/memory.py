@@ -43,6 +43,5 @@ def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]],
             continue
         # outside of the handler: the traceback holds the tensors of the failed batch
         LOG.warning("%s: %d at once do not fit into memory, going on with %d", what, len(batch), size)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing without CUDA
     return results

@@ -109,8 +109,7 @@ def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tupl
     present = fingerprint(view, layers)
     states = _STATES.setdefault(view.model, {})
     state = states.get(setting)
-    stale_keys = "stale_keys" in (hparams.easyedit_quirks or ())
-    if state is None or not state.follow(present, stale_keys):
+    if state is None or not state.follow(present, hparams.has_quirk("stale_keys")):
         if state is not None:
             LOG.warning("the weights were changed from outside: earlier edits are no longer protected")
         state = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))

@@ -2,7 +2,9 @@
 
 from .capture import Capture
 from .norms import NormParameters, norm_parameters
+from .states import next_keys, take
 from .table import ARCHITECTURES, Architecture
 from .view import ModelView
 
-__all__ = ["ARCHITECTURES", "Architecture", "Capture", "ModelView", "NormParameters", "norm_parameters"]
+__all__ = ["ARCHITECTURES", "Architecture", "Capture", "ModelView", "NormParameters", "next_keys", "norm_parameters",
+           "take"]

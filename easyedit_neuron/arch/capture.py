@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Collection, Iterable, Mapping, Optional, Union
 
 from torch import Tensor
@@ -30,6 +30,10 @@ class Prefix:
     layer: int
     hidden: Tensor
     tail: Optional[tuple]
+
+    def rows(self, index: Tensor) -> "Prefix":
+        """Of the rows of an index tensor."""
+        return replace(self, hidden=self.hidden[index.to(self.hidden.device)])
 
     def last(self, *_args, **_kwargs):
         """In place of the last block's forward."""

@@ -153,8 +153,12 @@ class ModelView:
         """
         weight, bias = self.unembedding()
         logits = functional.linear(self.final_norm(hidden).to(weight.device, weight.dtype), weight, bias)
-        cap = self.logit_softcap if softcap else None
-        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(self.compute_dtype)
+        return (self.softcap(logits) if softcap else logits).to(self.compute_dtype)
+
+    def softcap(self, logits: Tensor) -> Tensor:
+        """The model's final soft capping; the logits themselves where it has none."""
+        cap = self.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def device_of(self, layer: int) -> torch.device:
         """Device of the layer's edited weight."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Iterable, Literal, Optional
 
 import numpy
 import torch
 from torch import Tensor
 
-from ..arch import Capture, ModelView
+from ..arch import Capture, ModelView, next_keys, take
 from ..arch.capture import Prefix
 from ..arch.frozen import frozen_parameters
 from ..errors import NeuronEditError
@@ -107,12 +107,8 @@ class _Paths:
     @torch.no_grad()
     def activations(self, layer: int) -> Tensor:
         """``[b, d_ff]`` at the position, in the model's dtype. What lies below the layer is not run again."""
-        # the block in front hands its output on: the paths, and the next layer, start there
-        new = layer - 1 if layer > (0 if self.prefix is None else self.prefix.layer + 1) else None
-        with Capture(self.view, [layer], "key", layer, skip=self.prefix, prefix_of=new) as seen:
-            self.view.model(**self.batch.inputs, use_cache=False)
-        self.prefix = self.prefix if new is None else seen.prefix
-        return _at(seen.key[layer], self.every, self.position)
+        keys, self.prefix = next_keys(self.view, self.batch.inputs, layer, self.prefix)  # the paths start there too
+        return take(keys, self.every, self.position)
 
     @torch.no_grad()
     def probability(self) -> Tensor:
@@ -140,17 +136,13 @@ class _Paths:
         def put(q: Tensor) -> Tensor:
             return q.index_put((every.to(q.device), at.to(q.device)), point)
 
-        skip = self.prefix and replace(self.prefix, hidden=self.prefix.hidden[rows.to(self.prefix.hidden.device)])
+        skip = self.prefix and self.prefix.rows(rows)
         with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_key={} if point is None else {layer: put}) as seen:
             self.view.model(input_ids=self.batch.input_ids[rows], attention_mask=self.batch.attention_mask[rows], use_cache=False)
         row, answer = (rows[:, None] == self.owner).nonzero(as_tuple=True)
-        logs = self.view.logits(_at(seen.final_hidden, row, self.at[answer])).log_softmax(-1)
+        logs = self.view.logits(take(seen.final_hidden, row, self.at[answer])).log_softmax(-1)
         logs = logs.gather(1, self.tokens[answer].to(logs.device)[:, None])[:, 0]
         return logs.new_zeros(len(rows)).index_add(0, row.to(logs.device), logs).exp()
-
-
-def _at(tensor: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-    return tensor[rows.to(tensor.device), positions.to(tensor.device)]
 
 
 def _nodes(rule: str, steps: int) -> tuple[Tensor, Tensor]:

@@ -71,11 +71,6 @@ class FrozenHead:
         logits = torch.cat([normed @ part.to(normed.dtype).T for part in weight.split(tokens)], 1)
         return logits if bias is None else logits.add_(bias.to(logits.dtype))
 
-    def softcap(self, logits: Tensor) -> Tensor:
-        """The model's final soft capping."""
-        cap = self.view.logit_softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
     def _centre(self, x: Tensor, dim: int) -> Tensor:
         return x - x.mean(dim=dim, keepdim=True) if self.centred else x
 
@@ -122,13 +117,13 @@ def amplified_log_probs(
         scale = amplify * activations * factor[:, None] / head.sigma
         base = head.logits(readings.resid_mid[layer], tokens)
         target = base.gather(1, targets[:, None])
-        before = head.softcap(target) - head.softcap(base).logsumexp(1, keepdim=True)
+        before = view.softcap(target) - view.softcap(base).logsumexp(1, keepdim=True)
         after = torch.empty_like(scale)
         for first in range(0, view.d_ff, neurons):
             some = slice(first, first + neurons)
             added, moved = head.directions(columns(some)), scale[:, some]
             sums = perturbed_logsumexp(weight, added, base, moved, view.logit_softcap, tokens, chunks.elements)
-            after[:, some] = head.softcap(target + moved * (answers @ added)) - sums
+            after[:, some] = view.softcap(target + moved * (answers @ added)) - sums
         # a silent neuron changes nothing: exactly nothing, not the rounding of two sums taken in different orders
         found[layer] = LogProbabilities(before, torch.where(scale == 0, before, after))
     return found

@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
-from ..arch import Capture, ModelView
+from ..arch import Capture, ModelView, take
 from ..errors import NeuronEditError
 
 
@@ -36,7 +36,7 @@ class Readings:
         device = view.unembedding()[0].device
 
         def at(tensor: Tensor) -> Tensor:
-            return tensor[rows.to(tensor.device), positions.to(tensor.device)].detach()
+            return take(tensor, rows, positions).detach()
 
         hidden = None if seen.final_hidden is None else at(seen.final_hidden)
         states = ({layer: at(tensor).to(device, view.compute_dtype) for layer, tensor in found.items()}

@@ -38,7 +38,7 @@ def context_templates(model, tok, openers=None, length: int = 10, seed: int = 0,
 
 def contexts_of(model, tok, hparams) -> list[list[str]]:
     """``context_templates`` as the hyperparameters (``PathHyperParams``) say."""
-    if "generated_contexts" in (hparams.easyedit_quirks or ()) and not hparams.context_templates and hparams.context_length:
+    if hparams.has_quirk("generated_contexts") and not hparams.context_templates and hparams.context_length:
         from .quirks import generated_contexts
         return generated_contexts(model, tok, hparams.context_prompts or ENGLISH_OPENERS, hparams.context_length, hparams.seed)
     return context_templates(model, tok, hparams.context_prompts, hparams.context_length, hparams.seed, hparams.context_templates,

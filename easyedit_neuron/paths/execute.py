@@ -164,7 +164,7 @@ def _solver(layer: int, hparams, state: SequentialState) -> SequentialSolver:
 
 def _restricted_null_space(layer: int, covariance: torch.Tensor, hparams) -> Callable[[torch.Tensor], Subspace]:
     def restricted(index: torch.Tensor) -> Subspace:
-        space = null_space(covariance[index][:, index], hparams.nullspace_threshold)
+        space = null_space(covariance[index[:, None], index], hparams.nullspace_threshold)
         if space.dim == 0:
             LOG.warning("layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; "
                         "the layer stays as it is", layer, len(index), hparams.nullspace_threshold)

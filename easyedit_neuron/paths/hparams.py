@@ -111,7 +111,7 @@ class PathHyperParams(HyperParams):
         for pair in self.context_template_length_params or ():
             _require(len(pair) == 2 and min(pair) > 0, "context_template_length_params",
                      f"must be a list of [length, number], both greater than 0, got {pair}")
-        _require(not self.context_template_length_params or "generated_contexts" not in (self.easyedit_quirks or ()),
+        _require(not self.context_template_length_params or not self.has_quirk("generated_contexts"),
                  "easyedit_quirks", "generated_contexts goes by context_length; leave out context_template_length_params")
         _require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         if self.path == "alphaedit":
@@ -129,6 +129,10 @@ class PathHyperParams(HyperParams):
             if self.mask_file:
                 usual["indices"] = read_indices(self.mask_file)
         return MaskChoice.of(self.mask, options, usual)
+
+    def has_quirk(self, name: str) -> bool:
+        """Whether ``easyedit_quirks`` asks for EasyEdit's behaviour in this point."""
+        return name in (self.easyedit_quirks or ())
 
     def usual_mask_options(self) -> dict[str, Any]:
         """Values that stand for the mask's own defaults."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..arch.capture import Capture, Prefix
+from ..arch.states import next_keys, take
 from ..arch.view import ModelView
 from ..requests import EditRequest
 from ..tokens import Batch, encode, subject_last_index
@@ -56,7 +57,7 @@ def keys_of(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int
     found = {l: [] for l in layers}
     for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD):
         part = prompts.batch.rows(start, start + ROWS_PER_FORWARD)
-        with Capture(view, layers, want=("key",), stop_after=max(layers)) as seen:
+        with Capture(view, layers, stop_after="key") as seen:
             view.model(**part.inputs, use_cache=False)
         for l in layers:
             found[l].append(_last(seen.key[l], part))
@@ -100,14 +101,9 @@ class LayerwiseKeys:
         """What the solve of ``layer`` needs; layers are asked for in ascending order."""
         keys, values, outputs, bare = [], [], [], set(self.prompts.bare.tolist())
         for number, (part, prefix) in enumerate(self._parts):
-            # the block in front hands its output on: the next call starts there
-            new = layer - 1 if layer > (0 if prefix is None else prefix.layer + 1) else None
-            with Capture(self.view, [layer], want=("key",), prefix_of=new, stop_after=layer, skip=prefix) as seen:
-                self.view.model(**part.inputs, use_cache=False)
-            if new is not None:
-                prefix = seen.prefix
-                self._parts[number] = part, prefix
-            keys.append(_last(seen.key[layer], part))
+            found, prefix = next_keys(self.view, part.inputs, layer, prefix)
+            self._parts[number] = part, prefix
+            keys.append(_last(found, part))
             first = number * ROWS_PER_FORWARD
             rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
             if len(rows):
@@ -121,13 +117,12 @@ class LayerwiseKeys:
     def _bare(self, part: Batch, prefix: Prefix | None, rows: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         some = part.select(rows)
         if prefix is not None:
-            hidden = prefix.hidden[rows.to(prefix.hidden.device), :some.input_ids.shape[1]]
-            prefix = replace(prefix, hidden=hidden)
+            prefix = prefix.rows(rows)
+            prefix = replace(prefix, hidden=prefix.hidden[:, :some.input_ids.shape[1]])
         with Capture(self.view, [layer, self.z_layer], want=("layer_out", "ffn_out"), stop_after=self.z_layer, skip=prefix) as seen:
             self.view.model(**some.inputs, use_cache=False)
         return _last(seen.layer_out[self.z_layer], some), _last(seen.ffn_out[layer], some)
 
 
 def _last(values: torch.Tensor, part: Batch) -> torch.Tensor:
-    rows = torch.arange(len(part.lengths), device=values.device)
-    return values[rows, part.last.to(values.device)]
+    return take(values, torch.arange(len(part.lengths)), part.last)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..arch.states import take
 from ..arch.view import ModelView
 from ..attribution import Readings
 from ..masks import NeuronMask
@@ -19,7 +20,6 @@ from ..write import add_delta, trial
 from .execute import Execution, MaskMaker, Stopwatch
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
-from .suffix import take
 from .target import Target, find_targets
 
 

@@ -11,15 +11,11 @@ import torch
 from transformers import DynamicCache
 
 from ..arch.capture import Capture, Prefix
+from ..arch.states import take
 from ..arch.view import ModelView
 from ..tokens import Batch
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-
-
-def take(values: torch.Tensor, rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """``values[rows, at]`` for values [B, T, ...], on the values' device."""
-    return values[rows.to(values.device), at.to(values.device)]
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ class Suffix:
         view: the model.
         ids, positions: [R, S] tokens and their positions in the whole row, right-padded.
         mask: [R, L + S], 1 at real tokens; the L columns of the past are left-padded.
-        prefix: the blocks up to ``layer``, with the clean output [R, S, d_model] of these tokens.
-        past: per block above ``layer`` keys and values [R, heads, L, d_head]; None where whole rows are run (L = 0).
+        prefix: the blocks up to the one whose output is changed, with its clean output [R, S, d_model] at these tokens.
+        past: per block above it keys and values [R, heads, L, d_head]; None where whole rows are run (L = 0).
     """
 
     view: ModelView
@@ -46,8 +42,7 @@ class Suffix:
         def some(x):
             return x[index.to(x.device)]
         return replace(self, ids=some(self.ids), positions=some(self.positions), mask=some(self.mask),
-                       prefix=replace(self.prefix, hidden=some(self.prefix.hidden)),
-                       past=self.past and [(some(k), some(v)) for k, v in self.past])
+                       prefix=self.prefix.rows(index), past=self.past and [(some(k), some(v)) for k, v in self.past])
 
     def run(self, add, layers: list[int] = ()) -> Capture:
         """Runs the blocks above the prefix on ``add(hidden)``, up to the final norm.

@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional
 
 from ..arch.frozen import frozen_parameters
+from ..arch.states import take
 from ..arch.view import ModelView
 from ..memory import in_batches
 from ..requests import EditRequest
 from .prompts import TargetPrompts, target_prompts
-from .suffix import CleanPass, Suffix, take
+from .suffix import CleanPass, Suffix
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,6 @@ class Target:
     initial: torch.Tensor
     losses: list[float] = field(default_factory=list)
     probability: float = 0.0
-
-
-def find_target(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int) -> Target:
-    """``find_targets`` for one request."""
-    return find_targets(view, tok, [request], hparams, contexts, layer)[0]
 
 
 def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
@@ -71,10 +67,8 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
     Returns:
         n Targets.
     """
-    quirks = hparams.easyedit_quirks or ()
-
     def search(batch):
-        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device, "retokenised_target" in quirks)
+        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device, hparams.has_quirk("retokenised_target"))
         clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if read else [layer] if site == "ffn_out" else ())
         seen = read(clean, prompts) if read else None
         prepared = _Search(view, prompts, clean, hparams, layer, site)
@@ -118,7 +112,7 @@ class _Search:
     """Adam on the deltas of one batch of requests."""
 
     def __init__(self, view: ModelView, prompts: TargetPrompts, clean: CleanPass, hparams, layer: int, site: str):
-        self.view, self.hparams, self.layer = view, hparams, layer
+        self.view, self.hparams = view, hparams
         self.loss_layer = view.n_layers - 1 if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
         self.contexts = prompts.prompt_end.shape[1]
         suffix, begin = clean.suffix(prompts.start)
@@ -187,7 +181,7 @@ class _Search:
         read = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if early else seen.final_hidden
         answers = take(read, live.answer["row"], live.answer["at"])
         kept = take(seen.final_hidden, live.kl_row, live.at[live.kl_row])
-        if "no_softcap" in (hparams.easyedit_quirks or ()):
+        if hparams.has_quirk("no_softcap"):
             logits = torch.cat([self.view.logits(answers, softcap=False), self.view.logits(kept)])
         else:
             logits = self.view.logits(torch.cat([answers, kept]))

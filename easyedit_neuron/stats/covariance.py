@@ -79,8 +79,7 @@ def _add(view: ModelView, sums: KeySums, rows: list[list[int]], tokens: int) -> 
             tokens = len(batch[0]) * (len(batch) // 2)
             LOG.warning("%d pieces of up to %d tokens do not fit into memory: going on with %d tokens at once",
                         len(batch), len(batch[0]), tokens)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # does nothing without CUDA
             continue
         for layer in list(keys):
             sums.add(layer, keys.pop(layer))

@@ -72,5 +72,4 @@ def _or_on_host(make, make_on_host, device: torch.device, what: str):
 def to_host(what: str, device: torch.device) -> None:
     """Says that something goes to host memory, and gives the device's unused memory back."""
     LOG.warning("%s: no room on %s, going on in host memory", what, device)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # does nothing without CUDA

@@ -18,7 +18,7 @@ from ..host.load_model import load_model
 from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from ..paths.contexts import contexts_of
 from ..paths.keys import key_prompts, keys_of
-from ..paths.target import find_target
+from ..paths.target import find_targets
 from ..requests import EditRequest, prepare
 
 
@@ -26,7 +26,7 @@ def probe_targets(view: ModelView, tok, requests: list[EditRequest], hparams, co
     """z* alone, at every layer: means of |z|, |delta|, first and last loss, and the share that ended below 0.5."""
     rows = []
     for layer in range(view.n_layers):
-        found = [find_target(view, tok, request, hparams, contexts, layer) for request in requests]
+        found = find_targets(view, tok, requests, hparams, contexts, layer)
         count = len(found)
         rows.append({
             "layer": layer,

@@ -4,13 +4,12 @@ import copy
 
 import pytest
 import torch
-from helpers.editing import make_hparams, put_back
+from helpers.editing import find_target, make_hparams, put_back
 from helpers.parity import REQUESTS, Pair
 from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.paths.quirks import generated_contexts
-from easyedit_neuron.paths.target import find_target
 from easyedit_neuron.requests import prepare
 
 

@@ -11,6 +11,7 @@ from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from easyedit_neuron.models.rome.rome_hparams import ROMEHyperParams
 from easyedit_neuron.models.rome.rome_main import apply_rome_to_model
+from easyedit_neuron.paths.target import find_targets
 
 REQUESTS = [
     {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"},
@@ -44,6 +45,12 @@ def apply(model, tok, requests, hparams, **options):
     records = []
     edited, weights = METHODS[hparams.alg_name][1](model, tok, requests, hparams, records=records, **options)
     return edited, weights, records[0]
+
+
+def find_target(view, tok, request, hparams, contexts, layer):
+    """The search for one request."""
+    target, = find_targets(view, tok, [request], hparams, contexts, layer)
+    return target
 
 
 def snapshot(model):

@@ -5,57 +5,72 @@ import torch
 from easyedit_neuron.tokens import subject_last_index
 
 
+class PlainLoss:
+    """EasyEdit's loss of a vector added to the output of ``module`` at the subject's last token.
+
+    Attributes:
+        initial: that output on the bare prompt, once a loss has been computed.
+    """
+
+    def __init__(self, model, module, tok, request, contexts):
+        self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
+        self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
+        self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
+        self.initial = None
+
+    def logits(self, template, extra, delta):
+        """(logits [T, V], index of the subject's last token, index of the prompt's last token)"""
+        at = subject_last_index(self.tok, template, self.subject)
+
+        def add(_module, _args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            if self.initial is None:
+                self.initial = hidden[0, at].detach().clone()
+            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
+            return (torch.stack(rows, 1), *output[1:]) if isinstance(output, tuple) else torch.stack(rows, 1)
+
+        handle = self.module.register_forward_hook(add)
+        ids = self.tok(template.format(self.subject))["input_ids"]
+        out = self.model(input_ids=torch.tensor([ids + extra]), use_cache=False).logits[0]
+        handle.remove()
+        return out, at, len(ids) - 1
+
+    def __call__(self, delta, hparams):
+        nll = []
+        for context in self.contexts:
+            logits, _, end = self.logits(context.replace("{}", self.prompt), self.target[:-1], delta)
+            nll.append(-sum(logits[end + i].log_softmax(-1)[t] for i, t in enumerate(self.target)) / len(self.target))
+        logits, at, _ = self.logits(hparams.kl_prompt, [], delta)
+        base, _, _ = self.logits(hparams.kl_prompt, [], torch.zeros_like(delta))
+        after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
+        kl = (after * (after / before).log()).sum()
+        decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
+        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay
+
+
 def plain_search(model, module, tok, request, hparams, contexts):
     """EasyEdit's search for a vector added to the output of ``module``.
 
     Returns:
         (initial value, delta, losses), in the model's dtype.
     """
-    target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
-    prompt, subject = request["prompt"].replace(request["subject"], "{}"), request["subject"]
-    initial = None
-
-    def logits(template, extra, delta):
-        nonlocal initial
-        at = subject_last_index(tok, template, subject)
-
-        def add(_module, _args, output):
-            nonlocal initial
-            hidden = output[0] if isinstance(output, tuple) else output
-            initial = hidden[0, at].detach().clone() if initial is None else initial
-            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
-            return (torch.stack(rows, 1), *output[1:]) if isinstance(output, tuple) else torch.stack(rows, 1)
-
-        handle = module.register_forward_hook(add)
-        ids = tok(template.format(subject))["input_ids"]
-        out = model(input_ids=torch.tensor([ids + extra]), use_cache=False).logits[0]
-        handle.remove()
-        return out, at, len(ids) - 1
-
+    loss_of = PlainLoss(model, module, tok, request, contexts)
     delta = torch.zeros(32, dtype=model.dtype, requires_grad=True)
     opt = torch.optim.Adam([delta], lr=hparams.v_lr)
-    base, losses = None, []
+    losses = []
     for step in range(hparams.v_num_grad_steps):
         opt.zero_grad()
-        nll = 0.0
-        for context in contexts:
-            out, _, end = logits(context.replace("{}", prompt), target[:-1], delta)
-            nll = nll + torch.nn.functional.cross_entropy(out[end:], torch.tensor(target)) / len(contexts)
-        out, at, _ = logits(hparams.kl_prompt, [], delta)
-        after = out[at].log_softmax(-1)
-        base = after.detach() if base is None else base
-        kl = (after.exp() * (after - base)).sum()
-        loss = nll + hparams.kl_factor * kl + hparams.v_weight_decay * delta.norm() / initial.norm() ** 2
+        loss = loss_of(delta, hparams)
         losses.append(float(loss.detach()))
         if losses[-1] < hparams.v_stop_loss or step == hparams.v_num_grad_steps - 1:
             break
         loss.backward()
         opt.step()
-        limit = hparams.clamp_norm_factor * initial.norm()
+        limit = hparams.clamp_norm_factor * loss_of.initial.norm()
         with torch.no_grad():
             if delta.norm() > limit:
                 delta.mul_(limit / delta.norm())
-    return initial, delta.detach(), losses
+    return loss_of.initial, delta.detach(), losses
 
 
 def plain_keys(model, view, tok, request, layer, contexts):

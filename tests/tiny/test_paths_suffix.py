@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.editing import CONTEXTS, REQUESTS, make_hparams
+from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
 from helpers.plain_search import plain_search
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
@@ -10,7 +10,7 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.paths import suffix as suffix_module
 from easyedit_neuron.paths import target as target_module
 from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
-from easyedit_neuron.paths.target import find_target, find_targets
+from easyedit_neuron.paths.target import find_targets
 from easyedit_neuron.requests import prepare
 from easyedit_neuron.tokens import subject_last_index
 

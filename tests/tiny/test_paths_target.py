@@ -2,57 +2,16 @@
 
 import pytest
 import torch
-from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, make_hparams, snapshot
+from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, find_target, make_hparams, snapshot
+from helpers.plain_search import PlainLoss
 from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.target import find_target
 from easyedit_neuron.requests import prepare
-from easyedit_neuron.tokens import subject_last_index
 
 LAYERS = {"llama": "model.layers.{}", "gpt2": "transformer.h.{}", "gptj": "transformer.h.{}", "gemma2": "model.layers.{}"}
 FLAT = ["{}", *CONTEXTS]
 LAYER = 2
-
-
-class Plain:
-    """EasyEdit's loss, spelled out."""
-
-    def __init__(self, model, tok, request, template):
-        self.model, self.tok, self.block = model, tok, model.get_submodule(template.format(LAYER))
-        self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
-        self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
-        self.initial = None
-
-    def logits(self, template, extra, delta):
-        ids = self.tok(template.format(self.subject))["input_ids"] + extra
-        at = subject_last_index(self.tok, template, self.subject)
-
-        def add(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            if self.initial is None:
-                self.initial = hidden[0, at].detach().clone()
-            rows = [hidden[:, i] + delta if i == at else hidden[:, i] for i in range(hidden.shape[1])]
-            new = torch.stack(rows, 1)
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        handle = self.block.register_forward_hook(add)
-        logits = self.model(input_ids=torch.tensor([ids])).logits[0]
-        handle.remove()
-        return logits, at, len(ids)
-
-    def loss(self, delta, hparams):
-        nll = []
-        for context in FLAT:
-            logits, _, length = self.logits(context.replace("{}", self.prompt), self.target[:-1], delta)
-            start = length - len(self.target)
-            nll.append(-sum(logits[start + i].log_softmax(-1)[t] for i, t in enumerate(self.target)) / len(self.target))
-        logits, at, _ = self.logits(hparams.kl_prompt, [], delta)
-        base, _, _ = self.logits(hparams.kl_prompt, [], torch.zeros_like(delta))
-        after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
-        kl = (after * (after / before).log()).sum()
-        decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
-        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay
 
 
 @pytest.mark.parametrize("model_type", list(LAYERS))
@@ -62,15 +21,15 @@ def test_first_step_equals_the_plain_one(model_type, target, tmp_path):
     model, tok = tiny_model(model_type)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2, v_lr=0.05)
     found = find_target(ModelView.of(model), tok, prepare([request])[0], hparams, FLAT, LAYER)
-    plain = Plain(model, tok, request, LAYERS[model_type])
+    plain = PlainLoss(model, model.get_submodule(LAYERS[model_type].format(LAYER)), tok, request, FLAT)
     delta = torch.zeros(32, requires_grad=True)
-    loss = plain.loss(delta, hparams)
+    loss = plain(delta, hparams)
     gradient, = torch.autograd.grad(loss, delta)
     assert found.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(found.initial, plain.initial, rtol=1e-5, atol=1e-5)
     step = -0.05 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
     torch.testing.assert_close(found.value - found.initial, step, rtol=1e-3, atol=1e-5)
-    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(float(plain.loss(step, hparams).detach()), rel=1e-4)
+    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(float(plain(step, hparams).detach()), rel=1e-4)
 
 
 def test_the_step_is_clamped(tmp_path):

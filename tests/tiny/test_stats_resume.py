@@ -27,8 +27,8 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(model, forwards):
-    """The model's forward raises after it has run ``forwards`` times; the handle takes that back."""
+def interrupted(model, forwards, run):
+    """``run()``, during which the model's forward raises once it has run ``forwards`` times."""
     count = 0
 
     def check(*_):
@@ -37,7 +37,10 @@ def interrupt(model, forwards):
         if count > forwards:
             raise Interrupted
 
-    return model.register_forward_pre_hook(check)
+    handle = model.register_forward_pre_hook(check)
+    with pytest.raises(Interrupted):
+        run()
+    handle.remove()
 
 
 def measure(model, tok, path=None, dtype=torch.float32, texts=TEXTS):
@@ -53,10 +56,7 @@ def test_the_same_bits_wherever_it_was_interrupted(tmp_path, forwards, dtype):
     whole = measure(model, tok, dtype=dtype)
     path = tmp_path / "sums.partial"
     for count in forwards:
-        handle = interrupt(model, count)
-        with pytest.raises(Interrupted):
-            measure(model, tok, path, dtype)
-        handle.remove()
+        interrupted(model, count, lambda: measure(model, tok, path, dtype))
     read = []
     found = measure(model, tok, path, dtype, texts=(read.append(text) or text for text in TEXTS))
     assert all(torch.equal(found[layer], whole[layer]) for layer in (1, 2)) and read == TEXTS
@@ -68,10 +68,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     model.register_forward_pre_hook(lambda *_: ran.append(1))
     measure(model, tok)
     total = len(ran)
-    handle = interrupt(model, total - 2)
-    with pytest.raises(Interrupted):
-        measure(model, tok, tmp_path / "sums.partial")
-    handle.remove()
+    interrupted(model, total - 2, lambda: measure(model, tok, tmp_path / "sums.partial"))
     ran.clear()
     measure(model, tok, tmp_path / "sums.partial")
     assert 2 <= len(ran) <= 6
@@ -80,10 +77,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
 def test_the_file_says_where_it_stands(tmp_path):
     model, tok = tiny_model("llama")
     path = tmp_path / "sums.partial"
-    handle = interrupt(model, 5)
-    with pytest.raises(Interrupted):
-        measure(model, tok, path)
-    handle.remove()
+    interrupted(model, 5, lambda: measure(model, tok, path))
     with safe_open(path, "pt") as stored:
         metadata = stored.metadata()
     position = json.loads(metadata["position"])
@@ -140,10 +134,7 @@ def damaged(path, damage):
 def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, damage):
     model, tok = tiny_model("llama")
     path = tmp_path / "sums.partial"
-    handle = interrupt(model, 5)
-    with pytest.raises(Interrupted):
-        measure(model, tok, path)
-    handle.remove()
+    interrupted(model, 5, lambda: measure(model, tok, path))
     content = damaged(path, damage)
     with pytest.raises(StateError, match="sums.partial.*delete it to measure anew"):
         measure(model, tok, path)
@@ -190,10 +181,7 @@ def test_statistics_go_on_and_clear_up(tmp_path, eager):
     model, tok = tiny_model("llama")
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole = statistics(model, tok, tmp_path / "whole").covariance(2)
-    handle = interrupt(model, 2)
-    with pytest.raises(Interrupted):
-        statistics(model, tok, tmp_path / "parts").covariance(2)
-    handle.remove()
+    interrupted(model, 2, lambda: statistics(model, tok, tmp_path / "parts").covariance(2))
     assert names(tmp_path / "parts") == ["covariance-layers0-2.partial"]
     found = statistics(model, tok, tmp_path / "parts")
     assert torch.equal(found.covariance(2), whole)
@@ -202,10 +190,7 @@ def test_statistics_go_on_and_clear_up(tmp_path, eager):
 
 def test_another_setting_does_not_see_the_unfinished_file(tmp_path, eager):
     model, tok = tiny_model("llama")
-    handle = interrupt(model, 2)
-    with pytest.raises(Interrupted):
-        statistics(model, tok, tmp_path).covariance(2)
-    handle.remove()
+    interrupted(model, 2, lambda: statistics(model, tok, tmp_path).covariance(2))
     (before,) = (path.read_bytes() for path in (tmp_path / "stats").iterdir())
     Statistics(ModelView.of(model), tok, make_hparams("AlphaEdit", tmp_path, layers=[0, 1, 2], mom2_max_length=5)).covariance(1)
     assert [p.read_bytes() for p in (tmp_path / "stats").glob("*.partial")] == [before]
