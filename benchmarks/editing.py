@@ -12,7 +12,7 @@ from easyedit_neuron.paths.apply import state_under
 from easyedit_neuron.state import SequentialState
 from easyedit_neuron.stats.cache import Statistics
 from easyedit_neuron.stats.nullspace import Subspace
-from easyedit_neuron.write import fingerprint
+from easyedit_neuron.write import down_names, fingerprint
 
 from . import synthetic
 
@@ -77,8 +77,9 @@ def fill(state: SequentialState, sources: dict[int, synthetic.KeySource], count:
     """Adds keys of edits that were never made until there are ``count``; the weights stay as they are."""
     missing = count - sum(state.counts)
     if missing > 0:
-        present = fingerprint(state.statistics.view, state.statistics.layers)
-        state.note(present, {layer: source.next(missing) for layer, source in sources.items()}, state.last_record)
+        view = state.statistics.view
+        present = fingerprint(view.model, down_names(view, state.statistics.layers))
+        state.note(present, {layer: source.next(missing) for layer, source in sources.items()})
 
 
 def key_sources(view: ModelView, layers: list[int]) -> dict[int, synthetic.KeySource]:

@@ -27,7 +27,7 @@ from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_m
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.models.memit.memit_main import apply_memit_to_model
 from easyedit_neuron.state import forget
-from easyedit_neuron.write import clone_weights, restore
+from easyedit_neuron.write import clone_weights, down_names, restore
 
 from . import synthetic, timing
 from .editing import LAYERS, contexts, fill, key_sources, prepared, requests, settings, stages
@@ -47,7 +47,7 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     kind, apply, changes = METHODS[path]
     hparams = kind(**settings("not used", contexts(), device=device, **changes, **(RANDOM if masked else {})))
     view, take, rank = ModelView.of(model), requests(), ModelView.of(model).d_ff // 8
-    originals = clone_weights(view, LAYERS)
+    originals = clone_weights(view.model, down_names(view, LAYERS))
     state, streams = prepared(view, tok, hparams, rank), key_sources(view, LAYERS)
     peer = Peer(path, synthetic.energetic_directions(view.d_ff, rank, device=device), hparams.L2, hparams.mom2_update_weight,
                 synthetic.KeySource(view.d_ff, device=device), 1)
@@ -72,7 +72,7 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
         row["solve_over_first_count"] = row["stages"]["solve"] / (rows or [row])[0]["stages"]["solve"]
         rows.append(row)
         print(_line(row), flush=True)
-    restore(view, originals)
+    restore(view.model, originals)
     forget(model)
     return rows
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Mapping, Union
 
 import torch
 from safetensors import safe_open
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from .errors import StateError
 from .tensorfile import save_tensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,50 @@ class LayerDelta:
         return self.left @ self.right.T
 
 
+@dataclass(frozen=True)
+class UnitDelta:
+    """The change of single rows or columns of one parameter ``W [d_out, d_in]`` (``ModelView.matrix``; a bias is ``[d_out, 1]``).
+
+    Attributes:
+        units: int64 [n], numbers of the rows (``axis: output``) or columns (``input``), ascending, each once.
+        vectors: [n, d] float32, what is added to them; d is d_in for rows, d_out for columns.
+        axis: ``output`` or ``input``.
+        shape: (d_out, d_in).
+        info: what a method has to say about it, as plain JSON values.
+    """
+
+    units: torch.Tensor
+    vectors: torch.Tensor
+    axis: Literal["output", "input"]
+    shape: tuple[int, int]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        side, length = self.shape if self.axis == "output" else self.shape[::-1]
+        ascending = bool((self.units[1:] > self.units[:-1]).all()) if len(self.units) else True
+        inside = not len(self.units) or (int(self.units[0]) >= 0 and int(self.units[-1]) < side)
+        if tuple(self.vectors.shape) != (len(self.units), length) or not ascending or not inside:
+            raise StateError(f"unit delta: expected ascending numbers below {side} and vectors of length {length}, got "
+                             f"{len(self.units)} numbers and vectors {list(self.vectors.shape)}")
+
+    @property
+    def density(self) -> float:
+        """Share of the parameter's rows or columns that changes."""
+        return len(self.units) / (self.shape[0] if self.axis == "output" else self.shape[1])
+
+    def matrix(self) -> torch.Tensor:
+        """The delta itself, [d_out, d_in]."""
+        whole = self.vectors.new_zeros(self.shape)
+        if self.axis == "output":
+            whole[self.units] = self.vectors
+        else:
+            whole[:, self.units] = self.vectors.T
+        return whole
+
+
+Delta = Union[LayerDelta, UnitDelta]
+
+
 @dataclass
 class EditRecord:
     """One call of an ``apply_*_to_model``.
@@ -50,12 +94,14 @@ class EditRecord:
         method, hparams: name and all hyperparameters.
         requests: the edits, EasyEdit's keys.
         contexts: context templates that were used.
-        layers: layer -> LayerDelta.
-        names: layer -> name of the edited parameter.
-        losses: loss curve of z* per request; ``probability`` of the new object at its end.
+        layers: layer -> LayerDelta, the low-rank changes of down projections.
+        names: layer -> name of the parameter of that change.
+        losses: loss curve per request (of z*, or of the trained vectors); ``probability`` of the new object at its end.
         seconds: stage -> seconds.
         fingerprint_before, fingerprint_after: of the edited weights.
         seed: seed of the method.
+        units: parameter name -> UnitDelta, the changes of single rows and columns.
+        info: what else a method reports, as plain JSON values.
     """
 
     method: str
@@ -70,14 +116,23 @@ class EditRecord:
     fingerprint_before: str
     fingerprint_after: str
     seed: int
+    units: dict[str, UnitDelta] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def deltas(self) -> Mapping[str, Delta]:
+        """All changes by parameter name."""
+        return {**{self.names[layer]: delta for layer, delta in self.layers.items()}, **self.units}
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON values."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "layers"}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("layers", "units")}
         plain["layers"] = {
             str(l): {"density": d.density, "leakage": d.leakage, "delivered": d.delivered, "rank": d.left.shape[1],
                      "mask": d.mask_info} for l, d in self.layers.items()}
         plain["names"] = {str(l): name for l, name in self.names.items()}
+        plain["units"] = {name: {"axis": d.axis, "shape": list(d.shape), "units": d.units.tolist(), "density": d.density,
+                                 "info": d.info} for name, d in self.units.items()}
         plain["format"] = FORMAT
         return json.loads(json.dumps(plain))
 
@@ -88,6 +143,7 @@ class EditRecord:
             tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
             if delta.mask is not None:
                 tensors[f"{l}.mask"] = delta.mask
+        tensors |= {f"units.{name}": delta.vectors for name, delta in self.units.items()}
         save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
 
     @classmethod
@@ -110,4 +166,6 @@ class EditRecord:
             layers[int(key)] = LayerDelta(tensors[f"{key}.left"], tensors[f"{key}.right"], tensors.get(f"{key}.mask"),
                                           about["density"], about["leakage"], about["delivered"], about["mask"])
         plain["names"] = {int(l): name for l, name in plain["names"].items()}
-        return cls(layers=layers, **plain)
+        units = {name: UnitDelta(torch.tensor(about["units"], dtype=torch.int64), tensors[f"units.{name}"], about["axis"],
+                                 tuple(about["shape"]), about["info"]) for name, about in plain.pop("units").items()}
+        return cls(layers=layers, units=units, **plain)

@@ -82,3 +82,9 @@ def prepare(requests: list[dict]) -> list[EditRequest]:
             index, _template(prompt, subject, index), subject, " " + target.lstrip(" "),
             " " + truth.lstrip(" ") if isinstance(truth, str) and truth.strip() else None, request))
     return prepared
+
+
+def plain_request(request: EditRequest) -> dict:
+    """The fields of a request that make the edit."""
+    return {"prompt": request.text, "subject": request.subject, "target_new": request.target_new.strip(),
+            "ground_truth": request.ground_truth and request.ground_truth.strip()}

@@ -18,7 +18,7 @@ from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
 from .record import EditRecord
 from .stats.cache import Statistics
-from .write import fingerprint
+from .write import down_names, fingerprint
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ class SequentialState:
         counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
-        last_record: record of the newest edit, None once it has been taken back.
     """
 
     base: str
@@ -41,7 +40,6 @@ class SequentialState:
     statistics: Statistics
     steps: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    last_record: EditRecord | None = None
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
 
@@ -65,13 +63,12 @@ class SequentialState:
         return {"keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
                 "solvers": sum(solver.held_bytes for _, solver in self._solvers.values())}
 
-    def note(self, after: str, keys: dict[int, torch.Tensor], record: EditRecord) -> None:
+    def note(self, after: str, keys: dict[int, torch.Tensor]) -> None:
         """Appends an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
         for layer, columns in keys.items():
             self.buffer(layer).append(columns)
         self.steps.append(after)
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
-        self.last_record = record
 
     def follow(self, present: str, stale_keys: bool = False) -> bool:
         """Drops the edits that are no longer in the weights; False if the weights are of no known step.
@@ -87,11 +84,11 @@ class SequentialState:
             del self.steps[at:], self.counts[at:]
             for buffer in () if stale_keys else self._buffers.values():
                 buffer.truncate(sum(self.counts))
-            self.last_record = None
         return True
 
 
 _STATES: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, SequentialState]]" = weakref.WeakKeyDictionary()
+_RECORDS: "weakref.WeakKeyDictionary[torch.nn.Module, EditRecord]" = weakref.WeakKeyDictionary()
 
 
 def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tuple[SequentialState, str]:
@@ -106,10 +103,14 @@ def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tupl
         (state, fingerprint). Weights that no step of the state produced start a new state.
     """
     layers = list(hparams.layers)
-    present = fingerprint(view, layers)
+    present = fingerprint(view.model, down_names(view, layers))
     states = _STATES.setdefault(view.model, {})
     state = states.get(setting)
-    if state is None or not state.follow(present, hparams.has_quirk("stale_keys")):
+    steps = 0 if state is None else len(state.steps)
+    known = state is not None and state.follow(present, hparams.has_quirk("stale_keys"))
+    if known and len(state.steps) < steps:
+        _RECORDS.pop(view.model, None)
+    if not known:
         if state is not None:
             LOG.warning("the weights were changed from outside: earlier edits are no longer protected")
         state = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))
@@ -120,6 +121,8 @@ def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tupl
 
 def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
     """Gives a deep copy of a model the model's state: the earlier edits are in its weights too."""
+    if model in _RECORDS:
+        _RECORDS[twin] = _RECORDS[model]
     if model in _STATES:
         _STATES[twin] = {
             setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts),
@@ -127,12 +130,20 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
             for setting, s in _STATES[model].items()}
 
 
+def remember(model: torch.nn.Module, record: EditRecord) -> None:
+    """Notes the newest edit of a model."""
+    _RECORDS[model] = record
+
+
 def last_record(model: torch.nn.Module) -> EditRecord | None:
-    """Record of the newest edit of a model, or None if there was none or it has been taken back."""
-    records = [s.last_record for s in _STATES.get(model, {}).values() if s.last_record is not None]
-    return records[-1] if records else None
+    """Record of the newest edit of a model, or None if there was none.
+
+    It stays until the next edit notices that a host has taken the edit back: EasyEdit does so before a caller could ask.
+    """
+    return _RECORDS.get(model)
 
 
 def forget(model: torch.nn.Module) -> None:
     """Drops all sequential state of a model; its next edit is a first edit."""
     _STATES.pop(model, None)
+    _RECORDS.pop(model, None)

@@ -1,5 +1,6 @@
 """The one place that changes weights: add a delta, try one out, put the originals back."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -7,53 +8,77 @@ import torch
 from .arch.view import ModelView
 from .errors import StateError
 from .fingerprint import tensors_fingerprint
-from .record import LayerDelta
+from .record import Delta, UnitDelta
 
 
-def edited_weights(view: ModelView, layers: list[int]) -> dict[str, torch.Tensor]:
-    """name -> the parameter itself, for the down_proj weights of the layers."""
-    return {view.down_weight_name(l): view.model.get_parameter(view.down_weight_name(l)) for l in layers}
+def down_names(view: ModelView, layers: Iterable[int]) -> list[str]:
+    """Names of the down_proj weights of the layers."""
+    return [view.down_weight_name(layer) for layer in layers]
 
 
-def fingerprint(view: ModelView, layers: list[int]) -> str:
-    """Fingerprint of the down_proj weights of the layers."""
-    return tensors_fingerprint(edited_weights(view, layers).items())
+def fingerprint(model: torch.nn.Module, names: Iterable[str]) -> str:
+    """Fingerprint of the named parameters."""
+    return tensors_fingerprint((name, model.get_parameter(name)) for name in names)
 
 
-def clone_weights(view: ModelView, layers: list[int]) -> dict[str, torch.Tensor]:
-    """Copies of the weights in EasyEdit's form: {parameter name: tensor in the parameter's own layout}."""
-    return {name: weight.detach().clone() for name, weight in edited_weights(view, layers).items()}
+def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Copies of parameters in EasyEdit's form: {parameter name: tensor in the parameter's own layout}."""
+    return {name: model.get_parameter(name).detach().clone() for name in names}
 
 
 @torch.no_grad()
-def restore(view: ModelView, originals: dict[str, torch.Tensor]) -> None:
+def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
     """Writes copies back, bit for bit."""
     for name, value in originals.items():
-        view.model.get_parameter(name).copy_(value)
+        model.get_parameter(name).copy_(value)
 
 
 @torch.no_grad()
-def add_delta(view: ModelView, layer: int, delta: LayerDelta) -> None:
-    """``W += left @ right.T`` in float32 (float64 for a float64 weight), rounded once to the weight's dtype.
+def add_delta(view: ModelView, name: str, delta: Delta) -> None:
+    """``W += delta`` in float32 (float64 for a float64 weight), rounded once to the weight's dtype.
 
     Raises:
-        StateError: the delta, or the weight with it (float16 ends at 65504), is not finite; nothing is written.
+        StateError: the delta, or the weight with it (float16 ends at 65504), is not finite, or of another shape than the weight;
+            nothing is written.
     """
-    weight = view.down_matrix(layer)
-    change = delta.matrix().to(weight.device)
+    weight = view.matrix(name)
+    if isinstance(delta, UnitDelta):
+        if tuple(weight.shape) != tuple(delta.shape):
+            raise StateError(f"{name}: the delta is for a weight {list(delta.shape)}, the model's is {list(weight.shape)}")
+        units, change = delta.units.to(weight.device), delta.vectors
+        rows = weight if delta.axis == "output" else weight.T
+        rows[units] = _sum(name, rows[units], change)
+    else:
+        weight.copy_(_sum(name, weight, delta.matrix()))
+
+
+def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    change = change.to(weight.device)
     if not bool(torch.isfinite(change).all()):
-        raise StateError(f"layer {layer}: the computed delta is not finite; the model was left as it was")
+        raise StateError(f"{name}: the computed delta is not finite; the model was left as it was")
     changed = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + change).to(weight.dtype)
     if not bool(torch.isfinite(changed).all()):
-        raise StateError(f"layer {layer}: the edited weight overflows {weight.dtype}; the model was left as it was")
-    weight.copy_(changed)
+        raise StateError(f"{name}: the edited weight overflows {weight.dtype}; the model was left as it was")
+    return changed
+
+
+def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
+    """Adds all deltas or none; returns copies of the parameters as they were."""
+    originals = clone_weights(view.model, deltas)
+    try:
+        for name, delta in deltas.items():
+            add_delta(view, name, delta)
+    except BaseException:
+        restore(view.model, originals)
+        raise
+    return originals
 
 
 @contextmanager
 def trial(view: ModelView, layers: list[int]):
-    """Weights written inside the block are exactly undone at its end, also after an exception."""
-    originals = clone_weights(view, layers)
+    """Down_proj weights written inside the block are exactly undone at its end, also after an exception."""
+    originals = clone_weights(view.model, down_names(view, layers))
     try:
         yield
     finally:
-        restore(view, originals)
+        restore(view.model, originals)

@@ -112,11 +112,27 @@ class ModelView:
     def down_matrix(self, layer: int) -> Tensor:
         """``W_down [d_model, d_ff]``, a view of the parameter: writing into it edits the model.
 
-        GPT-2's Conv1D keeps its weight as ``[in, out]``; this is the one place that transposes it.
         """
-        module = self.down_proj(layer)
-        weight = module.weight.detach()
-        return weight.t() if _is_conv1d(module) else weight
+        return self.matrix(self.down_weight_name(layer))
+
+    def matrix(self, name: str) -> Tensor:
+        """Any weight or bias by its name as ``W [d_out, d_in]`` (a bias: ``[d_out, 1]``), a view of the parameter.
+
+        GPT-2's Conv1D keeps its weight as ``[in, out]``; this is the one place that transposes it.
+
+        Raises:
+            ArchitectureError: no parameter of that name, or one of another number of dimensions.
+        """
+        path, _, leaf = name.rpartition(".")
+        try:
+            parameter = self.model.get_parameter(name).detach()
+        except AttributeError:
+            raise ArchitectureError(f"the model ({type(self.model).__name__}) has no parameter {name!r}") from None
+        if parameter.dim() == 1:
+            return parameter[:, None]
+        if parameter.dim() != 2:
+            raise ArchitectureError(f"{name} has {parameter.dim()} dimensions where a matrix or a bias is expected")
+        return parameter.t() if leaf == "weight" and _is_conv1d(self.model.get_submodule(path)) else parameter
 
     def down_bias(self, layer: int) -> Optional[Tensor]:
         """Bias ``[d_model]`` of the down projection, or ``None``."""

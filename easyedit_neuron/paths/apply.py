@@ -12,9 +12,9 @@ from ..errors import HparamsError
 from ..fingerprint import key_fingerprint
 from ..masks import NeuronMask
 from ..record import EditRecord
-from ..requests import EditRequest, prepare
-from ..state import SequentialState, share, state_of
-from ..write import add_delta, clone_weights, fingerprint, restore
+from ..requests import EditRequest, plain_request, prepare
+from ..state import SequentialState, remember, share, state_of
+from ..write import fingerprint, restore, write
 from .contexts import contexts_of
 from .execute import execute
 from .rome import execute_rome
@@ -78,25 +78,18 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
     make_masks = None if mask is None else lambda some, contexts, readings: mask(view, tok, some, hparams, contexts, readings)
     run = execute_rome if hparams.path == "rome" else execute
     done = run(view, tok, requests, hparams, state, make_masks)
-    originals = clone_weights(view, layers)
+    names = {layer: view.down_weight_name(layer) for layer in layers}
+    originals = write(view, {names[layer]: done.deltas[layer] for layer in layers})
     try:
-        for layer in layers:
-            add_delta(view, layer, done.deltas[layer])
-        after = fingerprint(view, layers)
+        after = fingerprint(view.model, names.values())
         record = EditRecord(
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in requests],
-            contexts=[context for group in state.contexts for context in group], layers=done.deltas,
-            names={l: view.down_weight_name(l) for l in layers}, losses=[t.losses for t in done.targets],
-            probability=[t.probability for t in done.targets], seconds=done.seconds, fingerprint_before=before,
-            fingerprint_after=after, seed=hparams.seed)
+            contexts=[context for group in state.contexts for context in group], layers=done.deltas, names=names,
+            losses=[t.losses for t in done.targets], probability=[t.probability for t in done.targets], seconds=done.seconds,
+            fingerprint_before=before, fingerprint_after=after, seed=hparams.seed)
     except BaseException:
-        restore(view, originals)
+        restore(view.model, originals)
         raise
-    state.note(after, done.keys_after if hparams.accumulate_keys else {}, record)
+    state.note(after, done.keys_after if hparams.accumulate_keys else {})
+    remember(view.model, record)
     return originals, record
-
-
-def plain_request(request: EditRequest) -> dict:
-    """The fields of a request that make the edit."""
-    return {"prompt": request.text, "subject": request.subject, "target_new": request.target_new.strip(),
-            "ground_truth": request.ground_truth and request.ground_truth.strip()}

@@ -98,7 +98,7 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
             deltas[layer] = _layer_delta(keys[layer], residual, layer, hparams, state, masks.get(layer))
             watch.lap("solve")
             if position < len(layers) - 1:
-                add_delta(view, layer, deltas[layer])
+                add_delta(view, view.down_weight_name(layer), deltas[layer])
     return Execution(deltas, keys, targets, watch.seconds)
 
 

@@ -1,38 +1,19 @@
 """Hyperparameters that every method on the locate-then-edit paths shares (EasyEdit's AlphaEdit fields and ours)."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
-from ..errors import HparamsError
-from ..hparams_base import HyperParams
+from ..hparams_model import ModelHyperParams, doc, require
 
 if TYPE_CHECKING:
     from ..masks import MaskChoice
 
 
-def doc(text: str, default=..., factory=None):
-    """A dataclass field with its documentation in ``metadata["help"]``."""
-    metadata = {"help": text}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-@dataclass
-class PathHyperParams(HyperParams):
+@dataclass(kw_only=True)
+class PathHyperParams(ModelHyperParams):
     """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron mask."""
 
-    alg_name: str = doc("name of the method")
-    model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")
     layers: list[int] = doc("layers whose down_proj is edited, in order; the last one is where z* lives")
-
-    device: Union[int, str] = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0)
-    model_parallel: bool = doc("load with device_map='auto'", False)
-    fp16: bool = doc("load the model in float16", False)
-    bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
-    max_length: int = doc("longest prompt in tokens, evaluation only", 40)
-    batch_size: int = doc("requests that are solved together", 1)
-    seed: int = doc("seed of everything random in the method (contexts, random masks)", 0)
 
     path: Literal["rome", "memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
     mask_stage: Literal["post", "solve"] = doc(
@@ -84,38 +65,28 @@ class PathHyperParams(HyperParams):
     easyedit_quirks: Optional[list[Literal["retokenised_target", "no_softcap", "stale_keys", "generated_contexts"]]] = doc(
         "do as EasyEdit does where we deliberately do not; see paths.quirks", None)
 
-    rewrite_module_tmp: Optional[str] = doc("template of the edited module; unset: from the architecture table", None)
-    layer_module_tmp: Optional[str] = doc("template of a layer; unset: from the architecture table", None)
-    mlp_module_tmp: Optional[str] = doc("template of the FFN; unset: from the architecture table", None)
-    attn_module_tmp: Optional[str] = doc("template of the attention; unset: from the architecture table", None)
-    ln_f_module: Optional[str] = doc("final norm; unset: from the architecture table", None)
-    lm_head_module: Optional[str] = doc("unembedding; unset: from the architecture table", None)
-
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
-        positive = ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "batch_size", "z_batch_size", "mom2_n_samples",
-                    "mom2_max_length", "max_length")
-        for name in positive:
-            _require(getattr(self, name) > 0, name, "must be greater than 0")
-        for name in ("v_weight_decay", "kl_factor", "v_stop_loss", "mom2_update_weight", "L2", "nullspace_threshold",
-                     "context_length", "seed"):
-            _require(getattr(self, name) >= 0, name, "must not be negative")
-        _require(bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0, "layers",
+        super().validate()
+        self.require_positive("v_num_grad_steps", "v_lr", "clamp_norm_factor", "z_batch_size", "mom2_n_samples", "mom2_max_length")
+        self.require_not_negative("v_weight_decay", "kl_factor", "v_stop_loss", "mom2_update_weight", "L2", "nullspace_threshold",
+                                  "context_length")
+        require(bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0, "layers",
                  f"must be a non-empty ascending list of layer numbers, got {self.layers}")
         for name, templates in (("kl_prompt", [self.kl_prompt]), ("context_templates", self.context_templates or ())):
             for template in templates:
                 bare = template.replace("{}", "", 1)
-                _require("{}" in template and not {"{", "}"} & set(bare), name,
+                require("{}" in template and not {"{", "}"} & set(bare), name,
                          f"{template!r} must hold '{{}}' exactly once and no other braces")
         self.mask_choice()
         for pair in self.context_template_length_params or ():
-            _require(len(pair) == 2 and min(pair) > 0, "context_template_length_params",
+            require(len(pair) == 2 and min(pair) > 0, "context_template_length_params",
                      f"must be a list of [length, number], both greater than 0, got {pair}")
-        _require(not self.context_template_length_params or not self.has_quirk("generated_contexts"),
+        require(not self.context_template_length_params or not self.has_quirk("generated_contexts"),
                  "easyedit_quirks", "generated_contexts goes by context_length; leave out context_template_length_params")
-        _require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
+        require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         if self.path == "alphaedit":
-            _require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
+            require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
 
     def mask_choice(self) -> "MaskChoice":
         """The mask with its options, checked; raises ``HparamsError``."""
@@ -124,7 +95,7 @@ class PathHyperParams(HyperParams):
 
         usual, options = self.usual_mask_options(), self.mask_options or {}
         if self.mask == "fixed":
-            _require(bool(self.mask_file) != ("indices" in options), "mask_file",
+            require(bool(self.mask_file) != ("indices" in options), "mask_file",
                      "mask 'fixed' needs the file with the neurons of every layer (or mask_options.indices, not both)")
             if self.mask_file:
                 usual["indices"] = read_indices(self.mask_file)
@@ -137,14 +108,3 @@ class PathHyperParams(HyperParams):
     def usual_mask_options(self) -> dict[str, Any]:
         """Values that stand for the mask's own defaults."""
         return {"seed": self.seed}
-
-    def module_overrides(self) -> dict[str, Optional[str]]:
-        """The module names that were set by hand, for ``ModelView.of``."""
-        names = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp", "ln_f_module",
-                 "lm_head_module")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-
-def _require(holds: bool, name: str, message: str) -> None:
-    if not holds:
-        raise HparamsError(f"field '{name}': {message}")

@@ -55,7 +55,7 @@ def execute_rome(view: ModelView, tok, requests: list[EditRequest], hparams, sta
                     masks = make_masks([request], state.contexts, found.readings)
                     watch.lap("mask")
                 update = _update(view, layer, found, masks.get(layer), hparams, state)
-                add_delta(view, layer, update)
+                add_delta(view, view.down_weight_name(layer), update)
                 updates[layer].append(update)
                 watch.lap("solve")
             targets.append(found.target)

@@ -15,7 +15,7 @@ from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from easyedit_neuron.paths.prompts import target_prompts
 from easyedit_neuron.requests import prepare
 from easyedit_neuron.state import last_record
-from easyedit_neuron.write import clone_weights
+from easyedit_neuron.write import clone_weights, down_names
 
 TINY = SHAPES["tiny"]
 STAYS = ("weights", "covariances", "eigen-decomposition", "null space bases", "solvers", "keys")
@@ -66,7 +66,7 @@ def test_the_8b_program_refuses_before_it_loads_anything(monkeypatch, capsys, cu
 def test_growth_fills_the_state_and_leaves_the_model_as_it_was(name):
     model, tok = random_llama("tiny")
     view = ModelView.of(model)
-    before = clone_weights(view, editing.LAYERS)
+    before = clone_weights(model, down_names(view, editing.LAYERS))
     first, later = growth.measure(name, model, tok, [300, 1], 1, "cpu")
     assert (first["edits"], later["edits"]) == ([2, 2], [300, 300]) and first["solve_over_first_count"] == 1
     d_ff, layers = TINY["intermediate_size"], len(editing.LAYERS)

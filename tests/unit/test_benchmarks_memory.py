@@ -17,7 +17,7 @@ from easyedit_neuron.paths.solve import Problem
 from easyedit_neuron.requests import prepare
 from easyedit_neuron.stats.needs import decomposition_bytes, matrix_bytes
 from easyedit_neuron.stats.nullspace import Subspace, null_space
-from easyedit_neuron.write import clone_weights
+from easyedit_neuron.write import clone_weights, down_names
 
 GROUPED = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
                vocab_size=70)
@@ -44,7 +44,8 @@ def test_llama_3_8b_has_its_published_size():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_trial_copies_are_what_clone_weights_makes(dtype):
-    copies = clone_weights(_view(dtype), [0, 2])
+    view = _view(dtype)
+    copies = clone_weights(view.model, down_names(view, [0, 2]))
     needs = bytes_needed(GROUPED, dtype, [0, 2], ROWS)
     assert needs["trial copies"] == sum(t.numel() * t.element_size() for t in copies.values())
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from easyedit_neuron import tensorfile
 from easyedit_neuron import record as record_module
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.record import EditRecord, LayerDelta
+from easyedit_neuron.record import EditRecord, LayerDelta, UnitDelta
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_saved_and_read_again(record, tmp_path):
     record.save(tmp_path / "edit.safetensors")
     again = EditRecord.load(tmp_path / "edit.safetensors")
     for field in dataclasses.fields(EditRecord):
-        if field.name != "layers":
+        if field.name not in ("layers", "units"):
             assert getattr(again, field.name) == getattr(record, field.name), field.name
     assert list(again.layers) == [1, 2] and again.layers[2].mask is None and again.layers[2].leakage is None
     for layer, delta in record.layers.items():
@@ -93,3 +93,30 @@ def test_a_truncated_file_is_refused(record, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StateError, match="not an edit record"):
         EditRecord.load(path)
+
+
+UNITS = {"output": UnitDelta(torch.tensor([0, 2]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "output", (3, 2), {"released": 4}),
+         "input": UnitDelta(torch.tensor([1]), torch.tensor([[5.0, 6.0, 7.0]]), "input", (3, 2))}
+
+
+def test_units_by_hand():
+    assert UNITS["output"].matrix().tolist() == [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]] and UNITS["output"].density == 2 / 3
+    assert UNITS["input"].matrix().tolist() == [[0.0, 5.0], [0.0, 6.0], [0.0, 7.0]] and UNITS["input"].density == 0.5
+
+
+def test_units_are_saved_and_read_again(record, tmp_path):
+    both = dataclasses.replace(record, units={"a.weight": UNITS["output"], "b.weight": UNITS["input"]}, info={"neurons": [3]})
+    both.save(tmp_path / "edit.safetensors")
+    again = EditRecord.load(tmp_path / "edit.safetensors")
+    assert again.to_json() == both.to_json() and again.info == {"neurons": [3]}
+    assert list(again.deltas) == ["a.1.weight", "a.2.weight", "a.weight", "b.weight"]
+    for name, delta in both.units.items():
+        other = again.units[name]
+        assert torch.equal(other.units, delta.units) and torch.equal(other.vectors, delta.vectors)
+        assert (other.axis, other.shape, other.info) == (delta.axis, delta.shape, delta.info)
+
+
+@pytest.mark.parametrize("units, vectors", [([2, 0], 2), ([0, 0], 2), ([3], 1), ([-1], 1), ([0], 2), ([], 1)])
+def test_units_that_are_none_are_refused(units, vectors):
+    with pytest.raises(StateError, match="ascending numbers below 3"):
+        UnitDelta(torch.tensor(units, dtype=torch.int64), torch.ones(vectors, 2), "output", (3, 2))

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Optional
 
-from ...paths.hparams import PathHyperParams, doc
+from ...hparams_model import doc
+from ...paths.hparams import PathHyperParams
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AlphaEditHyperParams(PathHyperParams):
     """AlphaEdit of the built-in host; EasyEdit's own files load as they are."""
 

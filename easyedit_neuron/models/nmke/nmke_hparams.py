@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Optional
 
 from ...errors import HparamsError
-from ...paths.hparams import PathHyperParams, doc
+from ...hparams_model import doc
+from ...paths.hparams import PathHyperParams
 
 NMKE_OPTIONS = ("attribution", "amplify", "attribution_target", "reference_quirks", "score_form", "ratio", "general_bounds",
                 "specific_bounds", "gamma_general", "gamma_specific", "tau", "general_scaler", "general_bias", "specific_scaler",
@@ -13,7 +14,7 @@ NMKE_OPTIONS = ("attribution", "amplify", "attribution_target", "reference_quirk
 """Fields that are options of mask ``nmke`` and its scores."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NMKEHyperParams(PathHyperParams):
     """Every option of the method; the defaults are those of the authors' released code, the paper's forms are options."""
 

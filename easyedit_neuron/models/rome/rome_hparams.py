@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...paths.hparams import PathHyperParams, doc
+from ...hparams_model import doc
+from ...paths.hparams import PathHyperParams
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ROMEHyperParams(PathHyperParams):
     """ROME of the built-in host; EasyEdit's own files of ROME and R-ROME load as they are.
 

@@ -1,0 +1,5 @@
+"""Methods that train vectors: what FiNE and KNE share."""
+
+from .apply import Trained, apply_vectors
+
+__all__ = ["Trained", "apply_vectors"]
