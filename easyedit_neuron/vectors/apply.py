@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ..arch.frozen import eval_mode
 from ..arch.view import ModelView
 from ..record import EditRecord, UnitDelta
