@@ -2,9 +2,10 @@
 
 from .capture import Capture
 from .norms import NormParameters, norm_parameters
-from .states import next_keys, take
+from .projections import Projection, projection, projection_names
+from .states import next_keys, prefix_before, take
 from .table import ARCHITECTURES, Architecture
 from .view import ModelView
 
 __all__ = ["ARCHITECTURES", "Architecture", "Capture", "ModelView", "NormParameters", "next_keys", "norm_parameters",
-           "take"]
+           "Projection", "prefix_before", "projection", "projection_names", "take"]

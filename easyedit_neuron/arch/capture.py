@@ -71,6 +71,10 @@ class Capture:
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
         edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a captured ``key`` is the
             edited one.
+        edit_ffn_out: ``{layer: f}``, replaces the output of a down projection by ``f(output [B, T, d_model], key [B, T, d_ff])``,
+            key being its input (the edited one); a captured ``ffn_out`` is the edited one.
+        edit_modules: ``(layer, module name, f)``, replaces the output of any module of a block by ``f(output, input)``; several of
+            one module act one after the other.
         prefix_of: a block whose output, before any edit, is kept as ``prefix``.
         skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of them hands on the
             hidden states that it gave then. Exact; what is edited or captured must lie at its end or behind it.
@@ -98,6 +102,8 @@ class Capture:
         stop_after: Union[int, str, None] = None,
         edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
         edit_key: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
+        edit_ffn_out: Optional[Mapping[int, Callable[[Tensor, Tensor], Tensor]]] = None,
+        edit_modules: Iterable[tuple[int, str, Callable[[Tensor, Tensor], Tensor]]] = (),
         prefix_of: Optional[int] = None,
         skip: Optional[Prefix] = None,
     ):
@@ -107,6 +113,8 @@ class Capture:
         self.stop_after = stop_after
         self.edits = dict(edit_layer_out or {})
         self.key_edits = dict(edit_key or {})
+        self.ffn_edits = dict(edit_ffn_out or {})
+        self.module_edits = list(edit_modules)
         self.prefix_of = prefix_of
         self.skip = skip
         self._check()
@@ -126,24 +134,25 @@ class Capture:
         if unknown:
             raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
         ends = [] if self.prefix_of is None else [self.prefix_of]
-        for layer in [*self.layers, *self.edits, *self.key_edits, *ends]:
+        inside = [*self.key_edits, *self.ffn_edits, *(layer for layer, _, _ in self.module_edits)]
+        for layer in [*self.layers, *self.edits, *inside, *ends]:
             self.view.layer(layer)
         if self.skip is not None:
             inner = [l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}]
-            inner += [l for l in self.key_edits if l <= self.skip.layer]
+            inner += [l for l in inside if l <= self.skip.layer]
             early = inner + [l for l in [*self.layers, *self.edits, *ends] if l < self.skip.layer]
             if early:
                 raise ArchitectureError(f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited")
         if self.stop_after is None or self.stop_after == "final":
             return
         if self.stop_after == "key":
-            outputs = [l for l in [*self.edits, *ends] if l >= max(self.layers, default=-1)]
+            outputs = [l for l in [*self.edits, *inside[len(self.key_edits):], *ends] if l >= max(self.layers, default=-1)]
             if self.want != {"key"} or not self.layers or outputs:
                 raise ArchitectureError("stop_after='key' ends the forward in front of the down projection of the last layer: "
                                         "only keys can be wanted, and no output of that layer")
             return
         self.view.layer(self.stop_after)
-        late = [layer for layer in [*self.layers, *self.edits, *self.key_edits, *ends] if layer > self.stop_after]
+        late = [layer for layer in [*self.layers, *self.edits, *inside, *ends] if layer > self.stop_after]
         if late or "final_hidden" in self.want:
             what = f"layer {late[0]}" if late else "final_hidden"
             raise ArchitectureError(f"stop_after={self.stop_after} ends the forward before {what} is reached")
@@ -191,6 +200,10 @@ class Capture:
             self._skip_blocks()
         for layer, edit in self.key_edits.items():
             self._handles.append(self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True))
+        for layer, edit in self.ffn_edits.items():
+            self._handles.append(self.view.down_proj(layer).register_forward_hook(_output_editor(edit), with_kwargs=True))
+        for _, name, edit in self.module_edits:
+            self._handles.append(self.view.model.get_submodule(name).register_forward_hook(_output_editor(edit), with_kwargs=True))
         for layer in self.layers:
             if "key" in self.want:
                 self._before(self.view.down_proj(layer), _setter(self.key, layer))
@@ -260,6 +273,13 @@ def _input_editor(edit):
         if args:
             return (edit(args[0]), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    return hook
+
+
+def _output_editor(edit):
+    def hook(_module, args, kwargs, output):
+        return edit(output, args[0] if args else kwargs["hidden_states"])
 
     return hook
 

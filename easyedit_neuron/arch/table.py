@@ -6,8 +6,8 @@ without an entry can be described by hand: every field below is also an override
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Optional, Union
+from dataclasses import dataclass, field
+from typing import Literal, Mapping, Optional, Union
 
 NormKind = Literal["rms", "rms_unit_offset", "layer"]
 
@@ -38,6 +38,8 @@ class Architecture:
             itself.
         parallel_residual: attention and FFN read the same input and are added together; a string names the flag of
             the config that says so.
+        projections: the linear maps of a block under their common names ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``,
+            ``gate_proj``, ``up_proj``; ``down_proj`` is ``rewrite_module_tmp``. ``projections.py`` says how fused ones are written.
     """
 
     model_type: str
@@ -52,6 +54,13 @@ class Architecture:
     post_ffn_norm_tmp: Optional[str] = None
     attn_branch_tmp: Optional[str] = None
     parallel_residual: Union[bool, str] = False
+    projections: Mapping[str, str] = field(default_factory=dict)
+
+
+_LLAMA_PROJECTIONS = {
+    **{name: f"model.layers.{{}}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
+    **{name: f"model.layers.{{}}.mlp.{name}" for name in ("gate_proj", "up_proj")},
+}
 
 
 def _llama_like(model_type: str) -> Architecture:
@@ -65,6 +74,7 @@ def _llama_like(model_type: str) -> Architecture:
         lm_head_module="lm_head",
         norm="rms",
         pre_ffn_norm_tmp="model.layers.{}.post_attention_layernorm",
+        projections=_LLAMA_PROJECTIONS,
     )
 
 
@@ -83,6 +93,7 @@ _ALL = [
         post_ffn_norm_tmp="model.layers.{}.post_feedforward_layernorm",
         # post_attention_layernorm acts on the branch before it joins the residual stream
         attn_branch_tmp="model.layers.{}.post_attention_layernorm",
+        projections=_LLAMA_PROJECTIONS,
     ),
     Architecture(
         model_type="gpt2",
@@ -94,6 +105,10 @@ _ALL = [
         lm_head_module="lm_head",
         norm="layer",
         pre_ffn_norm_tmp="transformer.h.{}.ln_2",
+        projections={
+            **{name: f"transformer.h.{{}}.attn.c_attn[{part}/3]" for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)},
+            "o_proj": "transformer.h.{}.attn.c_proj", "up_proj": "transformer.h.{}.mlp.c_fc",
+        },
     ),
     Architecture(
         model_type="gptj",
@@ -105,6 +120,11 @@ _ALL = [
         lm_head_module="lm_head",
         norm="layer",
         parallel_residual=True,
+        projections={
+            **{name: f"transformer.h.{{}}.attn.{module}" for name, module in
+               (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("o_proj", "out_proj"))},
+            "up_proj": "transformer.h.{}.mlp.fc_in",
+        },
     ),
     Architecture(
         model_type="gpt_neox",
@@ -118,6 +138,11 @@ _ALL = [
         pre_ffn_norm_tmp="gpt_neox.layers.{}.post_attention_layernorm",
         attn_branch_tmp="gpt_neox.layers.{}.post_attention_dropout",
         parallel_residual="use_parallel_residual",
+        projections={
+            **{name: f"gpt_neox.layers.{{}}.attention.query_key_value[{part}/3 by head]"
+               for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)},
+            "o_proj": "gpt_neox.layers.{}.attention.dense", "up_proj": "gpt_neox.layers.{}.mlp.dense_h_to_4h",
+        },
     ),
 ]
 

@@ -47,7 +47,8 @@ class ModelView:
             model: a causal language model of transformers.
             **overrides: fields of ``Architecture`` (``rewrite_module_tmp``, ``layer_module_tmp``, ``mlp_module_tmp``,
                 ``attn_module_tmp``, ``ln_f_module``, ``lm_head_module``, ``norm``, ``pre_ffn_norm_tmp``,
-                ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``); ``None`` keeps the table's entry.
+                ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``, ``projections``); ``None`` keeps the table's
+                entry. ``projections`` adds to the table's.
 
         Raises:
             ArchitectureError: unknown architecture and not all modules named by hand; an override that does not exist in
@@ -256,7 +257,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 def _clean(field: str, value):
     """An override as the table spells it; EasyEdit's FT hyperparameters end their template in ``.weight``."""
-    if field == "parallel_residual" or field == "norm":
+    if field in ("parallel_residual", "norm", "projections"):
         return value
     if not isinstance(value, str):
         raise ArchitectureError(f"{field}: expected a module name, got {value!r}")
@@ -270,7 +271,7 @@ def _architecture(model: nn.Module, given: dict) -> Architecture:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     known = ARCHITECTURES.get(model_type)
     if known is not None:
-        return replace(known, **given)
+        return replace(known, **{**given, "projections": {**known.projections, **given.get("projections", {})}})
     missing = [name for name in EASYEDIT_FIELDS if name not in given]
     if missing:
         raise ArchitectureError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Literal, Optional
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -15,9 +14,8 @@ from ..arch.frozen import frozen_parameters
 from ..errors import NeuronEditError
 from ..memory import in_batches
 from ..suggest import did_you_mean
+from .quadrature import RULES, nodes
 from .targets import TargetTokens
-
-RULES = ("gauss", "right")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def integrated_gradients(
     _check(layers, targets, position, steps, rule, step_batch)
     position = targets.prompt_end if position is None else position.to(targets.prompt_end)
     answers = targets if whole_target else targets.first()
-    alphas, weights = _nodes(rule, steps)
+    alphas, weights = nodes(rule, steps)
     scores: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     activations: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     probability = []
@@ -143,14 +141,6 @@ class _Paths:
         logs = self.view.logits(take(seen.final_hidden, row, self.at[answer])).log_softmax(-1)
         logs = logs.gather(1, self.tokens[answer].to(logs.device)[:, None])[:, 0]
         return logs.new_zeros(len(rows)).index_add(0, row.to(logs.device), logs).exp()
-
-
-def _nodes(rule: str, steps: int) -> tuple[Tensor, Tensor]:
-    """Points in [0, 1] and their weights, float64."""
-    if rule == "right":
-        return torch.arange(1, steps + 1, dtype=torch.float64) / steps, torch.full((steps,), 1.0 / steps, dtype=torch.float64)
-    points, weights = numpy.polynomial.legendre.leggauss(steps)
-    return torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
 
 
 def _check(layers, targets: TargetTokens, position, steps: int, rule: str, step_batch: int) -> None:
