@@ -21,6 +21,10 @@ class ArchitectureError(NeuronEditError):
     """The model is of an unknown type, or a module named in the hyperparameters does not exist."""
 
 
+class EditError(NeuronEditError):
+    """An edit was computed and is no good (it diverged, or got nowhere); nothing was written."""
+
+
 class StateError(NeuronEditError):
     """The sequential state does not belong to the model's present weights."""
 
