@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "NMKEHyperParams": "models.nmke.nmke_hparams",
     "apply_nmke_to_model": "models.nmke.nmke_main",
+    "FiNEHyperParams": "models.fine.fine_hparams",
+    "apply_fine_to_model": "models.fine.fine_main",
     "AlphaEditHyperParams": "models.alphaedit.alphaedit_hparams",
     "apply_alphaedit_to_model": "models.alphaedit.alphaedit_main",
     "MEMITHyperParams": "models.memit.memit_hparams",

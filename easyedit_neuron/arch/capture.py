@@ -71,10 +71,9 @@ class Capture:
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
         edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a captured ``key`` is the
             edited one.
-        edit_ffn_out: ``{layer: f}``, replaces the output of a down projection by ``f(output [B, T, d_model], key [B, T, d_ff])``,
-            key being its input (the edited one); a captured ``ffn_out`` is the edited one.
         edit_modules: ``(layer, module name, f)``, replaces the output of any module of a block by ``f(output, input)``; several of
-            one module act one after the other.
+            one module act one after the other. Of a down projection the input is the ``key``, edited or not, and a captured ``ffn_out``
+            is the edited output.
         prefix_of: a block whose output, before any edit, is kept as ``prefix``.
         skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of them hands on the
             hidden states that it gave then. Exact; what is edited or captured must lie at its end or behind it.
@@ -102,7 +101,6 @@ class Capture:
         stop_after: Union[int, str, None] = None,
         edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
         edit_key: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
-        edit_ffn_out: Optional[Mapping[int, Callable[[Tensor, Tensor], Tensor]]] = None,
         edit_modules: Iterable[tuple[int, str, Callable[[Tensor, Tensor], Tensor]]] = (),
         prefix_of: Optional[int] = None,
         skip: Optional[Prefix] = None,
@@ -113,7 +111,6 @@ class Capture:
         self.stop_after = stop_after
         self.edits = dict(edit_layer_out or {})
         self.key_edits = dict(edit_key or {})
-        self.ffn_edits = dict(edit_ffn_out or {})
         self.module_edits = list(edit_modules)
         self.prefix_of = prefix_of
         self.skip = skip
@@ -134,7 +131,7 @@ class Capture:
         if unknown:
             raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
         ends = [] if self.prefix_of is None else [self.prefix_of]
-        inside = [*self.key_edits, *self.ffn_edits, *(layer for layer, _, _ in self.module_edits)]
+        inside = [*self.key_edits, *(layer for layer, _, _ in self.module_edits)]
         for layer in [*self.layers, *self.edits, *inside, *ends]:
             self.view.layer(layer)
         if self.skip is not None:
@@ -200,8 +197,6 @@ class Capture:
             self._skip_blocks()
         for layer, edit in self.key_edits.items():
             self._handles.append(self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True))
-        for layer, edit in self.ffn_edits.items():
-            self._handles.append(self.view.down_proj(layer).register_forward_hook(_output_editor(edit), with_kwargs=True))
         for _, name, edit in self.module_edits:
             self._handles.append(self.view.model.get_submodule(name).register_forward_hook(_output_editor(edit), with_kwargs=True))
         for layer in self.layers:

@@ -1,6 +1,7 @@
 """From EasyEdit's call to weights and back: the part that methods which train single rows or columns share."""
 
 import copy as copying
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,13 +65,16 @@ def apply_vectors(method: str, model, tok, requests: list[dict], hparams, execut
         share(model, view.model)
     with eval_mode(view.model):
         found = execute(view, tok, prepared, hparams)
+    started = time.perf_counter()
     before = fingerprint(view.model, found.units)
     originals = write(view, found.units)
     try:
+        after = fingerprint(view.model, found.units)
+        seconds = {**found.seconds, "write": time.perf_counter() - started}
         record = EditRecord(
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in prepared], contexts=[], layers={}, names={},
-            losses=found.losses, probability=found.probability, seconds=found.seconds, fingerprint_before=before,
-            fingerprint_after=fingerprint(view.model, found.units), seed=hparams.seed, units=found.units, info=found.info)
+            losses=found.losses, probability=found.probability, seconds=seconds, fingerprint_before=before,
+            fingerprint_after=after, seed=hparams.seed, units=found.units, info=found.info)
     except BaseException:
         restore(view.model, originals)
         raise
