@@ -10,6 +10,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -42,6 +43,7 @@ class SequentialState:
     counts: list[int] = field(default_factory=list)
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
+    _waiting: dict[int, dict] = field(default_factory=dict)  # solvers of a saved state that have not been asked for since
 
     def buffer(self, layer: int) -> KeyBuffer:
         """M [d_ff, m]: the keys of all edits that are in the weights, each on the weights after its edit."""
@@ -55,6 +57,9 @@ class SequentialState:
         if layer not in self._solvers or self._solvers[layer][0] != setting:
             self._solvers.pop(layer, None)  # its memory is needed
             self._solvers[layer] = setting, make()
+            waiting = self._waiting.pop(layer, None)
+            if waiting is not None and waiting["setting"] == list(setting):
+                self._solvers[layer][1].restore(waiting["solver"])
         return self._solvers[layer][1]
 
     @property
@@ -69,6 +74,22 @@ class SequentialState:
             self.buffer(layer).append(columns)
         self.steps.append(after)
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
+
+    def saved(self) -> dict:
+        """Everything but the statistics, which have files of their own: tensors and plain values, for ``restored``."""
+        solvers = self._waiting | {layer: {"setting": list(setting), "solver": solver.saved()}
+                                   for layer, (setting, solver) in self._solvers.items()}
+        return {"base": self.base, "contexts": self.contexts, "steps": self.steps, "counts": self.counts,
+                "buffers": {str(layer): buffer.saved() for layer, buffer in self._buffers.items()},
+                "solvers": {str(layer): solver for layer, solver in solvers.items()}, "statistics": self.statistics.held()}
+
+    @classmethod
+    def restored(cls, saved: dict, statistics: Statistics) -> "SequentialState":
+        """The state that was saved. ``statistics`` are those of the unedited weights, which the model must have now."""
+        statistics.hold(saved["statistics"])
+        return cls(saved["base"], saved["contexts"], statistics, list(saved["steps"]), list(saved["counts"]),
+                   {int(layer): KeyBuffer.restored(buffer) for layer, buffer in saved["buffers"].items()},
+                   _waiting={int(layer): solver for layer, solver in saved["solvers"].items()})
 
     def follow(self, present: str, stale_keys: bool = False) -> bool:
         """Drops the edits that are no longer in the weights; False if the weights are of no known step.
@@ -88,6 +109,7 @@ class SequentialState:
 
 
 _STATES: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, SequentialState]]" = weakref.WeakKeyDictionary()
+_KEPT: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]]" = weakref.WeakKeyDictionary()
 _RECORDS: "weakref.WeakKeyDictionary[torch.nn.Module, EditRecord]" = weakref.WeakKeyDictionary()
 
 
@@ -123,11 +145,29 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
     """Gives a deep copy of a model the model's state: the earlier edits are in its weights too."""
     if model in _RECORDS:
         _RECORDS[twin] = _RECORDS[model]
+    if model in _KEPT:
+        _KEPT[twin] = dict(_KEPT[model])
     if model in _STATES:
         _STATES[twin] = {
             setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts),
-                                         _buffers={layer: b.copy() for layer, b in s._buffers.items()}, _solvers={})
+                                         _buffers={layer: b.copy() for layer, b in s._buffers.items()}, _solvers={}, _waiting={})
             for setting, s in _STATES[model].items()}
+
+
+def saved_states(model: torch.nn.Module) -> dict[str, dict]:
+    """All sequential states of a model by setting, for ``restore_states``: tensors and plain values."""
+    return {setting: state.saved() for setting, state in _STATES.get(model, {}).items()}
+
+
+def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
+    """Gives a model the states of another process. It must have the weights from before the first edit; what the states say of the
+    edited ones holds once those are in place."""
+    _STATES[view.model] = {setting: SequentialState.restored(state, Statistics(view, tok, hparams)) for setting, state in saved.items()}
+
+
+def kept(model: torch.nn.Module) -> dict[str, Any]:
+    """What methods keep with a model from one edit to the next, each under a key of its own; never changed, only replaced."""
+    return _KEPT.setdefault(model, {})
 
 
 def remember(model: torch.nn.Module, record: EditRecord) -> None:
@@ -147,3 +187,4 @@ def forget(model: torch.nn.Module) -> None:
     """Drops all sequential state of a model; its next edit is a first edit."""
     _STATES.pop(model, None)
     _RECORDS.pop(model, None)
+    _KEPT.pop(model, None)

@@ -51,19 +51,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Appends; a kill may leave a part of it, which ``truncate`` takes away."""
+    """Appends; a kill may leave a part of it, which nobody reads: see resume.py."""
     with refusing(path):
         with open(path, "ab") as file:
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
-
-
-def truncate(path: Path, size: int) -> None:
-    """Keeps the first ``size`` bytes."""
-    with refusing(path):
-        os.truncate(path, size)
-        sync(path)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

@@ -52,10 +52,10 @@ class Triangular:
 
 
 class Dense:
-    """S_0 as a matrix, from the Cholesky factor of A_0."""
+    """S_0 as a matrix."""
 
-    def __init__(self, factor: torch.Tensor):
-        self.inverse = torch.cholesky_inverse(factor)
+    def __init__(self, inverse: torch.Tensor):
+        self.inverse = inverse
         self.held = (self.inverse,)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
@@ -127,6 +127,17 @@ class RunningInverse:
         self._rows.truncate(count - self.folded)
         self._prepared = None
         self._image = self._start_image + change
+
+    def saved(self) -> dict:
+        """What ``restore`` needs. S_0 is in it only where rows have been folded into it: else it is made again, to the same bits."""
+        return {"start": self.start.inverse if isinstance(self.start, Dense) else None, "folded": self.folded, "image": self._image,
+                "start_image": self._start_image, "rows": self._rows.saved(), "prepared": self._prepared}
+
+    def restore(self, saved: dict) -> None:
+        """Goes on, to the bit, where the saved one was; this one must have its S_0 and probe."""
+        self.folded, self._image, self._start_image = saved["folded"], saved["image"], saved["start_image"]
+        self._rows = KeyBuffer.restored(saved["rows"])
+        self._prepared = saved["prepared"] and tuple(saved["prepared"])
 
     def _prepare(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``v S`` and ``chol(I + v S v^T)``."""

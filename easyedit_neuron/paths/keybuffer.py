@@ -114,3 +114,15 @@ class KeyBuffer:
         twin = KeyBuffer(self.d_ff, self._rows.device, self._rows.dtype)
         twin.append(self.columns())
         return twin
+
+    def saved(self) -> dict:
+        """Everything that matters, for ``restored``: tensors and plain values."""
+        return {"keys": self.rows(), "cuts": list(self._cuts)}
+
+    @classmethod
+    def restored(cls, saved: dict) -> "KeyBuffer":
+        """The buffer that was saved; its memory is the given tensor's."""
+        buffer = cls(0)
+        buffer._rows, buffer._cuts = saved["keys"], list(saved["cuts"])
+        buffer._count = len(buffer._rows)
+        return buffer

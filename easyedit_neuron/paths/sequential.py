@@ -156,17 +156,51 @@ class SequentialSolver:
         """A new inverse: without the earlier keys, or with all of them where they are many."""
         self._inverse = self._entered = None  # their memory is needed
         self._version = 0 if self._buffer is None else self._buffer.version
-        self._device = self._problem_device or keys.device
-        self._coordinates = _Coordinates(self._subspace, len(keys), self.dtype)
+        probe = self._place(len(keys), keys.device)
         dense = total > self._limit
         self._started = total if dense else 0
-        probe = torch.randn(1, self._coordinates.dim, generator=torch.Generator().manual_seed(0)).to(self._device, self.dtype)
         if dense or self.problem.preserve is not None:
             factor = cholesky(self._system(self._started))
             # not probe @ system: a covariance that is symmetric only up to rounding would look like drift
-            self._inverse = RunningInverse((Dense if dense else Triangular)(factor), probe, (probe @ factor) @ factor.T)
+            start = Dense(torch.cholesky_inverse(factor)) if dense else Triangular(factor)
+            self._inverse = RunningInverse(start, probe, (probe @ factor) @ factor.T)
         else:
             self._inverse = RunningInverse(Scaled(self.problem.ridge), probe, self.problem.ridge * probe)
+
+    def _place(self, d_ff: int, device: torch.device) -> torch.Tensor:
+        """Device and coordinates of a new inverse, and its probe."""
+        self._device = self._problem_device or device
+        self._coordinates = _Coordinates(self._subspace, d_ff, self.dtype)
+        return torch.randn(1, self._coordinates.dim, generator=torch.Generator().manual_seed(0)).to(self._device, self.dtype)
+
+    def saved(self) -> dict:
+        """What ``restore`` needs to go on to the same bits: tensors and plain values. Nothing here changes by saving."""
+        inverse = None
+        if self._inverse is not None:
+            basis = self._coordinates.basis
+            d_ff = self._coordinates.dim if basis is None else len(basis)
+            inverse = {**self._inverse.saved(), "d_ff": d_ff, "device": str(self._device)}
+        return {"dtype": str(self.dtype).removeprefix("torch."), "residual": self.residual, "refactorisations": self.refactorisations,
+                "version": self._version, "started": self._started, "entered": self._entered, "inverse": inverse,
+                "earlier": None if self._earlier is None else self._earlier.saved()}
+
+    def restore(self, saved: dict) -> None:
+        """Takes the place of the saved solver, in one just made for the same problem and the same buffer."""
+        self.dtype, self.residual = getattr(torch, saved["dtype"]), saved["residual"]
+        self.refactorisations = saved["refactorisations"]
+        inverse = saved["inverse"]
+        if inverse is not None:
+            device = torch.device(inverse["device"])
+            if inverse["start"] is None:
+                self._start(torch.empty(inverse["d_ff"], 0, device=device), 0)
+            else:
+                probe = self._place(inverse["d_ff"], device)
+                self._inverse = RunningInverse(Dense(inverse["start"]), probe, inverse["image"])
+            self._inverse.restore(inverse)
+        self._version, self._started = saved["version"], saved["started"]
+        self._entered = saved["entered"] and tuple(saved["entered"])
+        if self._earlier is not None:
+            self._earlier.restore(saved["earlier"])
 
     def _system(self, count: int) -> torch.Tensor:
         """A with the first ``count`` keys, as a matrix."""
@@ -277,6 +311,14 @@ class _EarlierGram:
     @property
     def held_bytes(self) -> int:
         return 0 if self._sum is None else self._sum.numel() * self._sum.element_size()
+
+    def saved(self) -> dict:
+        """What ``restore`` needs."""
+        return {"version": self._version, "sum": self._sum, "count": self._count}
+
+    def restore(self, saved: dict) -> None:
+        """Goes on where the saved one was."""
+        self._version, self._sum, self._count = saved["version"], saved["sum"], saved["count"]
 
     def add_to(self, system: torch.Tensor, index: torch.Tensor) -> None:
         """Adds ``C_p[index, index]`` to ``system`` [s, s]: O(s^2) and, now and then, d_ff^2 a key."""

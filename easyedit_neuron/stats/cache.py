@@ -75,6 +75,17 @@ class Statistics:
         twin._model = weakref.ref(model)
         return twin
 
+    def held(self) -> dict:
+        """Which statistics are in memory, for ``hold``."""
+        return {"covariance": sorted(self._covariance), "nullspace": [list(key) for key in self._null]}
+
+    def hold(self, held: dict) -> None:
+        """Has what another process held in memory too: from the files, or measured on the weights as they are now."""
+        for layer in held["covariance"]:
+            self.covariance(layer)
+        for layer, threshold in held["nullspace"]:
+            self.null_space(layer, threshold)
+
     def ready(self) -> None:
         """Has every layer's covariance at hand: measured now, on the weights as they are now, where there is no file."""
         for layer in self.layers:

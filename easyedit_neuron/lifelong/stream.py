@@ -1,0 +1,72 @@
+"""The stream of edits: its order, its batches, and which edits speak of the same fact.
+
+Two edits are of the same fact if they have the same prompt and the same subject. The rule: the last one wins. In the final protocol a fact
+is measured once, by the last of its edits so far, whatever the earlier ones wanted, and whether or not the last one failed; the immediate
+protocol measures every edit. A later edit with the same new object is a duplicate, with another one a contradiction.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ORDERS = ("file", "shuffled")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Edits in the order in which they are made.
+
+    Attributes:
+        requests: EasyEdit's request dictionaries.
+        records: of each, its position in what was given.
+        batch_size: edits per call of the method; the last batch may be smaller.
+    """
+
+    requests: list[dict[str, Any]]
+    records: list[int]
+    batch_size: int = 1
+
+    @classmethod
+    def of(cls, requests: list[dict], order: Literal["file", "shuffled"] = "file", seed: int = 0, batch_size: int = 1) -> "Stream":
+        """The stream in the order of the file, or shuffled by a generator of its own."""
+        records = list(range(len(requests)))
+        if order == "shuffled":
+            random.Random(seed).shuffle(records)
+        return cls([requests[record] for record in records], records, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def batch(self, first: int) -> range:
+        """Positions of the batch that begins at ``first``."""
+        return range(first, min(first + self.batch_size, len(self)))
+
+    def superseded(self, count: int | None = None) -> dict[int, int]:
+        """Position of an edit -> position of the last edit of its fact, for those of the first ``count`` edits that are not the last."""
+        count = len(self) if count is None else count
+        last = {_fact(request): position for position, request in enumerate(self.requests[:count])}
+        return {position: last[_fact(request)] for position, request in enumerate(self.requests[:count])
+                if last[_fact(request)] != position}
+
+    def repeats(self) -> tuple[int, int]:
+        """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object or to another."""
+        now: dict[tuple, str] = {}
+        duplicates = contradictions = 0
+        for request in self.requests:
+            fact, target = _fact(request), request["target_new"].strip()
+            if fact in now:
+                duplicates += now[fact] == target
+                contradictions += now[fact] != target
+            now[fact] = target
+        return duplicates, contradictions
+
+
+def _fact(request: dict) -> tuple:
+    return request["prompt"].strip(), request.get("subject")
+
+
+def cut(checkpoints: list[int], length: int) -> list[int]:
+    """The checkpoints of a stream: those below its length, and its end."""
+    return sorted({count for count in checkpoints if count < length} | {length})
