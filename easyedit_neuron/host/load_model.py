@@ -64,12 +64,18 @@ def load_model(hparams) -> Tuple[torch.nn.Module, Any, torch.device]:
     return model, tok, device
 
 
+def dtype_option(dtype) -> dict[str, Any]:
+    """The argument of ``from_pretrained`` for a dtype: renamed in transformers 4.56, where the old name warns."""
+    import transformers
+
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
+
+
 def _from_pretrained(path: str, name: str, dtype: torch.dtype, parallel: bool):
     import transformers
 
-    # renamed in transformers 4.56; the old name warns there
-    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    options = {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
+    options = dtype_option(dtype)
     if parallel:
         options["device_map"] = "auto"
     LOG.info("loading model %s", path)
