@@ -18,7 +18,7 @@ def normal(text: str) -> str:
 
 
 def answer_line(written: str, subject: str) -> str:
-    """The first line with the subject, without list marks, labels, quotes around it and the blank for an answer behind it; or ``""``."""
+    """The first line with the subject, or ``""``: without list mark, label, quotes, and the blank for the answer at its end."""
     line = next((line.strip() for line in written.splitlines() if subject in line), "")
     before = None
     while line != before:

@@ -34,8 +34,8 @@ class SemanticPrompts:
 def semantic_prompts(requests: list[EditRequest], model, tok, settings: PromptSettings) -> list[SemanticPrompts]:
     """P_sem (PNKE, Algorithm 1): the sources in order, until there are ``settings.m`` different texts.
 
-    A request's texts depend on nothing but the request and the settings (and on the writing models' weights): not on the other requests,
-    nor on the global random state, which stays as it is like the model's flags and the tokenizer.
+    A request's texts depend on nothing but the request, the settings and the weights of the writing models: not on the other
+    requests, nor on the global random state, which stays as it is, like the model's flags and the tokenizer.
 
     Args:
         requests: checked requests.
@@ -85,7 +85,8 @@ def _of_request(request: EditRequest, sources: dict, m: int) -> SemanticPrompts:
     templates = [request.text]
     if "dataset" in sources:
         rephrased = sources["dataset"].texts(request, templates)
-        templates = list(dict.fromkeys([*templates, *(text for text in rephrased if not objection(text, request, written=False))]))
+        good = (text for text in rephrased if not objection(text, request, written=False))
+        templates = list(dict.fromkeys([*templates, *good]))
     kept: dict[str, tuple[str, str]] = {}
     for name, source in sources.items():
         if len(kept) == m:

@@ -20,24 +20,25 @@ class PromptSettings:
 
     Attributes:
         m: prompts per request; the paper takes 10 and tried 5 to 15.
-        sources: which of ``SOURCES`` are asked, in this order, until there are ``m``. Note that a request's ``rephrase_prompt`` is also
+        sources: which of ``SOURCES`` are asked, in this order, until there are ``m``. A request's ``rephrase_prompt`` is also
             what generalisation is measured on: leave out ``dataset`` where the two must not meet.
         seed: of the sampling of paraphrases; no global random state is read or changed.
         cache_dir: folder of the written texts; None: nothing is kept.
-        paraphrase_model: name, folder or ``(model, tokenizer)`` (or an object with ``.model`` and ``.tokenizer``, as a transformers
-            pipeline) of a causal or an encoder-decoder model; None: the edited model itself, with the weights that it has.
-        translation_models: two of those, encoder-decoders: into the other language, and back. None: the source is passed over.
+        paraphrase_model: name, folder or ``(model, tokenizer)`` (or an object with ``.model`` and ``.tokenizer``, as a
+            transformers pipeline) of a causal or an encoder-decoder model; None: the edited model, with the weights that it has.
+        translation_models: two of those, encoder-decoders: to the other language, and back. None: the source is passed over.
         contexts: groups of templates with one ``{}``, as ``paths.contexts.contexts_of`` makes; the bare ``"{}"`` is no prefix.
         max_new_tokens: longest written text.
-        candidates: texts written from each template (the prompt, and each dataset rephrasing if that source is named), before filtering.
+        candidates: texts written from each template (the prompt, and each dataset rephrasing if that source is named), before
+            they are filtered.
         temperature, top_k: of the sampling. The first candidate is always the greedy one.
         instruction: text with ``{prompt}`` (and, if it likes, ``{subject}``) that asks for a paraphrase; None: one that suits
             the model (with a chat template, without one, or an encoder-decoder).
-        paraphrase_cache: what stands for the model in the key of a paraphrase. ``strict``: its weights as they are, so that a cached text
-            is the one that would be written now; of the edited model in a sequence of edits no text is then ever found again,
-            and all its weights are read once per call. ``text``: its configuration only. Then what was written first, by whatever
-            weights, serves all edits and all runs of a sweep, which so compare methods under the same P_sem; the file
-            names the weights that wrote it. Without ``cache_dir`` neither costs anything.
+        paraphrase_cache: what stands for the model in the key of a paraphrase. ``strict``: its weights as they are, so that a
+            cached text is the one that would be written now; of the edited model in a sequence of edits no text is then ever
+            found again, and all its weights are read once per call. ``text``: its configuration only. What was written first, by
+            whatever weights, then serves all edits and all runs of a sweep, which so compare methods under the same P_sem;
+            the file names the weights that wrote it. Without ``cache_dir`` neither costs anything.
         device: of models given by name; None: that of the edited model.
     """
 

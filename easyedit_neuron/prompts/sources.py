@@ -1,4 +1,4 @@
-"""The four sources of P_sem (PNKE, Appendix B.1). Each gives texts for a request, in a fixed order, unfiltered but for their form.
+"""The four sources of P_sem (PNKE, Appendix B.1). Each gives texts for a request, in a fixed order, not yet filtered.
 
 A source is asked with the request and its templates: the prompt, then the dataset's rephrasings (Algorithm 1, line 6).
 """
@@ -19,8 +19,8 @@ from .writer import Writer
 REPHRASINGS = ("rephrase_prompt", "rephrase_prompts", "rephrase", "paraphrase_prompts")
 """Keys under which EasyEdit, its callers, MEND's zsRE and KnowEdit, and CounterFact keep other wordings of a prompt."""
 
-CHAT = ("Rewrite the prompt below in other words. Keep the name \"{subject}\" exactly as it is, do not give the answer, and stop where "
-        "the answer would follow. Reply with the rewritten prompt only.\n\nPrompt: {prompt}")
+CHAT = ("Rewrite the prompt below in other words. Keep the name \"{subject}\" exactly as it is, do not give the answer, and stop "
+        "where the answer would follow. Reply with the rewritten prompt only.\n\nPrompt: {prompt}")
 PLAIN = ("Each prompt is followed by the same prompt in other words.\n\nPrompt: The capital of Sweden is\nIn other words: "
          "The city that is the capital of Sweden is\n\nPrompt: {prompt}\nIn other words:")
 SEQ2SEQ = "paraphrase: {prompt}"
@@ -105,8 +105,8 @@ class BackTranslations:
         for template in templates:
             def about() -> dict[str, Any]:
                 return {"kind": "translation", "weights": [writer.weights for writer in pair], "text": template,
-                        "vocabularies": [writer.vocabulary for writer in pair], "ids": list(there.ids(template)), "candidates": each,
-                        "max_new_tokens": longest}
+                        "vocabularies": [writer.vocabulary for writer in pair], "ids": list(there.ids(template)),
+                        "candidates": each, "max_new_tokens": longest}
 
             def make() -> list[str]:
                 return back.beams(list(dict.fromkeys(there.beams([template], each, longest))), 1, longest)

@@ -51,8 +51,8 @@ class Writer:
         """Token ids of an input, as the one user turn of a chat if ``chat`` is set and the tokenizer has a template."""
         if chat and self.chats:
             # no thinking aloud, where a template knows of it: the answer is a line
-            text = self.tok.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
-                                                enable_thinking=False)
+            text = self.tok.apply_chat_template([{"role": "user", "content": text}], tokenize=False,
+                                                add_generation_prompt=True, enable_thinking=False)
             return self.tok(text, add_special_tokens=False)["input_ids"]
         return self.tok(text)["input_ids"]
 
@@ -74,7 +74,7 @@ class Writer:
 
     def sample(self, ids: list[int], n: int, max_new_tokens: int, seed: int, temperature: float, top_k: int,
                one_line: bool) -> list[str]:
-        """n continuations of a causal model, the first greedy, the others drawn by adding Gumbel noise to the ``top_k`` best logits.
+        """n continuations of a causal model: the first greedy, the others drawn from the ``top_k`` best tokens by Gumbel noise.
 
         Args:
             ids: the input.
@@ -108,7 +108,7 @@ class Writer:
         """New tokens that the model has positions for."""
         room = (getattr(self.model.config, "max_position_embeddings", None) or len(ids) + wanted) - len(ids)
         if room < wanted:
-            LOG.info("a text of %d tokens leaves the writing model %d positions of the %d asked for", len(ids), max(room, 0), wanted)
+            LOG.info("%d tokens leave the writing model %d positions, %d were asked for", len(ids), max(room, 0), wanted)
         return min(wanted, room)
 
     def _text(self, ids: list[int]) -> str:

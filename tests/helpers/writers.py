@@ -17,11 +17,11 @@ def word_tokenizer(sentences):
 
 
 def marian(pairs=(), steps=0, seed=0):
-    """``(model, tokenizer)``: a random Marian model, or one that has been taught to answer the first text of each pair with the second."""
+    """``(model, tokenizer)``: a random Marian model, or one taught to answer the first text of each pair with the second."""
     tok = word_tokenizer([text for pair in pairs or [("Anna Berg was born in", "née à")] for text in pair])
     config = MarianConfig(vocab_size=len(tok), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                          decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32, dropout=0.0,
-                          pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_eos_token_id=1)
+                          decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
+                          dropout=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_eos_token_id=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MarianMTModel(config)

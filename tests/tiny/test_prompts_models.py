@@ -17,7 +17,8 @@ from easyedit_neuron.requests import prepare
 
 EDIT = {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}
 SHORT = "Say {prompt} again:"
-TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %} [assistant]{% endif %}"
+TEMPLATE = ("{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+            "{% if add_generation_prompt %} [assistant]{% endif %}")
 
 
 def psem(model, tok, *requests, sources=("paraphrase",), **settings):
@@ -89,8 +90,8 @@ def test_nothing_is_disturbed():
     tokens = tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token
     config = model.generation_config.to_dict(), model.config.to_dict()
     state = torch.get_rng_state()
-    found = [psem(model, tok, sources=("paraphrase", "translation"), instruction=SHORT, max_new_tokens=5, translation_models=(there, back))
-             for _ in range(2)]
+    options = dict(sources=("paraphrase", "translation"), instruction=SHORT, max_new_tokens=5, translation_models=(there, back))
+    found = [psem(model, tok, **options) for _ in range(2)]
     assert found[0] == found[1] and torch.equal(torch.get_rng_state(), state)
     assert changed_tensors(model, before) == [] and there[0].training and not back[0].training
     assert (tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token) == tokens
@@ -167,7 +168,8 @@ def test_there_and_back_again(translators, tmp_path, monkeypatch):
     assert (found.texts, found.sources, found.shortfall) == (["Anna Berg came from"], ["translation"], 0)
     file, = tmp_path.iterdir()
     content = json.loads(file.read_text("utf-8"))
-    assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"] and "came from" in content["texts"][0]
+    assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"]
+    assert content["texts"][0] == "Anna Berg came from ."
     monkeypatch.setattr(Writer, "beams", lambda *args: pytest.fail("translated again"))
     assert psem(model, tok, **options) == [found]
     monkeypatch.undo()
@@ -217,8 +219,9 @@ def test_another_causal_model_can_be_named(tmp_path):
         assert found.texts == ["Home to Anna Berg is"]
 
 
-@pytest.mark.parametrize("field, value", [("paraphrase_model", "/no/such/folder"), ("paraphrase_model", 3), ("paraphrase_model", ("a", "b")),
-                                          ("translation_models", ("/no/such/folder", "/nor/this")), ("translation_models", "causal")])
+@pytest.mark.parametrize("field, value", [
+    ("paraphrase_model", "/no/such/folder"), ("paraphrase_model", 3), ("paraphrase_model", ("a", "b")),
+    ("translation_models", ("/no/such/folder", "/nor/this")), ("translation_models", "causal")])
 def test_models_that_cannot_be_used_are_named(field, value):
     model, tok = tiny_model("llama")
     value = ((model, tok), (model, tok)) if value == "causal" else value

@@ -43,8 +43,9 @@ def test_trimming_never_costs_the_subject(subject, written):
     assert answer_line(written, subject) == written
 
 
-@pytest.mark.parametrize("text, model, stripped", [("Anna lives in.", "Anna is in", "Anna lives in"), ("Anna is.", "Anna was.", "Anna is."),
-                                                   ("Where is Anna?", "Anna is in", "Where is Anna?")])
+@pytest.mark.parametrize("text, model, stripped", [
+    ("Anna lives in.", "Anna is in", "Anna lives in"), ("Anna is.", "Anna was.", "Anna is."),
+    ("Where is Anna?", "Anna is in", "Where is Anna?")])
 def test_full_stops_of_translators(text, model, stripped):
     assert without_full_stop(text, model) == stripped
 
@@ -81,7 +82,8 @@ def test_what_the_data_says_is_not_judged_like_what_a_model_writes():
 
 
 @pytest.mark.parametrize("field", ["rephrase_prompt", "rephrase_prompts", "rephrase", "paraphrase_prompts"])
-@pytest.mark.parametrize("value", ["The birthplace of Anna Berg is ", ["The birthplace of Anna Berg is"], ["The birthplace of {} is"]])
+@pytest.mark.parametrize("value", [
+    "The birthplace of Anna Berg is ", ["The birthplace of Anna Berg is"], ("The birthplace of {} is",)])
 def test_spellings_of_rephrasings(field, value):
     found, = prompts({field: value}, m=1)
     assert (found.texts, found.sources, found.shortfall) == (["The birthplace of Anna Berg is"], ["dataset"], 0)
@@ -91,8 +93,9 @@ def test_sources_in_order_without_copies_and_the_shortfall(caplog):
     rephrasings = ["The birthplace of Anna Berg is", "the  birthplace of Anna Berg IS", "Her birthplace is", " ", EDIT["prompt"]]
     contexts = [["{}"], ["You know. {}", "I think. {}"]]
     found = prompts({"rephrase": rephrasings, "rephrase_prompt": None}, {"rephrase": []}, m=6, contexts=contexts)
-    assert found[0].texts == ["The birthplace of Anna Berg is", "You know. Anna Berg was born in", "I think. Anna Berg was born in",
-                              "You know. The birthplace of Anna Berg is", "I think. The birthplace of Anna Berg is"]
+    assert found[0].texts == [
+        "The birthplace of Anna Berg is", "You know. Anna Berg was born in", "I think. Anna Berg was born in",
+        "You know. The birthplace of Anna Berg is", "I think. The birthplace of Anna Berg is"]
     assert found[0].sources == ["dataset"] + ["context"] * 4 and found[0].shortfall == 1
     assert found[1].texts == ["You know. Anna Berg was born in", "I think. Anna Berg was born in"] and found[1].shortfall == 4
     warning, = [line for line in caplog.records if line.levelno == logging.WARNING]
@@ -123,10 +126,10 @@ def test_a_rephrasing_that_is_no_text_is_named():
         prompts({"rephrase_prompt": {"a": "b"}})
 
 
-@pytest.mark.parametrize("field, value", [("m", 0), ("seed", -1), ("max_new_tokens", 0), ("candidates", 0), ("temperature", 0.0), ("top_k", 0),
-                                          ("sources", ("dataset", "paraphrases")), ("sources", ("dataset", "dataset")),
-                                          ("paraphrase_cache", "never"), ("instruction", "Say it in other words"),
-                                          ("translation_models", ("one",)), ("contexts", [["You know."]])])
+@pytest.mark.parametrize("field, value", [
+    ("m", 0), ("seed", -1), ("max_new_tokens", 0), ("candidates", 0), ("temperature", 0.0), ("top_k", 0),
+    ("sources", ("dataset", "paraphrases")), ("sources", ("dataset", "dataset")), ("paraphrase_cache", "never"),
+    ("instruction", "Say it in other words"), ("translation_models", ("one",)), ("contexts", [["You know."]])])
 def test_settings_that_cannot_be(field, value):
     with pytest.raises(HparamsError, match=f"field '{field}'"):
         PromptSettings(**{field: value})
@@ -151,8 +154,9 @@ def test_without_a_folder_nothing_is_asked_for():
     assert TextCache(None).texts(fail, lambda: ["a"], fail) == ["a"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"about": {"kind": "k"}, "texts": "a"}', '{"about": {"kind": "k"}, "texts": [1]}',
-                                     '{"about": {"kind": "k", "seed": 1}, "texts": ["a"]}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "{}", '{"about": {"kind": "k"}, "texts": "a"}', '{"about": {"kind": "k"}, "texts": [1]}',
+    '{"about": {"kind": "k", "seed": 1}, "texts": ["a"]}', b"\xff\xfe"])
 def test_damaged_and_foreign_files_are_refused_and_stay(content, tmp_path):
     cache = TextCache(tmp_path)
     cache.texts(lambda: {"kind": "k"}, lambda: ["a"], lambda: "w")
