@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, Optional
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..errors import ArchitectureError
 from ..suggest import did_you_mean
 from .view import ModelView
 
+Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 _SPELLING = re.compile(r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?")
@@ -51,12 +53,16 @@ class Projection:
         """``"<layer>.<name>"``, under which its scores are kept."""
         return f"{self.layer}.{self.name}"
 
+    def size(self, axis: Axis) -> tuple[int, int]:
+        """(number of neurons, parameters of each): rows of d_in numbers (``output``) or columns of d_out (``input``)."""
+        return (len(self.rows), self.d_in) if axis == "output" else (self.d_in, len(self.rows))
+
     def weight(self, view: ModelView) -> Tensor:
         """``W [d_out, d_in]``; a copy where the parameter is fused, else a view."""
         matrix = view.matrix(self.parameter)
         return matrix[self.rows] if self.fused else matrix
 
-    def bias(self, view: ModelView) -> Tensor | None:
+    def bias(self, view: ModelView) -> Optional[Tensor]:
         """``[all rows]``, the module's bias, or ``None``."""
         bias = getattr(view.model.get_submodule(self.module), "bias", None)
         return None if bias is None else bias.detach()

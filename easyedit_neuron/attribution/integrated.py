@@ -95,11 +95,10 @@ class _Paths:
 
     def __init__(self, view: ModelView, answers: TargetTokens, prompts: range, position: Tensor):
         self.view = view
-        self.batch = answers.batch.rows(prompts.start, prompts.stop)
+        mine = answers.rows(prompts.start, prompts.stop)
+        self.batch, self.owner, self.at, self.tokens = mine.batch, mine.owner, mine.position, mine.token_ids
         self.position = position[prompts.start:prompts.stop]
         self.every = torch.arange(len(prompts), device=position.device)
-        mine = (answers.owner >= prompts.start) & (answers.owner < prompts.stop)
-        self.owner, self.at, self.tokens = answers.owner[mine] - prompts.start, answers.position[mine], answers.token_ids[mine]
         self.prefix: Optional[Prefix] = None
 
     @torch.no_grad()

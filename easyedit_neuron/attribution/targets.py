@@ -35,6 +35,12 @@ class TargetTokens:
         kept = self.position == self.prompt_end[self.owner]
         return replace(self, owner=self.owner[kept], position=self.position[kept], token_ids=self.token_ids[kept])
 
+    def rows(self, start: int, stop: int) -> "TargetTokens":
+        """The prompts ``start:stop``, numbered from 0."""
+        mine = (self.owner >= start) & (self.owner < stop)
+        return TargetTokens(self.batch.rows(start, stop), self.prompt_end[start:stop], self.owner[mine] - start, self.position[mine],
+                            self.token_ids[mine])
+
 
 def target_tokens(tok, prompts: Sequence[str], targets: Sequence[str], device=None) -> TargetTokens:
     """Tokenise prompts and targets; a target is what ``tokens.target_token_ids`` makes of it.

@@ -1,0 +1,72 @@
+"""The ensemble: the neurons of all target weights at or above one threshold (Eq. 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...arch import Projection
+from ...arch.projections import Axis
+from ...errors import EditError
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Which neurons are trained.
+
+    Attributes:
+        members: ``(site, int64 [n] ascending numbers of its rows or columns)``, sites with at least one.
+        threshold: ``t_p``, the lowest score in it.
+        p: share of the scored neurons.
+        share: share of the model's parameters that they hold.
+        parameters: how many these are.
+    """
+
+    members: list[tuple[Projection, Tensor]]
+    threshold: float
+    p: float
+    share: float
+    parameters: int
+
+    def to_info(self) -> dict[str, Any]:
+        """For the record, as plain JSON values."""
+        return {"neurons": {site.key: len(units) for site, units in self.members}, "threshold": self.threshold, "p": self.p,
+                "parameters_moved": self.parameters, "share_moved": self.share}
+
+
+def choose(scores: Mapping[str, Tensor], sites: Sequence[Projection], axis: Axis, model: nn.Module, share: float,
+           p: Optional[float] = None) -> Ensemble:
+    """All neurons whose score is at least the (1 - p) quantile of all scores together; ties at the threshold all count.
+
+    Args:
+        scores: ``{site.key: [units]}``.
+        sites: the sites, which say how many parameters a neuron has.
+        axis: what a neuron is.
+        model: its parameters (tied ones once) are the whole of ``share``.
+        share: without ``p``: the largest ensemble, of at least one neuron, whose parameters are at most this share of the model's.
+        p: share of the neurons instead.
+
+    Raises:
+        EditError: no score is above another, so that there is nothing to choose by.
+    """
+    flat = torch.cat([scores[site.key].to(torch.float64) for site in sites])
+    if bool((flat == flat[0]).all()) and len(flat) > 1:
+        raise EditError("all scores are equal: the target modules do not touch the answer's probability (is the answer certain, "
+                        "or impossible?); choose other layers or modules, or localize: shared")
+    sizes = [site.size(axis) for site in sites]
+    costs = torch.cat([torch.full((count,), each) for count, each in sizes])
+    total = sum(parameter.numel() for parameter in model.parameters())
+    descending, order = flat.sort(descending=True)
+    if p is None:
+        taken = max(1, int((costs[order].cumsum(0) <= share * total).sum()))
+    else:  # values at or above the linearly interpolated quantile; the tiny number is for (1 - p)(N - 1) that rounding lifts
+        taken = len(flat) - math.ceil((1.0 - p) * (len(flat) - 1) - 1e-9)
+    threshold = descending[taken - 1]
+    kept = (flat >= threshold).split([count for count, _ in sizes])
+    members = [(site, mask.nonzero()[:, 0]) for site, mask in zip(sites, kept) if bool(mask.any())]
+    moved = int(costs[flat >= threshold].sum())
+    return Ensemble(members, float(threshold), int((flat >= threshold).sum()) / len(flat), moved / total, moved)
