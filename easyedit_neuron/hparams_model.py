@@ -1,7 +1,7 @@
 """The hyperparameters that all methods share: which model, where, and the names of its modules."""
 
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import ClassVar, Optional, Union
 
 from .errors import HparamsError
 from .hparams_base import HyperParams
@@ -25,7 +25,12 @@ def require(holds: bool, name: str, message: str) -> None:
 
 @dataclass(kw_only=True)
 class ModelHyperParams(HyperParams):
-    """Model, device and module names, with EasyEdit's field names."""
+    """Model, device and module names, with EasyEdit's field names.
+
+    ``NEEDS_SUBJECT``: the method refuses a request without a subject, so an editor looks for it before the first edit.
+    """
+
+    NEEDS_SUBJECT: ClassVar[bool] = True
 
     alg_name: str = doc("name of the method")
     model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")

@@ -210,7 +210,7 @@ class BaseEditor:
         if isinstance(requests, dict) or not len(requests):
             raise RequestError("requests must be a non-empty list of dictionaries with prompt, target_new and subject")
         requests = [request if isinstance(request, dict) else request.raw for request in requests]
-        if hasattr(self.hparams, "fact_token"):  # methods that edit at a token of the subject
+        if getattr(self.hparams, "NEEDS_SUBJECT", False):
             request_checks.prepare(requests)
         for i, request in enumerate(requests):
             try:

@@ -11,6 +11,7 @@ class FTHyperParams(ModelHyperParams):
     """EasyEdit's files load as they are; module templates may also be left out."""
 
     ALG_NAME: ClassVar[str] = "FT"
+    NEEDS_SUBJECT: ClassVar[bool] = False
 
     layers: list[int] = doc("layers whose weight is trained")
     num_steps: int = doc("Adam steps at most")
