@@ -13,6 +13,7 @@ from unittest import mock
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +24,8 @@ from . import settings as settings_module
 from .settings import HAVE_THEIR_OWN_SETTING, read_hyperparameters, read_settings
 
 BAD_INPUT = 2
+QUIET = ("--quiet", "runner.quiet=true")  # Hydra knows no options of an application's own
+_failed_jobs: list[int] = []  # of the sweep under way
 
 
 def run_command_line(argv: list[str] | None = None) -> int:
@@ -30,6 +33,8 @@ def run_command_line(argv: list[str] | None = None) -> int:
     settings_module.register_groups()
     application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(_job)
     arguments = sys.argv[1:] if argv is None else list(argv)
+    arguments = [QUIET[1] if argument == QUIET[0] else argument for argument in arguments]
+    _failed_jobs.clear()
     try:
         with _hydra_process(arguments):
             application()
@@ -39,20 +44,25 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return _fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return _fail(explain(problem, arguments))
-    return 0
+    return BAD_INPUT if _failed_jobs else 0
 
 
 def _job(config: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
     try:
         # Loading the model is slow, so what can be told from the settings alone is checked first.
         settings = read_settings(config)
         hparams, source = read_hyperparameters(settings)
         from .run import run
 
-        run(settings, hparams, source, HydraConfig.get().runtime.output_dir, list(HydraConfig.get().overrides.task))
+        run(settings, hparams, source, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
     except (NeuronEditError, OmegaConfBaseException) as problem:
-        # Hydra prints a line of its own about every exception of a job, but lets SystemExit pass.
-        raise SystemExit(_fail(str(problem))) from None
+        code = _fail(str(problem))
+        if hydra_config.mode == RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
+            _failed_jobs.append(hydra_config.job.num)  # the other jobs of the sweep are run all the same
+        else:
+            # Hydra prints a line of its own about every exception of a job, but lets SystemExit pass.
+            raise SystemExit(code) from None
 
 
 @contextmanager
@@ -119,4 +129,4 @@ def known_settings(method: str) -> dict[str, list[str]]:
     sections = {name: [field.name for field in dataclasses.fields(section)] for name, section in settings_module.SECTIONS.items()}
     spec = next((spec for spec in methods() if spec.name.lower() == method), None)
     sections["method"] = settings_module.method_fields(spec) if spec else []
-    return {"": [*sections, "edits", "batch_size", "seed", "output_dir"], **sections}
+    return {"": [*sections, "edits", "batch_size", "seed", "run", "output_dir"], **sections}

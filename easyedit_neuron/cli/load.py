@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -15,14 +13,8 @@ from ..arch.view import ModelView
 from ..errors import HparamsError
 from ..host.load_model import load_model
 from ..hparams_base import HyperParams
+from ..lifelong.measure import evenly
 from .settings import Settings
-
-
-def seed_everything(seed: int) -> None:
-    """The global random states; methods with a seed of their own do not use them."""
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def load_quietly(hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
@@ -49,13 +41,6 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
         bad = [layer for layer in layers if not 0 <= layer < count]
         if bad:
             raise HparamsError(f"field '{name}': layer {bad[0]} is out of range, the model has layers 0 to {count - 1}")
-
-
-def evenly(items: list, count: int | None) -> list:
-    """At most ``count`` items, spread over the whole list (the shipped files are ordered by subject)."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:

@@ -1,31 +1,9 @@
-"""What a run leaves: one JSON line per edit, a summary, and a table on stdout."""
+"""The table of a run on stdout."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 import sys
-from importlib import metadata
-from pathlib import Path
 from typing import Any
-
-from .. import __version__
-from ..evaluation import summarize
-from ..hparams_base import HyperParams
-from .settings import Settings
-
-PROTOCOL = {
-    "before": "the untouched model",
-    "immediate": "each batch of edits measured right after it (EasyEdit's protocol)",
-    "final": "all edits measured on the final model",
-    "scorer": "teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); exact_match: greedy generation",
-    "locality": "share of predicted tokens equal to the untouched model's",
-    "retained": "share of never edited facts whose whole answer is still right, of those the untouched model answers right",
-    "fluency": "n-gram entropy in bits (2- and 3-grams) of sampled continuations of the edit prompts",
-    "perplexity": "exp of the mean negative log-likelihood per token of held-out text",
-}
 
 _NAMES = {
     "rewrite_acc": "Rel   rewrite",
@@ -33,114 +11,6 @@ _NAMES = {
     "rewrite_generation_exact_match": "Rel   exact match, generated",
     "rephrase_generation_exact_match": "Gen   exact match, generated",
 }
-
-
-def slim(metrics: dict | None) -> dict | None:
-    """The numbers of one request's metrics, without token lists and explanations."""
-    if metrics is None:
-        return None
-    kept = {name: value for name, value in metrics.items() if name not in ("locality", "portability", "metric_meta")}
-    for group in ("locality", "portability"):
-        kept[group] = {name: value for name, value in metrics.get(group, {}).items() if name.endswith("_acc")}
-    return kept
-
-
-def edit_line(index: int, batch: int, request: dict, before: dict, immediate: dict | None, records: list, seconds: float) -> dict:
-    """The line of one edit; of a batch, every line carries the batch's layers."""
-    layers = {}
-    stages: dict[str, float] = {}
-    for record in records:
-        for layer, delta in record.layers.items():
-            layers[str(layer)] = {"density": delta.density, "leakage": delta.leakage, "delivered": delta.delivered}
-        for stage, spent in record.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + spent
-    return {
-        "edit": index,
-        "batch": batch,
-        "request": request,
-        "before": slim(before),
-        "immediate": slim(immediate),
-        "layers": layers,
-        "seconds": seconds,
-        "stages_of_batch": stages,
-    }
-
-
-def summarise(
-    settings: Settings, hparams: HyperParams, source: Path, lines: list[dict], before: dict, final: dict, clock: dict[str, float]
-) -> dict[str, Any]:
-    """All means of a run, with everything that is needed to repeat it."""
-    results = {}
-    for phase in ("before", "immediate", "final"):
-        measured = [line[phase] for line in lines if line[phase] is not None]
-        if measured:
-            results[phase] = summarize(measured)
-    results["before"].update(before)
-    results["final"].update(final)
-    return {
-        "method": settings.method_name,
-        "model": settings.model.path or settings.model.name,
-        "data": {"path": settings.data.path, "shape": settings.data.shape},
-        "edits": len(lines),
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "results": results,
-        "layers": _layer_means(lines),
-        **_edit_seconds(lines),
-        "seconds": clock,
-        "protocol": PROTOCOL,
-        "hparams_file": str(source),
-        "hparams": hparams.to_dict(),
-        "settings": settings.to_dict(),
-        "versions": versions(),
-    }
-
-
-def _edit_seconds(lines: list[dict]) -> dict[str, float]:
-    # The first batch pays for what is done once (contexts, statistics that are not cached yet): it is kept apart.
-    later = [line["seconds"] for line in lines if line["batch"] > 0] or [line["seconds"] for line in lines]
-    return {"seconds_per_edit": sum(later) / len(later), "seconds_per_edit_first_batch": lines[0]["seconds"]}
-
-
-def _layer_means(lines: list[dict]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, list[float]]] = {}
-    first_of_batch = {line["batch"]: line for line in reversed(lines)}
-    for _, line in sorted(first_of_batch.items()):
-        for layer, values in line["layers"].items():
-            for name, value in values.items():
-                if value is not None:
-                    found.setdefault(layer, {}).setdefault(name, []).append(value)
-    return {layer: {name: sum(v) / len(v) for name, v in values.items()} for layer, values in found.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions that the numbers depend on."""
-    found = {"easyedit_neuron": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "tokenizers", "numpy"):
-        found[name] = metadata.version(name)
-    return found
-
-
-def write(folder: Path, lines: list[dict], summary: dict) -> list[Path]:
-    """Write ``edits.jsonl`` and ``summary.json`` (each complete or not at all); numbers that are not finite become null."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "edits.jsonl": "".join(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in lines),
-        "summary.json": json.dumps(_finite(summary), ensure_ascii=False, indent=2) + "\n",
-    }
-    for name, content in contents.items():
-        part = folder / f".{name}.part"
-        part.write_text(content, encoding="utf-8")
-        os.replace(part, folder / name)
-    return [folder / name for name in contents]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(summary: dict) -> str:

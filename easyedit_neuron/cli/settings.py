@@ -28,12 +28,18 @@ def register_groups() -> None:
     The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, and a field that is
     given on the command line replaces the file's.
     """
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     store = ConfigStore.instance()
     for spec in methods():
         node = {"name": spec.name, **{name: MISSING for name in method_fields(spec)}}
         store.store(group="method", name=spec.name.lower(), node=node)
     for name in model_names():
         store.store(group="model", name=name, node={"name": name, "hparams": None, "path": None})
+
+
+def run_folder(run: Optional[str], day: str, time: str) -> str:
+    """Where a run's files go unless output_dir says so."""
+    return f"results/{run}" if run is not None else f"outputs/{day}/{time}"
 
 
 def method_fields(spec: MethodSpec) -> list[str]:
@@ -96,7 +102,28 @@ class EvaluationSettings(HyperParams):
             _at_least(1, "retained", self.retained)
 
 
-SECTIONS = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
+@dataclass
+class RunnerSettings(HyperParams):
+    """``runner``: the order of the edits, when everything is measured and saved, what happens when an edit fails."""
+
+    checkpoints: list[int] = field(default_factory=list)
+    order: Literal["file", "shuffled"] = "file"
+    on_failure: Literal["continue", "stop"] = "continue"
+    save_every_edits: Optional[int] = None
+    save_every_minutes: Optional[float] = 10.0
+    keep_weights: bool = True
+    quiet: bool = False
+
+    def validate(self) -> None:
+        for count in self.checkpoints:
+            _at_least(1, "checkpoints", count)
+        if self.save_every_edits is not None:
+            _at_least(1, "save_every_edits", self.save_every_edits)
+        if self.save_every_minutes is not None and not self.save_every_minutes > 0:
+            raise HparamsError(f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}")
+
+
+SECTIONS = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings, "runner": RunnerSettings}
 
 
 @dataclass
@@ -108,6 +135,8 @@ class Settings(HyperParams):
     evaluation: EvaluationSettings
     output_dir: str
     method_name: str
+    runner: RunnerSettings = field(default_factory=RunnerSettings)
+    run: Optional[str] = None
     method: dict = field(default_factory=dict)
     edits: int = 100
     batch_size: int = 1

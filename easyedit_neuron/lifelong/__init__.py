@@ -55,6 +55,7 @@ tokens that are those of the untouched model; ``*_generation_exact_match`` is 1 
 {before, immediate, final} (as in a checkpoint), ``layers``, ``checkpoints`` (the rows of the CSV), ``failed``, ``duplicates``,
 ``contradictions``, ``seconds``, ``seconds_per_edit``, ``evaluation_share``, ``memory``, ``resumed`` (how often the run was continued).
 
-``state/``: the newest complete state, from which a run goes on; see checkpoint.py. Removed when the run is finished, unless
-``runner.keep_state``.
+``weights.safetensors``: the edited weights at the end by parameter name, unless ``runner.keep_weights`` is false.
+
+``state/``: the newest complete state, from which a run goes on; see checkpoint.py. Removed when the run is finished.
 """

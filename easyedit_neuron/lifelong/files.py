@@ -31,7 +31,7 @@ class RunFolder:
         self.folder = folder
         self.run, self.before, self.summary = (folder / f"{name}.json" for name in ("run", "before", "summary"))
         self.edits, self.checkpoints = (folder / f"{name}.jsonl" for name in ("edits", "checkpoints"))
-        self.table, self.state = folder / "checkpoints.csv", folder / "state"
+        self.table, self.state, self.weights = folder / "checkpoints.csv", folder / "state", folder / "weights.safetensors"
 
     def append_edits(self, lines: list[dict]) -> None:
         """Adds the lines of a batch."""
