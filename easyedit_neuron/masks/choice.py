@@ -14,8 +14,9 @@ from ..errors import HparamsError, MaskError
 from ..suggest import did_you_mean
 from ..typecheck import TypeMismatch, convert
 from .contract import MaskFunction, NeuronMask
+from .edit import Edit
 from .registry import mask_names, mask_spec
-from .scores import SCORES, Edit
+from .scores import OF_ONE_MASK, SCORES
 
 KIND = "attribution"
 """The option that asks for another kind of scores than the mask was registered with."""
@@ -61,6 +62,8 @@ class MaskChoice:
         kind = given.pop(KIND, usual.pop(KIND, spec.scores))
         if not isinstance(kind, str) or kind not in SCORES:
             raise HparamsError(f"field 'mask_options': {KIND} {kind!r} is unknown: {did_you_mean(kind, SCORES)}")
+        if kind != spec.scores and OF_ONE_MASK & {kind, spec.scores}:
+            raise HparamsError(f"field 'mask_options': mask {name!r} is made from scores {spec.scores!r}, not from {kind!r}")
         of_mask, of_scores = _Options(spec.function), _Options(SCORES[kind])
         known = [*of_mask.types, *of_scores.types]
         for option in given:
@@ -85,15 +88,15 @@ class MaskChoice:
             NeuronEditError: options out of range; scores that cannot be computed; a function that returns no mask of the layer.
         """
         scores = SCORES[self.scores](edit, **self.score_options)
-        return {layer: self._mask(scores[layer], layer) for layer in edit.layers}
+        return {layer: self._mask(scores[layer], layer, edit.view.d_ff) for layer in edit.layers}
 
-    def _mask(self, scores: torch.Tensor, layer: int) -> NeuronMask:
+    def _mask(self, scores, layer: int, d_ff: int) -> NeuronMask:
         number = {"layer": layer} if _Options(self.function).wants_layer else {}
         found = self.function(scores, **number, **self.mask_options)
         mask = NeuronMask(found) if isinstance(found, torch.Tensor) else found
-        if not isinstance(mask, NeuronMask) or mask.mask.shape != scores.shape[1:]:
+        if not isinstance(mask, NeuronMask) or mask.mask.shape != (d_ff,):
             got = list(mask.mask.shape) if isinstance(mask, NeuronMask) else type(found).__name__
-            raise MaskError(f"mask {self.name!r}: expected a boolean tensor [{scores.shape[1]}] or a NeuronMask, got {got}")
+            raise MaskError(f"mask {self.name!r}: expected a boolean tensor [{d_ff}] or a NeuronMask, got {got}")
         if not mask.binary and not bool(((mask.weight >= 0) & (mask.weight <= 1)).all()):
             raise MaskError(f"mask {self.name!r}: a mask is boolean or holds weights between 0 and 1")
         return mask
@@ -131,7 +134,7 @@ def _hints(function: Callable) -> dict[str, Any]:
         return {}
 
 
-def neuron_masks(view, tok, requests, hparams, contexts, readings=None) -> dict[int, NeuronMask]:
+def neuron_masks(view, tok, requests, hparams, contexts, readings=None, report=None) -> dict[int, NeuronMask]:
     """The masks of every edited layer, from the unedited model.
 
     Args:
@@ -139,12 +142,13 @@ def neuron_masks(view, tok, requests, hparams, contexts, readings=None) -> dict[
         requests: the batch of ``EditRequest``.
         hparams: ``PathHyperParams``; ``mask`` is not ``none``.
         contexts: groups of context templates.
-        readings: see ``Edit``.
+        readings, report: see ``Edit``.
 
     Raises:
         NeuronEditError: as ``MaskChoice``; a soft mask where the problem is restricted to the masked rows.
     """
-    masks = hparams.mask_choice().masks(Edit(view, tok, requests, contexts, list(hparams.layers), readings))
+    edit = Edit(view, tok, requests, contexts, list(hparams.layers), readings, {} if report is None else report)
+    masks = hparams.mask_choice().masks(edit)
     soft = [layer for layer, mask in masks.items() if not mask.binary]
     if soft and hparams.mask_stage == "solve":
         raise MaskError(f"layer {soft[0]}: a soft mask cannot restrict the problem; use mask_stage 'post'")

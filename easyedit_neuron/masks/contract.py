@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, Optional, Union
 
 import torch
@@ -37,6 +37,7 @@ class NeuronMask:
         general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the threshold).
         general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
         general_threshold, specific_threshold: scores at the cut.
+        info: what else the mask has to say, as plain JSON values.
     """
 
     mask: Tensor
@@ -48,6 +49,7 @@ class NeuronMask:
     specific_entropy: Optional[float] = None
     general_threshold: Optional[float] = None
     specific_threshold: Optional[float] = None
+    info: dict = field(default_factory=dict)
 
     @property
     def weight(self) -> Tensor:
@@ -119,14 +121,17 @@ class NeuronMask:
             "ratios": self.ratios,
             "entropies": self.entropies,
             "thresholds": {"general": self.general_threshold, "specific": self.specific_threshold},
+            **self.info,
         }
 
 
 MaskFunction = Callable[..., Union[NeuronMask, Tensor]]
 
 
-def mask_function(function: MaskFunction) -> MaskFunction:
+def mask_function(function: MaskFunction, check: Optional[Callable] = None) -> MaskFunction:
     """Check scores and option names before ``function`` runs; half-precision scores are made float32.
+
+    ``check`` stands for ``checked_scores`` where the scores are no such tensor.
 
     Raises (at the call):
         MaskError: scores of another shape than ``[B, d_ff]`` with ``B >= 1``, not floating point or not finite; an option
@@ -144,12 +149,13 @@ def mask_function(function: MaskFunction) -> MaskFunction:
         missing = next((name for name in required if name not in options), None)
         if missing is not None:
             raise MaskError(f"{function.__name__} needs the option {missing!r}")
-        return function(_checked_scores(scores), **options)
+        return function((check or checked_scores)(scores), **options)
 
     return checked
 
 
-def _checked_scores(scores: Tensor) -> Tensor:
+def checked_scores(scores: Tensor) -> Tensor:
+    """Scores ``[B, d_ff]``, at least float32; a ``MaskError`` unless they are finite and of that form."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
         got = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise MaskError(f"scores: expected a floating-point tensor [prompts, d_ff], got {got}")
@@ -185,3 +191,9 @@ def check_number(name: str, value: object, above: float = -math.inf) -> float:
         condition = "" if above == -math.inf else f" greater than {above:g}"
         raise MaskError(f"{name}: expected a finite number{condition}, got {value!r}")
     return float(value)
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Values scaled to [0, 1]; all ones where they tell no neuron from another."""
+    low, high = values.min(), values.max()
+    return torch.ones_like(values) if low == high else (values - low) / (high - low)

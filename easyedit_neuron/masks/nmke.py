@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MaskError
-from .contract import NeuronMask, check_choice, check_number, check_share, mask_function
+from .contract import NeuronMask, check_choice, check_number, check_share, mask_function, min_max
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def nmke_mask(
     if mask_values == "binary":
         mask = _combine_sets(general, specific, neurons)
     else:
-        mask = _combine_weights(_min_max(q_general), _min_max(q_specific), neurons)
+        mask = _combine_weights(min_max(q_general), min_max(q_specific), neurons)
     if not mask.any():
         log.warning("layer %s: the mask holds no neuron (neurons=%s, ties=%s); the edit cannot change it", layer, neurons, ties)
     return NeuronMask(
@@ -200,9 +200,3 @@ def _combine_weights(general: Tensor, specific: Tensor, neurons: str) -> Tensor:
         "overlap": torch.minimum(general, specific),
         "non_overlap": (general - specific).abs(),
     }[neurons].float()
-
-
-def _min_max(score: Tensor) -> Tensor:
-    """Score scaled to [0, 1]; all ones where it tells no neuron from another."""
-    low, high = score.min(), score.max()
-    return torch.ones_like(score) if low == high else (score - low) / (high - low)

@@ -38,8 +38,9 @@ def register_mask(name: str, function: Optional[MaskFunction] = None, scores: st
     Args:
         name: value of the hyperparameter ``mask``.
         function: the mask function.
-        scores: what it is given, ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig`` or ``none`` (one row of
-            zeros). The hyperparameter ``mask_options`` holds the options of both, and ``attribution`` in it another kind.
+        scores: what it is given, ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``, ``none`` (one row
+            of zeros) or ``pnke`` (a list of ``CausalScores`` in place of a tensor). The hyperparameter
+            ``mask_options`` holds the options of both, and ``attribution`` in it another kind.
 
     Raises:
         MaskError: the name belongs to another mask, or is not a word; an unknown kind of scores.

@@ -6,47 +6,17 @@ Each kind is a function of the ``Edit`` and of options; its signature is the lis
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..arch.view import ModelView
-from ..attribution import Readings, contribution_scores, integrated_gradients, neuron_scores, score_readings, target_tokens
-from ..errors import RequestError
-from ..requests import EditRequest
-from ..tokens import encode, subject_last_index, target_token_ids
+from ..attribution import contribution_scores, integrated_gradients, neuron_scores, score_readings
+from ..tokens import encode, target_token_ids
+from .causal import causal
+from .edit import Edit, Prompts, object_tokens, objects, subject_ends
 
 Scores = dict[int, Tensor]
-Prompts = Literal["contexts", "bare"]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What is about to be edited.
-
-    Attributes:
-        view, tok: the unedited model and its tokenizer.
-        requests: the batch.
-        contexts: groups of context templates, the first of them ``["{}"]``.
-        layers: edited layers.
-        readings: ``attribution.Readings`` of every context of every request (request-major) at its last token, where a caller
-            has run these prompts already; else None.
-    """
-
-    view: ModelView
-    tok: object
-    requests: list[EditRequest]
-    contexts: list[list[str]]
-    layers: list[int]
-    readings: Optional[Readings] = None
-
-    def prompts(self, which: Prompts) -> list[tuple[str, EditRequest]]:
-        """(template, request), request-major: every context in front of the prompt, or the ``bare`` prompts."""
-        flat = ["{}"] if which == "bare" else [context for group in self.contexts for context in group]
-        # a context is applied by replacement, not by format: the prompt itself holds the subject's '{}'
-        return [(context.replace("{}", request.prompt), request) for request in self.requests for context in flat]
 
 
 def _shift(kind: str):
@@ -97,7 +67,7 @@ def contribution(
     ``predicted`` (release): the model's own token at each position of the new object; else the tokens of the object named.
     """
     prompts, predicted = edit.prompts(score_prompts), attribution_target == "predicted"
-    targets = _targets(edit, prompts, "target_new" if predicted else attribution_target)
+    targets = object_tokens(edit, prompts, "target_new" if predicted else attribution_target)
     return contribution_scores(edit.view, targets, edit.layers, predicted, prompt_batch).scores
 
 
@@ -114,10 +84,8 @@ def ig(
 ) -> Scores:
     """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B = prompts."""
     prompts = edit.prompts(score_prompts)
-    targets = _targets(edit, prompts, attribution_target)
-    position = None
-    if activation_position == "subject_last":
-        position = torch.tensor([subject_last_index(edit.tok, template, request.subject) for template, request in prompts])
+    targets = object_tokens(edit, prompts, attribution_target)
+    position = subject_ends(edit, prompts) if activation_position == "subject_last" else None
     return integrated_gradients(edit.view, targets, edit.layers, position, whole_target, steps, rule, step_batch).scores
 
 
@@ -128,24 +96,9 @@ def none(edit: Edit) -> Scores:
 
 SCORES: dict[str, Callable[..., Scores]] = {
     "lps": _shift("lps"), "psa": _shift("psa"), "mpc": _magnitude("mpc"), "activation": _magnitude("activation"),
-    "contribution": contribution, "ig": ig, "none": none,
+    "contribution": contribution, "ig": ig, "none": none, "pnke": causal,
 }
 """The kinds of scores that a mask can ask for."""
 
-
-def objects(prompts: list[tuple[str, EditRequest]], which: str) -> list[str]:
-    """The new or the old object of every prompt's request.
-
-    Raises:
-        RequestError: ``ground_truth`` for a request without one.
-    """
-    texts = [getattr(request, which) for _, request in prompts]
-    for text, (_, request) in zip(texts, prompts):
-        if text is None:
-            raise RequestError(f"request {request.index}: attribution_target {which!r} needs field {which!r}")
-    return texts
-
-
-def _targets(edit: Edit, prompts, which: str):
-    texts = [template.format(request.subject) for template, request in prompts]
-    return target_tokens(edit.tok, texts, objects(prompts, which), edit.view.input_device)
+OF_ONE_MASK = {"pnke"}
+"""Kinds that are more than one tensor, and so for the masks that were registered with them alone."""

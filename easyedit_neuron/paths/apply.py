@@ -24,8 +24,9 @@ _STATE_FIELDS = ("layers", "context_prompts", "context_length", "context_templat
                  "mom2_adjustment")
 """Hyperparameters that the sequential state depends on; another value starts another state."""
 
-MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]], Readings], dict[int, NeuronMask]]
-"""From view, tokenizer, requests, hyperparameters, context groups and readings to a mask per layer."""
+MaskFactory = Callable[[ModelView, object, list[EditRequest], object, list[list[str]], Readings, dict], dict[int, NeuronMask]]
+"""From view, tokenizer, requests, hyperparameters, context groups, readings and the record's ``info``, which it may add to, to a
+mask per layer."""
 
 
 def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: bool = False,
@@ -51,11 +52,7 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     """
     prepared = prepare(requests)
     view = ModelView.of(model, **hparams.module_overrides())
-    beyond = [layer for layer in hparams.layers if layer >= view.n_layers]
-    if beyond:
-        raise HparamsError(f"field 'layers': the model has layers 0 to {view.n_layers - 1}, got {beyond}")
-    if hparams.v_loss_layer is not None and not 0 <= hparams.v_loss_layer < view.n_layers:
-        raise HparamsError(f"field 'v_loss_layer': the model has layers 0 to {view.n_layers - 1}, got {hparams.v_loss_layer}")
+    check_layers(view, hparams)
     if copy:
         view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
         share(model, view.model)
@@ -64,6 +61,16 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     if records is not None:
         records.append(record)
     return view.model, originals if return_orig_weights else {}
+
+
+def check_layers(view: ModelView, hparams) -> None:
+    """``HparamsError`` for layers that the model does not have."""
+    last = view.n_layers - 1
+    beyond = [layer for layer in hparams.layers if layer > last]
+    if beyond:
+        raise HparamsError(f"field 'layers': the model has layers 0 to {last}, got {beyond}")
+    if hparams.v_loss_layer is not None and not 0 <= hparams.v_loss_layer <= last:
+        raise HparamsError(f"field 'v_loss_layer': the model has layers 0 to {last}, got {hparams.v_loss_layer}")
 
 
 def state_under(view: ModelView, tok, hparams) -> tuple[SequentialState, str]:
@@ -75,7 +82,12 @@ def state_under(view: ModelView, tok, hparams) -> tuple[SequentialState, str]:
 def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[dict[str, torch.Tensor], EditRecord]:
     layers = list(hparams.layers)
     state, before = state_under(view, tok, hparams)
-    make_masks = None if mask is None else lambda some, contexts, readings: mask(view, tok, some, hparams, contexts, readings)
+    info: dict = {}
+    make_masks = None
+    if mask is not None:
+        def make_masks(some, contexts, readings):
+            return mask(view, tok, some, hparams, contexts, readings, info)
+
     run = execute_rome if hparams.path == "rome" else execute
     done = run(view, tok, requests, hparams, state, make_masks)
     names = {layer: view.down_weight_name(layer) for layer in layers}
@@ -86,7 +98,7 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in requests],
             contexts=[context for group in state.contexts for context in group], layers=done.deltas, names=names,
             losses=[t.losses for t in done.targets], probability=[t.probability for t in done.targets], seconds=done.seconds,
-            fingerprint_before=before, fingerprint_after=after, seed=hparams.seed)
+            fingerprint_before=before, fingerprint_after=after, seed=hparams.seed, info=info)
     except BaseException:
         restore(view.model, originals)
         raise

@@ -1,7 +1,6 @@
 """The layer loop: from requests to factors, with the model the same before and after."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from ..record import LayerDelta
 from ..requests import EditRequest
 from ..state import SequentialState
 from ..stats.nullspace import Subspace, null_space
+from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
 from .keys import LayerwiseKeys, key_prompts
 from .sequential import SequentialSolver
@@ -32,22 +32,6 @@ class Execution:
     keys_after: dict[int, torch.Tensor]
     targets: list[Target]
     seconds: dict[str, float]
-
-
-class Stopwatch:
-    """Adds up seconds by stage."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Books the time since the last lap under ``stage``."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
 
 
 MaskMaker = Callable[[list[EditRequest], list[list[str]], Readings], dict[int, NeuronMask]]
@@ -140,7 +124,7 @@ def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, ma
 def _solver(layer: int, hparams, state: SequentialState) -> SequentialSolver:
     """The state's solver of a layer for the problem that the hyperparameters pose."""
     masked = hparams.mask_stage == "solve" and hparams.mask != "none"
-    preserve = "covariance" if hparams.path == "memit" else hparams.solve_preserve if masked else "nullspace"
+    preserve = hparams.preserves
     weight = hparams.mom2_update_weight if preserve == "covariance" else hparams.nullspace_threshold
     setting = (preserve, masked, hparams.L2, weight, hparams.accumulate_keys, hparams.solve_dtype)
 

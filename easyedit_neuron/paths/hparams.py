@@ -1,6 +1,7 @@
 """Hyperparameters that every method on the locate-then-edit paths shares (EasyEdit's AlphaEdit fields and ours)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from ..hparams_model import ModelHyperParams, doc, require
@@ -20,7 +21,7 @@ class PathHyperParams(ModelHyperParams):
         "post: the finished delta is multiplied by the mask; solve: the problem is restricted to the masked rows", "post")
 
     mask: str = doc(
-        "which neurons may change: none, nmke, contribution, ig, activation, random, fixed, or a registered name", "none")
+        "which neurons may change: none, nmke, pnke, contribution, ig, activation, random, fixed, or a registered name", "none")
     mask_options: Optional[dict[str, Any]] = doc(
         "options of the mask and of its scores, as in {top_k: 5, prompt_batch: 8}; attribution: another kind of scores", None)
     mask_file: Optional[str] = doc("JSON file {layer: [neuron, ...]} of mask: fixed", None)
@@ -101,10 +102,16 @@ class PathHyperParams(ModelHyperParams):
                 usual["indices"] = read_indices(self.mask_file)
         return MaskChoice.of(self.mask, options, usual)
 
+    @property
+    def preserves(self) -> str:
+        """What the solve keeps while it writes the keys: ``covariance`` (the outputs of typical keys) or ``nullspace`` of it."""
+        masked = self.mask_stage == "solve" and self.mask != "none"
+        return "covariance" if self.path == "memit" else self.solve_preserve if masked else "nullspace"
+
     def has_quirk(self, name: str) -> bool:
         """Whether ``easyedit_quirks`` asks for EasyEdit's behaviour in this point."""
         return name in (self.easyedit_quirks or ())
 
     def usual_mask_options(self) -> dict[str, Any]:
         """Values that stand for the mask's own defaults."""
-        return {"seed": self.seed}
+        return {"seed": self.seed, "psem_cache_dir": str(Path(self.stats_dir) / "psem")}

@@ -16,8 +16,9 @@ from ..masks import NeuronMask
 from ..record import LayerDelta
 from ..requests import EditRequest
 from ..state import SequentialState
+from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
-from .execute import Execution, MaskMaker, Stopwatch
+from .execute import Execution, MaskMaker
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
 from .target import Target, find_targets

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import random
 import weakref
 from functools import cached_property
 from itertools import islice
@@ -12,6 +13,7 @@ import torch
 from ..arch.view import ModelView
 from ..errors import StateError
 from ..fingerprint import key_fingerprint, model_fingerprint, tokenizer_fingerprint
+from ..tokens import token_ids
 from . import files
 from .covariance import covariances
 from .needs import near
@@ -49,6 +51,7 @@ class Statistics:
         self._source = hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed, self.dir
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
+        self._samples: dict[int, list[list[int]]] = {}
 
     @property
     def view(self) -> ModelView:
@@ -125,6 +128,21 @@ class Statistics:
             LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, view.d_ff)
             self._null[key] = space
         return self._null[key]
+
+    def sample(self, tokens: int) -> list[list[int]]:
+        """Token rows of texts drawn with the seed, ``tokens`` in all where the source has so many; the same at every call."""
+        if tokens not in self._samples:
+            texts, rows, left = self._texts, [], tokens
+            order = random.Random(self._source[2]).sample(range(len(texts)), min(len(texts), tokens))
+            drawn = set(order)
+            found = {number: text for number, text in enumerate(texts) if number in drawn}
+            for number in order:
+                row = token_ids(self.tok, found[number])[:min(left, self.max_length)]
+                rows, left = rows + [row] if row else rows, left - len(row)
+                if not left:
+                    break
+            self._samples[tokens] = rows
+        return self._samples[tokens]
 
     def _measure(self, view: ModelView) -> None:
         missing = [layer for layer in self.layers if not self._path(self._key("covariance", layer, view)).is_file()]

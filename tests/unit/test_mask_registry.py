@@ -20,13 +20,13 @@ def own_registry(monkeypatch):
 def test_the_shipped_masks_and_their_scores():
     kinds = {name: mask_spec(name).scores for name in mask_names()}
     assert kinds == {"nmke": "lps", "contribution": "contribution", "ig": "ig", "activation": "activation", "none": "none",
-                     "random": "none", "fixed": "none"}
+                     "random": "none", "fixed": "none", "pnke": "pnke"}
     assert get_mask("nmke") is nmke_mask and get_mask("none") is no_mask
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    with pytest.raises(MaskError, match="'nkme' is unknown: did you mean 'nmke'.*fixed, ig, nmke, none, random"):
-        get_mask("nkme")
+    with pytest.raises(MaskError, match="'nmkee' is unknown: did you mean 'nmke'.*fixed, ig, nmke, none, pnke, random"):
+        get_mask("nmkee")
 
 
 def test_a_new_mask_is_one_registration(own_registry):

@@ -1,12 +1,11 @@
 """Hyperparameters of NMKE (Neuron-specific Masked Knowledge Editing): AlphaEdit's, and the neuron mask's."""
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Optional
+from typing import ClassVar, Literal, Optional
 
 from ...errors import HparamsError
 from ...hparams_model import doc
-from ...paths.hparams import PathHyperParams
+from ...paths.own_mask import OwnMaskHyperParams
 
 NMKE_OPTIONS = ("attribution", "amplify", "attribution_target", "reference_quirks", "score_form", "ratio", "general_bounds",
                 "specific_bounds", "gamma_general", "gamma_specific", "tau", "general_scaler", "general_bias", "specific_scaler",
@@ -15,10 +14,13 @@ NMKE_OPTIONS = ("attribution", "amplify", "attribution_target", "reference_quirk
 
 
 @dataclass(kw_only=True)
-class NMKEHyperParams(PathHyperParams):
+class NMKEHyperParams(OwnMaskHyperParams):
     """Every option of the method; the defaults are those of the authors' released code, the paper's forms are options."""
 
     ALG_NAME: ClassVar[str] = "NMKE"
+    OWN_MASK: ClassVar[str] = "nmke"
+    OWN_OPTIONS: ClassVar[dict[str, dict[str, str]]] = {"nmke": {name: name for name in NMKE_OPTIONS},
+                                                        "random": {"density": "mask_density"}}
 
     mask: str = doc("which neurons may change; the fields below are the options of nmke, other masks have theirs in mask_options",
                     "nmke")
@@ -71,30 +73,5 @@ class NMKEHyperParams(PathHyperParams):
             raise HparamsError(f"field 'mask_density': must be in (0, 1], got {self.mask_density}")
         if self.mask == "nmke" and self.mask_values == "soft" and self.mask_stage == "solve":
             raise HparamsError("field 'mask_values': a soft mask cannot restrict the problem; use mask_stage 'post'")
-        self._check_places()
         if self.amplify <= 0 or self.tau <= 0:
             raise HparamsError("field 'amplify' / 'tau': must be greater than 0")
-
-    def usual_mask_options(self) -> dict[str, Any]:
-        """The fields that are options of the mask."""
-        return {**super().usual_mask_options(), **{option: getattr(self, field) for option, field in self._own_options().items()}}
-
-    def _own_options(self) -> dict[str, str]:
-        """Option of the mask -> the field that holds it."""
-        return {"nmke": {name: name for name in NMKE_OPTIONS}, "random": {"density": "mask_density"}}.get(self.mask, {})
-
-    def _check_places(self) -> None:
-        """No option in two places, and none where it is not read."""
-        own = self._own_options()
-        for option in self.mask_options or {}:
-            if option in own:
-                raise HparamsError(f"field 'mask_options': set {option!r} by the field '{own[option]}'")
-        choice = self.mask_choice()
-        elsewhere = {*choice.options, "attribution"} if choice.scores != "none" else choice.options
-        for name in NMKE_OPTIONS:
-            if self.mask != "nmke" and name in elsewhere and getattr(self, name) != _DEFAULTS[name]:
-                raise HparamsError(f"field '{name}': is read by mask 'nmke'; mask {self.mask!r} takes it in mask_options")
-
-
-_DEFAULTS = {field.name: field.default_factory() if field.default is dataclasses.MISSING else field.default
-             for field in dataclasses.fields(NMKEHyperParams) if field.name in NMKE_OPTIONS}

@@ -1,0 +1,1 @@
+"""PNKE: Precise Neuron-Level Knowledge Editing (causal neurons, critical subset, ridge inside it)."""
