@@ -1,0 +1,76 @@
+"""``python -m easyedit_neuron.report``: a page, pictures and a table of run folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import NeuronEditError
+from ..lifelong import durable
+from . import draw
+from .page import page
+from .panels import sections
+from .runs import Run, read_runs
+from .table import as_text, write_results_table
+
+BAD_INPUT = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run with the given arguments (default: the process's); 0, or 2 and one line on stderr when the input is wrong."""
+    parser = _Parser(prog="easyedit_neuron.report", description="An HTML page, PNG pictures and a table of finished and unfinished runs.")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run's folder, or one with runs below it (a sweep)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: report.html in FOLDER; here if there are several)")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="also a picture per section")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="also the table over all runs: .csv (all columns), .md or .txt")
+    args = parser.parse_args(argv)
+    try:
+        _report(args)
+    except NeuronEditError as problem:
+        parser.error(str(problem))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> None:
+    runs = read_runs(args.folders)
+    plots = _can_plot(required=args.png is not None)
+    out = args.out or (Path(args.folders[0]) if len(args.folders) == 1 else Path()) / "report.html"
+    text = page(runs, plots)
+    with durable.refusing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_text(out, text)
+    written = [out, *(_pictures(runs, args.png) if args.png else ())]
+    if args.table:
+        written.append(write_results_table(args.folders, args.table))
+    sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in written) + "\n")
+
+
+def _can_plot(required: bool) -> bool:
+    try:
+        draw.check_available()
+    except NeuronEditError as problem:
+        if required:
+            raise
+        sys.stderr.write(f"easyedit_neuron.report: without plots: {problem}\n")
+        return False
+    return True
+
+
+def _pictures(runs: list[Run], folder: Path) -> list[Path]:
+    paths = []
+    for section in sections(runs):
+        if section.panels:
+            paths.append(folder / f"{section.name}.png")
+            with durable.refusing(paths[-1]):
+                draw.section_png(section, runs, paths[-1])
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The report as one HTML file: no scripts, nothing from elsewhere, the same bytes for the same runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from . import draw
+from .panels import EDITS, Bars, Panel, Section, sections
+from .runs import Run, differing, setting
+from .table import LEGEND, number, shown
+
+FAILED_SHOWN = 20  # failed edits per run
+# No script can run in the page, whatever stands in the data.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page(runs: Sequence[Run], plots: bool = True) -> str:
+    """The whole page.
+
+    Args:
+        runs: what :func:`.runs.read_runs` gave.
+        plots: False leaves the drawings out (where matplotlib is not installed); the numbers are there either way.
+    """
+    parts = sections(runs)
+    title = f"Lifelong editing: {runs[0].label}" if len(runs) == 1 else f"Lifelong editing: {len(runs)} runs"
+    links = [("results", "Results"), *((part.name, part.title) for part in parts if part.panels), ("settings", "Settings")]
+    painter = Painter(runs, plots)
+    body = [
+        f"<header><h1>{escape(title)}</h1>", *_introduction(runs, plots),
+        "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav></header>",
+        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', _table(shown(runs), text=(-1,)), "</section>",
+        painter.legend(), *(text for part in parts if part.panels for text in painter.section(part)),
+        *_missing(parts), *_failed(runs), *_settings(runs),
+    ]
+    return "\n".join([
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<title>{escape(title)}</title>",
+        f"<style>\n{files(__package__).joinpath('page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>", *body,
+        "</body>\n</html>\n"])
+
+
+class Painter:
+    """Sections with their drawings."""
+
+    def __init__(self, runs: Sequence[Run], plots: bool):
+        self.runs, self.plots = runs, plots
+        self._styles, self._salts = draw.styles(runs), draw.salts()
+
+    def legend(self) -> str:
+        """Colour and marker of every run; it stays at the top of the window."""
+        if not self.plots:
+            return ""
+        keys = "".join(f'<span class="key">{draw.swatch_svg(style, next(self._salts))}{escape(run.label)}</span>'
+                       for run, style in zip(self.runs, self._styles))
+        return f'<div class="legend">{keys}</div>'
+
+    def section(self, section: Section) -> Iterator[str]:
+        """Heading, note, panels, and what belongs below them."""
+        yield f'<section><h2 id="{section.name}">{escape(section.title)}</h2>\n<p class="note">{escape(section.note)}</p>\n<div class="grid">'
+        for panel in section.panels:
+            yield self._figure(panel)
+        yield "</div>"
+        if section.name == "drift":
+            yield _details("By weight, at the last checkpoint: mean and standard deviation over rows", _weights(self.runs), text=(1,))
+        yield "</section>"
+
+    def _figure(self, panel: Panel | Bars) -> str:
+        picture = draw.panel_svg(panel, self._styles, next(self._salts)) if self.plots else ""
+        if isinstance(panel, Bars):
+            caption, cells = "", [["run", *panel.parts, "together"], *(
+                [label, *(number(values[row]) for values in panel.parts.values()), number(sum(values[row] for values in panel.parts.values()))]
+                for row, label in enumerate(panel.labels))]
+            picture += self._chips(panel)
+        else:
+            caption, cells = _aside(panel), _points(panel)
+        return f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{_details('Numbers', cells)}</figure>"
+
+    def _chips(self, panel: Bars) -> str:
+        if not self.plots:
+            return ""
+        return '<div class="chips">' + "".join(
+            f'<span class="key">{draw.chip_svg(color, hatch, next(self._salts))}{escape(name)}</span>'
+            for name, (color, hatch) in zip(panel.parts, draw.part_colors(len(panel.parts)))) + "</div>"
+
+
+def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:
+    for name, values in (("Model", [run.model for run in runs]), ("Edits of", [run.data for run in runs])):
+        yield f"<p>{name} {', '.join(f'<code>{escape(value)}</code>' for value in dict.fromkeys(values))}</p>"
+    unfinished = [f"{run.label} ({run.status})" for run in runs if run.summary is None]
+    if unfinished:
+        yield f'<p class="warn">Not finished, and shown as far as they are: {escape("; ".join(unfinished))}</p>'
+    if not plots:
+        yield f'<p class="warn">Without plots: {escape(draw.INSTALL)}</p>'
+
+
+def _aside(panel: Panel) -> str:
+    texts = [f"dotted: untouched model, {number(panel.reference)}"] if panel.reference is not None else []
+    texts += [f"not measured: {', '.join(panel.missing)}"] if panel.missing else []
+    return f"<span>{escape('; '.join(texts))}</span>" if texts else ""
+
+
+def _points(panel: Panel) -> list[list[str]]:
+    found = [dict(zip(series.x, series.y)) for series in panel.series]
+    rows = [["untouched", *[number(panel.reference)] * len(found)]] if panel.reference is not None else []
+    rows += [[place(x), *(number(points.get(x)) for points in found)] for x in sorted({x for points in found for x in points})]
+    return [[panel.x_label if panel.x_label in (EDITS, "layer") else "position", *(series.label for series in panel.series)], *rows]
+
+
+def place(x: float) -> str:
+    """A number of edits, a layer, or the middle of a stretch."""
+    return f"{x:,.1f}".removesuffix(".0")
+
+
+def _weights(runs: Sequence[Run]) -> list[list[str]]:
+    head = ["run", "weight", "Wasserstein", "std", "Wasserstein of row lengths", "cosine", "std", "L2", "std"]
+    rows = []
+    for run in runs:
+        for name, drift in (run.checkpoints[-1]["drift"] if run.last else {}).items():
+            values = [*drift["wasserstein"], drift.get("wasserstein_norms"), *drift["cosine"], *drift["l2"]]
+            rows.append([run.label, name, *map(number, values)])
+    return [head, *rows]
+
+
+def _missing(parts: Sequence[Section]) -> Iterator[str]:
+    missing = [title for part in parts for title in part.missing]
+    if missing:
+        yield f'<p class="missing">Measured by none of the runs, and left out: {escape(", ".join(missing))}.</p>'
+
+
+def _failed(runs: Sequence[Run]) -> Iterator[str]:
+    found = [(run, [edit for edit in run.edits if edit.reason is not None]) for run in runs]
+    if not any(edits for _, edits in found):
+        return
+    yield '<section><h2 id="failed">Failed edits</h2>\n<p class="note">Each was rolled back; the run went on without it.</p>'
+    rows = [["run", "position", "edit", "reason"]]
+    for run, edits in found:
+        rows += [[run.label, f"{edit.position + 1:,}", edit.text, edit.reason] for edit in edits[:FAILED_SHOWN]]
+        if len(edits) > FAILED_SHOWN:
+            rows.append([run.label, "", f"and {len(edits) - FAILED_SHOWN:,} more, in edits.jsonl", ""])
+    yield _table(rows, text=(2, 3))
+    yield "</section>"
+
+
+def _settings(runs: Sequence[Run]) -> Iterator[str]:
+    yield '<section><h2 id="settings">Settings</h2>'
+    names = differing(runs)
+    if len(runs) > 1:
+        yield '<p class="note">In which the runs differ; the rest is in each run\'s <code>run.json</code>.</p>'
+        yield _table([["", *(run.label for run in runs)], *([name, *(_plain(setting(run, name)) for run in runs)] for name in names)])
+    commands = [[run.label, str(run.about.get("command", "-")), str(run.folder)] for run in runs]
+    yield _details("Commands and folders", [["run", "command", "folder"], *commands], text=(1, 2))
+    for run in runs:
+        both = {**{name: value for name, value in run.settings.items() if name != "method"}, "hparams": run.hparams,
+                "versions": run.about["identity"].get("versions")}
+        yield _details(f"All settings of {run.label}", [["", ""], *([name, _plain(value)] for name, value in _leaves(both))], text=(1,))
+    yield "</section>"
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _details(title: str, cells: list[list[str]], text: Sequence[int] = ()) -> str:
+    if len(cells) < 2:
+        return ""
+    return f"<details><summary>{escape(title)}</summary>{_table(cells, text)}</details>"
+
+
+def _table(cells: list[list[str]], text: Sequence[int] = ()) -> str:
+    """A table; the first row and column are headings, the columns in ``text`` hold text rather than numbers."""
+    head, *body = cells
+    words = {number % len(head) for number in text}
+    rows = []
+    for first, *rest in body:
+        columns = "".join(f'<td class="text">{escape(cell)}</td>' if column in words else f"<td>{escape(cell)}</td>"
+                          for column, cell in enumerate(rest, 1))
+        rows.append(f"<tr><th>{escape(first)}</th>{columns}</tr>")
+    heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f'<div class="wide box"><table><thead><tr>{heads}</tr></thead>\n<tbody>{chr(10).join(rows)}</tbody></table></div>'

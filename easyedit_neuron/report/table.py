@@ -1,0 +1,160 @@
+"""One table over all runs of a sweep: a row per run, as it is at its newest checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import NeuronEditError
+from ..lifelong import durable
+from ..lifelong.files import CSV_COLUMNS
+from .runs import Run, differing, read_runs, setting
+
+SHOWN = {
+    "edits": "edits", "rel": "Rel", "gen": "Gen", "loc": "Loc", "portability": "Port",
+    "rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written",
+    "rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost",
+    "retained": "retained", "perplexity": "perplexity", "fluency": "fluency",
+    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "evaluation", "failed": "failed",
+}
+"""Columns that are shown to people, and their headings; the CSV has all."""
+
+LEGEND = (
+    "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel written, Gen written: the model writes the "
+    "whole new answer, greedily. Rel immediate: each edit right after its own batch; lost: immediate - final. retained: never edited facts still "
+    "right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of the edited weights. density: share of neurons in "
+    "the mask. evaluation: share of the run's time that measuring took."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name, rows by column; None where something was not measured."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+def results(runs: Sequence[Run]) -> Table:
+    """All there is to say about each run in one row.
+
+    Columns: the run, its status and settings (those that differ between the runs by name), the columns of ``checkpoints.csv`` at the
+    newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``, and locality and portability by kind.
+    """
+    names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
+    rows = [_row(run, names) for run in runs]
+    kinds = sorted({name for row in rows for name in row if name.startswith(("loc:", "portability:"))})
+    columns = ["run", "status", "method", "model", "data", "planned", "batch_size", "seed", *names, *CSV_COLUMNS, "rel_lost", "gen_lost", "loc_lost",
+               "seconds_per_edit", *kinds, "folder"]
+    return Table(list(dict.fromkeys(columns)), rows)
+
+
+def untouched(runs: Sequence[Run]) -> dict[str, Any]:
+    """The untouched model's values, those in which all runs agree: they are of one model then. Empty for no such value."""
+    found = {}
+    for name in ("rel", "gen", "portability", "retained", "perplexity", "fluency"):
+        values = [run.untouched.get(name) for run in runs]
+        if None not in values and max(values) - min(values) <= 1e-6 * abs(max(values)):
+            found[name] = values[0]
+    return {"run": "untouched model", "status": "", "edits": 0, **found} if found else {}
+
+
+def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path:
+    """Read run folders (or sweeps) and write their table, all of it or nothing.
+
+    Args:
+        folders: run folders, or folders with runs below; unfinished runs are shown as far as they are.
+        path: ``.csv`` (all columns), ``.md`` or ``.txt`` (those for people).
+
+    Raises:
+        DataError: a folder is not a run, or a file of a run cannot be read.
+        NeuronEditError: another ending of ``path``.
+    """
+    path = Path(path)
+    forms = {".csv": as_csv, ".md": as_markdown, ".txt": as_text}
+    if path.suffix not in forms:
+        raise NeuronEditError(f"{path}: a table is written as {', '.join(forms)}")
+    text = forms[path.suffix](read_runs(folders))
+    with durable.refusing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_text(path, text)
+    return path
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """All columns, numbers in full."""
+    table, text = results(runs), io.StringIO()
+    writer = csv.DictWriter(text, table.columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.rows)
+    return text.getvalue()
+
+
+def as_markdown(runs: Sequence[Run]) -> str:
+    """The columns for people, as a table of Markdown."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+
+    head, *body = shown(runs)
+    return "\n".join([line(head), "|---|" + "---:|" * (len(head) - 2) + "---|", *map(line, body)]) + f"\n\n{LEGEND}\n"
+
+
+def as_text(runs: Sequence[Run]) -> str:
+    """The columns for people, aligned."""
+    return aligned(shown(runs)) + "\n"
+
+
+def shown(runs: Sequence[Run]) -> list[list[str]]:
+    """Heading and rows of the columns for people, without columns that no run has; the last one is the status."""
+    base, rows = untouched(runs), results(runs).rows
+    columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    head = ["run", *(SHOWN[name] for name in columns), "status"]
+    rows = [base] * bool(base) + rows
+    return [head, *([row["run"], *(number(row.get(name)) for name in columns), row["status"]] for row in rows)]
+
+
+def aligned(cells: list[list[str]]) -> str:
+    """Lines of a table: first and last column to the left, numbers to the right, long headings on two lines."""
+    head, *body = cells
+    upper, lower = zip(*(text.rpartition(" ")[::2] for text in head))
+    rows = [list(upper), list(lower), *body] if any(upper) else [list(lower), *body]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = []
+    for row in rows:
+        middle = "".join("  " + cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1]))
+        lines.append(f"{row[0].ljust(widths[0])}{middle}  {row[-1]}".rstrip())
+    return "\n".join(lines)
+
+
+def number(value: Any) -> str:
+    """For people: three digits behind the point, powers of ten where those would hide it; a dash for None."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def lost(row: dict[str, Any], name: str) -> float | None:
+    """Immediate - final of ``rel``, ``gen`` or ``loc`` in a row of ``checkpoints.csv``; None where either was not measured."""
+    soon, late = row.get(f"{name}_immediate"), row.get(name)
+    return None if soon is None or late is None else soon - late
+
+
+def _row(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    last = run.last
+    final = run.checkpoints[-1]["final"] if last else {}
+    row = {"run": run.label, "status": run.status, "method": run.method, "model": run.model, "data": run.data, "planned": run.planned,
+           "batch_size": run.settings.get("batch_size"), "seed": run.settings.get("seed"), "folder": str(run.folder),
+           **{name: setting(run, name) for name in names}, **last}
+    row.update({f"{name}_lost": lost(last, name) for name in ("rel", "gen", "loc")})
+    row["seconds_per_edit"] = last["seconds_edit"] / last["edits"] if last and last["seconds_edit"] is not None else None
+    for group, short in (("locality", "loc"), ("portability", "portability")):
+        row.update({f"{short}:{kind.removesuffix('_acc')}": value for kind, value in final.get(group, {}).items()})
+    return row
