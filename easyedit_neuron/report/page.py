@@ -11,7 +11,7 @@ from typing import Any
 from . import draw
 from .panels import EDITS, Bars, Panel, Section, sections
 from .runs import Run, differing, setting
-from .table import LEGEND, number, shown
+from .table import LEGEND, number, results, shown
 
 FAILED_SHOWN = 20  # failed edits per run
 # No script can run in the page, whatever stands in the data.
@@ -32,7 +32,8 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
     body = [
         f"<header><h1>{escape(title)}</h1>", *_introduction(runs, plots),
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav></header>",
-        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', _table(shown(runs), text=(-1,)), "</section>",
+        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', _table(shown(runs), text=(-1,)),
+        _details("All columns, as in the CSV", _everything(runs)), "</section>",
         painter.legend(), *(text for part in parts if part.panels for text in painter.section(part)),
         *_missing(parts), *_failed(runs), *_settings(runs),
     ]
@@ -98,9 +99,19 @@ def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:
         yield f'<p class="warn">Without plots: {escape(draw.INSTALL)}</p>'
 
 
+def _everything(runs: Sequence[Run]) -> list[list[str]]:
+    table = results(runs)
+    rows = [[name, *(_cell(row.get(name)) for row in table.rows)] for name in table.columns if name != "run"]
+    return [["", *(run.label for run in runs)], *rows]
+
+
+def _cell(value: Any) -> str:
+    return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _plain(value)
+
+
 def _aside(panel: Panel) -> str:
     texts = [f"dotted: untouched model, {number(panel.reference)}"] if panel.reference is not None else []
-    texts += [f"not measured: {', '.join(panel.missing)}"] if panel.missing else []
+    texts += [f"no value: {', '.join(panel.missing)}"] if panel.missing else []
     return f"<span>{escape('; '.join(texts))}</span>" if texts else ""
 
 

@@ -6,6 +6,7 @@ is named among the missing of its section.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -187,7 +188,7 @@ def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], titl
     same = untouched and untouched[0] is not None and all(
         other is not None and abs(other - untouched[0]) <= 1e-6 * abs(untouched[0]) for other in untouched)
     wanted = value in ("retained", "perplexity", "fluency")
-    return Panel(**{**panel.__dict__, "reference": untouched[0] if same and wanted else None})
+    return dataclasses.replace(panel, reference=untouched[0] if same and wanted else None)
 
 
 def _lines(runs: Sequence[Run], name: str, title: str, x_label: str, points: Callable[[Run], list[tuple]], share: bool = False) -> Panel:

@@ -6,6 +6,7 @@ read, is a ``DataError`` that names the file.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -105,7 +106,7 @@ class Run:
         """``finished``, or how far the run has come."""
         if self.summary is not None:
             return "finished"
-        return f"unfinished: {self.done:,}" + (f" of {self.planned:,} edits" if self.planned else " edits")
+        return f"unfinished: {self.done:,}" + (f" of {self.planned:,}" if self.planned else " edits")
 
     @property
     def last(self) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     if not found:
         raise DataError("no run folders were given")
     runs = [read_run(folder) for folder in found.values()]
-    return [Run(**{**run.__dict__, "label": label}) for run, label in zip(runs, labels(runs))]
+    return [dataclasses.replace(run, label=label) for run, label in zip(runs, labels(runs))]
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -177,10 +178,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
         same = [index for index, other in enumerate(names) if other == name]
         for index, told in zip(same, _told_apart([runs[index] for index in same])):
             names[index] = f"{name} {told}".strip()
-    for index, name in enumerate(names):
-        if names.count(name) > 1:
-            names[index] = f"{name} ({runs[index].folder})"
-    return [_printable(name) for name in names]
+    names = [_printable(name) for name in names]
+    folders = [run.folder.name if len({other.folder.name for other in runs}) == len(runs) else str(run.folder) for run in runs]
+    return [name if names.count(name) == 1 else f"{name} ({_printable(folder)})" for name, folder in zip(names, folders)]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -112,6 +112,7 @@ def shown(runs: Sequence[Run]) -> list[list[str]]:
     """Heading and rows of the columns for people, without columns that no run has; the last one is the status."""
     base, rows = untouched(runs), results(runs).rows
     columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    columns = [name for name in columns if name != "failed" or any(row.get(name) for row in rows)]
     head = ["run", *(SHOWN[name] for name in columns), "status"]
     rows = [base] * bool(base) + rows
     return [head, *([row["run"], *(number(row.get(name)) for name in columns), row["status"]] for row in rows)]

@@ -1,0 +1,97 @@
+"""What is plotted, worked out by hand from small runs."""
+
+import dataclasses
+import json
+
+import pytest
+
+from easyedit_neuron.report.panels import BINS, Bars, sections
+from easyedit_neuron.report.runs import read_runs
+from helpers.run_folders import run_folder
+
+WEIGHTS = tuple(f"model.layers.{layer}.mlp.{kind}.weight" for layer in (2, 11) for kind in ("up_proj", "down_proj"))
+
+
+def panels(folder):
+    runs = read_runs([folder])
+    return runs, {section.name: section for section in sections(runs)}
+
+
+def named(section, name):
+    return next(panel for panel in section.panels if panel.name == name)
+
+
+@pytest.fixture
+def two(tmp_path):
+    run_folder(tmp_path / "0", "MEMIT", 130, layers=("4",))
+    run_folder(tmp_path / "1", "PNKE", 130, done=105, layers=(*WEIGHTS, "lm_head.weight"), leave_out=("fluency",), stages={"train": 0.5, "target": 0.1})
+    return tmp_path
+
+
+def test_checkpoints_against_edits(two):
+    runs, found = panels(two)
+    rel = named(found["edits"], "rel")
+    assert [series.x for series in rel.series] == [[10, 100, 130], [10, 100]] and rel.reference is None and rel.share
+    assert rel.series[1].y == [checkpoint["final"]["rewrite_acc"] for checkpoint in runs[1].checkpoints[1:]]
+    assert [series.run for series in rel.series] == [0, 1]
+    lost = named(found["forgetting"], "rel_lost")
+    row = runs[0].rows[2]
+    assert lost.series[0].y[1] == row["rel_immediate"] - row["rel"]
+
+
+def test_what_was_not_measured_is_named_and_not_drawn(two):
+    _, found = panels(two)
+    fluency = named(found["ability"], "fluency")
+    assert [series.label for series in fluency.series] == ["MEMIT"] and fluency.missing == ["PNKE"]
+    assert "Peak memory of the GPU, MiB" in found["time"].missing
+    # the final protocol's scores of single edits come with the end of the run
+    assert named(found["forgetting"], "rel_by_position").missing == ["PNKE"]
+
+
+def test_reference_only_where_the_untouched_models_agree(two):
+    _, found = panels(two)
+    assert named(found["ability"], "perplexity").reference == 4.2 and named(found["ability"], "fluency").reference == 5.9
+    path = two / "1" / "checkpoints.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["final"]["perplexity"] = 4.3
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert named(panels(two)[1]["ability"], "perplexity").reference is None
+
+
+def test_means_by_layer(two):
+    runs, found = panels(two)
+    density = named(found["mask"], "density_by_layer")
+    assert density.series[0].x == [4] and density.series[1].x == [2, 11]
+    values = [about["density"] for about in runs[1].checkpoints[-1]["layers"].values()]
+    assert density.series[1].y == pytest.approx([(values[0] + values[1]) / 2, (values[2] + values[3]) / 2])
+    drift = named(found["drift"], "l2_by_layer")
+    norms = [about["l2"][0] for about in runs[1].checkpoints[-1]["drift"].values()]
+    assert drift.series[1].y == pytest.approx([(norms[0] + norms[1]) / 2, (norms[2] + norms[3]) / 2])
+
+
+def test_stretches_of_the_stream(tmp_path):
+    run_folder(tmp_path / "0", "MEMIT", 2 * BINS + 1)
+    runs, found = panels(tmp_path)
+    panel = named(found["forgetting"], "rel_by_position")
+    edits = runs[0].edits
+    assert panel.series[0].x[:2] == [2, 5] and len(panel.series[0].x) == 17  # of three edits each: 17 stretches
+    assert panel.series[0].y[0] == sum(edit.final for edit in edits[:3]) / 3
+    time = named(found["time"], "seconds_per_edit")
+    assert time.series[0].y[1] == sorted(edit.seconds for edit in edits[3:6])[1]
+
+
+def test_bars_are_seconds_by_part_and_stage(two):
+    runs, found = panels(two)
+    parts, stages = found["time"].panels[:2]
+    assert isinstance(parts, Bars) and parts.labels == ["MEMIT", "PNKE"]
+    assert {name: values[0] for name, values in parts.parts.items()} == runs[0].checkpoints[-1]["seconds"]
+    assert stages.parts["train"] == [0.0, pytest.approx(0.5)] and stages.parts["solve"] == [pytest.approx(0.02), 0.0]
+
+
+def test_a_run_without_checkpoints_takes_part_in_nothing(two):
+    (two / "1" / "checkpoints.jsonl").unlink()
+    runs, found = panels(two)
+    assert {series.run for section in found.values() for panel in section.panels if not isinstance(panel, Bars) for series in panel.series
+            if panel.name != "seconds_per_edit"} == {0}
+    assert found["time"].panels[0].labels == ["MEMIT"]
+    assert dataclasses.is_dataclass(runs[1]) and runs[1].last == {}
