@@ -1,8 +1,8 @@
 """The linear maps of a block by their common names, also where an architecture fuses several into one parameter.
 
 A projection is written as the module's name, ``"model.layers.{}.self_attn.q_proj"``, and for a fused one as the rows that are its
-own: ``"...c_attn[1/3]"`` the first of three equal blocks of rows, ``"...query_key_value[1/3 by head]"`` the first third of the rows
-of every head, ``"...qkv_proj[0:4096]"`` rows 0 to 4095. The table holds those of the known architectures; others, and
+own: ``"...c_attn[1/3]"`` the first of three equal blocks of rows, ``"...query_key_value[1/3 by head]"`` the first third of the
+rows of every head, ``"...qkv_proj[0:4096]"`` rows 0 to 4095. The table holds those of the known architectures; others, and
 other names, are added by the override ``projections`` of ``ModelView.of``.
 """
 
@@ -22,7 +22,8 @@ from .view import ModelView
 Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-_SPELLING = re.compile(r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?")
+_SPELLING = re.compile(
+    r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?")
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
                                 "The field 'projections' adds one by hand")
     found = _SPELLING.fullmatch(spelled[name]) if isinstance(spelled[name], str) else None
     if found is None or found["module"].count("{}") != 1:
-        raise ArchitectureError(f"projections.{name}: {spelled[name]!r} must name a module with '{{}}' for the layer, and may end in "
-                                "[1/3], [1/3 by head] or [0:4096]")
+        raise ArchitectureError(f"projections.{name}: {spelled[name]!r} must name a module with '{{}}' for the layer, and may "
+                                "end in [1/3], [1/3 by head] or [0:4096]")
     module = found["module"].removesuffix(".weight").format(layer)
     try:
         weight = view.model.get_submodule(module).weight
@@ -97,8 +98,8 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
         raise ArchitectureError(f"projections.{name}: the model has no module {module!r} with a weight; name it as "
                                 "model.named_modules() does") from None
     if weight.dim() != 2 or not weight.is_floating_point() or weight.is_meta:
-        raise ArchitectureError(f"projections.{name}: {module}.weight is not a floating-point matrix in memory, so its rows cannot "
-                                "be edited; load the model unquantised and not offloaded")
+        raise ArchitectureError(f"projections.{name}: {module}.weight is not a floating-point matrix in memory, so its rows "
+                                "cannot be edited; load the model unquantised and not offloaded")
     size, d_in = view.matrix(f"{module}.weight").shape
     rows = _rows(found, size, view, name).to(weight.device)
     return Projection(layer, name, module, f"{module}.weight", rows, d_in, len(rows) < size)
@@ -128,6 +129,6 @@ def _rows(found: re.Match, size: int, view: ModelView, name: str) -> Tensor:
     part, parts = int(found["part"]), int(found["parts"])
     heads = view.model.config.num_attention_heads if found["by_head"] else 1
     if not 1 <= part <= parts or size % (parts * heads):
-        raise ArchitectureError(f"projections.{name}: part {part} of {parts}" + (f" of each of {heads} heads" if heads > 1 else "")
-                                + f" of a weight with {size} rows")
+        each = f" of each of {heads} heads" if heads > 1 else ""
+        raise ArchitectureError(f"projections.{name}: part {part} of {parts}{each} of a weight with {size} rows")
     return every.view(heads, parts, -1)[:, part - 1].flatten()

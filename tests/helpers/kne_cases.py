@@ -12,8 +12,9 @@ from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 
 def kne_hparams(**changes):
     """Two layers, few steps; nothing is read from or written to disk."""
-    return KNEHyperParams(**{"alg_name": "KNE", "model_name": "in memory", "device": "cpu", "layers": [1, 2], "num_steps": 8, "lr": 0.05,
-                             "alpha": 1.0, "attribution_steps": 5, "share_of_parameters": 0.02, "stop_probability": None, **changes})
+    return KNEHyperParams(**{
+        "alg_name": "KNE", "model_name": "in memory", "device": "cpu", "layers": [1, 2], "num_steps": 8, "lr": 0.05, "alpha": 1.0,
+        "attribution_steps": 5, "share_of_parameters": 0.02, "stop_probability": None, **changes})
 
 
 def ids(tok, request, answer="target_new"):
@@ -47,7 +48,8 @@ def plain_training(model, tok, requests, members, hparams, stop=None):
     trained, opt_over, losses = [], [], []
     for name, units, rows, transposed in members:
         d_in = model.get_parameter(name).shape[0 if transposed else 1]
-        vectors = torch.zeros(len(units), d_in if hparams.neuron_axis == "output" else len(rows), dtype=torch.float64, requires_grad=True)
+        length = d_in if hparams.neuron_axis == "output" else len(rows)
+        vectors = torch.zeros(len(units), length, dtype=torch.float64, requires_grad=True)
         trained.append((name, units, rows, transposed, vectors))
         opt_over.append(vectors)
     opt = torch.optim.Adam(opt_over, lr=hparams.lr)

@@ -98,8 +98,9 @@ def test_what_a_model_does_not_have():
 
 def test_names_by_hand():
     model, _ = tiny_model("gpt2")
-    view = ModelView.of(model, projections={"first": "transformer.h.{}.attn.c_attn[0:5]", "qk": "transformer.h.{}.attn.c_attn.weight",
-                                            "down_proj": "transformer.h.{}.attn.c_proj"})
+    view = ModelView.of(model, projections={
+        "first": "transformer.h.{}.attn.c_attn[0:5]", "qk": "transformer.h.{}.attn.c_attn.weight",
+        "down_proj": "transformer.h.{}.attn.c_proj"})
     assert projection(view, 1, "first").rows.tolist() == [0, 1, 2, 3, 4]
     whole = projection(view, 1, "qk")
     assert len(whole.rows) == 96 and not whole.fused and whole.parameter == "transformer.h.1.attn.c_attn.weight"
@@ -120,8 +121,10 @@ def test_an_unknown_architecture():
 
 
 @pytest.mark.parametrize("spelled, words", [
-    ("model.layers.0.self_attn.q_proj", "with '{}' for the layer"), ("model.layers.{}.nothing", "no module 'model.layers.1.nothing'"),
-    ("model.layers.{}.mlp.up_proj[4/3]", "part 4 of 3"), ("model.layers.{}.mlp.up_proj[1/5 by head]", "part 1 of 5 of each of 4 heads"),
+    ("model.layers.0.self_attn.q_proj", "with '{}' for the layer"),
+    ("model.layers.{}.nothing", "no module 'model.layers.1.nothing'"),
+    ("model.layers.{}.mlp.up_proj[4/3]", "part 4 of 3"),
+    ("model.layers.{}.mlp.up_proj[1/5 by head]", "part 1 of 5 of each of 4 heads"),
     ("model.layers.{}.mlp.up_proj[0:99]", "rows 0:99 of a weight with 48 rows"), ("model.layers.{}.mlp.up_proj[x]", "may end in"),
     ("model.layers.{}.input_layernorm", "not a floating-point matrix")])
 def test_wrong_spellings(spelled, words):

@@ -19,8 +19,8 @@ def targets_of(tok, *requests):
 
 
 def exact_model(model_type):
-    # a norm behind a module undoes its scale (gemma2: behind attention and FFN, qwen3: behind q and k), and P changes where |output| is
-    # about the root of the norm's eps: make that a place that points resolve
+    # a norm behind a module undoes its scale (gemma2: behind attention and FFN, qwen3: behind q and k), and P changes where
+    # |output| is about the root of the norm's eps: make that a place that points resolve
     return tiny_model(model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type in ("gemma2", "qwen3") else {}))
 
 
@@ -79,12 +79,13 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
         matrices = {site.parameter: view.matrix(site.parameter).clone() for site in sites}
         for site in sites:
             matrices[site.parameter][site.rows] = 0.0
-        change = answer_log_probabilities(model, tok, LONG).exp().sum() - answer_log_probabilities(model, tok, LONG, matrices).exp().sum()
-    torch.testing.assert_close(sum(found.sum() for found in scores.values()), change, rtol=1e-5, atol=1e-12)
+        full, none = (answer_log_probabilities(model, tok, LONG, given).exp().sum() for given in ({}, matrices))
+    torch.testing.assert_close(sum(found.sum() for found in scores.values()), full - none, rtol=1e-5, atol=1e-12)
     alone = mean_attributions(view, targets_of(tok, LONG), sites)
     assert max(float((alone[key] - scores[key]).abs().max()) for key in scores) > 1e-6
     one = [sites[0]]
-    joint, single = (mean_attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key] for scaling in ("joint", "module"))
+    joint, single = (mean_attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
+                     for scaling in ("joint", "module"))
     assert torch.equal(joint, single)
 
 

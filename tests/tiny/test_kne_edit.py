@@ -57,10 +57,12 @@ def test_an_edit_moves_the_ensemble_and_nothing_else(model_type):
     hparams = kne_hparams(target_modules=["down_proj", "q_proj"])
     edited, weights, record = edit(model, tok, REQUESTS[:1], hparams, return_orig_weights=True)
     assert edited is model and set(changed_tensors(model, before)) == set(record.units) == set(weights)
-    assert target_nll(model, tok, REQUESTS[0]) == pytest.approx(record.info["losses"]["nll"][-1], abs=1e-4) and record.losses[0][-1] < plain
+    assert target_nll(model, tok, REQUESTS[0]) == pytest.approx(record.info["losses"]["nll"][-1], abs=1e-4)
+    assert record.losses[0][-1] < plain
     moved = sum(len(delta.units) * delta.vectors.shape[1] for delta in record.units.values())
     total = sum(p.numel() for p in model.parameters())
-    assert record.info["parameters_moved"] == moved and 0.01 < record.info["share_moved"] <= 0.02 and record.info["share_moved"] == moved / total
+    assert 0.01 < moved / total <= 0.02
+    assert record.info["parameters_moved"] == moved and record.info["share_moved"] == moved / total
     assert sum(record.info["neurons"].values()) == sum(len(d.units) for d in record.units.values())
     view = ModelView.of(model)
     for name, delta in record.units.items():
@@ -85,7 +87,8 @@ def test_the_ensemble_is_that_of_the_scores():
 
 def test_columns_and_a_saved_record(tmp_path):
     model, tok = tiny_model("gpt2")
-    _, _, record = edit(model, tok, REQUESTS[:1], kne_hparams(neuron_axis="input", target_modules=["q_proj", "v_proj", "up_proj"]))
+    hparams = kne_hparams(neuron_axis="input", target_modules=["q_proj", "v_proj", "up_proj"])
+    _, _, record = edit(model, tok, REQUESTS[:1], hparams)
     record.save(tmp_path / "edit.safetensors")
     twin, _ = tiny_model("gpt2")
     write(ModelView.of(twin), EditRecord.load(tmp_path / "edit.safetensors").deltas)
@@ -121,7 +124,8 @@ def test_stopping():
 @pytest.mark.parametrize("changes, error, words", [
     ({"lr": 1e30}, EditError, r"request 0 .'Anna Berg was born in'.: the loss is not finite at step \d.*Lower lr"),
     ({"kl_factor": 1e6, "num_steps": 2}, EditError, "training got nowhere, the loss went from .* in 2 steps"),
-    ({"target_modules": ["gate_proj"]}, ArchitectureError, "no projection 'gate_proj'"), ({"layers": [4]}, ArchitectureError, "layer 4 does not"),
+    ({"target_modules": ["gate_proj"]}, ArchitectureError, "no projection 'gate_proj'"),
+    ({"layers": [4]}, ArchitectureError, "layer 4 does not"),
 ])
 def test_a_failed_edit_leaves_the_model(changes, error, words):
     model, tok = tiny_model("gpt2")

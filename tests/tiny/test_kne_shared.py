@@ -64,7 +64,8 @@ def test_another_process_reads_the_scores_of_the_same_model_and_settings(hparams
 
     first = again()
     assert all(torch.equal(first.scores[key], value) for key, value in again(step_batch=3).scores.items()) and len(counted) == 1
-    for number, changes in enumerate([{"seed": 1}, {"attribution_steps": 6}, {"layers": [1]}, {"requests": REQUESTS[1:]}, {"neuron_axis": "input"}], 2):
+    others = [{"seed": 1}, {"attribution_steps": 6}, {"layers": [1]}, {"requests": REQUESTS[1:]}, {"neuron_axis": "input"}]
+    for number, changes in enumerate(others, 2):
         again(**changes)
         assert len(counted) == number
 

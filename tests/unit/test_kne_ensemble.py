@@ -11,7 +11,8 @@ from easyedit_neuron.models.kne.ensemble import choose
 from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 
 # 4 rows of 10 numbers and 6 rows of 3: 58 parameters, in a model of 100
-SITES = [Projection(0, "down_proj", "a", "a.weight", torch.arange(4), 10, False), Projection(1, "q_proj", "b", "b.weight", torch.arange(6), 3, False)]
+SITES = [Projection(0, "down_proj", "a", "a.weight", torch.arange(4), 10, False),
+         Projection(1, "q_proj", "b", "b.weight", torch.arange(6), 3, False)]
 SCORES = {"0.down_proj": torch.tensor([5.0, -1.0, 9.0, 0.5]), "1.q_proj": torch.tensor([7.0, 6.0, 0.0, -8.0, 2.0, 1.0])}
 MODEL = nn.Linear(10, 10, bias=False)
 

@@ -1,4 +1,4 @@
-"""KNE's score of every row (or column) of a weight: integrated gradients of the answer's tokens over the weight's scale (Eq. 3-5).
+"""KNE's score of every row (or column) of a weight: integrated gradients of the answer over the weight's scale (Eq. 3-5).
 
 The paper scales the parameters w_k of one neuron at a time; scored so, every row would need forward passes of its own. As in the
 knowledge-neuron method that it builds on, all rows of a weight are scaled together here, and each row gets its share: with
@@ -7,9 +7,9 @@ knowledge-neuron method that it builds on, all rows of a weight are scaled toget
     Attr(k) = integral_0^1 dF/dg_k da at g = a,   F = sum over the answer's tokens of their probability,
 
 which is ``out_k`` (the row's product with the module's input, without its bias) times the mean of ``dF/d out_k``, summed over the
-prompt's tokens. The attributions of a module therefore add up to ``F(W) - F(W = 0)`` of that module. Eq. 3 changes nothing but the
-scaled neuron, so the other modules keep their weights; ``scaling: joint`` scales all of them at once, and then only the sum over all
-modules is complete.
+prompt's tokens. The attributions of a module therefore add up to ``F(W) - F(W = 0)`` of that module. Eq. 3 changes nothing but
+the scaled neuron, so the other modules keep their weights; ``scaling: joint`` scales all of them at once, and then only the sum
+over all modules is complete.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def mean_attributions(
         NeuronEditError: no sites, ``steps`` or ``step_batch`` below 1, or scores that are not finite.
     """
     if not sites or steps < 1 or step_batch < 1:
-        raise NeuronEditError(f"attribution needs modules, and steps and step_batch of at least 1, got {len(sites)}, {steps}, {step_batch}")
+        raise NeuronEditError("attribution needs modules, and steps and step_batch of at least 1, got "
+                              f"{len(sites)}, {steps} and {step_batch}")
     ordered = sorted(sites, key=lambda site: site.layer)
     groups = [ordered] if scaling == "joint" else [[site] for site in ordered]
     sums = {site.key: torch.zeros(site.size(axis)[0], dtype=view.compute_dtype) for site in sites}
@@ -78,7 +79,7 @@ def mean_attributions(
                     sums[site.key] += slopes
     bad = [key for key, total in sums.items() if not bool(torch.isfinite(total).all())]
     if bad:
-        raise NeuronEditError(f"the scores of {', '.join(bad)} are not finite; the model's weights or activations overflow {view.compute_dtype}")
+        raise NeuronEditError(f"the scores of {', '.join(bad)} are not finite; the model's weights or activations overflow")
     return {key: total / count for key, total in sums.items()}
 
 
@@ -128,7 +129,7 @@ class _Paths:
 
 
 def _scaled(view: ModelView, site: Projection, axis: Axis, alpha: Tensor, probe: Tensor):
-    """``f(output, input)``: the output with the site's weight times ``alpha [n, 1, 1] + probe [units]``; the bias stays as it is."""
+    """``f(output, input)``: the output with the site's weight times ``alpha [n, 1, 1] + probe [units]``, the bias as it is."""
     bias, less = site.bias(view), alpha + probe - 1.0
     bias = 0.0 if bias is None else bias[site.rows].to(probe.dtype)
     weight = site.weight(view) if axis == "input" else None

@@ -47,7 +47,7 @@ def choose(scores: Mapping[str, Tensor], sites: Sequence[Projection], axis: Axis
         sites: the sites, which say how many parameters a neuron has.
         axis: what a neuron is.
         model: its parameters (tied ones once) are the whole of ``share``.
-        share: without ``p``: the largest ensemble, of at least one neuron, whose parameters are at most this share of the model's.
+        share: without ``p``: the largest ensemble, of at least one neuron, that holds at most this share of the parameters.
         p: share of the neurons instead.
 
     Raises:

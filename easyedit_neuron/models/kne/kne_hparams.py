@@ -1,4 +1,4 @@
-"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). There is no released code; docs/kne.md says what the paper leaves open."""
+"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/kne.md says what the paper leaves open."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Optional
@@ -15,33 +15,37 @@ class KNEHyperParams(ModelHyperParams):
 
     layers: list[int] = doc("layers whose modules are scored and trained; empty: all (paper, Eq. 6)", factory=list)
     target_modules: list[str] = doc(
-        "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, whatever the architecture calls them", factory=lambda: ["down_proj"])
+        "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, whatever the architecture calls them",
+        factory=lambda: ["down_proj"])
     projections: Optional[dict[str, str]] = doc(
         "modules named by hand, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; also [1/3 by head] and [0:4096]", None)
-    neuron_axis: Literal["output", "input"] = doc("a neuron is a row of W (paper) or a column (of down_proj: an FFN neuron)", "output")
+    neuron_axis: Literal["output", "input"] = doc(
+        "a neuron is a row of W (paper) or a column (of down_proj: an FFN neuron)", "output")
 
     # locate
-    locate_on: Literal["target_new", "ground_truth"] = doc("answer whose tokens are attributed: the new object, or the old one", "target_new")
+    locate_on: Literal["target_new", "ground_truth"] = doc(
+        "answer whose tokens are attributed: the new object, or the old one", "target_new")
     attribution_steps: int = doc("m, points between 0 and the weights", 20)
-    attribution_rule: Literal["right", "gauss"] = doc("right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral",
-                                                      "right")
+    attribution_rule: Literal["right", "gauss"] = doc(
+        "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right")
     scaling: Literal["module", "joint"] = doc(
-        "module: each module is scaled by itself; joint: all target modules at once, one backward pass per step in place of one per "
-        "step and module", "module")
+        "module: each module is scaled by itself; joint: all target modules at once, one backward pass per step in place of "
+        "one per step and module", "module")
     token_probability: Literal["token", "prefix"] = doc(
-        "summed over the answer's tokens: each one's probability behind those before it, or that of the answer up to it (Eq. 3 to the letter)",
-        "token")
-    step_batch: int = doc("points per forward and backward pass; bounds the memory, and is halved where that does not suffice", 64)
+        "summed over the answer's tokens: each one's probability behind those before it, or that of the answer up to it (Eq. 3 "
+        "to the letter)", "token")
+    step_batch: int = doc("points per forward and backward pass; bounds the memory, halved where that does not suffice", 64)
 
     # choose
     share_of_parameters: float = doc("the ensemble is as large as this share of the model's parameters (paper: about 1%)", 0.01)
     p: Optional[float] = doc("share of the scored neurons in the ensemble (Eq. 6), in place of share_of_parameters", None)
     localize: Literal["per_edit", "shared"] = doc(
-        "per_edit: the scores of the edited requests themselves; shared: mean scores of localization data on the unedited model, once",
-        "per_edit")
+        "per_edit: the scores of the edited requests themselves; shared: mean scores of localization data, once, on the unedited "
+        "model", "per_edit")
     localization_set_size: int = doc("requests whose scores are shared, the first ones of the data", 200)
     localization_data: Optional[str] = doc(
-        "localize: shared: edits to take scores from, a data file or tiny-world; unset: what localize_shared was called with", None)
+        "localize: shared: edits to take scores from, a data file or tiny-world; unset: what localize_shared was called with",
+        None)
     stats_dir: str = doc("folder where shared scores are cached", "./data/stats")
 
     # train
@@ -60,7 +64,8 @@ class KNEHyperParams(ModelHyperParams):
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
         super().validate()
-        self.require_positive("attribution_steps", "step_batch", "localization_set_size", "alpha", "lr", "num_steps", "train_batch_size")
+        self.require_positive("attribution_steps", "step_batch", "localization_set_size", "alpha", "lr", "num_steps",
+                              "train_batch_size")
         self.require_not_negative("kl_factor")
         require(len(set(self.layers)) == len(self.layers) and min(self.layers, default=0) >= 0, "layers",
                 f"must be different layer numbers, or empty for all layers, got {self.layers}")

@@ -31,8 +31,8 @@ def apply_kne_to_model(model, tok, requests, hparams, copy=False, return_orig_we
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got nowhere; the model is then as
-            it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got nowhere; the model
+            is then as it was.
     """
     return apply_vectors("KNE", model, tok, requests, hparams, execute_kne, copy, return_orig_weights, records)
 
@@ -52,5 +52,6 @@ def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> T
     fit = train(view, tok, requests, ensemble.members, hparams)
     units = unit_deltas(view, ensemble.members, fit.vectors, hparams.neuron_axis)
     seconds = {"locate": chosen - start, "train": time.perf_counter() - chosen}
-    info = {**ensemble.to_info(), "localized_on": located, "losses": fit.losses, "steps": len(fit.losses["loss"]) - 1, "stop": fit.stop}
+    info = {**ensemble.to_info(), "localized_on": located, "losses": fit.losses, "steps": len(fit.losses["loss"]) - 1,
+            "stop": fit.stop}
     return Trained(units, [fit.losses["loss"]], fit.probability, seconds, info)

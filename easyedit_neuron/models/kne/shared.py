@@ -1,4 +1,4 @@
-"""``localize: shared``: one ensemble for all edits, from the mean scores of a localisation set on the unedited model (paper, 4.4)."""
+"""``localize: shared``: one ensemble for all edits, by mean scores of a localisation set on the unedited model (paper, 4.4)."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class SharedScores:
 def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
     """Scores the first ``localization_set_size`` requests on the model as it is now, and keeps the means with the model.
 
-    Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights have changed since, until
-    ``state.forget(model)`` or another call; deep copies of the model take them along. They are also cached below ``stats_dir``, under a
-    key of weights, tokens, modules and settings, so that calling this again on the unedited model (in a process that goes on
-    with an earlier run) costs a fingerprint.
+    Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights have changed since,
+    until ``state.forget(model)`` or another call; deep copies of the model take them along. They are also cached below
+    ``stats_dir``, under a key of weights, tokens, modules and settings, so that calling this again on the unedited model (in a
+    process that goes on with an earlier run) costs a fingerprint.
 
     Args:
         model, tok: the model before its first edit, and its tokenizer.
@@ -58,13 +58,15 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
     view = ModelView.of(model, **hparams.module_overrides())
     used = prepare(requests[:hparams.localization_set_size])
     if len(used) < hparams.localization_set_size:
-        LOG.warning("the ensemble is shared among %d requests, localization_set_size asks for %d", len(used), hparams.localization_set_size)
+        LOG.warning("the ensemble is shared among %d requests, localization_set_size asks for %d", len(used),
+                    hparams.localization_set_size)
     with eval_mode(model):
         targets, sites = answers(view, tok, used, hparams), sites_of(view, hparams)
         tokens = tensors_fingerprint((name, getattr(targets, name)) for name in ("owner", "position", "token_ids"))
         tokens += tensors_fingerprint([("ids", targets.batch.input_ids)])
         about = {"kind": "kne-scores", "model": model_fingerprint(model), "tokens": tokens, "dtype": str(view.compute_dtype),
-                 "setting": _setting(hparams), "modules": [[site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites]}
+                 "setting": _setting(hparams),
+                 "modules": [[site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites]}
         path = Path(hparams.stats_dir).expanduser() / f"kne-scores-{key_fingerprint(about)}.safetensors"
         cached = files.read(path, about)
         if cached is None:
@@ -88,14 +90,15 @@ def shared_scores(view: ModelView, tok, hparams) -> SharedScores:
     if found is not None:
         return found
     if hparams.localization_data is None:
-        raise HparamsError("field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or tiny-world, "
-                           "or call easyedit_neuron.models.kne.shared.localize_shared on the unedited model first")
+        raise HparamsError("field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or "
+                           "tiny-world, or call easyedit_neuron.models.kne.shared.localize_shared on the unedited model first")
     return localize_shared(view.model, tok, data.load(hparams.localization_data), hparams)
 
 
 def sites_of(view: ModelView, hparams) -> list[Projection]:
     """The target modules of every target layer."""
-    return [projection(view, layer, name) for layer in sorted(hparams.layers or range(view.n_layers)) for name in hparams.target_modules]
+    layers = sorted(hparams.layers or range(view.n_layers))
+    return [projection(view, layer, name) for layer in layers for name in hparams.target_modules]
 
 
 def answers(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> TargetTokens:
@@ -107,15 +110,15 @@ def answers(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> T
     texts = [getattr(request, hparams.locate_on) for request in requests]
     for request, text in zip(requests, texts):
         if text is None:
-            raise RequestError(f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; give it, or "
-                               "locate on 'target_new'")
+            raise RequestError(f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; give "
+                               "it, or locate on 'target_new'")
     return target_tokens(tok, [request.text for request in requests], texts, view.input_device)
 
 
 def attribution_options(hparams) -> dict[str, Any]:
     """Keyword arguments of ``mean_attributions``."""
-    return {"axis": hparams.neuron_axis, "steps": hparams.attribution_steps, "rule": hparams.attribution_rule, "scaling": hparams.scaling,
-            "probability": hparams.token_probability, "step_batch": hparams.step_batch}
+    return {"axis": hparams.neuron_axis, "steps": hparams.attribution_steps, "rule": hparams.attribution_rule,
+            "scaling": hparams.scaling, "probability": hparams.token_probability, "step_batch": hparams.step_batch}
 
 
 def _setting(hparams) -> dict[str, Any]:

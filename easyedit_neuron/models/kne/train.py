@@ -1,7 +1,7 @@
 """Training the ensemble: Adam on all its rows together, the model's weights left alone (Eq. 8-11).
 
-``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y + s dW x`` on the output
-of the weight's module, so that nothing is written before the edit is known to be good.
+``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y + s dW x`` on the
+output of the weight's module, so that nothing is written before the edit is known to be good.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def train(view: ModelView, tok, requests: Sequence[EditRequest], members: Member
         EditError: the loss is not finite at some step, or is at the end not below that at the start.
     """
     lowest = min(site.layer for site, _ in members)
-    vectors = {site.key: torch.zeros(len(units), site.size(hparams.neuron_axis)[1], dtype=view.compute_dtype, device=site.rows.device,
-                                     requires_grad=True) for site, units in members}
+    vectors = {site.key: torch.zeros(len(units), site.size(hparams.neuron_axis)[1], dtype=view.compute_dtype,
+                                     device=site.rows.device, requires_grad=True) for site, units in members}
     scales = {site.key: hparams.alpha / math.sqrt(len(units)) for site, units in members}
     edits = [(site.layer, site.module, _added(site, units, vectors[site.key], scales[site.key], hparams.neuron_axis))
              for site, units in members]
@@ -91,8 +91,9 @@ def train(view: ModelView, tok, requests: Sequence[EditRequest], members: Member
             if not last:
                 opt.step()
     if losses["loss"][-1] >= losses["loss"][0]:
-        raise EditError(f"{_which(requests)}: training got nowhere, the loss went from {losses['loss'][0]:.4g} to {losses['loss'][-1]:.4g} "
-                        f"in {hparams.num_steps} steps; the model was left as it was. Change lr ({hparams.lr}) or alpha ({hparams.alpha})")
+        raise EditError(f"{_which(requests)}: training got nowhere, the loss went from {losses['loss'][0]:.4g} to "
+                        f"{losses['loss'][-1]:.4g} in {hparams.num_steps} steps; the model was left as it was. Change lr "
+                        f"({hparams.lr}) or alpha ({hparams.alpha})")
     return _fit(vectors, scales, losses, likely, "steps")
 
 
@@ -150,7 +151,8 @@ class _Part:
         self.batch, places = self.targets.batch, []
         if hparams.kl_factor and hparams.kl_on == "neutral":
             neutral = encode(tok, [hparams.kl_prompt.format(r.subject) for r in requests], device)
-            places = [(len(requests) + i, subject_last_index(tok, hparams.kl_prompt, r.subject), 1.0) for i, r in enumerate(requests)]
+            places = [(len(requests) + i, subject_last_index(tok, hparams.kl_prompt, request.subject), 1.0)
+                      for i, request in enumerate(requests)]
             self.batch = _joined(self.batch, neutral, device)
         elif hparams.kl_factor:
             ends = self.targets.prompt_end.tolist()
@@ -183,5 +185,5 @@ class _Part:
 
 
 def _joined(first: Batch, second: Batch, device) -> Batch:
-    return pad([batch.input_ids[row, :length].tolist() for batch in (first, second) for row, length in enumerate(batch.lengths.tolist())],
-               device)
+    return pad([batch.input_ids[row, :length].tolist() for batch in (first, second)
+                for row, length in enumerate(batch.lengths.tolist())], device)
