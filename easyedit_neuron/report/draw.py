@@ -1,7 +1,7 @@
 """Drawing with matplotlib: a panel as SVG whose colours follow the page's theme, a section as PNG.
 
-Colours are Okabe and Ito's, which people with any common colour vision tell apart; every run also has a marker and a dash of its own, so
-that a grey print can be read. In the SVG a colour is a CSS variable with the light theme's value as fallback.
+Colours are Okabe and Ito's, which people with any common colour vision tell apart; every run also has a marker of its own, so that
+a grey print can be read. In the SVG a colour is a CSS variable with the light theme's value as fallback.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ DECADE = 30  # counts and values that span more than this factor get a logarithm
 INSTALL = "plots need matplotlib: pip install 'easyedit-neuron[report]'"
 
 _STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "easyedit-neuron", "font.family": "DejaVu Sans", "font.size": 9.5, "text.parse_math": False,
-    "text.color": INK, "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.titlecolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9.5, "text.parse_math": False, "text.color": INK,
+    "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.titlecolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
     "axes.axisbelow": True, "axes.linewidth": 0.8, "lines.linewidth": 1.7, "lines.markersize": 5.2, "axes.titlesize": 10.5,
     "axes.titlelocation": "left", "axes.titlepad": 9, "legend.frameon": False, "hatch.linewidth": 0.7, "figure.facecolor": "none",
@@ -59,7 +59,8 @@ def styles(runs: Sequence[Run]) -> list[dict]:
         by_method = len(methods) > 1
         color = methods.index(run.method) if by_method else number
         dash = which if by_method else number // len(COLORS)
-        found.append({"color": COLORS[color % len(COLORS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": DASHES[dash % len(DASHES)]})
+        found.append({"color": COLORS[color % len(COLORS)], "marker": MARKERS[number % len(MARKERS)],
+                      "linestyle": DASHES[dash % len(DASHES)]})
     return found
 
 
@@ -210,13 +211,16 @@ def _y_axis(axes, y: list[float]) -> None:
         axes.set_ylim(min(y) / 1.5, max(y) * 1.5)
         axes.yaxis.set_major_locator(ticker.LogLocator(numticks=7))
         axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}" if 1 <= value < 1e5 else f"{value:.0e}"
-                                                            if value < 1e-3 or value >= 1e5 else f"{value:g}"))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
         return
     low, high = min(y), max(y)
     room = (high - low) * 0.08 or abs(high) * 0.05 or 0.5
     axes.set_ylim(0 if 0 <= low < 0.5 * high else low - room, high + room)
     axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6))
+
+
+def _power(value: float) -> str:
+    return f"{value:.0e}" if value < 1e-3 or value >= 1e5 else f"{value:,g}"
 
 
 def _draw_bars(axes, panel: Bars) -> None:
@@ -225,7 +229,8 @@ def _draw_bars(axes, panel: Bars) -> None:
     left = [0.0] * len(panel.labels)
     rows = list(range(len(panel.labels)))
     for (name, values), (color, hatch) in zip(panel.parts.items(), part_colors(len(panel.parts))):
-        axes.barh(rows, values, left=left, height=0.62, color=color, hatch=hatch, edgecolor=SURFACE, linewidth=0.5, label=_short(name, 30))
+        axes.barh(rows, values, left=left, height=0.62, color=color, hatch=hatch, edgecolor=SURFACE, linewidth=0.5,
+                  label=_short(name, 30))
         left = [start + value for start, value in zip(left, values)]
     axes.set_yticks(rows, [_short(label, 22) for label in panel.labels])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -249,11 +254,13 @@ def _svg(figure, salt: str, title: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: f' id="{salt}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{salt}-", text)
-    text = re.sub("#[0-9a-f]{6}", lambda found: f"var({VARIABLES[found[0]]}, {found[0]})" if found[0] in VARIABLES else found[0], text)
+    for color, name in VARIABLES.items():
+        text = text.replace(color, f"var({name}, {color})")
     label = f'role="img" aria-label="{html.escape(title)}"' if title else 'aria-hidden="true"'
     head = re.match(r"<svg[^>]*>", text, flags=re.S)
     box = re.search(r'viewBox="[^"]+"', head[0])[0]
-    return f'<svg {label} {box} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{text[head.end():].strip()}'
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f"<svg {label} {box} {spaces}>{text[head.end():].strip()}"
 
 
 def _short(text: str, length: int) -> str:

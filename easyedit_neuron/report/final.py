@@ -23,7 +23,7 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text: a row per measure, a column per phase and one for what was forgotten; a dash for what was not measured.
+    """The summary as text: a row per measure, a column per phase and one for what was lost; a dash for what was not measured.
 
     Args:
         summary: what ``summary.json`` holds (:func:`easyedit_neuron.lifelong.results.summarise`).

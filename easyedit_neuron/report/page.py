@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from . import draw
-from .panels import EDITS, Bars, Panel, Section, sections
+from .panels import POSITION, Bars, Panel, Section, sections
 from .runs import Run, differing, setting
 from .table import LEGEND, number, results, shown
 
@@ -62,24 +62,25 @@ class Painter:
 
     def section(self, section: Section) -> Iterator[str]:
         """Heading, note, panels, and what belongs below them."""
-        yield f'<section><h2 id="{section.name}">{escape(section.title)}</h2>\n<p class="note">{escape(section.note)}</p>\n<div class="grid">'
+        yield f'<section><h2 id="{section.name}">{escape(section.title)}</h2>\n<p class="note">{escape(section.note)}</p>'
+        yield '<div class="grid">'
         for panel in section.panels:
             yield self._figure(panel)
         yield "</div>"
         if section.name == "drift":
-            yield _details("By weight, at the last checkpoint: mean and standard deviation over rows", _weights(self.runs), text=(1,))
+            title = "By weight, at the last checkpoint: mean and standard deviation over rows"
+            yield _details(title, _weights(self.runs), text=(1,))
         yield "</section>"
 
     def _figure(self, panel: Panel | Bars) -> str:
         picture = draw.panel_svg(panel, self._styles, next(self._salts)) if self.plots else ""
         if isinstance(panel, Bars):
-            caption, cells = "", [["run", *panel.parts, "together"], *(
-                [label, *(number(values[row]) for values in panel.parts.values()), number(sum(values[row] for values in panel.parts.values()))]
-                for row, label in enumerate(panel.labels))]
+            caption, cells = "", _lengths(panel)
             picture += self._chips(panel)
         else:
             caption, cells = _aside(panel), _points(panel)
-        return f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{_details('Numbers', cells)}</figure>"
+        numbers = _details("Numbers", cells)
+        return f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{numbers}</figure>"
 
     def _chips(self, panel: Bars) -> str:
         if not self.plots:
@@ -119,7 +120,14 @@ def _points(panel: Panel) -> list[list[str]]:
     found = [dict(zip(series.x, series.y)) for series in panel.series]
     rows = [["untouched", *[number(panel.reference)] * len(found)]] if panel.reference is not None else []
     rows += [[place(x), *(number(points.get(x)) for points in found)] for x in sorted({x for points in found for x in points})]
-    return [[panel.x_label if panel.x_label in (EDITS, "layer") else "position", *(series.label for series in panel.series)], *rows]
+    head = "position" if panel.x_label == POSITION else panel.x_label
+    return [[head, *(series.label for series in panel.series)], *rows]
+
+
+def _lengths(panel: Bars) -> list[list[str]]:
+    rows = [[parts[row] for parts in panel.parts.values()] for row in range(len(panel.labels))]
+    return [["run", *panel.parts, "together"],
+            *([label, *map(number, values), number(sum(values))] for label, values in zip(panel.labels, rows))]
 
 
 def place(x: float) -> str:
@@ -162,13 +170,15 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
     names = differing(runs)
     if len(runs) > 1:
         yield '<p class="note">In which the runs differ; the rest is in each run\'s <code>run.json</code>.</p>'
-        yield _table([["", *(run.label for run in runs)], *([name, *(_plain(setting(run, name)) for run in runs)] for name in names)])
+        rows = [[name, *(_plain(setting(run, name)) for run in runs)] for name in names]
+        yield _table([["", *(run.label for run in runs)], *rows])
     commands = [[run.label, str(run.about.get("command", "-")), str(run.folder)] for run in runs]
     yield _details("Commands and folders", [["run", "command", "folder"], *commands], text=(1, 2))
     for run in runs:
         both = {**{name: value for name, value in run.settings.items() if name != "method"}, "hparams": run.hparams,
                 "versions": run.about["identity"].get("versions")}
-        yield _details(f"All settings of {run.label}", [["", ""], *([name, _plain(value)] for name, value in _leaves(both))], text=(1,))
+        rows = [[name, _plain(value)] for name, value in _leaves(both)]
+        yield _details(f"All settings of {run.label}", [["", ""], *rows], text=(1,))
     yield "</section>"
 
 

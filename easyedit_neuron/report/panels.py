@@ -1,7 +1,7 @@
 """What is plotted: sections of panels as plain numbers, so that drawings, tables and tests have one source.
 
-Nothing here draws, and nothing is made up: a value that a run did not measure is not in its series, and a panel without any series
-is named among the missing of its section.
+Nothing here draws, and nothing is made up: a value that a run did not measure is not in its series, and a panel without any
+series is named among the missing of its section.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ class Section:
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of a report, in the order of the page."""
-    return [_edits(runs), _generated(runs), _ability(runs), _forgetting(runs), _kinds(runs), _drift(runs), _masks(runs), _time(runs)]
+    made = (_edits, _generated, _ability, _forgetting, _kinds, _drift, _masks, _time)
+    return [make(runs) for make in made]
 
 
 def _edits(runs: Sequence[Run]) -> Section:
     return _section(
         "edits", "Reliability, generality, locality",
-        "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on the model as it is then. Locality is "
-        "the share of tokens that are those of the untouched model; of edits of the same fact only the last one counts.",
+        "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on the model as it is then. "
+        "Locality is the share of tokens that are those of the untouched model; of edits of one fact only the last one counts.",
         [_over(runs, "rel", "Rel: rewrite accuracy", share=True), _over(runs, "gen", "Gen: rephrase accuracy", share=True),
          _over(runs, "loc", "Loc: locality", share=True), _over(runs, "portability", "Port: portability", share=True)])
 
@@ -92,8 +93,8 @@ def _edits(runs: Sequence[Run]) -> Section:
 def _generated(runs: Sequence[Run]) -> Section:
     return _section(
         "generated", "Written out by the model",
-        "Final protocol, greedy generation: share of edits for which the model writes the whole new answer. Stricter than the teacher-forced "
-        "accuracy above, and not to be compared with it.",
+        "Final protocol, greedy generation: share of edits for which the model writes the whole new answer. Stricter than the "
+        "teacher-forced accuracy above, and not to be compared with it.",
         [_over(runs, "rel_exact_match_generated", "Rel: exact match, generated", share=True),
          _over(runs, "gen_exact_match_generated", "Gen: exact match, generated", share=True)])
 
@@ -101,8 +102,8 @@ def _generated(runs: Sequence[Run]) -> Section:
 def _ability(runs: Sequence[Run]) -> Section:
     return _section(
         "ability", "General ability",
-        "On facts that are never edited (of those that the untouched model knows), held-out text, and sampled continuations of the edit "
-        "prompts. The dotted line is the untouched model.",
+        "On facts that are never edited (of those that the untouched model knows), held-out text, and sampled continuations of "
+        "the edit prompts. The dotted line is the untouched model.",
         [_over(runs, "retained", "Retained facts", share=True), _over(runs, "perplexity", "Perplexity of held-out text"),
          _over(runs, "fluency", "Fluency: n-gram entropy, bits")])
 
@@ -110,13 +111,14 @@ def _ability(runs: Sequence[Run]) -> Section:
 def _forgetting(runs: Sequence[Run]) -> Section:
     return _section(
         "forgetting", "Immediate and final: forgetting",
-        "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference to the final protocol is what later "
-        "edits took away again.",
+        "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference to the final protocol "
+        "is what later edits took away again.",
         [_over(runs, "rel_immediate", "Rel, immediate", share=True),
          _over(runs, lambda row: lost(row, "rel"), "Rel lost: immediate − final", name="rel_lost"),
          _over(runs, lambda row: lost(row, "gen"), "Gen lost: immediate − final", name="gen_lost"),
          _over(runs, lambda row: lost(row, "loc"), "Loc lost: immediate − final", name="loc_lost"),
-         _by_position(runs, "rel_by_position", "Rel at the end, by position in the stream", lambda edit: edit.final, mean, share=True)])
+         _by_position(runs, "rel_by_position", "Rel at the end, by position in the stream", lambda edit: edit.final, mean,
+                      share=True)])
 
 
 def _kinds(runs: Sequence[Run]) -> Section:
@@ -136,8 +138,8 @@ def _drift(runs: Sequence[Run]) -> Section:
 
     return _section(
         "drift", "Drift of the edited weights",
-        "Rows of every changed weight against those of the untouched model: means over rows, then over weights. Wasserstein distance between a "
-        "row's entries before and after; cosine and Euclidean distance of the row. By layer: at the last checkpoint.",
+        "Rows of every changed weight against those of the untouched model: means over rows, then over weights. Wasserstein "
+        "distance between a row's entries before and after; cosine and Euclidean distance of the row. By layer: at the last checkpoint.",
         [_over(runs, "drift_wasserstein", "Wasserstein distance"), _over(runs, "drift_cosine", "Cosine"),
          _over(runs, "drift_l2", "L2 distance"),
          _lines(runs, "wasserstein_by_layer", "Wasserstein distance by layer", LAYER, by_layer("wasserstein")),
@@ -151,24 +153,28 @@ def _masks(runs: Sequence[Run]) -> Section:
 
     return _section(
         "mask", "Masks and updates",
-        "Density: share of neurons that an edit may change (1: no mask). Overlap: what two edits' masks have in common (Dice). Touched: share of "
-        "neurons in any mask so far. By layer: means over all edits up to the last checkpoint. Leakage: share of the update that acts on the "
-        "text's keys; delivered: share of the wanted change that arrives at the edited keys.",
+        "Density: share of neurons that an edit may change (1: no mask). Overlap: what two edits' masks have in common (Dice). "
+        "Touched: share of neurons in any mask so far. By layer: means over all edits up to the last checkpoint. Leakage: how far "
+        "the update acts on the text's keys; delivered: share of the wanted change that arrives at the edited keys.",
         [_lines(runs, "density_by_layer", "Mask density by layer", LAYER, by_layer("density")),
          _lines(runs, "overlap_by_layer", "Overlap of masks by layer", LAYER, by_layer("overlap"), share=True),
          _lines(runs, "touched_by_layer", "Neurons touched by layer", LAYER, by_layer("touched"), share=True),
-         _over(runs, "density", "Mask density"), _over(runs, "leakage", "Leakage"), _over(runs, "delivered", "Residual delivered")])
+         _over(runs, "density", "Mask density"), _over(runs, "leakage", "Leakage"),
+         _over(runs, "delivered", "Residual delivered")])
 
 
 def _time(runs: Sequence[Run]) -> Section:
     started = [run for run in runs if run.last]
     parts = _parts([_last(run)["seconds"] for run in started])
-    stages = _parts([{stage: spent / run.last["edits"] for stage, spent in _last(run).get("stages", {}).items()} for run in started])
+    stages = _parts([{stage: spent / run.last["edits"] for stage, spent in _last(run).get("stages", {}).items()}
+                     for run in started])
     names = [run.label for run in started]
-    bars = [Bars("parts", "Seconds of the whole run", names, parts), Bars("stages", "Seconds per edit, by stage", names, stages)]
+    bars = [Bars("parts", "Seconds of the whole run", names, parts),
+            Bars("stages", "Seconds per edit, by stage", names, stages)]
     section = _section(
-        "time", "Time and memory", "Wall time. Seconds per edit are those of its batch divided by the batch's edits, as medians over "
-        f"stretches of the stream ({BINS} at most).",
+        "time", "Time and memory",
+        "Wall time. Seconds per edit are those of its batch divided by the batch's edits, as medians over stretches of the "
+        f"stream ({BINS} at most).",
         [_by_position(runs, "seconds_per_edit", "Seconds per edit", lambda edit: edit.seconds, statistics.median),
          _over(runs, "memory_mib", "Peak memory of the process, MiB"), _over(runs, "cuda_mib", "Peak memory of the GPU, MiB")])
     return Section(section.name, section.title, section.note, [bar for bar in bars if bar.parts] + section.panels,
@@ -180,7 +186,8 @@ def _section(name: str, title: str, note: str, panels: list[Panel]) -> Section:
                    [panel.title for panel in panels if not panel.series])
 
 
-def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], title: str, name: str = "", share: bool = False) -> Panel:
+def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], title: str, name: str = "",
+          share: bool = False) -> Panel:
     """A column of ``checkpoints.csv``, or a function of its rows, against the number of edits."""
     read = value if callable(value) else lambda row: row[value]
     panel = _lines(runs, name or str(value), title, EDITS, lambda run: _checkpoints(run, lambda row, _: read(row)), share)
@@ -191,7 +198,8 @@ def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], titl
     return dataclasses.replace(panel, reference=untouched[0] if same and wanted else None)
 
 
-def _lines(runs: Sequence[Run], name: str, title: str, x_label: str, points: Callable[[Run], list[tuple]], share: bool = False) -> Panel:
+def _lines(runs: Sequence[Run], name: str, title: str, x_label: str, points: Callable[[Run], list[tuple]],
+           share: bool = False) -> Panel:
     series, missing = [], []
     for number, run in enumerate(runs):
         known = [(x, y) for x, y in points(run) if y is not None]

@@ -1,7 +1,7 @@
 """Run folders as the report sees them: what :mod:`easyedit_neuron.lifelong` wrote, checked, and named apart.
 
-A run without ``summary.json`` is unfinished: it is read up to where it is. A folder that is not a run, or a file of one that cannot be
-read, is a ``DataError`` that names the file.
+A run without ``summary.json`` is unfinished: it is read up to where it is. A folder that is not a run, or a file of one that
+cannot be read, is a ``DataError`` that names the file.
 """
 
 from __future__ import annotations

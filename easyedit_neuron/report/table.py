@@ -19,15 +19,16 @@ SHOWN = {
     "rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written",
     "rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost",
     "retained": "retained", "perplexity": "perplexity", "fluency": "fluency",
-    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "evaluation", "failed": "failed",
+    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "evaluation",
+    "failed": "failed",
 }
 """Columns that are shown to people, and their headings; the CSV has all."""
 
 LEGEND = (
-    "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel written, Gen written: the model writes the "
-    "whole new answer, greedily. Rel immediate: each edit right after its own batch; lost: immediate - final. retained: never edited facts still "
-    "right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of the edited weights. density: share of neurons in "
-    "the mask. evaluation: share of the run's time that measuring took."
+    "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel written, Gen written: the "
+    "model writes the whole new answer, greedily. Rel immediate: each edit right after its own batch; lost: immediate - final. "
+    "retained: never edited facts still right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of the "
+    "edited weights. density: share of neurons in the mask. evaluation: share of the run's time that measuring took."
 )
 
 
@@ -42,14 +43,15 @@ class Table:
 def results(runs: Sequence[Run]) -> Table:
     """All there is to say about each run in one row.
 
-    Columns: the run, its status and settings (those that differ between the runs by name), the columns of ``checkpoints.csv`` at the
-    newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``, and locality and portability by kind.
+    Columns: the run, its status and settings (those that differ between the runs by name), the columns of ``checkpoints.csv`` at
+    the newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``, and locality and
+    portability by kind.
     """
     names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, names) for run in runs]
     kinds = sorted({name for row in rows for name in row if name.startswith(("loc:", "portability:"))})
-    columns = ["run", "status", "method", "model", "data", "planned", "batch_size", "seed", *names, *CSV_COLUMNS, "rel_lost", "gen_lost", "loc_lost",
-               "seconds_per_edit", *kinds, "folder"]
+    columns = ["run", "status", "method", "model", "data", "planned", "batch_size", "seed", *names, *CSV_COLUMNS,
+               "rel_lost", "gen_lost", "loc_lost", "seconds_per_edit", *kinds, "folder"]
     return Table(list(dict.fromkeys(columns)), rows)
 
 
@@ -151,8 +153,9 @@ def lost(row: dict[str, Any], name: str) -> float | None:
 def _row(run: Run, names: Sequence[str]) -> dict[str, Any]:
     last = run.last
     final = run.checkpoints[-1]["final"] if last else {}
-    row = {"run": run.label, "status": run.status, "method": run.method, "model": run.model, "data": run.data, "planned": run.planned,
-           "batch_size": run.settings.get("batch_size"), "seed": run.settings.get("seed"), "folder": str(run.folder),
+    row = {"run": run.label, "status": run.status, "method": run.method, "model": run.model, "data": run.data,
+           "planned": run.planned, "batch_size": run.settings.get("batch_size"), "seed": run.settings.get("seed"),
+           "folder": str(run.folder),
            **{name: setting(run, name) for name in names}, **last}
     row.update({f"{name}_lost": lost(last, name) for name in ("rel", "gen", "loc")})
     row["seconds_per_edit"] = last["seconds_edit"] / last["edits"] if last and last["seconds_edit"] is not None else None

@@ -34,7 +34,8 @@ def labels_of(axis, figure):
     return [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
 
 
-@pytest.mark.parametrize("x", [COUNTS, COUNTS[:3], [5, 10, 20, 40, 60], [100, 200, 300], [7], list(range(50, 5001, 50)), [1, 10, 100, 1000, 10000, 100000]])
+@pytest.mark.parametrize("x", [COUNTS, COUNTS[:3], [5, 10, 20, 40, 60], [100, 200, 300], [7], list(range(50, 5001, 50)),
+                               [1, 10, 100, 1000, 10000, 100000]])
 @pytest.mark.parametrize("x_label", [EDITS, "position of the edit in the stream"])
 def test_labels_of_the_axes_do_not_overlap_and_are_inside(x, x_label):
     figure, axes = drawn(panel(x, [0.5] * len(x), [0.9] * len(x), share=True, x_label=x_label))
@@ -54,8 +55,9 @@ def test_counts_over_decades_are_logarithmic_and_marked_where_measured():
     assert axes.get_xscale() == "linear" and set(axes.get_xticks()) >= {3, 4}
 
 
-@pytest.mark.parametrize("y, scale", [([4.0, 900.0], "log"), ([4.0, 8.0], "linear"), ([0.0, 900.0], "linear"), ([-0.1, 0.2], "linear"), ([3.0, 3.0], "linear"),
-                                      ([0.0, 0.0], "linear"), ([1e-9, 1e-3], "log")])
+@pytest.mark.parametrize("y, scale", [
+    ([4.0, 900.0], "log"), ([4.0, 8.0], "linear"), ([0.0, 900.0], "linear"), ([-0.1, 0.2], "linear"), ([3.0, 3.0], "linear"),
+    ([0.0, 0.0], "linear"), ([1e-9, 1e-3], "log")])
 def test_values_are_within_their_axis(y, scale):
     _, axes = drawn(panel([1, 2], y, reference=y[0]))
     low, high = axes.get_ylim()

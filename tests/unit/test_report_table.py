@@ -32,7 +32,7 @@ def test_csv_has_every_column_and_the_numbers_in_full(sweep, tmp_path):
     rows = read(path)
     assert [row["run"] for row in rows] == ["MEMIT", "NMKE seed=1", "NMKE seed=2"]
     assert [row["status"] for row in rows] == ["finished", "finished", "unfinished: 60 of 150"]
-    assert set(CSV_COLUMNS) < set(rows[0]) and {"loc:neighborhood", "loc:same_subject", "portability:one_hop", "seed"} < set(rows[0])
+    assert {*CSV_COLUMNS, "loc:neighborhood", "loc:same_subject", "portability:one_hop", "seed"} < set(rows[0])
     for row, name in zip(rows, "012"):
         last = read(sweep / name / "checkpoints.csv")[-1]
         assert {column: row[column] for column in CSV_COLUMNS} == last
@@ -64,7 +64,8 @@ def test_markdown_has_as_many_cells_in_every_row(sweep, tmp_path):
 
 
 def test_text_is_aligned():
-    lines = aligned([["run", "Rel", "Rel lost", "status"], ["a", "1.000", "-", "finished"], ["longer", "0.5", "0.250", "unfinished: 3"]]).split("\n")
+    body = [["a", "1.000", "-", "finished"], ["longer", "0.5", "0.250", "unfinished: 3"]]
+    lines = aligned([["run", "Rel", "Rel lost", "status"], *body]).split("\n")
     assert lines == [
         "                 Rel",
         "run       Rel   lost  status",
@@ -74,8 +75,8 @@ def test_text_is_aligned():
 
 
 @pytest.mark.parametrize("value, text", [
-    (None, "-"), (0.0, "0.000"), (12, "12"), (5000, "5,000"), (0.12345, "0.123"), (4.5e-5, "4.50e-05"), (123.456, "123.5"), (12345.6, "12,346"),
-    (2.5e7, "2.50e+07"), (-0.25, "-0.250")])
+    (None, "-"), (0.0, "0.000"), (12, "12"), (5000, "5,000"), (0.12345, "0.123"), (4.5e-5, "4.50e-05"), (123.456, "123.5"),
+    (12345.6, "12,346"), (2.5e7, "2.50e+07"), (-0.25, "-0.250")])
 def test_numbers(value, text):
     assert number(value) == text
 
@@ -91,11 +92,12 @@ def test_the_table_of_one_run(sweep):
     results = summary["results"] = {
         "before": {"rewrite_acc": 0.1, "locality": {}, "retained": 1.0, "retained_facts": 8},
         "immediate": {"rewrite_acc": 0.75, "loc": 0.5, "locality": {"near_acc": 0.8, "far_acc": 0.2}},
-        "final": {"rewrite_acc": 0.5, "rewrite_generation_exact_match": 0.25, "loc": 0.4, "locality": {"near_acc": 0.5, "far_acc": 0.3},
-                  "retained": 0.75, "retained_facts": 8, "retained_asked": 9}}
+        "final": {"rewrite_acc": 0.5, "rewrite_generation_exact_match": 0.25, "loc": 0.4,
+                  "locality": {"near_acc": 0.5, "far_acc": 0.3}, "retained": 0.75, "retained_facts": 8, "retained_asked": 9}}
     text = final.table(summary)
     title, _, head, *lines = text.splitlines()
-    assert title == "NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; failed and rolled back: 1; duplicates: 3"
+    assert title == ("NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; failed and rolled back: 1; "
+                     "duplicates: 3")
     assert head.split() == ["before", "immediate", "final", "lost"]
     rows = {line[:34].strip(): line[34:].split() for line in lines}
     assert rows["Rel   rewrite"] == ["0.100", "0.750", "0.500", "0.250"]
