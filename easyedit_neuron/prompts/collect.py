@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from dataclasses import dataclass
 from functools import cache
+
+import torch
 
 from ..requests import EditRequest
 from .cache import TextCache
@@ -14,6 +17,7 @@ from .sources import BackTranslations, ContextPrefixes, DatasetRephrasings, Para
 from .writer import writer_of
 
 LOG = logging.getLogger(__name__)
+_WARNED: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()  # models of which a shortfall has been reported
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def semantic_prompts(requests: list[EditRequest], model, tok, settings: PromptSe
         settings: m, sources, models, cache.
 
     Returns:
-        One SemanticPrompts per request. Where fewer than m were found the list is shorter, and one warning says so for all.
+        One SemanticPrompts per request. Where fewer than m were found the list is shorter; a warning says so, once for a
+        model (its later edits, which mostly fall short alike, log it as information).
 
     Raises:
         HparamsError: a named model cannot be loaded or used.
@@ -54,8 +59,10 @@ def semantic_prompts(requests: list[EditRequest], model, tok, settings: PromptSe
     found = [_of_request(request, sources, settings.m) for request in requests]
     short = [(request.index, one) for request, one in zip(requests, found) if one.shortfall]
     if short:
-        LOG.warning("P_sem is short of its %d prompts: %s (sources: %s)", settings.m,
-                    ", ".join(f"request {index} has {len(one.texts)}" for index, one in short), ", ".join(sources) or "none")
+        counts = ", ".join(f"request {index} has {len(one.texts)}" for index, one in short)
+        LOG.log(logging.INFO if model in _WARNED else logging.WARNING, "P_sem is short of its %d prompts: %s (sources: %s)",
+                settings.m, counts, ", ".join(sources) or "none")
+        _WARNED.add(model)
     return found
 
 

@@ -14,13 +14,17 @@ from easyedit_neuron.requests import prepare
 EDIT = {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}
 
 
+class NoModel:
+    """Sources that write nothing need no model."""
+
+
 def request(**changes):
     one, = prepare([{**EDIT, **changes}])
     return one
 
 
 def prompts(*requests, **settings):
-    return semantic_prompts(prepare([{**EDIT, **changes} for changes in requests or ({},)]), None, None,
+    return semantic_prompts(prepare([{**EDIT, **changes} for changes in requests or ({},)]), NoModel(), None,
                             PromptSettings(sources=("dataset", "context"), **settings))
 
 
@@ -103,8 +107,17 @@ def test_sources_in_order_without_copies_and_the_shortfall(caplog):
     assert prompts({"rephrase": rephrasings}, m=2, contexts=contexts)[0].texts == found[0].texts[:2]
 
 
+def test_one_warning_for_a_model(caplog):
+    caplog.set_level(logging.INFO)
+    for model, levels in ((NoModel(), ["WARNING", "INFO", "INFO"]), (NoModel(), ["WARNING"])):
+        caplog.clear()
+        for _ in levels:
+            semantic_prompts(prepare([EDIT]), model, None, PromptSettings(sources=("dataset",)))
+        assert [line.levelname for line in caplog.records] == levels
+
+
 def test_no_source_and_no_warning_where_nothing_is_missing(caplog):
-    none, = semantic_prompts(prepare([EDIT]), None, None, PromptSettings(sources=(), m=3))
+    none, = semantic_prompts(prepare([EDIT]), NoModel(), None, PromptSettings(sources=(), m=3))
     assert (none.texts, none.sources, none.shortfall) == ([], [], 3) and "sources: none" in caplog.text
     caplog.clear()
     assert prompts(m=1, contexts=[["You know. {}"]])[0].shortfall == 0 and not caplog.records
@@ -113,9 +126,9 @@ def test_no_source_and_no_warning_where_nothing_is_missing(caplog):
 def test_the_order_is_the_caller_s_and_without_the_dataset_its_texts_are_no_templates():
     one = prepare([{**EDIT, "rephrase": "The birthplace of Anna Berg is"}])
     contexts = [["You know. {}"]]
-    found, = semantic_prompts(one, None, None, PromptSettings(sources=("context", "dataset"), m=2, contexts=contexts))
+    found, = semantic_prompts(one, NoModel(), None, PromptSettings(sources=("context", "dataset"), m=2, contexts=contexts))
     assert found.sources == ["context", "context"]
-    found, = semantic_prompts(one, None, None, PromptSettings(sources=("context",), m=2, contexts=contexts))
+    found, = semantic_prompts(one, NoModel(), None, PromptSettings(sources=("context",), m=2, contexts=contexts))
     assert found.texts == ["You know. Anna Berg was born in"]
 
 
