@@ -5,12 +5,16 @@ solvers, keys, copies of weights); what a stage takes and gives back is counted 
 no two stages happen at once.
 """
 
+import json
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from easyedit_neuron.attribution.projection import CPU_CHUNKS, GPU_CHUNKS
 from easyedit_neuron.paths.inverse import FOLD
@@ -226,6 +230,24 @@ def process_peak(device: str) -> dict[str, int]:
     if torch.device(device).type == "cuda":
         peak["gpu"] = torch.cuda.max_memory_allocated(device)
     return peak
+
+
+def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
+    """Most memory that torch holds on a device while ``run`` runs, above what it holds at the start."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        watched.export_chrome_trace(str(file))
+        trace = json.loads(file.read_text())["traceEvents"]
+    events = [event for event in trace if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
+    events = [event["args"] for event in sorted(events, key=lambda event: event["ts"])]
+    return max(event["Total Allocated"] for event in events) - (events[0]["Total Allocated"] - events[0]["Bytes"])
 
 
 def table(needs: Mapping[str, int]) -> str:

@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import editing, growth, llama3_8b, timing
-from benchmarks.memory import Rows, bytes_needed, rows_held, solver_bytes, widest_basis
+from benchmarks import editing, fine, growth, llama3_8b, timing
+from benchmarks.memory import Rows, bytes_needed, peak_bytes, rows_held, solver_bytes, widest_basis
 from benchmarks.models import SHAPES, random_llama
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
@@ -79,17 +78,6 @@ def test_growth_fills_the_state_and_leaves_the_model_as_it_was(name):
     assert all(torch.equal(value, view.model.get_parameter(key)) for key, value in before.items()) and last_record(model) is None
 
 
-def _peak_bytes(run, folder):
-    """Most memory, in main memory and above that at the start, while ``run`` runs."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        run()
-    watched.export_chrome_trace(str(folder / "trace.json"))
-    trace = json.loads((folder / "trace.json").read_text())["traceEvents"]
-    events = [event for event in trace if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
-    events = [event["args"] for event in sorted(events, key=lambda event: event["ts"])]
-    return max(event["Total Allocated"] for event in events) - (events[0]["Total Allocated"] - events[0]["Bytes"])
-
-
 @pytest.mark.parametrize("dtype, scores, batch, changes", [
     (torch.bfloat16, "mpc", 4, {"num_hidden_layers": 20}),  # the search takes most
     (torch.float32, "mpc", 2, {"vocab_size": 20000}),  # the logits in the loss
@@ -103,8 +91,18 @@ def test_an_edit_takes_no_more_memory_than_was_worked_out_and_not_much_less(tmp_
     editing.prepared(view, tok, hparams, widest_basis(view.d_ff))
     apply_nmke_to_model(model, tok, take(batch), hparams)  # what stays is made
     requests = take(batch)
-    peak = _peak_bytes(lambda: apply_nmke_to_model(model, tok, requests, hparams), tmp_path)
+    peak = peak_bytes(lambda: apply_nmke_to_model(model, tok, requests, hparams))
     rows = Rows.of(target_prompts(tok, prepare(requests), ["{}", *editing.contexts()], hparams.kl_prompt, "cpu"))
     needs = bytes_needed({**TINY, **changes}, dtype, editing.LAYERS, rows, edits=2, scores=scores, device="cpu")
     passing = sum(count for name, count in needs.items() if name not in STAYS)
     assert peak <= passing <= 4 * peak
+
+
+def test_fine_finds_the_edit_of_the_release(tmp_path, capsys):
+    file = tmp_path / "result.json"
+    assert fine.main(["--shape", "tiny", "--steps", "4", "--repeats", "1", "--batch", "2", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert written["settings"]["difference"] < 1e-4 and len(written["settings"]["memory"]) == 1 + len(written["results"]) == 4
+    for row in written["results"]:
+        assert set(row["stages"]) == {"locate", "train", "write"} and row["modified_parameters"][0] % 64 == 0
+    assert "peak memory of an edit" in capsys.readouterr().out
