@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...arch import Capture, ModelView, take
-from ...errors import EditError, NeuronEditError
+from ...errors import EditError
 from ...masks import mask_factory
 from ...paths.apply import check_layers, state_under
 from ...paths.execute import before_norm
@@ -55,7 +55,7 @@ def execute_adam(view: ModelView, tok, requests: list[EditRequest], hparams, sta
     lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of the tokens.
 
     Raises:
-        EditError: the loss is not finite, or higher at the end than at the start.
+        EditError: the loss becomes infinite or is no number, or never falls below the first; or there is nothing to train.
     """
     watch, info = Stopwatch(), {"contexts": [context for group in state.contexts for context in group], "layers": {}}
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
@@ -141,28 +141,30 @@ def _descend(neurons: CriticalNeurons, x: Tensor, residual: Tensor, weights: Ten
     """Adam on L; changes ``neurons.parts`` and gives back the course of the loss."""
     trained = [part.change for part in neurons.parts if part.kind in hparams.adam_trains]
     if not trained:
-        raise NeuronEditError(f"layer {layer}: field 'adam_trains' names nothing that the FFN has: {hparams.adam_trains}")
+        raise EditError(f"layer {layer}: field 'adam_trains' names nothing that the FFN has: {hparams.adam_trains}")
     with torch.no_grad():
         wanted, before = neurons.written(x) + residual, neurons.written(kept)
     for change in trained:
         change.requires_grad_()
     optimizer, losses = torch.optim.Adam(trained, lr=hparams.adam_lr), []
+    best = {"step": 0, "loss": float("inf")}
     for step in range(hparams.adam_steps + 1):
         optimizer.zero_grad()
         edit = (neurons.written(x) - wanted).square().sum(1) @ weights
         preserve = (neurons.written(kept) - before).square().sum(1).mean()
         loss = edit + hparams.mom2_update_weight * preserve
         losses.append(float(loss.detach()))
-        done = losses[-1] <= hparams.adam_stop * losses[0] or step == hparams.adam_steps
-        if done or not loss.isfinite():
+        if losses[-1] < best["loss"]:  # the steps of Adam do not all go down
+            best = {"step": step, "loss": losses[-1], "edit_loss": float(edit.detach()), "preserve_loss": float(preserve.detach())}
+            reached = [change.detach().clone() for change in trained]
+        if not loss.isfinite() or losses[-1] <= hparams.adam_stop * losses[0] or step == hparams.adam_steps:
             break
         loss.backward()
         optimizer.step()
-    for change in trained:
-        change.requires_grad_(False)
-    if not losses[-1] <= losses[0]:  # not a number, too
+    if not loss.isfinite() or best["step"] == 0 < losses[0]:
         raise EditError(f"layer {layer}: Adam on Eq. 9 diverged, its loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {step} "
                         f"steps; lower adam_lr ({hparams.adam_lr}). The model was left as it was")
-    LOG.debug("layer %d: %d steps, loss %.3g to %.3g", layer, step, losses[0], losses[-1])
-    return {"steps": step, "loss": [losses[0], losses[-1]], "edit_loss": float(edit.detach()),
-            "preserve_loss": float(preserve.detach())}
+    for change, value in zip(trained, reached):
+        change.requires_grad_(False).copy_(value)
+    LOG.debug("layer %d: %d steps, loss %.3g to %.3g", layer, step, losses[0], best["loss"])
+    return {"steps": step, "first_loss": losses[0], **best}

@@ -8,8 +8,8 @@ from ...paths.own_mask import OwnMaskHyperParams
 
 SAME_NAME = ("strategy", "thresholds", "background_activation", "background_std", "trigger_activation", "trigger_attribution",
              "alpha", "q_base", "gamma", "activation_share", "min_neurons", "activation_position", "activation_value",
-             "attribution_target", "whole_target", "psem_size", "psem_sources", "psem_paraphrase_model", "psem_translation_models",
-             "psem_max_new_tokens", "psem_cache_by")
+             "attribution_target", "whole_target", "psem_size", "psem_sources", "psem_paraphrase_model",
+             "psem_translation_models", "psem_max_new_tokens", "psem_cache_by")
 """Fields that are options of mask ``pnke`` and its scores, under the same name."""
 
 
@@ -25,8 +25,7 @@ class PNKEHyperParams(OwnMaskHyperParams):
     path: Literal["rome", "memit", "alphaedit"] = doc(
         "Eq. 10 on the principles of MEMIT (memit) or ROME (rome); with mask_stage solve alphaedit is memit", "memit")
     mask_stage: Literal["post", "solve"] = doc(
-        "solve: Eq. 10, the problem of the critical neurons alone; post: the delta of all neurons is multiplied by the mask (Eq. 9)",
-        "solve")
+        "solve: Eq. 10, the problem of the critical neurons alone; post: the delta of all neurons times the mask", "solve")
     mask: str = doc("which neurons may change; the fields below are the options of pnke, other masks have theirs in mask_options",
                     "pnke")
     L2: float = doc("ridge added to the diagonal (not in Eq. 10)", 0.0)

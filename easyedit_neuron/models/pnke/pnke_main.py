@@ -21,7 +21,7 @@ def apply_pnke_to_model(model, tok, requests, hparams, copy=False, return_orig_w
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used.
-        records: list to which the ``EditRecord`` is appended; its ``info["identification"]`` is the cost report of Table 3, and P_sem.
+        records: list to which the ``EditRecord`` is appended; its ``info["identification"]`` holds P_sem and the costs of Table 3.
         **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
 
     Returns:
