@@ -1,7 +1,7 @@
 """Drawing with matplotlib: a panel as SVG whose colours follow the page's theme, a section as PNG.
 
-Colours are Okabe and Ito's, which people with any common colour vision tell apart; every run also has a marker of its own, so that
-a grey print can be read. In the SVG a colour is a CSS variable with the light theme's value as fallback.
+Colours are Okabe and Ito's, which people with any common colour vision tell apart; every run also has a marker of its own, so
+that a grey print can be read. In the SVG a colour is a CSS variable with the light theme's value as fallback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import NeuronEditError
-from .panels import EDITS, LAYER, Bars, Panel, Section
+from .panels import EDITS, LAYER, Bars, Panel, Section, Series
 from .runs import Run
 
 INK, MUTED, GRID, SURFACE = "#1b1e24", "#5a6070", "#d9dce3", "#fffffe"
@@ -28,6 +28,7 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
 SIZE = (3.9, 2.6)  # inches of a panel; the page shows an inch as about 100 pixels
 LEGEND_COLUMNS = 2  # of the parts of bars
+STEPS = [1, 2, 2.5, 5, 10]  # between the labels of an axis
 DECADE = 30  # counts and values that span more than this factor get a logarithmic axis
 INSTALL = "plots need matplotlib: pip install 'easyedit-neuron[report]'"
 
@@ -107,6 +108,7 @@ def section_png(section: Section, runs: Sequence[Run], path: Path, dpi: int = 15
     shown = sorted({series.run for panel in section.panels if isinstance(panel, Panel) for series in panel.series})
     with _figure("png") as new:
         figure = new(figsize=(columns * (SIZE[0] + 0.25), rows * (height + 0.45) + 0.3), layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
         places = figure.subfigures(rows, columns, squeeze=False, facecolor="none").flat
         for place, panel in zip(places, section.panels):
             axes = place.add_subplot()
@@ -159,22 +161,29 @@ def _draw_lines(axes, panel: Panel, run_styles: Sequence[dict]) -> None:
     for order, series in enumerate(panel.series):
         # Earlier lines are thicker, their markers larger: where several coincide, all are seen.
         wider = 1 - order / max(len(panel.series) - 1, 1)
-        style = {**run_styles[series.run], "linewidth": 1.5 + 0.7 * wider, "markersize": 4.9 + 1.9 * wider}
+        style = {**run_styles[series.run], "linewidth": 1.6 + 0.6 * wider, "markersize": 5.4 + 1.6 * wider}
         if len(series.x) > 15:
             # Many points: the line carries them, a few markers tell the runs apart, not at the same places for all.
             style["markevery"] = (order % 5, 6)
-        axes.plot(series.x, series.y, **style, markeredgecolor=SURFACE, markeredgewidth=0.6, clip_on=not panel.share, zorder=3)
+        axes.plot(*(_gaps(series) if panel.x_label == LAYER else (series.x, series.y)), **style, markeredgecolor=SURFACE,
+                  markeredgewidth=0.6, clip_on=panel.axis != "share", zorder=3)
     x = sorted({value for series in panel.series for value in series.x})
     y = [value for series in panel.series for value in series.y] + ([] if panel.reference is None else [panel.reference])
     axes.set_xlabel(panel.x_label)
     _x_axis(axes, panel.x_label, x)
-    if panel.share:
-        axes.set_ylim(0, 1.0)
-        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    else:
-        _y_axis(axes, y)
+    _y_axis(axes, panel.axis, y)
     if panel.reference is not None:
         axes.axhline(panel.reference, color=INK, linewidth=1.1, linestyle=(0, (1, 2)), zorder=2)
+
+
+def _gaps(series: Series) -> tuple[list[float], list[float]]:
+    """The points with breaks between layers that do not follow each other: nothing is known of those between."""
+    x, y = [], []
+    for layer, value in zip(series.x, series.y):
+        if x and layer > x[-1] + 1:
+            x, y = [*x, x[-1] + 1], [*y, math.nan]
+        x, y = [*x, layer], [*y, value]
+    return x, y
 
 
 def _x_axis(axes, label: str, x: list[float]) -> None:
@@ -182,7 +191,7 @@ def _x_axis(axes, label: str, x: list[float]) -> None:
 
     if label == LAYER:
         axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=8, steps=STEPS, integer=True, min_n_ticks=1))
         return
     if label == EDITS and len(x) > 1 and x[-1] / x[0] >= DECADE:
         axes.set_xscale("log")
@@ -190,7 +199,7 @@ def _x_axis(axes, label: str, x: list[float]) -> None:
         axes.xaxis.set_minor_locator(ticker.FixedLocator(x))
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5, steps=STEPS, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
 
 
@@ -203,10 +212,14 @@ def _spread(x: list[float]) -> list[float]:
     return kept[::-1]
 
 
-def _y_axis(axes, y: list[float]) -> None:
+def _y_axis(axes, kind: str, y: list[float]) -> None:
     from matplotlib import ticker
 
-    if min(y) > 0 and max(y) / min(y) >= DECADE:
+    if kind == "share" and 0 <= min(y) and max(y) <= 1:
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        return
+    if kind == "auto" and min(y) > 0 and max(y) / min(y) >= DECADE:
         axes.set_yscale("log")
         axes.set_ylim(min(y) / 1.5, max(y) * 1.5)
         axes.yaxis.set_major_locator(ticker.LogLocator(numticks=7))
@@ -214,9 +227,15 @@ def _y_axis(axes, y: list[float]) -> None:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
         return
     low, high = min(y), max(y)
+    if kind == "zero" or kind == "auto" and 0 <= low < 0.5 * high:
+        low, high = min(low, 0), max(high, 0)
     room = (high - low) * 0.08 or abs(high) * 0.05 or 0.5
-    axes.set_ylim(0 if 0 <= low < 0.5 * high else low - room, high + room)
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6))
+    axes.set_ylim(low - room if low else 0, high + room if high or not low else 0)
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6, steps=STEPS))
+    axes.yaxis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
+    axes.yaxis.get_major_formatter().set_powerlimits((-4, 6))
+    if low < 0 < high:
+        axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
 
 
 def _power(value: float) -> str:
@@ -238,7 +257,7 @@ def _draw_bars(axes, panel: Bars) -> None:
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("seconds")
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5, steps=STEPS))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:.0e}"))
 
 

@@ -119,8 +119,8 @@ def _aside(panel: Panel) -> str:
 def _points(panel: Panel) -> list[list[str]]:
     found = [dict(zip(series.x, series.y)) for series in panel.series]
     rows = [["untouched", *[number(panel.reference)] * len(found)]] if panel.reference is not None else []
-    rows += [[place(x), *(number(points.get(x)) for points in found)] for x in sorted({x for points in found for x in points})]
-    head = "position" if panel.x_label == POSITION else panel.x_label
+    rows += [[number(x), *(number(points.get(x)) for points in found)] for x in sorted({x for points in found for x in points})]
+    head = "up to position" if panel.x_label == POSITION else panel.x_label
     return [[head, *(series.label for series in panel.series)], *rows]
 
 
@@ -128,11 +128,6 @@ def _lengths(panel: Bars) -> list[list[str]]:
     rows = [[parts[row] for parts in panel.parts.values()] for row in range(len(panel.labels))]
     return [["run", *panel.parts, "together"],
             *([label, *map(number, values), number(sum(values))] for label, values in zip(panel.labels, rows))]
-
-
-def place(x: float) -> str:
-    """A number of edits, a layer, or the middle of a stretch."""
-    return f"{x:,.1f}".removesuffix(".0")
 
 
 def _weights(runs: Sequence[Run]) -> list[list[str]]:
@@ -209,5 +204,6 @@ def _table(cells: list[list[str]], text: Sequence[int] = ()) -> str:
         columns = "".join(f'<td class="text">{escape(cell)}</td>' if column in words else f"<td>{escape(cell)}</td>"
                           for column, cell in enumerate(rest, 1))
         rows.append(f"<tr><th>{escape(first)}</th>{columns}</tr>")
-    heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    heads = "".join(f'<th class="text">{escape(cell)}</th>' if column in words else f"<th>{escape(cell)}</th>"
+                    for column, cell in enumerate(head))
     return f'<div class="wide box"><table><thead><tr>{heads}</tr></thead>\n<tbody>{chr(10).join(rows)}</tbody></table></div>'

@@ -40,7 +40,8 @@ class Panel:
         title: what y is.
         x_label: what x is.
         series: one per run that has it.
-        share: y is a share: the axis is 0 to 1.
+        axis: of y: ``share`` is 0 to 1, ``zero`` begins at zero or has it inside, ``linear`` suits the values, and so does
+            ``auto``, which is logarithmic where they span decades.
         reference: what the untouched model has, drawn as a line across; None where that is unknown or differs between the runs.
         missing: labels of the runs that did not measure it.
     """
@@ -49,7 +50,7 @@ class Panel:
     title: str
     x_label: str
     series: list[Series]
-    share: bool = False
+    axis: str = "auto"
     reference: float | None = None
     missing: list[str] = field(default_factory=list)
 
@@ -86,8 +87,8 @@ def _edits(runs: Sequence[Run]) -> Section:
         "edits", "Reliability, generality, locality",
         "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on the model as it is then. "
         "Locality is the share of tokens that are those of the untouched model; of edits of one fact only the last one counts.",
-        [_over(runs, "rel", "Rel: rewrite accuracy", share=True), _over(runs, "gen", "Gen: rephrase accuracy", share=True),
-         _over(runs, "loc", "Loc: locality", share=True), _over(runs, "portability", "Port: portability", share=True)])
+        [_over(runs, "rel", "Rel: rewrite accuracy", axis="share"), _over(runs, "gen", "Gen: rephrase accuracy", axis="share"),
+         _over(runs, "loc", "Loc: locality", axis="share"), _over(runs, "portability", "Port: portability", axis="share")])
 
 
 def _generated(runs: Sequence[Run]) -> Section:
@@ -95,8 +96,8 @@ def _generated(runs: Sequence[Run]) -> Section:
         "generated", "Written out by the model",
         "Final protocol, greedy generation: share of edits for which the model writes the whole new answer. Stricter than the "
         "teacher-forced accuracy above, and not to be compared with it.",
-        [_over(runs, "rel_exact_match_generated", "Rel: exact match, generated", share=True),
-         _over(runs, "gen_exact_match_generated", "Gen: exact match, generated", share=True)])
+        [_over(runs, "rel_exact_match_generated", "Rel: exact match, generated", axis="share"),
+         _over(runs, "gen_exact_match_generated", "Gen: exact match, generated", axis="share")])
 
 
 def _ability(runs: Sequence[Run]) -> Section:
@@ -104,7 +105,7 @@ def _ability(runs: Sequence[Run]) -> Section:
         "ability", "General ability",
         "On facts that are never edited (of those that the untouched model knows), held-out text, and sampled continuations of "
         "the edit prompts. The dotted line is the untouched model.",
-        [_over(runs, "retained", "Retained facts", share=True), _over(runs, "perplexity", "Perplexity of held-out text"),
+        [_over(runs, "retained", "Retained facts", axis="share"), _over(runs, "perplexity", "Perplexity of held-out text"),
          _over(runs, "fluency", "Fluency: n-gram entropy, bits")])
 
 
@@ -113,12 +114,12 @@ def _forgetting(runs: Sequence[Run]) -> Section:
         "forgetting", "Immediate and final: forgetting",
         "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference to the final protocol "
         "is what later edits took away again.",
-        [_over(runs, "rel_immediate", "Rel, immediate", share=True),
-         _over(runs, lambda row: lost(row, "rel"), "Rel lost: immediate − final", name="rel_lost"),
-         _over(runs, lambda row: lost(row, "gen"), "Gen lost: immediate − final", name="gen_lost"),
-         _over(runs, lambda row: lost(row, "loc"), "Loc lost: immediate − final", name="loc_lost"),
+        [_over(runs, "rel_immediate", "Rel, immediate", axis="share"),
+         _over(runs, lambda row: lost(row, "rel"), "Rel lost: immediate − final", name="rel_lost", axis="zero"),
+         _over(runs, lambda row: lost(row, "gen"), "Gen lost: immediate − final", name="gen_lost", axis="zero"),
+         _over(runs, lambda row: lost(row, "loc"), "Loc lost: immediate − final", name="loc_lost", axis="zero"),
          _by_position(runs, "rel_by_position", "Rel at the end, by position in the stream", lambda edit: edit.final, mean,
-                      share=True)])
+                      axis="share")])
 
 
 def _kinds(runs: Sequence[Run]) -> Section:
@@ -128,7 +129,7 @@ def _kinds(runs: Sequence[Run]) -> Section:
         for kind in kinds:
             panels.append(_lines(
                 runs, f"{group}_{kind}", f"{short}: {kind.removesuffix('_acc').replace('_', ' ')}", EDITS,
-                lambda run: _checkpoints(run, lambda row, checkpoint: _group(checkpoint, group).get(kind)), share=True))
+                lambda run: _checkpoints(run, lambda row, checkpoint: _group(checkpoint, group).get(kind)), axis="share"))
     return _section("kinds", "Locality and portability by kind", "Final protocol, teacher-forced.", panels)
 
 
@@ -136,15 +137,19 @@ def _drift(runs: Sequence[Run]) -> Section:
     def by_layer(name: str) -> Callable[[Run], list]:
         return lambda run: _layers({parameter: values[name][0] for parameter, values in _last(run).get("drift", {}).items()})
 
-    return _section(
+    section = _section(
         "drift", "Drift of the edited weights",
         "Rows of every changed weight against those of the untouched model: means over rows, then over weights. Wasserstein "
-        "distance between a row's entries before and after; cosine and Euclidean distance of the row. By layer: at the last checkpoint.",
-        [_over(runs, "drift_wasserstein", "Wasserstein distance"), _over(runs, "drift_cosine", "Cosine"),
+        "distance between a row's entries before and after; cosine and Euclidean distance of the row. By layer: at the "
+        "last checkpoint.",
+        [_over(runs, "drift_wasserstein", "Wasserstein distance"), _over(runs, "drift_cosine", "Cosine", axis="linear"),
          _over(runs, "drift_l2", "L2 distance"),
          _lines(runs, "wasserstein_by_layer", "Wasserstein distance by layer", LAYER, by_layer("wasserstein")),
-         _lines(runs, "cosine_by_layer", "Cosine by layer", LAYER, by_layer("cosine")),
+         _lines(runs, "cosine_by_layer", "Cosine by layer", LAYER, by_layer("cosine"), axis="linear"),
          _lines(runs, "l2_by_layer", "L2 distance by layer", LAYER, by_layer("l2"))])
+    # Where every run edits one layer, the ends of the lines above say it all.
+    several = [panel for panel in section.panels if panel.x_label != LAYER or any(len(series.x) > 1 for series in panel.series)]
+    return dataclasses.replace(section, panels=several)
 
 
 def _masks(runs: Sequence[Run]) -> Section:
@@ -154,13 +159,13 @@ def _masks(runs: Sequence[Run]) -> Section:
     return _section(
         "mask", "Masks and updates",
         "Density: share of neurons that an edit may change (1: no mask). Overlap: what two edits' masks have in common (Dice). "
-        "Touched: share of neurons in any mask so far. By layer: means over all edits up to the last checkpoint. Leakage: how far "
-        "the update acts on the text's keys; delivered: share of the wanted change that arrives at the edited keys.",
+        "Touched: share of neurons in any mask so far. By layer: means over all edits up to the last checkpoint. Leakage: how "
+        "far the update acts on the text's keys; delivered: share of the wanted change that arrives at the edited keys.",
         [_lines(runs, "density_by_layer", "Mask density by layer", LAYER, by_layer("density")),
-         _lines(runs, "overlap_by_layer", "Overlap of masks by layer", LAYER, by_layer("overlap"), share=True),
-         _lines(runs, "touched_by_layer", "Neurons touched by layer", LAYER, by_layer("touched"), share=True),
+         _lines(runs, "overlap_by_layer", "Overlap of masks by layer", LAYER, by_layer("overlap"), axis="share"),
+         _lines(runs, "touched_by_layer", "Neurons touched by layer", LAYER, by_layer("touched"), axis="share"),
          _over(runs, "density", "Mask density"), _over(runs, "leakage", "Leakage"),
-         _over(runs, "delivered", "Residual delivered")])
+         _over(runs, "delivered", "Residual delivered", axis="zero")])
 
 
 def _time(runs: Sequence[Run]) -> Section:
@@ -176,7 +181,8 @@ def _time(runs: Sequence[Run]) -> Section:
         "Wall time. Seconds per edit are those of its batch divided by the batch's edits, as medians over stretches of the "
         f"stream ({BINS} at most).",
         [_by_position(runs, "seconds_per_edit", "Seconds per edit", lambda edit: edit.seconds, statistics.median),
-         _over(runs, "memory_mib", "Peak memory of the process, MiB"), _over(runs, "cuda_mib", "Peak memory of the GPU, MiB")])
+         _over(runs, "memory_mib", "Peak memory of the process, MiB", axis="zero"),
+         _over(runs, "cuda_mib", "Peak memory of the GPU, MiB", axis="zero")])
     return Section(section.name, section.title, section.note, [bar for bar in bars if bar.parts] + section.panels,
                    [bar.title for bar in bars if not bar.parts] + section.missing)
 
@@ -187,10 +193,10 @@ def _section(name: str, title: str, note: str, panels: list[Panel]) -> Section:
 
 
 def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], title: str, name: str = "",
-          share: bool = False) -> Panel:
+          axis: str = "auto") -> Panel:
     """A column of ``checkpoints.csv``, or a function of its rows, against the number of edits."""
     read = value if callable(value) else lambda row: row[value]
-    panel = _lines(runs, name or str(value), title, EDITS, lambda run: _checkpoints(run, lambda row, _: read(row)), share)
+    panel = _lines(runs, name or str(value), title, EDITS, lambda run: _checkpoints(run, lambda row, _: read(row)), axis)
     untouched = [read(runs[series.run].untouched) if runs[series.run].untouched else None for series in panel.series]
     same = untouched and untouched[0] is not None and all(
         other is not None and abs(other - untouched[0]) <= 1e-6 * abs(untouched[0]) for other in untouched)
@@ -199,7 +205,7 @@ def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], titl
 
 
 def _lines(runs: Sequence[Run], name: str, title: str, x_label: str, points: Callable[[Run], list[tuple]],
-           share: bool = False) -> Panel:
+           axis: str = "auto") -> Panel:
     series, missing = [], []
     for number, run in enumerate(runs):
         known = [(x, y) for x, y in points(run) if y is not None]
@@ -207,18 +213,21 @@ def _lines(runs: Sequence[Run], name: str, title: str, x_label: str, points: Cal
             series.append(Series(number, run.label, [x for x, _ in known], [y for _, y in known]))
         else:
             missing.append(run.label)
-    return Panel(name, title, x_label, series, share, None, missing)
+    return Panel(name, title, x_label, series, axis, None, missing)
 
 
-def _by_position(runs, name: str, title: str, read: Callable, middle: Callable, share: bool = False) -> Panel:
-    """What every edit has, gathered in at most ``BINS`` equal stretches of each stream; x is the middle of the stretch."""
+def _by_position(runs: Sequence[Run], name: str, title: str, read: Callable, middle: Callable, axis: str = "auto") -> Panel:
+    """What every edit has, gathered in stretches of the stream, the same for all runs; x is the end of the stretch."""
+    width = max(1, -(-max(run.done for run in runs) // BINS))
+
     def points(run: Run) -> list[tuple[float, float]]:
-        width = max(1, -(-len(run.edits) // BINS))
-        stretches = [run.edits[first:first + width] for first in range(0, len(run.edits), width)]
-        found = [(stretch, [read(edit) for edit in stretch if read(edit) is not None]) for stretch in stretches]
-        return [((stretch[0].position + stretch[-1].position) / 2 + 1, middle(values)) for stretch, values in found if values]
+        found: dict[int, list[float]] = {}
+        for edit in run.edits:
+            if read(edit) is not None:
+                found.setdefault(min((edit.position // width + 1) * width, len(run.edits)), []).append(read(edit))
+        return [(end, middle(values)) for end, values in sorted(found.items())]
 
-    return _lines(runs, name, title, POSITION, points, share)
+    return _lines(runs, name, title, POSITION, points, axis)
 
 
 def _checkpoints(run: Run, read: Callable[[dict, dict], float | None]) -> list[tuple[int, float | None]]:

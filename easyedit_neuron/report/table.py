@@ -19,7 +19,7 @@ SHOWN = {
     "rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written",
     "rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost",
     "retained": "retained", "perplexity": "perplexity", "fluency": "fluency",
-    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "evaluation",
+    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "eval share",
     "failed": "failed",
 }
 """Columns that are shown to people, and their headings; the CSV has all."""
@@ -27,8 +27,8 @@ SHOWN = {
 LEGEND = (
     "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel written, Gen written: the "
     "model writes the whole new answer, greedily. Rel immediate: each edit right after its own batch; lost: immediate - final. "
-    "retained: never edited facts still right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of the "
-    "edited weights. density: share of neurons in the mask. evaluation: share of the run's time that measuring took."
+    "retained: never edited facts still right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of "
+    "the edited weights. density: share of neurons in the mask. eval share: part of the run's time that measuring took."
 )
 
 

@@ -38,7 +38,7 @@ def labels_of(axis, figure):
                                [1, 10, 100, 1000, 10000, 100000]])
 @pytest.mark.parametrize("x_label", [EDITS, "position of the edit in the stream"])
 def test_labels_of_the_axes_do_not_overlap_and_are_inside(x, x_label):
-    figure, axes = drawn(panel(x, [0.5] * len(x), [0.9] * len(x), share=True, x_label=x_label))
+    figure, axes = drawn(panel(x, [0.5] * len(x), [0.9] * len(x), axis="share", x_label=x_label))
     boxes = labels_of(axes.xaxis, figure)
     shown = [box for box, tick in zip(boxes, axes.get_xticks()) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
     assert shown and all(left.x1 < right.x0 for left, right in zip(shown, shown[1:]))
@@ -46,13 +46,19 @@ def test_labels_of_the_axes_do_not_overlap_and_are_inside(x, x_label):
 
 
 def test_counts_over_decades_are_logarithmic_and_marked_where_measured():
-    _, axes = drawn(panel(COUNTS, [0.5] * 9, share=True))
+    _, axes = drawn(panel(COUNTS, [0.5] * 9, axis="share"))
     assert axes.get_xscale() == "log" and set(axes.get_xticks()) <= set(COUNTS) and {10, 5000} <= set(axes.get_xticks())
     assert axes.get_ylim() == (0, 1)
-    _, axes = drawn(panel([100, 200, 300], [0.5] * 3, share=True))
+    _, axes = drawn(panel([100, 200, 300], [0.5] * 3, axis="share"))
     assert axes.get_xscale() == "linear"
     _, axes = drawn(panel([3, 4], [0.5] * 2, x_label=LAYER))
     assert axes.get_xscale() == "linear" and set(axes.get_xticks()) >= {3, 4}
+
+
+def test_lines_do_not_cross_layers_that_are_not_there():
+    _, axes = drawn(panel([0, 3, 4], [1.0, 2.0, 3.0], x_label=LAYER))
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [0, 1, 3, 4] and [float(value) for value in y[[0, 2, 3]]] == [1, 2, 3] and y[1] != y[1]
 
 
 @pytest.mark.parametrize("y, scale", [
@@ -77,7 +83,7 @@ def test_every_run_has_a_look_of_its_own(tmp_path):
 
 
 def test_colours_are_variables_that_the_page_sets():
-    svg = draw.panel_svg(panel(COUNTS, *[[i / 5] * 9 for i in range(3)], share=True, reference=1.0), draw_styles(3), "s")
+    svg = draw.panel_svg(panel(COUNTS, *[[i / 5] * 9 for i in range(3)], axis="share", reference=1.0), draw_styles(3), "s")
     assert not re.findall(r"(?<!, )#[0-9a-f]{6}", svg.lower())
     css = (draw.Path(draw.__file__).parent / "page.css").read_text()
     for theme in css.split("prefers-color-scheme")[:2]:

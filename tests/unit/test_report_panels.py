@@ -32,7 +32,7 @@ def two(tmp_path):
 def test_checkpoints_against_edits(two):
     runs, found = panels(two)
     rel = named(found["edits"], "rel")
-    assert [series.x for series in rel.series] == [[10, 100, 130], [10, 100]] and rel.reference is None and rel.share
+    assert [series.x for series in rel.series] == [[10, 100, 130], [10, 100]] and rel.reference is None and rel.axis == "share"
     assert rel.series[1].y == [checkpoint["final"]["rewrite_acc"] for checkpoint in runs[1].checkpoints[1:]]
     assert [series.run for series in rel.series] == [0, 1]
     lost = named(found["forgetting"], "rel_lost")
@@ -72,11 +72,12 @@ def test_means_by_layer(two):
 
 def test_stretches_of_the_stream(tmp_path):
     run_folder(tmp_path / "0", "MEMIT", 2 * BINS + 1)
+    run_folder(tmp_path / "1", "NMKE", 5)
     runs, found = panels(tmp_path)
-    panel = named(found["forgetting"], "rel_by_position")
+    rel = named(found["forgetting"], "rel_by_position")
     edits = runs[0].edits
-    assert panel.series[0].x[:2] == [2, 5] and len(panel.series[0].x) == 17  # of three edits each: 17 stretches
-    assert panel.series[0].y[0] == sum(edit.final for edit in edits[:3]) / 3
+    assert rel.series[0].x == [*range(3, 2 * BINS + 1, 3), 2 * BINS + 1]  # of three edits each, the same ones for both runs
+    assert rel.series[1].x == [3, 5] and rel.series[0].y[0] == sum(edit.final for edit in edits[:3]) / 3
     time = named(found["time"], "seconds_per_edit")
     assert time.series[0].y[1] == sorted(edit.seconds for edit in edits[3:6])[1]
 
