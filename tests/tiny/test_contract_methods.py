@@ -31,19 +31,29 @@ def editor(method, kind, folder, **changes):
     return BaseEditor.from_hparams(hparams)
 
 
-@cases
-def test_one_call(method, kind, folder, tmp_path):
+VARIANTS = {
+    "as it is": {method: {} for method in METHODS},
+    "many parameters": {"PNKE": dict(solver="adam", adam_steps=3),
+                        "KNE": dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"])},
+    "the other axis": {"KNE": dict(neuron_axis="input")},
+}
+
+
+@pytest.mark.parametrize("variant, method, kind", [
+    (name, method, kind) for name, changes in VARIANTS.items() for method, kind in CASES if method in changes])
+def test_one_call(variant, method, kind, folder, tmp_path):
     """What it changes, returns, records and leaves alone."""
     model, tok = fresh(kind)
     model.train()
     list(model.children())[0].eval()
     next(model.parameters()).requires_grad_(False)
-    before, tokenizer, hparams = snapshot(model), about_tokenizer(tok), settings(method, folder)
+    before, tokenizer, hparams = snapshot(model), about_tokenizer(tok), settings(method, folder, **VARIANTS[variant][method])
     requests, fields, states = [dict(r) for r in REQUESTS[:2]], hparams.to_dict(), random_states()
     edited, weights, record = apply(model, tok, requests, hparams, return_orig_weights=True)
 
     changed = changed_tensors(model, before)
-    assert edited is model and changed and type(weights) is dict and sorted(weights) == sorted(changed)
+    assert edited is model and len(changed) > (2 if variant == "many parameters" else 0)
+    assert type(weights) is dict and sorted(weights) == sorted(changed)
     assert all(torch.equal(value, before["tensors"][name]) for name, value in weights.items())
     assert not any(value.data_ptr() == model.get_parameter(name).data_ptr() for name, value in weights.items())
     assert about_tokenizer(tok) == tokenizer and hparams.to_dict() == fields and random_states() == states
