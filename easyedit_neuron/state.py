@@ -6,6 +6,7 @@ non-sequential edit), the keys of the edits that are gone are dropped with them.
 """
 
 import dataclasses
+import importlib
 import logging
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from .arch.view import ModelView
+from .errors import StateError
 from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
 from .record import EditRecord
@@ -155,14 +157,28 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
 
 
 def saved_states(model: torch.nn.Module) -> dict[str, dict]:
-    """All sequential states of a model by setting, for ``restore_states``: tensors and plain values."""
-    return {setting: state.saved() for setting, state in _STATES.get(model, {}).items()}
+    """All that is bound to a model, for ``restore_states``: tensors and plain values.
+
+    What methods keep must be dataclasses of such.
+    """
+    sequential = {setting: state.saved() for setting, state in _STATES.get(model, {}).items()}
+    others = {key: {"class": f"{type(value).__module__}:{type(value).__qualname__}",
+                    "fields": {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}}
+              for key, value in _KEPT.get(model, {}).items()}
+    return {"sequential": sequential, "kept": others}
 
 
 def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
     """Gives a model the states of another process. It must have the weights from before the first edit; what the states say of the
     edited ones holds once those are in place."""
-    _STATES[view.model] = {setting: SequentialState.restored(state, Statistics(view, tok, hparams)) for setting, state in saved.items()}
+    if saved["sequential"]:
+        _STATES[view.model] = {setting: SequentialState.restored(state, Statistics(view, tok, hparams))
+                               for setting, state in saved["sequential"].items()}
+    for key, value in saved["kept"].items():
+        module, _, name = value["class"].partition(":")
+        if not module.startswith(f"{__package__}."):
+            raise StateError(f"the state keeps a {value['class']}, which is not of this package")
+        kept(view.model)[key] = getattr(importlib.import_module(module), name)(**value["fields"])
 
 
 def kept(model: torch.nn.Module) -> dict[str, Any]:

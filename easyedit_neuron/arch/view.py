@@ -133,7 +133,7 @@ class ModelView:
             return parameter[:, None]
         if parameter.dim() != 2:
             raise ArchitectureError(f"{name} has {parameter.dim()} dimensions where a matrix or a bias is expected")
-        return parameter.t() if leaf == "weight" and _is_conv1d(self.model.get_submodule(path)) else parameter
+        return parameter.t() if leaf == "weight" and is_conv1d(self.model.get_submodule(path)) else parameter
 
     def down_bias(self, layer: int) -> Optional[Tensor]:
         """Bias ``[d_model]`` of the down projection, or ``None``."""
@@ -250,7 +250,8 @@ class ModelView:
         return d_ff
 
 
-def _is_conv1d(module: nn.Module) -> bool:
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's linear layer, whose weight is ``[in, out]``."""
     # by class name: transformers has moved the class, and an adapter may subclass it
     return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
 

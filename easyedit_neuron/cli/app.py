@@ -121,12 +121,12 @@ def group_options() -> dict[str, list[str]]:
     """The options of every configuration group."""
     folders = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in resources.CONF_DIR.iterdir()
                if folder.is_dir()}
-    return {**folders, "method": [spec.name.lower() for spec in methods()], "model": settings_module.model_names()}
+    return {**folders, "method": [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT], "model": settings_module.model_names()}
 
 
 def known_settings(method: str) -> dict[str, list[str]]:
     """Everything that can be given as ``name=value``, by section; the section ``""`` is the top level."""
     sections = {name: [field.name for field in dataclasses.fields(section)] for name, section in settings_module.SECTIONS.items()}
     spec = next((spec for spec in methods() if spec.name.lower() == method), None)
-    sections["method"] = settings_module.method_fields(spec) if spec else []
+    sections["method"] = settings_module.method_fields(spec) if spec else ["alg"] if method == settings_module.EASYEDIT else []
     return {"": [*sections, "edits", "batch_size", "seed", "run", "output_dir"], **sections}

@@ -11,13 +11,22 @@ from transformers.utils import logging as transformers_logging
 from .. import data
 from ..arch.view import ModelView
 from ..errors import HparamsError
-from ..host.load_model import load_model
 from ..hparams_base import HyperParams
+from ..lifelong.foreign import PREFIX, ForeignMethod
 from ..lifelong.measure import evenly
+from ..lifelong.method import Method
+from ..registry import get_method
 from .settings import Settings
 
 
-def load_quietly(hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
+def method_of(settings: Settings) -> Method:
+    """The method that the settings name: of the registry, or EasyEdit's."""
+    if settings.method_name.startswith(PREFIX):
+        return ForeignMethod(settings.method_name.removeprefix(PREFIX))
+    return Method(get_method(settings.method_name))
+
+
+def load_quietly(method: Method, hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
     """Model and tokenizer of the hyperparameters; a missing folder is told from a name on the hub."""
     name = hparams.model_name
     if name.startswith(("/", "./", "../", "~")):
@@ -26,14 +35,16 @@ def load_quietly(hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
             raise HparamsError(f"field 'model_name': there is no folder {str(folder)!r}; model.path=... names the model")
     transformers_logging.disable_progress_bar()
     try:
-        model, tok, _ = load_model(hparams)
+        model, tok = method.load_model(hparams)
     finally:
         transformers_logging.enable_progress_bar()
     return model, tok
 
 
 def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
-    """The layers of the hyperparameters exist in the model; ``HparamsError`` otherwise."""
+    """The layers of our own hyperparameters exist in the model; ``HparamsError`` otherwise."""
+    if not isinstance(hparams, HyperParams):
+        return
     count = ModelView.of(model).n_layers
     wanted = list(getattr(hparams, "layers", []))
     last = getattr(hparams, "v_loss_layer", None)

@@ -23,9 +23,8 @@ from ..lifelong.progress import Progress
 from ..lifelong.results import summarise
 from ..lifelong.resume import Entry, identity
 from ..lifelong.stream import Stream
-from ..registry import get_method
 from . import report
-from .load import check_layers, load_probes, load_quietly
+from .load import check_layers, load_probes, load_quietly, method_of
 from .settings import Settings
 
 
@@ -35,7 +34,7 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
     Raises ``NeuronEditError`` before the first edit when data, model and hyperparameters do not fit together, or when the folder
     is of another run.
     """
-    method = Method(get_method(settings.method_name))
+    method = method_of(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
     requests = data.load(settings.data.path, settings.data.shape, settings.edits, settings.data.invalid)
@@ -62,7 +61,7 @@ def _edit(settings: Settings, hparams: HyperParams, source: Path, method: Method
     stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
     seed_everything(settings.seed)
     with clock("load"):
-        model, tok = load_quietly(hparams)
+        model, tok = load_quietly(method, hparams)
         check_layers(model, hparams)
         sample = [request["prompt"] for request in requests]
         run_of = entry.confirm({"weights": model_fingerprint(model), "tokenizer": tokenizer_fingerprint(tok, sample)}, command)

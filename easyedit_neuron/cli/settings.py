@@ -17,6 +17,8 @@ from ..hparams_base import HyperParams, find_hparams, read_hparams
 from ..registry import MethodSpec, get_method, methods
 
 MISSING = "???"
+EASYEDIT = "easyedit"
+"""The method that is any of EasyEdit's own."""
 
 HAVE_THEIR_OWN_SETTING = {"alg_name": "method", "model_name": "model.path", "batch_size": "batch_size", "seed": "seed"}
 """Fields of the hyperparameters that a setting of the command fills, so that no value can be given in two places."""
@@ -33,6 +35,7 @@ def register_groups() -> None:
     for spec in methods():
         node = {"name": spec.name, **{name: MISSING for name in method_fields(spec)}}
         store.store(group="method", name=spec.name.lower(), node=node)
+    store.store(group="method", name=EASYEDIT, node={"name": EASYEDIT, "alg": MISSING})
     for name in model_names():
         store.store(group="model", name=name, node={"name": name, "hparams": None, "path": None})
 
@@ -165,6 +168,11 @@ def read_settings(config: DictConfig) -> Settings:
     if not isinstance(method, dict) or "name" not in method:
         raise HparamsError("setting 'method': choose an option of the group, as in method=nmke")
     values["method_name"] = method.pop("name")
+    if values["method_name"] == EASYEDIT:
+        alg = method.pop("alg", MISSING)
+        if alg == MISSING:
+            raise HparamsError("setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE")
+        values["method_name"] = f"EasyEdit:{alg}"
     values["method"] = {name: value for name, value in method.items() if value != MISSING}
     return Settings.from_dict(values, source="settings")
 
@@ -175,6 +183,8 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     The file is ``model.hparams`` or the shipped one of method and model; the command line's fields go on top. Statistics are
     kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in the working directory.
     """
+    if settings.method_name.startswith("EasyEdit:"):
+        return _easyedit_hyperparameters(settings)
     spec = get_method(settings.method_name)
     cls = spec.load_hparams()
     path = _hparams_file(settings, spec)
@@ -193,6 +203,19 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     # Twice, so that a mistake in the file and one on the command line are told apart.
     cls.from_dict(values, source=path)
     return cls.from_dict({**values, **settings.method}, source="setting 'method'"), path
+
+
+def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
+    from ..lifelong.foreign import ForeignMethod  # imports EasyEdit when it is used
+
+    if not settings.model.hparams:
+        raise HparamsError("setting 'model.hparams': name EasyEdit's file for the method, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml")
+    path = Path(settings.model.hparams).expanduser()
+    changes = {"batch_size": settings.batch_size, **settings.method}
+    if settings.model.path:
+        changes["model_name"] = settings.model.path
+    hparams = ForeignMethod(settings.method_name.partition(":")[2]).hyperparameters(path, changes)
+    return hparams, path
 
 
 def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from .report import show
+
 LOG = logging.getLogger(__name__)
 
 
@@ -15,10 +17,17 @@ class ResultsTable(Callback):
     """Hydra calls it when all jobs of a multirun have ended."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        """Writes the table over the finished runs below the sweep's folder."""
+        """Writes the table over all runs below the sweep's folder, and says which of them are not finished."""
         folder = Path(config.hydra.sweep.dir)
         runs = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name))
-        finished = [run for run in runs if (run / "summary.json").is_file()]
-        unfinished = [run.name for run in runs if run not in finished]
+        unfinished = [run.name for run in runs if not (run / "summary.json").is_file()]
         if unfinished:
             LOG.warning("not finished: %s; the same command goes on with them", ", ".join(unfinished))
+        if not runs:
+            return
+        from ..report.table import write_results_table  # imports torch, which --help does without
+
+        for name in ("results.csv", "results.md"):
+            write_results_table(runs, folder / name)
+        if not config.runner.quiet:
+            show(f"\n{folder / 'results.md'}\n")

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import torch
 
+from ..arch.view import is_conv1d
+
 ROWS = 1024
 """Rows at once: bounds the float32 copies."""
+
+
+def drifts(model: torch.nn.Module, now: dict[str, torch.Tensor], base: dict[str, torch.Tensor]) -> dict[str, dict]:
+    """``drift`` of every parameter of ``now``, with its rows as the model uses them."""
+    found = {}
+    for name, value in sorted(now.items()):
+        path, _, leaf = name.rpartition(".")
+        turned = leaf == "weight" and is_conv1d(model.get_submodule(path))
+        found[name] = drift(value.t(), base[name].t()) if turned else drift(value, base[name])
+    return found
 
 
 def drift(now: torch.Tensor, base: torch.Tensor) -> dict[str, list[float] | float]:

@@ -13,7 +13,7 @@ from ..fingerprint import tensors_fingerprint
 from ..tensorfile import save_tensors
 from . import durable, layers
 from .checkpoint import StateFolder, random_states, seed_everything, set_random_states
-from .drift import drift
+from .drift import drifts
 from .files import RunFolder, as_json, finite
 from .measure import Edits, Probes, means
 from .meters import Clock, Memory
@@ -195,7 +195,7 @@ class Engine:
         with self.clock("measure checkpoints"):
             self._last = self._final()
             final = means([metrics for metrics in self._last if metrics is not None]) | self.probes.measure(self.edited)
-            moved = {name: drift(value, self.weights.base[name]) for name, value in sorted(self.weights.now().items())}
+            moved = drifts(self.model, self.weights.now(), self.weights.base)
         self._add(len(self.lines), final, moved)
         self.progress.checkpoint(len(self.lines), final.get("rewrite_acc"), final.get("loc"), self._failed)
 

@@ -10,6 +10,7 @@ import torch
 
 from ..arch.view import ModelView
 from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError
+from ..host.load_model import load_model
 from ..registry import MethodSpec
 from ..state import restore_states, saved_states
 from .weights import GuardedWeights, Weights
@@ -50,6 +51,10 @@ class Method:
                                         keep_original_weight=False, records=records)
         return Applied(edited, originals, records)
 
+    def load_model(self, hparams) -> tuple[torch.nn.Module, Any]:
+        """Model and tokenizer."""
+        return load_model(hparams)[:2]
+
     def begin(self) -> Any:
         """Before an edit: what ``undo`` needs."""
 
@@ -58,9 +63,9 @@ class Method:
 
     def saved(self, model: torch.nn.Module) -> dict[str, Any]:
         """What the method keeps besides the weights, for ``load``."""
-        return {"sequential": saved_states(model)}
+        return {"state": saved_states(model)}
 
     def load(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
         """Takes that up. The model must still be untouched."""
-        if saved["sequential"]:
-            restore_states(ModelView.of(model, **hparams.module_overrides()), tok, hparams, saved["sequential"])
+        if any(saved["state"].values()):
+            restore_states(ModelView.of(model, **hparams.module_overrides()), tok, hparams, saved["state"])

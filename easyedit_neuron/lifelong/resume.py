@@ -169,7 +169,7 @@ def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
     """
     try:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
-        lines = [json.loads(line) for line in text.split("\n")[:count]]
+        lines = [json.loads(line) for line in text.split("\n")[:count] if line]
     except (OSError, ValueError) as problem:
         raise StateError(f"{files.edits}: not readable ({problem}); the run's state is of edit {count}. Put it back, or choose another "
                          "folder (run=NAME)") from None

@@ -27,7 +27,8 @@ class Weights:
 
     def now(self) -> dict[str, torch.Tensor]:
         """The changed parameters as they are."""
-        return {name: self.model.get_parameter(name).detach() for name in self.base}
+        present = dict(self.model.named_parameters())
+        return {name: present[name].detach() for name in self.base if name in present}
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
         """After an edit that returned copies ``originals`` of what it changed.

@@ -1,0 +1,185 @@
+"""EasyEdit's own methods in the runner: every name of its ``ALG_DICT`` that edits a text model's weights.
+
+They promise nothing: weights are compared after every edit, a failed one is undone from copies, and what a method keeps in variables of its
+modules (AlphaEdit its C_p, for one) is put back, saved and, at the start of a run, reset, so that runs in one process do not meet.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import dis
+import importlib
+import inspect
+import logging
+import sys
+import types
+from pathlib import Path
+from typing import Any, Iterator
+
+import torch
+
+from ..errors import HostError, HparamsError, NeuronEditError
+from ..suggest import did_you_mean
+from .method import Applied, Method
+from .weights import GuardedWeights
+
+LOG = logging.getLogger(__name__)
+PREFIX = "EasyEdit:"
+"""Of the names of such methods in settings and results."""
+
+_ABSENT = object()
+_pristine: dict[str, dict[str, Any]] = {}  # module -> its variables before the first run of this process
+
+
+class ForeignMethod(Method):
+    """A method of EasyEdit's registry.
+
+    Args:
+        alg_name: its key there.
+    """
+
+    def __init__(self, alg_name: str):
+        from ..host import import_easyeditor
+
+        self._package = import_easyeditor()
+        algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
+        if alg_name not in algorithms:
+            raise HostError(f"EasyEdit has no method {alg_name!r}: {did_you_mean(alg_name, algorithms)}")
+        self.alg_name, self.name, self._own = alg_name, PREFIX + alg_name, False
+        batches = importlib.import_module("easyeditor.editors.batch_editor").BatchEditor
+        self.batchable = batches.is_batchable_method(alg_name)
+        self._apply = algorithms[alg_name]
+        owner = getattr(self._apply, "__self__", None)
+        if owner is not None:  # a shared object with a state of its own: another one for every run
+            self._apply = getattr(type(owner)(), self._apply.__name__)
+        self._stateful = owner is not None
+        self._modules = list(_modules(self._apply))
+        for module in self._modules:
+            _reset(module)
+
+    def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
+        """EasyEdit's hyperparameters of the method from its file, some fields changed; ``batch_size`` where the method has one."""
+        cls = self._hparams_class()
+        try:
+            hparams = cls.from_hparams(str(file))
+        except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
+            raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {self.alg_name}: {type(problem).__name__}: {problem}") from None
+        known = {field.name for field in dataclasses.fields(hparams)}
+        for name, value in changes.items():
+            if name == "batch_size" and name not in known:
+                continue
+            if name not in known:
+                raise HparamsError(f"setting 'method': unknown field {name!r} for {cls.__name__}: {did_you_mean(name, known)}")
+            setattr(hparams, name, value)
+        return hparams
+
+    def load_model(self, hparams) -> tuple[torch.nn.Module, Any]:
+        """Model and tokenizer as EasyEdit loads them: the padding side is the method's."""
+        try:
+            editor = self._package.BaseEditor.from_hparams(hparams)
+        except NeuronEditError:
+            raise
+        except Exception as problem:
+            raise HostError(f"EasyEdit cannot load the model: {type(problem).__name__}: {problem}") from problem
+        return editor.model.eval(), editor.tok
+
+    def weights(self, model: torch.nn.Module) -> GuardedWeights:
+        """Nothing is believed; a method with an object of its own cannot be saved."""
+        weights = GuardedWeights(model)
+        weights.whole = not self._stateful
+        return weights
+
+    def __call__(self, model, tok, requests: list[dict], hparams) -> Applied:
+        found = self._apply(model, tok, copy.deepcopy(requests), hparams, copy=False, return_orig_weights=True,
+                            keep_original_weight=False, train_ds=None)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise HostError(f"EasyEdit's {self.alg_name} edits no weights (it returned {type(found).__name__}), so there is nothing to run on")
+        edited, originals = found
+        while not hasattr(edited, "get_input_embeddings") and hasattr(edited, "model"):
+            edited = edited.model  # a wrapper that only passes calls on, as GRACE's
+        return Applied(edited, originals if isinstance(originals, dict) else {}, [])
+
+    def begin(self) -> dict[str, dict[str, Any]]:
+        """Copies of the variables of the method's modules."""
+        return {module.__name__: {name: _copy(value) for name, value in _variables(module).items()} for module in self._modules}
+
+    def undo(self, begun: dict[str, dict[str, Any]]) -> None:
+        """The variables as they were."""
+        for module in self._modules:
+            _set(module, begun[module.__name__])
+
+    def saved(self, model: torch.nn.Module) -> dict[str, Any]:
+        """The variables that are tensors and plain values; others are caches that fill again."""
+        return {"variables": {module.__name__: {name: value for name, value in _variables(module).items() if _plain(value)}
+                              for module in self._modules}}
+
+    def load(self, model, tok, hparams, saved: dict[str, Any]) -> None:
+        """The variables that were saved."""
+        for module in self._modules:
+            for name, value in saved["variables"].get(module.__name__, {}).items():
+                setattr(module, name, value)
+
+    def _hparams_class(self) -> type:
+        annotated = inspect.signature(self._apply).parameters["hparams"].annotation
+        if hasattr(annotated, "from_hparams"):
+            return annotated
+        module = sys.modules[self._apply.__module__]
+        named = [value for name, value in vars(module).items() if hasattr(value, "from_hparams") and name != "HyperParams"]
+        if len(named) != 1:
+            raise HostError(f"EasyEdit's {self.alg_name}: its class of hyperparameters is not told by its function")
+        return named[0]
+
+
+def _modules(function) -> Iterator[types.ModuleType]:
+    """The modules of a method's package that are loaded."""
+    package = function.__module__.rpartition(".")[0]
+    for name, module in sorted(sys.modules.items()):
+        if name == package or name.startswith(f"{package}."):
+            yield module
+
+
+def _names(module: types.ModuleType) -> set[str]:
+    """Variables that functions of a module assign, and its containers."""
+    names = {name for name, value in vars(module).items() if isinstance(value, (dict, list, set)) and not name.startswith("__")}
+    codes = [value.__code__ for value in vars(module).values() if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
+    while codes:
+        code = codes.pop()
+        names |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return names
+
+
+def _variables(module: types.ModuleType) -> dict[str, Any]:
+    """Those of a module that exist."""
+    return {name: vars(module)[name] for name in sorted(_names(module)) if name in vars(module)}
+
+
+def _reset(module: types.ModuleType) -> None:
+    if module.__name__ not in _pristine:
+        _pristine[module.__name__] = {name: _copy(value) for name, value in _variables(module).items()}
+    _set(module, _pristine[module.__name__])
+
+
+def _set(module: types.ModuleType, values: dict[str, Any]) -> None:
+    for name in _names(module):
+        value = values.get(name, _ABSENT)
+        if value is not _ABSENT:
+            setattr(module, name, _copy(value))
+        elif name in vars(module):
+            delattr(module, name)
+
+
+def _copy(value: Any) -> Any:
+    """Tensors are changed in place, containers only gain entries."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, (dict, list, set)) else value
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and key != "tensor" and _plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, torch.Tensor))

@@ -1,0 +1,85 @@
+"""Runs that are killed and continued end with the weights and results of one that was not, bit for bit."""
+
+import random
+import time
+
+import pytest
+from helpers.lifelong_runs import Child, make_world, outcome, warm_up
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    warm_up()
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """``whole(method, ...) -> (outcome, seconds)`` of an uninterrupted run in a process of its own."""
+    def run(**options):
+        out = tmp_path_factory.mktemp("whole") / "run"
+        started = time.monotonic()
+        assert Child(world, out, **options).end() == "finished"
+        return outcome(out), time.monotonic() - started
+    return run
+
+
+def killed(world, out, times, seconds, seed, **options):
+    """A run killed ``times`` times at random moments, then left to finish; returns how many kills it took before its end."""
+    chance, kills = random.Random(seed), 0
+    for _ in range(times):
+        child = Child(world, out, **options)
+        child.kill_after(chance.uniform(0, seconds))
+        kills += child.end() is None
+    assert Child(world, out, **options).end() == "finished"
+    return kills
+
+
+def test_killed_at_twenty_random_moments(world, whole, tmp_path):
+    """Noise from all global generators, failing edits, repeated facts, 60 edits."""
+    wanted, seconds = whole(method="Noisy")
+    statuses = [line["status"] for line in wanted["edits.jsonl"]]
+    reasons = {line["reason"].split(":")[0] for line in wanted["edits.jsonl"] if line["reason"]}
+    assert len(statuses) == 60 and reasons == {"StateError", "RuntimeError"}
+    kills = killed(world, tmp_path / "run", 20, seconds / 3, 1, method="Noisy")
+    assert kills >= 10
+    assert outcome(tmp_path / "run") == wanted
+
+
+@pytest.mark.parametrize("method, changes", [
+    ("AlphaEdit", {}), ("MEMIT", {}), ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"})])
+def test_sequential_state_of_our_methods(world, whole, tmp_path, method, changes):
+    """The buffers, the solvers and the statistics are in the state; the times of the saves are not."""
+    options = dict(method=method, changes=changes, edits=10, checkpoints=[5], measure={"fluency": 0})
+    wanted, seconds = whole(**options, save_every_edits=None)
+    killed(world, tmp_path / "run", 2, seconds / 1.5, 2, **options, save_every_edits=2)
+    assert outcome(tmp_path / "run") == wanted
+
+
+@pytest.mark.parametrize("function, sign", [("replace", 1), ("replace", -1)])
+def test_killed_at_the_writes(world, whole, tmp_path, function, sign):
+    """Dead right before a rename (so with the data written) and right after it, at one write after the other."""
+    options = dict(method="Noisy", edits=8, checkpoints=[4], save_every_edits=2, measure={"fluency": 0, "perplexity": 0})
+    wanted, _ = whole(**options)
+    kills = 0
+    for number in range(1, 100):
+        end = Child(world, tmp_path / "run", fault=(function, sign * number), **options).end()
+        kills += end is None
+        if end == "finished":
+            break
+    assert kills >= 8
+    assert outcome(tmp_path / "run") == wanted
+
+
+def test_disk_full(world, whole, tmp_path):
+    """Writes that the system refuses: the message says so, the earlier state is kept, and with more room the run goes on."""
+    options = dict(method="Dummy", edits=30, save_every_edits=5)
+    wanted, _ = whole(**options)
+    out, messages = tmp_path / "run", []
+    for limit in (3000, 25_000, 40_000):
+        messages.append(Child(world, out, limit=limit, **options).end())
+    assert all("cannot be written" in message and "same command again" in message for message in messages)
+    assert not [path for path in out.rglob("*.part")]
+    assert len(list((out / "state").iterdir())) == 1
+    assert Child(world, out, **options).end() == "finished"
+    assert outcome(out) == wanted
