@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import editing, fine, growth, llama3_8b, timing
+from benchmarks import editing, fine, fine_ablations, growth, llama3_8b, timing
 from benchmarks.memory import Rows, bytes_needed, peak_bytes, rows_held, solver_bytes, widest_basis
 from benchmarks.models import SHAPES, random_llama
 from easyedit_neuron.arch.view import ModelView
@@ -106,3 +106,9 @@ def test_fine_finds_the_edit_of_the_release(tmp_path, capsys):
     for row in written["results"]:
         assert set(row["stages"]) == {"locate", "train", "write"} and row["modified_parameters"][0] % 64 == 0
     assert "peak memory of an edit" in capsys.readouterr().out
+
+
+def test_ablations_of_fine_make_a_table(capsys):
+    assert fine_ablations.main(["--edits", "1", "--facts", "9", "--continued", "1", "--only", "layer 4 alone"]) == 0
+    head, _, untouched, row = capsys.readouterr().out.strip().splitlines()
+    assert head.startswith("| 1 edits | Rel | Gen |") and untouched.split(" | ")[3:6] == ["1.000"] * 3 and row.startswith("| layer 4 alone | 1.000 |")
