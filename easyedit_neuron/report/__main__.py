@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import NeuronEditError
 from ..lifelong import durable
 from . import draw
-from .page import page
+from .page import write_report
 from .panels import sections
 from .runs import Run, read_runs
 from .table import as_text, write_results_table
@@ -42,27 +42,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> None:
     runs = read_runs(args.folders)
-    plots = _can_plot(required=args.png is not None)
+    if not draw.available():
+        if args.png:
+            raise NeuronEditError(draw.INSTALL)
+        sys.stderr.write(f"easyedit_neuron.report: without plots: {draw.INSTALL}\n")
     out = args.out or (Path(args.folders[0]) if len(args.folders) == 1 else Path()) / "report.html"
-    text = page(runs, plots)
-    with durable.refusing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_text(out, text)
-    written = [out, *(_pictures(runs, args.png) if args.png else ())]
+    written = [write_report(args.folders, out), *(_pictures(runs, args.png) if args.png else ())]
     if args.table:
         written.append(write_results_table(args.folders, args.table))
     sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in written) + "\n")
-
-
-def _can_plot(required: bool) -> bool:
-    try:
-        draw.check_available()
-    except NeuronEditError as problem:
-        if required:
-            raise
-        sys.stderr.write(f"easyedit_neuron.report: without plots: {problem}\n")
-        return False
-    return True
 
 
 def _pictures(runs: list[Run], folder: Path) -> list[Path]:

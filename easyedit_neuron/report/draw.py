@@ -42,12 +42,13 @@ _STYLE = {
 }
 
 
-def check_available() -> None:
-    """``NeuronEditError`` that says what to install if matplotlib is not there."""
+def available() -> bool:
+    """Whether matplotlib is there."""
     try:
         import matplotlib.figure  # noqa: F401
-    except ImportError as problem:
-        raise NeuronEditError(INSTALL) from problem
+    except ImportError:
+        return False
+    return True
 
 
 def styles(runs: Sequence[Run]) -> list[dict]:
@@ -97,8 +98,9 @@ def chip_svg(color: str, hatch: str, salt: str) -> str:
 
 
 def section_png(section: Section, runs: Sequence[Run], path: Path, dpi: int = 150) -> None:
-    """All panels of a section in one picture, with the legend below."""
-    check_available()
+    """All panels of a section in one picture, with the legend below; ``NeuronEditError`` without matplotlib."""
+    if not available():
+        raise NeuronEditError(INSTALL)
     from matplotlib.lines import Line2D
 
     run_styles = styles(runs)

@@ -6,16 +6,33 @@ import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from ..lifelong import durable
 from . import draw
 from .panels import POSITION, Bars, Panel, Section, sections
-from .runs import Run, differing, setting
+from .runs import Run, differing, read_runs, setting
 from .table import LEGEND, number, results, shown
 
 FAILED_SHOWN = 20  # failed edits per run
 # No script can run in the page, whatever stands in the data.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
+    """Reads run folders (or sweeps) and writes their page, all of it or nothing; without plots where matplotlib is not installed.
+
+    Raises:
+        DataError: a folder is not a run, or a file of a run cannot be read.
+        StateError: the page cannot be written.
+    """
+    path = Path(path)
+    text = page(read_runs(folders), plots=draw.available())
+    with durable.refusing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_text(path, text)
+    return path
 
 
 def page(runs: Sequence[Run], plots: bool = True) -> str:

@@ -156,7 +156,7 @@ def test_a_run_that_has_only_begun(tmp_path):
 
 
 def test_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_can_plot", lambda required: False)  # the drawings are tested above
+    monkeypatch.setattr(draw, "available", lambda: False)  # the drawings are tested above
     folder = run_folder(tmp_path / "run", "NMKE", 12)
     assert command.main([str(folder), "--table", str(tmp_path / "t.csv")]) == 0
     shown_text = capsys.readouterr().out
@@ -175,7 +175,7 @@ def test_command(tmp_path, capsys, monkeypatch):
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
     run_folder(tmp_path / "run", "NMKE", 3)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "page", lambda runs, plots: "")
+    monkeypatch.setattr("easyedit_neuron.report.page.page", lambda runs, plots: "")
     with pytest.raises(SystemExit) as stop:
         command.main(arguments)
     error = capsys.readouterr().err
