@@ -285,6 +285,7 @@ def _svg(figure, salt: str, title: str) -> str:
 
 
 def _short(text: str, length: int) -> str:
+    text = f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out of a legend
     return text if len(text) <= length else text[:length - 1] + "…"
 
 

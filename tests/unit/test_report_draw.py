@@ -116,7 +116,7 @@ def draw_styles(count):
 
 def test_pictures_of_all_sections(tmp_path, monkeypatch):
     run_folder(tmp_path / "runs" / "0", "MEMIT", 150)
-    run_folder(tmp_path / "runs" / "1", "a long name of a method that $does$ _not_ end where one would expect", 150)
+    run_folder(tmp_path / "runs" / "1", "_a long name of a method that $does$ _not_ end where one would expect", 150)
     runs = read_runs([tmp_path / "runs"])
     figures = []
     monkeypatch.setattr(Figure, "savefig", _keeping(Figure.savefig, figures))
@@ -127,6 +127,7 @@ def test_pictures_of_all_sections(tmp_path, monkeypatch):
     for name, figure in zip(("ability", "time"), figures):
         picture = imread(tmp_path / "png" / f"{name}.png")
         assert picture.shape[0] > 150 and picture[..., :3].std() > 0.02
+        assert len(figure.legends[0].get_texts()) == 2
         legend = figure.legends[0].get_window_extent()
         assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
         for part in figure.subfigs:
