@@ -2,10 +2,10 @@
 
     python -m benchmarks.fine
 
-The peer does what the release does: one product of down projection and unembedding vector for each layer and token to choose neurons;
-in each step the whole model on one request, logits at every position. Both train in float32, without an early stop, on the same weights,
-and put them back. A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), one CPU thread. Its neurons are spread over all
-layers; those of trained models lie in the upper half (paper, Figures 4 and 6), which the last row takes alone.
+The peer does what the release does: one product of down projection and unembedding vector for each layer and token to choose
+neurons; in each step the whole model on one request, logits at every position. Both train in float32, without an early stop, on the
+same weights, and put them back. A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), one CPU thread. Its neurons are
+spread over all layers; those of trained models lie in the upper half (paper, Figures 4 and 6), which the last row takes alone.
 """
 
 import statistics
@@ -109,8 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     def compare(name, hparams, batch):
         records, parts = [], [take(batch) for _ in range(args.repeats)]
         theirs, mine = iter([part[0] for part in parts]), iter(parts)  # one request of the peer beside a batch of ours
-        result = timing.alternate(lambda: released(model, tok, next(theirs), hparams), lambda: records.append(ours(next(mine), hparams)),
-                                  args.repeats, warm_up=0)
+        result = timing.alternate(lambda: released(model, tok, next(theirs), hparams),
+                                  lambda: records.append(ours(next(mine), hparams)), args.repeats, warm_up=0)
         row = timing.report(name, timing.Result(result.peer, [spent / batch for spent in result.ours]))
         row["modified_parameters"] = [record.info["modified_parameters"] / batch for record in records]
         row["stages"] = stages(records, batch)
@@ -122,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     request, = take(1)
     record, theirs = ours([request], hparams), released(model, tok, request, hparams)  # the warm-up
     difference = largest_difference(record, theirs)
-    print(f"{len(theirs)} neurons in layers {', '.join(record.info['neurons_per_layer'])}, largest relative difference {difference:.1e}")
+    where = ", ".join(record.info["neurons_per_layer"])
+    print(f"{len(theirs)} neurons in layers {where}, largest relative difference {difference:.1e}")
     if difference > 1e-3:
         print("the two do not find the same edit: no timing")
         return 1

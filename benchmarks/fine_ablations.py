@@ -2,9 +2,10 @@
 
     python -m benchmarks.fine_ablations --edits 50
 
-Rel and Gen are token accuracies of prompts and rephrasings; same subject and neighbours the shares of predicted tokens that are the
-untouched model's (relation specificity and neighbourhood); retained the share of never edited facts (200) that are still right;
-bits the n-gram entropy of sampled continuations of 10 prompts; seconds are those of the one CPU thread. An edit that comes to nothing (``EditError``) is left out and counted.
+Rel and Gen are token accuracies of prompts and rephrasings; same subject and neighbours the shares of predicted tokens that are
+the untouched model's (relation specificity and neighbourhood); retained the share of never edited facts (200) that are still right;
+bits the n-gram entropy of sampled continuations of 10 prompts. Seconds are those of the one CPU thread. An edit that comes to
+nothing (``EditError``) is left out and counted.
 """
 
 import copy
@@ -39,7 +40,9 @@ ABLATIONS = {
                                 "penalty_on": "first", "repeated_neurons": "once"},
     "bfloat16 vectors (released)": {"vector_dtype": "bfloat16"},
 }
-COLUMNS = ("Rel", "Gen", "same subject", "neighbours", "retained", "bits", "steps", "parameters", "CPU s per edit", "left out")
+COLUMNS = {"Rel": 3, "Gen": 3, "same subject": 3, "neighbours": 3, "retained": 3, "bits": 2, "steps": 1, "parameters": 0,
+           "CPU s per edit": 2, "left out": 0}
+"""Name and digits."""
 
 
 class Probes:
@@ -50,7 +53,8 @@ class Probes:
         self.requests, self.facts = data.load("tiny-world", "knowedit", edits), evenly(data.retained("tiny-world"), facts)
         self.known = self._known(model)
         before = evaluate_all(model, tok, self.requests, batch_size=64, hparams=hparams)
-        self.outputs = [{name: value for name, value in entry["locality"].items() if name.endswith("_output")} for entry in before]
+        self.outputs = [{name: value for name, value in entry["locality"].items() if name.endswith("_output")}
+                        for entry in before]
 
     def _known(self, model) -> list[bool]:
         prompts, answers = [fact["prompt"] for fact in self.facts], [fact["ground_truth"] for fact in self.facts]
@@ -58,11 +62,13 @@ class Probes:
 
     def measure(self, model) -> dict[str, float]:
         """The quality columns."""
-        found = summarize(evaluate_all(model, self.tok, self.requests, reference=self.outputs, batch_size=64, hparams=self.hparams))
+        found = summarize(evaluate_all(model, self.tok, self.requests, reference=self.outputs, batch_size=64,
+                                       hparams=self.hparams))
         kept = [now for before, now in zip(self.known, self._known(model)) if before]
         bits = fluency(model, self.tok, [request["prompt"] for request in self.requests[:self.continued]], 30, seed=0)
-        return {"Rel": found["rewrite_acc"], "Gen": found["rephrase_acc"], "same subject": found["locality"]["Relation_Specificity_acc"],
-                "neighbours": found["locality"]["Neighborhood_acc"], "retained": statistics.mean(kept), "bits": statistics.mean(bits)}
+        kinds = found["locality"]
+        return {"Rel": found["rewrite_acc"], "Gen": found["rephrase_acc"], "same subject": kinds["Relation_Specificity_acc"],
+                "neighbours": kinds["Neighborhood_acc"], "retained": statistics.mean(kept), "bits": statistics.mean(bits)}
 
 
 def row(model, tok, probes: Probes, hparams) -> dict[str, float]:
@@ -77,7 +83,8 @@ def row(model, tok, probes: Probes, hparams) -> dict[str, float]:
     spent = (time.process_time() - start) / len(probes.requests)
     info = [record.info for record in records]
     return {**probes.measure(model), "steps": statistics.mean(about["requests"][0]["steps"] for about in info),
-            "parameters": statistics.mean(about["modified_parameters"] for about in info), "CPU s per edit": spent, "left out": left_out}
+            "parameters": statistics.mean(about["modified_parameters"] for about in info), "CPU s per edit": spent,
+            "left out": left_out}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("| untouched | " + " | ".join(f"{value:.3f}" for value in probes.measure(model).values()) + " | | | | |", flush=True)
     for name in args.only or ABLATIONS:
         found = results[name] = row(copy.deepcopy(model), tok, probes, hparams.override(ABLATIONS[name]))
-        cells = [f"{found[column]:.{3 if column in COLUMNS[:5] else 0 if column in ('parameters', 'left out') else 1}f}" for column in COLUMNS]
+        cells = [f"{found[column]:.{digits}f}" for column, digits in COLUMNS.items()]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     timing.write_json(args.json, results, edits=args.edits)
     return 0

@@ -10,7 +10,7 @@ from ..errors import NeuronEditError
 
 @torch.no_grad()
 def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5) -> list[tuple[str, float]]:
-    """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to their logits per unit of activation.
+    """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to logits per unit of activation.
 
     Without the final norm, as in Eq. 3; with the gain of a norm behind the FFN (gemma2), whose denominator depends on the prompt
     and changes no ranking.

@@ -17,8 +17,8 @@ class FiNEHyperParams(ModelHyperParams):
     neuron_num: int = doc("k, neurons per token of the object", 5)
     last_layer: int = doc("l_f, layers at the end that are frozen; 0: none", 3)
     layer: Optional[int] = doc("neurons of this layer alone, frozen or not; unset: of all layers that are not frozen", None)
-    layer_start: Optional[int] = doc("lowest layer of which neurons may be taken; unset: 0 (the release has the field, unread)", None)
-    layer_end: Optional[int] = doc("highest layer, itself included; unset: the last that is not frozen (unread in the release)", None)
+    layer_start: Optional[int] = doc("lowest layer that is searched; unset: 0 (a field that the release does not read)", None)
+    layer_end: Optional[int] = doc("highest layer that is searched; unset: the last that is not frozen (likewise)", None)
     random: bool = doc("neurons drawn at random, as many as would be located (ablation)", False)
     add_random: Literal[False] = doc("the release's field; it does not read it either", False)
     locate_on: Literal["prediction", "ground_truth"] = doc(
@@ -46,7 +46,7 @@ class FiNEHyperParams(ModelHyperParams):
     add_eos: bool = doc("an end-of-text token belongs to the new object", False)
     eos_before_prompt: Optional[bool] = doc("an end-of-text token opens the prompt; unset: for GPT-J alone (released)", None)
 
-    train_batch_size: int = doc("requests of a batch that are located and trained at once; halved where memory does not suffice", 32)
+    train_batch_size: int = doc("requests that are located and trained at once; halved where memory does not suffice", 32)
     seed: int = doc("of the random neurons (released: 42, the same neurons for every request)", 42)
 
     def validate(self) -> None:
@@ -75,6 +75,6 @@ class FiNEHyperParams(ModelHyperParams):
         if self.layer_end is not None:
             end = min(end, self.layer_end + 1)
         found = list(range(self.layer_start or 0, end))
-        require(bool(found), "last_layer", f"{self.last_layer} of {n_layers} layers are frozen, and no layer is left to choose neurons "
-                f"from (layer_start {self.layer_start}, layer_end {self.layer_end})")
+        require(bool(found), "last_layer", f"{self.last_layer} of {n_layers} layers are frozen, and no layer is left to "
+                f"choose neurons from (layer_start {self.layer_start}, layer_end {self.layer_end})")
         return found

@@ -20,8 +20,8 @@ def apply_fine_to_model(model, tok, requests, hparams, copy=False, return_orig_w
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch: all are located and trained on
-            the same weights, and what they found is added together.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch: all are located and
+            trained on the same weights, and what they found is added together.
         hparams: ``FiNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
@@ -34,8 +34,8 @@ def apply_fine_to_model(model, tok, requests, hparams, copy=False, return_orig_w
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) an edit that diverged or got nowhere; the model is then
-            as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) an edit that diverged or got nowhere; the
+            model is then as it was.
     """
     return apply_vectors("FiNE", model, tok, requests, hparams, execute_fine, copy, return_orig_weights, records)
 
@@ -73,7 +73,8 @@ def _units(view: ModelView, done: list[tuple[Neurons, Found]]) -> dict[str, Unit
 
 
 def _about(neurons: Neurons, found: Found) -> dict:
-    """One request in the record: ``neurons`` as [layer, number, token id, contribution], in the order in which they were chosen."""
+    """One request in the record: ``neurons`` as [layer, number, token id, contribution], in the order of their choice."""
     scores = [None if score != score else score for score in neurons.scores.tolist()]
     chosen = zip(neurons.layers.tolist(), neurons.units.tolist(), neurons.token_ids.tolist(), scores)
-    return {"neurons": [list(entry) for entry in chosen], "steps": found.steps, "stop": found.stop, "first": found.first, "last": found.last}
+    return {"neurons": [list(entry) for entry in chosen], "steps": found.steps, "stop": found.stop, "first": found.first,
+            "last": found.last}

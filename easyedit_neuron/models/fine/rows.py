@@ -79,7 +79,8 @@ class Places:
         """Of m rows, in their order."""
         ends = [len(row.prompt) - 1 for row in rows]
         kept = [(i, at) for i, end in enumerate(ends) for at in range(end)]
-        answers = [(i, end + step, token) for i, (row, end) in enumerate(zip(rows, ends)) for step, token in enumerate(row.answer)]
+        answers = [(i, end + step, token) for i, (row, end) in enumerate(zip(rows, ends))
+                   for step, token in enumerate(row.answer)]
 
         def columns(entries, width):
             return torch.tensor(entries, dtype=torch.long, device=device).view(-1, width).unbind(1)

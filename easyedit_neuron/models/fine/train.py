@@ -5,7 +5,7 @@ activations: hooks add that, and no weight is touched.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,10 +51,10 @@ def train(view: ModelView, rows: list[Row], neurons: list[Neurons], hparams) -> 
     """Trains the vectors of m requests on the weights as they are, each for itself, in one forward pass of all.
 
     ``loss = NLL(object) + alpha KL(prompt) + beta (-log(1 - p(object | prompt, object))) + gamma |Z|``. Every request has its own
-    loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who has stopped leaves it. KL is the
-    mean over all positions of the prompt but the last (0 for a prompt of a single token, where the release divides by 0), the
-    penalty is taken behind the object. A step runs what lies above the first FFN that holds a chosen neuron; its own activations no vector
-    changes.
+    loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who has stopped leaves it. KL
+    is the mean over all positions of the prompt but the last (0 for a prompt of a single token, where the release divides by 0),
+    the penalty is taken behind the object. A step runs what lies above the first FFN that holds a chosen neuron; that FFN's own
+    activations no vector changes.
 
     Args:
         view: the model; its weights and flags are as before afterwards.
@@ -174,9 +174,9 @@ class _Training:
                 stays.append(not ends and parts["nll"] >= enough)
                 if not stays[-1]:
                     stop = ("epochs" if parts["nll"] >= enough else "early_stop_prob") if step else "known"
-                    found[number] = self._descended(number, Found(
-                        self.vectors[number, :len(self.neurons[number])].detach().clone(), losses[number], first[number], parts, stop,
-                        math.exp(-parts["nll"])))
+                    mine = self.vectors[number, :len(self.neurons[number])].detach().clone()
+                    found[number] = self._descended(
+                        number, Found(mine, losses[number], first[number], parts, stop, math.exp(-parts["nll"])))
             if not any(stays):
                 break
             opt.zero_grad()
@@ -198,8 +198,8 @@ class _Training:
         before, after = found.first["nll"], found.last["nll"]
         if found.steps and not after < before:
             raise EditError(f"{self.rows[number].name} got nowhere: the NLL of its new object is {after:.3g} after {found.steps} "
-                            f"steps and was {before:.3g} before; change 'lr' or 'neuron_num', or lower 'gamma', 'alpha' or 'beta'. "
-                            "Nothing was changed")
+                            f"steps and was {before:.3g} before; change 'lr' or 'neuron_num', or lower 'gamma', 'alpha' or "
+                            "'beta'. Nothing was changed")
         return found
 
     # ---- one step ------------------------------------------------------------------------------------------------
@@ -225,8 +225,8 @@ class _Training:
     def _hidden(self) -> Tensor:
         """Input of the final norm with the vectors, [m, T, d_model]."""
         edits = [(layer, self.view.down_weight_name(layer).removesuffix(".weight"), self._at(layer)) for layer in self.layers[1:]]
-        with Capture(self.view, [], {"final_hidden"}, stop_after="final", edit_layer_out={self.lowest: self._at_lowest}, edit_modules=edits,
-                     skip=self.live.prefix) as seen:
+        with Capture(self.view, [], {"final_hidden"}, stop_after="final", edit_layer_out={self.lowest: self._at_lowest},
+                     edit_modules=edits, skip=self.live.prefix) as seen:
             self.view.model(**self.live.places.batch.inputs, use_cache=False)
         return seen.final_hidden
 
@@ -249,7 +249,8 @@ class _Training:
         if len(kept):
             after, before = kept.log_softmax(-1), self.live.before
             there, here = (before, after) if hparams.kl_direction == "before_after" else (after, before)
-            kl = zero.index_add(0, places.kept_row.to(at), (there.exp() * (there - here)).sum(-1) * places.kept_share.to(at, logits.dtype))
+            apart = (there.exp() * (there - here)).sum(-1)
+            kl = zero.index_add(0, places.kept_row.to(at), apart * places.kept_share.to(at, logits.dtype))
         if len(behind):
             said = behind.log_softmax(-1)[owner, ids].clamp_max(-torch.finfo(logits.dtype).eps)
             unsaid = -torch.log(-torch.expm1(said))
@@ -264,14 +265,16 @@ class _Training:
         which = [row for row, stay in enumerate(stays) if stay]
         numbers = [live.numbers[row] for row in which]
         places = Places.of([self.rows[number] for number in numbers], self.view.input_device)
-        width, rows = places.batch.input_ids.shape[1], torch.tensor(which)
-        stays_kept = torch.tensor(stays)[live.places.kept_row.cpu()][:len(live.before)].to(live.before.device)
-        prefix = live.prefix.rows(rows)
-        slots = self._slots(numbers)
-        w = slots[self.lowest].unit.shape[1]
-        return _Live(numbers, live.index[rows.to(live.index.device)], places, Prefix(prefix.layer, prefix.hidden[:, :width], prefix.tail),
-                     live.q[rows.to(live.q.device), :width, :w],
-                     None if live.ffn_out is None else live.ffn_out[rows.to(live.ffn_out.device), :width], slots, live.before[stays_kept])
+        width, rows, slots = places.batch.input_ids.shape[1], torch.tensor(which), self._slots(numbers)
+
+        def some(states):  # without the columns that are padding in all of them
+            return states[rows.to(states.device), :width]
+
+        prefix = replace(live.prefix, hidden=some(live.prefix.hidden))
+        q = some(live.q)[..., :slots[self.lowest].unit.shape[1]]
+        before = live.before[torch.tensor(stays)[live.places.kept_row.cpu()][:len(live.before)].to(live.before.device)]
+        return _Live(numbers, live.index[rows.to(live.index.device)], places, prefix, q,
+                     None if live.ffn_out is None else some(live.ffn_out), slots, before)
 
 
 def _largest(zero: Tensor, owner: Tensor, values: Tensor) -> Tensor:
