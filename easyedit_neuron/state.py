@@ -1,8 +1,8 @@
 """The sequential state of a model: keys of earlier edits, contexts and statistics. No module keeps a method's state.
 
 It is bound to the model object and to its weights: after each edit the fingerprint of the edited weights is noted, and
-before the next one the model's present fingerprint is looked up. If a host has put earlier weights back (EasyEdit does, after every
-non-sequential edit), the keys of the edits that are gone are dropped with them.
+before the next one the model's present fingerprint is looked up. If a host has put earlier weights back (EasyEdit does, after
+every non-sequential edit), the keys of the edits that are gone are dropped with them.
 """
 
 import dataclasses
@@ -169,8 +169,8 @@ def saved_states(model: torch.nn.Module) -> dict[str, dict]:
 
 
 def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
-    """Gives a model the states of another process. It must have the weights from before the first edit; what the states say of the
-    edited ones holds once those are in place."""
+    """Gives a model the states of another process. It must have the weights from before the first edit; what the states say of
+    the edited ones holds once those are in place."""
     if saved["sequential"]:
         _STATES[view.model] = {setting: SequentialState.restored(state, Statistics(view, tok, hparams))
                                for setting, state in saved["sequential"].items()}

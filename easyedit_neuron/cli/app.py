@@ -121,7 +121,8 @@ def group_options() -> dict[str, list[str]]:
     """The options of every configuration group."""
     folders = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in resources.CONF_DIR.iterdir()
                if folder.is_dir()}
-    return {**folders, "method": [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT], "model": settings_module.model_names()}
+    names = [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT]
+    return {**folders, "method": names, "model": settings_module.model_names()}
 
 
 def known_settings(method: str) -> dict[str, list[str]]:

@@ -43,7 +43,7 @@ def load_quietly(method: Method, hparams: HyperParams) -> tuple[torch.nn.Module,
 
 def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
     """The layers of our own hyperparameters exist in the model; ``HparamsError`` otherwise."""
-    if not isinstance(hparams, HyperParams):
+    if type(hparams).__module__.startswith("easyeditor."):
         return
     count = ModelView.of(model).n_layers
     wanted = list(getattr(hparams, "layers", []))

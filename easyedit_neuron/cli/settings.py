@@ -209,7 +209,8 @@ def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     from ..lifelong.foreign import ForeignMethod  # imports EasyEdit when it is used
 
     if not settings.model.hparams:
-        raise HparamsError("setting 'model.hparams': name EasyEdit's file for the method, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml")
+        raise HparamsError("setting 'model.hparams': name EasyEdit's file for the method, as in "
+                           "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml")
     path = Path(settings.model.hparams).expanduser()
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:

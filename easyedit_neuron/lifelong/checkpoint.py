@@ -1,6 +1,7 @@
 """The state of a run on disk: tensors in safetensors, the rest in JSON, replaced as a whole.
 
-``state/0007/`` holds ``tensors.safetensors`` and ``state.json``. A state is written into a folder of another name, synchronised, renamed, and only
+``state/0007/`` holds ``tensors.safetensors`` and ``state.json``. A state is written into a folder of another name,
+synchronised, renamed, and only
 then is the one before it removed: whenever the process ends, a complete state is there (or none yet).
 """
 
@@ -21,7 +22,7 @@ from ..fingerprint import tensors_fingerprint
 from . import durable
 from .exact import pack, unpack
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 
@@ -71,14 +72,16 @@ class StateFolder:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}
             form, run, expected, plan = (content[name] for name in ("format", "run", "fingerprint", "tree"))
         except Exception as problem:
-            raise StateError(f"{folder}: not a readable state ({type(problem).__name__}: {problem}). {self._remedy(folder)}") from problem
+            raise StateError(f"{folder}: not a readable state ({type(problem).__name__}: {problem}). "
+                             f"{self._remedy(folder)}") from problem
         if form != FORMAT:
             raise StateError(f"{folder}: a state of format {form}, this version reads {FORMAT}. {self._remedy(folder)}")
         if run != self.run:
             raise StateError(f"{folder}: the state of another run ({run}; this one is {self.run}). {self._remedy(folder)}")
         found = tensors_fingerprint(sorted(tensors.items(), key=_order))
         if found != expected:
-            raise StateError(f"{folder}: {TENSORS} is damaged: its fingerprint is {found}, written was {expected}. {self._remedy(folder)}")
+            raise StateError(f"{folder}: {TENSORS} is damaged: its fingerprint is {found}, written was {expected}. "
+                             f"{self._remedy(folder)}")
         return unpack(tensors, plan)
 
     def remove(self) -> None:

@@ -1,7 +1,8 @@
 """How far a weight has moved from the untouched model's: NMKE, Table 10.
 
-All by rows of ``W [d_out, d_in]`` (a bias is one row). The paper does not say between which distributions its Wasserstein distance is
-taken; both readings are given: between the entries of a row before and after, and between all rows' lengths before and after (its Fig. 11).
+All by rows of ``W [d_out, d_in]`` (a bias is one row). The paper does not say between which distributions its Wasserstein
+distance is taken; both readings are given: between the entries of a row before and after, and between all rows' lengths before
+and after (its Fig. 11).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def drift(now: torch.Tensor, base: torch.Tensor) -> dict[str, list[float] | floa
         now, base: ``W`` [d_out, d_in] or a bias [d], of any floating dtype and on any two devices; computed in float32.
 
     Returns:
-        ``wasserstein``, ``cosine``, ``l2``: [mean, standard deviation (population)] over rows of the 1-Wasserstein distance between the
-        row's entries, the cosine, and the Euclidean distance; ``wasserstein_norms``: distance between the rows' lengths. The cosine of
-        a row that is zero before or after is 1 where both are, else 0.
+        ``wasserstein``, ``cosine``, ``l2``: [mean, standard deviation (population)] over rows of the 1-Wasserstein distance
+        between the row's entries, the cosine, and the Euclidean distance; ``wasserstein_norms``: distance between the rows'
+        lengths. The cosine of a row that is zero before or after is 1 where both are, else 0.
     """
     rows, lengths = {"wasserstein": [], "cosine": [], "l2": []}, ([], [])
     now, base = (tensor.detach()[None] if tensor.dim() == 1 else tensor.detach().flatten(1) for tensor in (now, base))

@@ -22,8 +22,8 @@ def refusing(path: Path):
         yield
     except (OSError, SafetensorError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        raise StateError(f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what the message "
-                         "says) and give the same command again") from problem
+        raise StateError(f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what the "
+                         "message says) and give the same command again") from problem
 
 
 def sync(path: Path) -> None:

@@ -42,8 +42,8 @@ class Engine:
         resumed: how often the run was continued.
     """
 
-    def __init__(self, method: Method, hparams, model: torch.nn.Module, tok, stream: Stream, edits: Edits, probes: Probes, options,
-                 evaluation, seed: int, files: RunFolder, state: StateFolder, clock: Clock, progress: Progress):
+    def __init__(self, method: Method, hparams, model: torch.nn.Module, tok, stream: Stream, edits: Edits, probes: Probes,
+                 options, evaluation, seed: int, files: RunFolder, state: StateFolder, clock: Clock, progress: Progress):
         self.method, self.hparams, self.model, self.tok, self.stream = method, hparams, model, tok, stream
         self.edits, self.probes, self.options, self.evaluation, self.seed = edits, probes, options, evaluation, seed
         self._superseded = stream.superseded()
@@ -143,18 +143,20 @@ class Engine:
             with self.clock("measure immediately"):
                 soon = self.edits.measure(self.edited, positions)
         self.masks.add(records)
-        about = {"batch": positions.start // self.stream.batch_size, "status": "ok" if reason is None else "failed", "reason": reason,
-                 "layers": layers.of_records(records), "seconds": seconds / len(requests), "stages_of_batch": layers.stages_of(records)}
-        lines = [finite({"edit": i, "record": self.stream.records[i], "request": request, "superseded_by": self._superseded.get(i),
-                         "before": self._before[i], "immediate": metrics, "final": None, **about})
+        about = {"batch": positions.start // self.stream.batch_size, "status": "ok" if reason is None else "failed",
+                 "reason": reason, "layers": layers.of_records(records), "seconds": seconds / len(requests),
+                 "stages_of_batch": layers.stages_of(records)}
+        lines = [finite({"edit": i, "record": self.stream.records[i], "request": request,
+                         "superseded_by": self._superseded.get(i), "before": self._before[i], "immediate": metrics,
+                         "final": None, **about})
                  for i, request, metrics in zip(positions, requests, soon)]
         self.files.append_edits(lines)
         self.lines += lines
         if reason is not None:
             LOG.warning("edit %d failed and was rolled back: %s", positions.start, reason)
             if self.options.on_failure == "stop":
-                raise NeuronEditError(f"edit {positions.start} failed and was rolled back: {reason}. The same command tries it again; "
-                                      "runner.on_failure=continue leaves it and goes on")
+                raise NeuronEditError(f"edit {positions.start} failed and was rolled back: {reason}. The same command tries it "
+                                      "again; runner.on_failure=continue leaves it and goes on")
         self.progress.show(len(self.lines), *self._scores())
 
     def _edit(self, requests: list[dict]) -> tuple[list, str | None]:
@@ -206,10 +208,12 @@ class Engine:
             for stage, spent in line["stages_of_batch"].items() if line["edit"] % self.stream.batch_size == 0 else ():
                 stages[stage] = stages.get(stage, 0.0) + spent
         self.checkpoints.append(finite({
-            "edits": count, "failed": self._failed, "superseded": len(self.stream.superseded(count)), "final": final, "immediate": soon,
-            "by_kind": {group: {"final": final.get(group, {}), "immediate": soon.get(group, {})} for group in ("locality", "portability")},
-            "drift": moved, "layers": layers.summary(self.lines, self.masks), "seconds": dict(self.clock.seconds), "stages": stages,
-            "evaluation_share": self.clock.evaluation_share, "memory": self.memory.peaks()}))
+            "edits": count, "failed": self._failed, "superseded": len(self.stream.superseded(count)),
+            "final": final, "immediate": soon,
+            "by_kind": {group: {"final": final.get(group, {}), "immediate": soon.get(group, {})}
+                        for group in ("locality", "portability")},
+            "drift": moved, "layers": layers.summary(self.lines, self.masks),
+            "seconds": dict(self.clock.seconds), "stages": stages, "evaluation_share": self.clock.evaluation_share, "memory": self.memory.peaks()}))
         self.files.write_checkpoints(self.checkpoints)
 
     @property

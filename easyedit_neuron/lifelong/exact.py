@@ -1,8 +1,8 @@
 """Trees of tensors and plain values, as flat tensors and JSON, and back to the same bits in the same layout.
 
-A matrix product rounds by the layout of its factors as well as by their values: a transposed matrix takes another kernel, and a CPU kernel may
-treat an unaligned row otherwise. So that a continued run computes what an uninterrupted one would, a tensor comes back with its
-strides and at its alignment, and what was one object stays one.
+A matrix product rounds by the layout of its factors as well as by their values: a transposed matrix takes another kernel, and a
+CPU kernel may treat an unaligned row otherwise. So that a continued run computes what an uninterrupted one would, a tensor
+comes back with its strides and at its alignment, and what was one object stays one.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def csv_row(checkpoint: dict) -> dict[str, Any]:
     seconds = checkpoint["seconds"]
     row = {
         "edits": checkpoint["edits"], "failed": checkpoint["failed"], "superseded": checkpoint["superseded"],
-        "rel": final.get("rewrite_acc"), "gen": final.get("rephrase_acc"), "loc": final.get("loc"), "portability": final.get("port"),
+        "rel": final.get("rewrite_acc"), "gen": final.get("rephrase_acc"), "loc": final.get("loc"),
+        "portability": final.get("port"),
         "rel_immediate": soon.get("rewrite_acc"), "gen_immediate": soon.get("rephrase_acc"), "loc_immediate": soon.get("loc"),
         "portability_immediate": soon.get("port"),
         "rel_exact_match_generated": final.get("rewrite_generation_exact_match"),

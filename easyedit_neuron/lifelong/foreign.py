@@ -1,7 +1,8 @@
 """EasyEdit's own methods in the runner: every name of its ``ALG_DICT`` that edits a text model's weights.
 
-They promise nothing: weights are compared after every edit, a failed one is undone from copies, and what a method keeps in variables of its
-modules (AlphaEdit its C_p, for one) is put back, saved and, at the start of a run, reset, so that runs in one process do not meet.
+They promise nothing: weights are compared after every edit, a failed one is undone from copies, and what a method keeps in
+variables of its modules (AlphaEdit its C_p, for one) is put back, saved and, at the start of a run, reset, so that runs in one
+process do not meet.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ class ForeignMethod(Method):
             _reset(module)
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
-        """EasyEdit's hyperparameters of the method from its file, some fields changed; ``batch_size`` where the method has one."""
+        """EasyEdit's hyperparameters of the method from its file, some fields changed; ``batch_size`` where the method has
+        one."""
         cls = self._hparams_class()
         try:
             hparams = cls.from_hparams(str(file))
         except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
-            raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {self.alg_name}: {type(problem).__name__}: {problem}") from None
+            raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {self.alg_name}: "
+                               f"{type(problem).__name__}: {problem}") from None
         known = {field.name for field in dataclasses.fields(hparams)}
         for name, value in changes.items():
             if name == "batch_size" and name not in known:
@@ -94,7 +97,8 @@ class ForeignMethod(Method):
         found = self._apply(model, tok, copy.deepcopy(requests), hparams, copy=False, return_orig_weights=True,
                             keep_original_weight=False, train_ds=None)
         if not (isinstance(found, tuple) and len(found) == 2):
-            raise HostError(f"EasyEdit's {self.alg_name} edits no weights (it returned {type(found).__name__}), so there is nothing to run on")
+            raise HostError(f"EasyEdit's {self.alg_name} edits no weights (it returned {type(found).__name__}), so there is "
+                            "nothing to run on")
         edited, originals = found
         while not hasattr(edited, "get_input_embeddings") and hasattr(edited, "model"):
             edited = edited.model  # a wrapper that only passes calls on, as GRACE's
@@ -142,7 +146,8 @@ def _modules(function) -> Iterator[types.ModuleType]:
 def _names(module: types.ModuleType) -> set[str]:
     """Variables that functions of a module assign, and its containers."""
     names = {name for name, value in vars(module).items() if isinstance(value, (dict, list, set)) and not name.startswith("__")}
-    codes = [value.__code__ for value in vars(module).values() if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
+    codes = [value.__code__ for value in vars(module).values()
+             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
     while codes:
         code = codes.pop()
         names |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}

@@ -52,9 +52,11 @@ class MaskCounts:
         self._batches[name] = self._batches.get(name, 0) + 1
 
     def overlap(self, name: str) -> float | None:
-        """Of all pairs of batches: neurons in both masks / mean size of the two, summed over pairs (Dice); None before the second mask.
+        """Of all pairs of batches: neurons in both masks / mean size of the two, summed over pairs (Dice); None before the
+        second mask.
 
-        Equal masks have 1; independent ones of density p about p. A neuron that c of n masks hold is in c (c - 1) / 2 of the pairs.
+        Equal masks have 1; independent ones of density p about p. A neuron that c of n masks hold is in c (c - 1) / 2 of the
+        pairs.
         """
         batches = self._batches.get(name, 0)
         if batches < 2:

@@ -76,7 +76,8 @@ class Edits:
     def begin(self, model) -> list[dict]:
         """Metrics of every edit on the untouched model, whose answers are the reference from now on."""
         found = self._evaluate(model, self.requests, None)
-        self.reference = [{name: value for name, value in entry["locality"].items() if name.endswith("_output")} for entry in found]
+        self.reference = [{name: value for name, value in entry["locality"].items() if name.endswith("_output")}
+                          for entry in found]
         return [slim(entry) for entry in found]
 
     def measure(self, model, positions, exact_match: bool = False) -> list[dict]:
@@ -85,8 +86,8 @@ class Edits:
         return [slim(entry) for entry in found]
 
     def _evaluate(self, model, requests, reference, exact_match: bool = False) -> list[dict]:
-        return evaluate_all(model, self.tok, requests, reference=reference, batch_size=self.options.batch_size, hparams=self.hparams,
-                            exact_match=exact_match)
+        return evaluate_all(model, self.tok, requests, reference=reference, batch_size=self.options.batch_size,
+                            hparams=self.hparams, exact_match=exact_match)
 
 
 def slim(metrics: dict) -> dict:
@@ -98,7 +99,8 @@ def slim(metrics: dict) -> dict:
 
 
 def means(metrics: list[dict]) -> dict[str, Any]:
-    """Means over edits of the edits' own means: EasyEdit's names, and ``loc`` and ``port``, in which every kind of an edit weighs the same.
+    """Means over edits of the edits' own means: EasyEdit's names, and ``loc`` and ``port``, in which every kind of an edit
+    weighs the same.
 
     Values that are null do not count (a target without tokens of its own); what no edit has is left out.
     """

@@ -1,4 +1,5 @@
-"""What the terminal shows while a run is under way: a bar with Rel and Loc so far, or a line per checkpoint where stderr is no terminal."""
+"""What the terminal shows while a run is under way: a bar with Rel and Loc so far, or a line per checkpoint where stderr is no
+terminal."""
 
 from __future__ import annotations
 

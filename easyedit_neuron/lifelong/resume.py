@@ -17,9 +17,10 @@ from . import durable
 from .files import RunFolder, as_json, finite
 
 FORMAT = 1
-MAY_DIFFER = ("output_dir", "run", "runner.save_every_edits", "runner.save_every_minutes", "runner.on_failure", "runner.keep_weights",
-              "runner.quiet")
+MAY_DIFFER = ("output_dir", "run", "runner.save_every_edits", "runner.save_every_minutes", "runner.on_failure",
+              "runner.keep_weights", "runner.quiet")
 """Settings that change nothing in the results of the edits that have been made."""
+_PUT_BACK = "Put the right one back, or choose another folder (run=NAME)"
 
 
 def versions() -> dict[str, str]:
@@ -81,13 +82,13 @@ class Entry:
             self.known = self._read()
             found = differences(self.known["identity"], self.identity)
             if found:
-                raise StateError(f"{folder} holds another run; nothing was changed. {'; '.join(found)}. Repeat its command, or choose "
-                                 "another folder (run=NAME or output_dir=...)")
+                raise StateError(f"{folder} holds another run; nothing was changed. {'; '.join(found)}. Repeat its command, or "
+                                 "choose another folder (run=NAME or output_dir=...)")
             return
         strange = [path.name for path in vars(self.files).values() if path != folder and path.exists()]
         if strange:
-            raise StateError(f"{folder} holds {', '.join(sorted(strange))} but no run.json, so it is not known of which run; nothing was "
-                             "changed. Choose another folder (run=NAME or output_dir=...)")
+            raise StateError(f"{folder} holds {', '.join(sorted(strange))} but no run.json, so it is not known of which run; "
+                             "nothing was changed. Choose another folder (run=NAME or output_dir=...)")
 
     def confirm(self, model: dict[str, str], command: str) -> str:
         """Compares the fingerprints of model and tokenizer too, or begins the run; returns the run's own fingerprint."""
@@ -154,10 +155,9 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
         before = json.loads(files.before.read_text(encoding="utf-8"))
         found = before_digest(before)
     except (OSError, ValueError) as problem:
-        raise StateError(f"{files.before}: not readable ({problem}); it belongs to the run's state. Put it back, or choose another folder "
-                         "(run=NAME)") from None
+        raise StateError(f"{files.before}: not readable ({problem}); it belongs to the run's state. {_PUT_BACK}") from None
     if digest is not None and found != digest:
-        raise StateError(f"{files.before}: is not the one that the run's state belongs to. Put that back, or choose another folder (run=NAME)")
+        raise StateError(f"{files.before}: is not the one that the run's state belongs to. {_PUT_BACK}")
     return before
 
 
@@ -171,9 +171,7 @@ def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.split("\n")[:count] if line]
     except (OSError, ValueError) as problem:
-        raise StateError(f"{files.edits}: not readable ({problem}); the run's state is of edit {count}. Put it back, or choose another "
-                         "folder (run=NAME)") from None
+        raise StateError(f"{files.edits}: not readable ({problem}); the run's state is of edit {count}. {_PUT_BACK}") from None
     if len(lines) < count or edits_digest(lines) != digest:
-        raise StateError(f"{files.edits}: its first {count} lines are not those that the run's state belongs to. Put them back, or choose "
-                         "another folder (run=NAME)")
+        raise StateError(f"{files.edits}: its first {count} lines are not those that the run's state belongs to. {_PUT_BACK}")
     return lines

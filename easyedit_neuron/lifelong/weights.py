@@ -17,7 +17,8 @@ class Weights:
 
     Attributes:
         base: parameter name -> its value in the untouched model, of every parameter that an edit has changed.
-        whole: False once the method has done more than write into the model's own parameters (it wrapped the model, added or took away
+        whole: False once the method has done more than write into the model's own parameters (it wrapped the model, added or
+        took away
             parameters): what it did can then be neither saved nor undone.
     """
 
@@ -60,7 +61,8 @@ class Weights:
         except AttributeError:
             raise StateError(f"the state has a weight {name!r}, the model has not") from None
         if parameter.shape != value.shape or parameter.dtype != value.dtype:
-            raise StateError(f"the state's {name} is {value.dtype} {list(value.shape)}, the model's {parameter.dtype} {list(parameter.shape)}")
+            raise StateError(f"the state's {name} is {value.dtype} {list(value.shape)}, the model's {parameter.dtype} "
+                             f"{list(parameter.shape)}")
 
 
 class GuardedWeights(Weights):

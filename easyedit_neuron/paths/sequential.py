@@ -13,13 +13,12 @@ import torch
 
 from ..errors import StateError
 from ..stats.nullspace import Subspace
+from .gram import BLOCK, EarlierGram
 from .inverse import Dense, RunningInverse, Scaled, Triangular, cholesky
 from .keybuffer import KeyBuffer, require_finite
 from .solve import Problem
 
 LOG = logging.getLogger(__name__)
-
-BLOCK = 256  # keys that one matrix product takes up; bounds the memory of their copy in the solver's dtype
 
 
 class _Coordinates:
@@ -68,7 +67,7 @@ class SequentialSolver:
         self.problem, self.dtype, self._tolerance, self.dense_after = problem, dtype, tolerance, dense_after
         self.residual, self.refactorisations = 0.0, 0
         self._buffer = buffer
-        self._earlier = None if buffer is None else _EarlierGram(buffer)
+        self._earlier = None if buffer is None else EarlierGram(buffer)
         self._coordinates: _Coordinates | None = None
         self._inverse: RunningInverse | None = None
         self._entered: tuple[torch.Tensor, torch.Tensor] | None = None  # see _enter
@@ -298,40 +297,3 @@ class SequentialSolver:
         inner = torch.cholesky_solve(coordinates.enter(masked).T, cholesky(system))
         solution[index.to(keys.device)] = coordinates.leave(inner.T).T.to(keys)
         return solution
-
-
-class _EarlierGram:
-    """``C_p = M M^T`` of a buffer's keys, restricted to some rows; the whole [d_ff, d_ff] is made only with many keys."""
-
-    def __init__(self, buffer: KeyBuffer):
-        self._buffer, self._version = buffer, buffer.version
-        self._sum: torch.Tensor | None = None
-        self._count = 0  # keys in the sum
-
-    @property
-    def held_bytes(self) -> int:
-        return 0 if self._sum is None else self._sum.numel() * self._sum.element_size()
-
-    def saved(self) -> dict:
-        """What ``restore`` needs."""
-        return {"version": self._version, "sum": self._sum, "count": self._count}
-
-    def restore(self, saved: dict) -> None:
-        """Goes on where the saved one was."""
-        self._version, self._sum, self._count = saved["version"], saved["sum"], saved["count"]
-
-    def add_to(self, system: torch.Tensor, index: torch.Tensor) -> None:
-        """Adds ``C_p[index, index]`` to ``system`` [s, s]: O(s^2) and, now and then, d_ff^2 a key."""
-        if self._buffer.unchanged_since(self._version) < self._count:
-            self._sum, self._count = None, 0
-        self._version = self._buffer.version
-        while len(self._buffer) - self._count >= BLOCK:
-            block = self._buffer.rows(self._count, self._count + BLOCK).to(system)
-            if self._sum is None:
-                self._sum = system.new_zeros(block.shape[1], block.shape[1])
-            self._sum.addmm_(block.T, block)
-            self._count += BLOCK
-        rest = self._buffer.rows(self._count)[:, index.to(self._buffer.device)].to(system)
-        system.addmm_(rest.T, rest)
-        if self._sum is not None:
-            system += self._sum[index[:, None], index]

@@ -63,8 +63,8 @@ def make_world(folder: Path, count: int = 60) -> Path:
     edits = []
     for i in range(count):
         person, verb = NAMES[i % 3], VERBS[i // 3 % 5]
-        edits.append({"subject": person, "prompt": f"{person} {verb}" + (f" year {i // 15}" if i % 4 else ""),
-                      "target_new": PLACES[i % 4], "ground_truth": "tennis", "rephrase_prompt": f"{verb} {person}",
+        edits.append({"subject": person, "prompt": f"{person} {verb}" + (f" year {i // 15}" if i % 2 else ""),
+                      "target_new": PLACES[i * i // 7 % 4], "ground_truth": "tennis", "rephrase_prompt": f"{verb} {person}",
                       "locality": {"Forgetfulness": [{"prompt": f"{person} plays", "ground_truth": "tennis"}]},
                       "portability": {"Reasoning": [{"prompt": f"The country of {person}", "ground_truth": "Norway"}]}})
     (folder / "edits.json").write_text(json.dumps(edits))

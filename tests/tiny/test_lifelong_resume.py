@@ -195,7 +195,7 @@ def test_the_last_of_a_fact_is_measured(world, tmp_path):
 
 def test_errors_that_no_edit_would_escape_end_the_run(world, tmp_path):
     settings = settings_of(world, tmp_path / "run", method="AlphaEdit", **SHORT)
-    hparams = hparams_of(world, tmp_path / "run", settings, nullspace_threshold=-1.0)
+    hparams = hparams_of(world, tmp_path / "run", settings, nullspace_threshold=0.0)
     with pytest.raises(NeuronEditError, match="nullspace_threshold"):
         cli_run.run(settings, hparams, tmp_path, str(tmp_path / "run"), [])
     assert not (tmp_path / "run" / "edits.jsonl").read_text()
