@@ -50,7 +50,7 @@ def study(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every setting in turn; writes the table after each, and the plot at the end."""
     name, varied, values, fixed = _settings(arguments)
     hparams = KNEHyperParams.from_hparams(arguments.hparams).override({**fixed, **_pairs(arguments.set)})
-    if hparams.localize == "shared" and hparams.localization_data is None:
+    if hparams.localization_data is None:  # read by localize: shared alone
         hparams = hparams.override({"localization_data": arguments.data})
     settings = [hparams.override({varied: value}) for value in values]  # all of them are checked before the model is loaded
     requests = data.load(arguments.data, size=arguments.edits)

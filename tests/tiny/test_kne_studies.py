@@ -24,20 +24,24 @@ def read(path):
     (["--study", "modules", "--values", "[o_proj],[q_proj,up_proj]"], "modules", "target_modules", ["o_proj", "q_proj up_proj"]),
     (["--study", "batch", "--values", "1,2", "--sequential", "--texts", "2"], "batch", "batch_size", ["1", "2"]),
     (["--study", "set_size", "--values", "2", "--set", "stats_dir={stats}"], "set_size", "localization_set_size", ["2"]),
+    (["--vary", "localize=shared", "--set", "localization_set_size=2", "--set", "stats_dir={stats}"], "localize", "localize",
+     ["shared"]),
     (["--vary", "lr=1e-3,0.003"], "lr", "lr", ["0.001", "0.003"])])
 def test_a_study_leaves_a_table_and_a_plot(arguments, name, column, values, tmp_path, capsys):
     arguments = [text.replace("{stats}", str(tmp_path / "stats")) for text in arguments]
     assert kne.main([*arguments, "--edits", "2", "--out", str(tmp_path / "out"), *QUICK]) == 0
     rows = read(tmp_path / "out" / f"{name}.csv")
     assert [row[column] for row in rows] == values and len(capsys.readouterr().out.splitlines()) == len(values)
-    assert all(0 <= float(row[measure]) <= 1 for row in rows for measure in MEASURES) and all(row["failed"] == "0" for row in rows)
+    assert all(0 <= float(row[measure]) <= 1 for row in rows for measure in MEASURES)
+    assert all(row["failed"] == "0" for row in rows)
     assert ("perplexity" in rows[0]) == ("--sequential" in arguments)
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["--vary", "learning=1"], "unknown field 'learning'"), (["--vary", "lr"], "'lr' must read field=value"),
-    (["--study", "share", "--data", "nothing.json"], "no data file 'nothing.json'"), (["--study", "share", "--edits", "0"], "size")])
+    (["--study", "share", "--data", "nothing.json"], "no data file 'nothing.json'"),
+    (["--study", "share", "--edits", "0"], "size")])
 def test_what_is_wrong_is_one_line(arguments, words, tmp_path, capsys):
     assert kne.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -50,7 +54,7 @@ def test_single_edits_start_from_the_untouched_model_and_failures_are_counted(sh
     bench, seen, execute = Bench(model, tok, data.load("tiny-world", size=3)), [], kne_main.execute_kne
 
     def second_fails(view, tok, requests, hparams):
-        seen.append(torch.equal(model.get_parameter("model.layers.3.mlp.down_proj.weight"), before["model.layers.3.mlp.down_proj.weight"]))
+        seen.append(all(torch.equal(p, before[name]) for name, p in model.named_parameters()))
         if len(seen) % 3 == 2:
             raise EditError("no")
         return execute(view, tok, requests, hparams)
