@@ -102,9 +102,9 @@ def _builtin(name: str, folder: str, hparams: str, **options: Any) -> None:
 
 _builtin("NMKE", "nmke", "NMKEHyperParams", batchable=True, plugin=True)
 _builtin("PNKE", "pnke", "PNKEHyperParams", batchable=True, plugin=True)
+_builtin("FiNE", "fine", "FiNEHyperParams", aliases=("FINE",), batchable=True, plugin=True)
+_builtin("KNE", "kne", "KNEHyperParams", batchable=True, plugin=True)
 _builtin("AlphaEdit", "alphaedit", "AlphaEditHyperParams", batchable=True)
 _builtin("MEMIT", "memit", "MEMITHyperParams", batchable=True)
 _builtin("ROME", "rome", "ROMEHyperParams", aliases=("R-ROME",))
 _builtin("FT", "ft", "FTHyperParams", batchable=True)
-_builtin("FiNE", "fine", "FiNEHyperParams", aliases=("FINE",), batchable=True, plugin=True)
-_builtin("KNE", "kne", "KNEHyperParams", batchable=True, plugin=True)

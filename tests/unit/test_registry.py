@@ -15,7 +15,9 @@ def spec(name="Mine", **options):
 
 
 def test_builtin_methods():
-    assert [method.name for method in methods()][:5] == ["NMKE", "AlphaEdit", "MEMIT", "ROME", "FT"]
+    assert [method.name for method in methods(plugin=True)][:4] == ["NMKE", "PNKE", "FiNE", "KNE"]
+    assert [method.name for method in methods()][4:8] == ["AlphaEdit", "MEMIT", "ROME", "FT"]
+    assert get_method("FINE") is get_method("FiNE")
     assert get_method("nmke") is get_method("NMKE")
     assert get_method("R-ROME") is get_method("ROME") and not get_method("ROME").batchable
     assert get_method("NMKE").plugin and get_method("NMKE").batchable
