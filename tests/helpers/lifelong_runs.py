@@ -6,9 +6,11 @@ import os
 import random
 import resource
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import numpy
 import torch
@@ -134,10 +136,12 @@ _CONTEXT.set_forkserver_preload(["helpers.lifelong_runs"])
 
 
 def warm_up() -> None:
-    """Has the server of processes import everything, so that the first child is as quick as the others."""
-    process = _CONTEXT.Process(target=register)
-    process.start()
-    process.join()
+    """Has the server of processes import everything once: a child is then there at once."""
+    # a path by the environment: the server does not take over sys.path before its imports
+    with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path)}):
+        process = _CONTEXT.Process(target=register)
+        process.start()
+        process.join()
 
 
 class Child:

@@ -76,7 +76,7 @@ def test_disk_full(world, whole, tmp_path):
     options = dict(method="Dummy", edits=30, save_every_edits=5)
     wanted, _ = whole(**options)
     out, messages = tmp_path / "run", []
-    for limit in (3000, 25_000, 40_000):
+    for limit in (3000, 21_000, 25_000):
         messages.append(Child(world, out, limit=limit, **options).end())
     assert all("cannot be written" in message and "same command again" in message for message in messages)
     assert not [path for path in out.rglob("*.part")]
