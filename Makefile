@@ -31,7 +31,7 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch setup.cfg pyproject.toml
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.torch setup.cfg pyproject.toml

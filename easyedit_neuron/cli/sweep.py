@@ -26,8 +26,11 @@ class ResultsTable(Callback):
         if not runs:
             return
         from ..report.table import write_results_table  # imports torch, which --help does without
+        from .run import look
 
         for name in ("results.csv", "results.md"):
             write_results_table(runs, folder / name)
+        if config.runner.report:
+            look(folder)
         if not config.runner.quiet:
             show(f"\n{folder / 'results.md'}\n")

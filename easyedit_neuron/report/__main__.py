@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 from ..errors import NeuronEditError
-from ..lifelong import durable
 from . import draw
-from .page import write_report
-from .panels import sections
-from .runs import Run, read_runs
+from .page import write_pictures, write_report
+from .runs import read_runs
 from .table import as_text, write_results_table
 
 BAD_INPUT = 2
@@ -47,20 +45,10 @@ def _report(args: argparse.Namespace) -> None:
             raise NeuronEditError(draw.INSTALL)
         sys.stderr.write(f"easyedit_neuron.report: without plots: {draw.INSTALL}\n")
     out = args.out or (Path(args.folders[0]) if len(args.folders) == 1 else Path()) / "report.html"
-    written = [write_report(args.folders, out), *(_pictures(runs, args.png) if args.png else ())]
+    written = [write_report(args.folders, out), *(write_pictures(runs, args.png) if args.png else ())]
     if args.table:
         written.append(write_results_table(args.folders, args.table))
     sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in written) + "\n")
-
-
-def _pictures(runs: list[Run], folder: Path) -> list[Path]:
-    paths = []
-    for section in sections(runs):
-        if section.panels:
-            paths.append(folder / f"{section.name}.png")
-            with durable.refusing(paths[-1]):
-                draw.section_png(section, runs, paths[-1])
-    return paths
 
 
 if __name__ == "__main__":

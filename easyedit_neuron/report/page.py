@@ -35,6 +35,17 @@ def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
     return path
 
 
+def write_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """One PNG per section of the page; StateError where one cannot be written."""
+    paths = []
+    for section in sections(runs):
+        if section.panels:
+            paths.append(folder / f"{section.name}.png")
+            with durable.refusing(paths[-1]):
+                draw.section_png(section, runs, paths[-1])
+    return paths
+
+
 def page(runs: Sequence[Run], plots: bool = True) -> str:
     """The whole page.
 

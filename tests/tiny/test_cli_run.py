@@ -48,7 +48,7 @@ def arguments(world, tmp_path, monkeypatch):
         f"model.path={world}/model", "data=file", f"data.path={world}/edits.json", f"data.retained={world}/facts.json",
         f"data.text={world}/text.txt", f"method.mom2_dataset={world}/text.txt", "method.layers=[1,2]",
         "method.v_num_grad_steps=3", "method.nullspace_threshold=5", "edits=3", "evaluation.fluency=1",
-        "evaluation.fluency_tokens=5", "output_dir=out",
+        "evaluation.fluency_tokens=5", "output_dir=out", "runner.report=false",
     ]
 
 
@@ -58,9 +58,10 @@ def read(folder):
 
 
 def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
-    assert main(arguments) == 0
+    assert main([*arguments[:-1], "runner.report=true"]) == 0
     out = capfd.readouterr().out
-    assert "NMKE on" in out and "mask density, layer 1" in out and out.rstrip().endswith("summary.json")
+    assert "NMKE on" in out and "mask density, layer 1" in out and out.rstrip().endswith("summary.json") and "report.html" in out
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text() and (tmp_path / "out" / "plots" / "edits.png").stat().st_size > 1000
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     lines, summary = read(tmp_path / "out")
     assert [line["request"]["subject"] for line in lines] == list(PEOPLE)

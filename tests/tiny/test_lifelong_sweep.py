@@ -20,7 +20,7 @@ def arguments(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
     return [f"model.path={world}/model", "data=file", f"data.path={world}/edits.json", "evaluation=quick", "edits=3",
-            "runner.checkpoints=[2]", "runner.save_every_edits=1", "method.layers=[1,2]"]
+            "runner.checkpoints=[2]", "runner.report=false", "runner.save_every_edits=1", "method.layers=[1,2]"]
 
 
 OURS = ["method.v_num_grad_steps=2", "method.nullspace_threshold=5", "method.mom2_n_samples=20"]
