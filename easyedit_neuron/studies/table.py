@@ -47,5 +47,5 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], varied: str, title: str) ->
             axes.bar([x + width * (number + 0.5) - 0.4 for x in range(len(rows))], values, width, label=label)
     axes.set_xticks(range(len(rows)), labels, rotation=0 if numbers else 20)
     axes.set(ylim=(0, 1.05), xlabel=varied.replace("_", " "), ylabel="mean over edits", title=title)
-    axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    figure.legend(fontsize="small", ncols=len(names), loc="outside lower center")
     figure.savefig(path)

@@ -50,7 +50,7 @@ class KNEHyperParams(ModelHyperParams):
 
     # train
     alpha: float = doc("W + alpha / sqrt(n) dW, n neurons of the ensemble in that W (Eq. 11)", 1.0)
-    lr: float = doc("Adam's learning rate for dW", 3e-3)
+    lr: float = doc("Adam's learning rate for dW", 1e-3)
     num_steps: int = doc("Adam steps at most", 150)
     stop_probability: Optional[float] = doc(
         "stop once exp(-mean NLL) of every request's new object is at least this; unset: never", 0.9)
