@@ -82,7 +82,7 @@ def settings_of(world: Path, out: Path, method: str = "Dummy", edits: int = 60, 
     return Settings(model=ModelSettings("tiny", path=str(world / "model")),
                     data=DataSettings(str(world / "edits.json"), retained=str(world / "facts.json"), text=str(world / "text.txt")),
                     evaluation=EvaluationSettings(**options), output_dir=str(out), method_name=method, edits=edits, batch_size=batch_size,
-                    seed=seed, runner=RunnerSettings(**{"checkpoints": [10, 25], "save_every_edits": 3, "quiet": True, **runner}))
+                    seed=seed, runner=RunnerSettings(**{"checkpoints": [10, 25], "save_every_edits": 3, "quiet": True, "report": False, **runner}))
 
 
 def hparams_of(world: Path, out: Path, settings: Settings, **changes):

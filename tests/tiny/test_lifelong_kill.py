@@ -24,15 +24,22 @@ def whole(world, tmp_path_factory):
     return run
 
 
-def killed(world, out, times, seconds, seed, **options):
-    """A run killed ``times`` times at random moments, then left to finish; returns how many kills it took before its end."""
-    chance, kills = random.Random(seed), 0
-    for _ in range(times):
-        child = Child(world, out, **options)
+def killed(world, folder, times, seconds, seed, **options):
+    """Outcomes of runs that were killed ``times`` times in all at random moments, and then left to finish.
+
+    How far a run gets between two kills hangs on the machine: where one is finished before its time another begins.
+    """
+    chance, kills, ended = random.Random(seed), 0, []
+    while kills < times:
+        child = Child(world, folder / str(len(ended)), **options)
         child.kill_after(chance.uniform(0, seconds))
-        kills += child.end() is None
-    assert Child(world, out, **options).end() == "finished"
-    return kills
+        end = child.end()
+        assert end in (None, "finished"), end
+        kills += end is None
+        if end == "finished":
+            ended.append(outcome(folder / str(len(ended))))
+    assert Child(world, folder / str(len(ended)), **options).end() == "finished"
+    return [*ended, outcome(folder / str(len(ended)))]
 
 
 def test_killed_at_twenty_random_moments(world, whole, tmp_path):
@@ -41,9 +48,7 @@ def test_killed_at_twenty_random_moments(world, whole, tmp_path):
     statuses = [line["status"] for line in wanted["edits.jsonl"]]
     reasons = {line["reason"].split(":")[0] for line in wanted["edits.jsonl"] if line["reason"]}
     assert len(statuses) == 60 and reasons == {"StateError", "RuntimeError"}
-    kills = killed(world, tmp_path / "run", 20, seconds / 3, 1, method="Noisy")
-    assert kills >= 10
-    assert outcome(tmp_path / "run") == wanted
+    assert all(found == wanted for found in killed(world, tmp_path, 20, seconds / 3, 1, method="Noisy"))
 
 
 @pytest.mark.parametrize("method, changes", [
@@ -52,8 +57,7 @@ def test_sequential_state_of_our_methods(world, whole, tmp_path, method, changes
     """The buffers, the solvers and the statistics are in the state; the times of the saves are not."""
     options = dict(method=method, changes=changes, edits=10, checkpoints=[5], measure={"fluency": 0})
     wanted, seconds = whole(**options, save_every_edits=None)
-    killed(world, tmp_path / "run", 2, seconds / 1.5, 2, **options, save_every_edits=2)
-    assert outcome(tmp_path / "run") == wanted
+    assert all(found == wanted for found in killed(world, tmp_path, 2, seconds / 1.5, 2, **options, save_every_edits=2))
 
 
 @pytest.mark.parametrize("function, sign", [("replace", 1), ("replace", -1)])
