@@ -111,7 +111,8 @@ class _Live:
         q: [m, T, w] activations of the chosen neurons of that block.
         ffn_out: [m, T, d_model] output of its FFN, where a norm lies behind it.
         slots: layer -> their vectors.
-        before: [K, V] log-probabilities of the unedited model where they shall be kept.
+        before: [K, V] log-probabilities of the unedited model where they shall be kept; None until the first step, whose vectors
+            are 0, has them.
     """
 
     numbers: list[int]
@@ -121,7 +122,7 @@ class _Live:
     q: Tensor
     ffn_out: Tensor | None
     slots: dict[int, _Slots]
-    before: Tensor
+    before: Tensor | None = None
 
 
 class _Training:
@@ -140,14 +141,13 @@ class _Training:
     @torch.no_grad()
     def _clean_pass(self) -> _Live:
         places = Places.of(self.rows, self.view.input_device)
-        want = {"key", "final_hidden"} | ({"ffn_out"} if self.norm is not None else set())
-        with Capture(self.view, [self.lowest], want, stop_after="final", prefix_of=self.lowest) as seen:
+        want = {"key"} | ({"ffn_out"} if self.norm is not None else set())
+        with Capture(self.view, [self.lowest], want, stop_after=self.lowest, prefix_of=self.lowest) as seen:
             self.view.model(**places.batch.inputs, use_cache=False)
         slots = self._slots(range(len(self.rows)))
-        kept = take(seen.final_hidden, places.kept_row, places.kept_at)[:None if self.hparams.alpha else 0]
         index = torch.arange(len(self.rows), device=self.vectors.device)
         return _Live(list(range(len(self.rows))), index, places, seen.prefix, slots[self.lowest].columns(seen.key[self.lowest]),
-                     seen.ffn_out.get(self.lowest), slots, self.view.logits(kept).log_softmax(-1))
+                     seen.ffn_out.get(self.lowest), slots)
 
     def _slots(self, numbers) -> dict[int, _Slots]:
         neurons = [self.neurons[number] for number in numbers]
@@ -234,7 +234,7 @@ class _Training:
         """[4, m]: NLL, KL, penalty and norm of the live requests, weighted."""
         hparams, places, hidden = self.hparams, self.live.places, self._hidden()
         rows = torch.arange(len(self.live.numbers), device=places.prompt_end.device)
-        kept = take(hidden, places.kept_row, places.kept_at)[:len(self.live.before)]
+        kept = take(hidden, places.kept_row, places.kept_at)[:None if hparams.alpha else 0]
         answers = take(hidden, places.answer_row, places.answer_at)
         behind = take(hidden, rows, places.batch.last)[:None if hparams.beta else 0]
         # only what is in the loss reaches the unembedding, and in one product
@@ -247,7 +247,10 @@ class _Training:
         nll = zero.index_add(0, owner, nll) if hparams.edit_loss == "sum" else _largest(zero, owner, nll)
         kl = penalty = zero
         if len(kept):
-            after, before = kept.log_softmax(-1), self.live.before
+            after = kept.log_softmax(-1)
+            if self.live.before is None:
+                self.live = replace(self.live, before=after.detach())
+            before = self.live.before
             there, here = (before, after) if hparams.kl_direction == "before_after" else (after, before)
             apart = (there.exp() * (there - here)).sum(-1)
             kl = zero.index_add(0, places.kept_row.to(at), apart * places.kept_share.to(at, logits.dtype))
@@ -272,7 +275,9 @@ class _Training:
 
         prefix = replace(live.prefix, hidden=some(live.prefix.hidden))
         q = some(live.q)[..., :slots[self.lowest].unit.shape[1]]
-        before = live.before[torch.tensor(stays)[live.places.kept_row.cpu()][:len(live.before)].to(live.before.device)]
+        before = live.before
+        if before is not None:
+            before = before[torch.tensor(stays)[live.places.kept_row.cpu()].to(before.device)]
         return _Live(numbers, live.index[rows.to(live.index.device)], places, prefix, q,
                      None if live.ffn_out is None else some(live.ffn_out), slots, before)
 
