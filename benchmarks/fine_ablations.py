@@ -18,7 +18,7 @@ import torch
 from benchmarks import timing
 from easyedit_neuron import data
 from easyedit_neuron.errors import EditError
-from easyedit_neuron.evaluation import evaluate_all, fluency, predict_targets, summarize, token_accuracy
+from easyedit_neuron.evaluation import evaluate_all, fluency, locality_reference, predict_targets, summarize, token_accuracy
 from easyedit_neuron.host.load_model import load_model
 from easyedit_neuron.lifelong.measure import evenly
 from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
@@ -52,9 +52,7 @@ class Probes:
         self.tok, self.hparams, self.continued = tok, hparams, continued
         self.requests, self.facts = data.load("tiny-world", "knowedit", edits), evenly(data.retained("tiny-world"), facts)
         self.known = self._known(model)
-        before = evaluate_all(model, tok, self.requests, batch_size=64, hparams=hparams)
-        self.outputs = [{name: value for name, value in entry["locality"].items() if name.endswith("_output")}
-                        for entry in before]
+        self.outputs = locality_reference(model, tok, self.requests)
 
     def _known(self, model) -> list[bool]:
         prompts, answers = [fact["prompt"] for fact in self.facts], [fact["ground_truth"] for fact in self.facts]

@@ -19,27 +19,34 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]], what: str) -> list[Result]:
-    """Results of ``run`` on consecutive batches of the items; a batch that does not fit is halved and run again.
+    """Results of ``run``, one per item; arguments and errors as those of ``batch_results``."""
+    return [result for batch in batch_results(items, size, run, what) for result in batch]
+
+
+def batch_results(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Result], what: str) -> list[Result]:
+    """What ``run`` gives for consecutive batches of the items; a batch that does not fit is halved and run again.
 
     Args:
         items: what is worked through, in order.
         size: items in the first batch; what did not fit once is not tried again.
-        run: gives one result per item, and leaves nothing behind when it fails.
+        run: leaves nothing behind when it fails.
         what: for the log line.
 
     Raises:
         The error of ``run``: any that is no lack of memory, and that too when a single item does not fit.
     """
     results: list[Result] = []
-    while len(results) < len(items):
-        batch = items[len(results):len(results) + size]
+    done = 0
+    while done < len(items):
+        batch = items[done:done + size]
         try:
-            results += run(batch)
+            results.append(run(batch))
         except Exception as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
             size = len(batch) // 2
         else:
+            done += len(batch)
             continue
         # outside of the handler: the traceback holds the tensors of the failed batch
         LOG.warning("%s: %d at once do not fit into memory, going on with %d", what, len(batch), size)

@@ -5,11 +5,12 @@ before the next one the model's present fingerprint is looked up. If a host has 
 every non-sequential edit), the keys of the edits that are gone are dropped with them.
 """
 
+import copy
 import dataclasses
 import importlib
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,9 @@ from .arch.view import ModelView
 from .errors import StateError
 from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
-from .record import EditRecord
+from .record import Delta, EditRecord
 from .stats.cache import Statistics
-from .write import down_names, fingerprint
+from .write import down_names, fingerprint, restore, write
 
 LOG = logging.getLogger(__name__)
 
@@ -184,6 +185,34 @@ def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> Non
 def kept(model: torch.nn.Module) -> dict[str, Any]:
     """What methods keep with a model from one edit to the next, each under a key of its own; never changed, only replaced."""
     return _KEPT.setdefault(model, {})
+
+
+def twin_of(view: ModelView, hparams) -> ModelView:
+    """View of a deep copy of the model, which takes the model's state with it."""
+    twin = copy.deepcopy(view.model)
+    share(view.model, twin)
+    return ModelView.of(twin, **hparams.module_overrides())
+
+
+def commit(view: ModelView, deltas: Mapping[str, Delta], describe: Callable[[str], EditRecord]) -> tuple[dict[str, torch.Tensor], EditRecord]:
+    """Writes an edit and notes its record as the model's newest, or leaves the weights as they were.
+
+    Args:
+        view: the model.
+        deltas: parameter name -> change.
+        describe: makes the record from the fingerprint of the written parameters.
+
+    Returns:
+        ({parameter name: original tensor}, the record).
+    """
+    originals = write(view, deltas)
+    try:
+        record = describe(fingerprint(view.model, deltas))
+    except BaseException:
+        restore(view.model, originals)
+        raise
+    remember(view.model, record)
+    return originals, record
 
 
 def remember(model: torch.nn.Module, record: EditRecord) -> None:

@@ -95,8 +95,8 @@ class _Paths:
 
     def __init__(self, view: ModelView, answers: TargetTokens, prompts: range, position: Tensor):
         self.view = view
-        mine = answers.rows(prompts.start, prompts.stop)
-        self.batch, self.owner, self.at, self.tokens = mine.batch, mine.owner, mine.position, mine.token_ids
+        self.answers = answers.rows(prompts.start, prompts.stop)
+        self.batch = self.answers.batch
         self.position = position[prompts.start:prompts.stop]
         self.every = torch.arange(len(prompts), device=position.device)
         self.prefix: Optional[Prefix] = None
@@ -136,9 +136,7 @@ class _Paths:
         skip = self.prefix and self.prefix.rows(rows)
         with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_key={} if point is None else {layer: put}) as seen:
             self.view.model(input_ids=self.batch.input_ids[rows], attention_mask=self.batch.attention_mask[rows], use_cache=False)
-        row, answer = (rows[:, None] == self.owner).nonzero(as_tuple=True)
-        logs = self.view.logits(take(seen.final_hidden, row, self.at[answer])).log_softmax(-1)
-        logs = logs.gather(1, self.tokens[answer].to(logs.device)[:, None])[:, 0]
+        row, _, logs = self.answers.log_probabilities(self.view, seen.final_hidden, rows)
         return logs.new_zeros(len(rows)).index_add(0, row.to(logs.device), logs).exp()
 
 

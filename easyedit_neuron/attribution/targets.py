@@ -8,6 +8,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+from ..arch import ModelView, take
 from ..errors import NeuronEditError
 from ..tokens import Batch, pad, target_token_ids, token_ids
 
@@ -40,6 +41,22 @@ class TargetTokens:
         mine = (self.owner >= start) & (self.owner < stop)
         return TargetTokens(self.batch.rows(start, stop), self.prompt_end[start:stop], self.owner[mine] - start, self.position[mine],
                             self.token_ids[mine])
+
+
+    def log_probabilities(self, view: ModelView, hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the target tokens of some prompts, each behind those before it.
+
+        Args:
+            view: the model.
+            hidden: ``[n, T, d_model]``, input of the final norm for the prompts ``rows``.
+            rows: int64 ``[n]`` numbers of prompts; one may stand there several times.
+
+        Returns:
+            ``(row [E], entry [E], log p [E])``: where in ``rows`` and which of the R entries each of them is.
+        """
+        row, entry = (rows[:, None] == self.owner).nonzero(as_tuple=True)
+        logs = view.logits(take(hidden, row, self.position[entry])).log_softmax(-1)
+        return row, entry, logs.gather(1, self.token_ids[entry].to(logs.device)[:, None])[:, 0]
 
 
 def target_tokens(tok, prompts: Sequence[str], targets: Sequence[str], device=None) -> TargetTokens:

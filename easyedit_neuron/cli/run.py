@@ -51,7 +51,10 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
             command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
             summary = _edit(settings, hparams, source, method, requests, facts, texts, entry, progress, command)
             if options.report:
-                look(Path(output_dir))
+                from ..report.page import write_look  # imports matplotlib, which takes a second
+                from ..report.runs import read_runs
+
+                write_look(read_runs([files.folder]), files.folder)
     if not options.quiet:
         paths = [path for path in (files.folder / "report.html", files.edits, files.table, files.summary) if path.is_file()]
         report.show(report.table(summary) + "".join(f"\n{path}" for path in paths) + "\n")
@@ -78,15 +81,6 @@ def _edit(settings: Settings, hparams: HyperParams, source: Path, method: Method
     durable.write_text(files.summary, as_json(summary))
     state.remove()
     return json.loads(as_json(summary))
-
-
-def look(folder: Path) -> Path:
-    """Writes ``report.html`` of a run or a sweep into its folder, and the plots as pictures where matplotlib is installed."""
-    from ..report import draw, page  # matplotlib takes a second to import
-
-    if draw.available():
-        page.write_pictures(page.read_runs([folder]), folder / "plots")
-    return page.write_report([folder], folder / "report.html")
 
 
 def _read_summary(files: RunFolder) -> dict[str, Any]:

@@ -19,18 +19,20 @@ class ResultsTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         """Writes the table over all runs below the sweep's folder, and says which of them are not finished."""
         folder = Path(config.hydra.sweep.dir)
-        runs = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name))
-        unfinished = [run.name for run in runs if not (run / "summary.json").is_file()]
+        folders = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name))
+        unfinished = [run.name for run in folders if not (run / "summary.json").is_file()]
         if unfinished:
             LOG.warning("not finished: %s; the same command goes on with them", ", ".join(unfinished))
-        if not runs:
+        if not folders:
             return
-        from ..report.table import write_results_table  # imports torch, which --help does without
-        from .run import look
+        from ..report.page import write_look  # imports torch, which --help does without
+        from ..report.runs import read_runs
+        from ..report.table import write_table
 
+        runs = read_runs(folders)
         for name in ("results.csv", "results.md"):
-            write_results_table(runs, folder / name)
+            write_table(runs, folder / name)
         if config.runner.report:
-            look(folder)
+            write_look(runs, folder)
         if not config.runner.quiet:
             show(f"\n{folder / 'results.md'}\n")

@@ -1,6 +1,5 @@
 """From EasyEdit's call to weights and back: the part that all locate-then-edit methods share."""
 
-import copy as copying
 from collections.abc import Callable
 
 import torch
@@ -13,8 +12,7 @@ from ..fingerprint import key_fingerprint
 from ..masks import NeuronMask
 from ..record import EditRecord
 from ..requests import EditRequest, plain_request, prepare
-from ..state import SequentialState, remember, share, state_of
-from ..write import fingerprint, restore, write
+from ..state import SequentialState, commit, state_of, twin_of
 from .contexts import contexts_of
 from .execute import execute
 from .rome import execute_rome
@@ -54,8 +52,7 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     view = ModelView.of(model, **hparams.module_overrides())
     check_layers(view, hparams)
     if copy:
-        view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
-        share(model, view.model)
+        view = twin_of(view, hparams)
     with eval_mode(view.model):
         originals, record = _edit(method, view, tok, prepared, hparams, mask)
     if records is not None:
@@ -91,17 +88,14 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
     run = execute_rome if hparams.path == "rome" else execute
     done = run(view, tok, requests, hparams, state, make_masks)
     names = {layer: view.down_weight_name(layer) for layer in layers}
-    originals = write(view, {names[layer]: done.deltas[layer] for layer in layers})
-    try:
-        after = fingerprint(view.model, names.values())
-        record = EditRecord(
+
+    def describe(after: str) -> EditRecord:
+        return EditRecord(
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in requests],
             contexts=[context for group in state.contexts for context in group], layers=done.deltas, names=names,
             losses=[t.losses for t in done.targets], probability=[t.probability for t in done.targets], seconds=done.seconds,
             fingerprint_before=before, fingerprint_after=after, seed=hparams.seed, info=info)
-    except BaseException:
-        restore(view.model, originals)
-        raise
-    state.note(after, done.keys_after if hparams.accumulate_keys else {})
-    remember(view.model, record)
+
+    originals, record = commit(view, {names[layer]: done.deltas[layer] for layer in layers}, describe)
+    state.note(record.fingerprint_after, done.keys_after if hparams.accumulate_keys else {})
     return originals, record

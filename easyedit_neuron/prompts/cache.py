@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import StateError
 from ..fingerprint import key_fingerprint
-
-LOG = logging.getLogger(__name__)
+from ..tensorfile import replacing
 
 
 class TextCache:
@@ -66,10 +62,5 @@ def _read(path: Path, about: dict[str, Any]) -> list[str] | None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with replacing(path) as name:
+        Path(name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

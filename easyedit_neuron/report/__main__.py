@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..errors import NeuronEditError
 from . import draw
-from .page import write_pictures, write_report
+from .page import write_page, write_pictures
 from .runs import read_runs
-from .table import as_text, write_results_table
+from .table import as_text, write_table
 
 BAD_INPUT = 2
 
@@ -45,9 +45,9 @@ def _report(args: argparse.Namespace) -> None:
             raise NeuronEditError(draw.INSTALL)
         sys.stderr.write(f"easyedit_neuron.report: without plots: {draw.INSTALL}\n")
     out = args.out or (Path(args.folders[0]) if len(args.folders) == 1 else Path()) / "report.html"
-    written = [write_report(args.folders, out), *(write_pictures(runs, args.png) if args.png else ())]
+    written = [write_page(runs, out), *(write_pictures(runs, args.png) if args.png else ())]
     if args.table:
-        written.append(write_results_table(args.folders, args.table))
+        written.append(write_table(runs, args.table))
     sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in written) + "\n")
 
 

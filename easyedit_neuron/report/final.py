@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..lifelong.files import mean
-from .table import number
+from .table import difference, number
 
 PHASES = ("before", "immediate", "final")
 LAYERS = 4  # more layers (or changed weights) than this are shown as their mean
@@ -33,7 +33,7 @@ def table(summary: dict[str, Any]) -> str:
     forgets = {"immediate", "final"} <= set(phases)
     rows = [("", *phases, *["lost"] * forgets)]
     for label, values in _scores(results, phases):
-        lost = [number(_difference(values[phases.index("immediate")], values[phases.index("final")]))] if forgets else []
+        lost = [number(difference(values[phases.index("immediate")], values[phases.index("final")]))] if forgets else []
         rows.append((label, *map(number, values), *lost))
     rows.append(("",))
     rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _beside(summary)]
@@ -102,7 +102,3 @@ def _at(value: Any, *trail: str) -> Any:
     for name in trail:
         value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-def _difference(soon: float | None, late: float | None) -> float | None:
-    return None if soon is None or late is None else soon - late

@@ -27,8 +27,13 @@ def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
         DataError: a folder is not a run, or a file of a run cannot be read.
         StateError: the page cannot be written.
     """
+    return write_page(read_runs(folders), path)
+
+
+def write_page(runs: Sequence[Run], path: str | Path) -> Path:
+    """``write_report`` of runs that have been read."""
     path = Path(path)
-    text = page(read_runs(folders), plots=draw.available())
+    text = page(runs, plots=draw.available())
     with durable.refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_text(path, text)
@@ -44,6 +49,13 @@ def write_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
             with durable.refusing(paths[-1]):
                 draw.section_png(section, runs, paths[-1])
     return paths
+
+
+def write_look(runs: Sequence[Run], folder: Path) -> None:
+    """``report.html``, and the plots as pictures in ``plots`` where matplotlib is installed."""
+    if draw.available():
+        write_pictures(runs, folder / "plots")
+    write_page(runs, folder / "report.html")
 
 
 def page(runs: Sequence[Run], plots: bool = True) -> str:

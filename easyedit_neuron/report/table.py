@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,25 @@ def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path
         DataError: a folder is not a run, or a file of a run cannot be read.
         NeuronEditError: another ending of ``path``.
     """
+    _form(Path(path))  # before the folders are read
+    return write_table(read_runs(folders), path)
+
+
+def write_table(runs: Sequence[Run], path: str | Path) -> Path:
+    """``write_results_table`` of runs that have been read."""
     path = Path(path)
-    forms = {".csv": as_csv, ".md": as_markdown, ".txt": as_text}
-    if path.suffix not in forms:
-        raise NeuronEditError(f"{path}: a table is written as {', '.join(forms)}")
-    text = forms[path.suffix](read_runs(folders))
+    text = _form(path)(runs)
     with durable.refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_text(path, text)
     return path
+
+
+def _form(path: Path) -> Callable[[Sequence[Run]], str]:
+    forms = {".csv": as_csv, ".md": as_markdown, ".txt": as_text}
+    if path.suffix not in forms:
+        raise NeuronEditError(f"{path}: a table is written as {', '.join(forms)}")
+    return forms[path.suffix]
 
 
 def as_csv(runs: Sequence[Run]) -> str:
@@ -146,7 +156,11 @@ def number(value: Any) -> str:
 
 def lost(row: dict[str, Any], name: str) -> float | None:
     """Immediate - final of ``rel``, ``gen`` or ``loc`` in a row of ``checkpoints.csv``; None where either was not measured."""
-    soon, late = row.get(f"{name}_immediate"), row.get(name)
+    return difference(row.get(f"{name}_immediate"), row.get(name))
+
+
+def difference(soon: float | None, late: float | None) -> float | None:
+    """``soon - late``; None where either was not measured."""
     return None if soon is None or late is None else soon - late
 
 

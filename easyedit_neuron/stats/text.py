@@ -2,15 +2,14 @@
 
 import json
 import logging
-import os
 import random
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import resources
 from ..errors import DataError
 from ..fingerprint import key_fingerprint, text_fingerprint
+from ..tensorfile import replacing
 
 LOG = logging.getLogger(__name__)
 _FIELDS = ("text", "content", "sentence")
@@ -119,14 +118,9 @@ def _streamed(name: str, n_samples: int, folder: Path) -> Path:
         from datasets import load_dataset
         rows = load_dataset(*about["dataset"], split="train", streaming=True).take(n_samples)
         folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                for row in rows:
-                    file.write(json.dumps({"text": next(row[f] for f in _FIELDS if f in row)}) + "\n")
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({"text": next(row[f] for f in _FIELDS if f in row)}) + "\n")
     except Exception as problem:
         raise DataError(
             f"mom2_dataset: {name!r} is neither a .txt or .jsonl file nor a data set that can be loaded here ({problem!r}); "

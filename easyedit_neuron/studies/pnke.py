@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
+from .table import new_figure
 
 MEASURES = {"Rel": "rewrite_acc", "Gen": "rephrase_acc", "retained": "retained"}
 
@@ -67,15 +68,9 @@ def table(sweeps: list[tuple[str, list[dict[str, Any]]]]) -> str:
 
 def plot(path: Path, sweeps: list[tuple[str, list[dict[str, Any]]]]) -> None:
     """PNG: a panel for each sweep, the measures over the option."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NeuronEditError("the plot needs matplotlib: pip install easyedit-neuron[report]") from None
     columns = min(3, len(sweeps))
     rows = -(-len(sweeps) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.4), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.1 * columns, 2.5 * rows + 0.4, 90)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, (name, runs) in zip(grid, sweeps):
         for measure in (*MEASURES, "density"):

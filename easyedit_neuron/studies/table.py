@@ -20,21 +20,27 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             writer.writerow({name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()})
 
 
+def new_figure(width: float, height: float, dpi: int):
+    """An empty figure, inches and dots per inch, that needs no display; ``NeuronEditError`` where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NeuronEditError("the plot needs matplotlib: pip install easyedit-neuron[report]") from None
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def plot(path: Path, rows: Sequence[dict[str, Any]], varied: str, title: str) -> None:
     """PNG: every measure over the varied setting; settings that are no numbers stand side by side.
 
     Raises:
         NeuronEditError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NeuronEditError("the plot needs matplotlib: pip install easyedit-neuron[report]") from None
+    figure = new_figure(5.6, 3.4, 100)
     labels = [str(row[varied]) for row in rows]
     numbers = all(isinstance(row[varied], (int, float)) for row in rows)
-    figure = Figure(figsize=(5.6, 3.4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = [name for name in MEASURES if any(row.get(name) is not None for row in rows)]
     for number, name in enumerate(names):

@@ -1,6 +1,5 @@
 """From EasyEdit's call to weights and back: the part that methods which train single rows or columns share."""
 
-import copy as copying
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from ..arch.frozen import eval_mode
 from ..arch.view import ModelView
 from ..record import EditRecord, UnitDelta
 from ..requests import EditRequest, plain_request, prepare
-from ..state import remember, share
-from ..write import fingerprint, restore, write
+from ..state import commit, twin_of
+from ..write import fingerprint
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,20 @@ def apply_vectors(method: str, model, tok, requests: list[dict], hparams, execut
     prepared = prepare(requests)
     view = ModelView.of(model, **hparams.module_overrides())
     if copy:
-        view = ModelView.of(copying.deepcopy(model), **hparams.module_overrides())
-        share(model, view.model)
+        view = twin_of(view, hparams)
     with eval_mode(view.model):
         found = execute(view, tok, prepared, hparams)
     started = time.perf_counter()
     before = fingerprint(view.model, found.units)
-    originals = write(view, found.units)
-    try:
-        after = fingerprint(view.model, found.units)
+
+    def describe(after: str) -> EditRecord:
         seconds = {**found.seconds, "write": time.perf_counter() - started}
-        record = EditRecord(
+        return EditRecord(
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in prepared], contexts=[], layers={}, names={},
             losses=found.losses, probability=found.probability, seconds=seconds, fingerprint_before=before,
             fingerprint_after=after, seed=hparams.seed, units=found.units, info=found.info)
-    except BaseException:
-        restore(view.model, originals)
-        raise
-    remember(view.model, record)
+
+    originals, record = commit(view, found.units, describe)
     if records is not None:
         records.append(record)
     return view.model, originals if return_orig_weights else {}

@@ -1,7 +1,8 @@
 """FiNE through EasyEdit's editor and the built-in one: the same weights and metrics, and weights that come back."""
 
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, without_time
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 from helpers.fine_edits import fine
+from helpers.host_checks import batches_agree
 
 ARGUMENTS = dict(prompts=PROMPTS, target_new=TARGETS, verbose=False, **EXTRAS)
 
@@ -22,5 +23,4 @@ def test_single_and_sequential_edits(editors, llama_folder):
 
 
 def test_batches(editors, llama_folder):
-    found = [e.batch_edit(sequential_edit=True, **ARGUMENTS) for e in hosts(editors, llama_folder, batch_size=2)]
-    assert same(weights_of(found[0][1]), weights_of(found[1][1])) and without_time(found[0][0]) == without_time(found[1][0])
+    batches_agree(hosts(editors, llama_folder, batch_size=2), ARGUMENTS)

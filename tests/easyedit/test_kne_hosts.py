@@ -2,7 +2,8 @@
 import dataclasses
 
 import pytest
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, without_time
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
+from helpers.host_checks import batches_agree, undone_and_repeated
 
 from easyedit_neuron import KNEHyperParams
 
@@ -37,16 +38,8 @@ def test_sequential_edits(editors, hparams, shared, tmp_path):
 
 
 def test_single_edits_are_undone_and_repeat(editors, hparams):
-    for e in editors(hparams):
-        before, first = weights_of(e.model), None
-        for _ in range(2):
-            metrics, edited, _ = e.edit(verbose=False, **ARGUMENTS)
-            assert same(weights_of(edited), before)
-            assert first is None or metrics == first
-            first = metrics
+    undone_and_repeated(editors, hparams, ARGUMENTS, times=2)
 
 
 def test_batches(editors, hparams):
-    found = [e.batch_edit(sequential_edit=True, verbose=False, **ARGUMENTS) for e in editors(dataclasses.replace(hparams, batch_size=2))]
-    assert same(weights_of(found[0][1]), weights_of(found[1][1]))
-    assert without_time(found[0][0]) == without_time(found[1][0])
+    batches_agree(editors(dataclasses.replace(hparams, batch_size=2)), ARGUMENTS)

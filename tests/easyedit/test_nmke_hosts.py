@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 import torch
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, without_time
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
+from helpers.host_checks import batches_agree, undone_and_repeated
 from helpers.tiny_models import CORPUS
 
 from easyedit_neuron import NMKEHyperParams, data, resources
@@ -51,20 +52,12 @@ def test_sequential_edits(editors, setting):
 
 def test_single_edits_repeated(editors, setting):
     hparams, arguments = setting
-    for e in editors(hparams):
-        before, first = weights_of(e.model), None
-        for _ in range(3):
-            metrics, edited, _ = e.edit(verbose=False, **arguments)
-            assert same(weights_of(edited), before)
-            assert first is None or metrics == first
-            first = metrics
+    undone_and_repeated(editors, hparams, arguments, times=3)
 
 
 def test_batches(editors, setting):
     hparams, arguments = setting
-    found = [e.batch_edit(sequential_edit=True, verbose=False, **arguments) for e in editors(dataclasses.replace(hparams, batch_size=2))]
-    assert same(weights_of(found[0][1]), weights_of(found[1][1]))
-    assert without_time(found[0][0]) == without_time(found[1][0])
+    batches_agree(editors(dataclasses.replace(hparams, batch_size=2)), arguments)
 
 
 def test_an_edit_that_was_undone_leaves_no_trace_under_either_padding_side(editors, setting):

@@ -16,6 +16,7 @@ from ...arch.frozen import frozen_parameters
 from ...arch.states import take
 from ...arch.view import ModelView
 from ...errors import EditError
+from ...vectors import divergence
 from .locate import Neurons
 from .rows import Places, Row
 
@@ -250,9 +251,7 @@ class _Training:
             after = kept.log_softmax(-1)
             if self.live.before is None:
                 self.live = replace(self.live, before=after.detach())
-            before = self.live.before
-            there, here = (before, after) if hparams.kl_direction == "before_after" else (after, before)
-            apart = (there.exp() * (there - here)).sum(-1)
+            apart = divergence(self.live.before, after, hparams.kl_direction)
             kl = zero.index_add(0, places.kept_row.to(at), apart * places.kept_share.to(at, logits.dtype))
         if len(behind):
             said = behind.log_softmax(-1)[owner, ids].clamp_max(-torch.finfo(logits.dtype).eps)

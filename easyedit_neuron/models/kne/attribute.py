@@ -19,14 +19,14 @@ from typing import Literal, Optional, Sequence
 import torch
 from torch import Tensor
 
-from ...arch import Capture, ModelView, Projection, prefix_before, take
+from ...arch import Capture, ModelView, Projection, prefix_before
 from ...arch.capture import Prefix
 from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
 from ...attribution.quadrature import Rule, nodes
 from ...attribution.targets import TargetTokens
 from ...errors import NeuronEditError
-from ...memory import in_batches
+from ...memory import batch_results
 
 
 def mean_attributions(
@@ -106,11 +106,10 @@ class _Paths:
             edits = [(site.layer, site.module, _scaled(self.view, site, axis, alpha.to(site.rows.device)[:, None, None], probe))
                      for site, probe in zip(group, probes)]
             total = self._weighted(points // steps, weights[points % steps], edits)
-            found = [slope.cpu() for slope in torch.autograd.grad(total, probes)]
-            return [found] + [None] * (len(points) - 1)  # in_batches counts results: one per point
+            return [slope.cpu() for slope in torch.autograd.grad(total, probes)]
 
-        parts = in_batches(range(len(batch.lengths) * steps), step_batch, some, "attribution of rows")
-        return [torch.stack(slopes).sum(0) for slopes in zip(*(part for part in parts if part is not None))]
+        parts = batch_results(range(len(batch.lengths) * steps), step_batch, some, "attribution of rows")
+        return [torch.stack(slopes).sum(0) for slopes in zip(*parts)]
 
     def _weighted(self, rows: Tensor, weights: Tensor, edits: list) -> Tensor:
         """F of the prompts ``rows [n]`` under the edits, times their weights, summed."""
@@ -118,9 +117,7 @@ class _Paths:
         rows = rows.to(batch.input_ids.device)
         with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_modules=edits) as seen:
             self.view.model(input_ids=batch.input_ids[rows], attention_mask=batch.attention_mask[rows], use_cache=False)
-        row, answer = (rows[:, None] == self.targets.owner).nonzero(as_tuple=True)
-        logs = self.view.logits(take(seen.final_hidden, row, self.targets.position[answer])).log_softmax(-1)
-        logs = logs.gather(1, self.targets.token_ids[answer].to(logs.device)[:, None])[:, 0]
+        row, answer, logs = self.targets.log_probabilities(self.view, seen.final_hidden, rows)
         if self.cumulative:
             at = self.targets.position[answer]
             earlier = (row[:, None] == row) & (at[:, None] >= at)

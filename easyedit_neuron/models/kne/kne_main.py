@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from ...arch import ModelView
 from ...requests import EditRequest
+from ...stopwatch import Stopwatch
 from ...vectors import Trained, apply_vectors
 from .attribute import mean_attributions
 from .ensemble import choose
@@ -39,7 +38,7 @@ def apply_kne_to_model(model, tok, requests, hparams, copy=False, return_orig_we
 
 def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> Trained:
     """The change that KNE makes of one batch of requests; the model is afterwards as it was."""
-    start = time.perf_counter()
+    watch = Stopwatch()
     sites = sites_of(view, hparams)
     if hparams.localize == "shared":
         shared = shared_scores(view, tok, hparams)
@@ -48,10 +47,10 @@ def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> T
         scores = mean_attributions(view, answers(view, tok, requests, hparams), sites, **attribution_options(hparams))
         located = {"requests": len(requests)}
     ensemble = choose(scores, sites, hparams.neuron_axis, view.model, hparams.share_of_parameters, hparams.p)
-    chosen = time.perf_counter()
+    watch.lap("locate")
     fit = train(view, tok, requests, ensemble.members, hparams)
     units = unit_deltas(view, ensemble.members, fit.vectors, hparams.neuron_axis)
-    seconds = {"locate": chosen - start, "train": time.perf_counter() - chosen}
+    watch.lap("train")
     info = {**ensemble.to_info(), "localized_on": located, "losses": fit.losses, "steps": len(fit.losses["loss"]) - 1,
             "stop": fit.stop}
-    return Trained(units, [fit.losses["loss"]], fit.probability, seconds, info)
+    return Trained(units, [fit.losses["loss"]], fit.probability, watch.seconds, info)

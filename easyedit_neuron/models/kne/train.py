@@ -17,11 +17,12 @@ from ...arch import Capture, ModelView, Projection, prefix_before, take
 from ...arch.capture import Prefix
 from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
-from ...attribution.targets import TargetTokens, target_tokens
+from ...attribution.targets import target_tokens
 from ...errors import EditError
 from ...record import UnitDelta
 from ...requests import EditRequest
 from ...tokens import Batch, encode, pad, subject_last_index
+from ...vectors import divergence
 
 Members = Sequence[tuple[Projection, Tensor]]
 
@@ -175,8 +176,7 @@ class _Part:
         if not self.kept:
             return nll, nll.new_zeros(())
         after = self.view.logits(take(hidden, *self.kept[:2])).log_softmax(-1)
-        first, second = (self.before, after) if self.direction == "before_after" else (after, self.before)
-        return nll, ((first.exp() * (first - second)).sum(-1) * self.kept[2].to(after)).sum()
+        return nll, (divergence(self.before, after, self.direction) * self.kept[2].to(after)).sum()
 
     def _run(self, edits: list) -> Tensor:
         with Capture(self.view, [], "final_hidden", "final", skip=self.prefix, edit_modules=edits) as seen:
