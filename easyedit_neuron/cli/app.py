@@ -21,9 +21,9 @@ from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
 from . import settings as settings_module
+from .fail import BAD_INPUT, fail
 from .settings import HAVE_THEIR_OWN_SETTING, read_hyperparameters, read_settings
 
-BAD_INPUT = 2
 QUIET = ("--quiet", "runner.quiet=true")  # Hydra knows no options of an application's own
 _failed_jobs: list[int] = []  # of the sweep under way
 
@@ -41,9 +41,9 @@ def run_command_line(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except NeuronEditError as problem:
-        return _fail(str(problem))
+        return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
-        return _fail(explain(problem, arguments))
+        return fail(explain(problem, arguments))
     return BAD_INPUT if _failed_jobs else 0
 
 
@@ -57,7 +57,7 @@ def _job(config: DictConfig) -> None:
 
         run(settings, hparams, source, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
     except (NeuronEditError, OmegaConfBaseException) as problem:
-        code = _fail(str(problem))
+        code = fail(str(problem))
         if hydra_config.mode == RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
             _failed_jobs.append(hydra_config.job.num)  # the other jobs of the sweep are run all the same
         else:
@@ -71,11 +71,6 @@ def _hydra_process(arguments: list[str]):
     with mock.patch.object(sys, "argv", ["easyedit-neuron", *arguments]):
         with mock.patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}):
             yield
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"easyedit-neuron: error: {' '.join(message.split())}\n")
-    return BAD_INPUT
 
 
 def explain(problem: Exception, arguments: list[str]) -> str:

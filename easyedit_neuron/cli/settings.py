@@ -15,6 +15,7 @@ from ..data import SHAPES
 from ..errors import HparamsError
 from ..hparams_base import HyperParams, find_hparams, read_hparams
 from ..registry import MethodSpec, get_method, methods
+from .commands import COMMANDS
 
 MISSING = "???"
 EASYEDIT = "easyedit"
@@ -31,6 +32,7 @@ def register_groups() -> None:
     given on the command line replaces the file's.
     """
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
     for spec in methods():
         node = {"name": spec.name, **{name: MISSING for name in method_fields(spec)}}
@@ -203,7 +205,10 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
         values["model_name"] = settings.model.path
     # Twice, so that a mistake in the file and one on the command line are told apart.
     cls.from_dict(values, source=path)
-    return cls.from_dict({**values, **settings.method}, source="setting 'method'"), path
+    values |= settings.method
+    if values.get("localize") == "shared" and values.get("localization_data") is None:
+        values["localization_data"] = settings.data.path  # KNE's shared ensemble is of the run's own data unless other is named
+    return cls.from_dict(values, source="setting 'method'"), path
 
 
 def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:

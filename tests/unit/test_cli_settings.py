@@ -48,6 +48,15 @@ def test_command_line_goes_on_top_of_the_file(tmp_path):
     assert named.stats_dir == "here"
 
 
+def test_a_shared_ensemble_is_of_the_data_that_is_edited():
+    def data_of(*overrides):
+        return read_hyperparameters(settings_of("output_dir=out", "method=kne", *overrides))[0].localization_data
+
+    shared = ("method.localize=shared", "data=file", "data.path=mine.json")
+    assert data_of() is None and data_of(*shared) == "mine.json" and data_of("method.localize=shared") == "tiny-world"
+    assert data_of(*shared, "method.localization_data=other.json") == "other.json"
+
+
 @pytest.mark.parametrize("method", ["alphaedit", "memit", "nmke"])
 @pytest.mark.parametrize("options", [["method.mask_options={top_k: 7, prompt_batch: 4}"],
                                      ["+method.mask_options.top_k=7", "+method.mask_options.prompt_batch=4"]])
