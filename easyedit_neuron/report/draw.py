@@ -68,33 +68,33 @@ def styles(runs: Sequence[Run]) -> list[dict]:
 
 def panel_svg(panel: Panel | Bars, run_styles: Sequence[dict], salt: str) -> str:
     """The panel as an ``<svg>`` element without title and legend; ``salt`` keeps its ids apart from those of other panels."""
-    with _figure(salt) as new:
+    with themed(salt) as new:
         figure = new(figsize=_size(panel), layout="constrained")
         _draw(figure.add_subplot(), panel, run_styles)
-        return _svg(figure, salt, panel.title)
+        return svg_of(figure, salt, panel.title)
 
 
 def swatch_svg(style: dict, salt: str) -> str:
     """Line and marker of a run for the page's legend."""
-    with _figure(salt) as new:
+    with themed(salt) as new:
         figure = new(figsize=(0.5, 0.2))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.plot([0.04, 0.96], [0.5, 0.5], **{**style, "marker": ""})
         axes.plot([0.5], [0.5], **style, markeredgecolor=SURFACE, markeredgewidth=0.6, markersize=7)
-        return _svg(figure, salt, "")
+        return svg_of(figure, salt, "")
 
 
 def chip_svg(color: str, hatch: str, salt: str) -> str:
     """A patch of a bar's part for the legend below it."""
-    with _figure(salt) as new:
+    with themed(salt) as new:
         figure = new(figsize=(0.25, 0.18))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.barh([0.5], [1], height=1, color=color, hatch=hatch, edgecolor=SURFACE, linewidth=0)
-        return _svg(figure, salt, "")
+        return svg_of(figure, salt, "")
 
 
 def section_png(section: Section, runs: Sequence[Run], path: Path, dpi: int = 150) -> None:
@@ -108,7 +108,7 @@ def section_png(section: Section, runs: Sequence[Run], path: Path, dpi: int = 15
     rows = -(-len(section.panels) // columns)
     height = max(_size(panel, legend=True)[1] for panel in section.panels)
     shown = sorted({series.run for panel in section.panels if isinstance(panel, Panel) for series in panel.series})
-    with _figure("png") as new:
+    with themed("png") as new:
         figure = new(figsize=(columns * (SIZE[0] + 0.25), rows * (height + 0.45) + 0.3), layout="constrained", facecolor="white")
         figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
         places = figure.subfigures(rows, columns, squeeze=False, facecolor="none").flat
@@ -134,7 +134,8 @@ def part_colors(count: int) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _figure(salt: str):
+def themed(salt: str):
+    """matplotlib's Figure under the style of the reports, for pictures whose ids get ``salt``."""
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: no window system, no figures that stay
 
@@ -263,7 +264,8 @@ def _draw_bars(axes, panel: Bars) -> None:
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:.0e}"))
 
 
-def _svg(figure, salt: str, title: str) -> str:
+def svg_of(figure, salt: str, title: str) -> str:
+    """The figure as an ``<svg>`` element; ``title`` is what a screen reader says, empty for a mere decoration."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()

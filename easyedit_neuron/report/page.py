@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..lifelong import durable
+from ..lifelong.files import RunFolder
 from . import draw
+from .html import details, document, table
 from .panels import POSITION, Bars, Panel, Section, sections
 from .runs import Run, differing, read_runs, setting
 from .table import LEGEND, number, results, shown
 
 FAILED_SHOWN = 20  # failed edits per run
-# No script can run in the page, whatever stands in the data.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
@@ -72,17 +73,12 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
     body = [
         f"<header><h1>{escape(title)}</h1>", *_introduction(runs, plots),
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav></header>",
-        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', _table(shown(runs), text=(-1,)),
-        _details("All columns, as in the CSV", _everything(runs)), "</section>",
+        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', table(shown(runs), text=(-1,)),
+        details("All columns, as in the CSV", _everything(runs)), "</section>",
         painter.legend(), *(text for part in parts if part.panels for text in painter.section(part)),
-        *_missing(parts), *_failed(runs), *_settings(runs),
+        *_missing(parts), *_meanings(runs), *_failed(runs), *_settings(runs),
     ]
-    return "\n".join([
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<title>{escape(title)}</title>",
-        f"<style>\n{files(__package__).joinpath('page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>", *body,
-        "</body>\n</html>\n"])
+    return document(title, body)
 
 
 class Painter:
@@ -109,7 +105,7 @@ class Painter:
         yield "</div>"
         if section.name == "drift":
             title = "By weight, at the last checkpoint: mean and standard deviation over rows"
-            yield _details(title, _weights(self.runs), text=(1,))
+            yield details(title, _weights(self.runs), text=(1,))
         yield "</section>"
 
     def _figure(self, panel: Panel | Bars) -> str:
@@ -119,7 +115,7 @@ class Painter:
             picture += self._chips(panel)
         else:
             caption, cells = _aside(panel), _points(panel)
-        numbers = _details("Numbers", cells)
+        numbers = details("Numbers", cells)
         return f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{numbers}</figure>"
 
     def _chips(self, panel: Bars) -> str:
@@ -141,8 +137,8 @@ def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:
 
 
 def _everything(runs: Sequence[Run]) -> list[list[str]]:
-    table = results(runs)
-    rows = [[name, *(_cell(row.get(name)) for row in table.rows)] for name in table.columns if name != "run"]
+    made = results(runs)
+    rows = [[name, *(_cell(row.get(name)) for row in made.rows)] for name in made.columns if name != "run"]
     return [["", *(run.label for run in runs)], *rows]
 
 
@@ -186,6 +182,24 @@ def _missing(parts: Sequence[Section]) -> Iterator[str]:
         yield f'<p class="missing">Measured by none of the runs, and left out: {escape(", ".join(missing))}.</p>'
 
 
+def _meanings(runs: Sequence[Run]) -> Iterator[str]:
+    """What ``python -m easyedit_neuron.studies.meanings --run`` has left in the runs' folders."""
+    found = [(run, files.meanings) for run in runs if (files := RunFolder(run.folder)).meanings.is_file()]
+    if not found:
+        return
+    yield ('<section><h2 id="meanings">What the most changed neurons say</h2>\n<p class="note">Tokens that a neuron\'s value vector '
+           "points at through the unembedding, in the untouched model and at the end of the run.</p>")
+    for run, path in found:
+        try:
+            cells = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        except (OSError, UnicodeDecodeError) as problem:
+            raise DataError(f"{path}: cannot be read: {problem}") from problem
+        if not cells or any(len(row) != len(cells[0]) or not row for row in cells):
+            raise DataError(f"{path}: not a table of neurons; write it again")
+        yield details(run.label, cells, text=range(3, len(cells[0])))
+    yield "</section>"
+
+
 def _failed(runs: Sequence[Run]) -> Iterator[str]:
     found = [(run, [edit for edit in run.edits if edit.reason is not None]) for run in runs]
     if not any(edits for _, edits in found):
@@ -196,7 +210,7 @@ def _failed(runs: Sequence[Run]) -> Iterator[str]:
         rows += [[run.label, f"{edit.position + 1:,}", edit.text, edit.reason] for edit in edits[:FAILED_SHOWN]]
         if len(edits) > FAILED_SHOWN:
             rows.append([run.label, "", f"and {len(edits) - FAILED_SHOWN:,} more, in edits.jsonl", ""])
-    yield _table(rows, text=(2, 3))
+    yield table(rows, text=(2, 3))
     yield "</section>"
 
 
@@ -206,14 +220,14 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
     if len(runs) > 1:
         yield '<p class="note">In which the runs differ; the rest is in each run\'s <code>run.json</code>.</p>'
         rows = [[name, *(_plain(setting(run, name)) for run in runs)] for name in names]
-        yield _table([["", *(run.label for run in runs)], *rows])
+        yield table([["", *(run.label for run in runs)], *rows])
     commands = [[run.label, str(run.about.get("command", "-")), str(run.folder)] for run in runs]
-    yield _details("Commands and folders", [["run", "command", "folder"], *commands], text=(1, 2))
+    yield details("Commands and folders", [["run", "command", "folder"], *commands], text=(1, 2))
     for run in runs:
         both = {**{name: value for name, value in run.settings.items() if name != "method"}, "hparams": run.hparams,
                 "versions": run.about["identity"].get("versions")}
         rows = [[name, _plain(value)] for name, value in _leaves(both)]
-        yield _details(f"All settings of {run.label}", [["", ""], *rows], text=(1,))
+        yield details(f"All settings of {run.label}", [["", ""], *rows], text=(1,))
     yield "</section>"
 
 
@@ -227,23 +241,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _plain(value: Any) -> str:
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _details(title: str, cells: list[list[str]], text: Sequence[int] = ()) -> str:
-    if len(cells) < 2:
-        return ""
-    return f"<details><summary>{escape(title)}</summary>{_table(cells, text)}</details>"
-
-
-def _table(cells: list[list[str]], text: Sequence[int] = ()) -> str:
-    """A table; the first row and column are headings, the columns in ``text`` hold text rather than numbers."""
-    head, *body = cells
-    words = {number % len(head) for number in text}
-    rows = []
-    for first, *rest in body:
-        columns = "".join(f'<td class="text">{escape(cell)}</td>' if column in words else f"<td>{escape(cell)}</td>"
-                          for column, cell in enumerate(rest, 1))
-        rows.append(f"<tr><th>{escape(first)}</th>{columns}</tr>")
-    heads = "".join(f'<th class="text">{escape(cell)}</th>' if column in words else f"<th>{escape(cell)}</th>"
-                    for column, cell in enumerate(head))
-    return f'<div class="wide box"><table><thead><tr>{heads}</tr></thead>\n<tbody>{chr(10).join(rows)}</tbody></table></div>'

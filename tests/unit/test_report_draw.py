@@ -22,7 +22,7 @@ def panel(x, *ys, x_label=EDITS, **options):
 
 def drawn(what, runs=3):
     styles = [{"color": draw.COLORS[i], "marker": draw.MARKERS[i], "linestyle": "-"} for i in range(runs)]
-    with draw._figure("t") as new:
+    with draw.themed("t") as new:
         figure = new(figsize=draw._size(what), layout="constrained")
         axes = figure.add_subplot()
         draw._draw(axes, what, styles)
