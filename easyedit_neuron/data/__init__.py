@@ -7,12 +7,14 @@ A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None),
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .. import resources
 from ..errors import DataError
 from ..suggest import did_you_mean
+from .datasets import records_of
 from .files import read_records
 from .record import Record
 from .shapes import SHAPES, detect_shape
@@ -25,12 +27,13 @@ Split = Literal["train", "heldout"]
 
 
 def load(
-    name_or_path: str | Path, shape: str | None = None, size: int | None = None, invalid: Invalid = "error"
+    source: str | Path | Sequence[Any], shape: str | None = None, size: int | None = None, invalid: Invalid = "error"
 ) -> list[dict[str, Any]]:
     """Read edit requests.
 
     Args:
-        name_or_path: ``"tiny-world"``, or a JSON file with a list of records.
+        source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's ``CounterFactDataset``,
+            ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read less of a file than this function does).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"`` (MEND) or
             ``"knowedit"``; by default it is told from the keys of the first record (tiny-world: ``"knowedit"``).
         size: number of requests wanted, the first ones of the file; by default all.
@@ -47,10 +50,13 @@ def load(
         raise DataError(f"invalid must be 'error' or 'skip', not {invalid!r}")
     if shape is not None and shape not in SHAPES:
         raise DataError(f"unknown data shape {shape!r}: {did_you_mean(shape, SHAPES)}")
-    path = _locate(name_or_path, f"edits_{shape or 'knowedit'}.json")
-    if str(name_or_path) in resources.SHIPPED_DATA and not path.is_file():
-        raise DataError(f"{name_or_path} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
-    records = read_records(path)
+    if isinstance(source, (str, Path)):
+        path = _locate(source, f"edits_{shape or 'knowedit'}.json")
+        if str(source) in resources.SHIPPED_DATA and not path.is_file():
+            raise DataError(f"{source} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
+        records = read_records(path)
+    else:
+        path, records = Path(type(source).__name__), records_of(source)
     convert = SHAPES[shape or detect_shape(path, records[0])]
     requests = []
     skipped = 0

@@ -144,6 +144,44 @@ def test_given_shape_wins_over_detection(tmp_path):
         data.load(path, shape="zsre")
 
 
+class KnowEditDataset:
+    """EasyEdit's class gives such items."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_lists_and_datasets_in_place_of_a_file(tmp_path):
+    for record in (COUNTERFACT, ZSRE, NESTED, KNOWEDIT):
+        assert data.load([record]) == data.load(write(tmp_path, [record]))
+    item = {**CORE, "portability_r": KNOWEDIT["portability"]["Reasoning"], "portability_s": None, "portability_l": [],
+            "locality_rs": KNOWEDIT["locality"]["Relation_Specificity"], "locality_f": None}
+    request, = data.load(KnowEditDataset(item))
+    expected = data.load(write(tmp_path, [KNOWEDIT]))[0]
+    assert request == {**{name: expected[name] for name in (*CORE, "portability")},
+                       "locality": {"Relation_Specificity": expected["locality"]["Relation_Specificity"]}}
+    with pytest.raises(DataError, match="KnowEditDataset: record 1: field 'subject'"):
+        data.load(KnowEditDataset(item, {**item, "subject": "Bo Ek"}))
+    with pytest.raises(DataError, match="2 edits wanted, the file has 1"):
+        data.load(KnowEditDataset(item), size=2)
+
+
+@pytest.mark.parametrize("source, part", [
+    (KnowEditDataset(), "no records"), ({"prompt": "x"}, "not dict"), (7, "not int"), (iter([COUNTERFACT]), "not list_iterator"),
+    ([{**CORE, "cond": "x", "subject": "x"} | {"locality_prompt": "x"}], "subject"),
+    ([{name: CORE[name] for name in ("prompt", "target_new")} | {"cond": "x"}], "leaves it out.*JSON file"),
+])
+def test_bad_lists_and_datasets(source, part):
+    with pytest.raises(DataError, match=part):
+        data.load(source)
+
+
 def without(record, *trail):
     changed = copy.deepcopy(record)
     place = changed
