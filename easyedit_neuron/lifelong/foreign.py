@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import dis
 import importlib
-import inspect
 import logging
 import sys
 import types
@@ -21,6 +20,7 @@ from typing import Any, Iterator
 import torch
 
 from ..errors import HostError, HparamsError, NeuronEditError
+from ..host.hparams import read_easyedits
 from ..suggest import did_you_mean
 from .method import Applied, Method
 from .weights import GuardedWeights
@@ -62,18 +62,13 @@ class ForeignMethod(Method):
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
         """EasyEdit's hyperparameters of the method from its file, some fields changed; ``batch_size`` where the method has
         one."""
-        cls = self._hparams_class()
-        try:
-            hparams = cls.from_hparams(str(file))
-        except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
-            raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {self.alg_name}: "
-                               f"{type(problem).__name__}: {problem}") from None
+        hparams = read_easyedits(self._apply, Path(file))
         known = {field.name for field in dataclasses.fields(hparams)}
         for name, value in changes.items():
             if name == "batch_size" and name not in known:
                 continue
             if name not in known:
-                raise HparamsError(f"setting 'method': unknown field {name!r} for {cls.__name__}: {did_you_mean(name, known)}")
+                raise HparamsError(f"setting 'method': unknown field {name!r} for {type(hparams).__name__}: {did_you_mean(name, known)}")
             setattr(hparams, name, value)
         return hparams
 
@@ -123,16 +118,6 @@ class ForeignMethod(Method):
         for module in self._modules:
             for name, value in saved["variables"].get(module.__name__, {}).items():
                 setattr(module, name, value)
-
-    def _hparams_class(self) -> type:
-        annotated = inspect.signature(self._apply).parameters["hparams"].annotation
-        if hasattr(annotated, "from_hparams"):
-            return annotated
-        module = sys.modules[self._apply.__module__]
-        named = [value for name, value in vars(module).items() if hasattr(value, "from_hparams") and name != "HyperParams"]
-        if len(named) != 1:
-            raise HostError(f"EasyEdit's {self.alg_name}: its class of hyperparameters is not told by its function")
-        return named[0]
 
 
 def _modules(function) -> Iterator[types.ModuleType]:
