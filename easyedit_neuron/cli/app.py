@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import hydra
@@ -21,11 +22,11 @@ from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
 from . import settings as settings_module
+from . import sweep
 from .fail import BAD_INPUT, fail
 from .settings import HAVE_THEIR_OWN_SETTING, read_hyperparameters, read_settings
 
 QUIET = ("--quiet", "runner.quiet=true")  # Hydra knows no options of an application's own
-_failed_jobs: list[int] = []  # of the sweep under way
 
 
 def run_command_line(argv: list[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def run_command_line(argv: list[str] | None = None) -> int:
     application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(_job)
     arguments = sys.argv[1:] if argv is None else list(argv)
     arguments = [QUIET[1] if argument == QUIET[0] else argument for argument in arguments]
-    _failed_jobs.clear()
+    sweep.failed.clear()
     try:
         with _hydra_process(arguments):
             application()
@@ -44,7 +45,7 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    return BAD_INPUT if _failed_jobs else 0
+    return BAD_INPUT if sweep.failed else 0
 
 
 def _job(config: DictConfig) -> None:
@@ -58,8 +59,9 @@ def _job(config: DictConfig) -> None:
         run(settings, hparams, source, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
     except (NeuronEditError, OmegaConfBaseException) as problem:
         code = fail(str(problem))
-        if hydra_config.mode == RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
-            _failed_jobs.append(hydra_config.job.num)  # the other jobs of the sweep are run all the same
+        if hydra_config.mode == RunMode.MULTIRUN:
+            # The other jobs of the sweep are run all the same.
+            sweep.note_failure(Path(hydra_config.runtime.output_dir), str(problem))
         else:
             # Hydra prints a line of its own about every exception of a job, but lets SystemExit pass.
             raise SystemExit(code) from None

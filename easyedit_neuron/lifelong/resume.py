@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import __version__
 from ..errors import StateError
 from ..fingerprint import key_fingerprint
@@ -27,6 +29,13 @@ def versions() -> dict[str, str]:
     """Versions that the numbers depend on."""
     found = {"easyedit_neuron": __version__, "python": platform.python_version()}
     return found | {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+
+
+def machine() -> dict[str, Any]:
+    """What the run began on: for the reader, and not part of its identity."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"system": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus,
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
 def identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +102,7 @@ class Entry:
     def confirm(self, model: dict[str, str], command: str) -> str:
         """Compares the fingerprints of model and tokenizer too, or begins the run; returns the run's own fingerprint."""
         if self.known is None:
-            self.known = {"format": FORMAT, "identity": self.identity, "model": model, "command": command}
+            self.known = {"format": FORMAT, "identity": self.identity, "model": model, "command": command, "machine": machine()}
             durable.write_text(self.files.run, as_json(self.known))
         found = differences(self.known["model"], model, "model")
         if found:

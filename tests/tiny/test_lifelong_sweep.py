@@ -3,10 +3,12 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.lifelong_runs import make_world, without_times
 
+import easyedit_neuron
 from easyedit_neuron.cli import main
 
 
@@ -51,6 +53,23 @@ def test_jobs_share_nothing_and_make_one_table(arguments, world, tmp_path, capfd
     assert main([*sweep, "run=sweep"]) == 0
     assert (folder / "0" / "edits.jsonl").stat().st_mtime_ns == kept and "0 is finished" in capfd.readouterr().err
     assert results(folder / "1") == wanted
+
+
+def test_jobs_in_processes_of_their_own(arguments, tmp_path, capfd, monkeypatch):
+    """Hydra's submitit launcher on this machine: as its jobs on a cluster, with the GPUs that the launcher gives them."""
+    alone = ["method=ft", "method.num_steps=2", *arguments, "method.layers=[1]", "--quiet"]
+    assert main([*alone, "run=alone"]) == 0
+    monkeypatch.setenv("PYTHONPATH", str(Path(easyedit_neuron.__file__).parents[1]))  # where it is not installed
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.launcher.gpus_per_node=1"]
+    sweep = ["--multirun", *launcher, *alone[:-2], "method.layers=[1],[9]", "run=sweep", "--quiet"]
+    assert main(sweep) == 2
+    err = capfd.readouterr().err
+    assert "Traceback" not in err and "layer 9 is out of range" in err, err
+    folder = tmp_path / "results" / "sweep"
+    assert results(folder / "0") == results(tmp_path / "results" / "alone") and not (folder / "1" / "summary.json").exists()
+    assert json.loads((folder / "0" / "run.json").read_text())["machine"]["CUDA_VISIBLE_DEVICES"] == "0"
+    # what is finished stays
+    assert main([*sweep[:-4], "method.layers=[1]", *sweep[-2:]]) == 0
 
 
 def test_one_job_that_cannot_run(arguments, tmp_path, capfd):
