@@ -1,0 +1,92 @@
+"""What is exported: edits, and the model that they were made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..arch.view import ModelView
+from ..errors import NeuronEditError
+from ..fingerprint import tensors_fingerprint
+from ..record import EditRecord
+from ..registry import get_method
+from ..write import fingerprint, restore, write
+
+
+@dataclass(frozen=True)
+class Source:
+    """Edits of one model, in order.
+
+    Attributes:
+        view: the model without these edits.
+        records: the edits.
+        ids: their names, as the side file of an export lists them.
+        base: name of the model, for whoever loads the export.
+    """
+
+    view: ModelView
+    records: Sequence[EditRecord]
+    ids: Sequence[int | str]
+    base: str
+
+    @classmethod
+    def of(cls, edits: Iterable[EditRecord], model: torch.nn.Module, base: str | None = None, ids: Sequence | None = None) -> "Source":
+        """Edits (a list of records, or a log) of ``model``.
+
+        ``base`` is by default the ``model_name`` of the first edit's hyperparameters, ``ids`` the edits' numbers.
+
+        Raises:
+            NeuronEditError: no edits, or one that changes nothing.
+        """
+        records = list(edits)
+        if not records or not any(record.deltas for record in records):
+            raise NeuronEditError("there is nothing to export: no edit that changes a weight")
+        ids = list(range(len(records))) if ids is None else list(ids)
+        if len(ids) != len(records):
+            raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
+        named = records[0].hparams.get("model_name")
+        return cls(view_for(model, records[0]), records, ids, base or (named if isinstance(named, str) else "in memory"))
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model."""
+        return self.view.model
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of all parameters that the edits change, sorted."""
+        return sorted({name for record in self.records for name in record.deltas})
+
+    @property
+    def requests(self) -> int:
+        """Number of single edits; a record may hold a batch of them."""
+        return sum(len(record.requests) for record in self.records)
+
+    @contextmanager
+    def edited(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The model has the edits' weights inside the block (written one after the other, as when they were made), and its own
+        again behind it. Yields copies of its own, {parameter name: tensor}."""
+        originals: dict[str, torch.Tensor] = {}
+        try:
+            for record in self.records:
+                for name, value in write(self.view, record.deltas).items():
+                    originals.setdefault(name, value)
+            yield originals
+        finally:
+            restore(self.model, originals)
+
+
+def view_for(model: torch.nn.Module, record: EditRecord) -> ModelView:
+    """The model as the edit's method saw it, modules named by hand included."""
+    hparams = get_method(record.method).load_hparams().from_dict(record.hparams, source="the edit's hyperparameters")
+    return ModelView.of(model, **hparams.module_overrides())
+
+
+def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
+    """{"touched": fingerprint of the named parameters, "rest": of all other parameters and buffers}."""
+    names = set(touched)
+    rest = [(name, tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()] if name not in names]
+    return {"touched": fingerprint(model, touched), "rest": tensors_fingerprint(rest)}
