@@ -31,9 +31,23 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
 
 def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """Hex digest (16 characters) of named tensors: names, shapes, dtypes and contents."""
+    return _of_lines(_line(name, tensor) for name, tensor in tensors)
+
+
+def fingerprints(tensors: Iterable[tuple[str, torch.Tensor]]) -> tuple[str, dict[str, str]]:
+    """``tensors_fingerprint`` of all of them, and of each alone by its name; every tensor is read once."""
+    lines = {name: _line(name, tensor) for name, tensor in tensors}
+    return _of_lines(lines.values()), {name: _of_lines([line]) for name, line in lines.items()}
+
+
+def _line(name: str, tensor: torch.Tensor) -> str:
+    return f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{tensor_checksum(tensor)};"
+
+
+def _of_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{tensor_checksum(tensor)};".encode())
+    for line in lines:
+        digest.update(line.encode())
     return digest.hexdigest()[:16]
 
 

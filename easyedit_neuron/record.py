@@ -12,7 +12,7 @@ from safetensors import safe_open
 from .errors import StateError
 from .tensorfile import save_tensors
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class LayerDelta:
         leakage: ``tr(D C D^T) / (||D||^2 tr C)``, None where no covariance was at hand.
         delivered: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
         mask_info: sizes and thresholds of the mask.
+        keys: [d_ff, n], what later edits are told to protect (``SequentialState.note``); None where they are told nothing.
     """
 
     left: torch.Tensor
@@ -36,10 +37,24 @@ class LayerDelta:
     leakage: float | None = None
     delivered: float | None = None
     mask_info: dict[str, Any] = field(default_factory=dict)
+    keys: torch.Tensor | None = None
 
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_model, d_ff] float32."""
         return self.left @ self.right.T
+
+    @property
+    def neurons(self) -> torch.Tensor:
+        """int64, the neurons whose vectors change, ascending."""
+        return self.right.any(1).nonzero().squeeze(1).cpu()
+
+    def negated(self) -> "LayerDelta":
+        """What takes the change back: its matrix is the negative of this one's, bit for bit."""
+        return dataclasses.replace(self, left=-self.left)
+
+    def to(self, device: torch.device) -> "LayerDelta":
+        """With the factors on a device."""
+        return dataclasses.replace(self, left=self.left.to(device), right=self.right.to(device))
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,19 @@ class UnitDelta:
         """Share of the parameter's rows or columns that changes."""
         return len(self.units) / (self.shape[0] if self.axis == "output" else self.shape[1])
 
+    @property
+    def neurons(self) -> torch.Tensor:
+        """``units``, as ``LayerDelta.neurons``."""
+        return self.units.cpu()
+
+    def negated(self) -> "UnitDelta":
+        """What takes the change back."""
+        return dataclasses.replace(self, vectors=-self.vectors)
+
+    def to(self, device: torch.device) -> "UnitDelta":
+        """With the vectors on a device."""
+        return dataclasses.replace(self, units=self.units.to(device), vectors=self.vectors.to(device))
+
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_out, d_in]."""
         whole = self.vectors.new_zeros(self.shape)
@@ -93,15 +121,18 @@ class EditRecord:
     Attributes:
         method, hparams: name and all hyperparameters.
         requests: the edits, EasyEdit's keys.
-        contexts: context templates that were used.
+        contexts: context templates that were used, ``context_groups`` the sizes of their groups.
         layers: layer -> LayerDelta, the low-rank changes of down projections.
         names: layer -> name of the parameter of that change.
         losses: loss curve per request (of z*, or of the trained vectors); ``probability`` of the new object at its end.
         seconds: stage -> seconds.
-        fingerprint_before, fingerprint_after: of the edited weights.
+        fingerprint_before, fingerprint_after: of the edited weights together.
+        weights: parameter name -> {"dtype", "shape" (as the model keeps it), "base", "before", "after"}: the fingerprint of every
+            edited parameter before its first edit, before and after this one (``tensors_fingerprint``). Filled by ``state.commit``.
         seed: seed of the method.
         units: parameter name -> UnitDelta, the changes of single rows and columns.
         info: what else a method reports, as plain JSON values.
+        metrics: how good the edit is, if somebody measured it; the runner: {"rewrite_acc": [..], ...} per request, right after it.
     """
 
     method: str
@@ -118,6 +149,9 @@ class EditRecord:
     seed: int
     units: dict[str, UnitDelta] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    context_groups: list[int] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def deltas(self) -> Mapping[str, Delta]:
@@ -141,8 +175,7 @@ class EditRecord:
         tensors = {}
         for l, delta in self.layers.items():
             tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
-            if delta.mask is not None:
-                tensors[f"{l}.mask"] = delta.mask
+            tensors |= {f"{l}.{name}": value for name, value in (("mask", delta.mask), ("keys", delta.keys)) if value is not None}
         tensors |= {f"units.{name}": delta.vectors for name, delta in self.units.items()}
         save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
 
@@ -156,7 +189,8 @@ class EditRecord:
         try:
             with safe_open(path, "pt") as handle:
                 plain = json.loads((handle.metadata() or {})["record"])
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}
+                # copies begin where the allocator puts them: a product of tensors that lie crookedly may round otherwise
+                tensors = {key: handle.get_tensor(key).clone() for key in handle.keys()}
         except Exception as problem:
             raise StateError(f"{path}: not an edit record ({problem})") from problem
         if plain.pop("format", None) != FORMAT:
@@ -164,7 +198,7 @@ class EditRecord:
         layers = {}
         for key, about in plain.pop("layers").items():
             layers[int(key)] = LayerDelta(tensors[f"{key}.left"], tensors[f"{key}.right"], tensors.get(f"{key}.mask"),
-                                          about["density"], about["leakage"], about["delivered"], about["mask"])
+                                          about["density"], about["leakage"], about["delivered"], about["mask"], tensors.get(f"{key}.keys"))
         plain["names"] = {int(l): name for l, name in plain["names"].items()}
         units = {name: UnitDelta(torch.tensor(about["units"], dtype=torch.int64), tensors[f"units.{name}"], about["axis"],
                                  tuple(about["shape"]), about["info"]) for name, about in plain.pop("units").items()}

@@ -10,7 +10,8 @@ import dataclasses
 import importlib
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 
 from .arch.view import ModelView
 from .errors import StateError
+from .fingerprint import fingerprints
+from .origins import note_edit, origins, set_origins
 from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
 from .record import Delta, EditRecord
@@ -25,6 +28,7 @@ from .stats.cache import Statistics
 from .write import down_names, fingerprint, restore, write
 
 LOG = logging.getLogger(__name__)
+GONE = "gone:"  # before a step: the edit is in the weights, but these have never been as they would be with it as the last
 
 
 @dataclass
@@ -33,7 +37,7 @@ class SequentialState:
 
     Attributes:
         base: fingerprint of the edited weights before the first edit.
-        steps: fingerprints after each edit.
+        steps: fingerprints after each edit, or after one was taken back.
         counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
@@ -78,6 +82,27 @@ class SequentialState:
         self.steps.append(after)
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
 
+    def take_out(self, after: str, present: str) -> bool:
+        """Forgets a single edit that has been taken out of the weights; False if it is none of the state's.
+
+        Args:
+            after: fingerprint of the weights right after that edit, which tells which one it is.
+            present: of the weights now. Those that the steps since that edit noted exist no longer, so that no step but ``present``
+                and those before the edit can be gone back to.
+        """
+        found = [number for number, step in enumerate(self.steps) if step.removeprefix(GONE) == after]
+        if not found:
+            self.note(present, {})
+            return False
+        at = found[-1]
+        start, count = sum(self.counts[:at]), self.counts[at]
+        for buffer in self._buffers.values() if count else ():
+            buffer.remove(slice(start, start + count))
+        del self.steps[at], self.counts[at]
+        self.steps[at:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[at:]]
+        self.note(present, {})
+        return True
+
     def saved(self) -> dict:
         """Everything but the statistics, which have files of their own: tensors and plain values, for ``restored``."""
         solvers = self._waiting | {layer: {"setting": list(setting), "solver": solver.saved()}
@@ -114,6 +139,7 @@ class SequentialState:
 _STATES: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, SequentialState]]" = weakref.WeakKeyDictionary()
 _KEPT: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]]" = weakref.WeakKeyDictionary()
 _RECORDS: "weakref.WeakKeyDictionary[torch.nn.Module, EditRecord]" = weakref.WeakKeyDictionary()
+_LISTENERS: "weakref.WeakKeyDictionary[torch.nn.Module, list[Callable[[EditRecord], None]]]" = weakref.WeakKeyDictionary()
 
 
 def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tuple[SequentialState, str]:
@@ -150,6 +176,7 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
         _RECORDS[twin] = _RECORDS[model]
     if model in _KEPT:
         _KEPT[twin] = dict(_KEPT[model])
+    set_origins(twin, origins(model))
     if model in _STATES:
         _STATES[twin] = {
             setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts),
@@ -166,7 +193,7 @@ def saved_states(model: torch.nn.Module) -> dict[str, dict]:
     others = {key: {"class": f"{type(value).__module__}:{type(value).__qualname__}",
                     "fields": {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}}
               for key, value in _KEPT.get(model, {}).items()}
-    return {"sequential": sequential, "kept": others}
+    return {"sequential": sequential, "kept": others, "origins": origins(model)}
 
 
 def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
@@ -175,6 +202,7 @@ def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> Non
     if saved["sequential"]:
         _STATES[view.model] = {setting: SequentialState.restored(state, Statistics(view, tok, hparams))
                                for setting, state in saved["sequential"].items()}
+    set_origins(view.model, saved["origins"])
     for key, value in saved["kept"].items():
         module, _, name = value["class"].partition(":")
         if not module.startswith(f"{__package__}."):
@@ -205,14 +233,43 @@ def commit(view: ModelView, deltas: Mapping[str, Delta], describe: Callable[[str
     Returns:
         ({parameter name: original tensor}, the record).
     """
-    originals = write(view, deltas)
+    originals, known = write(view, deltas), origins(view.model)
     try:
-        record = describe(fingerprint(view.model, deltas))
+        after, each = fingerprints((name, view.model.get_parameter(name)) for name in deltas)
+        record = describe(after)
+        come_from = note_edit(view.model, originals, each)
+        record.weights = {name: {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape),
+                                 "base": come_from[name][0], "before": come_from[name][1], "after": each[name]}
+                          for name, value in originals.items()}
+        for listener in _LISTENERS.get(view.model, ()):
+            listener(record)
     except BaseException:
         restore(view.model, originals)
+        set_origins(view.model, known)
         raise
     remember(view.model, record)
     return originals, record
+
+
+def current_states(view: ModelView) -> dict[str, SequentialState]:
+    """Setting -> state, of those that know the model's present weights as their newest."""
+    found = {}
+    for setting, state in _STATES.get(view.model, {}).items():
+        if fingerprint(view.model, down_names(view, state.statistics.layers)) == (state.steps or [state.base])[-1]:
+            found[setting] = state
+    return found
+
+
+@contextmanager
+def listening(model: torch.nn.Module, listener: Callable[[EditRecord], None]) -> Iterator[None]:
+    """Inside the block ``listener`` is called with the record of every edit of the model; what it raises takes the edit back."""
+    listeners = _LISTENERS.setdefault(model, [])
+    listeners.append(listener)
+    try:
+        yield
+    finally:
+        listeners.remove(listener)
+
 
 
 def remember(model: torch.nn.Module, record: EditRecord) -> None:
@@ -233,3 +290,4 @@ def forget(model: torch.nn.Module) -> None:
     _STATES.pop(model, None)
     _RECORDS.pop(model, None)
     _KEPT.pop(model, None)
+    set_origins(model, {})

@@ -1,5 +1,6 @@
 """From EasyEdit's call to weights and back: the part that all locate-then-edit methods share."""
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -72,8 +73,12 @@ def check_layers(view: ModelView, hparams) -> None:
 
 def state_under(view: ModelView, tok, hparams) -> tuple[SequentialState, str]:
     """The model's sequential state under these hyperparameters, made if there is none, and the fingerprint of its weights."""
-    setting = key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS})
-    return state_of(view, tok, hparams, setting, lambda: contexts_of(view.model, tok, hparams))
+    return state_of(view, tok, hparams, state_setting(hparams), lambda: contexts_of(view.model, tok, hparams))
+
+
+def state_setting(hparams) -> str:
+    """Key of the hyperparameters that the sequential state depends on."""
+    return key_fingerprint({name: getattr(hparams, name) for name in _STATE_FIELDS})
 
 
 def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[dict[str, torch.Tensor], EditRecord]:
@@ -88,14 +93,17 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
     run = execute_rome if hparams.path == "rome" else execute
     done = run(view, tok, requests, hparams, state, make_masks)
     names = {layer: view.down_weight_name(layer) for layer in layers}
+    keys = done.keys_after if hparams.accumulate_keys else {}
+    deltas = {layer: dataclasses.replace(delta, keys=keys.get(layer)) for layer, delta in done.deltas.items()}
 
     def describe(after: str) -> EditRecord:
         return EditRecord(
             method=method, hparams=hparams.to_dict(), requests=[plain_request(r) for r in requests],
-            contexts=[context for group in state.contexts for context in group], layers=done.deltas, names=names,
+            contexts=[context for group in state.contexts for context in group], layers=deltas, names=names,
+            context_groups=[len(group) for group in state.contexts],
             losses=[t.losses for t in done.targets], probability=[t.probability for t in done.targets], seconds=done.seconds,
             fingerprint_before=before, fingerprint_after=after, seed=hparams.seed, info=info)
 
-    originals, record = commit(view, {names[layer]: done.deltas[layer] for layer in layers}, describe)
-    state.note(record.fingerprint_after, done.keys_after if hparams.accumulate_keys else {})
+    originals, record = commit(view, {names[layer]: deltas[layer] for layer in layers}, describe)
+    state.note(record.fingerprint_after, keys)
     return originals, record

@@ -1,0 +1,68 @@
+"""Writing a log while any host edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..errors import StateError
+from ..fingerprint import tensors_fingerprint
+from ..record import EditRecord
+from ..state import listening
+from .log import EditLog
+
+
+@contextmanager
+def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[EditLog]:
+    """Every edit of ``model`` by a method of this package goes into a log, whoever calls it::
+
+        editor = BaseEditor.from_hparams(hparams)        # EasyEdit's or the built-in one
+        with recording(editor.model, "edits/norway") as log:
+            editor.edit(prompts, target_new=..., subject=..., sequential_edit=True)
+
+    Where a host puts earlier weights back (EasyEdit does after every edit that is not sequential) the log has a ``restore`` entry, in
+    front of the next edit or at the end of the block. Edits of copies of the model are not recorded.
+
+    Args:
+        model: has the weights that the newest entry of the log left, or that its first edit shall find.
+        folder: the log's folder, or a log.
+
+    Raises:
+        StateError: the model is not the one that the log is of. An edit whose record cannot be written is taken back, and the error
+            is raised from the edit.
+    """
+    log = folder if isinstance(folder, EditLog) else EditLog(folder)
+    if log.entries:
+        log.check_weights(model)
+
+    def write(record: EditRecord) -> None:
+        present = {name: about["before"] for name, about in record.weights.items()}
+        for name in log.base.weights.keys() - present.keys():
+            present[name] = tensors_fingerprint([(name, model.get_parameter(name))])
+        _follow(log, present)
+        log.append(record)
+
+    with listening(model, write):
+        yield log
+        _follow(log, {name: tensors_fingerprint([(name, model.get_parameter(name))]) for name in log.base.weights})
+
+
+def _follow(log: EditLog, present: dict[str, str]) -> None:
+    """A ``restore`` entry, if the weights are no longer those of the newest entry but of an earlier one."""
+    base = log.base.weights
+    present = {name: value for name, value in present.items() if name in base}
+    now = log.weights_at()
+    if present == now:
+        return
+    at = {name: about["fingerprint"] for name, about in base.items()}
+    found = 0 if at == present else None
+    for line in log.entries:
+        at |= {name: about["after"] for name, about in line["weights"].items()}
+        found = line["id"] if at == present else found
+    if found is None:
+        raise StateError(f"{log.folder}: the weights were changed from outside since entry {len(log.entries)}, so that the log cannot go "
+                         "on; put them back, or begin another log")
+    log.note("restore", {name: value for name, value in present.items() if value != now[name]}, to=found)

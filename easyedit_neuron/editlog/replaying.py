@@ -1,0 +1,146 @@
+"""Making an edited model again from the base model and a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from ..arch.frozen import eval_mode
+from ..errors import StateError
+from ..fingerprint import fingerprints
+from ..origins import note_edit, origins, set_origins
+from ..paths.apply import state_setting
+from ..paths.contexts import contexts_of
+from ..record import EditRecord
+from ..state import state_of
+from ..write import clone_weights, down_names, fingerprint, restore
+from .log import EditLog
+from .undoing import change_weights, keys_of, settings_of, view_of
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was done.
+
+    Attributes:
+        ids: the edits that are in the weights now, in the order in which they were added.
+        exact: the weights are those of the log, bit for bit; None where the log says nothing of them (a selection of edits).
+        state: the model has its sequential state: the next edit protects the keys of those in the weights.
+    """
+
+    ids: list[int]
+    exact: bool | None
+    state: bool
+
+
+def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None = None, only: Iterable[int] | None = None,
+           without: Iterable[int] = (), into: EditLog | None = None) -> Replayed:
+    """Makes the edits of a log on the base model.
+
+    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of machine the weights are
+    bit for bit those of the log, and ``exact`` says so. Elsewhere a product of factors may round otherwise; every weight is then
+    within the rounding of its dtype, once per edit.
+
+    Args:
+        log: the log. Every file that is used is checked.
+        model: the base model, changed in place.
+        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the records, statistics of the base
+            model from their cache (measured, where they are not there).
+        upto: entry to stop after (0: nothing is done).
+        only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
+        without: ids of such edits to leave out. What the others wrote was computed with these in place, and stays as it is.
+        into: a new log for the edits that are made, with the fingerprints that they have here.
+
+    Raises:
+        StateError: not the base model, an unknown id, a file that is missing or was changed. The model is then as it was.
+    """
+    steps, selected = log.steps(upto), only is not None or bool(tuple(without))
+    ids = log.ids_at(upto)
+    if selected:
+        ids = _choose(log, ids, only, tuple(without))
+        steps = [(1, number) for number in ids]
+    log.base.check(model)
+    names = list(log.base.weights)
+    originals, known = clone_weights(model, names), origins(model)
+    state, kept = None, {}
+    try:
+        if tok is not None and steps:
+            state = _prepare(log, model, tok, [number for _, number in log.steps(upto)])
+        for sign, number in steps:
+            record = log[number]
+            before = change_weights(view_of(model, record), record, sign)
+            kept[number] = record.fingerprint_after, keys_of(record) if state is not None else {}
+            if into is not None:
+                _append(into, model, record, before)
+    except BaseException:
+        restore(model, originals)
+        set_origins(model, known)
+        raise
+    after = fingerprints((name, model.get_parameter(name)) for name in names)[1]
+    if into is None:
+        note_edit(model, originals, after)
+    if state is not None:
+        for number in ids:
+            state.note(*kept[number])
+        state.note(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
+    exact = None
+    if not selected:
+        exact = after == log.weights_at(upto)
+        if not exact and None not in log.weights_at(upto).values():
+            LOG.warning("%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with another "
+                        "version of torch", log.folder)
+    return Replayed(ids, exact, state is not None)
+
+
+def _choose(log: EditLog, ids: list[int], only: Iterable[int] | None, without: tuple[int, ...]) -> list[int]:
+    only = ids if only is None else list(only)
+    for number in (*only, *without):
+        log.line(number)
+        if number not in ids:
+            raise StateError(f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in them are "
+                             f"{', '.join(map(str, ids)) or 'none'}")
+    return [number for number in ids if number in only and number not in without]
+
+
+def _append(into: EditLog, model: torch.nn.Module, record: EditRecord, before: dict[str, torch.Tensor]) -> None:
+    """The record, with the weights that it has found and left here."""
+    record.fingerprint_before = fingerprints(before.items())[0]
+    record.fingerprint_after, after = fingerprints((name, model.get_parameter(name)) for name in before)
+    for name, (base, present) in note_edit(model, before, after).items():
+        record.weights[name] |= {"base": base, "before": present, "after": after[name]}
+    into.append(record)
+
+
+def _prepare(log: EditLog, model: torch.nn.Module, tok, numbers: list[int]):
+    """The state of an unedited model under the settings of the edits; None where they share none."""
+    records = [log[number] for number in dict.fromkeys(numbers)]
+    settings = [settings_of(record) for record in records]
+    if not any(settings):
+        LOG.info("the edits have no sequential state")
+        return None
+    newest = [hparams for hparams in settings if hparams is not None][-1]
+    view = view_of(model, records[-1])
+    downs = set(down_names(view, newest.layers))
+    mixed = [record for record, hparams in zip(records, settings)
+             if downs & record.deltas.keys() and (hparams is None or state_setting(hparams) != state_setting(newest))]
+    if mixed:
+        LOG.warning("edits under other settings changed the same weights, so that the sequential state is not made again; the next edit "
+                    "begins one")
+        return None
+    first = next(record for record, hparams in zip(records, settings) if hparams is not None)
+
+    def contexts() -> list[list[str]]:
+        if not first.context_groups:
+            return contexts_of(model, tok, newest)
+        texts = iter(first.contexts)
+        return [[next(texts) for _ in range(count)] for count in first.context_groups]
+
+    with eval_mode(model):
+        state, _ = state_of(view, tok, newest, state_setting(newest), contexts)
+        state.statistics.ready()  # now, while the weights are the base's
+    return state

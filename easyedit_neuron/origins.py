@@ -1,0 +1,48 @@
+"""Where a model's weights come from: for every parameter the fingerprints that it has had, the first one before any edit."""
+
+import weakref
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from .fingerprint import tensors_fingerprint
+
+_KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, list[str]]]" = weakref.WeakKeyDictionary()
+
+
+def origins(model: torch.nn.Module) -> dict[str, list[str]]:
+    """Parameter name -> fingerprints, oldest first; a copy."""
+    return {name: list(known) for name, known in _KNOWN.get(model, {}).items()}
+
+
+def set_origins(model: torch.nn.Module, known: Mapping[str, list[str]]) -> None:
+    """Takes up what ``origins`` gave; with nothing, the model's next edit is its first."""
+    _KNOWN[model] = {name: list(fingerprints) for name, fingerprints in known.items()}
+
+
+def note_edit(model: torch.nn.Module, originals: Mapping[str, torch.Tensor], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Notes an edit that has been written.
+
+    Args:
+        model: the edited model.
+        originals: parameter name -> value before the edit. One that is unknown (the weights were changed from outside) is a first
+            one; one that was there before has come back (EasyEdit puts weights back), and what followed it is forgotten.
+        after: parameter name -> fingerprint now.
+
+    Returns:
+        Parameter name -> (fingerprint before its first edit, before this one).
+    """
+    found = {}
+    for name, value in originals.items():
+        before = tensors_fingerprint([(name, value)])
+        known = _KNOWN.setdefault(model, {}).setdefault(name, [])
+        at = len(known) - known[::-1].index(before) if before in known else 0
+        known[at:] = [after[name]] if at else [before, after[name]]
+        found[name] = known[0], before
+    return found
+
+
+def note_written(model: torch.nn.Module, names: Iterable[str]) -> None:
+    """Parameters were changed on purpose, other than by an edit (one was taken back): they still come from the same first values."""
+    for name in names:
+        _KNOWN.setdefault(model, {}).setdefault(name, []).append(tensors_fingerprint([(name, model.get_parameter(name))]))
