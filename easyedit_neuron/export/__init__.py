@@ -14,6 +14,9 @@ from .adapter import export_peft
 from .importing import import_edits
 from .merged import export_merged
 from .provenance import Exported, read_about
+from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
-__all__ = ["Exported", "apply_sparse", "export_merged", "export_peft", "export_sparse", "import_edits", "read_about"]
+__all__ = [
+    "Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse", "import_edits", "read_about", "size_table", "sizes",
+]

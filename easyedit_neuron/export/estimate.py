@@ -42,30 +42,40 @@ def llama_3_8b(method: str, edits: int) -> list[Touched]:
     """The parameters that ``edits`` edits touch, one after the other, with the shipped hyperparameters.
 
     NMKE, MEMIT: five down projections, rank 1 per edit; a mask of 0.4 of the neurons for NMKE, none for MEMIT. FiNE: 10 columns of
-    down projections per edit (top 5 for an object of two tokens), never the same twice. KNE: a set of rows that 1% of the
-    parameters are in, of the 32 down projections, the same for all edits.
+    down projections per edit (top 5 for an object of two tokens), never the same twice, in all layers but the last three. KNE: rows
+    with 1% of the parameters, of all down projections, the same for all edits (``localize: shared``).
     """
     d_model, d_ff, layers = (LLAMA_3_8B[name] for name in ("d_model", "d_ff", "layers"))
     shape = (d_model, d_ff)
     if method in ("MEMIT", "NMKE"):
-        columns = d_ff if method == "MEMIT" else round(0.4 * d_ff)
-        return [Touched(shape, edits, d_model, columns)] * 5
+        return [Touched(shape, edits, d_model, d_ff if method == "MEMIT" else round(0.4 * d_ff))] * 5
     if method == "FiNE":
-        each = min(10 * edits / layers, d_ff)
-        return [Touched(shape, round(each) or 1, d_model, round(each) or 1)] * min(layers, 10 * edits)
+        modules = min(layers - 3, 10 * edits)
+        each = round(10 * edits / modules)
+        return [Touched(shape, each, d_model, each)] * modules
     rows = round(0.01 * LLAMA_3_8B["parameters"] / d_ff / layers)
     return [Touched(shape, rows, rows, d_ff)] * layers
 
 
+def records(method: str, edits: int) -> int:
+    """Bytes of the tensors of these edits' records: factors with mask and key, or vectors."""
+    d_model, d_ff = LLAMA_3_8B["d_model"], LLAMA_3_8B["d_ff"]
+    if method in ("MEMIT", "NMKE"):
+        return edits * 5 * (FLOAT32 * (d_model + 2 * d_ff) + (d_ff if method == "NMKE" else 0))
+    if method == "FiNE":
+        return edits * 10 * FLOAT32 * d_model
+    return edits * sum(FLOAT32 * touched.rows * d_ff for touched in llama_3_8b("KNE", 1))
+
+
 def table(edits: Sequence[int] = (1, 10, 100, 1000), itemsize: int = 2) -> str:
-    """Markdown: MB (10^6 bytes) of adapter and sparse file beside the bfloat16 weights."""
-    lines = ["| Llama-3-8B | edits | adapter, MB | sparse file, MB |", "|---|---|---|---|"]
+    """Markdown: MB (10^6 bytes) of every form beside the bfloat16 weights."""
+    lines = ["| Llama-3-8B | edits | records, MB | adapter, MB | sparse file, MB |", "|---|---|---|---|---|"]
     for method in ("FiNE", "KNE", "NMKE", "MEMIT"):
         for count in edits:
             touched = llama_3_8b(method, count)
-            adapter, sparse = sum(t.adapter() for t in touched), sum(t.sparse(itemsize) for t in touched)
-            lines.append(f"| {method} | {count:,} | {adapter / 1e6:,.1f} | {sparse / 1e6:,.1f} |")
-    lines.append(f"| whole model (bfloat16) | | {itemsize * LLAMA_3_8B['parameters'] / 1e6:,.0f} | |")
+            sizes = records(method, count), sum(t.adapter() for t in touched), sum(t.sparse(itemsize) for t in touched)
+            lines.append(f"| {method} | {count:,} | " + " | ".join(f"{size / 1e6:,.1f}" for size in sizes) + " |")
+    lines.append(f"| whole model (bfloat16) | | | | {itemsize * LLAMA_3_8B['parameters'] / 1e6:,.0f} |")
     return "\n".join(lines) + "\n"
 
 

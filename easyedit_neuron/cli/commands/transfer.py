@@ -1,0 +1,124 @@
+"""``easyedit-neuron export`` and ``easyedit-neuron import``: edits of a run in forms that others can use, and back."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...errors import NeuronEditError
+from ..report import show
+from .common import load_base, log_folder
+
+FORMS = ("peft", "sparse", "merged")
+
+
+def export(argv: list[str]) -> int:
+    """``export RUN_OR_LOG --to peft|sparse|merged --out DIR``, or ``--sizes``."""
+    parser = argparse.ArgumentParser(prog="easyedit-neuron export", description="Writes the edits of a run's log that are in its weights "
+                                     "as a PEFT adapter, as a sparse file of the rows that they touch, or as a whole checkpoint.")
+    parser.add_argument("log", metavar="RUN_OR_LOG", help="folder of a run, or of a log")
+    parser.add_argument("--to", choices=FORMS, help="form")
+    parser.add_argument("--out", metavar="DIR", help="folder that does not exist yet")
+    parser.add_argument("--sizes", action="store_true", help="write nothing; say how many bytes every form takes")
+    parser.add_argument("--edits", metavar="3,5-9", help="only these (default: all that have not been taken back)")
+    parser.add_argument("--max-rank", type=int, metavar="N", help="peft: cut every module's change to rank N, and say what is lost")
+    parser.add_argument("--energy", type=float, metavar="SHARE", help="peft: cut to the least rank with this share of the squared "
+                        "singular values")
+    _add_model(parser, "base model (default: the one that the log names)")
+    given = parser.parse_args(argv)
+    if not given.sizes and (given.to is None or given.out is None):
+        parser.error("--to and --out are needed, or --sizes")
+    if given.to != "peft" and not given.sizes and (given.max_rank is not None or given.energy is not None):
+        parser.error("--max-rank and --energy are for --to peft")
+    return _export(given)
+
+
+def _export(given: argparse.Namespace) -> int:
+    from ...editlog import EditLog
+    from ...export import export_merged, export_peft, export_sparse, size_table, sizes
+    from ...export.adapter import check_cut
+    from ...export.provenance import free
+
+    check_cut(given.max_rank, given.energy)
+    log = EditLog(log_folder(given.log))
+    ids = chosen(log.ids, given.edits)
+    if not given.sizes:
+        free(Path(given.out))
+    model, tok = load_base(given.model or log.base.name, given.device, {about["dtype"] for about in log.base.weights.values()})
+    log.base.check(model)
+    records, named = [log[number] for number in ids], {"base": given.model or log.base.name, "ids": ids}
+    if given.sizes:
+        show(size_table(sizes(records, model, given.max_rank, given.energy)))
+        return 0
+    if given.to == "peft":
+        made = export_peft(records, model, given.out, max_rank=given.max_rank, energy=given.energy, tok=tok, **named)
+    elif given.to == "sparse":
+        made = export_sparse(records, model, given.out, **named)
+    else:
+        made = export_merged(records, model, tok, given.out, **named)
+    show(_told(made, len(ids)))
+    return 0
+
+
+def import_(argv: list[str]) -> int:
+    """``import FILE_OR_DIR --model BASE --out DIR``."""
+    parser = argparse.ArgumentParser(prog="easyedit-neuron import", description="Puts an exported adapter or sparse file into its base "
+                                     "model and writes the edited checkpoint.")
+    parser.add_argument("path", metavar="FILE_OR_DIR", help="what export wrote with --to peft or --to sparse")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder that does not exist yet")
+    parser.add_argument("--take-off", action="store_true", help="sparse: the model has these edits, write it without them")
+    _add_model(parser, "base model (default: the one that the export names)")
+    given = parser.parse_args(argv)
+
+    from ...export import import_edits, read_about
+    from ...export.provenance import free
+
+    free(Path(given.out))
+    _, about = read_about(given.path)
+    model, tok = load_base(given.model or about["base"]["name"], given.device, {about["base"]["dtype"]})
+    made = import_edits(given.path, model, tok, given.out, take_off=given.take_off)
+    what = "taken off" if given.take_off else "put in"
+    show(f"{len(about['edits'])} edits {what}: {made.folder} ({made.size:,} bytes)\n")
+    return 0
+
+
+def chosen(ids: list[int], wanted: str | None) -> list[int]:
+    """The numbers that ``3,5-9`` names, among those that there are; a range takes what lies in it.
+
+    Raises:
+        NeuronEditError: not such a list, or a number that is not there.
+    """
+    if wanted is None:
+        return ids
+    found: set[int] = set()
+    for part in wanted.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or dash and not last.isdigit():
+            raise NeuronEditError(f"--edits {wanted}: {part.strip()!r} is no number or range; write them as in 3,5-9")
+        within = [number for number in ids if int(first) <= number <= int(last or first)]
+        if not within:
+            there = f"there are {ids[0]} to {ids[-1]}, those that were taken back left out" if ids else "the log holds none"
+            raise NeuronEditError(f"--edits {wanted}: no edit {part.strip()} is in the weights; {there}")
+        found.update(within)
+    return sorted(found)
+
+
+def _add_model(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--model", metavar="BASE", help=f"{text}: folder, hub name or tiny-llama")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+
+
+def _told(made, count: int) -> str:
+    parameters = made.about["parameters"]
+    lines = [f"{count} edits as {made.about['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"]
+    if made.about["kind"] == "peft":
+        worst = max(parameters, key=lambda name: parameters[name]["truncation"])
+        ranks = [about["rank"] for about in parameters.values()]
+        lines.append(f"ranks {min(ranks)} to {max(ranks)}; " + (
+            f"at most {parameters[worst]['truncation']:.2%} of a weight's change is lost, in {worst}" if parameters[worst]["truncation"]
+            else "nothing is lost"))
+        if "rewrite_acc" in made.about:
+            answers = made.about["rewrite_acc"]
+            lines.append(f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut adapter")
+        lines.append(f"load it: peft.PeftModel.from_pretrained(model, {str(made.folder)!r})")
+    return "\n".join(lines) + "\n"
