@@ -32,14 +32,14 @@ def export_peft(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, 
     ``lora_B`` (``lora_bias``).
 
     Args:
-        edits: records in the order in which they were made, a list or a log.
+        edits: records in the order in which they were made; or a log, of which those count that have not been taken back.
         model: the model without them; the same afterwards.
         out: a folder that does not exist yet.
         max_rank, energy: cut every module's change down as ``factors.truncated`` does; by default nothing is lost.
         tok: tokenizer; with it ``about["rewrite_acc"]`` says what a cut does to the edits: EasyEdit's ``rewrite_acc`` of all
             requests ``edited`` and with the ``cut`` adapter.
-        base: name of the model for ``adapter_config.json``; default: that of the first edit's hyperparameters.
-        ids: names of the edits for the side file; default 0, 1, ...
+        base: name of the model for ``adapter_config.json``; default: the log's, or that of the first edit's hyperparameters.
+        ids: names of the edits for the side file; default: the log's, or 0, 1, ...
 
     Returns:
         What was written. ``about["parameters"]`` says per parameter: ``rank``; ``full_rank`` before it was cut; ``truncation``,
@@ -47,7 +47,7 @@ def export_peft(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, 
         the edited model's weights, which holds the rounding of the weights too.
 
     Raises:
-        NeuronEditError: a parameter that LoRA cannot change (the message names the other forms), ``out`` exists, or an option
+        NeuronEditError: the model is not the log's base, a parameter that LoRA cannot change (the message names the other forms), ``out`` exists, or an option
             is out of range. Nothing is written.
     """
     out = Path(out)

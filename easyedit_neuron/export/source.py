@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.view import ModelView
+from ..editlog import EditLog
+from ..editlog.undoing import view_of
 from ..errors import NeuronEditError
 from ..fingerprint import tensors_fingerprint
 from ..record import EditRecord
-from ..registry import get_method
 from ..write import fingerprint, restore, write
 
 
@@ -34,13 +35,18 @@ class Source:
 
     @classmethod
     def of(cls, edits: Iterable[EditRecord], model: torch.nn.Module, base: str | None = None, ids: Sequence | None = None) -> "Source":
-        """Edits (a list of records, or a log) of ``model``.
+        """Edits of ``model``: a list of records, or a log, of which those count that have not been taken back.
 
-        ``base`` is by default the ``model_name`` of the first edit's hyperparameters, ``ids`` the edits' numbers.
+        ``base`` is by default the log's name of it, or the ``model_name`` of the first edit's hyperparameters, ``ids`` the log's
+        numbers, or 0, 1, ...
 
         Raises:
-            NeuronEditError: no edits, or one that changes nothing.
+            NeuronEditError: no edits, or none that changes anything.
+            StateError: the model is not the log's base, or a file of the log is damaged.
         """
+        if isinstance(edits, EditLog):
+            edits.base.check(model)
+            ids, base = edits.ids if ids is None else ids, base or edits.base.name
         records = list(edits)
         if not records or not any(record.deltas for record in records):
             raise NeuronEditError("there is nothing to export: no edit that changes a weight")
@@ -48,7 +54,7 @@ class Source:
         if len(ids) != len(records):
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
         named = records[0].hparams.get("model_name")
-        return cls(view_for(model, records[0]), records, ids, base or (named if isinstance(named, str) else "in memory"))
+        return cls(view_of(model, records[0]), records, ids, base or (named if isinstance(named, str) else "in memory"))
 
     @property
     def model(self) -> torch.nn.Module:
@@ -77,12 +83,6 @@ class Source:
             yield originals
         finally:
             restore(self.model, originals)
-
-
-def view_for(model: torch.nn.Module, record: EditRecord) -> ModelView:
-    """The model as the edit's method saw it, modules named by hand included."""
-    hparams = get_method(record.method).load_hparams().from_dict(record.hparams, source="the edit's hyperparameters")
-    return ModelView.of(model, **hparams.module_overrides())
 
 
 def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:

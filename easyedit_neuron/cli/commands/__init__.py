@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "replay": "editlog:replay",
     "diff": "editlog:diff",
     "squash": "editlog:squash",
+    "export": "transfer:export",
+    "import": "transfer:import_",
 }
 
 

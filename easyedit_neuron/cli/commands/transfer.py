@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...errors import NeuronEditError
 from ..report import show
-from .common import load_base, log_folder
+from .common import add_model, chosen, load_base, log_folder
 
 FORMS = ("peft", "sparse", "merged")
 
@@ -24,7 +23,7 @@ def export(argv: list[str]) -> int:
     parser.add_argument("--max-rank", type=int, metavar="N", help="peft: cut every module's change to rank N, and say what is lost")
     parser.add_argument("--energy", type=float, metavar="SHARE", help="peft: cut to the least rank with this share of the squared "
                         "singular values")
-    _add_model(parser, "base model (default: the one that the log names)")
+    add_model(parser, "base model (default: the one that the log names)")
     given = parser.parse_args(argv)
     if not given.sizes and (given.to is None or given.out is None):
         parser.error("--to and --out are needed, or --sizes")
@@ -67,7 +66,7 @@ def import_(argv: list[str]) -> int:
     parser.add_argument("path", metavar="FILE_OR_DIR", help="what export wrote with --to peft or --to sparse")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder that does not exist yet")
     parser.add_argument("--take-off", action="store_true", help="sparse: the model has these edits, write it without them")
-    _add_model(parser, "base model (default: the one that the export names)")
+    add_model(parser, "base model (default: the one that the export names)")
     given = parser.parse_args(argv)
 
     from ...export import import_edits, read_about
@@ -80,32 +79,6 @@ def import_(argv: list[str]) -> int:
     what = "taken off" if given.take_off else "put in"
     show(f"{len(about['edits'])} edits {what}: {made.folder} ({made.size:,} bytes)\n")
     return 0
-
-
-def chosen(ids: list[int], wanted: str | None) -> list[int]:
-    """The numbers that ``3,5-9`` names, among those that there are; a range takes what lies in it.
-
-    Raises:
-        NeuronEditError: not such a list, or a number that is not there.
-    """
-    if wanted is None:
-        return ids
-    found: set[int] = set()
-    for part in wanted.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or dash and not last.isdigit():
-            raise NeuronEditError(f"--edits {wanted}: {part.strip()!r} is no number or range; write them as in 3,5-9")
-        within = [number for number in ids if int(first) <= number <= int(last or first)]
-        if not within:
-            there = f"there are {ids[0]} to {ids[-1]}, those that were taken back left out" if ids else "the log holds none"
-            raise NeuronEditError(f"--edits {wanted}: no edit {part.strip()} is in the weights; {there}")
-        found.update(within)
-    return sorted(found)
-
-
-def _add_model(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--model", metavar="BASE", help=f"{text}: folder, hub name or tiny-llama")
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
 
 
 def _told(made, count: int) -> str:
