@@ -53,3 +53,8 @@ def hparams_path(name: str) -> Path:
     if stem not in known:
         raise HparamsError(f"no shipped hyperparameters {name!r}: {did_you_mean(stem, known)}")
     return HPARAMS_DIR / f"{stem}.yaml"
+
+
+def easyedit_hparams(alg_name: str, model: str) -> Path:
+    """Where the file of one of EasyEdit's own methods for a model is, if it is shipped."""
+    return HPARAMS_DIR / "easyedit" / alg_name / f"{model}.yaml"

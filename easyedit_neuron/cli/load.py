@@ -22,7 +22,11 @@ from .settings import Settings
 def method_of(settings: Settings) -> Method:
     """The method that the settings name: of the registry, or EasyEdit's."""
     if settings.method_name.startswith(PREFIX):
-        return ForeignMethod(settings.method_name.removeprefix(PREFIX))
+        texts = [] if settings.data.text is None else data.text(settings.data.text, "train")
+        method = ForeignMethod(settings.method_name.removeprefix(PREFIX), texts)
+        if method.alone:
+            settings.evaluation.batch_size = 1
+        return method
     return Method(get_method(settings.method_name))
 
 

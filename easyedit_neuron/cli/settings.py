@@ -214,14 +214,19 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
 def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     from ..lifelong.foreign import ForeignMethod  # imports EasyEdit when it is used
 
-    if not settings.model.hparams:
-        raise HparamsError("setting 'model.hparams': name EasyEdit's file for the method, as in "
+    alg = settings.method_name.partition(":")[2]
+    method = ForeignMethod(alg)
+    shipped = resources.easyedit_hparams(alg, settings.model.name)
+    if not settings.model.hparams and not shipped.is_file():
+        raise HparamsError(f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
                            "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml")
-    path = Path(settings.model.hparams).expanduser()
+    path = Path(settings.model.hparams).expanduser() if settings.model.hparams else shipped
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:
         changes["model_name"] = settings.model.path
-    hparams = ForeignMethod(settings.method_name.partition(":")[2]).hyperparameters(path, changes)
+    hparams = method.hyperparameters(path, changes)
+    if getattr(hparams, "stats_dir", "") is None:
+        hparams.stats_dir = str(cache_dir() / "stats")
     return hparams, path
 
 

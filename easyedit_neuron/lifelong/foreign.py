@@ -14,14 +14,17 @@ import importlib
 import logging
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Iterator
 
 import torch
 
+from .. import resources
 from ..errors import HostError, HparamsError, NeuronEditError
 from ..host.hparams import read_easyedits
 from ..suggest import did_you_mean
+from . import foreign_needs
 from .method import Applied, Method
 from .weights import GuardedWeights
 
@@ -38,11 +41,16 @@ class ForeignMethod(Method):
 
     Args:
         alg_name: its key there.
+        texts: sentences that edits are to leave alone, for methods that learn from such.
+
+    Attributes:
+        alone: the method decides for a whole batch, so that prompts must be measured one at a time.
     """
 
-    def __init__(self, alg_name: str):
+    def __init__(self, alg_name: str, texts: Sequence[str] = ()):
         from ..host import import_easyeditor
 
+        foreign_needs.refuse(alg_name)
         self._package = import_easyeditor()
         algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
         if alg_name not in algorithms:
@@ -55,6 +63,8 @@ class ForeignMethod(Method):
         if owner is not None:  # a shared object with a state of its own: another one for every run
             self._apply = getattr(type(owner)(), self._apply.__name__)
         self._stateful = owner is not None
+        self.alone = alg_name in foreign_needs.ROUTED
+        self._texts, self._made = texts, 0
         self._modules = list(_modules(self._apply))
         for module in self._modules:
             _reset(module)
@@ -70,6 +80,7 @@ class ForeignMethod(Method):
             if name not in known:
                 raise HparamsError(f"setting 'method': unknown field {name!r} for {type(hparams).__name__}: {did_you_mean(name, known)}")
             setattr(hparams, name, value)
+        hparams.model_name = resources.model_path(hparams.model_name)
         return hparams
 
     def load_model(self, hparams) -> tuple[torch.nn.Module, Any]:
@@ -80,7 +91,9 @@ class ForeignMethod(Method):
             raise
         except Exception as problem:
             raise HostError(f"EasyEdit cannot load the model: {type(problem).__name__}: {problem}") from problem
-        return editor.model.eval(), editor.tok
+        model = editor.model.eval()
+        foreign_needs.prepare(self.alg_name, sys.modules[self._apply.__module__], model, editor.tok, hparams)
+        return model, editor.tok
 
     def weights(self, model: torch.nn.Module) -> GuardedWeights:
         """Nothing is believed; a method with an object of its own cannot be saved."""
@@ -89,7 +102,8 @@ class ForeignMethod(Method):
         return weights
 
     def __call__(self, model, tok, requests: list[dict], hparams) -> Applied:
-        found = self._apply(model, tok, copy.deepcopy(requests), hparams, copy=False, return_orig_weights=True,
+        requests = foreign_needs.with_unrelated_text(self.alg_name, copy.deepcopy(requests), self._texts, self._made)
+        found = self._apply(model, tok, requests, hparams, copy=False, return_orig_weights=True,
                             keep_original_weight=False, train_ds=None)
         if not (isinstance(found, tuple) and len(found) == 2):
             raise HostError(f"EasyEdit's {self.alg_name} edits no weights (it returned {type(found).__name__}), so there is "
@@ -97,6 +111,9 @@ class ForeignMethod(Method):
         edited, originals = found
         while not hasattr(edited, "get_input_embeddings") and hasattr(edited, "model"):
             edited = edited.model  # a wrapper that only passes calls on, as GRACE's
+        if self.alg_name == "GRACE" and not self._made:
+            foreign_needs.follow_prompt(edited)
+        self._made += len(requests)
         return Applied(edited, originals if isinstance(originals, dict) else {}, [])
 
     def begin(self) -> dict[str, dict[str, Any]]:
