@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,3 +56,30 @@ def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.M
     finally:
         transformers_logging.enable_progress_bar()
     return model, tok
+
+
+def chosen(ids: list[int], wanted: str | None, option: str = "--edits") -> list[int]:
+    """The numbers that ``3,5-9`` names, among those that there are; a range takes what lies in it.
+
+    Raises:
+        NeuronEditError: not such a list, or a number that is not there.
+    """
+    if wanted is None:
+        return ids
+    found: set[int] = set()
+    for part in wanted.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or dash and not last.isdigit():
+            raise NeuronEditError(f"{option} {wanted}: {part.strip()!r} is no number or range; write them as in 3,5-9")
+        within = [number for number in ids if int(first) <= number <= int(last or first)]
+        if not within:
+            there = f"there are {ids[0]} to {ids[-1]}, those that were taken back left out" if ids else "the log holds none"
+            raise NeuronEditError(f"{option} {wanted}: no edit {part.strip()} is in the weights; {there}")
+        found.update(within)
+    return sorted(found)
+
+
+def add_model(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--model`` and ``--device``."""
+    parser.add_argument("--model", metavar="BASE", help=f"{text}: folder, hub name or tiny-llama")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
