@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
+from torch import Tensor
 
 from ..arch import ModelView
 from ..errors import NeuronEditError
 
 
 @torch.no_grad()
-def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5) -> list[tuple[str, float]]:
+def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5, *, added: Optional[Tensor] = None,
+               final_norm: bool = False) -> list[tuple[str, float]]:
     """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to logits per unit of activation.
 
     Without the final norm, as in Eq. 3; with the gain of a norm behind the FFN (gemma2), whose denominator depends on the prompt
@@ -20,6 +24,9 @@ def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5) -> lis
         tok: tokenizer; its ``decode`` spells the tokens, leading spaces included.
         layer, neuron: of the neuron.
         k: number of tokens.
+        added: ``[d_model]``, a change of the value vector that the model does not have (yet).
+        final_norm: what the model's own unembedding makes of the vector: with the final norm's gain, a LayerNorm's centring too.
+            Its denominator, which depends on the prompt, is left out; it changes no ranking.
 
     Returns:
         k pairs (token, value), highest first, values in the compute dtype.
@@ -38,7 +45,11 @@ def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5) -> lis
         raise NeuronEditError(f"k must lie in 1..{view.vocab_size}, got {k}")
     weight, _ = view.unembedding()
     column, gain = columns[:, neuron].to(weight.device, view.compute_dtype), view.ffn_value_gain(layer)
+    column = column if added is None else column + added.to(column)
     column = column if gain is None else column * gain.to(column)
+    if final_norm:
+        norm = view.final_norm_parameters()
+        column = (column - column.mean() if norm.centred else column) * norm.gain.to(column)
     # rows of the unembedding a part at a time: a half-precision one need not be copied as a whole
     said = torch.cat([part.to(column.dtype) @ column for part in weight.split(1 << 15)])
     best = said.topk(k)

@@ -2,14 +2,13 @@
 
     python -m easyedit_neuron.studies.kne --study modules --edits 20 --out modules
 
-writes ``modules.csv`` and ``modules.png`` to the folder. ``--vary lr=0.003,0.01`` varies any other hyperparameter,
-``--set field=value`` changes one for all settings.
+writes ``modules.csv``, ``modules.png`` and ``modules.html`` to the folder. ``--vary lr=0.003,0.01`` varies any other
+hyperparameter, ``--set field=value`` changes one for all settings.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ import yaml
 
 from .. import data
 from ..arch.projections import NAMES
-from ..errors import HparamsError, NeuronEditError
+from ..errors import HparamsError
 from ..host.load_model import load_model
 from ..models.kne.kne_hparams import KNEHyperParams
-from .measure import Bench
-from .table import plot, write_csv
+from .command import parser, run
+from .measure import MEASURES, Bench
+from .output import Plot, Result, Table, write_csv
+from .plots import marks
 
 STUDIES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "modules": ("target_modules", [[name] for name in NAMES], {}),
@@ -33,21 +34,8 @@ STUDIES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
 """Name -> (field that is varied, its values, what else is set)."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one study; 0, or 2 with one line on stderr when something that was given is wrong."""
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    try:
-        rows = study(arguments)
-    except NeuronEditError as problem:
-        sys.stderr.write(f"easyedit_neuron.studies.kne: error: {' '.join(str(problem).split())}\n")
-        return 2
-    sys.stdout.write("\n".join(_line(row) for row in rows) + "\n")
-    return 0
-
-
-def study(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every setting in turn; writes the table after each, and the plot at the end."""
+def study(arguments: argparse.Namespace) -> Result:
+    """Every setting in turn; the table is written after each."""
     name, varied, values, fixed = _settings(arguments)
     hparams = KNEHyperParams.from_hparams(arguments.hparams).override({**fixed, **_pairs(arguments.set)})
     if hparams.localization_data is None:  # read by localize: shared alone
@@ -57,16 +45,24 @@ def study(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     texts = data.text(arguments.text, "heldout")[:arguments.texts] if arguments.texts else []
     model, tok, _ = load_model(hparams)
     bench = Bench(model, tok, requests, texts)
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for setting in settings:
         value = getattr(setting, varied)
         rows.append({varied: " ".join(value) if isinstance(value, list) else value, **bench.run(setting, arguments.sequential)})
-        write_csv(out / f"{name}.csv", rows)
+        write_csv(arguments.out / f"{name}.csv", rows)
     kind = "sequential" if arguments.sequential else "single"
-    plot(out / f"{name}.png", rows, varied, f"KNE, {arguments.edits} {kind} edits of {Path(arguments.data).stem}")
-    return rows
+    title = f"KNE, {arguments.edits} {kind} edits of {Path(arguments.data).stem}"
+    return Result(name, title, "Means over the edits.", [_picture(rows, varied)], [Table(name, f"By {varied}", rows)])
+
+
+def _picture(rows: list[dict[str, Any]], varied: str) -> Plot:
+    numbers = all(isinstance(row[varied], (int, float)) for row in rows)
+    series = {name.replace("_", " "): [row.get(name) for row in rows] for name in MEASURES}
+    shown = {name: values for name, values in series.items() if any(value is not None for value in values)}
+    paint = marks([row[varied] for row in rows], shown, varied.replace("_", " "), "mean over edits", limits=(-0.03, 1.05),
+                  joined=numbers)
+    return Plot("Measures", paint, (5.6, 3.4))
 
 
 def _settings(arguments) -> tuple[str, str, list[Any], dict[str, Any]]:
@@ -93,26 +89,21 @@ def _split(given: list[str]) -> list[tuple[str, str]]:
     return [tuple(text.split("=", 1)) for text in given]
 
 
-def _line(row: dict[str, Any]) -> str:
-    return "  ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in row.items())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.studies.kne", description="Vary one hyperparameter of KNE.")
-    what = parser.add_mutually_exclusive_group(required=True)
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 2 when something that was given is wrong."""
+    made = parser("kne", "Vary one hyperparameter of KNE.", model=False)
+    what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", choices=sorted(STUDIES), help="one of the paper's")
     what.add_argument("--vary", metavar="FIELD=V1,V2,...", help="any hyperparameter")
-    parser.add_argument("--values", metavar="V1,V2,...", help="other values for --study")
-    parser.add_argument("--edits", type=int, default=20, help="the first ones of the data")
-    parser.add_argument("--out", default="study", help="folder of the table and the plot")
-    parser.add_argument("--sequential", action="store_true", help="edits on top of each other, measured at the end")
-    parser.add_argument("--hparams", default="KNE/tiny-llama", help="file or shipped name")
-    parser.add_argument("--data", default="tiny-world", help="edits: a data file or tiny-world")
-    parser.add_argument("--text", default="tiny-world", help="text for the perplexity")
-    parser.add_argument("--texts", type=int, default=100, help="how many of its lines, with --sequential; 0: none")
-    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[],
-                        help="change a hyperparameter for all settings")
-    return parser
+    made.add_argument("--values", metavar="V1,V2,...", help="other values for --study")
+    made.add_argument("--edits", type=int, default=20, help="the first ones of the data")
+    made.add_argument("--sequential", action="store_true", help="edits on top of each other, measured at the end")
+    made.add_argument("--hparams", default="KNE/tiny-llama", help="file or shipped name")
+    made.add_argument("--data", default="tiny-world", help="edits: a data file or tiny-world")
+    made.add_argument("--text", default="tiny-world", help="text for the perplexity")
+    made.add_argument("--texts", type=int, default=100, help="how many of its lines, with --sequential; 0: none")
+    made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="a hyperparameter of all settings")
+    return run(made.parse_args(argv), "kne", study)
 
 
 if __name__ == "__main__":

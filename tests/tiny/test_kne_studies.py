@@ -31,7 +31,8 @@ def test_a_study_leaves_a_table_and_a_plot(arguments, name, column, values, tmp_
     arguments = [text.replace("{stats}", str(tmp_path / "stats")) for text in arguments]
     assert kne.main([*arguments, "--edits", "2", "--out", str(tmp_path / "out"), *QUICK]) == 0
     rows = read(tmp_path / "out" / f"{name}.csv")
-    assert [row[column] for row in rows] == values and len(capsys.readouterr().out.splitlines()) == len(values)
+    written = [str(tmp_path / "out" / f"{name}.{ending}") for ending in ("csv", "png", "html")]
+    assert [row[column] for row in rows] == values and capsys.readouterr().out.split() == written
     assert all(0 <= float(row[measure]) <= 1 for row in rows for measure in MEASURES)
     assert all(row["failed"] == "0" for row in rows)
     assert ("perplexity" in rows[0]) == ("--sequential" in arguments)

@@ -1,0 +1,201 @@
+"""Roles of neurons by layer: shares of general, specific and overlapping ones (NMKE, Fig. 8 and 11; PNKE, Fig. 4).
+
+    python -m easyedit_neuron.studies.roles --model tiny-llama --data tiny-world --edits 30 --out roles
+
+For each request by itself, two definitions of two roles:
+
+- NMKE (Eq. 4-8): a neuron is general when it scores positively on so many of the request's contexts that it is among the best
+  rho_g, specific when its greatest score is among the best rho_s; scores are log-probability shifts.
+- PNKE (Eq. 2 and 3): background when, over P_sem, its mean activation is above the 75th and its standard deviation below the 25th
+  percentile; trigger when its activation and its attribution on P_spec are both above the 90th.
+
+The thresholds of both are quantiles *of a layer*, so that the shares that they can give are fixed beforehand: at most 25%
+background, at most 10% trigger, and about rho general and specific neurons in every layer, whatever the layer does. ``scope:
+layer`` is that. With ``scope: model`` the same functions get the scores of all layers next to each other, thresholds and
+entropies are the model's, and a layer can have more neurons of a role than another. ``lift`` is the overlap over what two
+independent choices of these sizes would share, ``overlap / (first * second)``.
+
+Activations (Fig. 8): ``|q|`` of the prompts' last tokens by layer, of the neurons in NMKE's mask and of the others, and the
+standard deviation of q over the prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import data
+from ..attribution import neuron_scores
+from ..masks.edit import Edit
+from ..masks.nmke import nmke_mask
+from ..masks.pnke import CausalScores, background_neurons, trigger_neurons
+from ..masks.scores import SCORES
+from ..paths.contexts import contexts_of
+from ..requests import EditRequest, prepare
+from ..tokens import encode
+from .command import Subject, hparams_of, layers_of, load, parser, run
+from .output import Plot, Result, Table
+from .plots import curves, stacked
+
+NAMES = {"NMKE": ("general", "specific"), "PNKE": ("background", "trigger")}
+"""Definition -> its two roles."""
+
+SCOPES = {"layer": "thresholds of each layer", "model": "thresholds of the whole model"}
+Roles = tuple[Tensor, Tensor]
+
+
+def shares(first: Tensor, second: Tensor) -> dict[str, float]:
+    """Shares of ``[n]`` neurons in one role alone, in both, in the other alone, in neither: they add up to 1."""
+    parts = (first & ~second, first & second, second & ~first, ~first & ~second)
+    return dict(zip(("first", "overlap", "second", "neither"), (float(part.double().mean()) for part in parts)))
+
+
+def in_scope(scope: str, scores: dict[int, Tensor | CausalScores], roles: Callable[..., Roles]) -> dict[int, Roles]:
+    """The roles of every layer's neurons, by thresholds of each layer, or of all layers' neurons together.
+
+    Args:
+        scope: ``layer`` or ``model``.
+        scores: layer -> ``[B, d_ff]`` or ``CausalScores``.
+        roles: scores -> two bool tensors, as long as the scores have neurons.
+    """
+    if scope == "layer":
+        return {layer: roles(found) for layer, found in scores.items()}
+    first, second = roles(_joined(list(scores.values())))
+    each = len(first) // len(scores)
+    return dict(zip(scores, zip(first.split(each), second.split(each))))
+
+
+def _joined(scores: list) -> Tensor | CausalScores:
+    if isinstance(scores[0], Tensor):
+        return torch.cat([one.cpu() for one in scores], dim=1)
+    names = ("specific", "semantic", "attribution")
+    return CausalScores(*(torch.cat([getattr(one, name).cpu() for one in scores], dim=-1) for name in names))
+
+
+class Definitions:
+    """Both definitions on one model: ``scores`` of a request, and roles from them."""
+
+    def __init__(self, subject: Subject, layers: list[int], nmke, pnke):
+        self.subject, self.layers, self.pnke = subject, layers, pnke
+        self.choices = {"NMKE": nmke.mask_choice(), "PNKE": pnke.override({"strategy": "entropy"}).mask_choice()}
+        self.contexts = {name: contexts_of(subject.model, subject.tok, one) for name, one in (("NMKE", nmke), ("PNKE", pnke))}
+
+    def scores(self, definition: str, request: EditRequest) -> dict[int, Tensor | CausalScores]:
+        """Layer -> what the roles are made from."""
+        edit = Edit(self.subject.view, self.subject.tok, [request], self.contexts[definition], self.layers)
+        choice = self.choices[definition]
+        options = dict(choice.score_options)
+        options.pop("psem_cache_dir", None)  # a look leaves no files
+        found = SCORES[choice.scores](edit, **options)
+        return found if definition == "NMKE" else {layer: one[0] for layer, one in found.items()}
+
+    def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
+        """General and specific, or background and trigger."""
+        if definition == "NMKE":
+            mask = nmke_mask(scores, **self.choices["NMKE"].mask_options)
+            return mask.general, mask.specific
+        p = self.pnke
+        return (background_neurons(scores.semantic, p.background_activation, p.background_std, p.thresholds),
+                trigger_neurons(scores.specific, scores.attribution, p.trigger_activation, p.trigger_attribution, p.thresholds))
+
+
+def study(arguments: argparse.Namespace) -> Result:
+    """Both definitions in both scopes, and the activations."""
+    nmke, pnke = hparams_of("NMKE", arguments.model, arguments.nmke), hparams_of("PNKE", arguments.model, arguments.pnke)
+    requests = prepare(data.load(arguments.data, size=arguments.edits))
+    subject = load(arguments)
+    layers = layers_of(subject.view, arguments.layers)
+    definitions = Definitions(subject, layers, nmke, pnke)
+    found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
+    selected: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for request in requests:
+        for definition in NAMES:
+            scores = definitions.scores(definition, request)
+            for scope in SCOPES:
+                roles = in_scope(scope, scores, lambda some: definitions.roles(definition, some))
+                for layer, pair in roles.items():
+                    found.setdefault((definition, scope, layer), []).append(shares(*pair))
+                    if (definition, scope) == ("NMKE", "layer"):
+                        selected[layer].append((pair[0] | pair[1]).cpu())
+    rows = [_row(*key, several) for key, several in sorted(found.items())]
+    activity = activations(subject, requests, {layer: torch.stack(masks) for layer, masks in selected.items()})
+    return Result("roles", f"Roles of neurons by layer: {arguments.model}, {len(requests)} requests of {arguments.data}",
+                  "Means over requests of the shares of a layer's neurons. Thresholds of each layer: the papers' definitions, "
+                  "whose quantiles fix how large a share can be. Thresholds of the whole model: the same with all layers' "
+                  "neurons together.",
+                  [*_pictures(rows), *_line_pictures(rows, activity)],
+                  [Table("roles", "Shares of the neurons", rows), Table("activations", "Activations", activity)])
+
+
+def activations(subject: Subject, requests: Sequence[EditRequest], selected: dict[int, Tensor]) -> list[dict[str, float]]:
+    """Per layer: mean ``|q|`` of the selected neurons and of the others, and the mean over neurons of q's deviation over prompts.
+
+    Args:
+        subject: the model.
+        requests: N requests; their prompts are read at the last token.
+        selected: layer -> bool ``[N, d_ff]``.
+    """
+    batch = encode(subject.tok, [request.text for request in requests], subject.view.input_device)
+    read = neuron_scores(subject.view, batch, list(selected), kind="activation").activations
+    rows = []
+    for layer, chosen in selected.items():
+        q = read[layer].double().cpu()
+        rows.append({"layer": layer, "selected": _mean(q.abs()[chosen]), "others": _mean(q.abs()[~chosen]),
+                     "deviation": float(q.std(0, correction=0).mean()), "greatest": float(q.abs().max())})
+    return rows
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _row(definition: str, scope: str, layer: int, several: list[dict[str, float]]) -> dict:
+    mean = {name: sum(one[name] for one in several) / len(several) for name in several[0]}
+    first, second = NAMES[definition]
+    both = [mean["first"] + mean["overlap"], mean["second"] + mean["overlap"]]
+    chance = sum((one["first"] + one["overlap"]) * (one["second"] + one["overlap"]) for one in several) / len(several)
+    return {"definition": definition, "scope": scope, "layer": layer, "roles": f"{first}, {second}", "first_only": mean["first"],
+            "overlap": mean["overlap"], "second_only": mean["second"], "neither": mean["neither"], "first": both[0],
+            "second": both[1], "lift": mean["overlap"] / chance if chance else None}
+
+
+def _pictures(rows: list[dict]) -> list[Plot]:
+    plots = []
+    for definition, (first, second) in NAMES.items():
+        for scope, title in SCOPES.items():
+            some = [row for row in rows if (row["definition"], row["scope"]) == (definition, scope)]
+            parts = {f"{first} only": [row["first_only"] for row in some], "both": [row["overlap"] for row in some],
+                     f"{second} only": [row["second_only"] for row in some]}
+            paint = stacked([row["layer"] for row in some], parts, "layer", "share of neurons")
+            plots.append(Plot(f"{definition}: {title}", paint))
+    return plots
+
+
+def _line_pictures(rows: list[dict], activity: list[dict]) -> list[Plot]:
+    layers = [row["layer"] for row in activity]
+    lifts = {}
+    for name, scope in dict.fromkeys((row["definition"], row["scope"]) for row in rows):
+        lifts[f"{name}, {scope}"] = layers, [row["lift"] for row in rows if (row["definition"], row["scope"]) == (name, scope)]
+    return [
+        Plot("Activations at the prompts' last tokens", curves({
+            "mean |q|, in the mask": (layers, [row["selected"] for row in activity]),
+            "mean |q|, others": (layers, [row["others"] for row in activity]),
+            "deviation over prompts": (layers, [row["deviation"] for row in activity])}, "layer", "activation")),
+        Plot("Overlap, over that of independent choices", curves(lifts, "layer", "ratio"))]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    made = parser("roles", "Shares of general, specific and overlapping neurons by layer.", data=True, edits=30)
+    made.add_argument("--layers", type=int, nargs="+", help="default: all")
+    made.add_argument("--nmke", metavar="FILE", help="hyperparameters of NMKE (default: the model's, or the released ones)")
+    made.add_argument("--pnke", metavar="FILE", help="hyperparameters of PNKE (default: the model's, or the paper's)")
+    return run(made.parse_args(argv), "roles", study)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The studies of neurons: silencing, meanings, and every command once on a tiny model and a few facts."""
+
+import csv
+import json
+
+import pytest
+import torch
+from helpers.run_folders import run_folder
+from helpers.tiny_models import tiny_model
+from safetensors.torch import save_file
+
+from easyedit_neuron.arch import ModelView
+from easyedit_neuron.attribution import top_tokens
+from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.fingerprint import model_fingerprint
+from easyedit_neuron.record import EditRecord, UnitDelta
+from easyedit_neuron.report.page import write_report
+from easyedit_neuron.studies import ablation, drift, meanings, roles, sites
+from easyedit_neuron.studies.silence import silenced
+
+pytest.importorskip("matplotlib")
+SUBJECTS = ("Danielle Darrieux", "Edwin of Northumbria", "Toko Yasuda", "Autonomous University of Madrid")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model, and facts of two relations."""
+    path = tmp_path_factory.mktemp("model")
+    model, tok = tiny_model("llama")
+    model.save_pretrained(path)
+    tok.save_pretrained(path)
+    facts = [{"prompt": f"The {relation} of {subject} is", "subject": subject, "target_new": "French", "ground_truth": "English",
+              "relation": relation} for relation in ("tongue", "home") for subject in SUBJECTS]
+    (path / "facts.json").write_text(json.dumps(facts))
+    (path / "pnke.json").write_text(json.dumps({"alg_name": "PNKE", "model_name": "x", "layers": [0], "psem_sources": ["context"],
+                                                "psem_size": 2, "context_length": 6, "ig_steps": 2}))
+    (path / "nmke.json").write_text(json.dumps({"alg_name": "NMKE", "model_name": "x", "layers": [0], "context_length": 6}))
+    return path
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def done(out, name, *tables):
+    assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG" and "<svg" in (out / f"{name}.html").read_text()
+    return [rows_of(out / f"{table}.csv") for table in tables]
+
+
+def common(folder, out, data=True):
+    facts = ["--data", str(folder / "facts.json")] if data else []
+    return ["--model", str(folder), "--device", "cpu", "--out", str(out), *facts]
+
+
+# ---- silencing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox"])
+def test_silent_neurons_are_those_whose_columns_are_zero(model_type):
+    model, tok = tiny_model(model_type)
+    view, ids = ModelView.of(model), torch.tensor([tok("The mother tongue of Danielle Darrieux is")["input_ids"]])
+    neurons = {0: torch.tensor([3, 7]), 2: torch.tensor([0]), 3: torch.tensor([], dtype=torch.long)}
+    with torch.no_grad():
+        with silenced(view, neurons):
+            silent = model(input_ids=ids).logits
+        whole = model(input_ids=ids).logits
+        for layer, units in neurons.items():
+            view.down_matrix(layer)[:, units] = 0
+        torch.testing.assert_close(silent, model(input_ids=ids).logits)
+    assert not torch.allclose(silent, whole)
+
+
+def test_hooks_are_gone_after_an_exception():
+    model, _ = tiny_model("llama")
+    view = ModelView.of(model)
+    before = model(input_ids=torch.tensor([[5, 6]])).logits
+    with pytest.raises(RuntimeError, match="stop"), silenced(view, {1: torch.tensor([0, 1])}):
+        assert view.down_proj(1)._forward_pre_hooks
+        raise RuntimeError("stop")
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    assert torch.equal(model(input_ids=torch.tensor([[5, 6]])).logits, before)
+    with pytest.raises(NeuronEditError, match="neurons are 0 to"), silenced(view, {1: torch.tensor([view.d_ff])}):
+        pass
+
+
+# ---- meanings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type, centred", [("llama", False), ("gpt2", True)])
+def test_top_tokens_by_a_plain_product(model_type, centred):
+    model, tok = tiny_model(model_type)
+    view, unembedding = ModelView.of(model), model.get_output_embeddings().weight.detach().double()
+    vector = view.down_matrix(2)[:, 5].double()
+    added = torch.linspace(-1, 1, len(vector), dtype=torch.float64)
+    normed = (vector - vector.mean() if centred else vector) * view.final_norm.weight.double()
+    for options, expected in (({}, vector), ({"added": added}, vector + added), ({"final_norm": True}, normed)):
+        logits = unembedding @ expected
+        best = sorted(range(len(logits)), key=lambda token: -logits[token])[:4]
+        found = top_tokens(view, tok, 2, 5, 4, **options)
+        assert [token for token, _ in found] == [tok.decode([token]) for token in best]
+        assert [value for _, value in found] == pytest.approx([float(logits[token]) for token in best], rel=1e-4)
+
+
+def test_meanings_of_named_neurons_and_of_a_record(folder, tmp_path, capsys):
+    model, tok = tiny_model("llama")
+    view = ModelView.of(model)
+    assert meanings.main([*common(folder, tmp_path / "a", False), "--neurons", "1:2", "0:5", "--tokens", "3"]) == 0
+    assert [row["neuron"] for row in rows_of(tmp_path / "a" / "meanings.csv")] == ["L1.U2", "L0.U5"]
+    assert rows_of(tmp_path / "a" / "meanings.csv")[0]["says"] == ", ".join(repr(t) for t, _ in top_tokens(view, tok, 1, 2, 3))
+    vectors = torch.stack([torch.full((view.d_model,), 0.5), 3 * model.get_output_embeddings().weight[65]])
+    name, shape = view.down_weight_name(1), (view.d_model, view.d_ff)
+    delta = UnitDelta(torch.tensor([4, 9]), vectors.detach(), "input", shape)
+    record = EditRecord("FiNE", {}, [], [], {}, {}, [], [], {}, "", "", 0, {name: delta})
+    record.save(tmp_path / "edit.safetensors")
+    arguments = [*common(folder, tmp_path / "b", False), "--count", "9", "--record"]
+    assert meanings.main([*arguments, str(tmp_path / "edit.safetensors")]) == 0
+    first, second = rows_of(tmp_path / "b" / "meanings.csv")  # two neurons moved, not nine
+    assert first["neuron"] == "L1.U9" and float(first["change"]) == pytest.approx(float(vectors[1].norm()), rel=1e-4)
+    assert second["neuron"] == "L1.U4" and first["says_before"] != first["says_after"]
+    assert meanings.main([*common(folder, tmp_path / "c", False), "--neurons", "1-2"]) == 2
+    assert "must read LAYER:NUMBER" in capsys.readouterr().err and not (tmp_path / "c").exists()
+    other = UnitDelta(torch.tensor([0]), torch.ones(1, view.d_model), "output", (view.d_model, view.d_model))
+    EditRecord("KNE", {}, [], [], {}, {}, [], [], {}, "", "", 0, {"model.layers.0.self_attn.o_proj.weight": other}).save(
+        tmp_path / "kne.safetensors")
+    assert meanings.main([*arguments, str(tmp_path / "kne.safetensors")]) == 2
+    assert "no value vector has moved" in capsys.readouterr().err
+
+
+def finished_run(folder, path, scale=0.5, method="NMKE", change="model.layers.1.mlp.down_proj.weight"):
+    """A run folder of the model whose one weight has grown."""
+    model, _ = tiny_model("llama")
+    run_folder(path, method, edits=10, layers=("1",))
+    about = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**about, "model": {"weights": model_fingerprint(model)}}))
+    weight = model.get_parameter(change).detach()
+    grown = weight.clone()
+    grown[:, 7] += scale * torch.linspace(0.5, 1, len(weight))
+    save_file({change: grown}, path / "weights.safetensors")
+    return path
+
+
+def test_meanings_of_a_run_stand_in_its_report(folder, tmp_path):
+    path = finished_run(folder, tmp_path / "run")
+    assert meanings.main(["--model", str(folder), "--device", "cpu", "--run", str(path)]) == 0
+    row, = rows_of(path / "meanings.csv")
+    assert row["neuron"] == "L1.U7"
+    text = write_report([path], path / "report.html").read_text()
+    assert "What the most changed neurons say" in text and "L1.U7" in text
+
+
+def test_neurons_located_for_facts(folder, tmp_path):
+    assert meanings.main([*common(folder, tmp_path), "--locate", "4", "--count", "2"]) == 0
+    rows, shares = done(tmp_path, "meanings", "located", "matches")
+    located, drawn = ([row for row in rows if row["kind"] == kind] for kind in ("located", "random"))
+    assert len(located) == len(drawn) == 8 and {row["relation"] for row in rows} == {"tongue", "home"}
+    assert not {(row["fact"], row["neuron"]) for row in located} & {(row["fact"], row["neuron"]) for row in drawn}
+    share = sum(row["object"] == "True" for row in located) / 8
+    assert float(shares[0]["neurons_object"]) == share and float(shares[0]["facts_object"]) >= share
+
+
+# ---- the other commands ------------------------------------------------------------------------------------------------
+
+
+def test_roles(folder, tmp_path):
+    options = ["--edits", "2", "--nmke", str(folder / "nmke.json"), "--pnke", str(folder / "pnke.json")]
+    assert roles.main([*common(folder, tmp_path), *options]) == 0
+    rows, activations = done(tmp_path, "roles", "roles", "activations")
+    assert len(rows) == 2 * 2 * 4 and len(activations) == 4
+    for row in rows:
+        assert sum(float(row[name]) for name in ("first_only", "overlap", "second_only", "neither")) == pytest.approx(1, abs=1e-5)
+        assert float(row["first"]) == pytest.approx(float(row["first_only"]) + float(row["overlap"]), abs=1e-5)
+    trigger = [float(row["second"]) for row in rows if (row["definition"], row["scope"]) == ("PNKE", "layer")]
+    assert max(trigger) <= 0.11  # above the 90th percentile of 48 neurons are five at most
+
+
+def test_ablation_measures_other_facts_and_leaves_no_hook(folder, tmp_path, capsys):
+    options = ["--locate", "2", "--measure", "2", "--top", "1", "4", "--seeds", "2", "--active", "0.5"]
+    assert ablation.main([*common(folder, tmp_path), *options]) == 0
+    rows, means, counts = done(tmp_path, "ablation", "ablation", "ablation_means", "ablation_neurons")
+    assert {row["kind"] for row in rows} <= {"general", "task"} and all(int(row["silenced"]) <= int(row["top"]) for row in rows)
+    assert all(int(row["neurons"]) == sum(int(row[f"layer_{layer}"]) for layer in range(4)) for row in counts)
+    assert ablation.main([*common(folder, tmp_path / "b"), "--locate", "4"]) == 2
+    assert "has 4 facts; --locate 4 leaves none" in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+def test_sites(folder, tmp_path):
+    assert sites.main([*common(folder, tmp_path), "--edits", "3", "--attributed", "1", "--steps", "2", "--modules", "o_proj",
+                       "down_proj", "--share", "0.02"]) == 0
+    layers, modules = done(tmp_path, "sites", "sites_layers", "sites_modules")
+    assert sum(float(row["share_of_located"]) for row in layers) == pytest.approx(1) and len(modules) == 2 * 4
+    for name in ("share_of_attribution", "share_of_ensemble"):
+        assert sum(float(row[name]) for row in modules) == pytest.approx(1, abs=1e-4)
+
+
+def test_drift_of_runs(folder, tmp_path, capsys):
+    one, two = (finished_run(folder, tmp_path / method, scale, method) for method, scale in (("AlphaEdit", 2.0), ("NMKE", 0.5)))
+    assert drift.main([str(one), str(two), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "out"),
+                       "--sample", "20"]) == 0
+    rows, lengths, points = done(tmp_path / "out", "drift", "drift", "drift_lengths", "drift_tsne")
+    found = {(row["layer"], row["model"]): row for row in rows}
+    assert [float(found["0", "NMKE"][name]) for name in ("wasserstein", "cosine", "l2")] == [0, pytest.approx(1), 0]
+    # every row has moved in one entry, by 0.5 to 1 times the scale
+    assert float(found["1", "NMKE"]["l2"]) == pytest.approx(0.375, rel=1e-4)
+    assert float(found["1", "AlphaEdit"]["l2"]) == pytest.approx(1.5, rel=1e-4)
+    assert len(lengths) == 3 * 32 and len(points) == 3 * 20
+    about = json.loads((two / "run.json").read_text())
+    (two / "run.json").write_text(json.dumps({**about, "model": {"weights": "another"}}))
+    assert drift.main([str(two), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "no")]) == 2
+    assert "edited another model" in capsys.readouterr().err and not (tmp_path / "no").exists()
