@@ -3,7 +3,8 @@
     python -m easyedit_neuron.tinyworld --out DIR                 data and model of the shipped world
     python -m easyedit_neuron.tinyworld --out DIR --no-model      the data only
     python -m easyedit_neuron.tinyworld --out DIR --facts A.json B.json
-                                                                  a model of the facts in these editing data files
+                                                                  a model of the facts in these editing data files,
+                                                                  and DIR/text.txt, its text (for mom2_dataset)
 """
 
 import argparse
@@ -19,7 +20,7 @@ from ..errors import NeuronEditError
 from ..evaluation.batched import perplexity
 from .assets import round_to_shipped, write_data, write_model
 from .card import card, facts_card
-from .corpus import build_corpus, held_out_text
+from .corpus import build_corpus, held_out_text, sentence
 from .facts import documents, read_facts
 from .measure import measure_recall
 from .train import TrainConfig, recall, train
@@ -31,7 +32,7 @@ LOG = logging.getLogger(__name__)
 def _arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder; gets tiny-world/ and tiny-llama/")
+    parser.add_argument("--out", type=Path, required=True, help="folder; gets tiny-llama/, and tiny-world/ or text.txt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--people", type=int, default=None, help="people in the world (default: the shipped number)")
     parser.add_argument("--facts", nargs="+", metavar="FILE", help="train on these editing data files instead")
@@ -84,11 +85,14 @@ def _train_facts(args) -> None:
         LOG.info("step %d recall %.3f", step, recall(model, tok, *map(list, zip(*pairs[:400]))))
 
     config = _config(args)
-    model, tok = train(facts, documents(facts, args.seed), config, report)
+    pages = documents(facts, args.seed)
+    model, tok = train(facts, pages, config, report)
     model = round_to_shipped(model.cpu())
     measured = recall(model, tok, *map(list, zip(*pairs)))
     LOG.info("recall of the %d edit prompts %.4f", len(pairs), measured)
     write_model(model, tok, args.out / "tiny-llama", facts_card(args.facts, len(pairs), config, measured))
+    text = [sentence(prompt, answer) for prompt, answer, _ in facts] + pages
+    (args.out / "text.txt").write_text("".join(f"{' '.join(line.split())}\n" for line in text), encoding="utf-8")
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -55,6 +55,8 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
     tok = AutoTokenizer.from_pretrained(tmp_path / "tiny-llama")
     assert model.config.hidden_size == 32 and tok("Anna Berg")["input_ids"][0] == tok.bos_token_id
     assert "3 edit prompts" in (tmp_path / "tiny-llama" / "README.md").read_text()
+    text = (tmp_path / "text.txt").read_text().splitlines()
+    assert {f"{prompt} {target}." for prompt, target, _ in FACTS} | {"It rains in Rome."} <= set(text)
 
 
 def test_a_missing_facts_file_is_one_line(tmp_path, capsys):
