@@ -70,11 +70,12 @@ def _edit(settings: Settings, hparams: HyperParams, source: Path, method: Method
         model, tok = load_quietly(method, hparams)
         check_layers(model, hparams)
         sample = [request["prompt"] for request in requests]
-        run_of = entry.confirm({"weights": model_fingerprint(model), "tokenizer": tokenizer_fingerprint(tok, sample)}, command)
+        weights = model_fingerprint(model)
+        run_of = entry.confirm({"weights": weights, "tokenizer": tokenizer_fingerprint(tok, sample)}, command)
     state = StateFolder(files.state, run_of)
     probes = Probes(model, tok, facts, texts, sample, options, settings.seed)
     engine = Engine(method, hparams, model, tok, stream, Edits(tok, stream.requests, hparams, options), probes, settings.runner,
-                    options, settings.seed, files, state, clock, progress)
+                    options, settings.seed, files, state, clock, progress, weights)
     engine.run()
     summary = summarise(settings, hparams, source, command, engine.lines, engine.checkpoints, stream.repeats(), engine.resumed,
                         engine.fingerprints())

@@ -117,6 +117,7 @@ class RunnerSettings(HyperParams):
     save_every_edits: Optional[int] = None
     save_every_minutes: Optional[float] = 10.0
     keep_weights: bool = True
+    edit_log: bool = True
     report: bool = True
     quiet: bool = False
 

@@ -47,7 +47,7 @@ answer.
      "layers": {"4": {"density": .., "leakage": .., "delivered": .., "overlap": .., "touched": ..}},
                                     means over the batches so far; overlap: share of neurons that two batches' masks have in
                                     common, over all pairs (Dice); touched: share of neurons in any mask; null without masks
-     "seconds": {"edit": .., "measure before": .., "measure immediately": .., "measure checkpoints": .., "load": .., "save": ..},
+     "seconds": {"edit": .., "measure before": .., "measure immediately": .., "measure checkpoints": .., "load": .., "save": .., "log": ..},
      "stages": {"target": .., ...}, seconds of the method's stages, summed over batches
      "evaluation_share": 0.31,      measuring / everything, in seconds
      "memory": {"rss_peak_mib": .., "cuda_peak_mib": .. | null}}
@@ -60,6 +60,9 @@ command: ``results`` {before, immediate, final} (as in a checkpoint), ``layers``
 (fingerprints), ``resumed`` (how often the run was continued).
 
 ``weights.safetensors``: the edited weights at the end by parameter name, unless ``runner.keep_weights`` is false.
+
+``log/``: what every batch that did not fail changed, as an :class:`..editlog.EditLog`; not there where ``runner.edit_log`` is false,
+or the method gives no ``EditRecord`` (EasyEdit's own do not, nor does FT).
 
 ``state/``: the newest complete state, from which a run goes on; see checkpoint.py. Removed when the run is finished.
 """

@@ -22,7 +22,7 @@ from ..fingerprint import tensors_fingerprint
 from . import durable
 from .exact import pack, unpack
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 

@@ -20,6 +20,7 @@ from .meters import Clock, Memory
 from .method import FATAL, Method
 from .progress import Progress
 from .resume import before_digest, edits_digest, read_before, read_lines
+from .runlog import RunLog
 from .stream import Stream, cut
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Engine:
         seed: of the global random generators at the first edit.
         files, state: the folder; it must belong to this run.
         clock, progress: seconds so far, and the terminal.
+        fingerprint: of the untouched model, for the log of the edits.
 
     Attributes:
         lines, checkpoints: what has been written to the files of those names.
@@ -43,13 +45,15 @@ class Engine:
     """
 
     def __init__(self, method: Method, hparams, model: torch.nn.Module, tok, stream: Stream, edits: Edits, probes: Probes,
-                 options, evaluation, seed: int, files: RunFolder, state: StateFolder, clock: Clock, progress: Progress):
+                 options, evaluation, seed: int, files: RunFolder, state: StateFolder, clock: Clock, progress: Progress,
+                 fingerprint: str | None = None):
         self.method, self.hparams, self.model, self.tok, self.stream = method, hparams, model, tok, stream
         self.edits, self.probes, self.options, self.evaluation, self.seed = edits, probes, options, evaluation, seed
         self._superseded = stream.superseded()
         self.files, self.state, self.clock, self.progress = files, state, clock, progress
         self.edited = model  # what is measured: a method may return another object
         self.weights = method.weights(model)
+        self.log = RunLog(files.log, options.edit_log, fingerprint, -(-len(stream) // stream.batch_size))
         self.masks, self.memory = layers.MaskCounts(), Memory()
         self.lines: list[dict] = []
         self.checkpoints: list[dict] = []
@@ -94,6 +98,7 @@ class Engine:
         if tree is None:
             self._add(0, means(known["metrics"]) | known["beside"], {})
             self.files.write_edits([])
+            self.log.begin()
             seed_everything(self.seed)
         else:
             self._resume(tree)
@@ -101,6 +106,7 @@ class Engine:
 
     def _resume(self, tree: dict[str, Any]) -> None:
         lines = read_lines(self.files, tree["edits"], tree["position"])
+        self.log.begin(tree["log"])
         self.method.load(self.model, self.tok, self.hparams, tree["method"])
         self.weights.load(tree["weights"])
         self.masks.load(tree["masks"])
@@ -142,6 +148,9 @@ class Engine:
         if self.evaluation.immediate:
             with self.clock("measure immediately"):
                 soon = self.edits.measure(self.edited, positions)
+        if reason is None:
+            with self.clock("log"):
+                self.log.add(records, positions, finite(soon))
         self.masks.add(records)
         about = {"batch": positions.start // self.stream.batch_size, "status": "ok" if reason is None else "failed",
                  "reason": reason, "layers": layers.of_records(records), "seconds": seconds / len(requests),
@@ -242,5 +251,6 @@ class Engine:
                 "position": len(self.lines), "weights": self.weights.now(), "method": self.method.saved(self.model),
                 "masks": self.masks.saved(), "random": random_states(), "checkpoints": self.checkpoints,
                 "seconds": dict(self.clock.seconds), "memory": self.memory.peaks(), "resumed": self.resumed,
-                "before": self._before_digest, "edits": edits_digest(self.lines)})
+                "before": self._before_digest, "edits": edits_digest(self.lines),
+                "log": self.log.saved()})
         self._saved_at, self._saved_edits = time.monotonic(), len(self.lines)

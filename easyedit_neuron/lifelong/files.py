@@ -32,6 +32,7 @@ class RunFolder:
         self.run, self.before, self.summary = (folder / f"{name}.json" for name in ("run", "before", "summary"))
         self.edits, self.checkpoints = (folder / f"{name}.jsonl" for name in ("edits", "checkpoints"))
         self.table, self.state, self.weights = folder / "checkpoints.csv", folder / "state", folder / "weights.safetensors"
+        self.log = folder / "log"
         self.meanings = folder / "meanings.csv"  # of studies.meanings
 
     def append_edits(self, lines: list[dict]) -> None:

@@ -20,7 +20,7 @@ from .files import RunFolder, as_json, finite
 
 FORMAT = 1
 MAY_DIFFER = ("output_dir", "run", "runner.save_every_edits", "runner.save_every_minutes", "runner.on_failure",
-              "runner.keep_weights", "runner.report", "runner.quiet")
+              "runner.keep_weights", "runner.edit_log", "runner.report", "runner.quiet")
 """Settings that change nothing in the results of the edits that have been made."""
 _PUT_BACK = "Put the right one back, or choose another folder (run=NAME)"
 

@@ -20,6 +20,7 @@ from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.cli.settings import DataSettings, EvaluationSettings, ModelSettings, RunnerSettings, Settings
+from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.lifelong import durable
 from easyedit_neuron.registry import MethodSpec, register_method
@@ -177,10 +178,20 @@ def without_times(value):
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
+def _entries(folder: Path) -> list[dict] | None:
+    """The entries of a log without what hangs on times: hashes of lines and files."""
+    if not folder.exists():
+        return None
+    log = EditLog(folder)
+    log.verify()
+    return [{name: value for name, value in entry.items() if name not in ("bytes", "sha256", "hash", "previous")} for entry in log.entries]
+
+
 def outcome(out: Path) -> dict:
     """Everything that two equal runs have in common."""
     return {"weights": (out / "weights.safetensors").read_bytes(),
             **{name: [without_times(json.loads(line)) for line in (out / name).read_text().splitlines()]
                for name in ("edits.jsonl", "checkpoints.jsonl")},
+            "log": _entries(out / "log"),
             "results": json.loads((out / "summary.json").read_text())["results"],
             "files": sorted(path.name for path in out.iterdir())}
