@@ -37,7 +37,8 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
     method = method_of(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
-    requests = data.load(settings.data.path, settings.data.shape, settings.edits, settings.data.invalid)
+    source_of, last = settings.data, settings.data.skip + settings.edits
+    requests = data.load(source_of.path, source_of.shape, last, source_of.invalid)[source_of.skip:]
     facts, texts = load_probes(settings)
     files, options = RunFolder(Path(output_dir)), settings.runner
     entry = Entry(files, identity(settings.to_dict(), hparams.to_dict(), {"edits": requests, "facts": facts, "text": texts}))

@@ -76,6 +76,7 @@ class DataSettings(HyperParams):
     path: str
     shape: Optional[str] = None
     invalid: Literal["error", "skip"] = "error"
+    skip: int = 0
     retained: Optional[str] = None
     text: Optional[str] = None
 
@@ -84,6 +85,7 @@ class DataSettings(HyperParams):
             raise HparamsError("field 'path': give the JSON file with the edits, data.path=...")
         if self.shape is not None and self.shape not in SHAPES:
             raise HparamsError(f"field 'shape': unknown shape {self.shape!r}; known: {', '.join(SHAPES)}")
+        _at_least(0, "skip", self.skip)
 
 
 @dataclass

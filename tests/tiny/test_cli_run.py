@@ -57,6 +57,16 @@ def read(folder):
     return lines, json.loads((folder / "summary.json").read_text())
 
 
+def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    command = ["method=ft", "method.num_steps=1", "method.layers=[1]", f"model.path={world}/model", "data=file", f"data.path={world}/edits.json",
+               "evaluation=quick", "runner.report=false", "data.skip=1", "output_dir=out", "--quiet"]
+    assert main([*command, "edits=2"]) == 0
+    assert [line["request"]["subject"] for line in read(tmp_path / "out")[0]] == list(PEOPLE[1:])
+    assert main([*command, "edits=3"]) == 2 and "4 edits wanted, the file has 3" in capfd.readouterr().err
+    assert main([*command, "data.skip=-1"]) == 2 and "'skip': must be at least 0" in capfd.readouterr().err
+
+
 def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
     assert main([*arguments[:-1], "runner.report=true"]) == 0
     out = capfd.readouterr().out
