@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from .. import registry
+from .. import registry, resources
 from ..errors import HostError, HparamsError, NeuronEditError
 from ..hparams_base import find_hparams
 from .resolve import HOST_VARIABLE, resolve_base_editor
@@ -20,7 +20,8 @@ def load_hparams(method: str, file: Union[str, Path], host: Optional[str] = None
 
     Args:
         method: name of a method; ours in any case, EasyEdit's as in its ``ALG_DICT``.
-        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"``.
+        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's own methods have shipped files
+            of their own for tiny-llama).
         host: as in :func:`.resolve.resolve_base_editor`.
 
     Raises:
@@ -31,7 +32,7 @@ def load_hparams(method: str, file: Union[str, Path], host: Optional[str] = None
     if function is None:
         return registry.get_method(method).load_hparams().from_hparams(file)
     try:
-        return read_easyedits(function, find_hparams(file))
+        return read_easyedits(function, _shipped_for_easyedit(method, file) or find_hparams(file))
     except HparamsError as problem:
         if not _registered(method):
             raise
@@ -61,9 +62,19 @@ def read_easyedits(function: Callable, file: Path) -> Any:
     """
     cls = _class_of(function)
     try:
-        return cls.from_hparams(str(file))
+        hparams = cls.from_hparams(str(file))
     except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
         raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {type(problem).__name__}: {problem}") from None
+    if isinstance(hparams.model_name, str):
+        hparams.model_name = resources.model_path(hparams.model_name)
+    return hparams
+
+
+def _shipped_for_easyedit(method: str, file: Union[str, Path]) -> Optional[Path]:
+    """The shipped file of EasyEdit's method that ``METHOD/model`` names, unless a file of that name is here."""
+    name = Path(str(file).removesuffix(".yaml"))
+    path = resources.easyedit_hparams(method, name.name)
+    return path if name.parts[:-1] == (method,) and path.is_file() and not name.with_name(f"{name.name}.yaml").is_file() else None
 
 
 def _class_of(function: Callable) -> type:
