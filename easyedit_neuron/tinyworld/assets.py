@@ -1,4 +1,4 @@
-"""Writes the shipped files: the edits in three shapes, retained facts, text, and the trained model with its card."""
+"""Writes the shipped files: the edits in three shapes, retained facts, questions, text, and the trained model with its card."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 
 from . import records
 from .corpus import Corpus, held_out_text, shipped_text
+from .questions import questions
 from .world import World
 
 EDITS = 2600
@@ -21,6 +22,7 @@ def write_data(world: World, corpus: Corpus, folder: Path, edits: int = EDITS) -
     _json(folder / "edits_counterfact.json", [records.as_counterfact(case) for case in cases])
     _json(folder / "edits_zsre.json", [records.as_zsre(case) for case in cases])
     _json(folder / "retained.json", records.retained_facts(world, corpus, RETAINED, world.seed))
+    _json(folder / "questions.json", questions(world, corpus, RETAINED, world.seed))
     (folder / "text_train.txt").write_text("\n".join(shipped_text(world, corpus, world.seed)) + "\n", encoding="utf-8")
     (folder / "text_heldout.txt").write_text("\n".join(held_out_text(world, corpus, world.seed)) + "\n", encoding="utf-8")
 
