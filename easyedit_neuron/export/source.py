@@ -86,7 +86,8 @@ class Source:
 
 
 def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
-    """{"touched": fingerprint of the named parameters, "rest": of all other parameters and buffers}."""
+    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some (rotary frequencies) are
+    computed where the model is loaded, and round as the machine does."""
     names = set(touched)
-    rest = [(name, tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()] if name not in names]
+    rest = ((name, tensor) for name, tensor in model.named_parameters() if name not in names)
     return {"touched": fingerprint(model, touched), "rest": tensors_fingerprint(rest)}

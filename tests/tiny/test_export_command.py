@@ -40,6 +40,7 @@ def test_an_adapter(run, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert err == "" and out.startswith(f"2 edits as peft: {tmp_path / 'adapter'} (") and "nothing is lost" in out
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
+    assert f"rounded to float32, are within {max(entry['deviation'] for entry in about['parameters'].values()):.1e} of their change" in out
     assert [edit["id"] for edit in about["edits"]] == [1, 3] and about["base"]["name"] == str(folder / "base")
     merged = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "adapter")).merge_and_unload()
     truth = edited_in_float64(base, records)
@@ -64,7 +65,7 @@ def test_sparse_and_merged(run, tmp_path, capfd):
     folder, base, tok, records = run
     for form in ("sparse", "merged"):
         assert main(["export", str(folder / "run"), "--to", form, "--edits", "3", "--out", str(tmp_path / form)]) == 0
-        assert capfd.readouterr().out.startswith(f"1 edits as {form}: ")
+        assert capfd.readouterr().out.startswith(f"1 edit as {form}: ")
     assert main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0  # the base is named in it
     one, other = checkpoint(tmp_path / "in"), checkpoint(tmp_path / "merged")
     assert same_weights(one, other) and distance(logits(one, tok), logits(base, tok)) > 1e-3

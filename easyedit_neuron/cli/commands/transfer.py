@@ -77,19 +77,25 @@ def import_(argv: list[str]) -> int:
     model, tok = load_base(given.model or about["base"]["name"], given.device, {about["base"]["dtype"]})
     made = import_edits(given.path, model, tok, given.out, take_off=given.take_off)
     what = "taken off" if given.take_off else "put in"
-    show(f"{len(about['edits'])} edits {what}: {made.folder} ({made.size:,} bytes)\n")
+    show(f"{_edits(len(about['edits']))} {what}: {made.folder} ({made.size:,} bytes)\n")
     return 0
+
+
+def _edits(count: int) -> str:
+    return f"{count} edit{'' if count == 1 else 's'}"
 
 
 def _told(made, count: int) -> str:
     parameters = made.about["parameters"]
-    lines = [f"{count} edits as {made.about['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"]
+    lines = [f"{_edits(count)} as {made.about['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"]
     if made.about["kind"] == "peft":
         worst = max(parameters, key=lambda name: parameters[name]["truncation"])
         ranks = [about["rank"] for about in parameters.values()]
         lines.append(f"ranks {min(ranks)} to {max(ranks)}; " + (
             f"at most {parameters[worst]['truncation']:.2%} of a weight's change is lost, in {worst}" if parameters[worst]["truncation"]
             else "nothing is lost"))
+        lines.append(f"the edited model's weights, rounded to {made.about['base']['dtype']}, are within "
+                     f"{max(about['deviation'] for about in parameters.values()):.1e} of their change from it")
         if "rewrite_acc" in made.about:
             answers = made.about["rewrite_acc"]
             lines.append(f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut adapter")
