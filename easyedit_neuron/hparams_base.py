@@ -7,6 +7,7 @@ field is an error before a model is loaded, because a field that is silently ign
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import typing
@@ -106,8 +107,14 @@ class HyperParams:
     # -- EasyEdit's other methods ------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain Python values (a deep copy)."""
-        return dataclasses.asdict(self)
+        """All fields as plain Python values (a deep copy). Of a model in memory, ``model_name = (model, tokenizer)``, only where
+        it came from: every edit's record holds such a dictionary."""
+        name = getattr(self, "model_name", None)
+        plain = copy.copy(self)
+        if isinstance(name, (tuple, list)) and name:
+            config = getattr(name[0], "config", None)
+            plain.model_name = getattr(config, "_name_or_path", "") or "in memory"
+        return dataclasses.asdict(plain)
 
     @staticmethod
     def construct_float_from_scientific_notation(config: dict[str, Any]) -> dict[str, Any]:

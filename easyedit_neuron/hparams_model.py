@@ -54,6 +54,13 @@ class ModelHyperParams(HyperParams):
         self.require_positive("batch_size", "max_length")
         self.require_not_negative("seed")
 
+    def check_inputs(self) -> None:
+        """That the files which the method will read are there; editors call it before they load a model. Here there are none.
+
+        Raises:
+            NeuronEditError: names the field and what to do.
+        """
+
     def require_positive(self, *names: str) -> None:
         """``HparamsError`` for the first of the fields that is not greater than 0."""
         for name in names:

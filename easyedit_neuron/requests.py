@@ -31,10 +31,14 @@ class EditRequest:
         return self.prompt.format(self.subject)
 
 
+_REMEDIES = {"subject": "; give the editor subject=[...], one per prompt, as it stands there (EasyEdit's normal_edit takes none: "
+                        "call batch_edit)"}
+
+
 def _text(request: dict, name: str, index: int) -> str:
     value = request.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise RequestError(f"request {index}: field {name!r} must be a non-empty string, got {value!r}")
+        raise RequestError(f"request {index}: field {name!r} must be a non-empty string, got {value!r}{_REMEDIES.get(name, '')}")
     return value
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import RequestError
+from .errors import ArchitectureError, RequestError
 
 
 @dataclass(frozen=True)
@@ -136,3 +136,18 @@ def _required(ids: list[int], target: str) -> list[int]:
     if not ids:
         raise RequestError(f"target_new {target!r} has no tokens in this model's vocabulary; use another spelling")
     return ids
+
+
+def check_vocabulary(model, tok, requests) -> None:
+    """That the token ids of ``EditRequest``s are ids of the model.
+
+    Raises:
+        ArchitectureError: the tokenizer is another model's (EasyEdit takes GPT-2's for every path that holds "gpt").
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    for request in requests:
+        largest = max(token_ids(tok, request.text + request.target_new), default=0)
+        if largest >= rows:
+            raise ArchitectureError(
+                f"request {request.index}: the tokenizer ({type(tok).__name__}) gives {request.text!r} the token id {largest}, "
+                f"but the model ({model.config.model_type}) has {rows} tokens; load tokenizer and model from the same folder")

@@ -13,12 +13,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from tqdm import tqdm
 
-from .. import registry, requests as request_checks
+from .. import registry
 from ..errors import HostError, HparamsError, NeuronEditError, RequestError
 from ..evaluation.fluency import generation_entropy
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
 from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality, sections
 from .answers import answers
+from .checks import check_hparams, check_requests, check_single
 from .load_model import load_model
 from .prepare import as_list, prepare_requests
 
@@ -54,6 +55,7 @@ class BaseEditor:
         self.hparams, self.alg_name, self.model_name = hparams, hparams.alg_name, hparams.model_name
         self.method = registry.get_method(self.alg_name)
         self.apply_algo = self.method.load_apply()
+        check_hparams(hparams)
         self.model, self.tok, self.device = load_model(hparams)
 
     # -- EasyEdit's calls ----------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ class BaseEditor:
         pre_edit, pre_file = kwargs.pop("pre_edit", None), kwargs.pop("pre_file", None)
         final = self._final_wanted(kwargs, sequential_edit)
         options = self._method_options(kwargs)
-        self._check_single()
+        check_single(self.hparams)
         requests = self._check(requests)
         metrics = self._before(requests, pre_edit, eval_metric, test_generation)
         if pre_file is not None and pre_edit is None:
@@ -178,7 +180,7 @@ class BaseEditor:
         requests = self._requests(prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs,
                                   portability_inputs, kwargs)
         options = self._method_options(kwargs)
-        self._check_single()
+        check_single(self.hparams)
         requests = self._check(requests)
         if pre_edit is None:
             results = [{"pre": answers(self.model, self.tok, request, tokens)} for request in requests]
@@ -207,23 +209,13 @@ class BaseEditor:
         return prepare_requests(prompts, target_new, ground_truth, target_neg, rephrase, locality, portability, **named)
 
     def _check(self, requests: Sequence[Dict]) -> List[Dict]:
-        if isinstance(requests, dict) or not len(requests):
-            raise RequestError("requests must be a non-empty list of dictionaries with prompt, target_new and subject")
-        requests = [request if isinstance(request, dict) else request.raw for request in requests]
-        if getattr(self.hparams, "NEEDS_SUBJECT", False):
-            request_checks.prepare(requests)
+        requests = check_requests(self.hparams, requests, self.model, self.tok)
         for i, request in enumerate(requests):
             try:
                 sections(request)
             except RequestError as error:
                 raise RequestError(f"request {i}: {error}") from None
         return requests
-
-    def _check_single(self) -> None:
-        size = getattr(self.hparams, "batch_size", 1)
-        if size != 1:
-            raise HparamsError(f"field 'batch_size': edit() makes one edit at a time and wants 1, not {size}; "
-                               "set it to 1, or call batch_edit()")
 
     def _check_batchable(self) -> int:
         if not self.method.batchable:

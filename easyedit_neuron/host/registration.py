@@ -1,7 +1,8 @@
 """Make our methods known to EasyEdit, whichever of the two is imported first and without importing it.
 
 EasyEdit finds a method in the plain dictionary ``easyeditor.util.alg_dict.ALG_DICT`` and asks
-``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches. Both are changed in memory only.
+``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches; its editor's calls get the
+checks of :mod:`.guard`. All of it is changed in memory only.
 """
 import functools
 import importlib.abc
@@ -17,7 +18,8 @@ LOG = logging.getLogger(__name__)
 
 ALG_DICT_MODULE = "easyeditor.util.alg_dict"
 BATCH_MODULE = "easyeditor.editors.batch_editor"
-_WATCHED = (ALG_DICT_MODULE, BATCH_MODULE)
+EDITOR_MODULE = "easyeditor.editors.editor"
+_WATCHED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MODULE: "BaseEditor"}
 
 
 def register() -> bool:
@@ -52,7 +54,7 @@ def _exists(module: str) -> bool:
 
 
 def _loaded() -> bool:
-    return hasattr(sys.modules.get(ALG_DICT_MODULE), "ALG_DICT") and hasattr(sys.modules.get(BATCH_MODULE), "BatchEditor")
+    return all(hasattr(sys.modules.get(module), name) for module, name in _WATCHED.items())
 
 
 def _apply() -> None:
@@ -68,6 +70,9 @@ def _apply() -> None:
         if package is not None and not hasattr(package, hparams.__name__):
             setattr(package, hparams.__name__, hparams)
     _wrap_batchable(sys.modules[BATCH_MODULE].BatchEditor)
+    from .guard import guard  # here and not above: it imports torch
+
+    guard(sys.modules[EDITOR_MODULE].BaseEditor)
 
 
 def _wrap_batchable(batch_editor) -> None:
@@ -85,7 +90,7 @@ def _wrap_batchable(batch_editor) -> None:
 
 
 class _Hook(importlib.abc.MetaPathFinder):
-    """Notices when the two modules of EasyEdit have been loaded, registers, and takes itself out of ``sys.meta_path``."""
+    """Notices when the three modules of EasyEdit have been loaded, registers, and takes itself out of ``sys.meta_path``."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in _WATCHED:

@@ -14,6 +14,7 @@ from ..masks import NeuronMask
 from ..record import EditRecord
 from ..requests import EditRequest, plain_request, prepare
 from ..state import SequentialState, commit, state_of, twin_of
+from ..tokens import check_vocabulary
 from .contexts import contexts_of
 from .execute import execute
 from .rome import execute_rome
@@ -52,6 +53,7 @@ def apply_path(method: str, model, tok, requests: list[dict], hparams, copy: boo
     prepared = prepare(requests)
     view = ModelView.of(model, **hparams.module_overrides())
     check_layers(view, hparams)
+    check_vocabulary(view.model, tok, prepared)
     if copy:
         view = twin_of(view, hparams)
     with eval_mode(view.model):

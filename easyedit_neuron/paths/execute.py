@@ -55,6 +55,8 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     """
     watch = Stopwatch()
     state.statistics.ready()  # not in the loop, where it would be measured on layers that have been edited
+    for layer in hparams.layers:  # null spaces too: a file that cannot be read is an error before the search for z*, not after it
+        _solver(layer, hparams, state)
     watch.lap("statistics")
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
     flat = [context for group in state.contexts for context in group]

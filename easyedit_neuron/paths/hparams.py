@@ -89,6 +89,17 @@ class PathHyperParams(ModelHyperParams):
         if self.path == "alphaedit":
             require(self.L2 > 0, "L2", "must be greater than 0 on the alphaedit path (the system is singular without it)")
 
+    def check_inputs(self) -> None:
+        """The covariance's text, and that its folder can be one."""
+        if self.path == "rome" and not self.mom2_adjustment:
+            return
+        from ..stats.text import check_source  # here and not above: it imports torch
+
+        folder = Path(self.stats_dir).expanduser()
+        file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+        require(file is None, "stats_dir", f"{str(file)!r} is a file; name a folder, which is made if it does not exist")
+        check_source(self.mom2_dataset, self.mom2_n_samples, folder)
+
     def mask_choice(self) -> "MaskChoice":
         """The mask with its options, checked; raises ``HparamsError``."""
         # here and not above: masks import torch, which the command's help and its first checks can do without

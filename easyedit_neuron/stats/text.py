@@ -1,5 +1,6 @@
 """The text that the covariance is measured on, read line by line: never all of it in memory."""
 
+import importlib.util
 import json
 import logging
 import random
@@ -38,11 +39,9 @@ class Texts:
     """
 
     def __init__(self, source: str, n_samples: int, seed: int, folder: Path):
-        path = resources.data_dir("tiny-world") / "text_train.txt" if source == "tiny-world" else Path(source).expanduser()
-        if path.suffix not in (".txt", ".jsonl"):
+        path = _named(source)
+        if path is None:
             path = _streamed(source, n_samples, folder)
-        elif not path.is_file():
-            raise DataError(f"mom2_dataset: no file {str(path)!r}")
         self._path, self._stamp = path, _stamp(path)
         count = 0
 
@@ -74,6 +73,31 @@ class Texts:
     def _check_unchanged(self) -> None:
         if _stamp(self._path) != self._stamp:
             raise DataError(f"mom2_dataset: {str(self._path)!r} was changed while it was in use; start again")
+
+
+def check_source(source: str, n_samples: int, folder: Path) -> None:
+    """``DataError`` where :class:`Texts` would find no file and has no means to load one; nothing is read and nothing loaded."""
+    if _named(source) is not None or _kept(source, n_samples, folder)[1].is_file():
+        return
+    if importlib.util.find_spec("datasets") is None:
+        raise DataError(f"mom2_dataset: {source!r} is neither 'tiny-world' nor a .txt or .jsonl file, and to load it as a data "
+                        "set needs the package 'datasets', which is not installed; name a local text file, or install datasets")
+
+
+def _named(source: str) -> Path | None:
+    """The file that a source names, None for the name of a data set."""
+    path = resources.data_dir("tiny-world") / "text_train.txt" if source == "tiny-world" else Path(source).expanduser()
+    if path.suffix not in (".txt", ".jsonl"):
+        return None
+    if not path.is_file():
+        raise DataError(f"mom2_dataset: no file {str(path)!r}; name a text file, or 'tiny-world'")
+    return path
+
+
+def _kept(name: str, n_samples: int, folder: Path) -> tuple[dict, Path]:
+    """What is streamed of a data set of the hub, and the file that it is kept in."""
+    about = {"dataset": _HUB.get(name, (name,)), "rows": n_samples}
+    return about, folder / f"texts-{key_fingerprint(about)}.jsonl"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -109,8 +133,7 @@ def _field(path: Path, number: int, line: str) -> str:
 
 def _streamed(name: str, n_samples: int, folder: Path) -> Path:
     """The file with the first rows of a data set of the hub, streamed there if it does not exist."""
-    about = {"dataset": _HUB.get(name, (name,)), "rows": n_samples}
-    path = folder / f"texts-{key_fingerprint(about)}.jsonl"
+    about, path = _kept(name, n_samples, folder)
     if path.is_file():
         LOG.info("mom2_dataset %r: the texts kept in %s", name, path)
         return path

@@ -10,6 +10,7 @@ from ..arch.view import ModelView
 from ..record import EditRecord, UnitDelta
 from ..requests import EditRequest, plain_request, prepare
 from ..state import commit, twin_of
+from ..tokens import check_vocabulary
 from ..write import fingerprint
 
 
@@ -59,6 +60,7 @@ def apply_vectors(method: str, model, tok, requests: list[dict], hparams, execut
     """
     prepared = prepare(requests)
     view = ModelView.of(model, **hparams.module_overrides())
+    check_vocabulary(view.model, tok, prepared)
     if copy:
         view = twin_of(view, hparams)
     with eval_mode(view.model):

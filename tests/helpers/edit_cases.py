@@ -26,9 +26,9 @@ RECORDS = [
 ]
 
 
-def taught(kind):
+def taught(kind, **overrides):
     """A tiny model that has read the corpus a few times: some of its predictions are right, not all (a random one has none)."""
-    model, tok = tiny_model(kind)
+    model, tok = tiny_model(kind, **overrides)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:

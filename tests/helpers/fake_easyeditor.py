@@ -1,26 +1,14 @@
-"""A package laid out like EasyEdit's, small and without dependencies, and a process to try it in."""
+"""The double of EasyEdit (``double/easyeditor``): in a process of its own, or in this one beside the real one."""
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-FILES = {
-    "__init__.py": "from .editors import *\nfrom .util import *\n",
-    "util/__init__.py": "from .hparams import *\n",
-    "util/hparams.py": "class HyperParams: pass\n",
-    "util/alg_dict.py": "def apply_x(): return 'x'\nALG_DICT = {'X': apply_x}\n",
-    "editors/__init__.py": "from .editor import *\n",
-    "editors/editor.py": "from .batch_editor import BatchEditor\nfrom ..util.alg_dict import *\nclass BaseEditor: pass\n",
-    "editors/batch_editor.py": """from enum import Enum
-class BatchEditor(Enum):
-    X = 'X'
-    @staticmethod
-    def is_batchable_method(alg_name):
-        return alg_name == BatchEditor.X.value
-""",
-}
+DOUBLE = Path(__file__).resolve().parent / "double"
 
 ABSENT_PACKAGES = """
 import zhipuai, rouge.metrics
@@ -41,12 +29,32 @@ except ImportError:
 
 
 def write(folder, extra=""):
-    """Write the package below ``folder``; ``extra`` is put in front of its editor module."""
-    for name, text in FILES.items():
-        path = Path(folder) / "easyeditor" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(extra + text if name == "editors/editor.py" else text)
+    """Copy the double below ``folder``; ``extra`` is put in front of its editor module."""
+    shutil.copytree(DOUBLE / "easyeditor", Path(folder) / "easyeditor", ignore=shutil.ignore_patterns("__pycache__"))
+    editor = Path(folder) / "easyeditor/editors/editor.py"
+    editor.write_text(extra + editor.read_text())
     return Path(folder)
+
+
+def load_double():
+    """The double imported in this process with our methods registered as at any import of EasyEdit; ``import easyeditor`` finds
+    afterwards what it would have found before."""
+    from easyedit_neuron.host import register
+
+    def loaded():
+        return [name for name in sys.modules if name.partition(".")[0] == "easyeditor"]
+
+    hidden = {name: sys.modules.pop(name) for name in loaded()}
+    sys.path.insert(0, str(DOUBLE))
+    try:
+        register()
+        return importlib.import_module("easyeditor")
+    finally:
+        sys.path.remove(str(DOUBLE))
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(hidden)
+        register()
 
 
 def run(code, home=None, importable=None, cwd=None, **variables):

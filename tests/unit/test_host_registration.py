@@ -18,18 +18,20 @@ from easyeditor.util.alg_dict import ALG_DICT
 from easyeditor.editors.batch_editor import BatchEditor
 from easyeditor import PlainHyperParams
 import helpers.plain_method as m
-assert set(ALG_DICT) - OURS == {"X", "Plain", "PLN"} and ALG_DICT["PLN"] is ALG_DICT["Plain"] is m.apply_plain
+assert len(set(ALG_DICT) - OURS) == 27 + 2 and ALG_DICT["PLN"] is ALG_DICT["Plain"] is m.apply_plain
 assert PlainHyperParams is m.PlainHyperParams
-known = [n for n in ("X", "Plain", "PLN", "Builtin", "Other") if BatchEditor.is_batchable_method(n)]
-assert known == ["X", "Plain", "PLN"], known
-assert [member.name for member in BatchEditor] == ["X"]
+known = [n for n in ("MEMIT", "ROME", "Plain", "PLN", "Builtin", "Other") if BatchEditor.is_batchable_method(n)]
+assert known == ["MEMIT", "Plain", "PLN"], known
+assert "Plain" not in BatchEditor.__members__
 module = sys.modules["easyeditor.util.alg_dict"]
 assert type(module.__loader__).__name__ == "SourceFileLoader" and module.__spec__.loader is module.__loader__
 assert not [f for f in sys.meta_path if type(f).__module__.startswith("easyedit_neuron")]
-wrapped = BatchEditor.is_batchable_method
+from easyeditor import BaseEditor
+wrapped, guarded = BatchEditor.is_batchable_method, dict(vars(BaseEditor))
 import easyedit_neuron
 assert easyedit_neuron.register() is True and easyedit_neuron.register() is True
-assert BatchEditor.is_batchable_method is wrapped
+assert BatchEditor.is_batchable_method is wrapped and dict(vars(BaseEditor)) == guarded
+assert BaseEditor.edit.checked_by_easyedit_neuron and BaseEditor.edit.__module__ == "easyeditor.editors.editor"
 print("fine")
 """
 
@@ -63,22 +65,22 @@ def test_a_failure_of_ours_leaves_easyedit_usable(tmp_path):
 registry.register_method(registry.MethodSpec("Broken", "helpers.plain_method:not_there", "x:y", plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
-print(ALG_DICT["X"]())
+print(ALG_DICT["ROME"].__module__)
 try:
     easyedit_neuron.register()
 except AttributeError as error:
     print("not_there" in str(error))
 """, importable=write(tmp_path))
-    assert out == "x\nTrue\n"
+    assert out == "easyeditor.util.alg_dict\nTrue\n"
 
 
 def test_a_name_that_easyedit_has_is_replaced_and_said(tmp_path):
     out = run(REGISTER_ONE + """
 import logging, sys
 logging.basicConfig(stream=sys.stdout)
-registry.register_method(registry.MethodSpec("X", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams", plugin=True))
+registry.register_method(registry.MethodSpec("ROME", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams", plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
-assert ALG_DICT["X"] is helpers.plain_method.apply_plain
+assert ALG_DICT["ROME"] is helpers.plain_method.apply_plain
 """, importable=write(tmp_path))
-    assert "already has a method 'X'" in out and out.count("WARNING") == 1
+    assert "already has a method 'ROME'" in out and out.count("WARNING") == 1

@@ -1,9 +1,11 @@
 """Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/kne.md says what the paper leaves open."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, Optional
 
 from ...hparams_model import ModelHyperParams, doc, require
+from ...resources import SHIPPED_DATA
 from ...suggest import did_you_mean
 
 
@@ -83,6 +85,12 @@ class KNEHyperParams(ModelHyperParams):
         require(chance is None or 0 < chance < 1, "stop_probability", f"must be between 0 and 1, or null for never, got {chance}")
         require(self.kl_prompt.count("{}") == 1 and not {"{", "}"} & set(self.kl_prompt.replace("{}", "")), "kl_prompt",
                 f"{self.kl_prompt!r} must hold '{{}}' exactly once and no other braces")
+
+    def check_inputs(self) -> None:
+        """The data that shared scores are taken from."""
+        file = self.localization_data
+        if self.localize == "shared" and file is not None and file not in SHIPPED_DATA:
+            require(Path(file).expanduser().is_file(), "localization_data", f"no file {file!r}; name a data file, or tiny-world")
 
     def module_overrides(self) -> dict:
         """The module names that were set by hand, for ``ModelView.of``."""
