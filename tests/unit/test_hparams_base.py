@@ -200,3 +200,18 @@ def test_shipped_name_from_any_working_directory(tmp_path, monkeypatch):
 def test_shipped_model_name_becomes_its_folder():
     assert Sample(**GOOD, model_name="tiny-llama").model_name == str(resources.ASSETS_DIR / "tiny-llama")
     assert Sample(**GOOD, model_name="./tiny-llama").model_name == "./tiny-llama"
+
+
+def test_a_model_in_memory_is_not_copied_into_a_dictionary():
+    """EasyEdit takes a pair (model, tokenizer) for model_name, and every edit's record holds the hyperparameters."""
+    class Model:
+        config = type("Config", (), {"_name_or_path": "models/own"})
+
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    hparams = Sample.from_dict(GOOD)
+    hparams.model_name = Model(), object()
+    assert hparams.to_dict() == {**Sample.from_dict(GOOD).to_dict(), "model_name": "models/own"}
+    assert isinstance(hparams.model_name, tuple)
+    assert hparams.override({"v_lr": 1}).model_name == "models/own"
