@@ -1,4 +1,4 @@
-"""Edit facts of CounterFact, and look at what is left of them in the end: EasyEdit's run_AlphaEdit_editing.py for our methods too.
+"""Edit facts of CounterFact and look at what is left of them: EasyEdit's run_AlphaEdit_editing.py for our methods too.
 
     python examples/run_counterfact.py --sequential_edit
     python examples/run_counterfact.py --editing_method PNKE --hparams_dir hparams/PNKE/gpt2-xl.yaml \\
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     parser.add_argument("--data_dir", default="tiny-world", help="the JSON file")
     parser.add_argument("--ds_size", default=10, type=int, help="edits, the first of the file (10)")
     parser.add_argument("--output_dir", "--metrics_save_dir", default="./outputs")
-    parser.add_argument("--sequential_edit", action="store_true", help="keep every edit; else each is undone after it was measured")
+    parser.add_argument("--sequential_edit", action="store_true", help="keep every edit (else each is undone once measured)")
     args = parser.parse_args()
 
     requests = data.load(args.data_dir, "counterfact" if args.data_dir == "tiny-world" else None, args.ds_size)

@@ -1,4 +1,4 @@
-"""Edit facts of KnowEdit and print its four numbers: EasyEdit's run_knowedit_llama2.py for NMKE, PNKE, FiNE, KNE and the baselines.
+"""Edit facts of KnowEdit and print its four numbers: EasyEdit's run_knowedit_llama2.py for our methods too.
 
     python examples/run_knowedit.py
     python examples/run_knowedit.py --editing_method KNE --hparams_dir hparams/KNE/llama3-8b.yaml --datatype recent \\

@@ -24,7 +24,7 @@ def setting(name, value):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--editing_method", default="NMKE", help="one of ours; where EasyEdit is in use: any of its methods that edit weights")
+    parser.add_argument("--editing_method", default="NMKE", help="one of ours; with EasyEdit also its own that edit weights")
     parser.add_argument("--hparams_dir", help="a file of hyperparameters, or a shipped name (default: METHOD/tiny-llama)")
     parser.add_argument("--data_dir", default="tiny-world", help="a JSON file of CounterFact, zsRE or KnowEdit")
     parser.add_argument("--ds_size", default=100, type=int, help="edits (100)")

@@ -1,7 +1,8 @@
 """Edit facts of zsRE: EasyEdit's run_zsre_llama2.py for NMKE, PNKE, FiNE, KNE and the baselines.
 
     python examples/run_nmke_zsre.py                     ten edits of tiny-world with the shipped model
-    python examples/run_nmke_zsre.py --editing_method FiNE --hparams_dir hparams/FiNE/llama3-8b.yaml --data_dir ../data/zsre --ds_size 100
+    python examples/run_nmke_zsre.py --editing_method FiNE --hparams_dir hparams/FiNE/llama3-8b.yaml \\
+        --data_dir ../data/zsre --ds_size 100
 """
 
 import argparse
@@ -21,7 +22,7 @@ if __name__ == "__main__":
     parser.add_argument("--data_dir", default="tiny-world", help=f"folder with {FILE}, or a file of that shape")
     parser.add_argument("--ds_size", default=10, type=int, help="edits, the first of the file (10)")
     parser.add_argument("--metrics_save_dir", default="./output")
-    parser.add_argument("--sequential_edit", action="store_true", help="keep every edit; else each is undone after it was measured")
+    parser.add_argument("--sequential_edit", action="store_true", help="keep every edit (else each is undone once measured)")
     args = parser.parse_args()
 
     folder = Path(args.data_dir)

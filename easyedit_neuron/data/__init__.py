@@ -32,8 +32,9 @@ def load(
     """Read edit requests.
 
     Args:
-        source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's ``CounterFactDataset``,
-            ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read less of a file than this function does).
+        source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read less of a file than
+            this function does).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"`` (MEND) or
             ``"knowedit"``; by default it is told from the keys of the first record (tiny-world: ``"knowedit"``).
         size: number of requests wanted, the first ones of the file; by default all.

@@ -17,9 +17,9 @@ _KNOWEDIT = {
 def records_of(dataset: Sequence[Any]) -> list[Any]:
     """The records of a list or a map-style dataset, as a file would hold them.
 
-    ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other classes (``CounterFactDataset``,
-    ``WikiRecentDataset``) give flat records already. What a class leaves out is lost: KnowEditDataset the rephrasing and further kinds of
-    probes, WikiRecentDataset all probes but one, which it draws.
+    ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other classes
+    (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out is lost: KnowEditDataset
+    the rephrasing and further kinds of probes, WikiRecentDataset all probes but one, which it draws.
 
     Raises:
         DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the subject.

@@ -20,8 +20,8 @@ def load_hparams(method: str, file: Union[str, Path], host: Optional[str] = None
 
     Args:
         method: name of a method; ours in any case, EasyEdit's as in its ``ALG_DICT``.
-        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's own methods have shipped files
-            of their own for tiny-llama).
+        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's own methods have
+            shipped files of their own for tiny-llama).
         host: as in :func:`.resolve.resolve_base_editor`.
 
     Raises:
@@ -64,7 +64,8 @@ def read_easyedits(function: Callable, file: Path) -> Any:
     try:
         hparams = cls.from_hparams(str(file))
     except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
-        raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {type(problem).__name__}: {problem}") from None
+        what = f"{type(problem).__name__}: {problem}"
+        raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {what}") from None
     if isinstance(hparams.model_name, str):
         hparams.model_name = resources.model_path(hparams.model_name)
     return hparams

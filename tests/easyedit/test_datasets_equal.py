@@ -17,16 +17,25 @@ WORLD = resources.data_dir("tiny-world")
 REAL = Path(os.environ.get("EASYEDIT_NEURON_DATA") or "nowhere")
 KINDS = {"portability_r": "reasoning", "portability_s": "Subject_Aliasing", "portability_l": "Logical_Generalization",
          "locality_rs": "Relation_Specificity", "locality_f": "Forgetfulness"}
+HOP = {"prompt": "New Question", "ground_truth": "New Answer"}
+
+
+def name_of(path):
+    return path.name
 
 
 def files(shipped, *real):
     """The shipped file, and the real ones where they are."""
-    return [WORLD / shipped] + [REAL / name for name in real if (REAL / name).is_file()]
+    return [WORLD / shipped, *real_files(*real)]
+
+
+def real_files(*names):
+    return [REAL / name for name in names if (REAL / name).is_file()]
 
 
 @pytest.fixture
 def requests_of(easyeditor):
-    """EasyEdit's own function from an editor's arguments to requests; kinds that are empty lists, which it cannot measure, are left out."""
+    """EasyEdit's own function from an editor's arguments to requests, without kinds that are empty: it cannot measure them."""
     prepare = sys.modules["easyeditor.editors.utils"]._prepare_requests
 
     def make(prompts, targets, rephrasings=None, locality=None, portability=None, **more):
@@ -52,49 +61,38 @@ def column(records, *trail):
     return found
 
 
-@pytest.mark.parametrize("path", files("edits_zsre.json", "zsre/zsre_mend_eval_portability_gpt4.json"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", files("edits_zsre.json", "zsre/zsre_mend_eval_portability_gpt4.json"), ids=name_of)
 def test_zsre(requests_of, path):
     raw = json.loads(path.read_text())
     hops = [record.get("portability") or {} for record in raw]  # the script wants one in every record
     theirs = requests_of(
         column(raw, "src"), column(raw, "alt"), column(raw, "rephrase"),
         {"neighborhood": {"prompt": column(raw, "loc"), "ground_truth": column(raw, "loc_ans")}},
-        {"one_hop": {"prompt": [hop.get("New Question") for hop in hops], "ground_truth": [hop.get("New Answer") for hop in hops]}},
+        {"one_hop": {name: [hop.get(field) for hop in hops] for name, field in HOP.items()}},
         subject=column(raw, "subject"))
     ours = data.load(path)
     assert without(ours) == theirs
     assert column(ours, "ground_truth") == [record["answers"][0] for record in raw]
 
 
-@pytest.mark.parametrize("path", files("edits_counterfact.json", "counterfact/counterfact-edit.json"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", files("edits_counterfact.json", "counterfact/counterfact-edit.json"), ids=name_of)
 def test_flat_counterfact(requests_of, easyeditor, path):
     dataset = easyeditor.CounterFactDataset(str(path))
     theirs = requests_of(
         column(dataset, "prompt"), column(dataset, "target_new"), column(dataset, "rephrase_prompt"),
-        {"neighborhood": {"prompt": column(dataset, "locality_prompt"), "ground_truth": column(dataset, "locality_ground_truth")}},
+        {"neighborhood": {name: column(dataset, f"locality_{name}") for name in ("prompt", "ground_truth")}},
         subject=column(dataset, "subject"))
     assert without(data.load(path)) == theirs
     assert data.load(dataset) == data.load(path)
     assert data.load(easyeditor.CounterFactDataset(str(path), size=3)) == data.load(path, size=3)
 
 
-@pytest.mark.parametrize("path", files("edits_counterfact.json", "counterfact/counterfact_portability_gpt4.json")[1:],
-                         ids=lambda path: path.name)
-def test_nested_counterfact_of_the_real_file(requests_of, path):
-    nested(requests_of, json.loads(path.read_text()), path)
-
-
-def test_nested_counterfact(requests_of, tmp_path):
-    raw = [{"requested_rewrite": {"prompt": flat["prompt"].replace(flat["subject"], "{}"), "subject": flat["subject"],
-                                  "target_new": {"str": flat["target_new"]}, "target_true": {"str": flat["ground_truth"]}},
-            "paraphrase_prompts": [flat["rephrase_prompt"], "another"], "neighborhood_prompts": [flat["locality_prompt"], "It is"]}
-           for flat in json.loads((WORLD / "edits_counterfact.json").read_text())[:50]]
-    path = tmp_path / "nested.json"
-    path.write_text(json.dumps(raw))
-    nested(requests_of, raw, path)
-
-
-def nested(requests_of, raw, path):
+@pytest.mark.parametrize("path", [None, *real_files("counterfact/counterfact_portability_gpt4.json")])
+def test_nested_counterfact(requests_of, tmp_path, path):
+    if path is None:
+        path = tmp_path / "nested.json"
+        path.write_text(json.dumps([nested(flat) for flat in json.loads((WORLD / "edits_counterfact.json").read_text())[:50]]))
+    raw = json.loads(path.read_text())
     rewrites, near = column(raw, "requested_rewrite"), column(raw, "neighborhood_prompts")
     truths = column(rewrites, "target_true", "str")
     theirs = requests_of(
@@ -105,6 +103,14 @@ def nested(requests_of, raw, path):
     ours = data.load(path)
     assert [{**request, "portability": {}} for request in without(ours)] == theirs  # the script measures no portability
     assert column(ours, "ground_truth") == truths
+
+
+def nested(flat):
+    """A record of tiny-world as ROME and MEMIT keep it."""
+    rewrite = {"prompt": flat["prompt"].replace(flat["subject"], "{}"), "subject": flat["subject"],
+               "target_new": {"str": flat["target_new"]}, "target_true": {"str": flat["ground_truth"]}}
+    return {"requested_rewrite": rewrite, "paraphrase_prompts": [flat["rephrase_prompt"], "another"],
+            "neighborhood_prompts": [flat["locality_prompt"], "It is"]}
 
 
 def first_answer(answer):
@@ -128,8 +134,9 @@ def knowedit_inputs(items):
     return inputs
 
 
-@pytest.mark.parametrize("path", files("edits_knowedit.json", "knowedit/ZsRE-test-all.json", "knowedit/wiki_counterfact_train_cf.json",
-                                       "knowedit/wiki_recent_recent_train.json"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", files(
+    "edits_knowedit.json", "knowedit/ZsRE-test-all.json", "knowedit/wiki_counterfact_train_cf.json",
+    "knowedit/wiki_recent_recent_train.json"), ids=name_of)
 def test_knowedit(requests_of, easyeditor, path):
     dataset = easyeditor.KnowEditDataset(str(path))
     ours, from_object = data.load(path, invalid="skip"), data.load(dataset, invalid="skip")
@@ -139,7 +146,8 @@ def test_knowedit(requests_of, easyeditor, path):
     compared = 0
     for item, mine, request in zip(items, from_object, ours):
         try:
-            theirs, = requests_of([item["prompt"]], [first_answer(item["target_new"])], subject=[item["subject"]], **knowedit_inputs([item]))
+            theirs, = requests_of([item["prompt"]], [first_answer(item["target_new"])], subject=[item["subject"]],
+                                  **knowedit_inputs([item]))
         except IndexError:  # an answer without aliases, on which the script fails
             continue
         compared += 1
@@ -152,7 +160,7 @@ def test_knowedit(requests_of, easyeditor, path):
     assert compared > 0.98 * len(items)
 
 
-@pytest.mark.parametrize("path", files("edits_knowedit.json", "knowedit/wiki_recent_recent_train.json"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", files("edits_knowedit.json", "knowedit/wiki_recent_recent_train.json"), ids=name_of)
 def test_wiki_recent(easyeditor, tmp_path, path):
     raw = [record for record in json.loads(path.read_text()) if record["locality"].get("Relation_Specificity")][:50]
     for record in raw:  # the class takes answers for lists of lists only
@@ -163,7 +171,7 @@ def test_wiki_recent(easyeditor, tmp_path, path):
     dataset = easyeditor.WikiRecentDataset(str(tmp_path / "recent.json"))
     for item, request, record in zip(dataset, data.load(dataset), raw):
         probe = request["locality"]["neighborhood"]
-        assert [request[name] for name in ("prompt", "subject", "target_new")] == [item[name] for name in ("prompt", "subject", "target_new")]
+        assert all(request[name] == item[name] for name in ("prompt", "subject", "target_new"))
         assert (probe["prompt"], probe["ground_truth"]) == (item["locality_prompt"], item["locality_ground_truth"])
         assert probe["prompt"] in column(record["locality"]["Relation_Specificity"], "prompt")
 

@@ -45,7 +45,7 @@ def test_an_alphaedit_file_serves_nmke(easyeditor):
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         nmke = easyedit_neuron.NMKEHyperParams.from_dict({**values, "alg_name": "NMKE"}).to_dict()
         alphaedit = easyedit_neuron.AlphaEditHyperParams.from_hparams(file).to_dict()
-        assert {name: nmke[name] for name in values if name != "alg_name"} == {name: alphaedit[name] for name in values if name != "alg_name"}
+        assert [nmke[name] for name in values if name != "alg_name"] == [alphaedit[name] for name in values if name != "alg_name"]
 
 
 def test_the_script_runs(easyeditor, tmp_path):

@@ -10,8 +10,8 @@ import yaml
 from easyedit_neuron import resources
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-QUICK = {"v_num_grad_steps": 3, "mom2_n_samples": 300, "context_length": 0, "psem_size": 1, "epochs": 3, "num_steps": 3, "attribution_steps": 2,
-         "ig_steps": 2}
+QUICK = {"v_num_grad_steps": 3, "mom2_n_samples": 300, "context_length": 0, "psem_size": 1, "epochs": 3, "num_steps": 3,
+         "attribution_steps": 2, "ig_steps": 2}
 
 
 def run(script, *arguments):
@@ -21,7 +21,7 @@ def run(script, *arguments):
 
 
 def quick_file(source, folder, **changes):
-    """A copy of a file of hyperparameters that takes a few steps and few texts; of fields that it does not have, nothing is added."""
+    """A copy of a file of hyperparameters that takes few steps and texts; fields that it does not have are not added."""
     values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     values |= {name: value for name, value in QUICK.items() if name in values} | changes
     path = Path(folder) / f"{values['alg_name']}.yaml"
