@@ -11,9 +11,9 @@ The paper names the kinds and no formula; here they are, over all neurons i of t
   *task-specific* for t: active in t alone. (Whatever is active across domains but not everywhere is of no kind.)
 
 Of every kind the ``k`` neurons with the highest mean ``A`` over its tasks (all; those of D; t) are silenced (q_i = 0 at every
-token) and teacher-forced token accuracy is measured on other facts than those that located them: on the kind's own tasks, on
-the other tasks of the domain, and elsewhere. Beside it as many random neurons of the same layers, ``--seeds`` times, mean and
-standard deviation.
+token); token accuracy and negative log-likelihood of the answer (nats per token), both teacher-forced, are measured on other
+facts than those that located them: on the kind's own tasks, on the other tasks of the domain, and elsewhere. Beside it as many
+random neurons of the same layers, ``--seeds`` times, mean and standard deviation; and every layer's neurons all together.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attribution import neuron_scores
+from ..arch import Capture, take
+from ..attribution import neuron_scores, target_tokens
 from ..errors import DataError, NeuronEditError
-from ..evaluation import predict_targets, token_accuracy
 from ..tokens import encode
 from .command import Subject, layers_of, load, parser, positive, run
 from .output import Plot, Result, Table
@@ -37,7 +37,22 @@ from .silence import counterparts, silenced
 from .tasks import Fact, domains_of, facts_by_task
 
 KINDS = ("general", "domain", "task")
-Accuracies = dict[str, float]
+WHERE = ("own", "near", "far")
+BATCH = 128
+"""Facts per forward pass."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Token accuracy (0 to 1) and negative log-likelihood of the answers (nats per token), means by task."""
+
+    accuracy: dict[str, float]
+    nll: dict[str, float]
+
+    def lost(self, base: "Measured", tasks: Sequence[str]) -> dict[str, float | None]:
+        """``drop`` of the accuracy and ``rise`` of the likelihood's negative logarithm, means over some tasks."""
+        return {"drop": _mean(base.accuracy[task] - self.accuracy[task] for task in tasks),
+                "rise": _mean(self.nll[task] - base.nll[task] for task in tasks)}
 
 
 @dataclass(frozen=True)
@@ -117,21 +132,25 @@ def study(arguments: argparse.Namespace) -> Result:
     scores = {task: mean_scores(subject, some[:arguments.locate], layers, arguments.attribution) for task, some in facts.items()}
     kinds = kinds_of(scores, layers, domains, arguments.active)
     asked = {task: some[arguments.locate:arguments.locate + arguments.measure] for task, some in facts.items()}
-    base = accuracies(subject, asked)
+    base = measure(subject, asked)
     rows = [_row(subject, kind, top, asked, base, arguments.seeds)
             for kind in kinds for top in arguments.top if len(kind.neurons)]
     counts = [{"kind": kind.kind, "name": kind.name, "neurons": len(kind.neurons),
                "share": len(kind.neurons) / (len(layers) * subject.view.d_ff),
                **{f"layer_{layer}": int((kind.neurons[:, 0] == layer).sum()) for layer in layers}} for kind in kinds]
+    whole = [{"layer": layer, **_silent(subject, {layer: torch.arange(subject.view.d_ff)}, asked).lost(base, list(facts))}
+             for layer in layers]
     means = summarised(rows)
     return Result("ablation", f"Role ablation: {arguments.model}, {len(facts)} tasks of {arguments.data}",
-                  f"Drop of the token accuracy (untouched: {_mean(base.values()):.3f}, mean over tasks) when the best neurons of "
-                  f"a kind are silent; located on {arguments.locate} facts per task, measured on others. Random: as many "
-                  f"neurons of the same layers, {arguments.seeds} draws, mean and standard deviation.",
+                  f"Drop of the token accuracy (untouched: {_mean(base.accuracy.values()):.3f}, mean over tasks) and rise of the "
+                  "answer's negative log-likelihood (nats) when the best neurons of a kind are silent; located on "
+                  f"{arguments.locate} facts per task, measured on others. Random: as many neurons of the same layers, "
+                  f"{arguments.seeds} draws, mean and standard deviation.",
                   _pictures(means, arguments.top),
                   [Table("ablation_means", "Means over domains and tasks", means),
                    Table("ablation", "Every kind", rows, folded=True),
-                   Table("ablation_neurons", "Neurons of each kind", counts, folded=True)])
+                   Table("ablation_neurons", "Neurons of each kind", counts, folded=True),
+                   Table("ablation_layers", "A layer's neurons all silenced", whole, folded=True)])
 
 
 def mean_scores(subject: Subject, facts: Sequence[Fact], layers: Sequence[int], kind: str) -> Tensor:
@@ -141,33 +160,44 @@ def mean_scores(subject: Subject, facts: Sequence[Fact], layers: Sequence[int], 
     return torch.stack([found.scores[layer].mean(0).cpu() for layer in layers])
 
 
-def accuracies(subject: Subject, facts: Mapping[str, Sequence[Fact]]) -> Accuracies:
-    """Teacher-forced token accuracy by task, all tasks in shared forward passes."""
-    flat = [fact for some in facts.values() for fact in some]
-    found = iter(token_accuracy(predict_targets(subject.model, subject.tok, [fact.prompt for fact in flat],
-                                                [fact.answer for fact in flat])))
-    return {task: sum(next(found) for _ in some) / len(some) for task, some in facts.items()}
+@torch.no_grad()
+def measure(subject: Subject, facts: Mapping[str, Sequence[Fact]]) -> Measured:
+    """The answers to all facts, teacher-forced, those of all tasks in shared forward passes."""
+    flat, right, nll = [fact for some in facts.values() for fact in some], [], []
+    for start in range(0, len(flat), BATCH):
+        some = flat[start:start + BATCH]
+        targets = target_tokens(subject.tok, [fact.prompt for fact in some], [fact.answer for fact in some],
+                                subject.view.input_device)
+        with Capture(subject.view, [], "final_hidden", "final") as seen:
+            subject.model(**targets.batch.inputs, use_cache=False)
+        logits = subject.view.logits(take(seen.final_hidden, targets.owner, targets.position))
+        owner, ids = targets.owner.to(logits.device), targets.token_ids.to(logits.device)
+        count = owner.bincount()
+        for kept, values in ((right, logits.argmax(-1) == ids), (nll, -logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])):
+            kept += (values.new_zeros(len(some), dtype=torch.float64).index_add(0, owner, values.double()) / count).tolist()
+    return Measured(*({task: sum(next(values) for _ in some) / len(some) for task, some in facts.items()}
+                      for values in (iter(right), iter(nll))))
 
 
-def _row(subject: Subject, kind: Kind, top: int, asked, base: Accuracies, seeds: int) -> dict:
+def _row(subject: Subject, kind: Kind, top: int, asked, base: Measured, seeds: int) -> dict:
     neurons = kind.best(top)
-    drops = _drops(subject, neurons, kind, asked, base)
-    random = [_drops(subject, counterparts(neurons, subject.view.d_ff, seed), kind, asked, base) for seed in range(seeds)]
+    silent = _silent(subject, neurons, asked)
+    random = [_silent(subject, counterparts(neurons, subject.view.d_ff, seed), asked) for seed in range(seeds)]
     row = {"kind": kind.kind, "name": kind.name, "top": top, "silenced": sum(map(len, neurons.values())),
-           "accuracy_before": _mean(base[task] for task in kind.own), **{f"drop_{where}": drop for where, drop in drops.items()}}
-    for where in drops:
-        values = [one[where] for one in random if one[where] is not None]
-        row[f"random_{where}"] = _mean(values)
-        row[f"random_{where}_std"] = float(torch.tensor(values, dtype=torch.float64).std(correction=0)) if values else None
+           "accuracy_before": _mean(base.accuracy[task] for task in kind.own)}
+    for where, tasks in zip(WHERE, (kind.own, kind.near, kind.far)):
+        lost, drawn = silent.lost(base, tasks), [one.lost(base, tasks) for one in random]
+        for name, value in lost.items():
+            values = [one[name] for one in drawn if one[name] is not None]
+            row[f"{name}_{where}"], row[f"random_{name}_{where}"] = value, _mean(values)
+            row[f"random_{name}_{where}_std"] = float(torch.tensor(values).double().std(correction=0)) if values else None
     row["layers"] = " ".join(f"{layer}:{len(units)}" for layer, units in sorted(neurons.items()))
     return row
 
 
-def _drops(subject: Subject, neurons, kind: Kind, asked, base: Accuracies) -> dict[str, float | None]:
+def _silent(subject: Subject, neurons: Mapping[int, Tensor], asked) -> Measured:
     with silenced(subject.view, neurons):
-        now = accuracies(subject, asked)
-    return {where: _mean(base[task] - now[task] for task in tasks)
-            for where, tasks in (("own", kind.own), ("near", kind.near), ("far", kind.far))}
+        return measure(subject, asked)
 
 
 def summarised(rows: Sequence[dict]) -> list[dict]:
@@ -175,7 +205,7 @@ def summarised(rows: Sequence[dict]) -> list[dict]:
     made = []
     for kind, top in dict.fromkeys((row["kind"], row["top"]) for row in rows):
         some = [row for row in rows if (row["kind"], row["top"]) == (kind, top)]
-        numbers = [name for name in some[0] if name.startswith(("silenced", "accuracy", "drop", "random"))]
+        numbers = [name for name in some[0] if name.startswith(("silenced", "accuracy", "drop", "rise", "random"))]
         made.append({"kind": kind, "top": top, "of": len(some), **{name: _mean(row[name] for row in some) for name in numbers}})
     return made
 
@@ -187,12 +217,14 @@ def _mean(values) -> float | None:
 
 def _pictures(means: Sequence[dict], tops: Sequence[int]) -> list[Plot]:
     plots = []
-    for top in tops:
-        some = [row for row in means if row["top"] == top]
-        series = {"own tasks": "drop_own", "same domain": "drop_near", "elsewhere": "drop_far", "random, own tasks": "random_own"}
-        plots.append(Plot(f"The best {top} silenced", marks(
-            [row["kind"] for row in some], {label: [row[name] for row in some] for label, name in series.items()}, "",
-            "drop of accuracy", errors={"random, own tasks": [row["random_own_std"] for row in some]})))
+    for name, label in (("drop", "drop of accuracy"), ("rise", "rise of the NLL, nats")):
+        series = {"own tasks": f"{name}_own", "same domain": f"{name}_near", "elsewhere": f"{name}_far",
+                  "random, own tasks": f"random_{name}_own"}
+        for top in tops:
+            some = [row for row in means if row["top"] == top]
+            values = {label: [row[column] for row in some] for label, column in series.items()}
+            errors = {"random, own tasks": [row[f"random_{name}_own_std"] for row in some]}
+            plots.append(Plot(f"The best {top} silenced", marks([row["kind"] for row in some], values, "", label, errors=errors)))
     return plots
 
 

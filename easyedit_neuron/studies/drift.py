@@ -93,7 +93,7 @@ def study(arguments: argparse.Namespace) -> Result:
             for label, values in lengths.items() for row, length in enumerate(values)]
     every = [value for values in lengths.values() for value in values if value > 0]
     wide = max(every) / min(every) > DECADES
-    plots = [Plot(f"Lengths of the rows, layer {layer}", histogram(lengths, "L2 norm", logarithmic=wide))]
+    plots = [Plot(f"Lengths of the rows, layer {layer}", histogram(lengths, "L2 norm", "rows", logarithmic=wide))]
     tables = [Table("drift", "Distances from the untouched model", rows),
               Table("drift_lengths", "Lengths of all rows", each, folded=True)]
     if arguments.tsne:

@@ -35,7 +35,7 @@ from ..tokens import target_token_ids
 from .changed import deltas_of, values_of, weights_of
 from .command import Subject, hparams_of, load, parser, positive, run
 from .output import Plot, Result, Table
-from .plots import marks
+from .plots import histogram, marks
 from .silence import counterparts
 from .tasks import Fact, facts_by_task
 
@@ -140,13 +140,17 @@ def study(arguments: argparse.Namespace) -> Result:
         rows = [{"neuron": f"L{layer}.U{unit}", "says": words(top_tokens(subject.view, subject.tok, layer, unit, arguments.tokens,
                                                                          final_norm=arguments.final_norm))}
                 for layer, unit in map(_place, arguments.neurons)]
-    elif arguments.record:
-        rows = moved(subject, values_of(subject.view, deltas_of([EditRecord.load(path) for path in arguments.record])), *options)
+        return Result("meanings", f"What neurons say: {arguments.model}", note, [], [Table("meanings", "Neurons", rows)])
+    if arguments.record:
+        changes = values_of(subject.view, deltas_of([EditRecord.load(path) for path in arguments.record]))
     else:
-        rows = moved(subject, values_of(subject.view, weights_of(subject, arguments.run)), *options)
-    source = arguments.record or [arguments.run] if not arguments.neurons else arguments.neurons
-    return Result("meanings", f"What neurons say: {arguments.model}, {' '.join(map(str, source))}", note, [],
-                  [Table("meanings", "Neurons", rows)])
+        changes = values_of(subject.view, weights_of(subject, arguments.run))
+    lengths = {f"layer {layer}": change.norm(dim=0) for layer, change in changes.items()}
+    lengths = {name: norms[norms > 0].tolist() for name, norms in lengths.items()}
+    source = " ".join(map(str, arguments.record or [arguments.run]))
+    return Result("meanings", f"What the most changed neurons say: {arguments.model}, {source}", note,
+                  [Plot("Change of the value vectors that moved", histogram(lengths, "L2 norm of the change", "neurons"))],
+                  [Table("meanings", "Neurons", moved(subject, changes, *options))])
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -67,10 +67,11 @@ def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x
     return paint
 
 
-def histogram(series: Mapping[str, Sequence[float]], x_label: str, bins: int = 40, logarithmic: bool = False) -> Paint:
+def histogram(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, bins: int = 40,
+              logarithmic: bool = False) -> Paint:
     """Outlines of histograms over common bins; ``logarithmic``: bins of equal ratio, for values that span decades."""
     def paint(axes) -> None:
-        every = [value for values in series.values() for value in values]
+        every = [value for values in series.values() for value in values] or [0.0]
         low, high = min(every), max(every)
         if logarithmic:
             edges = [low * (high / low) ** (step / bins) for step in range(bins + 1)]
@@ -82,7 +83,7 @@ def histogram(series: Mapping[str, Sequence[float]], x_label: str, bins: int = 4
         for number, (name, values) in enumerate(series.items()):
             axes.hist(values, edges, histtype="step", linewidth=1.8, label=name, color=COLORS[number % len(COLORS)],
                       linestyle=DASHES[number % len(DASHES)])
-        axes.set(xlabel=x_label, ylabel="rows")
+        axes.set(xlabel=x_label, ylabel=y_label)
 
     return paint
 

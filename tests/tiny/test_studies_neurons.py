@@ -16,7 +16,10 @@ from easyedit_neuron.fingerprint import model_fingerprint
 from easyedit_neuron.record import EditRecord, UnitDelta
 from easyedit_neuron.report.page import write_report
 from easyedit_neuron.studies import ablation, drift, meanings, roles, sites
+from easyedit_neuron.studies.ablation import measure
+from easyedit_neuron.studies.command import Subject
 from easyedit_neuron.studies.silence import silenced
+from easyedit_neuron.studies.tasks import Fact
 
 pytest.importorskip("matplotlib")
 SUBJECTS = ("Danielle Darrieux", "Edwin of Northumbria", "Toko Yasuda", "Autonomous University of Madrid")
@@ -84,6 +87,24 @@ def test_hooks_are_gone_after_an_exception():
         pass
 
 
+def test_answers_are_measured_as_the_model_says_them():
+    model, tok = tiny_model("llama")
+    facts = {"a": [Fact("Anna Berg was born in", "Paris", "Anna Berg", "a"), Fact("She lives in", "Rome", "She", "a")],
+             "b": [Fact("The capital of Norway is", "Oslo or so", "Norway", "b")]}
+    found = measure(Subject(model, tok, ModelView.of(model)), facts)
+    for task, some in facts.items():
+        accuracy, nll = [], []
+        for fact in some:
+            start, whole = (tok(text)["input_ids"] for text in (fact.prompt, f"{fact.prompt} {fact.answer}"))
+            with torch.no_grad():
+                logs = model(input_ids=torch.tensor([whole])).logits[0].double().log_softmax(-1)
+            places = range(len(start), len(whole))
+            accuracy.append(sum(int(logs[at - 1].argmax()) == whole[at] for at in places) / len(places))
+            nll.append(-sum(float(logs[at - 1, whole[at]]) for at in places) / len(places))
+        assert found.accuracy[task] == pytest.approx(sum(accuracy) / len(some))
+        assert found.nll[task] == pytest.approx(sum(nll) / len(some), rel=1e-5)
+
+
 # ---- meanings ----------------------------------------------------------------------------------------------------------
 
 
@@ -108,9 +129,9 @@ def test_meanings_of_named_neurons_and_of_a_record(folder, tmp_path, capsys):
     assert meanings.main([*common(folder, tmp_path / "a", False), "--neurons", "1:2", "0:5", "--tokens", "3"]) == 0
     assert [row["neuron"] for row in rows_of(tmp_path / "a" / "meanings.csv")] == ["L1.U2", "L0.U5"]
     assert rows_of(tmp_path / "a" / "meanings.csv")[0]["says"] == ", ".join(repr(t) for t, _ in top_tokens(view, tok, 1, 2, 3))
-    vectors = torch.stack([torch.full((view.d_model,), 0.5), 3 * model.get_output_embeddings().weight[65]])
+    vectors = torch.stack([torch.full((view.d_model,), 0.5), 3 * model.get_output_embeddings().weight[65].detach()])
     name, shape = view.down_weight_name(1), (view.d_model, view.d_ff)
-    delta = UnitDelta(torch.tensor([4, 9]), vectors.detach(), "input", shape)
+    delta = UnitDelta(torch.tensor([4, 9]), vectors, "input", shape)
     record = EditRecord("FiNE", {}, [], [], {}, {}, [], [], {}, "", "", 0, {name: delta})
     record.save(tmp_path / "edit.safetensors")
     arguments = [*common(folder, tmp_path / "b", False), "--count", "9", "--record"]
@@ -177,7 +198,9 @@ def test_roles(folder, tmp_path):
 def test_ablation_measures_other_facts_and_leaves_no_hook(folder, tmp_path, capsys):
     options = ["--locate", "2", "--measure", "2", "--top", "1", "4", "--seeds", "2", "--active", "0.5"]
     assert ablation.main([*common(folder, tmp_path), *options]) == 0
-    rows, means, counts = done(tmp_path, "ablation", "ablation", "ablation_means", "ablation_neurons")
+    tables = ("ablation", "ablation_means", "ablation_neurons", "ablation_layers")
+    rows, means, counts, layers = done(tmp_path, "ablation", *tables)
+    assert [row["layer"] for row in layers] == ["0", "1", "2", "3"] and all(-1 <= float(row["drop"]) <= 1 for row in layers)
     assert {row["kind"] for row in rows} <= {"general", "task"} and all(int(row["silenced"]) <= int(row["top"]) for row in rows)
     assert all(int(row["neurons"]) == sum(int(row[f"layer_{layer}"]) for layer in range(4)) for row in counts)
     assert ablation.main([*common(folder, tmp_path / "b"), "--locate", "4"]) == 2

@@ -61,8 +61,8 @@ def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
     plots = [Plot("Stacked", stacked([0, 1], {"x": [0.25, 0.5], "y": [0.5, 0.25]}, "layer", "share")),
              Plot("Lines", curves({"x": ([0, 1], [1.0, None])}, "layer", "value", limits=(0, 2))),
              Plot("Marks", marks(["one", "two"], {"x": [0.1, -0.2], "y": [None, 0.3]}, "", "drop", errors={"x": [0.1, 0.1]})),
-             Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", logarithmic=True)),
-             Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length")),
+             Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", logarithmic=True)),
+             Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length", "rows")),
              Plot("Plane", scatter([(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1)))]
     tables = [Table("t", "Open", ROWS), Table("u", "Folded", ROWS, folded=True)]
     result = Result("study", "A study & more", "First.\n\nSecond.", plots, tables)
