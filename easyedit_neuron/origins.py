@@ -20,7 +20,8 @@ def set_origins(model: torch.nn.Module, known: Mapping[str, list[str]]) -> None:
     _KNOWN[model] = {name: list(fingerprints) for name, fingerprints in known.items()}
 
 
-def note_edit(model: torch.nn.Module, originals: Mapping[str, torch.Tensor], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def note_edit(model: torch.nn.Module, originals: Mapping[str, torch.Tensor], after: Mapping[str, str],
+              before: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
     """Notes an edit that has been written.
 
     Args:
@@ -28,17 +29,18 @@ def note_edit(model: torch.nn.Module, originals: Mapping[str, torch.Tensor], aft
         originals: parameter name -> value before the edit. One that is unknown (the weights were changed from outside) is a first
             one; one that was there before has come back (EasyEdit puts weights back), and what followed it is forgotten.
         after: parameter name -> fingerprint now.
+        before: the fingerprints of ``originals``, where they are known already.
 
     Returns:
         Parameter name -> (fingerprint before its first edit, before this one).
     """
     found = {}
     for name, value in originals.items():
-        before = tensors_fingerprint([(name, value)])
+        present = before[name] if before else tensors_fingerprint([(name, value)])
         known = _KNOWN.setdefault(model, {}).setdefault(name, [])
-        at = len(known) - known[::-1].index(before) if before in known else 0
-        known[at:] = [after[name]] if at else [before, after[name]]
-        found[name] = known[0], before
+        at = len(known) - known[::-1].index(present) if present in known else 0
+        known[at:] = [after[name]] if at else [present, after[name]]
+        found[name] = known[0], present
     return found
 
 

@@ -175,7 +175,8 @@ class EditRecord:
         tensors = {}
         for l, delta in self.layers.items():
             tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
-            tensors |= {f"{l}.{name}": value for name, value in (("mask", delta.mask), ("keys", delta.keys)) if value is not None}
+            # clones: layers may have one mask, and safetensors refuses tensors that share memory
+            tensors |= {f"{l}.{name}": value.clone() for name, value in (("mask", delta.mask), ("keys", delta.keys)) if value is not None}
         tensors |= {f"units.{name}": delta.vectors for name, delta in self.units.items()}
         save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
 

@@ -139,6 +139,7 @@ class SequentialState:
 _STATES: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, SequentialState]]" = weakref.WeakKeyDictionary()
 _KEPT: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]]" = weakref.WeakKeyDictionary()
 _RECORDS: "weakref.WeakKeyDictionary[torch.nn.Module, EditRecord]" = weakref.WeakKeyDictionary()
+_NEWEST: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[str, dict[str, str]]]" = weakref.WeakKeyDictionary()  # see commit
 _LISTENERS: "weakref.WeakKeyDictionary[torch.nn.Module, list[Callable[[EditRecord], None]]]" = weakref.WeakKeyDictionary()
 
 
@@ -237,7 +238,9 @@ def commit(view: ModelView, deltas: Mapping[str, Delta], describe: Callable[[str
     try:
         after, each = fingerprints((name, view.model.get_parameter(name)) for name in deltas)
         record = describe(after)
-        come_from = note_edit(view.model, originals, each)
+        newest, theirs = _NEWEST.get(view.model, ("", {}))
+        # what the edit before has left is what this one has found: the weights need not be read once more
+        come_from = note_edit(view.model, originals, each, theirs if newest == record.fingerprint_before else None)
         record.weights = {name: {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape),
                                  "base": come_from[name][0], "before": come_from[name][1], "after": each[name]}
                           for name, value in originals.items()}
@@ -248,6 +251,7 @@ def commit(view: ModelView, deltas: Mapping[str, Delta], describe: Callable[[str
         set_origins(view.model, known)
         raise
     remember(view.model, record)
+    _NEWEST[view.model] = after, each
     return originals, record
 
 

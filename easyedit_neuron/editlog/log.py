@@ -138,7 +138,7 @@ class EditLog:
         if 1 <= number <= len(self._lines):
             if "file" in self._lines[number - 1]:
                 return self._lines[number - 1]
-            raise StateError(f"{self.folder}: entry {number} is no edit, it is a {self._lines[number - 1]['type']}")
+            raise StateError(f"{self.folder}: entry {number} is no edit but of type {self._lines[number - 1]['type']}")
         edits = [line["id"] for line in self._lines if "file" in line]
         raise StateError(f"{self.folder}: there is no edit {number}; {_known(edits)}")
 

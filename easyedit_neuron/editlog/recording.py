@@ -35,26 +35,30 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
             is raised from the edit.
     """
     log = folder if isinstance(folder, EditLog) else EditLog(folder)
-    if log.entries:
-        log.check_weights(model)
+    _follow(log, _present(model, log))  # it may have been put back since
 
     def write(record: EditRecord) -> None:
-        present = {name: about["before"] for name, about in record.weights.items()}
-        for name in log.base.weights.keys() - present.keys():
-            present[name] = tensors_fingerprint([(name, model.get_parameter(name))])
-        _follow(log, present)
+        before = {name: about["before"] for name, about in record.weights.items()}
+        _follow(log, _present(model, log, before))
         log.append(record)
 
     with listening(model, write):
         yield log
-        _follow(log, {name: tensors_fingerprint([(name, model.get_parameter(name))]) for name in log.base.weights})
+        _follow(log, _present(model, log))
+
+
+def _present(model: torch.nn.Module, log: EditLog, known: dict[str, str] | None = None) -> dict[str, str]:
+    """Fingerprints of the parameters that the log has edited, those that are known taken from there."""
+    known, names = known or {}, log.base.weights
+    for name in names:
+        if not any(name == present for present, _ in model.named_parameters()):
+            raise StateError(f"{log.folder} is the log of another model: this one has no parameter {name!r}")
+    return {name: known.get(name) or tensors_fingerprint([(name, model.get_parameter(name))]) for name in names}
 
 
 def _follow(log: EditLog, present: dict[str, str]) -> None:
     """A ``restore`` entry, if the weights are no longer those of the newest entry but of an earlier one."""
-    base = log.base.weights
-    present = {name: value for name, value in present.items() if name in base}
-    now = log.weights_at()
+    base, now = log.base.weights, log.weights_at()
     if present == now:
         return
     at = {name: about["fingerprint"] for name, about in base.items()}
@@ -63,6 +67,6 @@ def _follow(log: EditLog, present: dict[str, str]) -> None:
         at |= {name: about["after"] for name, about in line["weights"].items()}
         found = line["id"] if at == present else found
     if found is None:
-        raise StateError(f"{log.folder}: the weights were changed from outside since entry {len(log.entries)}, so that the log cannot go "
-                         "on; put them back, or begin another log")
+        raise StateError(f"{log.folder}: the weights are not those of entry {len(log.entries)}, nor of an earlier one: they were changed from "
+                         "outside, or the model is another; put the right ones back, or begin another log")
     log.note("restore", {name: value for name, value in present.items() if value != now[name]}, to=found)

@@ -90,7 +90,7 @@ class Total:
         tall, short = (left, right) if len(left) >= len(right) else (right, left)
         basis, rest = torch.linalg.qr(tall)  # tall [d, k] = basis [d, min(d, k)] rest
         u, s, v = torch.linalg.svd(rest @ short.T, full_matrices=False)
-        rank = max(1, int((s > s.max() * 1e-15 * max(self.shape)).sum()))
+        rank = max(1, int((s > s.max() * 1e-13 * max(self.shape)).sum()))
         tall, short = basis @ (u[:, :rank] * s[:rank]), v[:rank].T.contiguous()
         self._left, self._right = ([tall], [short]) if len(left) >= len(right) else ([short], [tall])
 

@@ -9,7 +9,7 @@ FIRST, SECOND, THIRD = REQUESTS
 VARIANTS = {
     "NMKE post": ("NMKE", {}), "NMKE solve": ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"}),
     "PNKE adam": ("PNKE", {"solver": "adam", "adam_steps": 3, "adam_preserve_tokens": 64, "adam_trains": ["w_in", "w_out"]}),
-    "FiNE": ("FiNE", {}), "KNE": ("KNE", {}), "MEMIT": ("MEMIT", {}),
+    "FiNE": ("FiNE", {}), "KNE": ("KNE", {}), "MEMIT": ("MEMIT", {"accumulate_keys": True}),
 }
 
 
@@ -17,7 +17,7 @@ def hparams_for(variant, folder, **changes):
     """Hyperparameters of a variant."""
     method, fields = VARIANTS[variant]
     if method == "MEMIT":
-        return make_hparams(method, folder, v_num_grad_steps=2, **changes)
+        return make_hparams(method, folder, **{"v_num_grad_steps": 2, **fields, **changes})
     return settings(method, folder, **{**fields, **changes})
 
 

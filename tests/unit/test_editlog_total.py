@@ -1,0 +1,88 @@
+"""Sums of changes, against dense matrices in float64."""
+
+import pytest
+import torch
+
+from easyedit_neuron.editlog.total import Total
+from easyedit_neuron.record import LayerDelta, UnitDelta
+
+SHAPE = (5, 7)
+
+
+def low_rank(seed, rank=1):
+    g = torch.Generator().manual_seed(seed)
+    return LayerDelta(torch.randn(5, rank, generator=g), torch.randn(7, rank, generator=g))
+
+
+def rows(seed, units, axis):
+    g = torch.Generator().manual_seed(seed)
+    return UnitDelta(torch.tensor(units), torch.randn(len(units), 7 if axis == "output" else 5, generator=g), axis, SHAPE)
+
+
+CASES = {
+    "few": [low_rank(1), low_rank(2, 2)],
+    "more than the width": [low_rank(i) for i in range(23)],
+    "rows": [rows(1, [0, 2], "output"), rows(2, [2, 3], "output")],
+    "columns": [rows(1, [1, 6], "input"), rows(2, [0, 1], "input")],
+    "rows and columns": [rows(1, [0, 2], "output"), rows(2, [0, 1], "input")],
+    "all": [low_rank(1), rows(1, [0, 2], "output"), rows(2, [0, 1, 5], "input"), low_rank(4, 4)],
+}
+
+
+def dense(deltas):
+    return sum(delta.left.double() @ delta.right.double().T if isinstance(delta, LayerDelta) else delta.matrix().double()
+               for delta in deltas)
+
+
+def total(deltas):
+    result = Total(SHAPE)
+    for delta in deltas:
+        result.add(delta)
+    return result
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_factors_are_the_sum(case):
+    left, right = total(CASES[case]).factors()
+    assert left.shape[1] <= 5
+    torch.testing.assert_close(left @ right.T, dense(CASES[case]), rtol=0, atol=1e-12)
+
+
+def test_the_rank_is_exact():
+    """Changes that are more than the width, and lie in three dimensions, come out as three columns."""
+    g = torch.Generator().manual_seed(0)
+    plane = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    parts = [LayerDelta((plane @ torch.randn(3, 1, generator=g, dtype=torch.float64)), torch.randn(7, 1, generator=g, dtype=torch.float64))
+             for _ in range(22)]
+    left, right = total(parts).factors()
+    assert left.shape[1] == 3
+    torch.testing.assert_close(left @ right.T, dense(parts), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products(case):
+    for other in CASES:
+        wanted = float((dense(CASES[case]) * dense(CASES[other])).sum())
+        assert total(CASES[case]).dot(total(CASES[other])) == pytest.approx(wanted, rel=1e-10, abs=1e-10)
+
+
+def test_units_stay_units():
+    found = total(CASES["rows"]).units()
+    assert found.units.tolist() == [0, 2, 3] and found.axis == "output"
+    torch.testing.assert_close(found.matrix(), dense(CASES["rows"]))
+    assert total(CASES["all"]).units() is None and total(CASES["rows and columns"]).units() is None
+
+
+def test_neurons():
+    masked = LayerDelta(torch.ones(5, 1), torch.tensor([[0.0], [1], [0], [2], [0], [0], [0]]))
+    assert total([masked, rows(1, [4], "output"), rows(2, [3, 6], "input")]).neurons() == {
+        ("input", 1), ("input", 3), ("input", 6), ("output", 4)}
+
+
+def test_taken_out_again():
+    deltas = CASES["all"]
+    result = total(deltas)
+    for delta in deltas:
+        result.add(delta, -1)
+    left, right = result.factors()
+    assert float((left @ right.T).abs().max()) < 1e-12
