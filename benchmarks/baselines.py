@@ -15,16 +15,18 @@ from pathlib import Path
 
 CHECKPOINTS = (10, 100, 500)
 MEASURED = ["evaluation.exact_match=false", "evaluation.immediate=false", "evaluation.fluency=0", "evaluation.perplexity=0",
-            "runner.checkpoints=[10,100,500]", "runner.report=false", "runner.keep_weights=false", "--quiet"]
-THEIRS = {name: [f"method.alg={name}"] for name in ("ROME", "MEMIT", "PMET", "AlphaEdit", "KN", "WISE", "GRACE", "LoRA")} | {
+            f"runner.checkpoints={[*CHECKPOINTS]}".replace(" ", ""), "runner.report=false", "runner.keep_weights=false", "--quiet"]
+THEIRS = {
     "FT": ["method.alg=FT"],
     "FT-L": ["method.alg=FT", "+method.objective_optimization=prompt_last"],
-    "AdaLoRA": ["method.alg=LoRA", "+method.lora_type=adalora"]}
-OURS = {"ROME": ["method=rome"], "MEMIT": ["method=memit"], "AlphaEdit": ["method=alphaedit"], "FT": ["method=ft"],
+    "LoRA": ["method.alg=LoRA"],
+    "AdaLoRA": ["method.alg=LoRA", "+method.lora_type=adalora"],
+    **{name: [f"method.alg={name}"] for name in ("KN", "ROME", "MEMIT", "PMET", "AlphaEdit", "WISE", "GRACE")}}
+OURS = {"FT": ["method=ft"], "ROME": ["method=rome"], "MEMIT": ["method=memit"], "AlphaEdit": ["method=alphaedit"],
         "NMKE": ["method=nmke"], "NMKE-solve": ["method=nmke", "method.mask_stage=solve"], "PNKE": ["method=pnke"],
         "FiNE": ["method=fine"], "KNE": ["method=kne"]}
 RUNS = {f"EasyEdit-{name}": ["method=easyedit", *given] for name, given in THEIRS.items()} | OURS
-COLUMNS = ("Rel", "Gen", "neighbours", "same subject", "retained", "failed", "s/edit")
+COLUMNS = ("Rel", "Gen", "neighbours", "same subject", "retained", "s/edit")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,8 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
                 failed |= subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode != 0
     print("| | edits | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
     for name in args.only:
+        label = name.replace("EasyEdit-", "EasyEdit's ") if name not in THEIRS else f"our {name}"
         for edits, cells in sorted(rows(args.folder, name).items()):
-            print(f"| {name} | {edits} | " + " | ".join(cells) + " |")
+            print(f"| {label} | {edits} | " + " | ".join(cells) + " |")
+            label = ""
     return failed
 
 
@@ -58,12 +62,12 @@ def rows(folder: Path, name: str) -> dict[int, list[str]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             checkpoint = json.loads(line)
             final, edits = checkpoint["final"], checkpoint["edits"]
-            if edits:
+            if edits in CHECKPOINTS:
                 kinds = final["locality"]
                 shares = (final["rewrite_acc"], final["rephrase_acc"], kinds["Neighborhood_acc"], kinds["Relation_Specificity_acc"],
                           final["retained"])
-                found[edits] = [*(f"{share:.3f}" for share in shares), str(checkpoint["failed"]),
-                                f"{checkpoint['seconds']['edit'] / edits:.1f}"]
+                failed = f" ({checkpoint['failed']} failed)" if checkpoint["failed"] else ""
+                found[edits] = [*(f"{share:.3f}" for share in shares), f"{checkpoint['seconds']['edit'] / edits:.1f}{failed}"]
     return found
 
 
