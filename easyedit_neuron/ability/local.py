@@ -52,8 +52,9 @@ def commonsense_qa(folder: str, **_: Any) -> dict[str, Any]:
 def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
     """One task."""
     path = Path(folder) / "bbh" / f"{name}.json"
+    text = _text(path)
     try:
-        examples = json.loads(_text(path))["examples"]
+        examples = json.loads(text)["examples"]
         found = [{"input": _string(example, "input"), "target": _string(example, "target")} for example in examples]
     except (ValueError, KeyError, TypeError) as problem:
         raise DataError(f'{path}: not a task of BIG-Bench Hard, which is {{"examples": [{{"input", "target"}}]}} ({problem!r})') from None

@@ -147,16 +147,19 @@ def _manager(names: Sequence[str], folder: str | Path | None):
 
 
 def _local(name: str, folder: str | Path, manager) -> Any:
-    """The packaged group of a benchmark, or one task of it."""
+    """What lm-eval is to load: the packaged group of a benchmark, or one task of it (of the others no file need be there)."""
     _documents(name, folder)
     benchmark = _benchmark(name)
     group = f"local_{benchmark}" if f"local_{benchmark}" in manager.task_index else benchmark
     if name == benchmark:
         return group
-    whole = manager.load(group)
-    if name not in whole["tasks"]:
-        raise HparamsError(f"no task {name!r}: {did_you_mean(name, whole['tasks'])}")
-    return whole["tasks"][name]
+    from . import local
+
+    members = {member["task"]: member for member in manager.task_index[group].cfg["task"] if isinstance(member, dict)}
+    if name not in members:
+        raise HparamsError(f"no task {name!r}: {did_you_mean(name, members)}")
+    read = {"mmlu": local.mmlu, "bbh_zeroshot": local.bbh}[benchmark]
+    return {"group": f"only_{name}", "task": [{**members[name], "custom_dataset": read}]}
 
 
 def _documents(name: str, folder: str | Path) -> Path:

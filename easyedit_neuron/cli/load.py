@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .. import data
+from .. import data, resources
 from ..arch.view import ModelView
 from ..errors import HparamsError
 from ..hparams_base import HyperParams
@@ -66,3 +67,32 @@ def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
     if settings.data.text is not None and settings.evaluation.perplexity:
         texts = evenly(data.text(settings.data.text, "heldout"), settings.evaluation.perplexity)
     return facts, texts
+
+
+def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, dict[str, Any]]:
+    """The settings with the tasks of general ability by name, and what their numbers depend on (``{}`` without tasks).
+
+    Where nothing is said, those of tiny-world are measured for the shipped model and its world, if lm-eval is installed.
+
+    Raises:
+        NeuronEditError: lm-eval or a task's documents are missing.
+    """
+    from ..ability import tasks
+
+    options, wanted = settings.evaluation, settings.evaluation.ability
+    if wanted is None:
+        shipped = hparams.model_name in resources.SHIPPED_MODELS and settings.data.retained in resources.SHIPPED_DATA
+        wanted = [tasks.WORLD] if shipped and tasks.available() else []
+    names = tasks.canonical(wanted) if wanted else []
+    settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
+    return settings, {"ability": tasks.identity(names, options.ability_data)} if names else {}
+
+
+def load_ability(options: Any) -> Any:
+    """The tasks that the settings of the evaluation name, loaded; None without any. See :class:`..ability.measure.Ability`."""
+    if not options.ability:
+        return None
+    from ..ability.measure import Ability  # lm-eval takes seconds to import
+
+    return Ability(options.ability, options.ability_data, options.ability_limit, options.ability_batch_size, options.ability_run_code,
+                   options.ability_max_new_tokens)

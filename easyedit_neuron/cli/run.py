@@ -24,7 +24,7 @@ from ..lifelong.results import summarise
 from ..lifelong.resume import Entry, identity
 from ..lifelong.stream import Stream
 from . import report
-from .load import check_layers, load_probes, load_quietly, method_of
+from .load import check_layers, load_ability, load_probes, load_quietly, method_of, with_ability
 from .settings import Settings
 
 
@@ -40,8 +40,9 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
     source_of, last = settings.data, settings.data.skip + settings.edits
     requests = data.load(source_of.path, source_of.shape, last, source_of.invalid)[source_of.skip:]
     facts, texts = load_probes(settings)
+    settings, read = with_ability(settings, hparams)
     files, options = RunFolder(Path(output_dir)), settings.runner
-    entry = Entry(files, identity(settings.to_dict(), hparams.to_dict(), {"edits": requests, "facts": facts, "text": texts}))
+    entry = Entry(files, identity(settings.to_dict(), hparams.to_dict(), {"edits": requests, "facts": facts, "text": texts, **read}))
     with contextlib.ExitStack() as stack:
         entry.open(stack)
         progress = Progress(method.name, len(requests), options.quiet)
@@ -68,13 +69,16 @@ def _edit(settings: Settings, hparams: HyperParams, source: Path, method: Method
     stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
     seed_everything(settings.seed)
     with clock("load"):
+        ability = load_ability(options)
         model, tok = load_quietly(method, hparams)
         check_layers(model, hparams)
+        if ability is not None:
+            ability.check(model, tok)
         sample = [request["prompt"] for request in requests]
         weights = model_fingerprint(model)
         run_of = entry.confirm({"weights": weights, "tokenizer": tokenizer_fingerprint(tok, sample)}, command)
     state = StateFolder(files.state, run_of)
-    probes = Probes(model, tok, facts, texts, sample, options, settings.seed)
+    probes = Probes(model, tok, facts, texts, sample, options, settings.seed, ability)
     engine = Engine(method, hparams, model, tok, stream, Edits(tok, stream.requests, hparams, options), probes, settings.runner,
                     options, settings.seed, files, state, clock, progress, weights)
     engine.run()

@@ -99,14 +99,22 @@ class EvaluationSettings(HyperParams):
     fluency: int = 20
     fluency_tokens: int = 50
     perplexity: int = 500
+    ability: Optional[list[str]] = None
+    ability_checkpoints: Optional[list[int]] = None
+    ability_limit: Optional[int] = None
+    ability_batch_size: int = 64
+    ability_data: Optional[str] = None
+    ability_run_code: bool = False
+    ability_max_new_tokens: Optional[int] = None
 
     def validate(self) -> None:
-        for name in ("batch_size", "fluency_tokens"):
+        for name in ("batch_size", "fluency_tokens", "ability_batch_size"):
             _at_least(1, name, getattr(self, name))
         for name in ("fluency", "perplexity"):
             _at_least(0, name, getattr(self, name))
-        if self.retained is not None:
-            _at_least(1, "retained", self.retained)
+        for name in ("retained", "ability_limit", "ability_max_new_tokens"):
+            if getattr(self, name) is not None:
+                _at_least(1, name, getattr(self, name))
 
 
 @dataclass
@@ -155,6 +163,10 @@ class Settings(HyperParams):
         _at_least(1, "edits", self.edits)
         _at_least(1, "batch_size", self.batch_size)
         _at_least(0, "seed", self.seed)
+        strange = set(self.evaluation.ability_checkpoints or []) - set(self.runner.checkpoints)
+        if strange:
+            raise HparamsError(f"field 'evaluation.ability_checkpoints': {min(strange)} is not among runner.checkpoints, which are "
+                               f"{self.runner.checkpoints}; add it there")
 
 
 def _at_least(least: int, name: str, value: int) -> None:

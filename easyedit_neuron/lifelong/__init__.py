@@ -37,7 +37,9 @@ answer.
      "final": {...},                means over the edits so far that are not superseded, all measured on the model as it is now:
                                     rewrite_acc, rephrase_acc, *_generation_exact_match, locality {kind_acc}, portability
                                     {kind_acc}, loc and port (means over edits of the mean over the edit's kinds), retained,
-                                    retained_facts, retained_asked, fluency, perplexity
+                                    retained_facts, retained_asked, fluency, perplexity; and where it is measured
+                                    ability {task: {metric, value, higher_is_better, documents, shots, metrics, tasks}}
+                                    (:meth:`easyedit_neuron.ability.measure.Ability.measure`)
      "immediate": {...},            the same means (without exact match and what is measured beside), each edit right after its
                                     own batch; {} where evaluation.immediate is false.
                                     With edits: 0 it is {} too, and "final" is of all edits.

@@ -75,7 +75,7 @@ class Engine:
                 self._batch(self.stream.batch(first))
                 done = len(self.lines)
                 if any(first < count <= done for count in due):
-                    self._checkpoint()
+                    self._checkpoint(first)
                     self._save()
                 elif self._save_is_due():
                     self._save()
@@ -91,6 +91,7 @@ class Engine:
             with self.clock("measure before"):
                 known = {"metrics": self.edits.begin(self.model), "reference": self.edits.reference, "known": self.probes.begin(),
                          "beside": finite(self.probes.measure(self.model))}
+            known["beside"] |= self._ability(0, 0)
             durable.write_text(self.files.before, as_json(known))
         self._before_digest = before_digest(known)
         self.edits.reference, self._before = known["reference"], known["metrics"]
@@ -202,11 +203,18 @@ class Engine:
             found[i] = metrics
         return found
 
-    def _checkpoint(self) -> None:
+    def _ability(self, first: int, done: int) -> dict:
+        if not self.probes.ability_due(first, done, len(self.stream)):
+            return {}
+        with self.clock("measure ability"):
+            return finite(self.probes.measure_ability(self.edited))
+
+    def _checkpoint(self, first: int) -> None:
         with self.clock("measure checkpoints"):
             self._last = self._final()
             final = means([metrics for metrics in self._last if metrics is not None]) | self.probes.measure(self.edited)
             moved = drifts(self.model, self.weights.now(), self.weights.base)
+        final |= self._ability(first, len(self.lines))
         self._add(len(self.lines), final, moved)
         self.progress.checkpoint(len(self.lines), final.get("rewrite_acc"), final.get("loc"), self._failed)
 

@@ -21,7 +21,8 @@ CSV_COLUMNS = (
     "density", "leakage", "delivered", "overlap",  # means over layers
     "seconds_edit", "seconds_evaluate", "seconds_total", "evaluation_share", "memory_mib", "cuda_mib",
 )
-"""Columns of ``checkpoints.csv``."""
+"""Columns of ``checkpoints.csv``; behind them one for every task of general ability, ``ability:TASK``."""
+ABILITY = "ability:"
 
 
 class RunFolder:
@@ -46,10 +47,11 @@ class RunFolder:
     def write_checkpoints(self, checkpoints: list[dict]) -> None:
         """Writes both forms of the checkpoints anew."""
         durable.write_text(self.checkpoints, as_lines(checkpoints))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, CSV_COLUMNS, lineterminator="\n")
+        table, rows = io.StringIO(), [csv_row(checkpoint) for checkpoint in checkpoints]
+        tasks = dict.fromkeys(name for row in rows for name in row if name.startswith(ABILITY))
+        writer = csv.DictWriter(table, [*CSV_COLUMNS, *tasks], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(csv_row(checkpoint) for checkpoint in checkpoints)
+        writer.writerows(rows)
         durable.write_text(self.table, table.getvalue())
 
 
@@ -75,6 +77,7 @@ def csv_row(checkpoint: dict) -> dict[str, Any]:
         row[f"drift_{name}"] = mean(drift[name][0] for drift in checkpoint["drift"].values())
     for name in ("density", "leakage", "delivered", "overlap"):
         row[name] = mean(layer.get(name) for layer in checkpoint["layers"].values())
+    row.update({f"{ABILITY}{task}": entry["value"] for task, entry in final.get("ability", {}).items()})
     return finite(row)
 
 

@@ -26,10 +26,12 @@ class Probes:
         prompts: prompts to be continued.
         options: the settings of the evaluation.
         seed: of the sampled continuations.
+        ability: tasks of general ability (:class:`easyedit_neuron.ability.measure.Ability`); None for none.
     """
 
-    def __init__(self, model, tok, facts: list[dict], texts: list[str], prompts: list[str], options, seed: int):
+    def __init__(self, model, tok, facts: list[dict], texts: list[str], prompts: list[str], options, seed: int, ability=None):
         self.model, self.tok, self.facts, self.texts, self.options, self.seed = model, tok, facts, texts, options, seed
+        self.ability = ability
         self.prompts = evenly(prompts, options.fluency)
         self.known: list[bool] = []
 
@@ -52,6 +54,15 @@ class Probes:
         if self.texts:
             found["perplexity"] = perplexity(model, self.tok, self.texts, self.options.batch_size)
         return found
+
+    def measure_ability(self, model) -> dict[str, Any]:
+        """``{"ability": {task: ...}}`` on the model as it is now."""
+        return {"ability": self.ability.measure(model, self.tok)}
+
+    def ability_due(self, first: int, done: int, total: int) -> bool:
+        """Whether general ability is measured after the batch of the edits ``first`` ... ``done - 1`` (0, 0: the untouched model)."""
+        chosen = self.options.ability_checkpoints
+        return self.ability is not None and (chosen is None or done in (0, total) or any(first < count <= done for count in chosen))
 
     def _right(self, facts: list[dict[str, str]]) -> list[bool]:
         if not facts:

@@ -70,6 +70,8 @@ def _scores(results: dict[str, Any], phases: list[str]) -> Iterator[tuple[str, l
         yield "fluency, bits", across("fluency")
     if "perplexity" in final:
         yield "perplexity, held-out text", across("perplexity")
+    for task, entry in final.get("ability", {}).items():
+        yield f"{task}, {entry['metric']}", across("ability", task, "value")
 
 
 def _beside(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..lifelong.files import mean
+from ..lifelong.files import ABILITY, mean
 from .runs import Run
 from .table import lost
 
@@ -101,12 +101,16 @@ def _generated(runs: Sequence[Run]) -> Section:
 
 
 def _ability(runs: Sequence[Run]) -> Section:
+    tasks = {task: entry["metric"] for run in runs for checkpoint in run.checkpoints
+             for task, entry in checkpoint["final"].get("ability", {}).items()}
     return _section(
         "ability", "General ability",
         "On facts that are never edited (of those that the untouched model knows), held-out text, and sampled continuations of "
-        "the edit prompts. The dotted line is the untouched model.",
+        f"the edit prompts{'; then tasks of lm-eval' if tasks else ''}. The dotted line is the untouched model.",
         [_over(runs, "retained", "Retained facts", axis="share"), _over(runs, "perplexity", "Perplexity of held-out text"),
-         _over(runs, "fluency", "Fluency: n-gram entropy, bits")])
+         _over(runs, "fluency", "Fluency: n-gram entropy, bits"),
+         *(_over(runs, f"{ABILITY}{task}", f"{task}: {metric.replace('_', ' ')}", name=f"ability_{task}",
+                 axis="auto" if "perplexity" in metric else "share") for task, metric in tasks.items())])
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:
@@ -195,12 +199,12 @@ def _section(name: str, title: str, note: str, panels: list[Panel]) -> Section:
 def _over(runs: Sequence[Run], value: str | Callable[[dict], float | None], title: str, name: str = "",
           axis: str = "auto") -> Panel:
     """A column of ``checkpoints.csv``, or a function of its rows, against the number of edits."""
-    read = value if callable(value) else lambda row: row[value]
+    read = value if callable(value) else lambda row: row.get(value)
     panel = _lines(runs, name or str(value), title, EDITS, lambda run: _checkpoints(run, lambda row, _: read(row)), axis)
     untouched = [read(runs[series.run].untouched) if runs[series.run].untouched else None for series in panel.series]
     same = untouched and untouched[0] is not None and all(
         other is not None and abs(other - untouched[0]) <= 1e-6 * abs(untouched[0]) for other in untouched)
-    wanted = value in ("retained", "perplexity", "fluency")
+    wanted = value in ("retained", "perplexity", "fluency") or name.startswith("ability_")
     return dataclasses.replace(panel, reference=untouched[0] if same and wanted else None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import NeuronEditError
 from ..lifelong import durable
-from ..lifelong.files import CSV_COLUMNS
+from ..lifelong.files import ABILITY, CSV_COLUMNS
 from .runs import Run, differing, read_runs, setting
 
 SHOWN = {
@@ -45,11 +45,11 @@ def results(runs: Sequence[Run]) -> Table:
 
     Columns: the run, its status and settings (those that differ between the runs by name), the columns of ``checkpoints.csv`` at
     the newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``, and locality and
-    portability by kind.
+    portability by kind, general ability by task.
     """
     names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, names) for run in runs]
-    kinds = sorted({name for row in rows for name in row if name.startswith(("loc:", "portability:"))})
+    kinds = sorted({name for row in rows for name in row if name.startswith(("loc:", "portability:", ABILITY))})
     columns = ["run", "status", "method", "model", "data", "planned", "batch_size", "seed", *names, *CSV_COLUMNS,
                "rel_lost", "gen_lost", "loc_lost", "seconds_per_edit", *kinds, "folder"]
     return Table(list(dict.fromkeys(columns)), rows)
