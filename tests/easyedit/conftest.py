@@ -1,5 +1,6 @@
 """The tier against the real EasyEdit: wanted when EASYEDIT_HOME names a clone or ``import easyeditor`` finds one."""
 import copy
+import logging
 
 import pytest
 
@@ -27,8 +28,13 @@ def easyeditor(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
-    """EasyEdit's editors write ./logs."""
+    """EasyEdit's editors write ./logs, and every new one adds two handlers to one logger."""
     monkeypatch.chdir(tmp_path)
+    yield
+    logger = logging.getLogger("easyeditor.editors.editor")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""The same edits through EasyEdit's BaseEditor and the built-in one: the same weights, the same metrics."""
+"""EasyEdit's BaseEditor and the built-in one where the matrix (test_matrix.py) does not look: with a method that needs no
+subject, earlier measurements, and FT, which both have."""
 import json
 
 import pytest
 from helpers.dummy_method import DummyHyperParams
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of, without_time
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 
@@ -11,37 +12,6 @@ from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 @pytest.fixture
 def pair(editors, llama_folder):
     return lambda **changes: editors(DummyHyperParams(model_name=str(llama_folder), **changes))
-
-
-def unpadded(tok):
-    return {key: value for key, value in vars(tok).items() if key != "padding_side"}
-
-
-def test_single_edits(pair):
-    theirs, ours = pair()
-    assert theirs.tok.padding_side == "left"
-    before, tokenizers = weights_of(ours.model), [dict(vars(e.tok)) for e in (theirs, ours)]
-    assert same(weights_of(theirs.model), before)
-    found = [e.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS) for e in (theirs, ours)]
-    assert found[0][0] == found[1][0]
-    assert [list(m) for m in found[0][0]] == [list(m) for m in found[1][0]]
-    for e, (_, edited, weights_copy), tokenizer in zip((theirs, ours), found, tokenizers):
-        assert same(weights_of(edited), before) and edited is e.model
-        assert all((value == before[name]).all() for name, value in weights_copy.items())
-        assert dict(vars(e.tok)) == tokenizer
-
-
-def test_sequential_edits(pair):
-    found = [e.edit(PROMPTS, TARGETS, sequential_edit=True, verbose=False, **EXTRAS) for e in pair()]
-    assert found[0][0] == found[1][0] and same(weights_of(found[0][1]), weights_of(found[1][1])) and same(found[0][2], found[1][2])
-
-
-@pytest.mark.parametrize("sequential", [False, True])
-def test_batches(pair, sequential):
-    editors = pair(batch_size=2)
-    found = [e.batch_edit(PROMPTS, TARGETS, sequential_edit=sequential, verbose=False, **EXTRAS) for e in editors]
-    assert without_time(found[0][0]) == without_time(found[1][0]) and [set(m) for m in found[0][0]] == [set(m) for m in found[1][0]]
-    assert same(weights_of(found[0][1]), weights_of(found[1][1])) and same(found[0][2], found[1][2])
 
 
 def test_normal_edit(pair):
@@ -61,20 +31,6 @@ def test_edit_requests_and_earlier_measurements(pair, tmp_path):
     assert files[0] == files[1]
     again = [e.edit_requests(requests, verbose=False, pre_edit=files[i]) for i, e in enumerate((theirs, ours))]
     assert again[0][0] == again[1][0] == found[0][0]
-
-
-def test_generate_edit(pair):
-    hops = dict(rephrase_prompts=["So, Anna"], portability_inputs={"por_hop": {"prompt": [["Oslo"]], "ground_truth": [["a"]]}},
-                locality_inputs={"loc_hop": {"prompt": [["Paris is"]], "ground_truth": [["c"]]}})
-    found = []
-    for e in pair():
-        e.tok.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-        e.model.generation_config.max_length = 60
-        generate = e.model.generate
-        # EasyEdit asks for 512 tokens; the model has 128 positions
-        e.model.generate = lambda generate=generate, **k: generate(**{**k, "max_new_tokens": 8})
-        found.append(e.generate_edit(PROMPTS[:1], TARGETS[:1], verbose=False, **hops)[0])
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])

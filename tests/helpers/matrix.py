@@ -82,6 +82,8 @@ def saved(kind, folder):
 def make(editor_class, row, kind, folder, **changes):
     """An editor of that class for a row of the matrix, on a model from disk."""
     method, differing = VARIANTS[row]
+    if method == "KNE":
+        changes["stats_dir"] = str(Path(folder) / "stats")
     editor = editor_class.from_hparams(settings(method, folder, model_name=str(saved(kind, folder)), **differing, **changes))
     for parameter in editor.model.parameters():
         parameter.data = parameter.data.clone()  # mapped files are not aligned, and BLAS then rounds otherwise
