@@ -13,8 +13,8 @@ A log is a folder::
 
 Other types: ``redo`` (``of``: an edit that had been taken back) and ``restore`` (``to``: the weights are again those after that
 entry, 0: those of the base model; a host that makes each edit on the unedited model does so). ``hash`` is of the line's other
-fields, ``previous`` the hash of the line before (of log.json for the first), ``sha256`` of the file, ``content`` of what makes the
-edit (tensors, method and requests; not times), the same in two logs of the same edit.
+fields, ``previous`` the hash of the line before (of log.json for the first), ``sha256`` of the file, ``content`` of what makes
+the edit (tensors, method and requests; not times), the same in two logs of the same edit.
 """
 
 from .compare import Difference, diff

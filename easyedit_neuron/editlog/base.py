@@ -31,8 +31,8 @@ class Base:
         check_weights(model, self.weights, "fingerprint", f"the log's base ({self.name})",
                "load the unedited model that the edits were made on, in the same dtype")
         if self.fingerprint is not None and model_fingerprint(model) != self.fingerprint:
-            raise StateError(f"the model is not the log's base ({self.name}): the weights that the log edits are the same, others "
-                             "differ. Nothing was changed; load the model that the edits were made on")
+            raise StateError(f"the model is not the log's base ({self.name}): the weights that the log edits are the same, "
+                             "others differ. Nothing was changed; load the model that the edits were made on")
 
 
 def check_weights(model: torch.nn.Module, wanted: dict[str, dict[str, Any]], which: str, what: str, remedy: str) -> None:
@@ -51,8 +51,8 @@ def check_weights(model: torch.nn.Module, wanted: dict[str, dict[str, Any]], whi
             raise StateError(f"the model is not {what}: it has no parameter {name!r}. Nothing was changed; {remedy}") from None
         form = [str(value.dtype).removeprefix("torch."), list(value.shape)]
         if form != [about["dtype"], about["shape"]]:
-            raise StateError(f"the model is not {what}: its {name} is {form[0]} {form[1]}, not {about['dtype']} {about['shape']}. "
-                             f"Nothing was changed; {remedy}")
+            raise StateError(f"the model is not {what}: its {name} is {form[0]} {form[1]}, not {about['dtype']} "
+                             f"{about['shape']}. Nothing was changed; {remedy}")
         if tensors_fingerprint([(name, value)]) != about[which]:
             raise StateError(f"the model is not {what}: its {name} has other values. Nothing was changed; {remedy}")
 

@@ -13,6 +13,8 @@ from ..errors import StateError
 LOG = logging.getLogger(__name__)
 FORMAT = 1
 HEAD, LINES = "log.json", "entries.jsonl"
+ADDS = {"edit": 1, "redo": 1, "undo": -1}
+"""Types of entries that add a change to the weights, or take it away."""
 
 
 def hash_of(value: dict[str, Any]) -> str:
@@ -84,16 +86,31 @@ def read_lines(path: Path, root: str) -> tuple[list[dict[str, Any]], int]:
             if number == len(raw) and not torn:
                 torn = True
                 break
-            raise StateError(f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be trusted from "
-                             "there on; put the right file back") from None
+            raise StateError(f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be trusted "
+                             "from there on; put the right file back") from None
         if line["id"] != number or line["previous"] != previous:
-            raise StateError(f"{path}: entry {line['id']} does not follow on what stands before it (line {number}): its predecessor "
-                             "is missing or was changed; put the right file back")
+            raise StateError(f"{path}: entry {line['id']} does not follow on what stands before it (line {number}): its "
+                             "predecessor is missing or was changed; put the right file back")
         if hash_of(claimed) != line["hash"]:
-            raise StateError(f"{path}: entry {line['id']} was changed after it was written (its hash does not fit); put the right "
-                             "file back")
+            raise StateError(f"{path}: entry {line['id']} was changed after it was written (its hash does not fit); put the "
+                             "right file back")
         lines.append(line)
         previous, good = line["hash"], good + len(text) + 1
     if torn:
         LOG.warning("%s: entry %d was not written to its end and is left out", path, len(lines) + 1)
     return lines, good
+
+
+def steps(lines: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """What makes the weights after these entries from the base: (1, id) adds the change of that edit, (-1, id) takes it out."""
+    known: list[tuple | None] = [None]  # after every entry a linked list, newest first: a restore goes back to one
+    for line in lines:
+        if line["type"] == "restore":
+            known.append(known[line["to"]])
+        else:
+            known.append(((ADDS[line["type"]], line.get("of", line["id"])), known[-1]))
+    found, at = [], known[-1]
+    while at is not None:
+        found.append(at[0])
+        at = at[1]
+    return found[::-1]

@@ -19,8 +19,8 @@ class Difference:
         same_base: the parameters that both edit were the same before.
         both: pairs (id in a, id in b) of the same edits: same changes, method and requests.
         only_a, only_b: ids of the others.
-        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm": of the difference of the
-            two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both": rows or columns that they touch}.
+        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm": of the difference of
+            the two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both": rows or columns that they touch}.
     """
 
     same_base: bool

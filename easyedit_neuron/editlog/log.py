@@ -20,15 +20,14 @@ from .base import Base, check_weights, portable_name
 from .content import about_change, content_of
 
 LOG = logging.getLogger(__name__)
-ADDS = {"edit": 1, "redo": 1, "undo": -1}
-"""Types of entries that add a change to the weights, or take it away."""
 
 
 class EditLog:
     """Opens a log, or begins one with the first ``append``.
 
-    Iterating gives the records of the edits that are in the weights, in the order in which they were added; ``ids`` are their ids and
-    ``len`` their number. ``log[id]`` is the record of any edit, also one that was taken back. Files are checked as they are read.
+    Iterating gives the records of the edits that are in the weights, in the order in which they were added; ``ids`` are their ids
+    and ``len`` their number. ``log[id]`` is the record of any edit, also one that was taken back. Files are checked as they are
+    read.
 
     Args:
         folder: the log's own folder; made with the first entry.
@@ -36,8 +35,8 @@ class EditLog:
         fingerprint: ``model_fingerprint`` of the whole base model, for a new log; unset: only the edited weights tell it.
 
     Raises:
-        StateError: the folder holds no log of this format, or a damaged one. A last entry that was not written to its end is left out
-            with a warning.
+        StateError: the folder holds no log of this format, or a damaged one. A last entry that was not written to its end is left
+            out with a warning.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None, fingerprint: str | None = None):
@@ -85,18 +84,8 @@ class EditLog:
         return found
 
     def steps(self, upto: int | None = None) -> list[tuple[int, int]]:
-        """What makes the weights after entry ``upto`` from the base: (1, id) adds the change of that edit, (-1, id) takes it out."""
-        known: list[tuple | None] = [None]  # linked lists, newest first: a restore goes back to one
-        for line in self._lines[:self.number(upto)]:
-            if line["type"] == "restore":
-                known.append(known[line["to"]])
-            else:
-                known.append(((ADDS[line["type"]], line.get("of", line["id"])), known[-1]))
-        steps, at = [], known[-1]
-        while at is not None:
-            steps.append(at[0])
-            at = at[1]
-        return steps[::-1]
+        """What makes the weights after entry ``upto`` from the base: (1, id) adds an edit's change, (-1, id) takes it out."""
+        return chain.steps(self._lines[:self.number(upto)])
 
     def ids_at(self, upto: int | None = None) -> list[int]:
         """Ids of the edits that are in the weights after entry ``upto``, in the order in which they were added."""
@@ -130,7 +119,8 @@ class EditLog:
         if not path.is_file():
             raise StateError(f"{path}: missing, and entry {number} needs it; put it back")
         if chain.file_hash(path) != line["sha256"]:
-            raise StateError(f"{path}: was changed after entry {number} was written (its SHA-256 does not fit); put the right file back")
+            raise StateError(f"{path}: was changed after entry {number} was written (its SHA-256 does not fit); put the right "
+                             f"file back")
         return EditRecord.load(path)
 
     def line(self, number: int) -> dict[str, Any]:
@@ -147,7 +137,8 @@ class EditLog:
         if upto is None:
             return len(self._lines)
         if not 0 <= upto <= len(self._lines):
-            raise StateError(f"{self.folder}: there is no entry {upto}; the log has entries 1 to {len(self._lines)} (0 is the base model)")
+            raise StateError(f"{self.folder}: there is no entry {upto}; the log has entries 1 to {len(self._lines)} (0 is the "
+                             f"base model)")
         return upto
 
     def check_weights(self, model: torch.nn.Module) -> None:
@@ -155,8 +146,8 @@ class EditLog:
         wanted = {name: {**about, "now": after} for (name, about), after in zip(self._first.items(), self._now.values())}
         unknown = [name for name, about in wanted.items() if about["now"] is None]
         if unknown:
-            raise StateError(f"{self.folder}: the log does not know the weights that it leaves ({unknown[0]}): it was squashed without "
-                             "the model; squash again with it")
+            raise StateError(f"{self.folder}: the log does not know the weights that it leaves ({unknown[0]}): it was squashed "
+                             "without the model; squash again with it")
         check_weights(model, wanted, "now", f"the one that {self.folder} describes after its newest entry",
                "give the model that the log was written with, or make it again from the base (replay)")
 
@@ -185,9 +176,11 @@ class EditLog:
             record.save(path)
             durable.sync(path)
             durable.sync(self.folder)
-        weights = {name: {key: about[key] for key in ("dtype", "shape", "before", "after")} for name, about in record.weights.items()}
-        self._append({"id": number, "type": "edit", "file": path.name, "bytes": path.stat().st_size, "sha256": chain.file_hash(path),
-                      "content": content_of(record), "method": record.method, "requests": record.requests,
+        kept = ("dtype", "shape", "before", "after")
+        weights = {name: {key: about[key] for key in kept} for name, about in record.weights.items()}
+        self._append({"id": number, "type": "edit", "file": path.name, "bytes": path.stat().st_size,
+                      "sha256": chain.file_hash(path), "content": content_of(record), "method": record.method,
+                      "requests": record.requests,
                       "changes": {name: about_change(delta) for name, delta in record.deltas.items()}, "metrics": record.metrics,
                       "run": record.info.get("run", {}), "weights": weights})
         return number
@@ -242,7 +235,8 @@ class EditLog:
         if self._head is not None:
             return
         name, fingerprint = self._new
-        head = {"format": chain.FORMAT, "model": name or portable_name(str(record.hparams.get("model_name", "unknown"))), "fingerprint": fingerprint}
+        name = name or portable_name(str(record.hparams.get("model_name", "unknown")))
+        head = {"format": chain.FORMAT, "model": name, "fingerprint": fingerprint}
         with durable.refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         durable.write_text(self.folder / chain.HEAD, json.dumps(head, indent=2) + "\n")
@@ -273,13 +267,14 @@ class EditLog:
         for name, about in record.weights.items():
             if name not in now:
                 if about["before"] != about["base"]:
-                    LOG.warning("%s: %s had been edited before the log began; those weights are the log's base", self.folder, name)
+                    LOG.warning("%s: %s had been edited before the log began; those weights are its base", self.folder, name)
             elif now[name] is None:
-                raise StateError(f"{self.folder}: the log does not know the weights that its newest entry left (squashed without the "
-                                 "model), so that nothing can follow")
+                raise StateError(f"{self.folder}: the log does not know the weights that its newest entry left (squashed without "
+                                 "the model), so that nothing can follow")
             elif now[name] != about["before"]:
                 where = "; they are the base's" if about["before"] == self._first[name]["fingerprint"] else ""
-                raise StateError(f"the edit was made on other weights of {name} than entry {len(self._lines)} of {self.folder} left"
+                raise StateError(f"the edit was made on other weights of {name} than entry {len(self._lines)} of {self.folder} "
+                                 f"left"
                                  f"{where}: an edit between the two is not in the log, or was taken back without it")
 
     def _drop_torn_file(self) -> None:
@@ -288,7 +283,8 @@ class EditLog:
             line = self._lines[-1]
             path = self.folder / line["file"]
             if not path.is_file() or path.stat().st_size < line["bytes"]:
-                LOG.warning("%s: entry %d was not written to its end (its file is missing or short) and is left out", self.folder, line["id"])
+                LOG.warning("%s: entry %d was not written to its end (its file is missing or short) and is left out", self.folder,
+                            line["id"])
                 self._lines.pop()
                 self._bytes -= len(chain.as_text(line).encode())
 

@@ -42,15 +42,15 @@ def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None =
            without: Iterable[int] = (), into: EditLog | None = None) -> Replayed:
     """Makes the edits of a log on the base model.
 
-    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of machine the weights are
-    bit for bit those of the log, and ``exact`` says so. Elsewhere a product of factors may round otherwise; every weight is then
-    within the rounding of its dtype, once per edit.
+    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of machine the weights
+    are bit for bit those of the log, and ``exact`` says so. Elsewhere a product of factors may round otherwise; every weight is
+    then within the rounding of its dtype, once per edit.
 
     Args:
         log: the log. Every file that is used is checked.
         model: the base model, changed in place.
-        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the records, statistics of the base
-            model from their cache (measured, where they are not there).
+        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the records, statistics of the
+            base model from their cache (measured, where they are not there).
         upto: entry to stop after (0: nothing is done).
         only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
         without: ids of such edits to leave out. What the others wrote was computed with these in place, and stays as it is.
@@ -92,8 +92,8 @@ def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None =
     if not selected:
         exact = after == log.weights_at(upto)
         if not exact and None not in log.weights_at(upto).values():
-            LOG.warning("%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with another "
-                        "version of torch", log.folder)
+            LOG.warning("%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with "
+                        "another version of torch", log.folder)
     return Replayed(ids, exact, state is not None)
 
 
@@ -102,8 +102,8 @@ def _choose(log: EditLog, ids: list[int], only: Iterable[int] | None, without: t
     for number in (*only, *without):
         log.line(number)
         if number not in ids:
-            raise StateError(f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in them are "
-                             f"{', '.join(map(str, ids)) or 'none'}")
+            raise StateError(f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in "
+                             f"them are {', '.join(map(str, ids)) or 'none'}")
     return [number for number in ids if number in only and number not in without]
 
 
@@ -129,8 +129,8 @@ def _prepare(log: EditLog, model: torch.nn.Module, tok, numbers: list[int]):
     mixed = [record for record, hparams in zip(records, settings)
              if downs & record.deltas.keys() and (hparams is None or state_setting(hparams) != state_setting(newest))]
     if mixed:
-        LOG.warning("edits under other settings changed the same weights, so that the sequential state is not made again; the next edit "
-                    "begins one")
+        LOG.warning("edits under other settings changed the same weights, so that the sequential state is not made again; the "
+                    "next edit begins one")
         return None
     first = next(record for record, hparams in zip(records, settings) if hparams is not None)
 

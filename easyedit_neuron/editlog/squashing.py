@@ -18,15 +18,16 @@ from .undoing import change_weights, view_of
 def squash(log: EditLog, folder: str | Path, model: torch.nn.Module | None = None, upto: int | None = None) -> EditLog:
     """A new log whose single entry is the sum of all edits that are in the weights.
 
-    Of every parameter it has the total change: the edits' factors joined, and brought to rank min(d_out, d_in) where they are more;
-    rows and columns added up by number. Sums are made in float64 and kept in float32 (float64 for a float64 model). Requests, keys and the
-    provenance of every edit (``record.info["squashed"]``: id, method, requests, content and hash of its entry) are kept.
+    Of every parameter it has the total change: the edits' factors joined, and brought to rank min(d_out, d_in) where they are
+    more; rows and columns added up by number. Sums are made in float64 and kept in float32 (float64 for a float64 model).
+    Requests, keys and the provenance of every edit (``record.info["squashed"]``: id, method, requests, content and hash of its
+    entry) are kept.
 
     Args:
         log: not changed.
         folder: of the new log, which must not hold one.
-        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow and ``replay`` can say
-            whether it is exact; the model is afterwards as it was.
+        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow and ``replay`` can
+            say whether it is exact; the model is afterwards as it was.
         upto: entry after which the weights are taken.
 
     Raises:
@@ -74,7 +75,8 @@ def _joined(log: EditLog, ids: list[int], records: list[EditRecord]) -> EditReco
     return EditRecord(
         method="+".join(methods), hparams=newest.hparams, requests=[request for record in records for request in record.requests],
         contexts=newest.contexts, context_groups=newest.context_groups, layers=layers, names=names, losses=[], probability=[],
-        seconds={}, fingerprint_before="", fingerprint_after="", seed=newest.seed, units=units, info={"squashed": told}, weights=weights)
+        seconds={}, fingerprint_before="", fingerprint_after="", seed=newest.seed, units=units,
+        info={"squashed": told}, weights=weights)
 
 
 def _measure(model: torch.nn.Module, record: EditRecord) -> None:

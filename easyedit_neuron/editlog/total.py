@@ -12,8 +12,8 @@ from ..record import Delta, EditRecord, LayerDelta, UnitDelta
 class Total:
     """The sum of the changes of one parameter, in float64.
 
-    Low-rank changes are joined; beyond rank min(d_out, d_in), the most that a sum can have, they are made into as many columns again
-    (QR of the longer side, SVD of the rest). Rows and columns are added up by number.
+    Low-rank changes are joined; beyond rank min(d_out, d_in), the most that a sum can have, they are made into as many columns
+    again (QR of the longer side, SVD of the rest). Rows and columns are added up by number.
 
     Args:
         shape: (d_out, d_in).

@@ -21,9 +21,10 @@ from .log import EditLog
 def undo(model: torch.nn.Module, log: EditLog, number: int) -> int:
     """Takes an edit out of the weights, wherever in the sequence it was made; the log has an entry of it.
 
-    ``W <- W - delta`` in float32, rounded once to the weight's dtype: the weights of an edit that was the newest come back up to that
-    rounding (``replay`` up to the entry before it gives them bit for bit). In the model's sequential state the keys of the edit are
-    gone, so that the next edit is solved as if it had never been made; what the edits behind it wrote stays as they wrote it.
+    ``W <- W - delta`` in float32, rounded once to the weight's dtype: the weights of an edit that was the newest come back up to
+    that rounding (``replay`` up to the entry before it gives them bit for bit). In the model's sequential state the keys of the
+    edit are gone, so that the next edit is solved as if it had never been made; what the edits behind it wrote stays as they
+    wrote it.
 
     Args:
         model: has the weights that the newest entry of the log left; changed in place.

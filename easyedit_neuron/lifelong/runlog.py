@@ -45,7 +45,8 @@ class RunLog:
         else:
             log, count = EditLog(self.folder), saved["entries"]
             if len(log.entries) < count or log.entries[count - 1]["hash"] != saved["head"]:
-                raise StateError(f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or another one). "
+                raise StateError(f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or "
+                                 f"another one). "
                                  "Put the right one back, or go on without a log: runner.edit_log=false")
             log.cut(count)
             self._log = log
@@ -67,16 +68,20 @@ class RunLog:
 
     def saved(self) -> dict[str, Any]:
         """For ``begin``."""
-        return {"entries": None if self._log is None else len(self._log.entries), "head": None if self._log is None else self._log.head}
+        if self._log is None:
+            return {"entries": None, "head": None}
+        return {"entries": len(self._log.entries), "head": self._log.head}
 
     def _warn(self, size: int) -> None:
         needed, free = size * self.batches, shutil.disk_usage(self.folder).free
         if needed > free:
-            LOG.warning("%s: the log takes %.1f MiB an edit, %.1f GiB in all, and %.1f GiB of the disk are free; runner.edit_log=false "
+            LOG.warning("%s: the log takes %.1f MiB an edit, %.1f GiB in all, and %.1f GiB of the disk are free; "
+                        "runner.edit_log=false "
                         "does without", self.folder, size / 2**20, needed / 2**30, free / 2**30)
 
     def _drop(self) -> None:
         self._log = None
         if self.folder.exists():
             durable.remove_folder(self.folder)
-        shutil.rmtree(self.folder.with_name(self.folder.name + durable.PART), ignore_errors=True)  # of a process that was killed at it
+        # of a process that was killed at it
+        shutil.rmtree(self.folder.with_name(self.folder.name + durable.PART), ignore_errors=True)

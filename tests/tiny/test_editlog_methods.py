@@ -21,7 +21,9 @@ def dense(view, name, delta):
         else:
             matrix[:, delta.units] = delta.vectors.double().T
     parameter = view.model.get_parameter(name)
-    return matrix.reshape(parameter.shape) if parameter.dim() == 1 else matrix.T if view.matrix(name).stride() != parameter.stride() else matrix
+    if parameter.dim() == 1:
+        return matrix.reshape(parameter.shape)
+    return matrix.T if view.matrix(name).stride() != parameter.stride() else matrix
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,7 +58,8 @@ def test_an_edit_whose_record_cannot_be_written_is_taken_back(tmp_path, monkeypa
         apply(model, tok, REQUESTS[:1], hparams)
         after = parameters(model)
         with monkeypatch.context() as patch:
-            patch.setattr("easyedit_neuron.lifelong.durable.append_text", lambda *_: (_ for _ in ()).throw(StateError("disk full")))
+            patch.setattr("easyedit_neuron.lifelong.durable.append_text", lambda *_: (_ for _ in ()).throw(StateError("disk "
+                                                                                                                      "full")))
             with pytest.raises(StateError, match="disk full"):
                 apply(model, tok, [SECOND], hparams)
         assert differing(parameters(model), after) == [] and log.ids == [1]

@@ -64,7 +64,8 @@ def test_taken_back_made_again_and_put_back(log):
     again = EditLog(log.folder)
     assert again.ids == [1, 7] and again.steps() == [(1, 1), (1, 7)] and again.ids_at(4) == [1, 3] and again.ids_at(0) == []
     assert again[2].requests[0]["subject"] == "Østerdalen 2"
-    for number, reason in ((4, "no edit but of type undo"), (0, "there is no edit 0"), (8, "there is no edit 8; the edits are 1, 2, 3, 7")):
+    for number, reason in ((4, "no edit but of type undo"), (0, "there is no edit 0"), (8, "there is no edit 8; the edits are 1, "
+                                                                                           "2, 3, 7")):
         with pytest.raises(StateError, match=reason):
             again[number]
 

@@ -52,8 +52,8 @@ def test_the_rank_is_exact():
     """Changes that are more than the width, and lie in three dimensions, come out as three columns."""
     g = torch.Generator().manual_seed(0)
     plane = torch.randn(5, 3, generator=g, dtype=torch.float64)
-    parts = [LayerDelta((plane @ torch.randn(3, 1, generator=g, dtype=torch.float64)), torch.randn(7, 1, generator=g, dtype=torch.float64))
-             for _ in range(22)]
+    parts = [LayerDelta(plane @ torch.randn(3, 1, generator=g, dtype=torch.float64),
+                        torch.randn(7, 1, generator=g, dtype=torch.float64)) for _ in range(22)]
     left, right = total(parts).factors()
     assert left.shape[1] == 3
     torch.testing.assert_close(left @ right.T, dense(parts), rtol=0, atol=1e-12)

@@ -44,7 +44,8 @@ def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.M
     """
     dtypes = sorted(set(dtypes))
     if len(dtypes) > 1 or dtypes and dtypes[0] not in ("float32", "bfloat16", "float16"):
-        raise NeuronEditError(f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, bfloat16 and "
+        raise NeuronEditError(f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, "
+                              f"bfloat16 and "
                               "float16")
     if name.startswith(("/", "./", "../", "~")):
         if not Path(name).expanduser().is_dir():

@@ -18,8 +18,8 @@ WEIGHTS = "weights.safetensors"
 
 def show(argv: list[str]) -> int:
     """``log FOLDER [--verify] [--json]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron log", description="Lists the edits of a run: what was asked, what changed by "
-                                     "how much, how good it was, and whether it is still in the weights.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron log", description="Lists the edits of a run: what was asked, what "
+                                     "changed by how much, how good it was, and whether it is still in the weights.")
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with what was written")
     parser.add_argument("--json", action="store_true", help="write the entries as JSON lines")
@@ -36,8 +36,8 @@ def show(argv: list[str]) -> int:
 
 def undo(argv: list[str]) -> int:
     """``undo FOLDER ID [ID ...] --out DIR``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron undo", description="Takes single edits out of the weights of a run. FOLDER "
-                                     "stays as it is; DIR gets the weights without them, and the log with an entry of it.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron undo", description="Takes single edits out of the weights of a run. "
+                                     "FOLDER stays as it is; DIR gets the weights without them, and the log with an entry of it.")
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("ids", metavar="ID", nargs="+", type=int, help="edit, as 'easyedit-neuron log FOLDER' numbers them")
     _add_out(parser)
@@ -64,8 +64,9 @@ def undo(argv: list[str]) -> int:
 
 def replay(argv: list[str]) -> int:
     """``replay FOLDER --out DIR [--upto N] [--only IDS] [--without IDS]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron replay", description="Makes the edits of a run again on the base model, all "
-                                     "of them (the weights are then those of the run, bit for bit on the same kind of machine) or some.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron replay", description="Makes the edits of a run again on the base "
+                                     "model, all of them (the weights are then those of the run, bit for bit on the same kind "
+                                     "of machine) or some.")
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("--upto", type=int, metavar="N", help="stop after entry N")
     parser.add_argument("--only", metavar="3,5-9", help="only these edits")
@@ -97,8 +98,8 @@ def replay(argv: list[str]) -> int:
 
 def diff(argv: list[str]) -> int:
     """``diff A[@N] B[@N]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron diff", description="Compares two runs, or two moments of one (FOLDER@17 is the "
-                                     "state after entry 17): which edits, which weights, how far apart.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron diff", description="Compares two runs, or two moments of one "
+                                     "(FOLDER@17 is the state after entry 17): which edits, which weights, how far apart.")
     parser.add_argument("a", metavar="A[@N]", help=FOLDER)
     parser.add_argument("b", metavar="B[@N]", help="the same of the other")
     parser.add_argument("--json", action="store_true", help="write JSON")
@@ -116,16 +117,17 @@ def diff(argv: list[str]) -> int:
     rows = [("parameter", "|A|", "|B|", "|A - B|", "cosine", "neurons A", "B", "both")]
     for name, about in found.parameters.items():
         cosine = "-" if about["cosine"] is None else f"{about['cosine']:.4f}"
-        rows.append((name, f"{about['norm_a']:.4g}", f"{about['norm_b']:.4g}", f"{about['norm']:.4g}", cosine, str(about["neurons_a"]),
-                     str(about["neurons_b"]), str(about["neurons_both"])))
+        norms = (f"{about[key]:.4g}" for key in ("norm_a", "norm_b", "norm"))
+        neurons = (str(about[f"neurons_{key}"]) for key in ("a", "b", "both"))
+        rows.append((name, *norms, cosine, *neurons))
     write_out("\n".join(lines) + "\n\n" + _aligned(rows) + "\n")
     return 0
 
 
 def squash(argv: list[str]) -> int:
     """``squash FOLDER --out DIR [--upto N]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron squash", description="Makes one edit of all: a log with the total change of "
-                                     "every weight, and which edits it is made of.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron squash", description="Makes one edit of all: a log with the total "
+                                     "change of every weight, and which edits it is made of.")
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("--upto", type=int, metavar="N", help="as of entry N")
     _add_out(parser)
@@ -191,8 +193,8 @@ def _put_in_weights(log, model) -> None:
     file = log.folder.parent / WEIGHTS
     if not file.is_file():
         if make_again(log, model).exact is False:
-            raise StateError(f"{file} is not there, and here the edits cannot be made again to the same bits; replay the log first, into "
-                             "a folder of its own, or work where the run was made")
+            raise StateError(f"{file} is not there, and here the edits cannot be made again to the same bits; replay the log "
+                             "first, into a folder of its own, or work where the run was made")
         return
     restore(model, {name: value for name, value in load_file(file).items() if name in log.base.weights})
     log.check_weights(model)
@@ -213,7 +215,8 @@ def _write(out: str, fill: Callable[[Path], None]) -> None:
 
 
 def _written(out: str, log) -> str:
-    return f"{Path(out) / WEIGHTS}: {len(log.base.weights)} weights with {len(log)} edits; {log.folder}: {len(log.entries)} entries\n"
+    weights = f"{Path(out) / WEIGHTS}: {len(log.base.weights)} weights with {len(log)} edits"
+    return f"{weights}; {log.folder}: {len(log.entries)} entries\n"
 
 
 def _listed(log) -> str:
