@@ -95,14 +95,14 @@ def study(arguments: argparse.Namespace) -> Result:
     wide = max(every) / min(every) > DECADES
     plots = [Plot(f"Lengths of the rows, layer {layer}", histogram(lengths, "L2 norm", "rows", logarithmic=wide))]
     tables = [Table("drift", "Distances from the untouched model", rows),
-              Table("drift_lengths", "Lengths of all rows", each, folded=True)]
+              Table("drift_lengths", "Lengths of all rows", each, raw=True)]
     if arguments.tsne:
         kept = sample(len(base), arguments.sample, arguments.seed)
         points = embedded({label: group[kept] for label, group in groups.items()}, arguments.seed)
         plots += _planes(points)
         places = [{"model": label, "row": row, "x": x, "y": y}
                   for label, some in points.items() for row, (x, y) in zip(kept.tolist(), some.tolist())]
-        tables.append(Table("drift_tsne", "t-SNE", places, folded=True))
+        tables.append(Table("drift_tsne", "t-SNE", places, raw=True))
     what = "rows of W_down" if arguments.of == "rows" else "value vectors, columns of W_down"
     return Result("drift", f"Drift of W_down: {arguments.model}, layer {layer}",
                   f"By {what}. t-SNE of all models' rows together, seed {arguments.seed}: it keeps neighbourhoods, no "

@@ -35,12 +35,14 @@ class Table:
         title: above it in the page.
         rows: dictionaries; columns in the order in which they first occur.
         folded: whether the page shows it behind its title.
+        raw: a file alone, for the points of a plot.
     """
 
     name: str
     title: str
     rows: Sequence[dict[str, Any]]
     folded: bool = False
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def page(result: Result) -> str:
                       for plot in result.plots)
     body = [f"<header><h1>{escape(result.title)}</h1>", *(f"<p>{escape(part)}</p>" for part in result.note.split("\n\n")),
             "</header>", f'<section><div class="grid">{figures}</div>']
-    for made in result.tables:
+    for made in (made for made in result.tables if not made.raw):
         text = [at for at, name in enumerate(columns_of(made.rows)) if any(isinstance(row.get(name), str) for row in made.rows)]
         if made.folded:
             body.append(details(made.title, cells(made.rows), text))

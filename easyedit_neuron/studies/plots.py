@@ -51,7 +51,7 @@ def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x
             shift = 0.0
             if not joined:
                 style["linestyle"] = ""
-                shift = 0.13 * (number - (len(series) - 1) / 2)
+                shift = 0.13 * min(1.0, len(labels) / 4) * (number - (len(series) - 1) / 2)
             spread = (errors or {}).get(name)
             axes.errorbar([at + shift for at in range(len(labels))], _numbers(values), label=name, capsize=3,
                           yerr=None if spread is None else _numbers(spread), elinewidth=1.1, **style)

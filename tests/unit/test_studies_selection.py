@@ -64,11 +64,11 @@ def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
              Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", logarithmic=True)),
              Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length", "rows")),
              Plot("Plane", scatter([(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1)))]
-    tables = [Table("t", "Open", ROWS), Table("u", "Folded", ROWS, folded=True)]
+    tables = [Table("t", "Open", ROWS), Table("u", "Folded", ROWS, folded=True), Table("v", "Raw", ROWS, raw=True)]
     result = Result("study", "A study & more", "First.\n\nSecond.", plots, tables)
     text = page(result)
     assert text == page(result) and text.count("<svg") == 6 and "A study &amp; more" in text and "<p>Second.</p>" in text
-    assert text.count("&lt;b&gt;") == 2 and text.count("<details>") == 1 and "mathdefault" not in text
+    assert text.count("&lt;b&gt;") == 2 and text.count("<details>") == 1 and "Raw" not in text and "mathdefault" not in text
     # the bars of the second part begin where those of the first end
     from matplotlib.figure import Figure
 
