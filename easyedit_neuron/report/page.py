@@ -187,8 +187,8 @@ def _meanings(runs: Sequence[Run]) -> Iterator[str]:
     found = [(run, files.meanings) for run in runs if (files := RunFolder(run.folder)).meanings.is_file()]
     if not found:
         return
-    yield ('<section><h2 id="meanings">What the most changed neurons say</h2>\n<p class="note">Tokens that a neuron\'s value vector '
-           "points at through the unembedding, in the untouched model and at the end of the run.</p>")
+    yield ('<section><h2 id="meanings">What the most changed neurons say</h2>\n<p class="note">Tokens that a value vector points '
+           "at through the unembedding, in the untouched model and at the end of the run.</p>")
     for run, path in found:
         try:
             cells = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
