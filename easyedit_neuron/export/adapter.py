@@ -15,7 +15,7 @@ from ..lifelong.durable import write_folder
 from ..record import EditRecord, LayerDelta
 from ..tensorfile import save_tensors
 from ..write import fingerprint, restore, write
-from .factors import Factors, deltas_by_parameter, summed, truncated
+from .factors import Factors, summed, truncated
 from .lora import is_bias, lora_config, lora_modules, lora_tensors
 from .provenance import Exported, describe, folder_size, free, write_about
 from .source import Source, fingerprints
@@ -54,9 +54,8 @@ def export_peft(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, 
     check_cut(max_rank, energy)
     free(out)
     source = Source.of(edits, model, base, ids)
-    found = {name: summed(name, deltas) for name, deltas in deltas_by_parameter(source.records).items()}
+    found = dict(sorted(summed(source.records).items()))
     about = {name: {"rank": 0, "full_rank": 0, "truncation": 0.0, "deviation": 0.0} for name in source.parameters}
-    found = {name: factors for name, factors in sorted(found.items()) if factors.rank}
     if not found:
         raise NeuronEditError("there is nothing to export: the edits add up to no change")
     modules, before = lora_modules(source, found), fingerprints(source.model, source.parameters)

@@ -11,9 +11,9 @@ import torch
 from ..arch.view import ModelView
 from ..editlog import EditLog
 from ..editlog.undoing import view_of
-from ..errors import NeuronEditError
+from ..errors import NeuronEditError, StateError
 from ..fingerprint import tensors_fingerprint
-from ..record import EditRecord
+from ..record import EditRecord, LayerDelta
 from ..write import fingerprint, restore, write
 
 
@@ -53,8 +53,13 @@ class Source:
         ids = list(range(len(records))) if ids is None else list(ids)
         if len(ids) != len(records):
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
-        named = records[0].hparams.get("model_name")
-        return cls(view_of(model, records[0]), records, ids, base or (named if isinstance(named, str) else "in memory"))
+        named, view = records[0].hparams.get("model_name"), view_of(model, records[0])
+        for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
+            shape = (len(delta.left), len(delta.right)) if isinstance(delta, LayerDelta) else tuple(delta.shape)
+            if tuple(view.matrix(name).shape) != shape:
+                raise StateError(f"{name}: an edit changes a weight {list(shape)}, the model's is {list(view.matrix(name).shape)}; give "
+                                 "the model that the edits were made on")
+        return cls(view, records, ids, base or (named if isinstance(named, str) else "in memory"))
 
     @property
     def model(self) -> torch.nn.Module:

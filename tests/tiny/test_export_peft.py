@@ -230,3 +230,5 @@ class TestRefused:
             export_peft([], base, tmp_path / "out")
         zero = {"model.layers.1.mlp.down_proj.weight": UnitDelta(torch.tensor([1]), torch.zeros(1, 48), "output", (32, 48))}
         self.check(base, zero, "the edits add up to no change", tmp_path)
+        other = {"model.layers.1.mlp.down_proj.weight": UnitDelta(torch.tensor([1]), torch.ones(1, 64), "output", (32, 64))}
+        self.check(base, other, r"an edit changes a weight \[32, 64\], the model's is \[32, 48\]", tmp_path)
