@@ -3,8 +3,8 @@
     python examples/serve_edited_model.py [FOLDER]       files go into FOLDER (default: a temporary one)
 
 Two sides that know of each other only through a folder. The editing side makes edits, keeps their log and exports an adapter. The
-serving side has the base model loaded once and needs nothing but transformers and peft: a new version of the edits is loaded beside
-the one in use, one call switches over, and the old one is dropped. The base weights are never written, never loaded again.
+serving side has the base model loaded once and needs nothing but transformers and peft: a new version of the edits is loaded
+beside the one in use, one call switches over, and the old one is dropped. The base weights are never written, never loaded again.
 """
 
 import sys

@@ -18,5 +18,6 @@ from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
 __all__ = [
-    "Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse", "import_edits", "read_about", "size_table", "sizes",
+    "Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse", "import_edits", "read_about",
+    "size_table", "sizes",
 ]

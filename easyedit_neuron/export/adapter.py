@@ -25,7 +25,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 def export_peft(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, *, max_rank: int | None = None,
                 energy: float | None = None, tok=None, base: str | None = None, ids: Sequence | None = None) -> Exported:
-    """Writes the folder ``out`` that ``peft.PeftModel.from_pretrained(model, out)`` loads; peft then adds exactly the edits' changes.
+    """Writes the folder ``out`` that ``peft.PeftModel.from_pretrained(model, out)`` loads; peft then adds the edits' changes.
 
     ``lora_B @ lora_A`` of a module is the sum of the changes of its weight (``lora_alpha == r``, so that peft's scaling is 1), in
     float32 whatever the model's dtype. Ranks differ between modules: ``rank_pattern``. A change of a bias is the bias of
@@ -47,8 +47,8 @@ def export_peft(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, 
         the edited model's weights, which holds the rounding of the weights too.
 
     Raises:
-        NeuronEditError: the model is not the log's base, a parameter that LoRA cannot change (the message names the other forms), ``out`` exists, or an option
-            is out of range. Nothing is written.
+        NeuronEditError: the model is not the log's base, a parameter that LoRA cannot change (the message names the other
+            forms), ``out`` exists, or an option is out of range. Nothing is written.
     """
     out = Path(out)
     check_cut(max_rank, energy)
@@ -111,7 +111,8 @@ def _answered(source: Source, tok) -> float:
 
 def _answered_with(source: Source, tok, kept: dict[str, Factors]) -> float:
     """The same with the adapter's change."""
-    originals = write(source.view, {name: LayerDelta(factors.left.float(), factors.right.float()) for name, factors in kept.items()})
+    changes = {name: LayerDelta(factors.left.float(), factors.right.float()) for name, factors in kept.items()}
+    originals = write(source.view, changes)
     try:
         return _answered(source, tok)
     finally:

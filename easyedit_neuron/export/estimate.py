@@ -41,9 +41,9 @@ LLAMA_3_8B = {"parameters": 8_030_261_248, "d_model": 4096, "d_ff": 14336, "laye
 def llama_3_8b(method: str, edits: int) -> list[Touched]:
     """The parameters that ``edits`` edits touch, one after the other, with the shipped hyperparameters.
 
-    NMKE, MEMIT: five down projections, rank 1 per edit; a mask of 0.4 of the neurons for NMKE, none for MEMIT. FiNE: 10 columns of
-    down projections per edit (top 5 for an object of two tokens), never the same twice, in all layers but the last three. KNE: rows
-    with 1% of the parameters, of all down projections, the same for all edits (``localize: shared``).
+    NMKE, MEMIT: five down projections, rank 1 per edit; a mask of 0.4 of the neurons for NMKE, none for MEMIT. FiNE: 10 columns
+    of down projections per edit (top 5 for an object of two tokens), never the same twice, in all layers but the last three.
+    KNE: rows with 1% of the parameters, of all down projections, the same for all edits (``localize: shared``).
     """
     d_model, d_ff, layers = (LLAMA_3_8B[name] for name in ("d_model", "d_ff", "layers"))
     shape = (d_model, d_ff)

@@ -35,8 +35,8 @@ def import_edits(path: str | Path, model: nn.Module, tok, out: str | Path, take_
     if about["kind"] == "sparse":
         apply_sparse(model, folder, take_off)
     elif take_off:
-        raise StateError(f"{folder}: an adapter cannot be taken off merged weights exactly, because they were rounded. Take the base "
-                         f"model ({about['base']['name']}), or a sparse export")
+        raise StateError(f"{folder}: an adapter cannot be taken off merged weights exactly, because they were rounded. Take the "
+                         f"base model ({about['base']['name']}), or a sparse export")
     else:
         check_base(model, about, folder)
         model = _merged(model, folder)

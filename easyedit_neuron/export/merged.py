@@ -27,7 +27,8 @@ def export_merged(edits: Iterable[EditRecord], model: nn.Module, tok, out: str |
     source = Source.of(edits, model, base, ids)
     before = fingerprints(source.model, source.parameters)
     with source.edited():
-        about = describe(source, "merged", before, fingerprint(source.model, source.parameters), {name: {} for name in source.parameters})
+        after = fingerprint(source.model, source.parameters)
+        about = describe(source, "merged", before, after, {name: {} for name in source.parameters})
         write_folder(out, lambda folder: save_model(source.model, tok, folder, about))
     return Exported(out, about, folder_size(out))
 

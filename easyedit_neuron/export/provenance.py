@@ -34,7 +34,8 @@ class Exported:
     size: int
 
 
-def describe(source: Source, kind: str, before: dict[str, str], after: str, parameters: dict[str, dict], **more) -> dict[str, Any]:
+def describe(source: Source, kind: str, before: dict[str, str], after: str, parameters: dict[str, dict],
+             **more) -> dict[str, Any]:
     """The content of the side file.
 
     Args:
@@ -76,8 +77,8 @@ def read_about(path: str | Path) -> tuple[Path, dict[str, Any]]:
     try:
         about = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StateError(f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere is merged by "
-                         "peft's merge_and_unload") from None
+        raise StateError(f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere is "
+                         "merged by peft's merge_and_unload") from None
     except (OSError, ValueError) as problem:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("kind") not in KINDS:
@@ -101,8 +102,8 @@ def check_base(model: torch.nn.Module, about: dict[str, Any], where: Path, taken
         raise StateError(f"{where} is of a {base['dtype']} model, this one is {_dtype(model)}: load it in {base['dtype']}")
     present = {name for name, _ in model.named_parameters()}
     if any(name not in present for name in touched):
-        raise StateError(f"{where} changes {next(n for n in touched if n not in present)}, which this model does not have: it is of "
-                         f"{base['name']}")
+        missing = next(name for name in touched if name not in present)
+        raise StateError(f"{where} changes {missing}, which this model does not have: it is of {base['name']}")
     now = fingerprints(model, touched)
     if now["rest"] != base["rest"]:
         raise StateError(f"{where} is of {base['name']}, and this is another model: weights that the edits do not touch differ")

@@ -41,7 +41,8 @@ def sizes(edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = 
     """Every form of these edits of ``model``, really written (into a temporary folder) and weighed; only whole models are counted
     by their parameters.
 
-    ``max_rank`` and ``energy`` say where the cut adapter is cut; without either it keeps ``ENERGY`` of the squared singular values.
+    ``max_rank`` and ``energy`` say where the cut adapter is cut; without either it keeps ``ENERGY`` of the squared singular
+    values.
     """
     source = Source.of(edits, model)
     count, weights = source.requests, weights_bytes(model)
@@ -79,8 +80,8 @@ def size_table(found: list[Size]) -> str:
         each = f"{size.bytes // size.edits:,}" if size.edits else ""
         rows.append((size.form, f"{size.bytes:,}", each, f"{size.bytes / whole:.2%}", size.note))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:4], widths[1:])), row[4]]).rstrip()
-                   + "\n" for row in rows)
+    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:]), row[4]]) for row in rows)
+    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def _note(parameters: dict[str, dict]) -> str:

@@ -34,7 +34,8 @@ class Source:
     base: str
 
     @classmethod
-    def of(cls, edits: Iterable[EditRecord], model: torch.nn.Module, base: str | None = None, ids: Sequence | None = None) -> "Source":
+    def of(cls, edits: Iterable[EditRecord], model: torch.nn.Module, base: str | None = None,
+           ids: Sequence | None = None) -> "Source":
         """Edits of ``model``: a list of records, or a log, of which those count that have not been taken back.
 
         ``base`` is by default the log's name of it, or the ``model_name`` of the first edit's hyperparameters, ``ids`` the log's
@@ -57,8 +58,8 @@ class Source:
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
             shape = (len(delta.left), len(delta.right)) if isinstance(delta, LayerDelta) else tuple(delta.shape)
             if tuple(view.matrix(name).shape) != shape:
-                raise StateError(f"{name}: an edit changes a weight {list(shape)}, the model's is {list(view.matrix(name).shape)}; give "
-                                 "the model that the edits were made on")
+                raise StateError(f"{name}: an edit changes a weight {list(shape)}, the model's is "
+                                 f"{list(view.matrix(name).shape)}; give the model that the edits were made on")
         return cls(view, records, ids, base or (named if isinstance(named, str) else "in memory"))
 
     @property
@@ -91,8 +92,8 @@ class Source:
 
 
 def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
-    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some (rotary frequencies) are
-    computed where the model is loaded, and round as the machine does."""
+    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some (rotary frequencies)
+    are computed where the model is loaded, and round as the machine does."""
     names = set(touched)
     rest = ((name, tensor) for name, tensor in model.named_parameters() if name not in names)
     return {"touched": fingerprint(model, touched), "rest": tensors_fingerprint(rest)}

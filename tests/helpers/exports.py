@@ -30,7 +30,8 @@ def plain_changes(records):
     for record in records:
         for name, delta in record.deltas.items():
             if isinstance(delta, LayerDelta):
-                change = sum(torch.outer(delta.left[:, i].double(), delta.right[:, i].double()) for i in range(delta.left.shape[1]))
+                columns = zip(delta.left.T.double(), delta.right.T.double(), strict=True)
+                change = sum(torch.outer(left, right) for left, right in columns)
             else:
                 change = torch.zeros(delta.shape, dtype=torch.float64)
                 for unit, vector in zip(delta.units.tolist(), delta.vectors.double()):

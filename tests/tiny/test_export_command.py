@@ -40,7 +40,8 @@ def test_an_adapter(run, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert err == "" and out.startswith(f"2 edits as peft: {tmp_path / 'adapter'} (") and "nothing is lost" in out
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
-    assert f"rounded to float32, are within {max(entry['deviation'] for entry in about['parameters'].values()):.1e} of their change" in out
+    worst = max(entry["deviation"] for entry in about["parameters"].values())
+    assert f"rounded to float32, are within {worst:.1e} of their change" in out
     assert [edit["id"] for edit in about["edits"]] == [1, 3] and about["base"]["name"] == str(folder / "base")
     merged = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "adapter")).merge_and_unload()
     truth = edited_in_float64(base, records)
@@ -58,7 +59,8 @@ def test_a_cut_adapter(run, tmp_path, capfd):
     about = json.loads((tmp_path / "cut" / "easyedit_neuron.json").read_text())
     worst = max(entry["truncation"] for entry in about["parameters"].values())
     assert f"at most {worst:.2%} of a weight's change is lost" in out and "ranks 2 to 2" in out
-    assert f"rewrite_acc {about['rewrite_acc']['edited']:.3f} with the whole edits, {about['rewrite_acc']['cut']:.3f} with the cut" in out
+    answers = about["rewrite_acc"]
+    assert f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut" in out
 
 
 def test_sparse_and_merged(run, tmp_path, capfd):
@@ -66,12 +68,14 @@ def test_sparse_and_merged(run, tmp_path, capfd):
     for form in ("sparse", "merged"):
         assert main(["export", str(folder / "run"), "--to", form, "--edits", "3", "--out", str(tmp_path / form)]) == 0
         assert capfd.readouterr().out.startswith(f"1 edit as {form}: ")
-    assert main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0  # the base is named in it
+    # the base is named in it
+    assert main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0
     one, other = checkpoint(tmp_path / "in"), checkpoint(tmp_path / "merged")
     assert same_weights(one, other) and distance(logits(one, tok), logits(base, tok)) > 1e-3
     truth = edited_in_float64(base, records[1:])
     assert all(distance(value, truth[name]) < 5e-7 for name, value in one.named_parameters())
-    assert main(["import", str(tmp_path / "sparse"), "--take-off", "--model", str(tmp_path / "in"), "--out", str(tmp_path / "off")]) == 0
+    source, edited_model, out = (str(tmp_path / name) for name in ("sparse", "in", "off"))
+    assert main(["import", source, "--take-off", "--model", edited_model, "--out", out]) == 0
     assert same_weights(checkpoint(tmp_path / "off"), base) and "taken off" in capfd.readouterr().out
 
 
@@ -82,7 +86,8 @@ def test_sizes(run, tmp_path, capfd, monkeypatch):
     rows = {line.split("  ")[0]: line for line in capfd.readouterr().out.splitlines()}
     assert list(rows) == ["form", "records", "adapter", "cut adapter", "sparse", "merged", "unedited model"]
     assert not list(tmp_path.iterdir())
-    number = {form: int(line[len("unedited model"):].split()[0].replace(",", "")) for form, line in rows.items() if form != "form"}
+    del rows["form"]
+    number = {form: int(line[len("unedited model"):].split()[0].replace(",", "")) for form, line in rows.items()}
     assert number["merged"] == number["unedited model"] == sum(p.numel() * 4 for p in base.parameters())
     assert main(["export", str(folder / "run"), "--to", "peft", "--out", "out"]) == 0
     whole = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())

@@ -79,12 +79,14 @@ def test_side_file_and_config(folder, tmp_path):
         "adapter_config.json", "adapter_model.safetensors", "easyedit_neuron.json"]
     assert made.size == sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir())
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
-    assert about == made.about and about["kind"] == "peft" and about["base"]["model_type"] == "gpt2" and about["base"]["dtype"] == "float32"
+    assert about == made.about and about["kind"] == "peft"
+    assert about["base"]["model_type"] == "gpt2" and about["base"]["dtype"] == "float32"
     assert [edit["id"] for edit in about["edits"]] == ["a", "b", "c"]
     assert [edit["requests"][0]["target_new"] for edit in about["edits"]] == [r["target_new"] for r in REQUESTS]
     assert about["edits"][0]["fingerprint_after"] == records[0].fingerprint_after
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "gpt2-tiny" and config["fan_in_fan_out"] is True and config["task_type"] == "CAUSAL_LM"
+    assert config["base_model_name_or_path"] == "gpt2-tiny" and config["task_type"] == "CAUSAL_LM"
+    assert config["fan_in_fan_out"] is True
     assert config["rank_pattern"] == config["alpha_pattern"]
     with pytest.raises(NeuronEditError, match="adapter: exists already"):
         export_peft(records, base, tmp_path / "adapter")
@@ -158,7 +160,8 @@ def test_more_edits_than_dimensions(tmp_path, folder):
     many = []
     torch.manual_seed(5)
     for _ in range(40):
-        layers = {layer: LayerDelta(0.03 * torch.randn_like(d.left), torch.randn_like(d.right)) for layer, d in records[0].layers.items()}
+        layers = {layer: LayerDelta(0.03 * torch.randn_like(d.left), torch.randn_like(d.right))
+                  for layer, d in records[0].layers.items()}
         many.append(EditRecord(**{**vars(records[0]), "layers": layers}))
     made = export_peft(many, base, tmp_path / "adapter")
     assert {about["rank"] for about in made.about["parameters"].values()} == {32}
@@ -168,7 +171,7 @@ def test_more_edits_than_dimensions(tmp_path, folder):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, folder, tmp_path):
-    """The adapter keeps the edits in float32; the edited weights have been rounded, which ``deviation`` says. Merging rounds too."""
+    """The adapter keeps the edits in float32; edited weights have been rounded, as ``deviation`` says, and merging rounds too."""
     base, edited, tok, records = run_of("FiNE", "llama", folder, dtype=dtype)
     made = export_peft(records, base, tmp_path / "adapter")
     tensors, eps = load_file(tmp_path / "adapter" / "adapter_model.safetensors"), torch.finfo(dtype).eps

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("export")
 
 
-@pytest.mark.parametrize("run, kind", [(run, kind) for run, kind in CASES if run in ("NMKE", "FiNE", "KNE-attention", "PNKE-adam")])
+@pytest.mark.parametrize("run, kind", [case for case in CASES if case[0] in ("NMKE", "FiNE", "KNE-attention", "PNKE-adam")])
 def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)
     made = export_sparse(records, base, tmp_path / "sparse")
@@ -42,7 +42,8 @@ def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
         sides = [differ.any(1), differ.any(0)] if differ.dim() == 2 else [differ]
         sizes = [int(side.sum()) * differ.numel() // len(side) for side in sides]
         assert sizes[about["dim"]] == min(sizes) == tensors[f"{name}.bits"].numel()
-        assert tensors[f"{name}.units"].tolist() == sides[about["dim"]].nonzero()[:, 0].tolist() and about["units"] == len(tensors[f"{name}.units"])
+        units = tensors[f"{name}.units"]
+        assert units.tolist() == sides[about["dim"]].nonzero()[:, 0].tolist() and about["units"] == len(units)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     assert weights < made.size < weights + 20_000  # the rest is JSON
 
@@ -79,7 +80,8 @@ class TestRefused:
         self.refused(copy.deepcopy(edited), tmp_path / "sparse", "already in this model")
         self.refused(copy.deepcopy(base), tmp_path / "sparse", "the edits are not in this model", take_off=True)
         name = next(iter(records[0].deltas))
-        for parameter, words in ((name, "unedited; this model has other edits in it"), ("lm_head.weight", "another model: weights that the edits do")):
+        for parameter, words in ((name, "unedited; this model has other edits in it"),
+                                 ("lm_head.weight", "another model: weights that the edits do")):
             other = copy.deepcopy(base)
             with torch.no_grad():
                 other.get_parameter(parameter)[0, 0] += 1
@@ -109,7 +111,8 @@ class TestRefused:
         export_peft(records, base, tmp_path / "peft")
         self.refused(base, tmp_path / "peft", "holds a peft export, not a sparse one")
         export_merged(records, base, None, tmp_path / "merged")
-        for path, options, words in (("merged", {}, "with the edits in it already"), ("peft", {"take_off": True}, "cannot be taken off merged")):
+        for path, options, words in (("merged", {}, "with the edits in it already"),
+                                     ("peft", {"take_off": True}, "cannot be taken off merged")):
             with pytest.raises(StateError, match=words):
                 import_edits(tmp_path / path, base, None, tmp_path / "out", **options)
         with pytest.raises(NeuronEditError, match="sparse: exists already"):

@@ -13,16 +13,16 @@ FORMS = ("peft", "sparse", "merged")
 
 def export(argv: list[str]) -> int:
     """``export RUN_OR_LOG --to peft|sparse|merged --out DIR``, or ``--sizes``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron export", description="Writes the edits of a run's log that are in its weights "
-                                     "as a PEFT adapter, as a sparse file of the rows that they touch, or as a whole checkpoint.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron export", description="Writes the edits of a run's log that are in its "
+                                     "weights as a PEFT adapter, a sparse file of the rows that they touch, or a checkpoint.")
     parser.add_argument("log", metavar="RUN_OR_LOG", help="folder of a run, or of a log")
     parser.add_argument("--to", choices=FORMS, help="form")
     parser.add_argument("--out", metavar="DIR", help="folder that does not exist yet")
     parser.add_argument("--sizes", action="store_true", help="write nothing; say how many bytes every form takes")
     parser.add_argument("--edits", metavar="3,5-9", help="only these (default: all that have not been taken back)")
-    parser.add_argument("--max-rank", type=int, metavar="N", help="peft: cut every module's change to rank N, and say what is lost")
-    parser.add_argument("--energy", type=float, metavar="SHARE", help="peft: cut to the least rank with this share of the squared "
-                        "singular values")
+    parser.add_argument("--max-rank", type=int, metavar="N", help="peft: cut every change to rank N, and say what is lost")
+    parser.add_argument("--energy", type=float, metavar="SHARE", help="peft: cut to the least rank with this share of the "
+                        "squared singular values")
     add_model(parser, "base model (default: the one that the log names)")
     given = parser.parse_args(argv)
     if not given.sizes and (given.to is None or given.out is None):
@@ -61,8 +61,8 @@ def _export(given: argparse.Namespace) -> int:
 
 def import_(argv: list[str]) -> int:
     """``import FILE_OR_DIR --model BASE --out DIR``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron import", description="Puts an exported adapter or sparse file into its base "
-                                     "model and writes the edited checkpoint.")
+    parser = argparse.ArgumentParser(prog="easyedit-neuron import", description="Puts an exported adapter or sparse file into "
+                                     "its base model and writes the edited checkpoint.")
     parser.add_argument("path", metavar="FILE_OR_DIR", help="what export wrote with --to peft or --to sparse")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder that does not exist yet")
     parser.add_argument("--take-off", action="store_true", help="sparse: the model has these edits, write it without them")
@@ -89,11 +89,12 @@ def _told(made, count: int) -> str:
     parameters = made.about["parameters"]
     lines = [f"{_edits(count)} as {made.about['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"]
     if made.about["kind"] == "peft":
-        worst = max(parameters, key=lambda name: parameters[name]["truncation"])
+        worst, about = max(parameters.items(), key=lambda item: item[1]["truncation"])
+        lost = "nothing is lost"
+        if about["truncation"]:
+            lost = f"at most {about['truncation']:.2%} of a weight's change is lost, in {worst}"
         ranks = [about["rank"] for about in parameters.values()]
-        lines.append(f"ranks {min(ranks)} to {max(ranks)}; " + (
-            f"at most {parameters[worst]['truncation']:.2%} of a weight's change is lost, in {worst}" if parameters[worst]["truncation"]
-            else "nothing is lost"))
+        lines.append(f"ranks {min(ranks)} to {max(ranks)}; {lost}")
         lines.append(f"the edited model's weights, rounded to {made.about['base']['dtype']}, are within "
                      f"{max(about['deviation'] for about in parameters.values()):.1e} of their change from it")
         if "rewrite_acc" in made.about:
