@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from .origins import note_edit, origins, set_origins
 from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
 from .record import Delta, EditRecord
+from .requests import EditRequest
 from .stats.cache import Statistics
 from .write import down_names, fingerprint, restore, write
 
@@ -39,6 +40,7 @@ class SequentialState:
         base: fingerprint of the edited weights before the first edit.
         steps: fingerprints after each edit, or after one was taken back.
         counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
+        edited: (subject, prompt template) of each edit's requests.
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
     """
@@ -48,6 +50,7 @@ class SequentialState:
     statistics: Statistics
     steps: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    edited: list[list[tuple[str, str]]] = field(default_factory=list)
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
     _waiting: dict[int, dict] = field(default_factory=dict)  # solvers of a saved state that have not been asked for since
@@ -75,12 +78,13 @@ class SequentialState:
         return {"keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
                 "solvers": sum(solver.held_bytes for _, solver in self._solvers.values())}
 
-    def note(self, after: str, keys: dict[int, torch.Tensor]) -> None:
-        """Appends an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
+    def note(self, after: str, keys: dict[int, torch.Tensor], requests: Sequence[EditRequest] = ()) -> None:
+        """Appends an edit of ``requests`` that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
         for layer, columns in keys.items():
             self.buffer(layer).append(columns)
         self.steps.append(after)
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
+        self.edited.append([(request.subject, request.prompt) for request in requests])
 
     def take_out(self, after: str, present: str) -> bool:
         """Forgets a single edit that has been taken out of the weights; False if it is none of the state's.
@@ -98,7 +102,7 @@ class SequentialState:
         start, count = sum(self.counts[:at]), self.counts[at]
         for buffer in self._buffers.values() if count else ():
             buffer.remove(slice(start, start + count))
-        del self.steps[at], self.counts[at]
+        del self.steps[at], self.counts[at], self.edited[at]
         self.steps[at:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[at:]]
         self.note(present, {})
         return True
@@ -107,7 +111,7 @@ class SequentialState:
         """Everything but the statistics, which have files of their own: tensors and plain values, for ``restored``."""
         solvers = self._waiting | {layer: {"setting": list(setting), "solver": solver.saved()}
                                    for layer, (setting, solver) in self._solvers.items()}
-        return {"base": self.base, "contexts": self.contexts, "steps": self.steps, "counts": self.counts,
+        return {"base": self.base, "contexts": self.contexts, "steps": self.steps, "counts": self.counts, "edited": self.edited,
                 "buffers": {str(layer): buffer.saved() for layer, buffer in self._buffers.items()},
                 "solvers": {str(layer): solver for layer, solver in solvers.items()}, "statistics": self.statistics.held()}
 
@@ -116,6 +120,7 @@ class SequentialState:
         """The state that was saved. ``statistics`` are those of the unedited weights, which the model must have now."""
         statistics.hold(saved["statistics"])
         return cls(saved["base"], saved["contexts"], statistics, list(saved["steps"]), list(saved["counts"]),
+                   [[(subject, prompt) for subject, prompt in step] for step in saved["edited"]],
                    {int(layer): KeyBuffer.restored(buffer) for layer, buffer in saved["buffers"].items()},
                    _waiting={int(layer): solver for layer, solver in saved["solvers"].items()})
 
@@ -130,7 +135,7 @@ class SequentialState:
         at = len(known) - 1 - known[::-1].index(present)
         if at < len(self.steps):
             LOG.info("earlier weights were put back: %d edit(s) forgotten", len(self.steps) - at)
-            del self.steps[at:], self.counts[at:]
+            del self.steps[at:], self.counts[at:], self.edited[at:]
             for buffer in () if stale_keys else self._buffers.values():
                 buffer.truncate(sum(self.counts))
         return True
@@ -180,7 +185,7 @@ def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
     set_origins(twin, origins(model))
     if model in _STATES:
         _STATES[twin] = {
-            setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts),
+            setting: dataclasses.replace(s, statistics=s.statistics.of_copy(twin), steps=list(s.steps), counts=list(s.counts), edited=list(s.edited),
                                          _buffers={layer: b.copy() for layer, b in s._buffers.items()}, _solvers={}, _waiting={})
             for setting, s in _STATES[model].items()}
 

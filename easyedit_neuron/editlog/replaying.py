@@ -15,6 +15,7 @@ from ..origins import note_edit, origins, set_origins
 from ..paths.apply import state_setting
 from ..paths.contexts import contexts_of
 from ..record import EditRecord
+from ..requests import prepare
 from ..state import state_of
 from ..write import clone_weights, down_names, fingerprint, restore
 from .log import EditLog
@@ -74,7 +75,8 @@ def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None =
         for sign, number in steps:
             record = log[number]
             before = change_weights(view_of(model, record), record, sign)
-            kept[number] = record.fingerprint_after, keys_of(record) if state is not None else {}
+            if state is not None:
+                kept[number] = record.fingerprint_after, keys_of(record), prepare(record.requests)
             if into is not None:
                 _append(into, model, record, before)
     except BaseException:

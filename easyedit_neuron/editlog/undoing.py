@@ -13,6 +13,7 @@ from ..paths.apply import state_setting
 from ..paths.hparams import PathHyperParams
 from ..record import EditRecord
 from ..registry import get_method
+from ..requests import prepare
 from ..state import SequentialState, current_states
 from ..write import down_names, fingerprint, restore, write
 from .log import EditLog
@@ -101,7 +102,7 @@ def _follow(state: SequentialState, view: ModelView, record: EditRecord, sign: i
     if sign < 0:
         state.take_out(record.fingerprint_after, present)
     else:
-        state.note(record.fingerprint_after, keys_of(record) if mine else {})
+        state.note(record.fingerprint_after, keys_of(record) if mine else {}, prepare(record.requests))
         state.note(present, {})  # the step before is the edit, so that it can be taken out again
 
 

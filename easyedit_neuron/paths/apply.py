@@ -107,5 +107,5 @@ def _edit(method: str, view: ModelView, tok, requests, hparams, mask) -> tuple[d
             fingerprint_before=before, fingerprint_after=after, seed=hparams.seed, info=info)
 
     originals, record = commit(view, {names[layer]: deltas[layer] for layer in layers}, describe)
-    state.note(record.fingerprint_after, keys)
+    state.note(record.fingerprint_after, keys, requests)
     return originals, record

@@ -16,6 +16,7 @@ from ..state import SequentialState
 from ..stats.nullspace import Subspace, null_space
 from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
+from .kept import kept_templates, own_keys
 from .keys import LayerwiseKeys, key_prompts
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
@@ -65,12 +66,14 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
     def read(clean, prompts):
         return Readings.of(view, clean.seen, prompts.context_rows.flatten(), prompts.prompt_end.flatten())
 
-    targets = find_targets(view, tok, requests, hparams, flat, z_layer, read if make_masks else None, readings)
+    targets = find_targets(view, tok, requests, hparams, flat, z_layer, read if make_masks else None, readings,
+                           kept=kept_templates(requests, state.edited, hparams))
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     masks = make_masks(requests, state.contexts, Readings.joined(readings)) if make_masks else {}
     watch.lap("mask")
     prompts = key_prompts(tok, requests, state.contexts, view.input_device)
+    replaced = own_keys(requests, state.edited, state.counts) if hparams.keep_prompts else []
     deltas: dict[int, LayerDelta] = {}
     keys: dict[int, torch.Tensor] = {}
     with trial(view, layers):
@@ -81,7 +84,7 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
             residual = (wanted - now.value.to(wanted.device)) / (len(layers) - position)
             watch.lap("keys")
             residual = before_norm(view, layer, residual.to(now.keys.device), now.ffn_out)
-            deltas[layer] = _layer_delta(keys[layer], residual, layer, hparams, state, masks.get(layer))
+            deltas[layer] = _layer_delta(keys[layer], residual, layer, hparams, state, masks.get(layer), replaced)
             watch.lap("solve")
             if position < len(layers) - 1:
                 add_delta(view, view.down_weight_name(layer), deltas[layer])
@@ -107,13 +110,14 @@ def before_norm(view: ModelView, layer: int, residual: torch.Tensor, ffn_out: to
     return torch.where(gain.abs() > 1e-4 * gain.abs().max(), residual * scale / gain, torch.zeros_like(residual))
 
 
-def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: NeuronMask | None) -> LayerDelta:
+def _layer_delta(keys, residual, layer: int, hparams, state: SequentialState, mask: NeuronMask | None,
+                 replaced: list[int]) -> LayerDelta:
     covariance = state.statistics.covariance(layer)
     solver = _solver(layer, hparams, state)
     if mask is not None and hparams.mask_stage == "solve":
-        right = solver.masked_right_factor(keys, mask.rows, _restricted_null_space(layer, covariance, hparams))
+        right = solver.masked_right_factor(keys, mask.rows, _restricted_null_space(layer, covariance, hparams), replaced)
     else:
-        right = solver.right_factor(keys)
+        right = solver.right_factor(keys, replaced)
         if mask is not None:
             right = right * mask.weight.to(right)[:, None]
     carried = residual @ (right.T @ keys)

@@ -35,6 +35,11 @@ class PathHyperParams(ModelHyperParams):
     clamp_norm_factor: float = doc("|delta| is kept below this times |z|", 0.75)
     kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
     kl_prompt: str = doc("prompt whose next-token distribution at the subject is kept", "{} is a")
+    keep_prompts: int = doc(
+        "other prompts of an edit's subject whose next token the search for z* keeps, those of the subject's earlier edits first; the "
+        "keys of these edits then give way to the new one, whose value knows them; 0: none", 0)
+    keep_templates: Optional[list[str]] = doc("templates of such prompts, '{}' the subject; unset: the prompts of the edits so far", None)
+    keep_factor: float = doc("weight of their mean KL term", 1.0)
     z_batch_size: int = doc("requests of a batch whose z* are searched for at once; halved where memory does not suffice", 32)
 
     context_prompts: Optional[list[str]] = doc(
@@ -71,10 +76,11 @@ class PathHyperParams(ModelHyperParams):
         super().validate()
         self.require_positive("v_num_grad_steps", "v_lr", "clamp_norm_factor", "z_batch_size", "mom2_n_samples", "mom2_max_length")
         self.require_not_negative("v_weight_decay", "kl_factor", "v_stop_loss", "mom2_update_weight", "L2", "nullspace_threshold",
-                                  "context_length")
+                                  "context_length", "keep_prompts", "keep_factor")
         require(bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0, "layers",
                  f"must be a non-empty ascending list of layer numbers, got {self.layers}")
-        for name, templates in (("kl_prompt", [self.kl_prompt]), ("context_templates", self.context_templates or ())):
+        for name, templates in (("kl_prompt", [self.kl_prompt]), ("context_templates", self.context_templates or ()),
+                                ("keep_templates", self.keep_templates or ())):
             for template in templates:
                 bare = template.replace("{}", "", 1)
                 require("{}" in template and not {"{", "}"} & set(bare), name,

@@ -1,4 +1,4 @@
-"""The token rows on which z* is searched: every context of every request followed by the new object, and the KL prompts."""
+"""The token rows on which z* is searched: every context of every request followed by the new object, and prompts to keep."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,19 @@ from ..tokens import Batch, encode, subject_last_index, target_token_ids, token_
 
 @dataclass(frozen=True)
 class TargetPrompts:
-    """Rows of n requests, request-major: c contexts (the bare prompt first) with ``target[:-1]`` behind, then the KL prompt.
+    """Rows of n requests, request-major: c contexts (the bare prompt first) with ``target[:-1]`` behind, then the KL prompt; behind all
+    of them the p other prompts whose answers are kept.
 
     Attributes:
-        batch: the R = n (c + 1) rows, right-padded.
+        batch: the R = n (c + 1) + p rows, right-padded.
         owner: [R] number of the request (0..n-1).
         lookup: [R] index of the subject's last token.
         answer_row, answer_at, answer_id: [A] row, position and id of every target token to be predicted from that position.
         answer_share: [A] its weight in the request's mean over contexts of the mean over target tokens.
         kl_row: [n] the KL prompts' rows.
         prompt_end: [n, c] index of the last token before the target.
+        kept_row: [p] rows of the kept prompts.
+        kept_end: [p] index of their last token.
     """
 
     batch: Batch
@@ -32,6 +35,8 @@ class TargetPrompts:
     answer_share: torch.Tensor
     kl_row: torch.Tensor
     prompt_end: torch.Tensor
+    kept_row: torch.Tensor
+    kept_end: torch.Tensor
 
     @property
     def start(self) -> torch.Tensor:
@@ -51,7 +56,7 @@ class TargetPrompts:
 
 
 def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_prompt: str, device,
-                   retokenise: bool = False) -> TargetPrompts:
+                   retokenise: bool = False, kept: list[list[str]] | None = None) -> TargetPrompts:
     """Tokenises the rows.
 
     Args:
@@ -62,6 +67,7 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
         device: where the tensors go.
         retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that text tokenised again
             together with the prompt; the labels stand at the row's last positions, wherever the target's tokens have gone.
+        kept: per request the templates of other prompts whose answers are kept (``kept.kept_templates``).
 
     Raises:
         RequestError: a subject that is not where its prompt says.
@@ -87,6 +93,14 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
                 share = 1.0 / (len(target) * len(contexts))
                 first = len(token_ids(tok, texts[-1])) - len(target) if retokenise else end
                 answers += [(row, first + i, token, share) for i, token in enumerate(target)]
+    first_kept = len(texts)
+    for number, templates in enumerate(kept or ()):
+        for template in templates:
+            texts.append(template.format(requests[number].subject))
+            extra.append([])
+            lookup.append(subject_last_index(tok, template, requests[number].subject))
+            owner.append(number)
+    kept_end = [len(token_ids(tok, text)) - 1 for text in texts[first_kept:]]
     at = {"device": device}
     rows, positions, ids, shares = zip(*answers)
     lookup, owner = torch.tensor(lookup, **at), torch.tensor(owner, **at)
@@ -94,4 +108,5 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
     kl_row = torch.arange(1, len(requests) + 1, **at) * (len(contexts) + 1) - 1
     rows, positions, ids = (torch.tensor(column, **at) for column in (rows, positions, ids))
     shares = torch.tensor(shares, dtype=torch.float64, **at)
-    return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, rows, positions, ids, shares, kl_row, ends)
+    return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, rows, positions, ids, shares, kl_row, ends,
+                         torch.arange(first_kept, len(texts), **at), torch.tensor(kept_end, dtype=torch.int64, **at))

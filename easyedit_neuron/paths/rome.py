@@ -19,6 +19,7 @@ from ..state import SequentialState
 from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
 from .execute import Execution, MaskMaker
+from .kept import kept_templates
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
 from .target import Target, find_targets
@@ -50,7 +51,7 @@ def execute_rome(view: ModelView, tok, requests: list[EditRequest], hparams, sta
             masks: dict[int, NeuronMask] = {}
             for layer in hparams.layers:
                 first = layer == hparams.layers[0]
-                found = _search(view, tok, request, hparams, contexts, layer, make_masks is not None and first)
+                found = _search(view, tok, request, hparams, contexts, layer, make_masks is not None and first, state)
                 watch.lap("target")
                 if found.readings is not None:
                     masks = make_masks([request], state.contexts, found.readings)
@@ -73,14 +74,16 @@ class _Found:
     readings: Readings | None
 
 
-def _search(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int, wants_readings: bool) -> _Found:
+def _search(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int, wants_readings: bool,
+            state: SequentialState) -> _Found:
     def read(clean, prompts):
         rows = prompts.context_rows.flatten()
         keys = take(clean.seen.key[layer], rows, prompts.lookup[rows]).to(view.device_of(layer), view.compute_dtype)
         return keys, Readings.of(view, clean.seen, rows, prompts.prompt_end.flatten()) if wants_readings else None
 
     read_off: list = []
-    target, = find_targets(view, tok, [request], hparams, contexts, layer, read, read_off, site="ffn_out")
+    target, = find_targets(view, tok, [request], hparams, contexts, layer, read, read_off, site="ffn_out",
+                           kept=kept_templates([request], state.edited, hparams))
     return _Found(target, *read_off[0])
 
 

@@ -7,7 +7,7 @@ side (``A_0 = L2 I`` there), else in key space with projected keys; memit in key
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -91,11 +91,12 @@ class SequentialSolver:
                 held += self._coordinates.basis.numel() * self._coordinates.basis.element_size()
         return held
 
-    def right_factor(self, keys: torch.Tensor) -> torch.Tensor:
+    def right_factor(self, keys: torch.Tensor, without: Sequence[int] = ()) -> torch.Tensor:
         """X of ``solve`` with the buffer's keys as the earlier ones.
 
         Args:
             keys: K [d_ff, n], any floating dtype and device. They are not added to the earlier ones.
+            without: numbers of the buffer's keys that this solve does not protect.
 
         Returns:
             X [d_ff, n] in the keys' dtype and on their device.
@@ -106,12 +107,12 @@ class SequentialSolver:
         require_finite(keys)
         if self._subspace is not None and self._subspace.dim == 0:
             return torch.zeros_like(keys)
-        solution = self._attempt(keys)
+        solution = self._attempt(keys, without)
         if not self.residual <= self.tolerance and not self._fresh:
             LOG.warning("solver: residual %.1e exceeds %.1e; factorising anew in float64", self.residual, self.tolerance)
             self.refactorisations += 1
             self._inverse, self.dtype = None, torch.float64
-            solution = self._attempt(keys)
+            solution = self._attempt(keys, without)
         if not self.residual <= self.tolerance:
             LOG.warning("solver: residual %.1e exceeds %.1e in a fresh factorisation: the system is ill-conditioned, raise L2",
                         self.residual, self.tolerance)
@@ -122,11 +123,12 @@ class SequentialSolver:
         """Nothing was added to a float64 factorisation: making it again would not make it better."""
         return self.dtype == torch.float64 and (self._inverse is None or self._inverse.appended == 0)
 
-    def _attempt(self, keys: torch.Tensor) -> torch.Tensor | None:
+    def _attempt(self, keys: torch.Tensor, without: Sequence[int]) -> torch.Tensor | None:
         """X and ``residual``; a system that only drift can have made indefinite has an infinite one."""
         try:
             self._take_up(keys)
-            solution = self._inverse.solve(self._enter(self._local(keys.T)))
+            entered = self._enter(self._local(keys.T))
+            solution = self._without(entered, without) if len(without) else self._inverse.solve(entered)
             self.residual = self._inverse.error()
             return self._coordinates.leave(solution).T
         except StateError:
@@ -134,6 +136,15 @@ class SequentialSolver:
                 raise
             self.residual = math.inf
             return None
+
+    def _without(self, entered: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+        """``K^T (A + K K^T - O O^T)^-1`` for earlier keys O: the solve for both, which adds O O^T, corrected by the inverse of a
+        matrix of their number (Sherman-Morrison-Woodbury)."""
+        old = self._coordinates.enter(self._local(self._buffer.rows()[list(numbers)]))
+        both = self._inverse.solve(torch.cat([entered, old]))
+        new, gone = both[:len(entered)], both[len(entered):]
+        inner = torch.eye(len(old), dtype=old.dtype, device=old.device) - 2 * gone @ old.T
+        return new + 2 * torch.linalg.solve(inner, old @ new.T).T @ gone
 
     def _take_up(self, keys: torch.Tensor) -> None:
         """Brings the inverse to the buffer's present keys."""
@@ -255,7 +266,8 @@ class SequentialSolver:
         return preserve.device if preserve is not None else None if subspace is None else subspace.basis.device
 
     def masked_right_factor(self, keys: torch.Tensor, rows: torch.Tensor,
-                            null_space_of: Callable[[torch.Tensor], Subspace] | None = None) -> torch.Tensor:
+                            null_space_of: Callable[[torch.Tensor], Subspace] | None = None,
+                            without: Sequence[int] = ()) -> torch.Tensor:
         """``mask_stage: solve``: X of the same problem on the rows of a mask, with the buffer's keys as the earlier ones.
 
         The masked rows differ from edit to edit, so the system of s rows is factored anew, in float64, s^3 / 3; the Gram matrix
@@ -267,6 +279,7 @@ class SequentialSolver:
             null_space_of: None, or a function from indices [s] to the ``Subspace`` of the restricted covariance; it is asked
                 only where the problem preserves no covariance. The problem's own subspace is ignored: a masked vector of it
                 leaves it.
+            without: numbers of the buffer's keys that this solve does not protect.
 
         Returns:
             X [d_ff, n] in the keys' dtype, zero outside ``rows``.
@@ -288,6 +301,9 @@ class SequentialSolver:
         system = masked.T @ masked
         if self._earlier is not None:
             self._earlier.add_to(system, index)
+        if len(without):
+            gone = self._buffer.rows()[list(without)].to(device, torch.float64)[:, index]
+            system.addmm_(gone.T, gone, alpha=-1)
         if preserve is not None:
             system.add_(preserve[index[:, None], index], alpha=self.problem.weight)
         coordinates = _Coordinates(space, len(index), torch.float64)

@@ -36,11 +36,11 @@ class Target:
 
 def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
                  read: Callable[[CleanPass, TargetPrompts], Any] | None = None, readings: list | None = None,
-                 site: Literal["layer_out", "ffn_out"] = "layer_out") -> list[Target]:
+                 site: Literal["layer_out", "ffn_out"] = "layer_out", kept: list[list[str]] | None = None) -> list[Target]:
     """Optimises one vector per request, added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
-    + v_weight_decay |delta| / |z|^2``; Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below
+    + keep_factor mean_kept KL(p || p0) + v_weight_decay |delta| / |z|^2``; Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below
     ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as before afterwards.
 
     Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who
@@ -63,12 +63,16 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
             ``readings`` once the batch is done.
         site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm behind
             the FFN. It is also what ``|z|`` in the loss, the clamp and ``Target.initial`` are about.
+        kept: per request the templates of other prompts of its subject whose next token is kept (``kept.kept_templates``). Those to
+            which the model says now what it says to the edited prompt are left out: they ask for the edited fact.
 
     Returns:
         n Targets.
     """
-    def search(batch):
-        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device, hparams.has_quirk("retokenised_target"))
+    def search(numbers):
+        batch = [requests[number] for number in numbers]
+        prompts = target_prompts(tok, batch, contexts, hparams.kl_prompt, view.input_device, hparams.has_quirk("retokenised_target"),
+                                 kept and [kept[number] for number in numbers])
         clean = CleanPass(view, prompts.batch, layer, list(hparams.layers) if read else [layer] if site == "ffn_out" else ())
         seen = read(clean, prompts) if read else None
         prepared = _Search(view, prompts, clean, hparams, layer, site)
@@ -79,7 +83,7 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
         return found
 
     with frozen_parameters(view.model):
-        return in_batches(requests, hparams.z_batch_size, search, "search for z*")
+        return in_batches(range(len(requests)), hparams.z_batch_size, search, "search for z*")
 
 
 @dataclass
@@ -91,8 +95,8 @@ class _Live:
     owner: torch.Tensor        # [R]
     at: torch.Tensor           # [R] where delta is added
     answer: dict[str, torch.Tensor]  # row, at, id, share: [A]
-    kl_row: torch.Tensor       # [m]
-    before: torch.Tensor       # [m, V] log-probabilities of the unedited model
+    kept: dict[str, torch.Tensor]  # row, at, share: [P], where the KL terms are read (the KL prompt, kept prompts)
+    before: torch.Tensor       # [P, V] log-probabilities of the unedited model there
     ffn_out: torch.Tensor | None  # [R, d_model] clean output of the FFN there, where a norm lies behind it
 
     def keep(self, stays: torch.Tensor) -> "_Live":
@@ -102,9 +106,12 @@ class _Live:
         answers = rows[self.answer["row"]]
         answer = {name: values[answers] for name, values in self.answer.items()}
         answer["row"] = position[answer["row"]]
+        read = rows[self.kept["row"]]
+        kept = {name: values[read] for name, values in self.kept.items()}
+        kept["row"] = position[kept["row"]]
         suffix = self.suffix.rows(rows.nonzero().squeeze(1))
-        return _Live(suffix, self.request[stays], number[self.owner[rows]], self.at[rows], answer, position[self.kl_row[stays]],
-                     self.before[stays.to(self.before.device)],
+        return _Live(suffix, self.request[stays], number[self.owner[rows]], self.at[rows], answer, kept,
+                     self.before[read.to(self.before.device)],
                      None if self.ffn_out is None else self.ffn_out[rows.to(self.ffn_out.device)])
 
 
@@ -120,8 +127,8 @@ class _Search:
         at = prompts.lookup + moved
         answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id,
                   "share": prompts.answer_share}
-        with torch.no_grad():
-            before = view.logits(take(clean.seen.final_hidden, prompts.kl_row, prompts.lookup[prompts.kl_row])).log_softmax(-1)
+        kept, before = _kept(view, prompts, clean, hparams)
+        kept["at"] = kept["at"] + moved[kept["row"]]
         inside = site == "ffn_out"
         states = clean.seen.ffn_out[layer] if inside else clean.prefix.hidden
         clean_values = take(states, torch.arange(len(prompts.lookup), device=at.device), prompts.lookup)
@@ -129,7 +136,7 @@ class _Search:
         self.initial = clean_values[prompts.bare_row.to(clean_values.device)]
         self.norm = view.post_ffn_norm(layer) if inside else None
         numbers = torch.arange(len(prompts.kl_row), device=at.device)
-        self.live = _Live(suffix, numbers, prompts.owner, at, answer, prompts.kl_row, before,
+        self.live = _Live(suffix, numbers, prompts.owner, at, answer, kept, before,
                           None if self.norm is None else clean_values)
 
     @torch.enable_grad()
@@ -180,7 +187,7 @@ class _Search:
         seen = live.suffix.run(add, [self.loss_layer] if early else [])
         read = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if early else seen.final_hidden
         answers = take(read, live.answer["row"], live.answer["at"])
-        kept = take(seen.final_hidden, live.kl_row, live.at[live.kl_row])
+        kept = take(seen.final_hidden, live.kept["row"], live.kept["at"])
         if hparams.has_quirk("no_softcap"):
             logits = torch.cat([self.view.logits(answers, softcap=False), self.view.logits(kept)])
         else:
@@ -191,13 +198,31 @@ class _Search:
         by_row = nll.new_zeros(len(rows)).index_add(0, live.answer["row"].to(at), nll)
         by_request = nll.new_zeros(len(live.request)).index_add(0, live.owner.to(at), by_row)
         after = logits[len(answers):].log_softmax(-1)
-        kl = (after.exp() * (after - live.before)).sum(-1)
+        kl = (after.exp() * (after - live.before)).sum(-1) * live.kept["share"].to(after)
+        kl = kl.new_zeros(len(live.request)).index_add(0, live.owner[live.kept["row"]].to(at), kl)
         mine = delta[live.request.to(delta.device)]
         decay = mine.norm(dim=1) / self.initial[live.request.to(delta.device)].norm(dim=1) ** 2
-        loss = by_request.to(delta.device) + hparams.kl_factor * kl.to(delta.device) + hparams.v_weight_decay * decay
+        loss = by_request.to(delta.device) + kl.to(delta.device) + hparams.v_weight_decay * decay
         return loss, self._probability(by_row.detach(), live)
 
     def _probability(self, by_row: torch.Tensor, live: _Live) -> torch.Tensor:
         likely = torch.exp(-by_row * self.contexts)
-        likely[live.kl_row.to(likely.device)] = 0.0
+        likely[live.kept["row"].to(likely.device)] = 0.0
         return likely.new_zeros(len(live.request)).index_add(0, live.owner.to(likely.device), likely) / self.contexts
+
+
+@torch.no_grad()
+def _kept(view: ModelView, prompts: TargetPrompts, clean: CleanPass, hparams) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Where the KL terms are read, with their weights, and the log-probabilities [P, V] there now."""
+    row = torch.cat([prompts.kl_row, prompts.kept_row])
+    at = torch.cat([prompts.lookup[prompts.kl_row], prompts.kept_end])
+    before = view.logits(take(clean.seen.final_hidden, row, at)).log_softmax(-1)
+    count = len(prompts.kl_row)
+    share = torch.full((count,), float(hparams.kl_factor), device=row.device)
+    if len(prompts.kept_row):
+        said = view.logits(take(clean.seen.final_hidden, prompts.bare_row, prompts.prompt_end[:, 0])).argmax(-1)
+        owner = prompts.owner[prompts.kept_row]
+        other = (before[count:].argmax(-1).to(owner.device) != said.to(owner.device)[owner]).to(share)
+        number = share.new_zeros(count).index_add(0, owner, other)
+        share = torch.cat([share, hparams.keep_factor * other / number[owner].clamp_min(1)])
+    return {"row": row, "at": at, "share": share}, before

@@ -12,8 +12,8 @@ class PlainLoss:
         initial: that output on the bare prompt, once a loss has been computed.
     """
 
-    def __init__(self, model, module, tok, request, contexts):
-        self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
+    def __init__(self, model, module, tok, request, contexts, kept=()):
+        self.model, self.module, self.tok, self.contexts, self.kept = model, module, tok, contexts, kept
         self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
         self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         self.initial = None
@@ -45,16 +45,29 @@ class PlainLoss:
         after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
         kl = (after * (after / before).log()).sum()
         decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
-        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay
+        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay + self.keeping(delta, hparams)
+
+    def keeping(self, delta, hparams):
+        """The mean KL at the ends of the kept prompts that are not answered as the edited one is."""
+        nothing, terms = torch.zeros_like(delta), []
+        logits, _, end = self.logits(self.prompt, [], nothing)
+        answer = int(logits[end].argmax())
+        for template in self.kept:
+            logits, _, end = self.logits(template, [], nothing)
+            before = logits[end].softmax(-1).detach()
+            if int(before.argmax()) != answer:
+                after = self.logits(template, [], delta)[0][end].softmax(-1)
+                terms.append((after * (after / before).log()).sum())
+        return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
 
 
-def plain_search(model, module, tok, request, hparams, contexts):
+def plain_search(model, module, tok, request, hparams, contexts, kept=()):
     """EasyEdit's search for a vector added to the output of ``module``.
 
     Returns:
         (initial value, delta, losses), in the model's dtype.
     """
-    loss_of = PlainLoss(model, module, tok, request, contexts)
+    loss_of = PlainLoss(model, module, tok, request, contexts, kept)
     delta = torch.zeros(32, dtype=model.dtype, requires_grad=True)
     opt = torch.optim.Adam([delta], lr=hparams.v_lr)
     losses = []

@@ -213,3 +213,35 @@ def test_held_bytes_count_what_is_kept(name, rows):
     assert solver.held_bytes == 0
     solver.right_factor(some_keys(1, 1))
     assert solver.held_bytes == rows * D * 8
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("dense_after", [4, 10 ** 6])
+@pytest.mark.parametrize("masked", [False, True])
+def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, masked):
+    """The answer is that of a buffer without them; the solver afterwards is the one from before."""
+    problem, buffer = PROBLEMS[name], buffer_of(9)
+    if masked and problem.subspace is not None:
+        problem = Problem(problem.ridge)
+    solver, keys = SequentialSolver(problem, buffer, dense_after=dense_after), some_keys(3, 5)
+    keys[:, 1] = buffer.columns()[:, 4] + 0.01 * some_keys(1, 6)[:, 0]  # the same subject again
+    rows = torch.arange(D) % 3 > 0 if masked else torch.ones(D, dtype=torch.bool)
+
+    def solve(without=()):
+        return solver.masked_right_factor(keys, rows, without=without) if masked else solver.right_factor(keys, without)
+
+    def expected(earlier):
+        if not masked:
+            return plain(keys, earlier, problem)
+        whole, inside = torch.zeros_like(keys), rows.nonzero().squeeze(1)
+        preserve = None if problem.preserve is None else problem.preserve[inside[:, None], inside]
+        whole[inside] = plain(keys[inside], earlier[inside], Problem(problem.ridge, preserve, None, problem.weight))
+        return whole
+
+    kept = torch.tensor([0, 1, 2, 3, 5, 6, 8])
+    before = solve()
+    torch.testing.assert_close(solve([4, 7]), expected(buffer.columns()[:, kept]), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(solve(), before, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(before, expected(buffer.columns()), rtol=1e-8, atol=1e-10)
+    buffer.append(keys)
+    torch.testing.assert_close(solve([4]), expected(buffer.columns()[:, [*range(4), *range(5, 12)]]), rtol=1e-6, atol=1e-8)
