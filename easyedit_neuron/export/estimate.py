@@ -26,7 +26,7 @@ class Touched:
 
     def adapter(self) -> int:
         """Bytes of the factors in an adapter."""
-        return FLOAT32 * min(self.rank, self.rows, self.columns) * sum(self.shape)
+        return FLOAT32 * min(self.rank, *self.shape) * sum(self.shape)
 
     def sparse(self, itemsize: int) -> int:
         """Bytes of the touched rows or columns, ``itemsize`` bytes per weight."""

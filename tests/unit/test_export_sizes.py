@@ -33,7 +33,8 @@ def test_table_of_sizes():
 
 def test_estimates_by_hand():
     one = Touched((4, 10), rank=3, rows=4, columns=2)
-    assert one.adapter() == 4 * 2 * 14  # two columns are less than three factors
+    assert one.adapter() == 4 * 3 * 14
+    assert Touched((4, 10), rank=9, rows=4, columns=9).adapter() == 4 * 4 * 14  # no more than the smaller side
     assert one.sparse(2) == 2 * (4 * 2 + 8)  # two columns of four 16-bit numbers, and their own numbers
     nmke = llama_3_8b("NMKE", 10)
     assert len(nmke) == 5 and sum(t.adapter() for t in nmke) == 5 * 4 * 10 * (4096 + 14336)
