@@ -48,6 +48,7 @@ def run(settings: Settings, hparams: HyperParams, source: Path, output_dir: str,
         progress = Progress(method.name, len(requests), options.quiet)
         if entry.finished:
             progress.say(f"{files.folder} is finished")
+            StateFolder(files.state, "").remove()  # where the process died between the summary and this
             summary = _read_summary(files)
         else:
             command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
