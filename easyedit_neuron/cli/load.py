@@ -81,7 +81,8 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
     options, wanted = settings.evaluation, settings.evaluation.ability
     if wanted is None:
-        shipped = hparams.model_name in resources.SHIPPED_MODELS and settings.data.retained in resources.SHIPPED_DATA
+        models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
+        shipped = resources.model_path(hparams.model_name) in models and settings.data.retained in resources.SHIPPED_DATA
         wanted = [tasks.WORLD] if shipped and tasks.available() else []
     names = tasks.canonical(wanted) if wanted else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
