@@ -45,6 +45,7 @@ def note_edit(model: torch.nn.Module, originals: Mapping[str, torch.Tensor], aft
 
 
 def note_written(model: torch.nn.Module, names: Iterable[str]) -> None:
-    """Parameters were changed on purpose, other than by an edit (one was taken back): they still come from the same first values."""
+    """Parameters were changed on purpose, other than by an edit (one was taken back): their first values stay the same."""
     for name in names:
-        _KNOWN.setdefault(model, {}).setdefault(name, []).append(tensors_fingerprint([(name, model.get_parameter(name))]))
+        present = tensors_fingerprint([(name, model.get_parameter(name))])
+        _KNOWN.setdefault(model, {}).setdefault(name, []).append(present)
