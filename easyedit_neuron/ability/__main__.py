@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         found, seconds = _measure(args)
-        about = {"model": args.model, "weights": args.weights and str(args.weights), "data": args.data and str(args.data), "limit": args.limit,
-                 "max_new_tokens": args.max_new_tokens, "seconds": seconds,
+        about = {"model": args.model, "weights": args.weights and str(args.weights), "data": args.data and str(args.data),
+                 "limit": args.limit, "max_new_tokens": args.max_new_tokens, "seconds": seconds,
                  "versions": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")}, "tasks": found}
         _write(args.out, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     except NeuronEditError as problem:
@@ -49,18 +49,22 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def _arguments() -> _Parser:
     parser = _Parser(prog="easyedit_neuron.ability", description="General ability of a model, measured with lm-eval.")
     parser.add_argument("--model", default="tiny-llama", help="a folder, a name on the hub, or tiny-llama (default)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights by parameter name that take the place of the model's, such as "
-                                                                     "a run's weights.safetensors")
-    parser.add_argument("--tasks", default="tiny_world", help="mmlu,gsm8k,commonsense_qa,bbh_zeroshot,humaneval, tiny_world (default), "
-                                                              "or any of lm-eval's")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="local documents of the papers' tasks (default: lm-eval asks the hub)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N documents of every task, subject by subject (default: all)")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help="weights by parameter name that take the place of the model's, such as a run's weights.safetensors")
+    parser.add_argument("--tasks", default="tiny_world",
+                        help="mmlu,gsm8k,commonsense_qa,bbh_zeroshot,humaneval, tiny_world (default), or any of lm-eval's")
+    parser.add_argument("--data", type=Path, metavar="DIR",
+                        help="local documents of the papers' tasks (default: lm-eval asks the hub)")
+    parser.add_argument("--limit", type=int, metavar="N",
+                        help="the first N documents of every task, subject by subject (default: all)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a generated answer at most (default: what the task says)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N",
+                        help="of a generated answer at most (default: what the task says)")
     parser.add_argument("--run-code", action="store_true", help="humaneval may run the code that the model writes")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the first GPU, else the CPU)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--out", type=Path, default=Path("ability.json"), metavar="FILE", help="all numbers (default: ability.json)")
+    parser.add_argument("--out", type=Path, default=Path("ability.json"), metavar="FILE",
+                        help="all numbers (default: ability.json)")
     return parser
 
 

@@ -22,8 +22,8 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 def passes(program: str, seconds: float = SECONDS) -> bool:
     """Whether a Python program comes to its end in time without an exception.
 
-    It runs isolated (``python -I``) in an empty folder with an empty environment; a program that leaves early with exit code 0 has not
-    come to its end.
+    It runs isolated (``python -I``) in an empty folder with an empty environment; a program that leaves early with exit code 0
+    has not come to its end.
     """
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,11 +2,11 @@
 
 The folder::
 
-    mmlu/test/SUBJECT_test.csv  mmlu/dev/SUBJECT_dev.csv   question, four choices, answer; with a header or without, the answer 0-3 or A-D
-    gsm8k/test.jsonl  gsm8k/train.jsonl                    {"question", "answer"}; without train.jsonl the shots come from test.jsonl
-    commonsenseqa/dev_rand_split.jsonl                     {"question": {"stem", "choices": [{"label", "text"}]}, "answerKey"}
-    bbh/TASK.json                                          {"examples": [{"input", "target"}]}
-    humaneval/HumanEval.jsonl.gz (or .jsonl)               {"task_id", "prompt", "entry_point", "canonical_solution", "test"}
+    mmlu/{test,dev}/SUBJECT_{test,dev}.csv     question, four choices, answer (0-3 or A-D); with a header or without
+    gsm8k/{test,train}.jsonl                   {"question", "answer"}; without train.jsonl the shots come from test.jsonl
+    commonsenseqa/dev_rand_split.jsonl         {"question": {"stem", "choices": [{"label", "text"}]}, "answerKey"}
+    bbh/TASK.json                              {"examples": [{"input", "target"}]}
+    humaneval/HumanEval.jsonl.gz (or .jsonl)   {"task_id", "prompt", "entry_point", "canonical_solution", "test"}
 
 Every function returns splits by name. What is missing or malformed is a ``DataError`` with file, record and field.
 """
@@ -57,7 +57,8 @@ def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
         examples = json.loads(text)["examples"]
         found = [{"input": _string(example, "input"), "target": _string(example, "target")} for example in examples]
     except (ValueError, KeyError, TypeError) as problem:
-        raise DataError(f'{path}: not a task of BIG-Bench Hard, which is {{"examples": [{{"input", "target"}}]}} ({problem!r})') from None
+        shape = '{"examples": [{"input", "target"}]}'
+        raise DataError(f"{path}: not a task of BIG-Bench Hard, which is {shape} ({problem!r})") from None
     return {"test": _dataset(path, found)}
 
 
@@ -66,7 +67,8 @@ def humaneval(folder: str, **_: Any) -> dict[str, Any]:
     packed = Path(folder) / "humaneval" / "HumanEval.jsonl.gz"
     plain = packed.with_suffix("")
     fields = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-    return {"test": _json_lines(plain if plain.is_file() else packed, lambda record: {name: _string(record, name) for name in fields})}
+    return {"test": _json_lines(plain if plain.is_file() else packed,
+                                lambda record: {name: _string(record, name) for name in fields})}
 
 
 # -- records --------------------------------------------------------------------------------------------------------------
@@ -78,8 +80,8 @@ def _questions(path: Path, subject: str) -> list[dict[str, Any]]:
         rows = rows[1:]
     found = []
     for number, row in enumerate(rows, 1):
-        answer = row[-1].strip()
-        position = LETTERS.find(answer.upper()) if len(answer) == 1 and answer.isalpha() else int(answer) if answer.isdigit() else -1
+        answer = row[-1].strip().upper()
+        position = int(answer) if answer.isdecimal() else "ABCD".find(answer) if len(answer) == 1 else -1
         if len(row) != 6 or not 0 <= position < 4:
             raise DataError(f"{path}, question {number}: expected question, four choices and an answer 0-3 or A-D, found {row}")
         found.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": position})

@@ -70,7 +70,7 @@ class Ability:
             "shots", "metrics": {"name,filter": all of its numbers}, "tasks": {name: {"value", "documents"}} (groups only)}``.
             Numbers are shares (0 to 1) or perplexities.
         """
-        states = random_states()  # before the import, which draws numbers too
+        states = random_states()
         try:
             from lm_eval.evaluator import evaluate
 
@@ -80,9 +80,9 @@ class Ability:
                     task.set_fewshot_seed(SEED)
                 found = evaluate(lm=self._wrap(model, tok), task_dict=self._loaded, limit=self.limit, bootstrap_iters=0,
                                  log_samples=False, confirm_run_unsafe_code=self._run_code)
-        finally:
+            return {name: entry for task in self.tasks for name, entry in self._entries(task, found)}
+        finally:  # lm-eval draws numbers even where it looks up names
             set_random_states(states)
-        return {name: entry for task in self.tasks for name, entry in self._entries(task, found)}
 
     def timed(self, model: torch.nn.Module, tok) -> tuple[dict[str, dict[str, Any]], float]:
         """``measure``, and its seconds."""
@@ -102,7 +102,8 @@ class Ability:
                 wanted = (task.config.generation_kwargs or {}).get("max_gen_toks", lm.max_gen_toks)
                 if wanted >= lm.max_length:
                     raise HparamsError(f"field 'ability_max_new_tokens': {name} lets the model write {wanted} tokens, and it has "
-                                       f"{lm.max_length} positions for prompt and answer together; set a smaller number, or leave the task out")
+                                       f"{lm.max_length} positions for prompt and answer together; set a smaller number, or "
+                                       "leave the task out")
         return lm
 
     @contextlib.contextmanager

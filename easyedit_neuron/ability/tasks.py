@@ -37,7 +37,7 @@ PRIMARY = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,fle
 """Which of a task's numbers stands for it where that is not its first metric."""
 INSTALL = "pip install 'easyedit-neuron[eval]'"
 REFUSED = ("runs Python code that the model has written, with your rights, on this machine. If that is what you want, say so: "
-           "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment. Otherwise leave the task out")
+           "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment. Else leave the task out")
 
 
 def available() -> bool:
@@ -98,7 +98,7 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
     if any(name.startswith("humaneval") for name in names) and not run_code:
         raise HparamsError(f"humaneval {REFUSED}")
     manager = _manager(names, folder)
-    specs = [_local(name, folder, manager) if folder is not None and name not in (WORLD, *WORLD_TASKS) else name for name in names]
+    specs = [name if folder is None or name in (WORLD, *WORLD_TASKS) else _local(name, folder, manager) for name in names]
     for name, spec in zip(names, specs):
         if isinstance(spec, str) and spec not in manager.task_index:
             raise HparamsError(f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPERS, WORLD, *WORLD_TASKS])} "
@@ -165,8 +165,8 @@ def _local(name: str, folder: str | Path, manager) -> Any:
 def _documents(name: str, folder: str | Path) -> Path:
     found = Path(folder).expanduser() / PAPERS[_benchmark(name)][1]
     if not found.is_dir():
-        raise HparamsError(f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows what "
-                           "is expected (without a folder lm-eval asks the hub)")
+        raise HparamsError(f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows "
+                           "what is expected (without a folder lm-eval asks the hub)")
     return found
 
 

@@ -15,8 +15,8 @@ from easyedit_neuron.tinyworld.world import build_world
 
 REAL = Path(os.environ.get("EASYEDIT_NEURON_DATA") or "nowhere") / "general"
 HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
-PROBLEM = {"task_id": "HumanEval/0", "prompt": 'def add(a, b):\n    """Sum."""\n', "entry_point": "add", "canonical_solution": "    return a + b\n",
-           "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+PROBLEM = {"task_id": "HumanEval/0", "prompt": 'def add(a, b):\n    """Sum."""\n', "entry_point": "add",
+           "canonical_solution": "    return a + b\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
 
 
 def write(path, text):
@@ -27,12 +27,14 @@ def write(path, text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("general")
-    write(base / "mmlu/test/anatomy_test.csv", HEADER + '"Which, of these?\nSay ""it""",one,two,three,four,3\n Short? ,a,b,c,d,B\n')
+    write(base / "mmlu/test/anatomy_test.csv",
+          HEADER + '"Which, of these?\nSay ""it""",one,two,three,four,3\n Short? ,a,b,c,d,B\n')
     write(base / "mmlu/dev/anatomy_dev.csv", "Shot?,w,x,y,z,0\n")
-    write(base / "gsm8k/test.jsonl", "".join(json.dumps({"question": f"{i} + 1?", "answer": f"so\n#### {i + 1}"}) + "\n" for i in range(9)))
+    problems = [{"question": f"{i} + 1?", "answer": f"so\n#### {i + 1}"} for i in range(9)]
+    write(base / "gsm8k/test.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
     choices = [{"label": letter, "text": f"word {letter}"} for letter in "ABCDE"]
     write(base / "commonsenseqa/dev_rand_split.jsonl",
-          json.dumps({"answerKey": "C", "id": "x", "question": {"stem": "Where? ", "question_concept": "q", "choices": choices}}) + "\n")
+          json.dumps({"answerKey": "C", "id": "x", "question": {"stem": "Where? ", "choices": choices}}) + "\n")
     write(base / "bbh/snarks.json", json.dumps({"canary": "c", "examples": [{"input": "Which?\n(A) x\n(B) y", "target": "(B)"}]}))
     write(base / "humaneval/HumanEval.jsonl.gz", json.dumps(PROBLEM) + "\n")
     return base
@@ -61,8 +63,8 @@ def prompts(task, shots):
 
 def test_documents(folder):
     found = local.mmlu(str(folder), "anatomy")
-    assert found["test"][0] == {"question": 'Which, of these?\nSay "it"', "subject": "anatomy", "choices": ["one", "two", "three", "four"],
-                                "answer": 3}
+    assert found["test"][0] == {"question": 'Which, of these?\nSay "it"', "subject": "anatomy",
+                                "choices": ["one", "two", "three", "four"], "answer": 3}
     assert found["test"][1]["answer"] == 1 and found["dev"][0]["answer"] == 0
     assert local.commonsense_qa(str(folder))["validation"][0]["choices"]["text"][2] == "word C"
     assert local.bbh(str(folder), "snarks")["test"][0]["target"] == "(B)"
@@ -86,12 +88,13 @@ def test_prompts_are_those_of_the_standard_tasks(folder, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("benchmark, name, text", [
-    ("mmlu", "anatomy", "The following are multiple choice questions (with answers) about anatomy.\n\nShort?\nA. a\nB. b\nC. c\nD. d\nAnswer:"),
+    ("mmlu", "anatomy", "The following are multiple choice questions (with answers) about anatomy.\n\n"
+                        "Short?\nA. a\nB. b\nC. c\nD. d\nAnswer:"),
     ("bbh", "snarks", "Q: Which?\n(A) x\n(B) y\nA:"),
 ])
 def test_prompts_of_groups(folder, monkeypatch, tmp_path, benchmark, name, text):
     """A group whose other subjects are not in the folder: the first one that is missing is named."""
-    with pytest.raises(DataError, match=r"abstract_algebra_test.csv: cannot be read" if benchmark == "mmlu" else r"boolean_expressions.json"):
+    with pytest.raises(DataError, match="(abstract_algebra_test.csv|boolean_expressions.json): cannot be read"):
         loaded(folder, monkeypatch, tmp_path, benchmark)
     full = "bbh_zeroshot" if benchmark == "bbh" else benchmark
     task = loaded(folder, monkeypatch, tmp_path, f"{full}_{name}")[f"{full}_{name}"]
@@ -102,10 +105,11 @@ def test_prompts_of_groups(folder, monkeypatch, tmp_path, benchmark, name, text)
 
 
 @pytest.mark.parametrize("name, path, content, match", [
-    ("mmlu", "mmlu/test/anatomy_test.csv", HEADER + "q,a,b,c,d,4\n", r"anatomy_test.csv, question 1: expected question, four choices"),
+    ("mmlu", "mmlu/test/anatomy_test.csv", HEADER + "q,a,b,c,d,4\n", "anatomy_test.csv, question 1: expected question"),
     ("gsm8k", "gsm8k/test.jsonl", '{"question": "q"}\n', r"test.jsonl, line 1: .*answer"),
     ("gsm8k", "gsm8k/test.jsonl", "\n", r"holds no records"),
-    ("commonsense_qa", "commonsenseqa/dev_rand_split.jsonl", '{"answerKey": "A", "question": {"stem": "s", "choices": []}}', "not five"),
+    ("commonsense_qa", "commonsenseqa/dev_rand_split.jsonl", '{"answerKey": "A", "question": {"stem": "s", "choices": []}}',
+     "not five"),
     ("bbh", "bbh/snarks.json", '{"examples": [{"input": 3, "target": ""}]}', "snarks.json: not a task.*'input' is int"),
     ("humaneval", "humaneval/HumanEval.jsonl", "[1]", "HumanEval.jsonl, line 1"),
 ])
@@ -152,5 +156,6 @@ def test_questions_have_one_true_choice():
 @pytest.mark.skipif(not REAL.is_dir(), reason="EASYEDIT_NEURON_DATA names no folder with general/")
 def test_real_files(monkeypatch, tmp_path):
     found = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPERS)
-    sizes = {name: sum(len(task.eval_docs) for task_name, task in found.items() if task_name.startswith(name)) for name in tasks.PAPERS}
+    sizes = {benchmark: sum(len(task.eval_docs) for name, task in found.items() if name.startswith(benchmark))
+             for benchmark in tasks.PAPERS}
     assert sizes == {"mmlu": 14042, "gsm8k": 1319, "commonsense_qa": 1221, "bbh_zeroshot": 6511, "humaneval": 164}
