@@ -1,0 +1,126 @@
+"""The tasks of tiny-world under lm-eval: numbers against plain formulas in float64, and a model that is left as it was."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from helpers.contract import about_tokenizer, random_states
+from helpers.tiny_models import tiny_model
+
+from easyedit_neuron import data, resources
+from easyedit_neuron.ability import __main__ as command
+from easyedit_neuron.ability import tasks
+from easyedit_neuron.ability.measure import Ability
+from easyedit_neuron.data.files import read_records
+from easyedit_neuron.errors import HparamsError
+from easyedit_neuron.fingerprint import model_fingerprint
+
+LIMIT = 24
+
+
+@pytest.fixture(scope="module")
+def ability():
+    return Ability(["tiny_world"], limit=LIMIT)
+
+
+def damaged(model, strength):
+    """What destructive edits do, in one step: noise on the down projections."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("down_proj.weight", "c_proj.weight")):
+                weight += strength * weight.std() * torch.randn_like(weight)
+    return model
+
+
+def plain(model, tok, prompt, answer):
+    """Log-likelihood of the answer's tokens in nats; greedy or not. One text, no padding, float64."""
+    context = tok(prompt)["input_ids"] if prompt else [tok.bos_token_id]
+    ids = tok(prompt + answer)["input_ids"] if prompt else context + tok(answer, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logs = model.double()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    told = [logs[i - 1, ids[i]].item() for i in range(len(context), len(ids))]
+    greedy = all(logs[i - 1].argmax().item() == ids[i] for i in range(len(context), len(ids)))
+    return math.fsum(told), greedy
+
+
+@pytest.mark.parametrize("strength", [0.0, 4.0])
+def test_numbers_are_those_of_the_plain_formulas(shipped_model, ability, strength):
+    model, tok = shipped_model
+    damaged(model.float(), strength)
+    found = ability.measure(model, tok)
+    assert list(found) == list(tasks.WORLD_TASKS)
+    questions = read_records(resources.data_dir("tiny-world") / "questions.json")
+    for kind, task in (("fact", "tiny_world_facts"), ("hop", "tiny_world_hops")):
+        asked = [question for question in questions if question["kind"] == kind][:LIMIT]
+        lines = [[plain(model, tok, q["prompt"], f" {choice}")[0] for choice in q["choices"]] for q in asked]
+        right = sum(line.index(max(line)) == q["answer"] for line, q in zip(lines, asked))
+        assert found[task]["value"] == pytest.approx(right / LIMIT)
+        assert (found[task]["documents"], found[task]["shots"]) == (LIMIT, 0)
+    asked = [question for question in questions if question["kind"] == "fact"][:LIMIT]
+    told = [plain(model, tok, q["prompt"], f" {q['choices'][q['answer']]}") for q in asked]
+    cloze = found["tiny_world_cloze"]
+    assert cloze["value"] == pytest.approx(math.exp(-math.fsum(log for log, _ in told) / LIMIT), rel=1e-4)
+    assert cloze["metrics"]["acc,none"] == pytest.approx(sum(greedy for _, greedy in told) / LIMIT)
+    texts = data.text("tiny-world", "heldout")[:LIMIT]
+    total, words = math.fsum(plain(model, tok, "", text)[0] for text in texts), sum(len(re.split(r"\s+", text)) for text in texts)
+    assert found["tiny_world_text"]["value"] == pytest.approx(math.exp(-total / words), rel=1e-4)
+    assert not found["tiny_world_text"]["higher_is_better"] and found["tiny_world_facts"]["higher_is_better"]
+    if strength:
+        assert found["tiny_world_facts"]["value"] < 0.9 and found["tiny_world_text"]["value"] > 4
+    else:
+        assert found["tiny_world_facts"]["value"] == found["tiny_world_hops"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])  # tied weights, and no token for the padding
+def test_model_tokenizer_and_random_states_are_left_as_they_were(ability, kind):
+    model, tok = tiny_model(kind, pad=False)
+    model.train()
+    model.transformer.h[0].eval() if kind == "gpt2" else model.model.layers[0].eval()
+    tok.padding_side = "left"
+
+    def everything():
+        torch_state, python_state, numpy_state = random_states()
+        return {"weights": model_fingerprint(model), "training": [module.training for module in model.modules()],
+                "tokenizer": about_tokenizer(tok), "pad": tok.pad_token, "generation": model.generation_config.to_dict(),
+                "torch": torch_state, "python": python_state, "numpy": numpy_state}
+
+    before = everything()
+    first = ability.measure(model, tok)
+    after = everything()
+    assert [name for name in before if after[name] != before[name]] == []
+    torch.rand(3)
+    assert ability.measure(model, tok) == first
+
+
+def test_room_for_answers(tmp_path):
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    problems = [{"question": f"How much is {i} and 1?", "answer": f"#### {i + 1}"} for i in range(8)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    model, tok = tiny_model("llama")
+    with pytest.raises(HparamsError, match="ability_max_new_tokens.*gsm8k lets the model write 256 tokens.*128 positions"):
+        Ability(["gsm8k"], tmp_path).check(model, tok)
+    small = Ability(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
+    small.check(model, tok)
+    found = small.measure(model, tok)["gsm8k"]
+    assert (found["metric"], found["value"], found["shots"], found["documents"]) == ("exact_match", 0.0, 5, 2)
+    assert set(found["metrics"]) == {"exact_match,strict-match", "exact_match,flexible-extract"}
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--tasks", "tiny_world_hops", "--limit", "3", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"tiny_world_hops +acc +1\.000 +3 +0", out) and out.endswith("ability.json\n")
+    written = json.loads((tmp_path / "ability.json").read_text())
+    assert written["tasks"]["tiny_world_hops"]["value"] == 1.0 and written["versions"]["lm_eval"] and written["limit"] == 3
+    for arguments, message in ((["--tasks", "mlu", "--data", "."], "did you mean 'mmlu'"),
+                               (["--tasks", "humaneval", "--data", "."], "--run-code"),
+                               (["--data", "nowhere", "--tasks", "gsm8k"], "no such folder"), (["--limit", "0"], "at least 1")):
+        with pytest.raises(SystemExit) as stop:
+            command.main(arguments)
+        assert stop.value.code == 2
+        assert re.search(message, capsys.readouterr().err)
