@@ -43,3 +43,16 @@ def _shipped_model():
 def shipped_model(_shipped_model):
     """(model, tokenizer): deep copies of the shipped model, loaded from disk once per session."""
     return copy.deepcopy(_shipped_model)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of the module's tests: models, and statistics of their first weights, which are measured once."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory, an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

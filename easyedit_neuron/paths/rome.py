@@ -49,9 +49,10 @@ def execute_rome(view: ModelView, tok, requests: list[EditRequest], hparams, sta
     with trial(view, list(hparams.layers)):
         for request in requests:
             masks: dict[int, NeuronMask] = {}
+            kept = kept_templates([request], state.edited, hparams)
             for layer in hparams.layers:
                 first = layer == hparams.layers[0]
-                found = _search(view, tok, request, hparams, contexts, layer, make_masks is not None and first, state)
+                found = _search(view, tok, request, hparams, contexts, layer, make_masks is not None and first, kept)
                 watch.lap("target")
                 if found.readings is not None:
                     masks = make_masks([request], state.contexts, found.readings)
@@ -75,15 +76,14 @@ class _Found:
 
 
 def _search(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int, wants_readings: bool,
-            state: SequentialState) -> _Found:
+            kept: list[list[str]]) -> _Found:
     def read(clean, prompts):
         rows = prompts.context_rows.flatten()
         keys = take(clean.seen.key[layer], rows, prompts.lookup[rows]).to(view.device_of(layer), view.compute_dtype)
         return keys, Readings.of(view, clean.seen, rows, prompts.prompt_end.flatten()) if wants_readings else None
 
     read_off: list = []
-    target, = find_targets(view, tok, [request], hparams, contexts, layer, read, read_off, site="ffn_out",
-                           kept=kept_templates([request], state.edited, hparams))
+    target, = find_targets(view, tok, [request], hparams, contexts, layer, read, read_off, site="ffn_out", kept=kept)
     return _Found(target, *read_off[0])
 
 

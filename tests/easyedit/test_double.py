@@ -22,12 +22,6 @@ def both(easyeditor):
     return easyeditor, load_double()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models."""
-    return tmp_path_factory.mktemp("models")
-
-
 def ours():
     return {name for spec in registry.methods(plugin=True) for name in spec.names}
 

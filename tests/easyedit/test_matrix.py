@@ -4,12 +4,6 @@ import pytest
 from helpers.matrix import CELLS, KINDS, METHODS, MORE_CELLS, check_cell, check_no_trace
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Models and statistics."""
-    return tmp_path_factory.mktemp("models")
-
-
 @pytest.mark.parametrize("row, kind, side, call", CELLS + MORE_CELLS)
 def test_cell(easyeditor, row, kind, side, call, folder, tmp_path):
     check_cell(easyeditor.BaseEditor, row, kind, side, call, folder, tmp_path)

@@ -5,12 +5,6 @@ from helpers import traps
 from helpers.contract import METHODS
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models and statistics."""
-    return tmp_path_factory.mktemp("models")
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_requests_batches_and_tokenizers(easyeditor, method, folder):
     for check in (traps.check_requests, traps.check_batch_size, traps.check_foreign_tokenizer):

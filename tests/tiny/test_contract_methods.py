@@ -19,12 +19,6 @@ ARGUMENTS = dict(prompts=PROMPTS, target_new=TARGETS, subject=SUBJECTS, ground_t
 cases = pytest.mark.parametrize("method, kind", CASES)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Statistics of the models' first weights are measured once."""
-    return tmp_path_factory.mktemp("contract")
-
-
 def editor(method, kind, folder, **changes):
     hparams = settings(method, folder, **changes)
     hparams.model_name = fresh(kind)

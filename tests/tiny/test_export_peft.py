@@ -18,12 +18,6 @@ from easyedit_neuron.export import export_peft
 from easyedit_neuron.record import EditRecord, LayerDelta, UnitDelta
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Statistics of the models' first weights are measured once."""
-    return tmp_path_factory.mktemp("export")
-
-
 def with_adapter(base, folder):
     """What plain peft makes of it; a warning is an error."""
     with warnings.catch_warnings():

@@ -17,12 +17,6 @@ from easyedit_neuron.export import apply_sparse, export_merged, export_peft, exp
 NAME = "sparse.safetensors"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Statistics of the models' first weights are measured once."""
-    return tmp_path_factory.mktemp("export")
-
-
 @pytest.mark.parametrize("run, kind", [case for case in CASES if case[0] in ("NMKE", "FiNE", "KNE-attention", "PNKE-adam")])
 def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)

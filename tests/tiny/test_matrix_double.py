@@ -6,21 +6,12 @@ from helpers.fake_easyeditor import load_double
 from helpers.matrix import CALLS, METHODS, check_cell, check_no_trace
 
 
+pytestmark = pytest.mark.usefixtures("here")
+
+
 @pytest.fixture(scope="module")
 def editor_class():
     return load_double().BaseEditor
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models and statistics."""
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 SPREAD = [(row, kind, side, call) for row in METHODS for call, kind, side in zip(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.editing import CONTEXTS, REQUESTS, apply, make_hparams
 from helpers.plain_search import PlainLoss, plain_search
+from helpers.pnke_cases import pnke_hparams
 from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch.view import ModelView
@@ -46,6 +47,18 @@ def test_prompts_that_ask_for_the_edited_fact_are_not_kept(tmp_path):
     plain = find_targets(view, tok, prepare([request]), hparams, FLAT, LAYER)
     both = find_targets(view, tok, prepare([request]), hparams, FLAT, LAYER, kept=[[again]])
     torch.testing.assert_close(both[0].value, plain[0].value, rtol=1e-9, atol=1e-12)
+
+
+def test_adam_keeps_what_the_subjects_earlier_edits_say(tmp_path):
+    """The search before Eq. 9 against the plain one, with the template of the edit before in it."""
+    model, tok = tiny_model("llama", dtype=torch.float64)
+    view, earlier = ModelView.of(model), REQUESTS[0]
+    hparams = pnke_hparams(tmp_path, layers=[LAYER], mask="none", solver="adam", adam_steps=2, keep_prompts=1, v_num_grad_steps=5)
+    apply(model, tok, [earlier], hparams)
+    kept = [earlier["prompt"].replace(earlier["subject"], "{}")]
+    losses = [plain_search(model, view.layer(LAYER), tok, MORE, hparams, FLAT, templates)[2] for templates in (kept, [])]
+    found = apply(model, tok, [MORE], hparams)[2].losses[0]
+    assert found == pytest.approx(losses[0], rel=1e-7) and found != pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("method, changes", [("MEMIT", {"accumulate_keys": True}), ("AlphaEdit", {}), ("NMKE", {"mask_stage": "solve"})])

@@ -9,6 +9,7 @@ from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.host.base_editor import BaseEditor
 
+pytestmark = pytest.mark.usefixtures("here")
 HOSTS = {"built-in": lambda: BaseEditor, "double": lambda: load_double().BaseEditor}
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -16,18 +17,6 @@ methods = pytest.mark.parametrize("method", METHODS)
 @pytest.fixture(scope="module", params=HOSTS)
 def editor_class(request):
     return HOSTS[request.param]()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models and statistics."""
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @methods

@@ -12,6 +12,7 @@ from ...errors import EditError
 from ...masks import mask_factory
 from ...paths.apply import check_layers, state_under
 from ...paths.execute import before_norm
+from ...paths.kept import kept_templates
 from ...paths.keys import KeyPrompts, key_prompts
 from ...paths.target import find_targets
 from ...record import UnitDelta
@@ -29,18 +30,18 @@ ROWS = 64  # token rows per forward pass
 
 def apply_adam(model, tok, requests, hparams, copy=False, return_orig_weights=False, records=None):
     """``apply_pnke_to_model`` with ``solver: adam``."""
-    states: list[SequentialState] = []
+    done: list[tuple[SequentialState, list[EditRequest]]] = []
 
     def execute(view: ModelView, tok, prepared: list[EditRequest], hparams) -> Trained:
         check_layers(view, hparams)
         state, _ = state_under(view, tok, hparams)
-        states.append(state)
+        done.append((state, prepared))
         return execute_adam(view, tok, prepared, hparams, state)
 
     edited, originals = apply_vectors("PNKE", model, tok, requests, hparams, execute, copy, return_orig_weights, records)
     view = ModelView.of(edited, **hparams.module_overrides())
-    # contexts and statistics stay those of the unedited model
-    states[0].note(fingerprint(edited, down_names(view, hparams.layers)), {})
+    (state, prepared), = done  # contexts and statistics stay those of the unedited model
+    state.note(fingerprint(edited, down_names(view, hparams.layers)), {}, prepared)
     return edited, originals
 
 
@@ -59,7 +60,8 @@ def execute_adam(view: ModelView, tok, requests: list[EditRequest], hparams, sta
     """
     watch, info = Stopwatch(), {"contexts": [context for group in state.contexts for context in group], "layers": {}}
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
-    targets = find_targets(view, tok, requests, hparams, info["contexts"], z_layer)
+    targets = find_targets(view, tok, requests, hparams, info["contexts"], z_layer,
+                           kept=kept_templates(requests, state.edited, hparams))
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     factory = mask_factory(hparams)

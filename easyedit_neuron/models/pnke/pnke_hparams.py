@@ -71,7 +71,8 @@ class PNKEHyperParams(OwnMaskHyperParams):
     min_neurons: int = doc("critical neurons at least; where the selection has fewer, the next best by s join them", 1)
 
     solver: Literal["closed_form", "adam"] = doc(
-        "closed_form: Eq. 10, the value vectors of the critical neurons; adam: Eq. 9, by gradients, adam_trains of them",
+        "closed_form: Eq. 10, the value vectors of the critical neurons; adam: Eq. 9, by gradients, adam_trains of them "
+        "(accumulate_keys is for closed_form alone: Eq. 9 knows no earlier edits)",
         "closed_form")
     adam_trains: list[Literal["w_out", "w_in", "b_in"]] = doc(
         "solver adam: rows of W_out, columns of W_in (gate and up), b_in where there is one",
