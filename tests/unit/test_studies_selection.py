@@ -36,6 +36,25 @@ def test_a_panel_and_rows_for_every_sweep(tmp_path, capsys):
     assert "<svg" in text and "gamma 10.0" in text and "<script" not in text
 
 
+def test_runs_with_other_seeds_are_one_setting(tmp_path, capsys):
+    for gamma, densities in ((3.0, (0.2, 0.3)), (10.0, (0.4, 0.4))):
+        for seed, density in enumerate(densities):
+            run_folder(tmp_path / "gamma" / f"{gamma}-{seed}", edits=10, seed=seed, hparams={"gamma": gamma}, density=density)
+    sweep = selection.read_sweep(tmp_path / "gamma")
+    assert [len(one.runs) for one in sweep.settings] == [2, 2] and sweep.repeated
+    assert selection.main([str(tmp_path / "gamma"), "--out", str(tmp_path / "out")]) == 0
+    rows = read(tmp_path / "out" / "selection.csv")
+    assert [(row["setting"], row["runs"]) for row in rows] == [("gamma 3.0", "2"), ("gamma 10.0", "2")]
+    assert [float(row["density"]) for row in rows] == pytest.approx([0.25, 0.4])
+    assert [float(row["density ±"]) for row in rows] == pytest.approx([0.1 / 2 ** 0.5, 0.0])
+    assert "standard deviation" in (tmp_path / "out" / "selection.html").read_text()
+
+    run_folder(tmp_path / "gamma" / "more", edits=10, seed=2, hparams={"gamma": 3.0})
+    capsys.readouterr()
+    assert selection.main([str(tmp_path / "gamma"), "--out", str(tmp_path / "out")]) == 2
+    assert "gamma 10.0 was measured with (seed, data.skip)" in capsys.readouterr().err
+
+
 def test_other_folders_are_refused(tmp_path, capsys):
     run_folder(tmp_path / "same" / "0", edits=10)
     run_folder(tmp_path / "methods" / "0", edits=10)
