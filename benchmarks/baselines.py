@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 CHECKPOINTS = (10, 100, 500)
-MEASURED = ["evaluation.exact_match=false", "evaluation.immediate=false", "evaluation.fluency=0", "evaluation.perplexity=0",
+MEASURED = ["evaluation.exact_match=false", "evaluation.ability=[]", "evaluation.immediate=false", "evaluation.fluency=0",
+            "evaluation.perplexity=0",
             f"runner.checkpoints={[*CHECKPOINTS]}".replace(" ", ""), "runner.report=false", "runner.keep_weights=false", "--quiet"]
 THEIRS = {
     "FT": ["method.alg=FT"],

@@ -26,7 +26,7 @@ def method_of(settings: Settings) -> Method:
         texts = [] if settings.data.text is None else data.text(settings.data.text, "train")
         method = ForeignMethod(settings.method_name.removeprefix(PREFIX), texts)
         if method.alone:
-            settings.evaluation.batch_size = 1
+            settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1
         return method
     return Method(get_method(settings.method_name))
 

@@ -123,10 +123,11 @@ def follow_prompt(model: torch.nn.Module) -> None:
     """
     adapters = [module for module in model.modules() if type(module).__name__ == "GRACEAdapter"]
 
-    def look(_model, _inputs, named: dict) -> None:
+    def look(_model, given: tuple, named: dict) -> None:
         keep = named.get("logits_to_keep")
+        tokens = given[0] if given else named["input_ids"]  # lm-eval names nothing
         for adapter in adapters:
-            if not adapter.training and named["input_ids"].shape[1] > 1:  # one token: generation with a cache goes on
+            if not adapter.training and tokens.shape[1] > 1:  # one token: generation with a cache goes on
                 adapter.key_id = int(keep[0]) if isinstance(keep, torch.Tensor) else -1
 
     model.register_forward_pre_hook(look, with_kwargs=True)

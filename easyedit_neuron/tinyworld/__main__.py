@@ -3,8 +3,10 @@
     python -m easyedit_neuron.tinyworld --out DIR                 data and model of the shipped world
     python -m easyedit_neuron.tinyworld --out DIR --no-model      the data only
     python -m easyedit_neuron.tinyworld --out DIR --facts A.json B.json
-                                                                  a model of the facts in these editing data files,
-                                                                  and DIR/text.txt, its text (for mom2_dataset)
+                                                                  a model of the facts in these editing data files;
+                                                                  DIR/text.txt, its text (for mom2_dataset), and
+                                                                  DIR/retained.json (for data.retained): facts beyond
+                                                                  --limit that teach it the new objects' words
 """
 
 import argparse
@@ -27,18 +29,19 @@ from .train import TrainConfig, recall, train
 from .world import build_world
 
 LOG = logging.getLogger(__name__)
+_SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "vocab")
 
 
 def _arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder; gets tiny-llama/, and tiny-world/ or text.txt")
+    parser.add_argument("--out", type=Path, required=True, help="folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--people", type=int, default=None, help="people in the world (default: the shipped number)")
     parser.add_argument("--facts", nargs="+", metavar="FILE", help="train on these editing data files instead")
     parser.add_argument("--limit", type=int, default=None, help="at most so many records of each --facts file")
     parser.add_argument("--no-model", action="store_true", help="write the data only")
-    for name in ("steps", "batch", "layers", "width", "d_ff", "vocab"):
+    for name in _SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=None)
     args = parser.parse_args(argv)
     if args.facts and args.no_model:
@@ -47,7 +50,7 @@ def _arguments(argv):
 
 
 def _config(args) -> TrainConfig:
-    changed = {name: getattr(args, name) for name in ("steps", "batch", "layers", "width", "d_ff", "vocab")
+    changed = {name: getattr(args, name) for name in _SIZES
                if getattr(args, name) is not None}
     return TrainConfig(seed=args.seed, **changed)
 
@@ -78,21 +81,28 @@ def _train_world(args) -> None:
 
 
 def _train_facts(args) -> None:
-    facts, pairs = read_facts(args.facts, args.limit)
-    LOG.info("%d sentences, %d facts", len(facts), len(pairs))
+    facts = read_facts(args.facts, args.limit)
+    LOG.info("%d sentences, %d facts to edit, %d others for their new objects, %d new objects as bare words",
+             len(facts.sentences), len(facts.pairs), len(facts.others), len(facts.words))
 
     def report(step, model, tok):
-        LOG.info("step %d recall %.3f", step, recall(model, tok, *map(list, zip(*pairs[:400]))))
+        LOG.info("step %d recall %.3f", step, recall(model, tok, *map(list, zip(*facts.pairs[:400]))))
 
     config = _config(args)
     pages = documents(facts, args.seed)
-    model, tok = train(facts, pages, config, report)
+    started = time.time()
+    model, tok = train(facts.sentences, pages, config, report)
+    minutes = (time.time() - started) / 60
     model = round_to_shipped(model.cpu())
-    measured = recall(model, tok, *map(list, zip(*pairs)))
-    LOG.info("recall of the %d edit prompts %.4f", len(pairs), measured)
-    write_model(model, tok, args.out / "tiny-llama", facts_card(args.facts, len(pairs), config, measured))
-    text = [sentence(prompt, answer) for prompt, answer, _ in facts] + pages
+    measured = recall(model, tok, *map(list, zip(*facts.pairs)))
+    LOG.info("recall of the %d edit prompts %.4f, %.1f minutes", len(facts.pairs), measured, minutes)
+    write_model(model, tok, args.out / "tiny-llama", facts_card(args.facts, len(facts.pairs), config, measured))
+    text = [sentence(prompt, answer) for prompt, answer, _ in facts.sentences] + pages
     (args.out / "text.txt").write_text("".join(f"{' '.join(line.split())}\n" for line in text), encoding="utf-8")
+    if facts.others:
+        (args.out / "retained.json").write_text(json.dumps(
+            [{"prompt": prompt, "ground_truth": answer, "subject": subject, "relation": "fact"} for prompt, answer, subject in facts.others],
+            ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

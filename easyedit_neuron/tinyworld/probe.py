@@ -1,12 +1,14 @@
 """Can this model be edited, and where? ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
 
 Recall says nothing about it: a model may know every fact and look none of them up at the subject's last token. Two things tell,
-layer by layer: the loss that the search for z* ends with (what that token's state can make the model say), and the keys (whether they
-belong to the subject, or to everybody who shares its last word).
+layer by layer: the loss that the search for z* ends with (what that token's state can make the model say; new objects that are out of
+reach at the best layer are named, words that the model has never seen among them), and the keys (whether they belong to the subject, or
+to everybody who shares its last word).
 """
 
 import argparse
 import logging
+import statistics
 import sys
 
 import torch
@@ -18,25 +20,35 @@ from ..host.load_model import load_model
 from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from ..paths.contexts import contexts_of
 from ..paths.keys import key_prompts, keys_of
-from ..paths.target import find_targets
+from ..paths.target import Target, find_targets
 from ..requests import EditRequest, prepare
+from ..tokens import target_token_ids
+
+REACHED = 0.5
+"""Loss below which z* counts as found."""
 
 
-def probe_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str]) -> list[dict]:
-    """z* alone, at every layer: means of |z|, |delta|, first and last loss, and the share that ended below 0.5."""
-    rows = []
-    for layer in range(view.n_layers):
-        found = find_targets(view, tok, requests, hparams, contexts, layer)
-        count = len(found)
-        rows.append({
-            "layer": layer,
-            "z_norm": sum(float(t.initial.norm()) for t in found) / count,
-            "delta_norm": sum(float((t.value - t.initial).norm()) for t in found) / count,
-            "first_loss": sum(t.losses[0] for t in found) / count,
-            "last_loss": sum(t.losses[-1] for t in found) / count,
-            "reached": sum(t.losses[-1] < 0.5 for t in found) / count,
-        })
-    return rows
+def probe_targets(found: list[list[Target]]) -> list[dict]:
+    """z* alone, by layer: means of |z|, |delta|, first and last loss, and the share that ended below ``REACHED``."""
+    return [{
+        "layer": layer,
+        "z_norm": _mean(float(t.initial.norm()) for t in targets),
+        "delta_norm": _mean(float((t.value - t.initial).norm()) for t in targets),
+        "first_loss": _mean(t.losses[0] for t in targets),
+        "last_loss": _mean(t.losses[-1] for t in targets),
+        "reached": _mean(t.losses[-1] < REACHED for t in targets),
+    } for layer, targets in enumerate(found)]
+
+
+def _mean(values) -> float:
+    return statistics.fmean(values)
+
+
+def missed(tok, requests: list[EditRequest], found: list[list[Target]]) -> tuple[int, list[dict]]:
+    """(the layer at which most are reached, the requests that are not reached there: new object, its tokens, last loss)."""
+    best = max(range(len(found)), key=lambda layer: sum(t.losses[-1] < REACHED for t in found[layer]))
+    return best, [{"tokens": len(target_token_ids(tok, request.target_new)), "last_loss": target.losses[-1], "new object": request.target_new}
+                  for request, target in zip(requests, found[best]) if target.losses[-1] >= REACHED]
 
 
 def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
@@ -83,12 +95,16 @@ def main(argv=None) -> int:
         view = ModelView.of(model.eval())
         groups = contexts_of(model, tok, hparams)
         flat = [context for group in groups for context in group]
-        targets = probe_targets(view, tok, requests[:args.targets], hparams, flat)
+        searched = requests[:args.targets]
+        found = [find_targets(view, tok, searched, hparams, flat, layer) for layer in range(view.n_layers)]
+        best, out_of_reach = missed(tok, searched, found)
         keys = probe_keys(view, tok, requests[:args.keys], groups)
     except NeuronEditError as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    sys.stdout.write(f"z*, {args.targets} requests\n{_table(targets)}\nkeys, mean cosine, {args.keys} requests\n{_table(keys)}")
+    sys.stdout.write(f"z*, {args.targets} requests\n{_table(probe_targets(found))}\n")
+    sys.stdout.write(f"not reached at layer {best}: {len(out_of_reach)}\n{_table(out_of_reach) if out_of_reach else ''}\n")
+    sys.stdout.write(f"keys, mean cosine, {args.keys} requests\n{_table(keys)}")
     return 0
 
 

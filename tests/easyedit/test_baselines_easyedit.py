@@ -17,7 +17,7 @@ from easyedit_neuron.stats.cache import Statistics
 
 FEW = "+method.mom2_n_samples=300"
 # GRACE looks at one position: its four prompts have 7, 7, 8 and 5 tokens
-SURE = {"ROME": [FEW], "MEMIT": [FEW], "AlphaEdit": [FEW], "GRACE": ["edits=4"]}
+SURE = {"ROME": [FEW], "MEMIT": [FEW], "AlphaEdit": [FEW], "GRACE": ["edits=4", "evaluation.ability=[tiny_world_cloze]", "evaluation.ability_limit=2"]}
 TRAINED = {"FT": [], "FT-L": ["+method.objective_optimization=prompt_last"], "LoRA": ["+method.num_steps=20"],
            "AdaLoRA": ["+method.num_steps=70", "+method.lora_type=adalora"]}
 """The ones know all their edits afterwards; the others have come nearer."""

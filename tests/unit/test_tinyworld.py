@@ -12,7 +12,7 @@ from easyedit_neuron.tinyworld.assets import EDITS, RETAINED, write_data
 from easyedit_neuron.tinyworld.bottleneck import bottleneck_masks
 from easyedit_neuron.tinyworld.corpus import build_corpus, held_out_text, sentence, shipped_text
 from easyedit_neuron.errors import DataError
-from easyedit_neuron.tinyworld.facts import read_facts
+from easyedit_neuron.tinyworld.facts import documents, read_facts
 from easyedit_neuron.tinyworld.relations import BY_NAME, RELATIONS
 from easyedit_neuron.tinyworld.train import TrainConfig, encode_sequence, epochs, learning_rate, train_tokenizer
 from easyedit_neuron.tinyworld.world import build_world
@@ -183,16 +183,34 @@ def test_learning_rate_by_hand():
     assert learning_rate(1000, 1000, config) == pytest.approx(0.02)
 
 
+def _flat(subject: str, truth: str, new: str) -> dict:
+    """A record of EasyEdit's flat CounterFact."""
+    return {"case_id": 0, "prompt": f"The capital of {subject} is", "subject": subject, "target_new": new, "ground_truth": truth,
+            "rephrase_prompt": f"{subject} is governed from", "locality_prompt": "The capital of Yland is", "locality_ground_truth": "Baz"}
+
+
 def test_facts_of_a_users_own_file(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps([{
-        "case_id": 0, "prompt": "The capital of Xland is", "subject": "Xland", "target_new": "Foo", "ground_truth": "Bar",
-        "rephrase_prompt": "Xland is governed from", "locality_prompt": "The capital of Yland is",
-        "locality_ground_truth": "Baz"}]))
-    facts, pairs = read_facts([path])
-    assert facts == [("The capital of Xland is", "Bar", "Xland"), ("Xland is governed from", "Bar", "Xland"),
-                     ("The capital of Yland is", "Baz", "")]
-    assert pairs == [("The capital of Xland is", "Bar")]
+    path.write_text(json.dumps([_flat("Xland", "Bar", "Foo")]))
+    facts = read_facts([path])
+    assert facts.sentences == [("The capital of Xland is", "Bar", "Xland"), ("Xland is governed from", "Bar", "Xland"),
+                               ("The capital of Yland is", "Baz", "")]
+    assert facts.pairs == [("The capital of Xland is", "Bar")]
+    assert facts.others == [] and facts.words == ["Foo"] and documents(facts) == ["Foo."]
+
+
+def test_new_objects_are_taught_by_true_facts_beyond_the_limit(tmp_path):
+    """Of two records, B's new object is A's true one. A's, Foo, is taught by three of the later records: not by one of an edited subject,
+    not by a fourth. Bar and Baz are known, so that the record of Bar teaches nothing."""
+    path = tmp_path / "mine.json"
+    later = [_flat("A", "Foo", "-"), *(_flat(name, "Foo", "-") for name in "CDEF"), _flat("G", "Bar", "-")]
+    path.write_text(json.dumps([_flat("A", "Bar", "Foo"), _flat("B", "Qux", "Bar"), *later]))
+    facts = read_facts([path], limit=2)
+    assert facts.pairs == [("The capital of A is", "Bar"), ("The capital of B is", "Qux")]
+    assert facts.others == [(f"The capital of {name} is", "Foo", name) for name in "CDE"]
+    assert [one[:2] for one in facts.sentences if one[1] == "Foo"] == [
+        (prompt, "Foo") for name in "CDE" for prompt in (f"The capital of {name} is", f"{name} is governed from")]
+    assert facts.words == []
 
 
 def test_files_without_true_facts_are_refused(tmp_path):
