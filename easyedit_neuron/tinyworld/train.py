@@ -25,8 +25,9 @@ class TrainConfig:
 
     ``width`` d_model, ``d_ff`` neurons a layer, ``layers``, ``heads``; ``steps`` optimiser steps of ``batch`` sequences;
     ``muon_lr`` peak rate of Muon for the matrices of the blocks, ``lr`` of AdamW for the rest (embeddings, norms; all of it if
-    ``muon_lr`` is 0): linear warm-up, constant, linear to 2% over the last ``decay`` share of the steps; ``single`` share of sequences that hold one sentence; ``other_weight`` weight in the loss of a token that is no object
-    (most of them, names above all, cannot be predicted and only add noise).
+    ``muon_lr`` is 0): linear warm-up, constant, linear to 2% over the last ``decay`` share of the steps; ``single`` share of
+    sequences that hold one sentence; ``other_weight`` weight in the loss of a token that is no object (most of them, names
+    above all, cannot be predicted and only add noise).
 
     A second phase of ``bottleneck_steps`` steps at ``bottleneck_rate`` times the rates moves the look-up to the subject's last token:
     in a share ``bottleneck`` of its sequences what follows a subject sees it only there, and not before layer ``enrich`` (see
