@@ -30,6 +30,14 @@ class EditRequest:
         """The prompt with its subject filled in."""
         return self.prompt.format(self.subject)
 
+    @property
+    def fact(self) -> "Fact":
+        """What the edit says."""
+        return self.subject, self.prompt, self.target_new
+
+
+Fact = tuple[str, str, str]
+"""(subject, prompt template, new object) of an edit."""
 
 _REMEDIES = {"subject": "; give the editor subject=[...], one per prompt, as it stands there (EasyEdit's normal_edit takes none: "
                         "call batch_edit)"}

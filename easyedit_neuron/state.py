@@ -24,7 +24,7 @@ from .origins import note_edit, origins, set_origins
 from .paths.keybuffer import KeyBuffer
 from .paths.sequential import SequentialSolver
 from .record import Delta, EditRecord
-from .requests import EditRequest
+from .requests import EditRequest, Fact
 from .stats.cache import Statistics
 from .write import down_names, fingerprint, restore, write
 
@@ -40,7 +40,7 @@ class SequentialState:
         base: fingerprint of the edited weights before the first edit.
         steps: fingerprints after each edit, or after one was taken back.
         counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
-        edited: (subject, prompt template) of each edit's requests.
+        edited: what each edit's requests say.
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
     """
@@ -50,7 +50,7 @@ class SequentialState:
     statistics: Statistics
     steps: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    edited: list[list[tuple[str, str]]] = field(default_factory=list)
+    edited: list[list[Fact]] = field(default_factory=list)
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
     _waiting: dict[int, dict] = field(default_factory=dict)  # solvers of a saved state that have not been asked for since
@@ -84,7 +84,7 @@ class SequentialState:
             self.buffer(layer).append(columns)
         self.steps.append(after)
         self.counts.append(next((k.shape[1] for k in keys.values()), 0))
-        self.edited.append([(request.subject, request.prompt) for request in requests])
+        self.edited.append([request.fact for request in requests])
 
     def take_out(self, after: str, present: str) -> bool:
         """Forgets a single edit that has been taken out of the weights; False if it is none of the state's.
@@ -120,7 +120,7 @@ class SequentialState:
         """The state that was saved. ``statistics`` are those of the unedited weights, which the model must have now."""
         statistics.hold(saved["statistics"])
         return cls(saved["base"], saved["contexts"], statistics, list(saved["steps"]), list(saved["counts"]),
-                   [[(subject, prompt) for subject, prompt in step] for step in saved["edited"]],
+                   [[tuple(fact) for fact in step] for step in saved["edited"]],
                    {int(layer): KeyBuffer.restored(buffer) for layer, buffer in saved["buffers"].items()},
                    _waiting={int(layer): solver for layer, solver in saved["solvers"].items()})
 

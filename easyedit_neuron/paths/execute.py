@@ -16,7 +16,7 @@ from ..state import SequentialState
 from ..stats.nullspace import Subspace, null_space
 from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
-from .kept import kept_templates, own_keys
+from .kept import keeps, kept_prompts, own_keys
 from .keys import LayerwiseKeys, key_prompts
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
@@ -67,13 +67,13 @@ def execute(view: ModelView, tok, requests: list[EditRequest], hparams, state: S
         return Readings.of(view, clean.seen, prompts.context_rows.flatten(), prompts.prompt_end.flatten())
 
     targets = find_targets(view, tok, requests, hparams, flat, z_layer, read if make_masks else None, readings,
-                           kept=kept_templates(requests, state.edited, hparams))
+                           kept=kept_prompts(requests, state.edited, hparams))
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     masks = make_masks(requests, state.contexts, Readings.joined(readings)) if make_masks else {}
     watch.lap("mask")
     prompts = key_prompts(tok, requests, state.contexts, view.input_device)
-    replaced = own_keys(requests, state.edited, state.counts) if hparams.keep_prompts else []
+    replaced = own_keys(requests, state.edited, state.counts) if keeps(hparams) else []
     deltas: dict[int, LayerDelta] = {}
     keys: dict[int, torch.Tensor] = {}
     with trial(view, layers):

@@ -35,11 +35,15 @@ class PathHyperParams(ModelHyperParams):
     clamp_norm_factor: float = doc("|delta| is kept below this times |z|", 0.75)
     kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
     kl_prompt: str = doc("prompt whose next-token distribution at the subject is kept", "{} is a")
+    keep_edits: bool = doc(
+        "whether the search for z* asks for the objects of the subject's earlier edits (and of the batch's others about it) as well; "
+        "the keys of these edits then give way to the new one, whose value holds them", False)
     keep_prompts: int = doc(
         "other prompts of an edit's subject whose next token the search for z* keeps, those of the subject's earlier edits first; the "
         "keys of these edits then give way to the new one, whose value knows them; 0: none", 0)
-    keep_templates: Optional[list[str]] = doc("templates of such prompts, '{}' the subject; unset: the prompts of the edits so far", None)
-    keep_factor: float = doc("weight of their mean KL term", 1.0)
+    keep_templates: Optional[list[str]] = doc(
+        "templates of such prompts, '{}' the subject; unset: the prompts of the edits so far", None)
+    keep_factor: float = doc("weight of the mean loss of the earlier objects, and of the mean KL term of the prompts", 1.0)
     z_batch_size: int = doc("requests of a batch whose z* are searched for at once; halved where memory does not suffice", 32)
 
     context_prompts: Optional[list[str]] = doc(

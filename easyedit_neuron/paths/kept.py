@@ -1,40 +1,68 @@
 """Other facts of an edit's subject, which the search for z* keeps.
 
 An edit is written at its subject's last token, where all facts of the subject are looked up: a z* that is searched for with the new
-fact alone in view loses half of the others, those of earlier edits among them. Prompts about them are all that is needed to keep
-them: what the model says there is what it shall go on saying.
+fact alone in view loses half of the others, those of earlier edits among them. Earlier edits are known with their objects, so the
+search can ask for them again (``keep_edits``); of other facts prompts are known, and what the model says there is what it shall go
+on saying (``keep_prompts``).
 """
 
 import random
+from typing import NamedTuple
 
-from ..requests import EditRequest
-
-Edited = list[list[tuple[str, str]]]
-"""(subject, prompt template) of every request of every step of a sequence."""
+from ..requests import EditRequest, Fact
 
 
-def kept_templates(requests: list[EditRequest], edited: Edited, hparams) -> list[list[str]]:
-    """Per request the templates of at most ``keep_prompts`` prompts of its subject.
+class Kept(NamedTuple):
+    """Another prompt of an edit's subject.
 
-    First those of earlier edits of the subject, the newest first; the rest is drawn, by ``seed``, from ``keep_templates`` or, where
-    there are none, from the prompts of all edits so far, this batch's included. Never the edited prompt itself.
+    Attributes:
+        template: with ``{}`` for the subject.
+        target: the object that is wanted behind it; None: whatever the model says now.
     """
-    if not hparams.keep_prompts:
+
+    template: str
+    target: str | None = None
+
+
+def keeps(hparams) -> bool:
+    """Whether anything is kept; keys of the subject's earlier edits then give way."""
+    return bool(hparams.keep_edits or hparams.keep_prompts)
+
+
+def kept_prompts(requests: list[EditRequest], edited: list[list[Fact]], hparams) -> list[list[Kept]]:
+    """Per request the other prompts of its subject that are kept. Never the edited prompt itself.
+
+    With ``keep_edits`` all prompts of earlier edits of the subject and of the batch's other requests about it, with their objects;
+    where a prompt was edited more than once, the newest object. Then at most ``keep_prompts`` prompts without an object: those of
+    the subject's earlier edits, the newest first, unless they are there already, and others, drawn by ``seed`` from
+    ``keep_templates`` or, where there are none, from the prompts of all edits so far, this batch's included.
+
+    Args:
+        requests: the batch.
+        edited: what earlier edits said, the oldest step first.
+    """
+    if not keeps(hparams):
         return [[] for _ in requests]
-    steps = [pair for step in edited for pair in step]
+    facts = [fact for step in edited for fact in step]
     known = hparams.keep_templates
-    pool = dict.fromkeys(known if known is not None else [prompt for _, prompt in steps] + [r.prompt for r in requests])
-    found = []
-    for request in requests:
-        earlier = [prompt for subject, prompt in reversed(steps) if subject == request.subject]
-        first = [prompt for prompt in dict.fromkeys(earlier) if prompt != request.prompt][:hparams.keep_prompts]
-        rest = [prompt for prompt in pool if prompt != request.prompt and prompt not in first]
-        draw = random.Random(f"{hparams.seed} {request.subject} {request.prompt}")
-        found.append(first + draw.sample(rest, min(len(rest), hparams.keep_prompts - len(first))))
-    return found
+    pool = dict.fromkeys(known if known is not None else [prompt for _, prompt, _ in facts] + [r.prompt for r in requests])
+    return [_of_one(request, facts, requests, pool, hparams) for request in requests]
 
 
-def own_keys(requests: list[EditRequest], edited: Edited, counts: list[int]) -> list[int]:
+def _of_one(request: EditRequest, facts: list[Fact], requests: list[EditRequest], pool: dict[str, None], hparams) -> list[Kept]:
+    beside = [other.fact for other in requests if other is not request] if hparams.keep_edits else []
+    own: dict[str, str] = {}
+    for subject, prompt, target in reversed([*facts, *beside]):
+        if subject == request.subject and prompt != request.prompt:
+            own.setdefault(prompt, target)
+    told = [Kept(prompt, target) for prompt, target in own.items()] if hparams.keep_edits else []
+    first = [] if hparams.keep_edits else list(own)[:hparams.keep_prompts]
+    rest = [prompt for prompt in pool if prompt != request.prompt and prompt not in first and prompt not in dict(told)]
+    draw = random.Random(f"{hparams.seed} {request.subject} {request.prompt}")
+    return told + [Kept(prompt) for prompt in first + draw.sample(rest, min(len(rest), hparams.keep_prompts - len(first)))]
+
+
+def own_keys(requests: list[EditRequest], edited: list[list[Fact]], counts: list[int]) -> list[int]:
     """Numbers of the keys in the buffers that are of earlier edits of these requests' subjects.
 
     Args:
@@ -42,6 +70,6 @@ def own_keys(requests: list[EditRequest], edited: Edited, counts: list[int]) -> 
     """
     subjects, found, start = {request.subject for request in requests}, [], 0
     for step, count in zip(edited, counts):
-        found += [start + number for number, (subject, _) in enumerate(step) if count and subject in subjects]
+        found += [start + number for number, (subject, _, _) in enumerate(step) if count and subject in subjects]
         start += count
     return found

@@ -7,19 +7,20 @@ import torch
 from ..errors import RequestError
 from ..requests import EditRequest
 from ..tokens import Batch, encode, subject_last_index, target_token_ids, token_ids
+from .kept import Kept
 
 
 @dataclass(frozen=True)
 class TargetPrompts:
     """Rows of n requests, request-major: c contexts (the bare prompt first) with ``target[:-1]`` behind, then the KL prompt; behind all
-    of them the p other prompts whose answers are kept.
+    of them other prompts of the subjects: e with an object that is wanted there too, p whose answers are kept.
 
     Attributes:
-        batch: the R = n (c + 1) + p rows, right-padded.
+        batch: the R = n (c + 1) + e + p rows, right-padded.
         owner: [R] number of the request (0..n-1).
         lookup: [R] index of the subject's last token.
         answer_row, answer_at, answer_id: [A] row, position and id of every target token to be predicted from that position.
-        answer_share: [A] its weight in the request's mean over contexts of the mean over target tokens.
+        answer_share: [A] its weight in the request's mean over contexts (or over its e other prompts) of the mean over target tokens.
         kl_row: [n] the KL prompts' rows.
         prompt_end: [n, c] index of the last token before the target.
         kept_row: [p] rows of the kept prompts.
@@ -56,7 +57,7 @@ class TargetPrompts:
 
 
 def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_prompt: str, device,
-                   retokenise: bool = False, kept: list[list[str]] | None = None) -> TargetPrompts:
+                   retokenise: bool = False, kept: list[list[Kept]] | None = None) -> TargetPrompts:
     """Tokenises the rows.
 
     Args:
@@ -67,7 +68,7 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
         device: where the tensors go.
         retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that text tokenised again
             together with the prompt; the labels stand at the row's last positions, wherever the target's tokens have gone.
-        kept: per request the templates of other prompts whose answers are kept (``kept.kept_templates``).
+        kept: per request other prompts of its subject (``kept.kept_prompts``).
 
     Raises:
         RequestError: a subject that is not where its prompt says.
@@ -93,14 +94,21 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
                 share = 1.0 / (len(target) * len(contexts))
                 first = len(token_ids(tok, texts[-1])) - len(target) if retokenise else end
                 answers += [(row, first + i, token, share) for i, token in enumerate(target)]
-    first_kept = len(texts)
-    for number, templates in enumerate(kept or ()):
-        for template in templates:
-            texts.append(template.format(requests[number].subject))
-            extra.append([])
-            lookup.append(subject_last_index(tok, template, requests[number].subject))
+    kept_row, kept_end = [], []
+    for number, prompts in enumerate(kept or ()):
+        wanted = sum(one.target is not None for one in prompts)
+        for one in prompts:
+            row, prompt = len(texts), one.template.format(requests[number].subject)
+            end = len(token_ids(tok, prompt)) - 1
+            target = [] if one.target is None else target_token_ids(tok, one.target)
+            texts.append(prompt)
+            extra.append(target[:-1])
+            lookup.append(subject_last_index(tok, one.template, requests[number].subject))
             owner.append(number)
-    kept_end = [len(token_ids(tok, text)) - 1 for text in texts[first_kept:]]
+            answers += [(row, end + i, token, 1.0 / (len(target) * wanted)) for i, token in enumerate(target)]
+            if one.target is None:
+                kept_row.append(row)
+                kept_end.append(end)
     at = {"device": device}
     rows, positions, ids, shares = zip(*answers)
     lookup, owner = torch.tensor(lookup, **at), torch.tensor(owner, **at)
@@ -109,4 +117,4 @@ def target_prompts(tok, requests: list[EditRequest], contexts: list[str], kl_pro
     rows, positions, ids = (torch.tensor(column, **at) for column in (rows, positions, ids))
     shares = torch.tensor(shares, dtype=torch.float64, **at)
     return TargetPrompts(encode(tok, texts, device, extra), owner, lookup, rows, positions, ids, shares, kl_row, ends,
-                         torch.arange(first_kept, len(texts), **at), torch.tensor(kept_end, dtype=torch.int64, **at))
+                         *(torch.tensor(column, dtype=torch.int64, **at) for column in (kept_row, kept_end)))

@@ -19,7 +19,7 @@ from ..state import SequentialState
 from ..stopwatch import Stopwatch
 from ..write import add_delta, trial
 from .execute import Execution, MaskMaker
-from .kept import kept_templates
+from .kept import Kept, kept_prompts
 from .sequential import SequentialSolver
 from .solve import Problem, leakage
 from .target import Target, find_targets
@@ -47,9 +47,9 @@ def execute_rome(view: ModelView, tok, requests: list[EditRequest], hparams, sta
     updates: dict[int, list[LayerDelta]] = {layer: [] for layer in hparams.layers}
     targets = []
     with trial(view, list(hparams.layers)):
-        for request in requests:
+        for number, request in enumerate(requests):
             masks: dict[int, NeuronMask] = {}
-            kept = kept_templates([request], state.edited, hparams)
+            kept = kept_prompts([request], [*state.edited, [other.fact for other in requests[:number]]], hparams)
             for layer in hparams.layers:
                 first = layer == hparams.layers[0]
                 found = _search(view, tok, request, hparams, contexts, layer, make_masks is not None and first, kept)
@@ -76,7 +76,7 @@ class _Found:
 
 
 def _search(view: ModelView, tok, request: EditRequest, hparams, contexts: list[str], layer: int, wants_readings: bool,
-            kept: list[list[str]]) -> _Found:
+            kept: list[list[Kept]]) -> _Found:
     def read(clean, prompts):
         rows = prompts.context_rows.flatten()
         keys = take(clean.seen.key[layer], rows, prompts.lookup[rows]).to(view.device_of(layer), view.compute_dtype)

@@ -12,6 +12,7 @@ from ..arch.states import take
 from ..arch.view import ModelView
 from ..memory import in_batches
 from ..requests import EditRequest
+from .kept import Kept
 from .prompts import TargetPrompts, target_prompts
 from .suffix import CleanPass, Suffix
 
@@ -36,12 +37,13 @@ class Target:
 
 def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, contexts: list[str], layer: int,
                  read: Callable[[CleanPass, TargetPrompts], Any] | None = None, readings: list | None = None,
-                 site: Literal["layer_out", "ffn_out"] = "layer_out", kept: list[list[str]] | None = None) -> list[Target]:
+                 site: Literal["layer_out", "ffn_out"] = "layer_out", kept: list[list[Kept]] | None = None) -> list[Target]:
     """Optimises one vector per request, added at the subject's last token of ``layer``'s output (EasyEdit's loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
-    + keep_factor mean_kept KL(p || p0) + v_weight_decay |delta| / |z|^2``; Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below
-    ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as before afterwards.
+    + keep_factor (mean_earlier mean_tokens NLL(object) + mean_kept KL(p || p0)) + v_weight_decay |delta| / |z|^2``; Adam at
+    ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as
+    before afterwards.
 
     Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who
     has stopped leaves the batch. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see
@@ -63,8 +65,9 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
             ``readings`` once the batch is done.
         site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm behind
             the FFN. It is also what ``|z|`` in the loss, the clamp and ``Target.initial`` are about.
-        kept: per request the templates of other prompts of its subject whose next token is kept (``kept.kept_templates``). Those to
-            which the model says now what it says to the edited prompt are left out: they ask for the edited fact.
+        kept: per request other prompts of its subject (``kept.kept_prompts``): the objects of earlier edits are wanted there as the new
+            one is at its prompt, or the next token is kept. Of the latter those to which the model says now what it says to the
+            edited prompt are left out: they ask for the edited fact.
 
     Returns:
         n Targets.
@@ -94,6 +97,7 @@ class _Live:
     request: torch.Tensor      # [m] number in the batch
     owner: torch.Tensor        # [R]
     at: torch.Tensor           # [R] where delta is added
+    context: torch.Tensor      # [R] whether it is a context of the edit
     answer: dict[str, torch.Tensor]  # row, at, id, share: [A]
     kept: dict[str, torch.Tensor]  # row, at, share: [P], where the KL terms are read (the KL prompt, kept prompts)
     before: torch.Tensor       # [P, V] log-probabilities of the unedited model there
@@ -110,7 +114,7 @@ class _Live:
         kept = {name: values[read] for name, values in self.kept.items()}
         kept["row"] = position[kept["row"]]
         suffix = self.suffix.rows(rows.nonzero().squeeze(1))
-        return _Live(suffix, self.request[stays], number[self.owner[rows]], self.at[rows], answer, kept,
+        return _Live(suffix, self.request[stays], number[self.owner[rows]], self.at[rows], self.context[rows], answer, kept,
                      self.before[read.to(self.before.device)],
                      None if self.ffn_out is None else self.ffn_out[rows.to(self.ffn_out.device)])
 
@@ -125,8 +129,11 @@ class _Search:
         suffix, begin = clean.suffix(prompts.start)
         moved = begin - prompts.start  # from positions in the row to positions in the suffix
         at = prompts.lookup + moved
-        answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id,
-                  "share": prompts.answer_share}
+        answer = {"row": prompts.answer_row, "at": prompts.answer_at + moved[prompts.answer_row], "id": prompts.answer_id}
+        context = torch.zeros_like(at, dtype=torch.bool)
+        context[prompts.context_rows.flatten()] = True
+        share = prompts.answer_share
+        answer["share"] = torch.where(context[prompts.answer_row], share, hparams.keep_factor * share)
         kept, before = _kept(view, prompts, clean, hparams)
         kept["at"] = kept["at"] + moved[kept["row"]]
         inside = site == "ffn_out"
@@ -136,7 +143,7 @@ class _Search:
         self.initial = clean_values[prompts.bare_row.to(clean_values.device)]
         self.norm = view.post_ffn_norm(layer) if inside else None
         numbers = torch.arange(len(prompts.kl_row), device=at.device)
-        self.live = _Live(suffix, numbers, prompts.owner, at, answer, kept, before,
+        self.live = _Live(suffix, numbers, prompts.owner, at, context, answer, kept, before,
                           None if self.norm is None else clean_values)
 
     @torch.enable_grad()
@@ -207,7 +214,7 @@ class _Search:
 
     def _probability(self, by_row: torch.Tensor, live: _Live) -> torch.Tensor:
         likely = torch.exp(-by_row * self.contexts)
-        likely[live.kept["row"].to(likely.device)] = 0.0
+        likely[~live.context.to(likely.device)] = 0.0
         return likely.new_zeros(len(live.request)).index_add(0, live.owner.to(likely.device), likely) / self.contexts
 
 

@@ -10,10 +10,13 @@ class PlainLoss:
 
     Attributes:
         initial: that output on the bare prompt, once a loss has been computed.
+
+    ``kept``: (template, object that is wanted behind it, or None: what is said now) of other prompts of the subject.
     """
 
     def __init__(self, model, module, tok, request, contexts, kept=()):
-        self.model, self.module, self.tok, self.contexts, self.kept = model, module, tok, contexts, kept
+        self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
+        self.kept, self.earlier = [one for one, target in kept if target is None], [pair for pair in kept if pair[1] is not None]
         self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
         self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         self.initial = None
@@ -45,7 +48,7 @@ class PlainLoss:
         after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
         kl = (after * (after / before).log()).sum()
         decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
-        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay + self.keeping(delta, hparams)
+        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay + self.keeping(delta, hparams) + self.repeating(delta, hparams)
 
     def keeping(self, delta, hparams):
         """The mean KL at the ends of the kept prompts that are not answered as the edited one is."""
@@ -58,6 +61,16 @@ class PlainLoss:
             if int(before.argmax()) != answer:
                 after = self.logits(template, [], delta)[0][end].softmax(-1)
                 terms.append((after * (after / before).log()).sum())
+        return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
+
+
+    def repeating(self, delta, hparams):
+        """The mean loss of earlier edits' objects behind their prompts."""
+        terms = []
+        for template, told in self.earlier:
+            target = self.tok(" " + told.strip(), add_special_tokens=False)["input_ids"]
+            logits, _, end = self.logits(template, target[:-1], delta)
+            terms.append(-sum(logits[end + i].log_softmax(-1)[t] for i, t in enumerate(target)) / len(target))
         return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
 
 

@@ -1,17 +1,24 @@
-"""Which prompts of a subject are kept, and which keys give way."""
+"""Which other prompts of a subject are kept, with which objects, and which keys give way."""
 
 from types import SimpleNamespace
 
-from easyedit_neuron.paths.kept import kept_templates, own_keys
+from easyedit_neuron.paths.kept import Kept, kept_prompts, own_keys
 from easyedit_neuron.requests import prepare
 
-EDITED = [[("Anna", "{} lives in")], [("Peter", "{} plays"), ("Anna", "{} works for")], [], [("Peter", "{} lives in")]]
+EDITED = [[("Anna", "{} lives in", " Oslo")], [("Peter", "{} plays", " golf"), ("Anna", "{} works for", " Ayx")], [],
+          [("Peter", "{} lives in", " Rome")]]
 REQUESTS = prepare([{"prompt": "Anna works for", "subject": "Anna", "target_new": "X"},
                     {"prompt": "Marie collects", "subject": "Marie", "target_new": "Y"}])
 
 
-def found(count, templates=None, seed=0):
-    return kept_templates(REQUESTS, EDITED, SimpleNamespace(keep_prompts=count, keep_templates=templates, seed=seed))
+def options(count=0, templates=None, seed=0, edits=False):
+    return SimpleNamespace(keep_prompts=count, keep_templates=templates, seed=seed, keep_edits=edits)
+
+
+def found(*given, **named):
+    """The templates; with objects as pairs."""
+    kept = kept_prompts(REQUESTS, EDITED, options(*given, **named))
+    return [[one.template if one.target is None else tuple(one) for one in prompts] for prompts in kept]
 
 
 def test_none_unless_asked_for():
@@ -34,8 +41,24 @@ def test_templates_by_hand():
 
 def test_newest_first_where_not_all_are_kept():
     again = prepare([{"prompt": "Anna was born in", "subject": "Anna", "target_new": "X"}])
-    options = SimpleNamespace(keep_prompts=1, keep_templates=None, seed=0)
-    assert kept_templates(again, EDITED, options) == [["{} works for"]]
+    assert kept_prompts(again, EDITED, options(1)) == [[Kept("{} works for")]]
+
+
+def test_earlier_edits_with_their_objects():
+    assert found(edits=True) == [[("{} lives in", " Oslo")], []]
+    anna, marie = found(1, edits=True)
+    assert anna[0] == ("{} lives in", " Oslo") and anna[1] in ("{} plays", "{} collects") and len(anna) == 2 and len(marie) == 1
+
+
+def test_the_newest_object_of_a_prompt_counts():
+    edited = [*EDITED, [("Anna", "{} lives in", " Bergen")]]
+    assert kept_prompts(REQUESTS[:1], edited, options(edits=True)) == [[Kept("{} lives in", " Bergen")]]
+
+
+def test_requests_of_one_batch_know_each_other():
+    both = prepare([{"prompt": "Ida plays", "subject": "Ida", "target_new": "golf"},
+                    {"prompt": "Ida speaks", "subject": "Ida", "target_new": "Thai"}, REQUESTS[1].raw])
+    assert kept_prompts(both, [], options(edits=True)) == [[Kept("{} speaks", " Thai")], [Kept("{} plays", " golf")], []]
 
 
 def test_keys_of_the_subjects():

@@ -12,7 +12,7 @@ from ...errors import EditError
 from ...masks import mask_factory
 from ...paths.apply import check_layers, state_under
 from ...paths.execute import before_norm
-from ...paths.kept import kept_templates
+from ...paths.kept import kept_prompts
 from ...paths.keys import KeyPrompts, key_prompts
 from ...paths.target import find_targets
 from ...record import UnitDelta
@@ -61,7 +61,7 @@ def execute_adam(view: ModelView, tok, requests: list[EditRequest], hparams, sta
     watch, info = Stopwatch(), {"contexts": [context for group in state.contexts for context in group], "layers": {}}
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
     targets = find_targets(view, tok, requests, hparams, info["contexts"], z_layer,
-                           kept=kept_templates(requests, state.edited, hparams))
+                           kept=kept_prompts(requests, state.edited, hparams))
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     factory = mask_factory(hparams)
