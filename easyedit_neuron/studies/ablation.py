@@ -13,14 +13,18 @@ The paper names the kinds and no formula; here they are, over all neurons i of t
 Of every kind the ``k`` neurons with the highest mean ``A`` over its tasks (all; those of D; t) are silenced (q_i = 0 at every
 token); token accuracy and negative log-likelihood of the answer (nats per token), both teacher-forced, are measured on other
 facts than those that located them: on the kind's own tasks, on the other tasks of the domain, and elsewhere. Beside it as many
-random neurons of the same layers, ``--seeds`` times, mean and standard deviation; and every layer's neurons all together.
+random neurons of the same layers, ``--seeds`` times; and every layer's neurons all together. ``--samples`` does all of that
+again with other facts to locate and to measure.
+
+Means are over domains or tasks of a kind, then over samples. ``<column>_std`` says how far samples lie apart,
+``random_<column>_std`` how far draws of random neurons do (those of all samples): what a difference has to exceed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,16 +32,18 @@ from torch import Tensor
 
 from ..arch import Capture, take
 from ..attribution import neuron_scores, target_tokens
-from ..errors import DataError, NeuronEditError
+from ..errors import DataError
 from ..tokens import encode
 from .command import Subject, layers_of, load, parser, positive, run
+from .kinds import Kind, kinds_of
 from .output import Plot, Result, Table
 from .plots import marks
 from .silence import counterparts, silenced
-from .tasks import Fact, domains_of, facts_by_task
+from .spread import deviation, mean, over
+from .tasks import Fact, domains_of, facts_by_task, sampled
 
-KINDS = ("general", "domain", "task")
 WHERE = ("own", "near", "far")
+LOST = tuple(f"{name}_{where}" for where in WHERE for name in ("drop", "rise"))
 BATCH = 128
 """Facts per forward pass."""
 
@@ -51,73 +57,8 @@ class Measured:
 
     def lost(self, base: "Measured", tasks: Sequence[str]) -> dict[str, float | None]:
         """``drop`` of the accuracy and ``rise`` of the likelihood's negative logarithm, means over some tasks."""
-        return {"drop": _mean(base.accuracy[task] - self.accuracy[task] for task in tasks),
-                "rise": _mean(self.nll[task] - base.nll[task] for task in tasks)}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Neurons of one kind, best first.
-
-    Attributes:
-        kind: one of ``KINDS``.
-        name: of the domain or the task; ``all``.
-        neurons: int64 ``[n, 2]``, layer and number.
-        own, near, far: the tasks it belongs to, the others of its domain, those of other domains.
-    """
-
-    kind: str
-    name: str
-    neurons: Tensor
-    own: list[str]
-    near: list[str]
-    far: list[str]
-
-    def best(self, count: int) -> dict[int, Tensor]:
-        """Layer -> the numbers of its neurons among the ``count`` best."""
-        some = self.neurons[:count]
-        return {layer: some[some[:, 0] == layer, 1] for layer in some[:, 0].unique().tolist()}
-
-
-def kinds_of(scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mapping[str, Sequence[str]],
-             active: float) -> list[Kind]:
-    """General, domain-specific and task-specific neurons.
-
-    Args:
-        scores: task -> ``A_t [layers, d_ff]``.
-        layers: number of each row.
-        domains: domain -> its tasks, all of them together.
-        active: share of all neurons that is active in a task.
-
-    Raises:
-        NeuronEditError: ``active`` not in (0, 1), or fewer than two tasks.
-    """
-    if not 0 < active < 1:
-        raise NeuronEditError(f"--active must lie between 0 and 1, got {active}")
-    tasks = list(scores)
-    if len(tasks) < 2:
-        raise NeuronEditError(f"roles need at least two tasks, the data has {tasks}; --field names the field with the task")
-    values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
-    count = max(1, round(active * values.shape[1]))
-    cuts = values.topk(count, dim=1).values[:, -1:]
-    on = (values >= cuts) & (values > 0)
-    found = [("general", "all", on.all(0), tasks)]
-    for domain, members in domains.items():
-        inside = torch.tensor([task in members for task in tasks])
-        alone = ~on[~inside].any(0)
-        if 2 <= len(members) < len(tasks):
-            found.append(("domain", domain, (on[inside].sum(0) >= 2) & alone, list(members)))
-        for task in members:
-            found.append(("task", task, on[tasks.index(task)] & (on.sum(0) == 1), [task]))
-    d_ff, made = values.shape[1] // len(layers), []
-    for kind, name, mask, own in found:
-        rank = values[[tasks.index(task) for task in own]].mean(0)
-        order = torch.where(mask, rank, -torch.inf).argsort(descending=True, stable=True)[:int(mask.sum())]
-        places = torch.stack([torch.tensor(list(layers))[order // d_ff], order % d_ff], dim=1)
-        domain = next(members for members in domains.values() if own[0] in members)
-        near = [] if kind == "general" else [task for task in domain if task not in own]
-        made.append(Kind(kind, name, places, own, near, [task for task in tasks if task not in own and task not in near]))
-    return made
+        return {"drop": mean(base.accuracy[task] - self.accuracy[task] for task in tasks),
+                "rise": mean(self.nll[task] - base.nll[task] for task in tasks)}
 
 
 def study(arguments: argparse.Namespace) -> Result:
@@ -129,28 +70,35 @@ def study(arguments: argparse.Namespace) -> Result:
         raise DataError(f"task {short!r} has {len(facts[short])} facts; --locate {arguments.locate} leaves none to measure")
     subject = load(arguments)
     layers = layers_of(subject.view, arguments.layers)
-    scores = {task: mean_scores(subject, some[:arguments.locate], layers, arguments.attribution) for task, some in facts.items()}
-    kinds = kinds_of(scores, layers, domains, arguments.active)
-    asked = {task: some[arguments.locate:arguments.locate + arguments.measure] for task, some in facts.items()}
-    base = measure(subject, asked)
-    rows = [_row(subject, kind, top, asked, base, arguments.seeds)
-            for kind in kinds for top in arguments.top if len(kind.neurons)]
-    counts = [{"kind": kind.kind, "name": kind.name, "neurons": len(kind.neurons),
-               "share": len(kind.neurons) / (len(layers) * subject.view.d_ff),
-               **{f"layer_{layer}": int((kind.neurons[:, 0] == layer).sum()) for layer in layers}} for kind in kinds]
-    whole = [{"layer": layer, **_silent(subject, {layer: torch.arange(subject.view.d_ff)}, asked).lost(base, list(facts))}
-             for layer in layers]
-    means = summarised(rows)
+    trials, counts, whole, accuracy = [], [], [], []
+    for sample in range(arguments.samples):
+        some = sampled(facts, sample)
+        scores = {task: mean_scores(subject, one[:arguments.locate], layers, arguments.attribution) for task, one in some.items()}
+        kinds = kinds_of(scores, layers, domains, arguments.active)
+        asked = {task: one[arguments.locate:arguments.locate + arguments.measure] for task, one in some.items()}
+        base = measure(subject, asked)
+        accuracy.append(mean(base.accuracy.values()))
+        trials += [{"sample": sample, **trial} for kind in kinds for top in arguments.top if len(kind.neurons)
+                   for trial in trials_of(subject, kind, top, asked, base, arguments.seeds)]
+        counts += [{"kind": kind.kind, "name": kind.name, "neurons": len(kind.neurons),
+                    "share": len(kind.neurons) / (len(layers) * subject.view.d_ff),
+                    **{f"layer_{layer}": int((kind.neurons[:, 0] == layer).sum()) for layer in layers}} for kind in kinds]
+        whole += [{"layer": layer, **_silent(subject, {layer: torch.arange(subject.view.d_ff)}, asked).lost(base, list(facts))}
+                  for layer in layers]
+    means = compared(trials, ("kind", "top"))
     return Result("ablation", f"Role ablation: {arguments.model}, {len(facts)} tasks of {arguments.data}",
-                  f"Drop of the token accuracy (untouched: {_mean(base.accuracy.values()):.3f}, mean over tasks) and rise of the "
+                  f"Drop of the token accuracy (untouched: {mean(accuracy):.3f}, mean over tasks) and rise of the "
                   "answer's negative log-likelihood (nats) when the best neurons of a kind are silent; located on "
-                  f"{arguments.locate} facts per task, measured on others. Random: as many neurons of the same layers, "
-                  f"{arguments.seeds} draws, mean and standard deviation.",
+                  f"{arguments.locate} facts per task, measured on others; {arguments.samples} sample(s) of facts, with their "
+                  f"standard deviation. Random: as many neurons of the same layers, {arguments.seeds} draws per sample, mean and "
+                  "standard deviation over draws.",
                   _pictures(means, arguments.top),
                   [Table("ablation_means", "Means over domains and tasks", means),
-                   Table("ablation", "Every kind", rows, folded=True),
-                   Table("ablation_neurons", "Neurons of each kind", counts, folded=True),
-                   Table("ablation_layers", "A layer's neurons all silenced", whole, folded=True)])
+                   Table("ablation", "Every kind", compared(trials, ("kind", "name", "top")), folded=True),
+                   Table("ablation_neurons", "Neurons of each kind", over(counts, ("kind", "name"), ("neurons",)), folded=True),
+                   Table("ablation_layers", "A layer's neurons all silenced", over(whole, ("layer",), ("drop", "rise")),
+                         folded=True),
+                   Table("ablation_trials", "Every trial", trials, raw=True)])
 
 
 def mean_scores(subject: Subject, facts: Sequence[Fact], layers: Sequence[int], kind: str) -> Tensor:
@@ -179,20 +127,15 @@ def measure(subject: Subject, facts: Mapping[str, Sequence[Fact]]) -> Measured:
                       for values in (iter(right), iter(nll))))
 
 
-def _row(subject: Subject, kind: Kind, top: int, asked, base: Measured, seeds: int) -> dict:
-    neurons = kind.best(top)
-    silent = _silent(subject, neurons, asked)
-    random = [_silent(subject, counterparts(neurons, subject.view.d_ff, seed), asked) for seed in range(seeds)]
-    row = {"kind": kind.kind, "name": kind.name, "top": top, "silenced": sum(map(len, neurons.values())),
-           "accuracy_before": _mean(base.accuracy[task] for task in kind.own)}
-    for where, tasks in zip(WHERE, (kind.own, kind.near, kind.far)):
-        lost, drawn = silent.lost(base, tasks), [one.lost(base, tasks) for one in random]
-        for name, value in lost.items():
-            values = [one[name] for one in drawn if one[name] is not None]
-            row[f"{name}_{where}"], row[f"random_{name}_{where}"] = value, _mean(values)
-            row[f"random_{name}_{where}_std"] = float(torch.tensor(values).double().std(correction=0)) if values else None
-    row["layers"] = " ".join(f"{layer}:{len(units)}" for layer, units in sorted(neurons.items()))
-    return row
+def trials_of(subject: Subject, kind: Kind, top: int, asked, base: Measured, draws: int) -> Iterator[dict]:
+    """What silence costs: first that of the kind's ``top`` best neurons (``draw`` is None), then of as many random ones."""
+    best = kind.best(top)
+    told = {"kind": kind.kind, "name": kind.name, "top": top, "silenced": sum(map(len, best.values())),
+            "accuracy_before": mean(base.accuracy[task] for task in kind.own)}
+    for draw in (None, *range(draws)):
+        silent = _silent(subject, best if draw is None else counterparts(best, subject.view.d_ff, draw), asked)
+        lost = {where: silent.lost(base, tasks) for where, tasks in zip(WHERE, (kind.own, kind.near, kind.far))}
+        yield {**told, "draw": draw, **{f"{name}_{where}": lost[where][name] for where in WHERE for name in ("drop", "rise")}}
 
 
 def _silent(subject: Subject, neurons: Mapping[int, Tensor], asked) -> Measured:
@@ -200,19 +143,24 @@ def _silent(subject: Subject, neurons: Mapping[int, Tensor], asked) -> Measured:
         return measure(subject, asked)
 
 
-def summarised(rows: Sequence[dict]) -> list[dict]:
-    """Means over the names of a kind, for every number of neurons."""
+def compared(trials: Sequence[dict], by: Sequence[str]) -> list[dict]:
+    """A kind's best neurons against random ones, for all trials that agree in the columns ``by``.
+
+    Of every sample the mean over the names; of these the mean and the deviation over samples. Of every sample and draw of random
+    neurons the mean over the names; of these the mean and the deviation over draws. ``of``: how many names there are.
+    """
     made = []
-    for kind, top in dict.fromkeys((row["kind"], row["top"]) for row in rows):
-        some = [row for row in rows if (row["kind"], row["top"]) == (kind, top)]
-        numbers = [name for name in some[0] if name.startswith(("silenced", "accuracy", "drop", "rise", "random"))]
-        made.append({"kind": kind, "top": top, "of": len(some), **{name: _mean(row[name] for row in some) for name in numbers}})
+    for key in dict.fromkeys(tuple(trial[name] for name in by) for trial in trials):
+        some = [trial for trial in trials if tuple(trial[name] for name in by) == key]
+        row = {**dict(zip(by, key)), "of": len({trial["name"] for trial in some}),
+               **{name: mean(trial[name] for trial in some) for name in ("silenced", "accuracy_before")}}
+        means = over([{name: trial[name] for name in ("sample", "draw", *LOST)} for trial in some], ("sample", "draw"), ())
+        for name in LOST:
+            for prefix, random in (("", False), ("random_", True)):
+                values = [one[name] for one in means if (one["draw"] is not None) == random]
+                row[f"{prefix}{name}"], row[f"{prefix}{name}_std"] = mean(values), deviation(values)
+        made.append(row)
     return made
-
-
-def _mean(values) -> float | None:
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 def _pictures(means: Sequence[dict], tops: Sequence[int]) -> list[Plot]:
@@ -223,7 +171,7 @@ def _pictures(means: Sequence[dict], tops: Sequence[int]) -> list[Plot]:
         for top in tops:
             some = [row for row in means if row["top"] == top]
             values = {label: [row[column] for row in some] for label, column in series.items()}
-            errors = {"random, own tasks": [row[f"random_{name}_own_std"] for row in some]}
+            errors = {label: [row[f"{column}_std"] for row in some] for label, column in series.items()}
             plots.append(Plot(f"The best {top} silenced", marks([row["kind"] for row in some], values, "", label, errors=errors)))
     return plots
 
@@ -241,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--locate", type=positive, default=12, help="facts per task that neurons are located on (12)")
     made.add_argument("--measure", type=positive, default=24, help="other facts per task that are measured, at most (24)")
     made.add_argument("--seeds", type=positive, default=3, help="draws of random neurons (3)")
+    made.add_argument("--samples", type=positive, default=1, help="of facts to locate and to measure (1, the first ones)")
     return run(made.parse_args(argv), "ablation", study)
 
 

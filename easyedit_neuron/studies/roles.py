@@ -13,7 +13,8 @@ The thresholds of both are quantiles *of a layer*, so that the shares that they 
 background, at most 10% trigger, and about rho general and specific neurons in every layer, whatever the layer does. ``scope:
 layer`` is that. With ``scope: model`` the same functions get the scores of all layers next to each other, thresholds and
 entropies are the model's, and a layer can have more neurons of a role than another. ``lift`` is the overlap over what two
-independent choices of these sizes would share, ``overlap / (first * second)``.
+independent choices of these sizes would share, ``overlap / (first * second)``, both averaged over the requests;
+``<column>_std`` is the standard deviation over requests.
 
 Activations (Fig. 8): ``|q|`` of the prompts' last tokens by layer, of the neurons in NMKE's mask and of the others, and the
 standard deviation of q over the prompts.
@@ -39,13 +40,16 @@ from ..requests import EditRequest, prepare
 from ..tokens import encode
 from .command import Subject, hparams_of, layers_of, load, parser, run
 from .output import Plot, Result, Table
-from .plots import curves, stacked
+from .plots import curves, marks, stacked
+from .spread import deviation, mean
 
 NAMES = {"NMKE": ("general", "specific"), "PNKE": ("background", "trigger")}
 """Definition -> its two roles."""
 
 SCOPES = {"layer": "thresholds of each layer", "model": "thresholds of the whole model"}
 Roles = tuple[Tensor, Tensor]
+BATCH = 8
+"""Requests whose prompts are scored together."""
 
 
 def shares(first: Tensor, second: Tensor) -> dict[str, float]:
@@ -84,14 +88,16 @@ class Definitions:
         self.choices = {"NMKE": nmke.mask_choice(), "PNKE": pnke.override({"strategy": "entropy"}).mask_choice()}
         self.contexts = {name: contexts_of(subject.model, subject.tok, one) for name, one in (("NMKE", nmke), ("PNKE", pnke))}
 
-    def scores(self, definition: str, request: EditRequest) -> dict[int, Tensor | CausalScores]:
-        """Layer -> what the roles are made from."""
-        edit = Edit(self.subject.view, self.subject.tok, [request], self.contexts[definition], self.layers)
+    def scores(self, definition: str, requests: list[EditRequest]) -> list[dict[int, Tensor | CausalScores]]:
+        """Of every request: layer -> what its roles are made from. The prompts of all requests go through the model together."""
+        edit = Edit(self.subject.view, self.subject.tok, requests, self.contexts[definition], self.layers)
         choice = self.choices[definition]
         options = dict(choice.score_options)
         options.pop("psem_cache_dir", None)  # a look leaves no files
         found = SCORES[choice.scores](edit, **options)
-        return found if definition == "NMKE" else {layer: one[0] for layer, one in found.items()}
+        if definition == "NMKE":  # rows are prompts, request by request
+            found = {layer: scores.chunk(len(requests)) for layer, scores in found.items()}
+        return [{layer: each[number] for layer, each in found.items()} for number in range(len(requests))]
 
     def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
         """General and specific, or background and trigger."""
@@ -112,21 +118,21 @@ def study(arguments: argparse.Namespace) -> Result:
     definitions = Definitions(subject, layers, nmke, pnke)
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     selected: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    for request in requests:
+    for start in range(0, len(requests), BATCH):
         for definition in NAMES:
-            scores = definitions.scores(definition, request)
-            for scope in SCOPES:
-                roles = in_scope(scope, scores, lambda some: definitions.roles(definition, some))
-                for layer, pair in roles.items():
-                    found.setdefault((definition, scope, layer), []).append(shares(*pair))
-                    if (definition, scope) == ("NMKE", "layer"):
-                        selected[layer].append((pair[0] | pair[1]).cpu())
+            for scores in definitions.scores(definition, requests[start:start + BATCH]):
+                for scope in SCOPES:
+                    roles = in_scope(scope, scores, lambda some: definitions.roles(definition, some))
+                    for layer, pair in roles.items():
+                        found.setdefault((definition, scope, layer), []).append(shares(*pair))
+                        if (definition, scope) == ("NMKE", "layer"):
+                            selected[layer].append((pair[0] | pair[1]).cpu())
     rows = [_row(*key, several) for key, several in sorted(found.items())]
     activity = activations(subject, requests, {layer: torch.stack(masks) for layer, masks in selected.items()})
     return Result("roles", f"Roles of neurons by layer: {arguments.model}, {len(requests)} requests of {arguments.data}",
-                  "Means over requests of the shares of a layer's neurons. Thresholds of each layer: the papers' definitions, "
-                  "whose quantiles fix how large a share can be. Thresholds of the whole model: the same with all layers' "
-                  "neurons together.",
+                  "Means and standard deviations over requests of the shares of a layer's neurons. Thresholds of each layer: the "
+                  "papers' definitions, whose quantiles fix how large a share can be. Thresholds of the whole model: the same "
+                  "with all layers' neurons together.",
                   [*_pictures(rows), *_line_pictures(rows, activity)],
                   [Table("roles", "Shares of the neurons", rows), Table("activations", "Activations", activity)])
 
@@ -154,13 +160,18 @@ def _mean(values: Tensor) -> float | None:
 
 
 def _row(definition: str, scope: str, layer: int, several: list[dict[str, float]]) -> dict:
-    mean = {name: sum(one[name] for one in several) / len(several) for name in several[0]}
     first, second = NAMES[definition]
-    both = [mean["first"] + mean["overlap"], mean["second"] + mean["overlap"]]
-    chance = sum((one["first"] + one["overlap"]) * (one["second"] + one["overlap"]) for one in several) / len(several)
-    return {"definition": definition, "scope": scope, "layer": layer, "roles": f"{first}, {second}", "first_only": mean["first"],
-            "overlap": mean["overlap"], "second_only": mean["second"], "neither": mean["neither"], "first": both[0],
-            "second": both[1], "lift": mean["overlap"] / chance if chance else None}
+    row = {"definition": definition, "scope": scope, "layer": layer, "roles": f"{first}, {second}",
+           "first_only": mean(one["first"] for one in several), "second_only": mean(one["second"] for one in several),
+           "neither": mean(one["neither"] for one in several)}
+    sizes = [(one["first"] + one["overlap"], one["second"] + one["overlap"]) for one in several]
+    parts = {"overlap": [one["overlap"] for one in several], "first": [a for a, _ in sizes], "second": [b for _, b in sizes]}
+    for name, values in parts.items():
+        row[name], row[f"{name}_std"] = mean(values), deviation(values)
+    chance = mean(a * b for a, b in sizes)
+    row["lift"] = row["overlap"] / chance if chance else None
+    row["lift_std"] = deviation(one["overlap"] / (a * b) for one, (a, b) in zip(several, sizes) if a * b)
+    return row
 
 
 def _pictures(rows: list[dict]) -> list[Plot]:
@@ -177,15 +188,19 @@ def _pictures(rows: list[dict]) -> list[Plot]:
 
 def _line_pictures(rows: list[dict], activity: list[dict]) -> list[Plot]:
     layers = [row["layer"] for row in activity]
-    lifts = {}
-    for name, scope in dict.fromkeys((row["definition"], row["scope"]) for row in rows):
-        lifts[f"{name}, {scope}"] = layers, [row["lift"] for row in rows if (row["definition"], row["scope"]) == (name, scope)]
+    lifts: dict[str, list] = {}
+    spread: dict[str, list] = {}
+    for row in rows:
+        label = f"{row['definition']}, {row['scope']}"
+        lifts.setdefault(label, []).append(row["lift"])
+        spread.setdefault(label, []).append(row["lift_std"])
     return [
         Plot("Activations at the prompts' last tokens", curves({
             "mean |q|, in the mask": (layers, [row["selected"] for row in activity]),
             "mean |q|, others": (layers, [row["others"] for row in activity]),
             "deviation over prompts": (layers, [row["deviation"] for row in activity])}, "layer", "activation")),
-        Plot("Overlap, over that of independent choices", curves(lifts, "layer", "ratio"))]
+        Plot("Overlap, over that of independent choices", marks(
+            layers, lifts, "layer", "ratio", errors=spread, joined=True))]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,11 +5,12 @@
 By layer: of every request the k neurons that contribute most to each token of the old object, ``c = q_i (W_u W_down)_{t,i}``
 (FiNE, Eq. 3), over all layers (the paper's editing freezes the last three; its plot would then end before them). Counted once
 each, as in the paper, over all requests; and the sum of all neurons' contributions, which is what the layer's FFN adds to the
-token's logit before the final norm.
+token's logit before the final norm, its mean over tokens and deviation.
 
 By module: KNE's attribution (Eq. 3-5) of every linear map of every layer, by the row. The attributions of a map add up to
 ``P(W) - P(0)``, what the answer's probability loses without it; of the highest rows that hold 1% of the model's parameters,
-each map's share is what an ensemble over all maps would train there. (The paper's figure measures edits made in one module
+each map's share is what an ensemble over all maps would train there. ``--samples`` takes that many disjoint samples of requests:
+the means over them, and their standard deviation. (The paper's figure measures edits made in one module
 alone: ``python -m easyedit_neuron.studies.kne --study modules``.)
 """
 
@@ -32,12 +33,13 @@ from ..requests import EditRequest, prepare
 from .command import Subject, hparams_of, layers_of, load, parser, positive, run
 from .meanings import LOCATED
 from .output import Plot, Result, Table
+from .spread import over
 from .plots import curves, stacked
 
 
 def by_layer(subject: Subject, requests: Sequence[EditRequest], layers: Sequence[int], hparams) -> list[dict]:
     """Per layer: unique located neurons, located neurons in all (one may be found for several requests), their mean
-    contribution, and the whole layer's mean contribution to a token of the old object."""
+    contribution, and the whole layer's contribution to a token of the old object, mean and deviation."""
     neurons = locate(subject.view, subject.tok, list(requests), hparams)
     owner, units, scores = (torch.cat([getattr(one, name) for one in neurons]) for name in ("layers", "units", "scores"))
     targets = target_tokens(subject.tok, [request.text for request in requests], [request.ground_truth for request in requests],
@@ -49,7 +51,8 @@ def by_layer(subject: Subject, requests: Sequence[EditRequest], layers: Sequence
         rows.append({"layer": layer, "unique_neurons": len(units[mine].unique()), "located": int(mine.sum()),
                      "share_of_located": float(mine.double().mean()),
                      "mean_contribution": float(scores[mine].mean()) if mine.any() else None,
-                     "layer_contribution": float(whole[layer].sum(1).mean())})
+                     "layer_contribution": float(whole[layer].sum(1).mean()),
+                     "layer_contribution_std": float(whole[layer].sum(1).std())})
     return rows
 
 
@@ -80,9 +83,13 @@ def study(arguments: argparse.Namespace) -> Result:
     subject = load(arguments)
     layers = layers_of(subject.view, None)
     modules = arguments.modules or projection_names(subject.view)
-    attributed = requests[:arguments.attributed]
+    each = min(arguments.attributed, len(requests) // arguments.samples)
+    if not each:
+        raise RequestError(f"--samples {arguments.samples}: there are {len(requests)} requests, fewer than one for each")
     neurons = by_layer(subject, requests, layers, hparams)
-    maps = by_module(subject, attributed, layers, modules, arguments.steps, arguments.share)
+    maps = over([row for start in range(0, each * arguments.samples, each)
+                 for row in by_module(subject, requests[start:start + each], layers, modules, arguments.steps, arguments.share)],
+                ("module", "layer"), ("probability_lost", "share_of_attribution", "share_of_ensemble"))
 
     def of(name: str) -> dict[str, list[float]]:
         return {module: [row[name] for row in maps if row["module"] == module] for module in modules}
@@ -102,7 +109,7 @@ def study(arguments: argparse.Namespace) -> Result:
                                                       "layer", "P(W) - P(0)"))]
     return Result("sites", f"Where contributions sit: {arguments.model}, {arguments.data}",
                   f"FiNE: {len(requests)} requests, the {hparams.neuron_num} best neurons per token of the old object. KNE: "
-                  f"{len(attributed)} requests, integrated gradients with {arguments.steps} points.", plots,
+                  f"{arguments.samples} sample(s) of {each} requests, integrated gradients with {arguments.steps} points.", plots,
                   [Table("sites_layers", "FiNE, by layer", neurons), Table("sites_modules", "KNE, by module and layer", maps)])
 
 
@@ -110,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     made = parser("sites", "Where contributions sit, by layer and by module.", data=True, edits=100)
     made.add_argument("--attributed", type=positive, default=8, help="requests of them with attributions of all modules (8)")
+    made.add_argument("--samples", type=positive, default=1, help="samples of so many requests, one after the other (1)")
     made.add_argument("--steps", type=positive, default=8, help="points of the path of integrated gradients (8)")
     made.add_argument("--modules", nargs="+", help="default: all that the architecture has")
     made.add_argument("--share", type=float, default=0.01, help="of the model's parameters in the ensemble (0.01)")

@@ -5,9 +5,11 @@ A task is what a record's ``relation`` (or another field) says, as a subject of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from .. import resources
 from ..data.files import read_records
@@ -52,6 +54,13 @@ def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[
         subject = record.string("subject")
         found.setdefault(task, {}).setdefault(subject, Fact(record.string("prompt"), answer, subject, task))
     return {task: list(facts.values()) for task, facts in found.items()}
+
+
+def sampled(facts: Mapping[str, Sequence[Fact]], sample: int) -> dict[str, list[Fact]]:
+    """The facts of each task in another order for every ``sample``; 0: as they are given."""
+    generator = torch.Generator().manual_seed(sample)
+    return {task: [some[at] for at in torch.randperm(len(some), generator=generator).tolist()] if sample else list(some)
+            for task, some in facts.items()}
 
 
 def domains_of(tasks: Sequence[str], given: Sequence[str] = ()) -> dict[str, list[str]]:

@@ -15,9 +15,10 @@ from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.fingerprint import model_fingerprint
 from easyedit_neuron.record import EditRecord, UnitDelta
 from easyedit_neuron.report.page import write_report
+from easyedit_neuron.requests import prepare
 from easyedit_neuron.studies import ablation, drift, meanings, roles, sites
 from easyedit_neuron.studies.ablation import measure
-from easyedit_neuron.studies.command import Subject
+from easyedit_neuron.studies.command import Subject, hparams_of
 from easyedit_neuron.studies.silence import silenced
 from easyedit_neuron.studies.tasks import Fact
 
@@ -195,25 +196,50 @@ def test_roles(folder, tmp_path):
     assert max(trigger) <= 0.11  # above the 90th percentile of 48 neurons are five at most
 
 
+def test_requests_scored_together_have_the_roles_that_each_has_by_itself(folder):
+    model, tok = tiny_model("llama")
+    nmke, pnke = (hparams_of(name, "tiny", str(folder / f"{name.lower()}.json")) for name in ("NMKE", "PNKE"))
+    definitions = roles.Definitions(Subject(model, tok, ModelView.of(model)), [0, 2], nmke, pnke)
+    requests = prepare(json.loads((folder / "facts.json").read_text())[2:6])  # of different lengths
+    for definition in roles.NAMES:
+        for request, together in zip(requests, definitions.scores(definition, requests)):
+            alone, = definitions.scores(definition, [request])
+            for layer, scores in alone.items():
+                pairs = zip(definitions.roles(definition, scores), definitions.roles(definition, together[layer]))
+                assert all(torch.equal(first, second) for first, second in pairs)
+
+
 def test_ablation_measures_other_facts_and_leaves_no_hook(folder, tmp_path, capsys):
-    options = ["--locate", "2", "--measure", "2", "--top", "1", "4", "--seeds", "2", "--active", "0.5"]
+    options = ["--locate", "2", "--measure", "2", "--top", "1", "4", "--seeds", "2", "--active", "0.5", "--samples", "2"]
     assert ablation.main([*common(folder, tmp_path), *options]) == 0
-    tables = ("ablation", "ablation_means", "ablation_neurons", "ablation_layers")
-    rows, means, counts, layers = done(tmp_path, "ablation", *tables)
+    tables = ("ablation", "ablation_means", "ablation_neurons", "ablation_layers", "ablation_trials")
+    rows, means, counts, layers, trials = done(tmp_path, "ablation", *tables)
+    for row in rows:  # over two samples where the kind has neurons in both
+        mine = [one for one in trials if (one["name"], one["top"]) == (row["name"], row["top"])]
+        own, drawn = [float(one["rise_own"]) for one in mine if not one["draw"]], [one for one in mine if one["draw"]]
+        assert float(row["rise_own"]) == pytest.approx(sum(own) / len(own), rel=1e-4, abs=1e-9) and len(drawn) == 2 * len(own)
+    assert {row["top"] for row in means} == {"1", "4"} and any(row["rise_own_std"] for row in means)
     assert [row["layer"] for row in layers] == ["0", "1", "2", "3"] and all(-1 <= float(row["drop"]) <= 1 for row in layers)
-    assert {row["kind"] for row in rows} <= {"general", "task"} and all(int(row["silenced"]) <= int(row["top"]) for row in rows)
-    assert all(int(row["neurons"]) == sum(int(row[f"layer_{layer}"]) for layer in range(4)) for row in counts)
+    assert {row["kind"] for row in rows} <= {"general", "task"} and all(float(row["silenced"]) <= int(row["top"]) for row in rows)
+    assert all(float(row["neurons"]) == sum(float(row[f"layer_{layer}"]) for layer in range(4)) for row in counts)
     assert ablation.main([*common(folder, tmp_path / "b"), "--locate", "4"]) == 2
     assert "has 4 facts; --locate 4 leaves none" in capsys.readouterr().err and not (tmp_path / "b").exists()
 
 
-def test_sites(folder, tmp_path):
-    assert sites.main([*common(folder, tmp_path), "--edits", "3", "--attributed", "1", "--steps", "2", "--modules", "o_proj",
-                       "down_proj", "--share", "0.02"]) == 0
+def test_sites(folder, tmp_path, capsys):
+    options = ["--steps", "2", "--modules", "o_proj", "down_proj", "--share", "0.02", "--edits"]
+    assert sites.main([*common(folder, tmp_path), *options, "3", "--attributed", "1", "--samples", "2"]) == 0
     layers, modules = done(tmp_path, "sites", "sites_layers", "sites_modules")
     assert sum(float(row["share_of_located"]) for row in layers) == pytest.approx(1) and len(modules) == 2 * 4
     for name in ("share_of_attribution", "share_of_ensemble"):
         assert sum(float(row[name]) for row in modules) == pytest.approx(1, abs=1e-4)
+    # two samples of a request each: what both lose together is the mean, as their answers are of one token
+    assert sites.main([*common(folder, tmp_path / "both"), *options, "2", "--attributed", "2"]) == 0
+    _, both = done(tmp_path / "both", "sites", "sites_layers", "sites_modules")
+    lost = [[float(row["probability_lost"]) for row in rows] for rows in (modules, both)]
+    assert lost[0] == pytest.approx(lost[1], rel=1e-3, abs=1e-9) and all(float(row["probability_lost_std"]) for row in modules)
+    assert sites.main([*common(folder, tmp_path / "no"), *options, "3", "--samples", "4"]) == 2
+    assert "there are 3 requests, fewer than one for each" in capsys.readouterr().err
 
 
 def test_drift_of_runs(folder, tmp_path, capsys):
@@ -227,6 +253,10 @@ def test_drift_of_runs(folder, tmp_path, capsys):
     assert float(found["1", "NMKE"]["l2"]) == pytest.approx(0.375, rel=1e-4)
     assert float(found["1", "AlphaEdit"]["l2"]) == pytest.approx(1.5, rel=1e-4)
     assert len(lengths) == 3 * 32 and len(points) == 3 * 20
+    reach, = done(tmp_path / "out", "drift", "drift_reach")
+    assert {(row["model"], row["edits"]) for row in reach} == {("AlphaEdit", "10"), ("NMKE", "10")}
+    for row in reach:
+        assert float(row["reach"]) == pytest.approx(float(row["leakage"]) * float(row["l2"]) ** 2, rel=1e-4)
     about = json.loads((two / "run.json").read_text())
     (two / "run.json").write_text(json.dumps({**about, "model": {"weights": "another"}}))
     assert drift.main([str(two), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "no")]) == 2

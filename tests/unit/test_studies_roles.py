@@ -7,10 +7,12 @@ import torch
 
 from easyedit_neuron.errors import DataError, NeuronEditError
 from easyedit_neuron.masks.pnke import CausalScores
-from easyedit_neuron.studies.ablation import kinds_of, summarised
-from easyedit_neuron.studies.roles import in_scope, shares
+from easyedit_neuron.studies.ablation import LOST, compared
+from easyedit_neuron.studies.kinds import kinds_of
+from easyedit_neuron.studies.roles import _row, in_scope, shares
 from easyedit_neuron.studies.silence import counterparts
-from easyedit_neuron.studies.tasks import domains_of, facts_by_task
+from easyedit_neuron.studies.spread import deviation, over
+from easyedit_neuron.studies.tasks import Fact, domains_of, facts_by_task, sampled
 
 
 def flags(text):
@@ -80,10 +82,52 @@ def test_kinds_that_cannot_be(scores, active, words):
         kinds_of(scores, [0], {"X": list(scores)}, active)
 
 
-def test_means_over_the_names_of_a_kind_leave_out_what_is_not_there():
-    rows = [{"kind": "task", "name": name, "top": 10, "silenced": 10, "drop_own": drop, "drop_near": near, "layers": "0:10"}
-            for name, drop, near in (("a", 0.5, None), ("b", 0.25, 0.125))]
-    assert summarised(rows) == [{"kind": "task", "top": 10, "of": 2, "silenced": 10.0, "drop_own": 0.375, "drop_near": 0.125}]
+def test_the_spread_over_requests():
+    # (first, overlap, second) alone: roles of 0.5 and 0.4 of the neurons, then of 0.5 and 0.8
+    several = [{"first": 0.3, "overlap": 0.2, "second": 0.2, "neither": 0.3},
+               {"first": 0.1, "overlap": 0.4, "second": 0.4, "neither": 0.1}]
+    found = _row("NMKE", "layer", 3, several)
+    assert [found[name] for name in ("first", "first_std", "second", "second_std", "overlap", "overlap_std")] == pytest.approx(
+        [0.5, 0, 0.6, 0.4 / 2 ** 0.5, 0.3, 0.2 / 2 ** 0.5])
+    assert found["lift"] == pytest.approx(0.3 / 0.3) and found["lift_std"] == pytest.approx(0)  # 0.2 / 0.2 and 0.4 / 0.4
+    nothing = _row("PNKE", "layer", 3, [{"first": 0.3, "overlap": 0.0, "second": 0.0, "neither": 0.7}])
+    assert (nothing["lift"], nothing["lift_std"], nothing["first_std"]) == (None, None, None)
+
+
+def test_rows_that_agree_become_one():
+    rows = [{"layer": 0, "name": "a", "x": 1.0, "y": 2.0}, {"layer": 1, "name": "a", "x": 5.0, "y": None},
+            {"layer": 0, "name": "a", "x": 4.0, "y": 4.0}]
+    assert over(rows, ("name", "layer"), ("x",)) == [  # 1 and 4: 1.5 to both sides, squares 4.5 / (2 - 1)
+        {"name": "a", "layer": 0, "x": 2.5, "x_std": 4.5 ** 0.5, "y": 3.0},
+        {"name": "a", "layer": 1, "x": 5.0, "x_std": None, "y": None}]
+    assert deviation([2.0, None, 4.0, 6.0]) == 2 and deviation([3.0, None]) is None
+
+
+def trial(sample, name, draw, lost):
+    return {"sample": sample, "kind": "task", "name": name, "top": 10, "silenced": 10, "accuracy_before": 1.0, "draw": draw,
+            **dict.fromkeys(LOST), "drop_own": lost}
+
+
+def test_a_kind_against_random_neurons():
+    lost = {(0, "a"): (0.5, 0.125, 0.375), (0, "b"): (0.25, 0.125, 0.125), (1, "a"): (0.125, 0.25, 0.0)}
+    trials = [trial(*place, draw, value) for place, values in lost.items() for draw, value in zip((None, 0, 1), values)]
+    row, = compared(trials, ("kind", "top"))
+    # samples: the mean of a and b, 0.375; a alone, 0.125. Draws: 0.125 and 0.25; 0.25 and 0
+    assert (row["kind"], row["top"], row["of"], row["silenced"]) == ("task", 10, 2, 10)
+    assert row["drop_own"] == 0.25 and row["drop_own_std"] == pytest.approx(0.25 / 2 ** 0.5)
+    assert row["random_drop_own"] == 0.15625
+    assert row["random_drop_own_std"] == pytest.approx(((0.03125 ** 2 + 2 * 0.09375 ** 2 + 0.15625 ** 2) / 3) ** 0.5)
+    assert row["drop_near"] is row["random_drop_near_std"] is None
+    named = {row["name"]: row for row in compared(trials, ("kind", "name", "top"))}
+    assert named["a"]["drop_own"] == 0.3125 and named["b"]["drop_own_std"] is None and named["b"]["random_drop_own"] == 0.125
+
+
+def test_samples_are_the_same_facts_in_other_orders():
+    facts = {task: [Fact(f"{task}{number} is", "x", f"{task}{number}", task) for number in range(12)] for task in "ab"}
+    assert sampled(facts, 0) == facts
+    one, again, other = (sampled(facts, sample) for sample in (1, 1, 2))
+    assert one == again and len({str(found["a"]) for found in (facts, one, other)}) == 3
+    assert all(set(one[task]) == set(facts[task]) for task in facts)
 
 
 def test_random_neurons_are_others_of_the_same_layers():

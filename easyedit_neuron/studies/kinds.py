@@ -1,0 +1,76 @@
+"""Kinds of neurons by the tasks that they are active in: general, domain-specific, task-specific (definitions: ``ablation``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import NeuronEditError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Neurons of one kind, best first.
+
+    Attributes:
+        kind: ``general``, ``domain`` or ``task``.
+        name: of the domain or the task; ``all``.
+        neurons: int64 ``[n, 2]``, layer and number.
+        own, near, far: the tasks it belongs to, the others of its domain, those of other domains.
+    """
+
+    kind: str
+    name: str
+    neurons: Tensor
+    own: list[str]
+    near: list[str]
+    far: list[str]
+
+    def best(self, count: int) -> dict[int, Tensor]:
+        """Layer -> the numbers of its neurons among the ``count`` best."""
+        some = self.neurons[:count]
+        return {layer: some[some[:, 0] == layer, 1] for layer in some[:, 0].unique().tolist()}
+
+
+def kinds_of(scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mapping[str, Sequence[str]],
+             active: float) -> list[Kind]:
+    """General, domain-specific and task-specific neurons.
+
+    Args:
+        scores: task -> ``A_t [layers, d_ff]``.
+        layers: number of each row.
+        domains: domain -> its tasks, all of them together.
+        active: share of all neurons that is active in a task.
+
+    Raises:
+        NeuronEditError: ``active`` not in (0, 1), or fewer than two tasks.
+    """
+    if not 0 < active < 1:
+        raise NeuronEditError(f"--active must lie between 0 and 1, got {active}")
+    tasks = list(scores)
+    if len(tasks) < 2:
+        raise NeuronEditError(f"roles need at least two tasks, the data has {tasks}; --field names the field with the task")
+    values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
+    count = max(1, round(active * values.shape[1]))
+    cuts = values.topk(count, dim=1).values[:, -1:]
+    on = (values >= cuts) & (values > 0)
+    found = [("general", "all", on.all(0), tasks)]
+    for domain, members in domains.items():
+        inside = torch.tensor([task in members for task in tasks])
+        alone = ~on[~inside].any(0)
+        if 2 <= len(members) < len(tasks):
+            found.append(("domain", domain, (on[inside].sum(0) >= 2) & alone, list(members)))
+        for task in members:
+            found.append(("task", task, on[tasks.index(task)] & (on.sum(0) == 1), [task]))
+    d_ff, made = values.shape[1] // len(layers), []
+    for kind, name, mask, own in found:
+        rank = values[[tasks.index(task) for task in own]].mean(0)
+        order = torch.where(mask, rank, -torch.inf).argsort(descending=True, stable=True)[:int(mask.sum())]
+        places = torch.stack([torch.tensor(list(layers))[order // d_ff], order % d_ff], dim=1)
+        domain = next(members for members in domains.values() if own[0] in members)
+        near = [] if kind == "general" else [task for task in domain if task not in own]
+        made.append(Kind(kind, name, places, own, near, [task for task in tasks if task not in own and task not in near]))
+    return made
