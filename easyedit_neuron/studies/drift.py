@@ -11,6 +11,8 @@ Rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or with ``--of neu
 - t-SNE: the same rows of the untouched model and of every run, embedded together, so that points of different models can be
   compared; one panel per model with the untouched one's points in grey behind. A t-SNE keeps neighbourhoods, no distances and
   no spread: how far apart two clouds lie in it says nothing, only that they are apart. Distances are what the table is for.
+- damage: retained facts and perplexity at the runs' checkpoints against what of their edits reaches the text's keys (``reach``),
+  and how many pairs of runs that orders rightly, beside distance. Of the methods that report leakage.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from ..report.runs import Run, read_runs
 from .changed import edited_weights, matrix
 from .command import Subject, load, parser, positive, run
 from .output import Plot, Result, Table
-from .plots import histogram, scatter
+from .plots import histogram, paths, scatter
+from .reach import orders, reached
 
 INSTALL = "t-SNE needs scikit-learn: pip install scikit-learn (or leave it out: --no-tsne)"
 DECADES = 20  # lengths that span more than this factor get logarithmic bins
@@ -96,6 +99,12 @@ def study(arguments: argparse.Namespace) -> Result:
     plots = [Plot(f"Lengths of the rows, layer {layer}", histogram(lengths, "L2 norm", "rows", logarithmic=wide))]
     tables = [Table("drift", "Distances from the untouched model", rows),
               Table("drift_lengths", "Lengths of all rows", each, raw=True)]
+    names = {str(layer): subject.view.down_weight_name(layer) for layer in touched}
+    reach = [row for one in runs for row in reached(one.label, one.checkpoints, names)]
+    if reach:
+        tables += [Table("drift_order", "Share of pairs of checkpoints that are ordered by their damage", orders(reach)),
+                   Table("drift_reach", "What reaches the text's keys", reach, folded=True)]
+        plots += _damage(reach)
     if arguments.tsne:
         kept = sample(len(base), arguments.sample, arguments.seed)
         points = embedded({label: group[kept] for label, group in groups.items()}, arguments.seed)
@@ -137,6 +146,19 @@ def _same_model(subject: Subject, runs: Sequence[Run]) -> None:
         weights = (one.about.get("model") or {}).get("weights")
         if weights not in (None, own):
             raise DataError(f"{one.folder}: the run edited another model than --model names (weights {weights}, here {own})")
+
+
+def _damage(reach: Sequence[Mapping]) -> list[Plot]:
+    plots = []
+    for damage, label in (("retained", "retained facts"), ("perplexity", "perplexity")):
+        series: dict[str, tuple[list, list]] = {}
+        for row in reach:
+            if row[damage] is not None:
+                for kept, value in zip(series.setdefault(row["model"], ([], [])), (row["reach"], row[damage])):
+                    kept.append(value)
+        paint = paths(series, "leakage x distance²", label, logarithmic=damage == "perplexity")
+        plots += [Plot(f"{label.capitalize()} at the checkpoints", paint)] * bool(series)
+    return plots
 
 
 def _planes(points: Mapping[str, Tensor]) -> list[Plot]:

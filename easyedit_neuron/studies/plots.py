@@ -41,6 +41,19 @@ def curves(series: Mapping[str, Points], x_label: str, y_label: str, *, limits: 
     return paint
 
 
+def paths(series: Mapping[str, Points], x_label: str, y_label: str, *, logarithmic: bool = False) -> Paint:
+    """A line with markers per name over a logarithmic x; ``logarithmic``: y, too."""
+    def paint(axes) -> None:
+        for number, (name, (x, y)) in enumerate(series.items()):
+            axes.plot(x, _numbers(y), label=name, **_line(number))
+        _decades(axes)
+        if logarithmic:
+            _decades(axes, "y")
+        axes.set(xlabel=x_label, ylabel=y_label)
+
+    return paint
+
+
 def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x_label: str, y_label: str, *,
           errors: Mapping[str, Sequence[float | None]] | None = None, limits: tuple[float, float] | None = None,
           joined: bool = False) -> Paint:
@@ -110,12 +123,16 @@ def _categories(axes, labels: Sequence[Any]) -> None:
     axes.grid(False, axis="x")
 
 
-def _decades(axes) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+def _decades(axes, which: str = "x") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    low, high = axis.get_view_interval()
+    if high < 100 * low:  # few whole decades: 2 and 5 are named, too
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
