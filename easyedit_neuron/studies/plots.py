@@ -129,7 +129,7 @@ def _decades(axes, which: str = "x") -> None:
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()
-    if high < 100 * low:  # few whole decades: 2 and 5 are named, too
+    if which == "y" and high < 100 * low:  # few whole decades, and room for the names of 2 and 5 between them
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
