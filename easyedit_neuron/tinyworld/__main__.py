@@ -35,7 +35,8 @@ _SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "voca
 def _arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--people", type=int, default=None, help="people in the world (default: the shipped number)")
     parser.add_argument("--facts", nargs="+", metavar="FILE", help="train on these editing data files instead")
@@ -101,7 +102,8 @@ def _train_facts(args) -> None:
     (args.out / "text.txt").write_text("".join(f"{' '.join(line.split())}\n" for line in text), encoding="utf-8")
     if facts.others:
         (args.out / "retained.json").write_text(json.dumps(
-            [{"prompt": prompt, "ground_truth": answer, "subject": subject, "relation": "fact"} for prompt, answer, subject in facts.others],
+            [{"prompt": prompt, "ground_truth": answer, "subject": subject, "relation": "fact"}
+             for prompt, answer, subject in facts.others],
             ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 

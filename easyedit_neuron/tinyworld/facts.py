@@ -19,7 +19,8 @@ class Facts:
     Attributes:
         sentences: (prompt, object, subject) of every phrasing, the subject empty where the file names none.
         pairs: (prompt, object) of the edit prompts: what recall is measured on.
-        others: (prompt, object, subject) of the edit prompts of further records, beyond the limit. Their subjects are never edited.
+        others: (prompt, object, subject) of the edit prompts of further records, beyond the limit; their subjects are never
+            edited.
         words: new objects that no trained sentence ends with, in order of appearance.
     """
 
@@ -33,8 +34,8 @@ def read_facts(paths: list[str], limit: int | None = None) -> Facts:
     """The true facts in data files.
 
     Every record gives its prompt and its rephrasing with the ground truth, and its locality facts with theirs; records
-    without a ground truth are left out. A new object that no record of these has as its true one is taught by the true facts of up to
-    ``PER_OBJECT`` records beyond the limit that have: a model cannot be edited to say a word that it has never seen.
+    without a ground truth are left out. A new object that no record of these has as its true one is taught by the true
+    facts of up to ``PER_OBJECT`` records beyond the limit that have: a model cannot be edited to say a word that it has never seen.
 
     Args:
         paths: files in any shape that ``data.load`` reads.
@@ -66,8 +67,8 @@ def _truth(request: dict) -> str:
 
 
 def _teachers(chosen: list[dict], rest: list[dict]) -> list[dict]:
-    """Records of ``rest`` whose true objects are new objects of ``chosen`` and no true ones there; subjects that ``chosen`` edits are
-    left out."""
+    """Records of ``rest`` whose true objects are new objects of ``chosen`` and no true ones there; none of a subject that
+    ``chosen`` edits."""
     known = {_truth(request) for request in chosen}
     wanted = {request["target_new"] for request in chosen} - known
     edited = {request["subject"] for request in chosen}
@@ -103,7 +104,7 @@ def _probes(probe: dict):
 
 
 def documents(facts: Facts, seed: int = 0) -> list[str]:
-    """A tenth of the sentences in random pairs, contexts for a corpus that has none of its own; and the words that no sentence has."""
+    """A tenth of the sentences in random pairs, contexts for a corpus that has none of its own; and the words that none has."""
     drawn = random.Random(seed).sample(facts.sentences, len(facts.sentences) // 10 * 2)
     pairs = [f"{sentence(*one[:2])} {sentence(*other[:2])}" for one, other in zip(drawn[::2], drawn[1::2])]
     return pairs + [f"{word}." for word in facts.words]

@@ -1,9 +1,10 @@
 """Can this model be edited, and where? ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
 
 Recall says nothing about it: a model may know every fact and look none of them up at the subject's last token. Two things tell,
-layer by layer: the loss that the search for z* ends with (what that token's state can make the model say; new objects that are out of
-reach at the best layer are named, words that the model has never seen among them), and the keys (whether they belong to the subject, or
-to everybody who shares its last word).
+layer by layer: the loss that the search for z* ends with (what that token's state can make the model say; the new objects that are
+out of reach at the best layer are named: often words that the model has never seen), and the keys (whether they belong to the
+subject, or to everybody who shares its last word). With ``--text`` it also says which ``nullspace_threshold`` leaves an edit
+room: how much of the subjects' keys lies where the text's covariance has smaller eigenvalues.
 """
 
 import argparse
@@ -22,8 +23,11 @@ from ..paths.contexts import contexts_of
 from ..paths.keys import key_prompts, keys_of
 from ..paths.target import Target, find_targets
 from ..requests import EditRequest, prepare
+from ..stats.cache import Statistics
+from ..stats.nullspace import null_space
 from ..tokens import target_token_ids
 
+THRESHOLDS = (0.02, 0.1, 0.3, 1.0, 3.0, 10.0)
 REACHED = 0.5
 """Loss below which z* counts as found."""
 
@@ -47,7 +51,8 @@ def _mean(values) -> float:
 def missed(tok, requests: list[EditRequest], found: list[list[Target]]) -> tuple[int, list[dict]]:
     """(the layer at which most are reached, the requests that are not reached there: new object, its tokens, last loss)."""
     best = max(range(len(found)), key=lambda layer: sum(t.losses[-1] < REACHED for t in found[layer]))
-    return best, [{"tokens": len(target_token_ids(tok, request.target_new)), "last_loss": target.losses[-1], "new object": request.target_new}
+    return best, [{"tokens": len(target_token_ids(tok, request.target_new)), "last_loss": target.losses[-1],
+                   "new object": request.target_new}
                   for request, target in zip(requests, found[best]) if target.losses[-1] >= REACHED]
 
 
@@ -70,6 +75,25 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
     return rows
 
 
+def probe_null_space(covariance: torch.Tensor, keys: torch.Tensor) -> dict[str, float]:
+    """Share of the keys' energy in the null space that each of ``THRESHOLDS`` gives.
+
+    Args:
+        covariance: [d_ff, d_ff] of the text's keys.
+        keys: [d_ff, n].
+    """
+    total = keys.square().sum()
+    return {f"below {threshold:g}": float(null_space(covariance, threshold).project(keys).square().sum() / total)
+            for threshold in THRESHOLDS}
+
+
+def _null_spaces(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]], hparams) -> list[dict]:
+    layers = list(range(view.n_layers))
+    measured = Statistics(view, tok, hparams.override({"layers": layers}))
+    keys = keys_of(view, key_prompts(tok, requests, contexts, view.input_device), layers)
+    return [{"layer": layer, **probe_null_space(measured.covariance(layer), keys[layer])} for layer in layers]
+
+
 def _table(rows: list[dict]) -> str:
     names = list(rows[0])
     lines = ["".join(name.rjust(16) for name in names)]
@@ -86,6 +110,7 @@ def main(argv=None) -> int:
     parser.add_argument("--data", default="tiny-world")
     parser.add_argument("--targets", type=int, default=10, help="requests for the z* table")
     parser.add_argument("--keys", type=int, default=300, help="requests for the table of keys")
+    parser.add_argument("--text", help="text of the covariance, as mom2_dataset takes it: adds the table of null spaces")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     try:
@@ -99,12 +124,17 @@ def main(argv=None) -> int:
         found = [find_targets(view, tok, searched, hparams, flat, layer) for layer in range(view.n_layers)]
         best, out_of_reach = missed(tok, searched, found)
         keys = probe_keys(view, tok, requests[:args.keys], groups)
+        if args.text:
+            hparams = hparams.override({"mom2_dataset": args.text})
+        spaces = _null_spaces(view, tok, requests[:args.keys], groups, hparams) if args.text else []
     except NeuronEditError as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
     sys.stdout.write(f"z*, {args.targets} requests\n{_table(probe_targets(found))}\n")
     sys.stdout.write(f"not reached at layer {best}: {len(out_of_reach)}\n{_table(out_of_reach) if out_of_reach else ''}\n")
     sys.stdout.write(f"keys, mean cosine, {args.keys} requests\n{_table(keys)}")
+    if spaces:
+        sys.stdout.write(f"\nkeys, share of their energy in the null space by threshold\n{_table(spaces)}")
     return 0
 
 

@@ -13,6 +13,7 @@ from easyedit_neuron.tinyworld.bottleneck import bottleneck_masks
 from easyedit_neuron.tinyworld.corpus import build_corpus, held_out_text, sentence, shipped_text
 from easyedit_neuron.errors import DataError
 from easyedit_neuron.tinyworld.facts import documents, read_facts
+from easyedit_neuron.tinyworld.probe import probe_null_space
 from easyedit_neuron.tinyworld.relations import BY_NAME, RELATIONS
 from easyedit_neuron.tinyworld.train import TrainConfig, encode_sequence, epochs, learning_rate, train_tokenizer
 from easyedit_neuron.tinyworld.world import build_world
@@ -186,7 +187,8 @@ def test_learning_rate_by_hand():
 def _flat(subject: str, truth: str, new: str) -> dict:
     """A record of EasyEdit's flat CounterFact."""
     return {"case_id": 0, "prompt": f"The capital of {subject} is", "subject": subject, "target_new": new, "ground_truth": truth,
-            "rephrase_prompt": f"{subject} is governed from", "locality_prompt": "The capital of Yland is", "locality_ground_truth": "Baz"}
+            "rephrase_prompt": f"{subject} is governed from", "locality_prompt": "The capital of Yland is",
+            "locality_ground_truth": "Baz"}
 
 
 def test_facts_of_a_users_own_file(tmp_path):
@@ -200,8 +202,8 @@ def test_facts_of_a_users_own_file(tmp_path):
 
 
 def test_new_objects_are_taught_by_true_facts_beyond_the_limit(tmp_path):
-    """Of two records, B's new object is A's true one. A's, Foo, is taught by three of the later records: not by one of an edited subject,
-    not by a fourth. Bar and Baz are known, so that the record of Bar teaches nothing."""
+    """Of two records, B's new object is A's true one. A's, Foo, is taught by three of the later records: not by one of an edited
+    subject, not by a fourth. Bar is known, so that its later record teaches nothing."""
     path = tmp_path / "mine.json"
     later = [_flat("A", "Foo", "-"), *(_flat(name, "Foo", "-") for name in "CDEF"), _flat("G", "Bar", "-")]
     path.write_text(json.dumps([_flat("A", "Bar", "Foo"), _flat("B", "Qux", "Bar"), *later]))
@@ -219,3 +221,11 @@ def test_files_without_true_facts_are_refused(tmp_path):
     path.write_text(json.dumps([{"subject": "Xland", "prompt": "The capital of Xland is", "target_new": "Foo", "rephrase": "", "locality": {}}]))
     with pytest.raises(DataError, match="no record has a ground_truth"):
         read_facts([path])
+
+
+def test_share_of_the_keys_in_null_spaces_by_hand():
+    """Eigenvalues 0.05, 0.5, 5 along the axes; the keys' energy along them is 1 + 0, 4 + 4 and 0 + 16 of 25."""
+    keys = torch.tensor([[1.0, 0.0], [2.0, 2.0], [0.0, 4.0]])
+    shares = probe_null_space(torch.diag(torch.tensor([0.05, 0.5, 5.0])), keys)
+    assert list(shares.values()) == pytest.approx([0, 1 / 25, 1 / 25, 9 / 25, 9 / 25, 1.0])
+    assert list(shares)[:2] == ["below 0.02", "below 0.1"]
