@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from ..report.runs import Run, differing, read_runs, setting
 from .command import parser, run
 from .output import Plot, Result, Table
 from .plots import marks
+from .spread import deviation, mean
 
 MEASURES = {"rel": "Rel", "gen": "Gen", "loc": "Loc", "retained": "retained", "density": "density"}
 TOLD = ("edits", *MEASURES, "delivered", "leakage", "perplexity")
@@ -50,17 +50,17 @@ class Setting:
     values: list[Any]
     runs: list[Run]
 
-    def numbers(self, name: str) -> list[float]:
-        """A column of the runs' last checkpoints, where it was measured."""
-        return [one.last[name] for one in self.runs if one.last.get(name) is not None]
+    def numbers(self, name: str) -> list[float | None]:
+        """A column of the runs' last checkpoints."""
+        return [one.last.get(name) for one in self.runs]
 
     def mean(self, name: str) -> float | None:
         """The mean over the runs."""
-        return statistics.fmean(found) if (found := self.numbers(name)) else None
+        return mean(self.numbers(name))
 
     def deviation(self, name: str) -> float | None:
         """The standard deviation (n - 1) over the runs; None for less than two."""
-        return statistics.stdev(found) if len(found := self.numbers(name)) > 1 else None
+        return deviation(self.numbers(name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def study(arguments: argparse.Namespace) -> Result:
                   "the new object; Loc: share of tokens that are the untouched model's; retained: never edited facts that are "
                   "still right; density: share of neurons in the mask; delivered: share of the wanted change that arrives; "
                   "leakage: onto the text's keys."
-                  + (" Means over runs with other seeds or other edits; bars and ±: their standard deviation." if repeated else ""),
+                  + (" Means over runs with other seeds or other edits; bars and _std: their standard deviation." if repeated else ""),
                   [_picture(sweep) for sweep in sweeps], [Table("selection", "All settings", rows)])
 
 
@@ -142,7 +142,7 @@ def _rows(sweep: Sweep) -> list[dict[str, Any]]:
         for name in TOLD:
             row[name] = int(one.mean(name)) if name == "edits" else one.mean(name)
             if sweep.repeated and name in MEASURES:
-                row[f"{name} ±"] = one.deviation(name)
+                row[f"{name}_std"] = one.deviation(name)
         rows.append(row)
     return rows
 
@@ -155,7 +155,7 @@ def _picture(sweep: Sweep) -> Plot:
     labels = [" ".join(map(str, one.values)).replace("_", " ") for one in sweep.settings]
     numbers = len(sweep.options) == 1 and all(isinstance(one.values[0], (int, float)) for one in sweep.settings)
     shown = {label: [one.mean(name) for one in sweep.settings] for name, label in MEASURES.items()
-             if any(one.numbers(name) for one in sweep.settings)}
+             if any(one.mean(name) is not None for one in sweep.settings)}
     errors = {MEASURES[name]: [one.deviation(name) for one in sweep.settings] for name in MEASURES} if sweep.repeated else None
     title = ", ".join(option.removeprefix("method.").replace("_", " ") for option in sweep.options)
     return Plot(f"{sweep.settings[0].runs[0].method}: {title}",

@@ -46,7 +46,7 @@ def test_runs_with_other_seeds_are_one_setting(tmp_path, capsys):
     rows = read(tmp_path / "out" / "selection.csv")
     assert [(row["setting"], row["runs"]) for row in rows] == [("gamma 3.0", "2"), ("gamma 10.0", "2")]
     assert [float(row["density"]) for row in rows] == pytest.approx([0.25, 0.4])
-    assert [float(row["density ±"]) for row in rows] == pytest.approx([0.1 / 2 ** 0.5, 0.0])
+    assert [float(row["density_std"]) for row in rows] == pytest.approx([0.1 / 2 ** 0.5, 0.0])
     assert "standard deviation" in (tmp_path / "out" / "selection.html").read_text()
 
     run_folder(tmp_path / "gamma" / "more", edits=10, seed=2, hparams={"gamma": 3.0})
