@@ -35,7 +35,8 @@ def read_facts(paths: list[str], limit: int | None = None) -> Facts:
 
     Every record gives its prompt and its rephrasing with the ground truth, and its locality facts with theirs; records
     without a ground truth are left out. A new object that no record of these has as its true one is taught by the true
-    facts of up to ``PER_OBJECT`` records beyond the limit that have: a model cannot be edited to say a word that it has never seen.
+    facts of up to ``PER_OBJECT`` records beyond the limit that have: a model cannot
+    be edited to say a word that it has never seen.
 
     Args:
         paths: files in any shape that ``data.load`` reads.

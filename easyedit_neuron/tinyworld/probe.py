@@ -1,10 +1,11 @@
 """Can this model be edited, and where? ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
 
-Recall says nothing about it: a model may know every fact and look none of them up at the subject's last token. Two things tell,
-layer by layer: the loss that the search for z* ends with (what that token's state can make the model say; the new objects that are
-out of reach at the best layer are named: often words that the model has never seen), and the keys (whether they belong to the
-subject, or to everybody who shares its last word). With ``--text`` it also says which ``nullspace_threshold`` leaves an edit
-room: how much of the subjects' keys lies where the text's covariance has smaller eigenvalues.
+Recall says nothing about it: a model may know every fact and look none of them up at the subject's last token. Two things
+tell, layer by layer: the loss that the search for z* ends with (what that token's state can make the model say; the new
+objects that are out of reach at the best layer are named: often words that the model has never seen), and the keys (whether
+they belong to the subject, or to everybody who shares its last word). With ``--text`` it also says which
+``nullspace_threshold`` leaves an edit room: how much of the subjects' keys lies where the text's covariance has smaller
+eigenvalues.
 """
 
 import argparse

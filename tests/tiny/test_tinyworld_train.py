@@ -54,7 +54,8 @@ def _mine(folder):
 
 def test_the_command_trains_on_a_users_own_facts(tmp_path):
     code = command.main(["--out", str(tmp_path), "--facts", str(_mine(tmp_path)), "--limit", "2", "--steps", "3",
-                         "--bottleneck-steps", "2", "--width", "32", "--d-ff", "64", "--layers", "3", "--vocab", "300", "--batch", "4"])
+                         "--bottleneck-steps", "2", "--width", "32", "--d-ff", "64", "--layers", "3", "--vocab", "300",
+                         "--batch", "4"])
     assert code == 0
     from transformers import AutoModelForCausalLM, AutoTokenizer
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny-llama")
