@@ -69,7 +69,8 @@ class StateFolder:
         try:
             content = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
             with safe_open(folder / TENSORS, "pt") as handle:
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+                # copies: in the file they lie at any multiple of 8 bytes, and off 16 the CPU's kernels round differently
+                tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}
             form, run, expected, plan = (content[name] for name in ("format", "run", "fingerprint", "tree"))
         except Exception as problem:
             raise StateError(f"{folder}: not a readable state ({type(problem).__name__}: {problem}). "
