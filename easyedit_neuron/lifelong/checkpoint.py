@@ -69,8 +69,7 @@ class StateFolder:
         try:
             content = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
             with safe_open(folder / TENSORS, "pt") as handle:
-                # copies: in the file they lie at any multiple of 8 bytes, and off 16 the CPU's kernels round differently
-                tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
             form, run, expected, plan = (content[name] for name in ("format", "run", "fingerprint", "tree"))
         except Exception as problem:
             raise StateError(f"{folder}: not a readable state ({type(problem).__name__}: {problem}). "
@@ -87,8 +86,7 @@ class StateFolder:
 
     def remove(self) -> None:
         """Removes all states."""
-        if self.folder.is_dir():
-            durable.remove_folder(self.folder)
+        durable.remove_folder(self.folder)
 
     def _complete(self) -> list[Path]:
         if not self.folder.is_dir():

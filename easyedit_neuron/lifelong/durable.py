@@ -78,9 +78,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder; a kill in the middle leaves it under an unfinished name."""
+    """Removes a folder, if it is there, and what an earlier removal left under its unfinished name when it was killed."""
     part = path.with_name(path.name + PART)
     with refusing(path):
         shutil.rmtree(part, ignore_errors=True)
-        os.replace(path, part)
-        shutil.rmtree(part)
+        if path.is_dir():
+            os.replace(path, part)
+            shutil.rmtree(part)

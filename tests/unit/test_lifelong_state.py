@@ -14,3 +14,12 @@ def test_tensors_lie_as_they_did_before(tmp_path):
         found = state.load()
         assert all(torch.equal(found[name], value) for name, value in tree.items())
         assert [tensor.data_ptr() % 64 for tensor in found.values()] == [0] * count
+
+
+def test_what_a_killed_removal_left_is_removed(tmp_path):
+    state = StateFolder(tmp_path / "state", "run")
+    state.save({"a": torch.ones(3)})
+    (tmp_path / "state").rename(tmp_path / "state.part")  # killed between the rename and the end of the removal
+    state.remove()
+    assert not list(tmp_path.iterdir())
+    state.remove()  # nothing is there
