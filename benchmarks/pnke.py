@@ -64,11 +64,11 @@ def plain(model, tok, request, prompts: list[str]) -> dict[int, CausalScores]:
     return found
 
 
-def ours(view: ModelView, tok, some, templates: list[str], at_once: int = 64,
-         steps: int | None = None) -> tuple[dict[int, list[CausalScores]], dict]:
+def ours(view: ModelView, tok, some, templates: list[str], steps: int,
+         at_once: int = 64) -> tuple[dict[int, list[CausalScores]], dict]:
     """(scores, cost report), with so many prompts and points of paths in a pass."""
     edit = Edit(view, tok, some, [["{}"], templates], LAYERS)
-    scores = causal(edit, psem_size=M, psem_sources=["context"], steps=steps or STEPS, step_batch=at_once, prompt_batch=at_once)
+    scores = causal(edit, psem_size=M, psem_sources=["context"], steps=steps, step_batch=at_once, prompt_batch=at_once)
     return scores, edit.report["identification"]
 
 
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     some = prepare(take(args.batch))
     with ModelCalls(view) as calls:
         theirs = search(some[0])
-    difference = largest_difference(theirs, ours(view, tok, some[:1], templates)[0])
+    difference = largest_difference(theirs, ours(view, tok, some[:1], templates, STEPS)[0])
     print(f"largest difference of the scores {difference:.1e}")
     if difference > 1e-3:
         print("the two do not find the same scores: no timing")
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
              (f"the same with {FEWER} points", args.batch, 64, FEWER))
     for name, batch, at_once, steps in cases:
         def find():
-            return ours(view, tok, some[:batch], templates, at_once, steps)
+            return ours(view, tok, some[:batch], templates, steps, at_once)
 
         result = timing.alternate(lambda: search(some[0]), find, args.repeats, warm_up=0)
         row = timing.report(f"finding the neurons, {name}", timing.Result(result.peer, [spent / batch for spent in result.ours]))

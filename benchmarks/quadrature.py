@@ -21,7 +21,6 @@ from easyedit_neuron.requests import prepare
 from easyedit_neuron.tokens import subject_last_index
 
 TOP = 0.25
-FIELDS = ("prompt", "subject", "target_new", "ground_truth")
 
 
 def scores(view: ModelView, targets: TargetTokens, layers: list[int], position, rule: str, steps: int) -> torch.Tensor:
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = resources.model_path(args.model)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, args.dtype)).to(args.device).eval()
     tok, view = AutoTokenizer.from_pretrained(folder), ModelView.of(model)
-    requests = prepare([{name: request.get(name) for name in FIELDS} for request in data.load(args.data, size=args.edits)])
+    requests = prepare(data.load(args.data, size=args.edits))
     targets = target_tokens(tok, [one.text for one in requests], [one.target_new for one in requests], view.input_device)
     position = torch.tensor([subject_last_index(tok, one.prompt, one.subject) for one in requests])
     reference = scores(view, targets, args.layers, position, "gauss", args.reference)

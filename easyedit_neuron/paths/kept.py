@@ -55,11 +55,15 @@ def _of_one(request: EditRequest, facts: list[Fact], requests: list[EditRequest]
     for subject, prompt, target in reversed([*facts, *beside]):
         if subject == request.subject and prompt != request.prompt:
             own.setdefault(prompt, target)
-    told = [Kept(prompt, target) for prompt, target in own.items()] if hparams.keep_edits else []
-    first = [] if hparams.keep_edits else list(own)[:hparams.keep_prompts]
-    rest = [prompt for prompt in pool if prompt != request.prompt and prompt not in first and prompt not in dict(told)]
+    if hparams.keep_edits:
+        first, more = [Kept(prompt, target) for prompt, target in own.items()], hparams.keep_prompts
+    else:
+        first = [Kept(prompt) for prompt in own][:hparams.keep_prompts]
+        more = hparams.keep_prompts - len(first)
+    left_out = {request.prompt, *(one.template for one in first)}
+    rest = [prompt for prompt in pool if prompt not in left_out]
     draw = random.Random(f"{hparams.seed} {request.subject} {request.prompt}")
-    return told + [Kept(prompt) for prompt in first + draw.sample(rest, min(len(rest), hparams.keep_prompts - len(first)))]
+    return first + [Kept(prompt) for prompt in draw.sample(rest, min(len(rest), more))]
 
 
 def own_keys(requests: list[EditRequest], edited: list[list[Fact]], counts: list[int]) -> list[int]:

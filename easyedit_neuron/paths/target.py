@@ -42,8 +42,8 @@ def find_targets(view: ModelView, tok, requests: list[EditRequest], hparams, con
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
     + keep_factor (mean_earlier mean_tokens NLL(object) + mean_kept KL(p || p0)) + v_weight_decay |delta| / |z|^2``; Adam at
-    ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The model's weights and flags are as
-    before afterwards.
+    ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. The
+    model's weights and flags are as before afterwards.
 
     Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give but for rounding; who
     has stopped leaves the batch. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see

@@ -10,8 +10,8 @@ eigenvalues.
 
 import argparse
 import logging
-import statistics
 import sys
+from statistics import fmean
 
 import torch
 
@@ -37,16 +37,12 @@ def probe_targets(found: list[list[Target]]) -> list[dict]:
     """z* alone, by layer: means of |z|, |delta|, first and last loss, and the share that ended below ``REACHED``."""
     return [{
         "layer": layer,
-        "z_norm": _mean(float(t.initial.norm()) for t in targets),
-        "delta_norm": _mean(float((t.value - t.initial).norm()) for t in targets),
-        "first_loss": _mean(t.losses[0] for t in targets),
-        "last_loss": _mean(t.losses[-1] for t in targets),
-        "reached": _mean(t.losses[-1] < REACHED for t in targets),
+        "z_norm": fmean(float(t.initial.norm()) for t in targets),
+        "delta_norm": fmean(float((t.value - t.initial).norm()) for t in targets),
+        "first_loss": fmean(t.losses[0] for t in targets),
+        "last_loss": fmean(t.losses[-1] for t in targets),
+        "reached": fmean(t.losses[-1] < REACHED for t in targets),
     } for layer, targets in enumerate(found)]
-
-
-def _mean(values) -> float:
-    return statistics.fmean(values)
 
 
 def missed(tok, requests: list[EditRequest], found: list[list[Target]]) -> tuple[int, list[dict]]:

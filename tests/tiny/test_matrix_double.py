@@ -5,7 +5,6 @@ import pytest
 from helpers.fake_easyeditor import load_double
 from helpers.matrix import CALLS, METHODS, check_cell, check_no_trace
 
-
 pytestmark = pytest.mark.usefixtures("here")
 
 
