@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import DataError
 from ..lifelong.files import RunFolder, csv_row, mean
 
+LONGEST = 60  # characters of the settings in a label
 DEPTH = 3  # folders below a sweep's in which runs are looked for
 NAMED_ELSEWHERE = ("method_name", "output_dir", "run", "method.alg_name", "method.model_name", "method.stats_dir")
 
@@ -172,7 +173,7 @@ def read_run(folder: Path) -> Run:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Of each run its method; where several have the same, with the settings in which those differ, and at last the folder."""
+    """Of each run its method; where several have the same, with the settings that part those, and at last the folder."""
     names = [run.method for run in runs]
     for name in sorted({name for name in names if names.count(name) > 1}):
         same = [index for index, other in enumerate(names) if other == name]
@@ -196,8 +197,18 @@ def setting(run: Run, name: str) -> Any:
 
 
 def _told_apart(runs: Sequence[Run]) -> list[str]:
-    names = differing(runs)
-    return [" ".join(f"{name.removeprefix('method.')}={setting(run, name)}" for name in names)[:60] for run in runs]
+    """For each run as many settings as part it from the others, those that part most before the rest, the method's own first."""
+    left, chosen = differing(runs), []
+
+    def texts(names: list[str]) -> list[str]:
+        return [" ".join(f"{name.removeprefix('method.')}={setting(run, name)}" for name in names) for run in runs]
+
+    while left:
+        parted = {name: len(set(texts([*chosen, name]))) for name in left}
+        left = [name for name in left if parted[name] > len(set(texts(chosen)))]  # what parts nothing now never will
+        if left:
+            chosen.append(max(left, key=lambda name: (name.startswith("method."), parted[name])))  # of equals the first
+    return [text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…" for text in texts(chosen)]
 
 
 def _flat(run: Run) -> dict[str, Any]:

@@ -43,6 +43,23 @@ def test_labels_tell_runs_apart(tmp_path):
     assert [run.label for run in runs] == [f"KNE ({tmp_path / name / 'same'})" for name in "ab"]
 
 
+def test_a_label_has_only_the_settings_that_part_the_runs(tmp_path):
+    for number, (keep, weight) in enumerate([(False, 100), (True, 100), (True, 1000), (True, 4000)]):
+        run_folder(tmp_path / str(number), "MEMIT", 5 + number, seed=number,
+                   hparams={"keep_edits": keep, "mom2_update_weight": weight, "mom2_n_samples": 6000 * (weight == 100)})
+    # The numbers of edits and the seeds would part them too, and say less; the samples say what the weight has said.
+    assert [run.label for run in read_runs([tmp_path])] == [
+        "MEMIT mom2_update_weight=100 keep_edits=False", "MEMIT mom2_update_weight=100 keep_edits=True",
+        "MEMIT mom2_update_weight=1000 keep_edits=True", "MEMIT mom2_update_weight=4000 keep_edits=True"]
+
+
+def test_a_label_that_stays_too_long_names_its_folder(tmp_path):
+    for number in range(2):
+        run_folder(tmp_path / str(number), "MEMIT", 5, hparams={"layer_module_tmp": "x" * 80 + str(number)})
+    first, second = (run.label for run in read_runs([tmp_path]))
+    assert first.endswith("… (0)") and second.endswith("… (1)") and len(first) < 80
+
+
 def test_control_characters_do_not_reach_a_label(tmp_path):
     run_folder(tmp_path / "0", "N\x00\n\x1bK")
     assert read_runs([tmp_path])[0].label == "N K"
