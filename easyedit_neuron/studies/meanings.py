@@ -11,15 +11,17 @@ that is the unembedding alone: the model itself puts its final norm in between, 
 ranking.
 
 ``--locate``: of every fact the 3 neurons that contribute most to the tokens of its object (``locate_on: ground_truth``, no
-layer frozen), with their contribution; and how often a neuron's 5 tokens have a token of that object, or of any object of the
-same relation, against random neurons of the same layers. ``--record``, ``--run``: neurons by ``||dv_i||``, what they say in the
-untouched model and with the change.
+layer frozen), with their contribution; how often a neuron's 5 tokens have a token of that object, or of any object of the same
+relation, against random neurons of the same layers; and which share of them is located for another fact, too: of the same
+object, subject or relation, or with nothing in common (a neuron of the object's, or of the fact's?). ``--record``, ``--run``:
+neurons by ``||dv_i||``, what they say in the untouched model and with the change.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -89,7 +91,7 @@ def located(subject: Subject, facts: list[Fact], hparams, count: int, k: int, fi
             for layer, unit, score in some:
                 said = top_tokens(subject.view, subject.tok, layer, unit, k, final_norm=final_norm)
                 text = {token.strip() for token, _ in said}
-                rows.append({"fact": f"{fact.prompt} {fact.answer}", "relation": fact.task, "kind": kind,
+                rows.append({"fact": _text(fact), "relation": fact.task, "kind": kind,
                              "neuron": f"L{layer}.U{unit}", "contribution": score, "says": words(said),
                              "object": bool(text & _spelled(subject.tok, own)),
                              "relation_objects": bool(text & _spelled(subject.tok, objects[fact.task]))})
@@ -107,6 +109,34 @@ def matches(rows: list[dict]) -> list[dict]:
             sum(any(row[name] for row in some if row["fact"] == fact) for fact in facts) / len(facts)
             for name in ("object", "relation_objects") for what in ("neurons", "facts")}})
     return made
+
+
+def shared(facts: list[Fact], rows: list[dict]) -> list[dict]:
+    """Which share of a fact's located neurons is located for another fact as well, by what the two have in common.
+
+    Args:
+        facts: those that ``rows`` are of.
+        rows: of :func:`located`.
+
+    Returns:
+        A row per kind of pair that there is, each pair in both directions: its number of pairs, and the mean of
+        ``|A & B| / |A|``. A pair is of the first kind that fits: same object, same subject, same relation, nothing.
+    """
+    neurons: dict[str, set[str]] = {}
+    for row in rows:
+        if row["kind"] == "located":
+            neurons.setdefault(row["fact"], set()).add(row["neuron"])
+    shares: dict[str, list[float]] = {kind: [] for kind in ("same object", "same subject", "same relation", "nothing")}
+    for one, other in permutations(facts, 2):
+        kind = ("same object" if one.answer == other.answer else "same subject" if one.subject == other.subject else
+                "same relation" if one.task == other.task else "nothing")
+        here, there = (neurons[_text(fact)] for fact in (one, other))
+        shares[kind].append(len(here & there) / len(here))
+    return [{"in common": kind, "pairs": len(some), "shared": sum(some) / len(some)} for kind, some in shares.items() if some]
+
+
+def _text(fact: Fact) -> str:
+    return f"{fact.prompt} {fact.answer}"
 
 
 def _spelled(tok, ids: set[int]) -> set[str]:
@@ -132,9 +162,10 @@ def study(arguments: argparse.Namespace) -> Result:
             limits=(-0.03, 1.03)), (5.2, 3.4))
         shown = [{name: value for name, value in row.items() if name != "kind"} for row in rows if row["kind"] == "located"]
         title = f"What located neurons say: {arguments.model}, {len(facts)} facts of {arguments.data}"
-        return Result("meanings", title, note, [picture],
-                      [Table("matches", "How often that is the object", shares), Table("meanings", "Located neurons", shown),
-                       Table("located", "Located and random neurons", rows, folded=True)])
+        tables = [Table("matches", "How often that is the object", shares),
+                  Table("shared", "Share of a fact's located neurons that another fact has, too", shared(facts, rows)),
+                  Table("meanings", "Located neurons", shown), Table("located", "Located and random neurons", rows, folded=True)]
+        return Result("meanings", title, note, [picture], tables)
     subject = load(arguments)
     if arguments.neurons:
         rows = [{"neuron": f"L{layer}.U{unit}", "says": words(top_tokens(subject.view, subject.tok, layer, unit, arguments.tokens,

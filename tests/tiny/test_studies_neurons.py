@@ -181,6 +181,21 @@ def test_neurons_located_for_facts(folder, tmp_path):
     assert float(shares[0]["neurons_object"]) == share and float(shares[0]["facts_object"]) >= share
 
 
+def test_what_located_neurons_are_shared_with(folder, tmp_path):
+    facts = [Fact("a is", "x", "a", "r"), Fact("b is", "x", "b", "q"), Fact("b has", "y", "b", "r"), Fact("c has", "z", "c", "s")]
+    neurons = [{"L0.U1", "L0.U2"}, {"L0.U1"}, {"L0.U1", "L1.U1", "L1.U2", "L1.U3"}, {"L1.U1"}]
+    rows = [{"fact": f"{fact.prompt} {fact.answer}", "kind": kind, "neuron": neuron} for fact, some in zip(facts, neurons)
+            for kind, names in (("located", some), ("random", {"L2.U0"})) for neuron in names]
+    assert meanings.shared(facts, rows) == [
+        {"in common": "same object", "pairs": 2, "shared": (1 / 2 + 1) / 2},  # a, b
+        {"in common": "same subject", "pairs": 2, "shared": (1 + 1 / 4) / 2},  # b, b
+        {"in common": "same relation", "pairs": 2, "shared": (1 / 2 + 1 / 4) / 2},  # a, b's other
+        {"in common": "nothing", "pairs": 6, "shared": (1 / 4 + 1) / 6}]  # c and b's other, alone of c's pairs
+    assert meanings.main([*common(folder, tmp_path), "--locate", "4"]) == 0
+    table, = done(tmp_path, "meanings", "shared")
+    assert [(row["in common"], row["pairs"]) for row in table] == [("same object", "12")]  # every fact there says English
+
+
 # ---- the other commands ------------------------------------------------------------------------------------------------
 
 
