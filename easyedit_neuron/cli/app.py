@@ -45,6 +45,10 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
+    except OSError as problem:
+        if problem.filename is None:
+            raise
+        return fail(f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results")
     return BAD_INPUT if sweep.failed else 0
 
 

@@ -111,7 +111,7 @@ def _locate(name_or_path: str | Path, shipped_file: str) -> Path:
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         raise DataError(
-            f"no data file {str(name_or_path)!r}, and no shipped data of that name: "
+            f"no data file {str(name_or_path)!r}, and no shipped data of that name; "
             f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}"
         )
     return path

@@ -139,6 +139,14 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, part, capfd):
     assert err.startswith("easyedit-neuron: error: ") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--multirun", "seed=0,1"]])
+def test_a_folder_that_cannot_be_made_is_one_line_too(more, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    assert main([*more, f"output_dir={tmp_path / 'file' / 'run'}"]) == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and "Not a directory; output_dir=... names the folder" in err and "Traceback" not in out
+
+
 def test_process_exit_code_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "easyedit_neuron", "edits=0", "output_dir=out"]
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
