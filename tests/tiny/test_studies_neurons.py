@@ -115,7 +115,7 @@ def test_top_tokens_by_a_plain_product(model_type, centred):
     view, unembedding = ModelView.of(model), model.get_output_embeddings().weight.detach().double()
     vector = view.down_matrix(2)[:, 5].double()
     added = torch.linspace(-1, 1, len(vector), dtype=torch.float64)
-    normed = (vector - vector.mean() if centred else vector) * view.final_norm.weight.double()
+    normed = (vector - vector.mean() if centred else vector) * view.final_norm.weight.detach().double()
     for options, expected in (({}, vector), ({"added": added}, vector + added), ({"final_norm": True}, normed)):
         logits = unembedding @ expected
         best = sorted(range(len(logits)), key=lambda token: -logits[token])[:4]
