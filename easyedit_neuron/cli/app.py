@@ -9,6 +9,7 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from unittest import mock
 
 import hydra
@@ -45,8 +46,8 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    except OSError as problem:
-        if problem.filename is None:
+    except OSError as problem:  # Hydra makes the folder before the job, in which another file would be to blame
+        if problem.filename is None or any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__)):
             raise
         return fail(f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results")
     return BAD_INPUT if sweep.failed else 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import NeuronEditError
 from .panels import EDITS, LAYER, Bars, Panel, Section, Series
-from .runs import Run
+from .runs import Run, shortened
 
 INK, MUTED, GRID, SURFACE = "#1b1e24", "#5a6070", "#d9dce3", "#fffffe"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
@@ -288,7 +288,7 @@ def svg_of(figure, salt: str, title: str) -> str:
 
 def _short(text: str, length: int) -> str:
     text = f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out of a legend
-    return text if len(text) <= length else text[:length - 1] + "…"
+    return shortened(text, length)
 
 
 def salts():

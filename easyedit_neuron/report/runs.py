@@ -198,17 +198,20 @@ def setting(run: Run, name: str) -> Any:
 
 def _told_apart(runs: Sequence[Run]) -> list[str]:
     """For each run as many settings as part it from the others, those that part most before the rest, the method's own first."""
-    left, chosen = differing(runs), []
+    told = {name: [f"{name.removeprefix('method.')}={setting(run, name)}" for run in runs] for name in differing(runs)}
+    texts = [""] * len(runs)
+    while told:
+        parted = {name: len(set(zip(texts, values))) for name, values in told.items()}
+        told = {name: values for name, values in told.items() if parted[name] > len(set(texts))}  # the others never will again
+        if told:
+            best = max(told, key=lambda name: (name.startswith("method."), parted[name]))  # of equals the first
+            texts = [f"{text} {value}".strip() for text, value in zip(texts, told[best])]
+    return [shortened(text, LONGEST) for text in texts]
 
-    def texts(names: list[str]) -> list[str]:
-        return [" ".join(f"{name.removeprefix('method.')}={setting(run, name)}" for name in names) for run in runs]
 
-    while left:
-        parted = {name: len(set(texts([*chosen, name]))) for name in left}
-        left = [name for name in left if parted[name] > len(set(texts(chosen)))]  # what parts nothing now never will
-        if left:
-            chosen.append(max(left, key=lambda name: (name.startswith("method."), parted[name])))  # of equals the first
-    return [text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…" for text in texts(chosen)]
+def shortened(text: str, length: int) -> str:
+    """At most so many characters, the last of them an ellipsis where some were left out."""
+    return text if len(text) <= length else f"{text[:length - 1]}…"
 
 
 def _flat(run: Run) -> dict[str, Any]:

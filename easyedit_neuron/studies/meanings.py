@@ -127,10 +127,9 @@ def shared(facts: list[Fact], rows: list[dict]) -> list[dict]:
         if row["kind"] == "located":
             neurons.setdefault(row["fact"], set()).add(row["neuron"])
     shares: dict[str, list[float]] = {kind: [] for kind in ("same object", "same subject", "same relation", "nothing")}
-    for one, other in permutations(facts, 2):
+    for (one, here), (other, there) in permutations([(fact, neurons[_text(fact)]) for fact in facts], 2):
         kind = ("same object" if one.answer == other.answer else "same subject" if one.subject == other.subject else
                 "same relation" if one.task == other.task else "nothing")
-        here, there = (neurons[_text(fact)] for fact in (one, other))
         shares[kind].append(len(here & there) / len(here))
     return [{"in common": kind, "pairs": len(some), "shared": sum(some) / len(some)} for kind, some in shares.items() if some]
 

@@ -147,6 +147,15 @@ def test_a_folder_that_cannot_be_made_is_one_line_too(more, tmp_path, capfd):
     assert err.count("\n") == 1 and "Not a directory; output_dir=... names the folder" in err and "Traceback" not in out
 
 
+def test_a_file_that_fails_in_the_job_is_not_taken_for_the_folder(tmp_path, monkeypatch):
+    def run(*_):
+        raise PermissionError(13, "Permission denied", "statistics.npz")
+
+    monkeypatch.setattr("easyedit_neuron.cli.run.run", run)
+    with pytest.raises(PermissionError, match="statistics.npz"):
+        main([f"output_dir={tmp_path}"])
+
+
 def test_process_exit_code_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "easyedit_neuron", "edits=0", "output_dir=out"]
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
