@@ -1,11 +1,13 @@
-"""Log-probability shift of all neurons of a layer: ours and the released formula executed plainly, prompt by prompt, in turns.
+"""Log-probability shift of all neurons of a layer: ours and the released formula executed plainly, prompt by
+prompt, in turns.
 
     python -m benchmarks.attribution
 
-The peer computes what NMKE's release does: each neuron's amplified residual stream through the frozen norm and the unembedding,
-all logits of a block of neurons at a time, softmax, clamped logarithm, one prompt after the other. Both start from the same
-hidden states of a random Llama. The floor is the product U W_down alone, once, and as many powers of two as there are neurons
-times tokens times prompts, in blocks that fit into a CPU's cache.
+The peer computes what NMKE's release does: each neuron's amplified residual stream through the frozen norm
+and the unembedding, all logits of a block of neurons at a time, softmax, clamped logarithm, one prompt after
+the other. Both start from the same hidden states of a random Llama. The floor is the product U W_down alone,
+once, and as many powers of two as there are neurons times tokens times prompts, in blocks that fit into a
+CPU's cache.
 """
 
 import statistics
@@ -15,23 +17,29 @@ import torch
 
 from benchmarks import timing
 from benchmarks.models import random_llama
+from easyedit_neuron.arch.tokens import pad
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import Readings, read_prompts, score_readings
-from easyedit_neuron.tokens import pad
 
 AMPLIFY, LAYER, BLOCK = 30.0, 0, 512
 
 
 def released(model, readings: Readings) -> torch.Tensor:
     """Scores [prompts, d_ff]."""
-    down, unembedding, norm = model.model.layers[LAYER].mlp.down_proj.weight, model.lm_head.weight, model.model.norm
+    down, unembedding, norm = (
+        model.model.layers[LAYER].mlp.down_proj.weight,
+        model.lm_head.weight,
+        model.model.norm,
+    )
     scores = torch.empty_like(readings.activations[LAYER])
     for row, token in enumerate(readings.top1):
         stream, q = readings.resid_mid[LAYER][row], readings.activations[LAYER][row]
         rms = (readings.final_hidden[row].square().mean() + norm.variance_epsilon).sqrt()
 
         def log_probability(hidden):
-            return ((hidden / rms * norm.weight) @ unembedding.T).softmax(-1)[..., token].clamp(min=1e-8).log()
+            return (
+                ((hidden / rms * norm.weight) @ unembedding.T).softmax(-1)[..., token].clamp(min=1e-8).log()
+            )
 
         for start in range(0, len(q), BLOCK):
             neurons = slice(start, start + BLOCK)
@@ -50,7 +58,7 @@ def floor(model, prompts: int) -> tuple[float, float]:
 
     def multiply():
         for part in unembedding.split(rows):
-            torch.mm(part, down, out=product[:len(part)])
+            torch.mm(part, down, out=product[: len(part)])
 
     def exponentiate():
         for _ in range(round(len(unembedding) * down.shape[1] * prompts / len(exponents))):
@@ -68,11 +76,20 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, _ = random_llama("80m", device=args.device, hidden_size=args.hidden, intermediate_size=args.d_ff, num_hidden_layers=1,
-                            vocab_size=args.vocabulary)
+    model, _ = random_llama(
+        "80m",
+        device=args.device,
+        hidden_size=args.hidden,
+        intermediate_size=args.d_ff,
+        num_hidden_layers=1,
+        vocab_size=args.vocabulary,
+    )
     view = ModelView.of(model)
     random = torch.Generator().manual_seed(0)
-    texts = [torch.randint(3, args.vocabulary, (8 + row % 5,), generator=random).tolist() for row in range(args.prompts)]
+    texts = [
+        torch.randint(3, args.vocabulary, (8 + row % 5,), generator=random).tolist()
+        for row in range(args.prompts)
+    ]
     readings = read_prompts(view, pad(texts, args.device), [LAYER])
 
     def ours():
@@ -80,8 +97,10 @@ def main() -> int:
 
     expected, found = released(model, readings), ours()  # the warm-up
     difference = float((expected - found).abs().max())
-    print(f"vocabulary {args.vocabulary}, d_ff {args.d_ff}, d_model {args.hidden}, {args.prompts} prompts;"
-          f" scores up to {float(expected.abs().max()):.2f}, largest difference {difference:.1e}")
+    print(
+        f"vocabulary {args.vocabulary}, d_ff {args.d_ff}, d_model {args.hidden}, {args.prompts} prompts;"
+        f" scores up to {float(expected.abs().max()):.2f}, largest difference {difference:.1e}"
+    )
     if difference > 1e-4:
         print("the two do not compute the same: no timing")
         return 1
@@ -90,8 +109,12 @@ def main() -> int:
     product, powers = floor(model, args.prompts)
     measured["floor_seconds"] = {"product": product, "powers": powers}
     above = statistics.median(result.ours) / (product + powers)
-    print(f"    floor: product {product * 1e3:.0f} ms + powers of two {powers * 1e3:.0f} ms; ours is {above:.2f} times that")
-    timing.write_json(args.json, [measured], difference=difference, **{k: v for k, v in vars(args).items() if k != "json"})
+    print(
+        f"    floor: product {product * 1e3:.0f} ms + powers of two {powers * 1e3:.0f} ms; ours is {above:.2f} times that"
+    )
+    timing.write_json(
+        args.json, [measured], difference=difference, **{k: v for k, v in vars(args).items() if k != "json"}
+    )
     return 0
 
 

@@ -2,8 +2,9 @@
 
     EASYEDIT_HOME=... python -m benchmarks.easyedit
 
-A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8 edited, 25 steps for z* without an early stop,
-five contexts, one CPU thread, each edit on top of the ones before. The peer's printing goes nowhere.
+A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8 edited, 25 steps for z*
+without an early stop, five contexts, one CPU thread, each edit on top of the ones before. The peer's printing
+goes nowhere.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import io
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -28,7 +28,7 @@ from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperPar
 from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_model
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
-from easyedit_neuron.stats.cache import Statistics
+from easyedit_neuron.statistics.cache import Statistics
 
 
 class Peer:
@@ -46,9 +46,16 @@ class Peer:
         self.module.P = torch.stack([statistics_.null_space(l, THRESHOLD).project(identity) for l in LAYERS])
         self.module.P_loaded, self.module.cache_c_new = True, False
         self.module.CONTEXT_TEMPLATES_CACHE = [["{}"], list(contexts)]
-        names = dict(rewrite_module_tmp="model.layers.{}.mlp.down_proj", layer_module_tmp="model.layers.{}",
-                     mlp_module_tmp="model.layers.{}.mlp", attn_module_tmp="model.layers.{}.self_attn", ln_f_module="model.norm",
-                     lm_head_module="lm_head", v_loss_layer=view.n_layers - 1, P_loc=__file__)
+        names = dict(
+            rewrite_module_tmp="model.layers.{}.mlp.down_proj",
+            layer_module_tmp="model.layers.{}",
+            mlp_module_tmp="model.layers.{}.mlp",
+            attn_module_tmp="model.layers.{}.self_attn",
+            ln_f_module="model.norm",
+            lm_head_module="lm_head",
+            v_loss_layer=view.n_layers - 1,
+            P_loc=__file__,
+        )
         self.hparams = SimpleNamespace(**{**hparams.to_dict(), **names})
 
     def edit(self, requests: list[dict]) -> None:
@@ -63,7 +70,9 @@ def main() -> int:
     parser = timing.parser(__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="methods, of: AlphaEdit, lps, mpc (default: all)")
+    parser.add_argument(
+        "--only", nargs="*", metavar="NAME", help="methods, of: AlphaEdit, lps, mpc (default: all)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -78,9 +87,14 @@ def main() -> int:
             return 2
         methods = {
             "AlphaEdit": (apply_alphaedit_to_model, shared),
-            "NMKE, lps": (apply_nmke_to_model, NMKEHyperParams(**settings(folder, templates, alg_name="NMKE"))),
-            "NMKE, mpc": (apply_nmke_to_model,
-                          NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution="mpc"))),
+            "NMKE, lps": (
+                apply_nmke_to_model,
+                NMKEHyperParams(**settings(folder, templates, alg_name="NMKE")),
+            ),
+            "NMKE, mpc": (
+                apply_nmke_to_model,
+                NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution="mpc")),
+            ),
         }
         if args.only:
             methods = {name: pair for name, pair in methods.items() if name.split(", ")[-1] in args.only}
@@ -89,7 +103,10 @@ def main() -> int:
         def compare(name, apply, hparams, batch):
             edited, records = copy.deepcopy(model), []
             result = timing.alternate(
-                lambda: peer.edit(take(1)), lambda: apply(edited, tok, take(batch), hparams, records=records), args.repeats)
+                lambda: peer.edit(take(1)),
+                lambda: apply(edited, tok, take(batch), hparams, records=records),
+                args.repeats,
+            )
             result = timing.Result(result.peer, [seconds / batch for seconds in result.ours])
             measured = timing.report(f"{name}, batch {batch}, per edit", result)
             measured["stages"] = stages(records[1:], batch)
@@ -108,8 +125,12 @@ def main() -> int:
                     results[-1]["over_unmasked"] = took / plain[batch] - 1
                     print(f"    over our AlphaEdit: {100 * results[-1]['over_unmasked']:+.1f}%", flush=True)
         edited = copy.deepcopy(model)
-        batched = timing.alternate(lambda: peer.edit(take(args.batch)),
-                                   lambda: apply_alphaedit_to_model(edited, tok, take(args.batch), shared), 1, warm_up=0)
+        batched = timing.alternate(
+            lambda: peer.edit(take(args.batch)),
+            lambda: apply_alphaedit_to_model(edited, tok, take(args.batch), shared),
+            1,
+            warm_up=0,
+        )
         results.append(timing.report(f"AlphaEdit, both batch {args.batch}, whole call", batched))
         timing.write_json(args.json, results, batch=args.batch, layers=LAYERS)
     return 0

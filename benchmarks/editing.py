@@ -1,4 +1,5 @@
-"""What the programs that make real edits share: requests, settings, drawn statistics, and earlier edits that were never made."""
+"""What the programs that make real edits share: requests, settings, drawn statistics, and earlier edits that
+were never made."""
 
 import statistics
 from collections.abc import Callable
@@ -8,11 +9,11 @@ import torch
 
 from easyedit_neuron import data
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.apply import state_under
-from easyedit_neuron.state import SequentialState
-from easyedit_neuron.stats.cache import Statistics
-from easyedit_neuron.stats.nullspace import Subspace
-from easyedit_neuron.write import down_names, fingerprint
+from easyedit_neuron.edits.session import SequentialState
+from easyedit_neuron.edits.write import down_names, fingerprint
+from easyedit_neuron.locate_then_edit.apply import state_under
+from easyedit_neuron.statistics.cache import Statistics
+from easyedit_neuron.statistics.nullspace import Subspace
 
 from . import synthetic
 
@@ -23,14 +24,32 @@ THRESHOLD = 1e-3
 def contexts(count: int = 5) -> list[str]:
     """Context templates of eight words."""
     sentences = [t for t in data.text("tiny-world") if len(t.split()) >= 6]
-    return [" ".join(t.split()[:8]).rstrip(".").replace("{", "").replace("}", "") + ". {}" for t in sentences[:count]]
+    return [
+        " ".join(t.split()[:8]).rstrip(".").replace("{", "").replace("}", "") + ". {}"
+        for t in sentences[:count]
+    ]
 
 
 def settings(folder: str, templates: list[str], **changes) -> dict:
     """Hyperparameters that all of them share: 25 steps for z* without an early stop."""
-    usual = dict(alg_name="AlphaEdit", model_name="llama", device="cpu", layers=LAYERS, v_num_grad_steps=25, v_lr=0.1,
-                 v_stop_loss=0.0, v_weight_decay=0.5, clamp_norm_factor=0.75, kl_factor=0.0625, context_templates=templates,
-                 mom2_dataset="tiny-world", mom2_n_samples=500, stats_dir=folder, nullspace_threshold=THRESHOLD, L2=10.0)
+    usual = dict(
+        alg_name="AlphaEdit",
+        model_name="llama",
+        device="cpu",
+        layers=LAYERS,
+        v_num_grad_steps=25,
+        v_lr=0.1,
+        v_stop_loss=0.0,
+        v_weight_decay=0.5,
+        clamp_norm_factor=0.75,
+        kl_factor=0.0625,
+        context_templates=templates,
+        mom2_dataset="tiny-world",
+        mom2_n_samples=500,
+        stats_dir=folder,
+        nullspace_threshold=THRESHOLD,
+        L2=10.0,
+    )
     return {**usual, **changes}
 
 
@@ -43,7 +62,10 @@ def requests() -> Callable[[int], list[dict]]:
 
 def stages(records: list, batch: int = 1) -> dict[str, float]:
     """Median seconds per request of each stage."""
-    return {name: statistics.median(record.seconds[name] for record in records) / batch for name in records[0].seconds}
+    return {
+        name: statistics.median(record.seconds[name] for record in records) / batch
+        for name in records[0].seconds
+    }
 
 
 class DrawnStatistics(Statistics):
@@ -56,7 +78,9 @@ class DrawnStatistics(Statistics):
         super().__init__(view, tok, hparams)
         self._drawn: dict[int, tuple[torch.Tensor, Subspace]] = {}
         for layer in self.layers:
-            directions = synthetic.energetic_directions(view.d_ff, rank, seed=layer, device=view.device_of(layer))
+            directions = synthetic.energetic_directions(
+                view.d_ff, rank, seed=layer, device=view.device_of(layer)
+            )
             self._drawn[layer] = synthetic.covariance(directions), synthetic.null_space_of(directions)
 
     def covariance(self, layer: int) -> torch.Tensor:
@@ -84,4 +108,7 @@ def fill(state: SequentialState, sources: dict[int, synthetic.KeySource], count:
 
 def key_sources(view: ModelView, layers: list[int]) -> dict[int, synthetic.KeySource]:
     """An endless stream of keys for each layer."""
-    return {layer: synthetic.KeySource(view.d_ff, seed=layer, device=str(view.device_of(layer))) for layer in layers}
+    return {
+        layer: synthetic.KeySource(view.d_ff, seed=layer, device=str(view.device_of(layer)))
+        for layer in layers
+    }

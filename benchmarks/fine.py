@@ -1,11 +1,14 @@
-"""Seconds and memory per edit: FiNE as released, executed plainly, and ours, same model and requests, in turns.
+"""Seconds and memory per edit: FiNE as released, executed plainly, and ours, same model and requests, in
+turns.
 
     python -m benchmarks.fine
 
-The peer does what the release does: one product of down projection and unembedding vector for each layer and token to choose
-neurons; in each step the whole model on one request, logits at every position. Both train in float32, without an early stop, on the
-same weights, and put them back. A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), one CPU thread. Its neurons are
-spread over all layers; those of trained models lie in the upper half (paper, Figures 4 and 6), which the last row takes alone.
+The peer does what the release does: one product of down projection and unembedding vector for each layer and
+    token to choose
+neurons; in each step the whole model on one request, logits at every position. Both train in float32, without
+an early stop, on the same weights, and put them back. A random Llama (hidden 512, d_ff 2048, 12 layers,
+vocabulary 32,000), one CPU thread. Its neurons are spread over all layers; those of trained models lie in the
+upper half (paper, Figures 4 and 6), which the last row takes alone.
 """
 
 import statistics
@@ -19,9 +22,9 @@ from benchmarks.editing import requests, stages
 from benchmarks.memory import peak_bytes, readable
 from benchmarks.models import SHAPES, random_llama
 from easyedit_neuron.arch.frozen import frozen_parameters
+from easyedit_neuron.arch.tokens import target_token_ids
 from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
 from easyedit_neuron.models.fine.fine_main import apply_fine_to_model
-from easyedit_neuron.tokens import target_token_ids
 
 
 def released(model, tok, request: dict, hparams) -> dict[tuple[int, int], torch.Tensor]:
@@ -32,8 +35,10 @@ def released(model, tok, request: dict, hparams) -> dict[tuple[int, int], torch.
     end, labels = len(prompt) - 1, torch.tensor(answer, device=model.device)
     down = {n: model.model.layers[n].mlp.down_proj for n in hparams.searched_layers(len(model.model.layers))}
     numbers, activations = list(down), {}
-    handles = [module.register_forward_hook(lambda _module, args, _out, n=n: activations.update({n: args[0][0]}))
-               for n, module in down.items()]
+    handles = [
+        module.register_forward_hook(lambda _module, args, _out, n=n: activations.update({n: args[0][0]}))
+        for n, module in down.items()
+    ]
     with torch.no_grad():
         before = model(input_ids=ids).logits[0]
         for handle in handles:
@@ -41,8 +46,12 @@ def released(model, tok, request: dict, hparams) -> dict[tuple[int, int], torch.
         chosen = []
         for step in range(len(answer)):
             token = before[end + step].argmax()
-            scores = torch.stack([activations[n][end + step] * (module.weight.T @ model.lm_head.weight[token])
-                                  for n, module in down.items()])
+            scores = torch.stack(
+                [
+                    activations[n][end + step] * (module.weight.T @ model.lm_head.weight[token])
+                    for n, module in down.items()
+                ]
+            )
             best = scores.flatten().topk(hparams.neuron_num).indices.tolist()
             chosen += [(numbers[i // scores.shape[1]], i % scores.shape[1]) for i in best]
     vectors = torch.zeros(len(chosen), model.config.hidden_size, device=device, requires_grad=True)
@@ -59,7 +68,9 @@ def released(model, tok, request: dict, hparams) -> dict[tuple[int, int], torch.
         for _ in range(hparams.epochs):
             logits = model(input_ids=ids).logits[0]
             nll = functional.cross_entropy(logits[end:-1], labels, reduction="none").max()
-            kl = functional.kl_div(logits[:end].log_softmax(-1), before[:end].softmax(-1), reduction="batchmean")
+            kl = functional.kl_div(
+                logits[:end].log_softmax(-1), before[:end].softmax(-1), reduction="batchmean"
+            )
             penalty = (-torch.log(1 - logits[-1].softmax(-1)[labels])).max()
             loss = nll + hparams.alpha * kl + hparams.beta * penalty + hparams.gamma * torch.norm(vectors)
             opt.zero_grad()
@@ -79,8 +90,11 @@ def released(model, tok, request: dict, hparams) -> dict[tuple[int, int], torch.
 
 def largest_difference(record, theirs: dict[tuple[int, int], torch.Tensor]) -> float:
     """Largest relative difference of what is added to a column; infinite where other neurons were chosen."""
-    ours = {(delta.info["layer"], unit): vector for delta in record.units.values()
-            for unit, vector in zip(delta.units.tolist(), delta.vectors)}
+    ours = {
+        (delta.info["layer"], unit): vector
+        for delta in record.units.values()
+        for unit, vector in zip(delta.units.tolist(), delta.vectors)
+    }
     if ours.keys() != theirs.keys():
         return float("inf")
     return max(float((ours[place] - vector.cpu()).norm() / vector.norm()) for place, vector in theirs.items())
@@ -96,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     model, tok = random_llama(args.shape, device=args.device)
     take, results, memory = requests(), [], {}
-    hparams = FiNEHyperParams(alg_name="FiNE", model_name="random", device=args.device, epochs=args.steps, early_stop_prob=None)
+    hparams = FiNEHyperParams(
+        alg_name="FiNE", model_name="random", device=args.device, epochs=args.steps, early_stop_prob=None
+    )
 
     def ours(some, hparams):
         records = []
@@ -108,9 +124,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     def compare(name, hparams, batch):
         records, parts = [], [take(batch) for _ in range(args.repeats)]
-        theirs, mine = iter([part[0] for part in parts]), iter(parts)  # one request of the peer beside a batch of ours
-        result = timing.alternate(lambda: released(model, tok, next(theirs), hparams),
-                                  lambda: records.append(ours(next(mine), hparams)), args.repeats, warm_up=0)
+        theirs, mine = (
+            iter([part[0] for part in parts]),
+            iter(parts),
+        )  # one request of the peer beside a batch of ours
+        result = timing.alternate(
+            lambda: released(model, tok, next(theirs), hparams),
+            lambda: records.append(ours(next(mine), hparams)),
+            args.repeats,
+            warm_up=0,
+        )
         row = timing.report(name, timing.Result(result.peer, [spent / batch for spent in result.ours]))
         row["modified_parameters"] = [record.info["modified_parameters"] / batch for record in records]
         row["stages"] = stages(records, batch)
@@ -119,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         memory[name] = peak_bytes(lambda: ours(parts[0], hparams), args.device)
         results.append(row)
 
-    request, = take(1)
+    (request,) = take(1)
     record, theirs = ours([request], hparams), released(model, tok, request, hparams)  # the warm-up
     difference = largest_difference(record, theirs)
     where = ", ".join(record.info["neurons_per_layer"])
@@ -130,9 +153,18 @@ def main(arguments: list[str] | None = None) -> int:
     memory["peer"] = peak_bytes(lambda: released(model, tok, request, hparams), args.device)
     compare("one edit at a time", hparams, 1)
     compare(f"batch of {args.batch}, per edit", hparams, args.batch)
-    compare("one at a time, upper half", hparams.override({"layer_start": SHAPES[args.shape]["num_hidden_layers"] // 2}), 1)
-    print("peak memory of an edit beside the model: " + ", ".join(f"{name} {readable(count)}" for name, count in memory.items()))
-    timing.write_json(args.json, results, memory=memory, difference=difference, steps=args.steps, shape=args.shape)
+    compare(
+        "one at a time, upper half",
+        hparams.override({"layer_start": SHAPES[args.shape]["num_hidden_layers"] // 2}),
+        1,
+    )
+    print(
+        "peak memory of an edit beside the model: "
+        + ", ".join(f"{name} {readable(count)}" for name, count in memory.items())
+    )
+    timing.write_json(
+        args.json, results, memory=memory, difference=difference, steps=args.steps, shape=args.shape
+    )
     return 0
 
 

@@ -2,10 +2,12 @@
 
     python -m benchmarks.floor
 
-The floor of one search: 25 times forward and backward of the blocks above the edited layers, for exactly the tokens that the changed
-vector reaches and that the loss needs (packed into one row, no padding), and of the final norm and the unembedding for exactly the
-positions in the loss. Ours: ``find_targets`` with everything around that (tokenising, one clean pass, padding, attention to the
-frozen tokens, Adam, the loss). The same 80M random Llama, requests and settings as in ``benchmarks.easyedit``.
+The floor of one search: 25 times forward and backward of the blocks above the edited layers, for exactly the
+    tokens that the changed
+vector reaches and that the loss needs (packed into one row, no padding), and of the final norm and the
+unembedding for exactly the positions in the loss. Ours: ``find_targets`` with everything around that
+(tokenising, one clean pass, padding, attention to the frozen tokens, Adam, the loss). The same 80M random
+Llama, requests and settings as in ``benchmarks.easyedit``.
 """
 
 import sys
@@ -18,27 +20,29 @@ from benchmarks.editing import LAYERS, contexts, requests, settings
 from benchmarks.models import random_llama
 from easyedit_neuron.arch.frozen import frozen_parameters
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.z_prompts import target_prompts
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
-from easyedit_neuron.paths.prompts import target_prompts
-from easyedit_neuron.paths.target import find_targets
-from easyedit_neuron.requests import prepare
 
 
 def floor(view: ModelView, prompts, steps: int) -> None:
     """The bare arithmetic of one search."""
     llama = view.model.model
-    tokens = int((prompts.batch.lengths - prompts.start)[prompts.context_rows.flatten()].sum()) + len(prompts.kl_row)
+    tokens = int((prompts.batch.lengths - prompts.start)[prompts.context_rows.flatten()].sum()) + len(
+        prompts.kl_row
+    )
     count, contexts_each = len(prompts.answer_id), prompts.prompt_end.numel()
     hidden = torch.randn(1, tokens, view.d_model)
     places = llama.rotary_emb(hidden, torch.arange(tokens)[None])
-    targets = torch.cat([prompts.answer_id, prompts.answer_id[:len(prompts.kl_row)]])
+    targets = torch.cat([prompts.answer_id, prompts.answer_id[: len(prompts.kl_row)]])
     for _ in range(steps):
         leaf = hidden.clone().requires_grad_()
         out = leaf
-        for layer in llama.layers[LAYERS[-1] + 1:]:
+        for layer in llama.layers[LAYERS[-1] + 1 :]:
             out = layer(out, position_embeddings=places, attention_mask=None)
             out = out[0] if isinstance(out, tuple) else out
-        logits = view.logits(out[0, :count + len(prompts.kl_row)])
+        logits = view.logits(out[0, : count + len(prompts.kl_row)])
         (torch.nn.functional.cross_entropy(logits, targets) / contexts_each).backward()
 
 
@@ -58,8 +62,11 @@ def main() -> int:
         edits = prepare(requests()(batch))
         prompts = target_prompts(tok, edits, flat, hparams.kl_prompt, "cpu")
         with frozen_parameters(model):
-            result = timing.alternate(lambda: find_targets(view, tok, edits, hparams, flat, LAYERS[-1]),
-                                      lambda: floor(view, prompts, hparams.v_num_grad_steps), args.repeats)
+            result = timing.alternate(
+                lambda: find_targets(view, tok, edits, hparams, flat, LAYERS[-1]),
+                lambda: floor(view, prompts, hparams.v_num_grad_steps),
+                args.repeats,
+            )
         per_edit = timing.Result([s / batch for s in result.peer], [s / batch for s in result.ours])
         results.append(timing.report(f"search (peer) over its floor (ours), batch {batch}", per_edit))
     timing.write_json(args.json, results, layers=LAYERS)

@@ -2,16 +2,19 @@
 
     python -m benchmarks.growth --methods alphaedit memit
 
-A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Nobody waits for 5,000 real edits: the
-sequential state is filled with synthetic keys (``synthetic.KeySource``) up to the number, the statistics are drawn
-(``editing.DrawnStatistics``), and the edits made there are real. The first of them takes up all synthetic keys at once, which
-no edit of a real sequence does; it is shown apart (at number 1 it makes the solvers), and so number 1 is measured on the
-edits from the second.
+A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Nobody waits for 5,000
+real edits: the sequential state is filled with synthetic keys (``synthetic.KeySource``) up to the number, the
+    statistics are drawn
+(``editing.DrawnStatistics``), and the edits made there are real. The first of them takes up all synthetic
+keys at once, which no edit of a real sequence does; it is shown apart (at number 1 it makes the solvers), and
+so number 1 is measured on the edits from the second.
 
-``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix of earlier keys takes up 256 keys at a
+``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix of earlier keys takes up
+    256 keys at a
 time, d_ff^2 a key; the edits measured here may miss that one in 256.
 
-Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside every edit,
+Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside
+    every edit,
 times the number of layers; what it costs does not depend on the number of earlier edits.
 """
 
@@ -22,12 +25,12 @@ from pathlib import Path
 import torch
 
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.session import forget
+from easyedit_neuron.edits.write import clone_weights, down_names, restore
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_model
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.models.memit.memit_main import apply_memit_to_model
-from easyedit_neuron.state import forget
-from easyedit_neuron.write import clone_weights, down_names, restore
 
 from . import synthetic, timing
 from .editing import LAYERS, contexts, fill, key_sources, prepared, requests, settings, stages
@@ -35,8 +38,10 @@ from .memory import process_peak
 from .models import SHAPES, random_llama
 from .solve import Peer
 
-METHODS = {"alphaedit": (AlphaEditHyperParams, apply_alphaedit_to_model, dict(alg_name="AlphaEdit")),
-           "memit": (MEMITHyperParams, apply_memit_to_model, dict(alg_name="MEMIT", accumulate_keys=True))}
+METHODS = {
+    "alphaedit": (AlphaEditHyperParams, apply_alphaedit_to_model, dict(alg_name="AlphaEdit")),
+    "memit": (MEMITHyperParams, apply_memit_to_model, dict(alg_name="MEMIT", accumulate_keys=True)),
+}
 RANDOM = dict(mask="random", mask_options={"density": 0.5}, mask_stage="solve")
 NAMES = [name + mask for name in METHODS for mask in ("", "-random")]
 
@@ -49,8 +54,14 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     view, take, rank = ModelView.of(model), requests(), ModelView.of(model).d_ff // 8
     originals = clone_weights(view.model, down_names(view, LAYERS))
     state, streams = prepared(view, tok, hparams, rank), key_sources(view, LAYERS)
-    peer = Peer(path, synthetic.energetic_directions(view.d_ff, rank, device=device), hparams.L2, hparams.mom2_update_weight,
-                synthetic.KeySource(view.d_ff, device=device), 1)
+    peer = Peer(
+        path,
+        synthetic.energetic_directions(view.d_ff, rank, device=device),
+        hparams.L2,
+        hparams.mom2_update_weight,
+        synthetic.KeySource(view.d_ff, device=device),
+        1,
+    )
     with torch.no_grad():
         peer.edit()  # the warm-up
     rows = []
@@ -65,10 +76,18 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
             times.append(timing.seconds(lambda: apply(model, tok, take(1), hparams, records=records)))
             with torch.no_grad():
                 peers.append(len(LAYERS) * timing.seconds(peer.edit))
-        row = {"method": name, "count": count, "edits": [number, number + repeats - 1], "seconds": statistics.median(times),
-               "stages": stages(records[1:]), "solves": [record.seconds["solve"] for record in records[1:]],
-               "first_solve": records[0].seconds["solve"], "peer_solve": statistics.median(peers),
-               "held_bytes": state.held_bytes, "process_peak": process_peak(device)}
+        row = {
+            "method": name,
+            "count": count,
+            "edits": [number, number + repeats - 1],
+            "seconds": statistics.median(times),
+            "stages": stages(records[1:]),
+            "solves": [record.seconds["solve"] for record in records[1:]],
+            "first_solve": records[0].seconds["solve"],
+            "peer_solve": statistics.median(peers),
+            "held_bytes": state.held_bytes,
+            "process_peak": process_peak(device),
+        }
         row["solve_over_first_count"] = row["stages"]["solve"] / (rows or [row])[0]["stages"]["solve"]
         rows.append(row)
         print(_line(row), flush=True)
@@ -77,16 +96,20 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     return rows
 
 
-HEAD = (f"{'method':<16} {'edits':>11} {'s/edit':>7} {'target':>7} {'keys':>7} {'solve':>7} {'/ first':>8} {'at start':>8}"
-        f" {'peer':>7} {'keys MB':>8} {'solver MB':>9}  process peak")
+HEAD = (
+    f"{'method':<16} {'edits':>11} {'s/edit':>7} {'target':>7} {'keys':>7} {'solve':>7} {'/ first':>8} {'at start':>8}"
+    f" {'peer':>7} {'keys MB':>8} {'solver MB':>9}  process peak"
+)
 
 
 def _line(row: dict) -> str:
     stage, held, (first, last) = row["stages"], row["held_bytes"], row["edits"]
     peak = ", ".join(f"{where} {count / 2**30:.2f} GB" for where, count in row["process_peak"].items())
-    return (f"{row['method']:<16} {f'{first} to {last}':>11} {row['seconds']:7.2f} {stage['target']:7.2f} {stage['keys']:7.2f}"
-            f" {stage['solve']:7.3f} {row['solve_over_first_count']:8.2f} {row['first_solve']:8.2f} {row['peer_solve']:7.2f}"
-            f" {held['keys'] / 2**20:8.1f} {held['solvers'] / 2**20:9.1f}  {peak}")
+    return (
+        f"{row['method']:<16} {f'{first} to {last}':>11} {row['seconds']:7.2f} {stage['target']:7.2f} {stage['keys']:7.2f}"
+        f" {stage['solve']:7.3f} {row['solve_over_first_count']:8.2f} {row['first_solve']:8.2f} {row['peer_solve']:7.2f}"
+        f" {held['keys'] / 2**20:8.1f} {held['solvers'] / 2**20:9.1f}  {peak}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,12 +125,22 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--counts and --repeats start at 1")
     torch.set_num_threads(args.threads)
     model, tok = random_llama(args.shape, device=args.device)
-    print("real edits on synthetic keys and drawn statistics; median seconds; / first: solve over that at the first count;\n"
-          "at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers")
+    print(
+        "real edits on synthetic keys and drawn statistics; median seconds; / first: solve over that at the first count;\n"
+        "at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers"
+    )
     print(HEAD)
-    results = [row for name in args.methods for row in measure(name, model, tok, args.counts, args.repeats, args.device)]
-    timing.write_json(args.json, results, earlier_edits="synthetic keys",
-                      **{k: v for k, v in vars(args).items() if not isinstance(v, Path)})
+    results = [
+        row
+        for name in args.methods
+        for row in measure(name, model, tok, args.counts, args.repeats, args.device)
+    ]
+    timing.write_json(
+        args.json,
+        results,
+        earlier_edits="synthetic keys",
+        **{k: v for k, v in vars(args).items() if not isinstance(v, Path)},
+    )
     return 0
 
 

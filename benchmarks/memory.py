@@ -1,8 +1,8 @@
 """Memory of an edit on a Llama, consumer by consumer, from sizes alone: nothing is loaded to know it.
 
-``bytes_needed`` is for the alphaedit and the memit path with ``mask_stage: post``. What stays is exact (weights, statistics,
-solvers, keys, copies of weights); what a stage takes and gives back is counted from above, and all of it is added up although
-no two stages happen at once.
+``bytes_needed`` is for the alphaedit and the memit path with ``mask_stage: post``. What stays is exact
+(weights, statistics, solvers, keys, copies of weights); what a stage takes and gives back is counted from
+above, and all of it is added up although no two stages happen at once.
 """
 
 import json
@@ -17,10 +17,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from easyedit_neuron.attribution.projection import CPU_CHUNKS, GPU_CHUNKS
-from easyedit_neuron.paths.inverse import FOLD
-from easyedit_neuron.paths.prompts import TargetPrompts
-from easyedit_neuron.paths.sequential import BLOCK
-from easyedit_neuron.stats.needs import decomposition_bytes, matrix_bytes, readable
+from easyedit_neuron.locate_then_edit.solver.sequential import BLOCK
+from easyedit_neuron.locate_then_edit.solver.woodbury import FOLD
+from easyedit_neuron.locate_then_edit.z_prompts import TargetPrompts
+from easyedit_neuron.statistics.memory_use import decomposition_bytes, matrix_bytes, readable
 
 F32 = 4
 RUNTIME = 2 << 30
@@ -49,8 +49,13 @@ class Rows:
     def of(cls, prompts: TargetPrompts) -> "Rows":
         """Of tokenised requests."""
         lengths, start = prompts.batch.lengths, prompts.start
-        return cls(*prompts.prompt_end.shape, tokens=int(lengths.max()), past=int(start.max()),
-                   suffix=int((lengths - start).max()), answers=len(prompts.answer_id))
+        return cls(
+            *prompts.prompt_end.shape,
+            tokens=int(lengths.max()),
+            past=int(start.max()),
+            suffix=int((lengths - start).max()),
+            answers=len(prompts.answer_id),
+        )
 
     @classmethod
     def widest(cls, several: Iterable["Rows"]) -> "Rows":
@@ -72,7 +77,8 @@ def parameters(shape: Mapping) -> int:
 
 
 def rows_held(appends: list[int], fold: int | None = None) -> int:
-    """Rows of memory in a ``KeyBuffer`` after appends of these sizes: it doubles. ``fold``: emptied whenever it has that many."""
+    """Rows of memory in a ``KeyBuffer`` after appends of these sizes: it doubles. ``fold``: emptied whenever
+    it has that many."""
     held = count = 0
     for size in appends:
         count += size
@@ -84,12 +90,20 @@ def rows_held(appends: list[int], fold: int | None = None) -> int:
 
 
 def widest_basis(d_ff: int) -> int:
-    """Most columns that the basis of a null space's complement can have where it is the thinner of the two."""
+    """Most columns that the basis of a null space's complement can have where it is the thinner of the
+    two."""
     return (d_ff - 1) // 2
 
 
-def solver_bytes(path: str, d_ff: int, null_dim: int, edits: int, requests: int, dtype: torch.dtype,
-                 kept: torch.dtype = torch.float32) -> int:
+def solver_bytes(
+    path: str,
+    d_ff: int,
+    null_dim: int,
+    edits: int,
+    requests: int,
+    dtype: torch.dtype,
+    kept: torch.dtype = torch.float32,
+) -> int:
     """What one layer's ``SequentialSolver`` keeps after ``edits`` calls of ``requests`` keys each.
 
     Args:
@@ -121,15 +135,27 @@ def _basis(path: str, d_ff: int, null_dim: int) -> int:
 
 
 def _system(path: str, d_ff: int, null_dim: int) -> tuple[int, int]:
-    """Size of the system that is solved, and the number of earlier keys beyond which its inverse is a matrix."""
-    # a thin basis of the null space gives the coordinates; with that of its complement the work is done in key space
+    """Size of the system that is solved, and the number of earlier keys beyond which its inverse is a
+    matrix."""
+    # a thin basis of the null space gives the coordinates; with that of its complement the work is done in
+    # key space
     dim = null_dim if path == "alphaedit" and 2 * null_dim <= d_ff else d_ff
     return dim, dim // (2 if path == "alphaedit" else 8)
 
 
-def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Rows, *, edits: int = 1, path: str = "alphaedit",
-                 solve_dtype: torch.dtype = torch.float64, null_dim: int | None = None, scores: str | None = "lps",
-                 device: str = "cuda") -> dict[str, int]:
+def bytes_needed(
+    shape: Mapping,
+    dtype: torch.dtype,
+    layers: list[int],
+    rows: Rows,
+    *,
+    edits: int = 1,
+    path: str = "alphaedit",
+    solve_dtype: torch.dtype = torch.float64,
+    null_dim: int | None = None,
+    scores: str | None = "lps",
+    device: str = "cuda",
+) -> dict[str, int]:
     """Bytes on the device by consumer, in the order in which they come; their sum is a bound on the peak.
 
     Args:
@@ -144,7 +170,9 @@ def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Ro
         scores: lps, mpc, or None where nothing is masked.
         device: cuda or cpu; the attribution's chunks depend on it.
     """
-    d, d_ff, vocab, blocks = (shape[name] for name in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"))
+    d, d_ff, vocab, blocks = (
+        shape[name] for name in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers")
+    )
     e, kv, edited = dtype.itemsize, _kv_width(shape), len(layers)
     null_dim = d_ff - widest_basis(d_ff) if null_dim is None else null_dim
     dim, limit = _system(path, d_ff, null_dim)
@@ -159,11 +187,12 @@ def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Ro
     needs["eigen-decomposition"] = decomposition_bytes(d_ff, torch.float32)
     needs["null space bases"] = edited * d_ff * _basis(path, d_ff, null_dim) * F32
     needs["solvers"] = edited * solver_bytes(path, d_ff, null_dim, edits, rows.requests, solve_dtype)
-    # one layer's factorisation: the system beside its factor, then the factor beside the inverse, and LAPACK's copy; at the first
-    # edit (memit), or once there are many keys
+    # one layer's factorisation: the system beside its factor, then the factor beside the inverse, and
+    # LAPACK's copy; at the first edit (memit), or once there are many keys
     factorised = path == "memit" or (edits - 1) * rows.requests > limit
     needs["factorisation"] = 2 * matrix_bytes(dim, solve_dtype) if factorised else 0
-    # keys, one row each, with the spare room of a doubling; while one layer's grows, the old rows exist beside the new ones
+    # keys, one row each, with the spare room of a doubling; while one layer's grows, the old rows exist
+    # beside the new ones
     held = rows_held([rows.requests] * edits) * d_ff * F32
     needs["keys"] = edited * held
     needs["growing keys"] = held // 2
@@ -173,8 +202,9 @@ def bytes_needed(shape: Mapping, dtype: torch.dtype, layers: list[int], rows: Ro
     needs["adding a delta"] = 3 * d * d_ff * F32
     needs["clean pass"] = _clean_pass(rows, d, d_ff, kv, blocks, edited if scores else 0, e)
     needs["search"] = _search(rows, d, d_ff, kv, above, e)
-    # per logit: as the unembedding gives it (e) and in float32; log-softmax, its gradient and the logits' two gradients.
-    # KL, per request: before, after, p, difference and product in float32, and the gradients of the last four
+    # per logit: as the unembedding gives it (e) and in float32; log-softmax, its gradient and the logits' two
+    # gradients. KL, per request: before, after, p, difference and product in float32, and the gradients of
+    # the last four
     needs["logits in the loss"] = positions * vocab * (2 * e + 4 * F32) + rows.requests * vocab * 9 * F32
     needs["attribution"] = _attribution(scores, spots, d, d_ff, vocab, edited, device)
     needs["runtime"] = RUNTIME if torch.device(device).type == "cuda" else 0
@@ -187,7 +217,8 @@ def _clean_pass(rows: Rows, d: int, d_ff: int, kv: int, blocks: int, read: int, 
     cache = 2 * blocks * tokens * kv * e  # keys and values of all blocks
     readings = read * tokens * (d_ff + 2 * d) * e  # q, residual stream and FFN output of the edited layers
     ends = 2 * tokens * d * e  # output of z*'s block, input of the final norm
-    # in one block: gate, its SiLU, up and their product; residual, two norms in float32, q, attention's output
+    # in one block: gate, its SiLU, up and their product; residual, two norms in float32, q, attention's
+    # output
     block = tokens * (4 * d_ff * e + 4 * d * e + 2 * d * F32)
     return cache + readings + ends + block
 
@@ -199,13 +230,16 @@ def _search(rows: Rows, d: int, d_ff: int, kv: int, above: int, e: int) -> int:
     """
     tokens, span = rows.count * rows.suffix, rows.count * (rows.past + rows.suffix)
     past = above * 2 * rows.count * rows.past * kv * e
-    # gate, its SiLU and up; both norms' input in float32 and as it was normed there; q and the attention's output
+    # gate, its SiLU and up; both norms' input in float32 and as it was normed there; q and the attention's
+    # output
     block = tokens * (3 * d_ff * e + 4 * d * F32 + 2 * d * e)
     block += 2 * span * (d + kv) * e  # keys and values: past and suffix joined, repeated for all heads
     return past + (above + 2) * block  # two more: the block that is run, forward or backward
 
 
-def _attribution(scores: str | None, spots: int, d: int, d_ff: int, vocab: int, edited: int, device: str) -> int:
+def _attribution(
+    scores: str | None, spots: int, d: int, d_ff: int, vocab: int, edited: int, device: str
+) -> int:
     read = edited * spots * (d_ff + 2 * d) * F32  # the readings
     if scores is None:
         return 0
@@ -214,17 +248,20 @@ def _attribution(scores: str | None, spots: int, d: int, d_ff: int, vocab: int, 
         return read + 2 * d * d_ff * F32 + 4 * edited * spots * d_ff * F32
     chunks = CPU_CHUNKS if torch.device(device).type == "cpu" else GPU_CHUNKS
     neurons, tokens = min(chunks.neurons, d_ff), min(chunks.tokens, vocab)
-    # rows of the unembedding in float32; columns of the FFN, with the gain and centred; what neurons do to logits, and its size
+    # rows of the unembedding in float32; columns of the FFN, with the gain and centred; what neurons do to
+    # logits, and its size
     chunk = (2 * tokens * d + 3 * neurons * d + 2 * neurons * tokens) * F32
     # the logits of a group of prompts, and the product that addcmul may make apart
     chunk += 2 * max(chunks.elements, neurons * tokens) * F32
     chunk += 4 * spots * vocab * F32  # unperturbed logits, as they are put together and summed
-    # per neuron: scale, its largest logit and sum, and five of the log-probabilities, scores and activations made from them
+    # per neuron: scale, its largest logit and sum, and five of the log-probabilities, scores and activations
+    # made from them
     return read + chunk + 8 * edited * spots * d_ff * F32
 
 
 def process_peak(device: str) -> dict[str, int]:
-    """Most memory that this process has had so far: of the host, and of the GPU since its statistics were last reset."""
+    """Most memory that this process has had so far: of the host, and of the GPU since its statistics were
+    last reset."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.device(device).type == "cuda":
@@ -245,9 +282,13 @@ def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
         file = Path(folder) / "trace.json"
         watched.export_chrome_trace(str(file))
         trace = json.loads(file.read_text())["traceEvents"]
-    events = [event for event in trace if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
+    events = [
+        event for event in trace if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0
+    ]
     events = [event["args"] for event in sorted(events, key=lambda event: event["ts"])]
-    return max(event["Total Allocated"] for event in events) - (events[0]["Total Allocated"] - events[0]["Bytes"])
+    return max(event["Total Allocated"] for event in events) - (
+        events[0]["Total Allocated"] - events[0]["Bytes"]
+    )
 
 
 def table(needs: Mapping[str, int]) -> str:

@@ -6,21 +6,49 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from easyedit_neuron import resources
 
 SHAPES = {
-    "80m": dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=8,
-                vocab_size=32000),
-    "llama3-8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-                      num_key_value_heads=8, vocab_size=128256, rope_theta=500000.0),
-    "tiny": dict(hidden_size=64, intermediate_size=160, num_hidden_layers=10, num_attention_heads=4, num_key_value_heads=2,
-                 vocab_size=2000),
+    "80m": dict(
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        vocab_size=32000,
+    ),
+    "llama3-8b": dict(
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        rope_theta=500000.0,
+    ),
+    "tiny": dict(
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=2000,
+    ),
 }
 """Sizes by name; embeddings are not tied. ``tiny`` is for tests of the programs."""
 
 
 def random_llama(shape: str = "80m", dtype=torch.float32, device: str = "cpu", seed: int = 0, **overrides):
-    """(model in eval mode, the shipped model's tokenizer) of a shape of ``SHAPES``; weights are drawn on the device."""
+    """(model in eval mode, the shipped model's tokenizer) of a shape of ``SHAPES``; weights are drawn on the
+    device."""
     tok = AutoTokenizer.from_pretrained(resources.model_path("tiny-llama"))
-    config = LlamaConfig(**{**SHAPES[shape], "max_position_embeddings": 2048, "bos_token_id": tok.bos_token_id,
-                            "eos_token_id": tok.eos_token_id, "tie_word_embeddings": False, **overrides})
+    config = LlamaConfig(
+        **{
+            **SHAPES[shape],
+            "max_position_embeddings": 2048,
+            "bos_token_id": tok.bos_token_id,
+            "eos_token_id": tok.eos_token_id,
+            "tie_word_embeddings": False,
+            **overrides,
+        }
+    )
     torch.manual_seed(seed)
     with torch.device(device):
         before = torch.get_default_dtype()

@@ -1,14 +1,15 @@
 """Random keys and covariances with the traits that make the editing systems hard to solve.
 
-Keys share a mean direction and come in clusters (facts about one subject, subjects of one name), with norms from 1 to 30. The
-covariance has a few directions that carry almost all of its trace, like that of a language model's FFN activations.
+Keys share a mean direction and come in clusters (facts about one subject, subjects of one name), with norms
+from 1 to 30. The covariance has a few directions that carry almost all of its trace, like that of a language
+model's FFN activations.
 """
 
 import math
 
 import torch
 
-from easyedit_neuron.stats.nullspace import Subspace
+from easyedit_neuron.statistics.nullspace import Subspace
 
 
 def generator(seed: int) -> torch.Generator:
@@ -36,10 +37,13 @@ class KeySource:
         return drawn / drawn.norm(dim=0)
 
 
-def energetic_directions(d_ff: int, rank: int, seed: int = 1, device: str = "cpu",
-                         dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def energetic_directions(
+    d_ff: int, rank: int, seed: int = 1, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Orthonormal [d_ff, rank]: where the text has its energy."""
-    return torch.linalg.qr(torch.randn(d_ff, rank, generator=generator(seed)).to(device, dtype))[0].contiguous()
+    return torch.linalg.qr(torch.randn(d_ff, rank, generator=generator(seed)).to(device, dtype))[
+        0
+    ].contiguous()
 
 
 def covariance(directions: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""Peer and ours in the same run: taken in turns after a warm-up, medians, ratio and spread, results as JSON."""
+"""Peer and ours in the same run: taken in turns after a warm-up, medians, ratio and spread, results as
+JSON."""
 
 import argparse
 import json
@@ -45,7 +46,9 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def alternate(peer: Callable[[], object], ours: Callable[[], object], repeats: int, warm_up: int = 1) -> Result:
+def alternate(
+    peer: Callable[[], object], ours: Callable[[], object], repeats: int, warm_up: int = 1
+) -> Result:
     """Times ``repeats`` pairs after ``warm_up`` unmeasured ones; who goes first changes from pair to pair."""
     for _ in range(warm_up):
         peer()
@@ -62,9 +65,18 @@ def report(name: str, result: Result) -> dict:
     """Prints one line and gives back what belongs into the JSON file."""
     low, high = result.spread
     peer, ours = statistics.median(result.peer), statistics.median(result.ours)
-    print(f"{name:<44} peer {_readable(peer):>9}  ours {_readable(ours):>9}  ratio {result.ratio:8.1f}"
-          f"  ({low:.1f} to {high:.1f}, {len(result.peer)} pairs)", flush=True)
-    return {"name": name, "peer_seconds": result.peer, "ours_seconds": result.ours, "ratio": result.ratio, "spread": [low, high]}
+    print(
+        f"{name:<44} peer {_readable(peer):>9}  ours {_readable(ours):>9}  ratio {result.ratio:8.1f}"
+        f"  ({low:.1f} to {high:.1f}, {len(result.peer)} pairs)",
+        flush=True,
+    )
+    return {
+        "name": name,
+        "peer_seconds": result.peer,
+        "ours_seconds": result.ours,
+        "ratio": result.ratio,
+        "spread": [low, high],
+    }
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -80,10 +92,18 @@ def write_json(path: Path | None, results: object, **settings) -> None:
     if path is None:
         return
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpus": os.cpu_count(), "gpu": gpu,
-               "platform": platform.platform()}
+    machine = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "gpu": gpu,
+        "platform": platform.platform(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "settings": settings, "results": results}, indent=1, default=str) + "\n")
+    path.write_text(
+        json.dumps({"machine": machine, "settings": settings, "results": results}, indent=1, default=str)
+        + "\n"
+    )
 
 
 def free_bytes(device: str) -> int:

@@ -1,7 +1,7 @@
 """Every error this package raises on purpose.
 
-All of them are ``ValueError`` subclasses, so that a script written against EasyEdit's asserts can catch one type;
-each message names the field or record that is wrong and what to do about it.
+All of them are ``ValueError`` subclasses, so that a script written against EasyEdit's asserts can catch one
+type; each message names the field or record that is wrong and what to do about it.
 """
 
 

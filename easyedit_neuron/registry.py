@@ -1,18 +1,19 @@
 """The methods that the package knows, by name, with targets that are imported only when they are used.
 
-A new method is one folder and one :func:`register_method` call. Targets are given as ``"package.module:attribute"`` so that
-``import easyedit_neuron`` neither loads torch models nor transformers; a name or alias that is already taken is an error,
-never a silent replacement.
+A new method is one folder and one :func:`register_method` call. Targets are given as
+``"package.module:attribute"`` so that ``import easyedit_neuron`` neither loads torch models nor transformers;
+a name or alias that is already taken is an error, never a silent replacement.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 from .errors import NeuronEditError
-from .suggest import did_you_mean
+from .utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class MethodSpec:
         hparams: target of the hyperparameter class.
         aliases: other spellings of the name.
         batchable: one call may take several requests at once (EasyEdit's ``batch_edit``).
-        plugin: given to EasyEdit at registration; the others live in the built-in host only, where EasyEdit has its own.
+        plugin: given to EasyEdit at registration; the others live in the built-in host only, where EasyEdit
+            has its own.
     """
 
     name: str
@@ -39,7 +41,9 @@ class MethodSpec:
         for target in (self.apply, self.hparams):
             module, _, attribute = target.partition(":")
             if not module or not attribute:
-                raise NeuronEditError(f"method {self.name!r}: target {target!r} must read 'package.module:attribute'")
+                raise NeuronEditError(
+                    f"method {self.name!r}: target {target!r} must read 'package.module:attribute'"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,12 +63,15 @@ _METHODS: dict[str, MethodSpec] = {}
 
 
 def register_method(spec: MethodSpec) -> MethodSpec:
-    """Make a method known. The same spec twice is fine; another one under a taken name is a ``NeuronEditError``."""
+    """Make a method known. The same spec twice is fine; another one under a taken name is a
+    ``NeuronEditError``."""
     known = {name.lower(): other for other in _METHODS.values() for name in other.names}
     for name in spec.names:
         taken = known.get(name.lower())
         if taken is not None and taken != spec:
-            raise NeuronEditError(f"method name {name!r} is already registered (by {taken.name!r}): choose another name")
+            raise NeuronEditError(
+                f"method name {name!r} is already registered (by {taken.name!r}): choose another name"
+            )
     _METHODS[spec.name] = spec
     return spec
 

@@ -1,7 +1,9 @@
-"""Where the files that ship with the package are: hyperparameters, Hydra configuration, the tiny model and its data.
+"""Where the files that ship with the package are: hyperparameters, Hydra configuration, the tiny model and
+its data.
 
-The same relative layout holds in a checkout (``easyedit_neuron/hparams`` is a link to the top-level ``hparams``) and in an
-installed wheel (the files are package data), so nothing here asks which of the two it is in.
+The same relative layout holds in a checkout (``easyedit_neuron/hparams`` is a link to the top-level
+``hparams``) and in an installed wheel (the files are package data), so nothing here asks which of the two it
+is in.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import DataError, HparamsError
-from .suggest import did_you_mean
+from .utils.suggest import did_you_mean
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 ASSETS_DIR = PACKAGE_DIR / "assets"
@@ -23,7 +25,8 @@ SHIPPED_DATA = ("tiny-world",)
 def model_path(name: str) -> str:
     """Folder of a shipped model when ``name`` is exactly its name; any other name is returned as it is.
 
-    A folder of that name in the working directory does not shadow the shipped model: write ``./tiny-llama`` for it.
+    A folder of that name in the working directory does not shadow the shipped model: write ``./tiny-llama``
+        for it.
     """
     return str(ASSETS_DIR / name) if name in SHIPPED_MODELS else str(name)
 
@@ -34,14 +37,17 @@ def data_dir(name: str) -> Path:
         raise DataError(f"unknown shipped data set {name!r}: {did_you_mean(name, SHIPPED_DATA)}")
     folder = ASSETS_DIR / name
     if not folder.is_dir():
-        raise DataError(f"shipped data set {name!r} is not at {folder}: the installation is incomplete, install again")
+        raise DataError(
+            f"shipped data set {name!r} is not at {folder}: the installation is incomplete, install again"
+        )
     return folder
 
 
 def shipped_hparams() -> list[str]:
     """Names of all shipped hyperparameter files, as ``"METHOD/model"``, sorted."""
     return sorted(
-        str(path.relative_to(HPARAMS_DIR).with_suffix("")).replace("\\", "/") for path in HPARAMS_DIR.glob("*/*.yaml")
+        str(path.relative_to(HPARAMS_DIR).with_suffix("")).replace("\\", "/")
+        for path in HPARAMS_DIR.glob("*/*.yaml")
     )
 
 

@@ -16,13 +16,21 @@ from easyedit_neuron.host import load_hparams
 FILE = "zsre_mend_eval_portability_gpt4.json"
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--editing_method", default="NMKE")
-    parser.add_argument("--hparams_dir", help="a file of hyperparameters, or a shipped name (default: METHOD/tiny-llama)")
-    parser.add_argument("--data_dir", default="tiny-world", help=f"folder with {FILE}, or a file of that shape")
+    parser.add_argument(
+        "--hparams_dir", help="a file of hyperparameters, or a shipped name (default: METHOD/tiny-llama)"
+    )
+    parser.add_argument(
+        "--data_dir", default="tiny-world", help=f"folder with {FILE}, or a file of that shape"
+    )
     parser.add_argument("--ds_size", default=10, type=int, help="edits, the first of the file (10)")
     parser.add_argument("--metrics_save_dir", default="./output")
-    parser.add_argument("--sequential_edit", action="store_true", help="keep every edit (else each is undone once measured)")
+    parser.add_argument(
+        "--sequential_edit", action="store_true", help="keep every edit (else each is undone once measured)"
+    )
     args = parser.parse_args()
 
     folder = Path(args.data_dir)

@@ -2,9 +2,10 @@
 
     python examples/serve_edited_model.py [FOLDER]       files go into FOLDER (default: a temporary one)
 
-Two sides that know of each other only through a folder. The editing side makes edits, keeps their log and exports an adapter. The
-serving side has the base model loaded once and needs nothing but transformers and peft: a new version of the edits is loaded
-beside the one in use, one call switches over, and the old one is dropped. The base weights are never written, never loaded again.
+Two sides that know of each other only through a folder. The editing side makes edits, keeps their log and
+exports an adapter. The serving side has the base model loaded once and needs nothing but transformers and
+peft: a new version of the edits is loaded beside the one in use, one call switches over, and the old one is
+    dropped. The base weights are never written, never loaded again.
 """
 
 import sys
@@ -28,7 +29,9 @@ class Server:
 
     def __init__(self, base: str):
         self.tok = AutoTokenizer.from_pretrained(base)
-        self.model = AutoModelForCausalLM.from_pretrained(base).float().eval()  # the precision that the edits are made in
+        self.model = (
+            AutoModelForCausalLM.from_pretrained(base).float().eval()
+        )  # the precision that the edits are made in
         self.version = None
 
     def switch(self, version: str, adapter: Path) -> None:
@@ -45,8 +48,14 @@ class Server:
     def answer(self, prompt: str) -> str:
         """What the model writes behind the prompt, up to the end of the sentence."""
         inputs = self.tok(prompt, return_tensors="pt")
-        written = self.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=self.tok.eos_token_id)
-        return self.tok.decode(written[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).split(".")[0].strip()
+        written = self.model.generate(
+            **inputs, max_new_tokens=8, do_sample=False, pad_token_id=self.tok.eos_token_id
+        )
+        return (
+            self.tok.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            .split(".")[0]
+            .strip()
+        )
 
 
 def main(folder: Path, edits: int = 3) -> dict[str, list[str]]:
@@ -61,7 +70,9 @@ def main(folder: Path, edits: int = 3) -> dict[str, list[str]]:
 
     # the editing side
     editor = resolve_base_editor("builtin").from_hparams(FiNEHyperParams.from_hparams("FiNE/tiny-llama"))
-    base = AutoModelForCausalLM.from_pretrained(BASE).float()  # exports are made from the log and the unedited model
+    base = AutoModelForCausalLM.from_pretrained(
+        BASE
+    ).float()  # exports are made from the log and the unedited model
     with recording(editor.model, folder / "log") as log:
         editor.edit_requests(requests, sequential_edit=True, verbose=False)
     export_peft(log, base, folder / "v1")

@@ -4,8 +4,9 @@ import copy
 import os
 from pathlib import Path
 
-# Before torch is imported anywhere: the tests' matrices are so small that a second thread mostly waits for the first, and on
-# a busy machine it waits for everybody. OMP_NUM_THREADS=... in the environment still decides.
+# Before torch is imported anywhere: the tests' matrices are so small that a second thread mostly waits for
+# the first, and on a busy machine it waits for everybody. OMP_NUM_THREADS=... in the environment still
+# decides.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -47,7 +48,8 @@ def shipped_model(_shipped_model):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of the module's tests: models, and statistics of their first weights, which are measured once."""
+    """A folder of the module's tests: models, and statistics of their first weights, which are measured
+    once."""
     return tmp_path_factory.mktemp("models")
 
 

@@ -1,4 +1,5 @@
-"""Runs what a model has written against a problem's tests: a process of its own, with limits, which is no sandbox."""
+"""Runs what a model has written against a problem's tests: a process of its own, with limits, which is no
+sandbox."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 def passes(program: str, seconds: float = SECONDS) -> bool:
     """Whether a Python program comes to its end in time without an exception.
 
-    It runs isolated (``python -I``) in an empty folder with an empty environment; a program that leaves early with exit code 0
-    has not come to its end.
+    It runs isolated (``python -I``) in an empty folder with an empty environment; a program that leaves early
+    with exit code 0 has not come to its end.
     """
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
@@ -31,8 +32,16 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
         with open(path, "w", encoding="utf-8", errors="replace") as handle:
             handle.write(f"{program}\nimport os as _os\n_os.write(1, b'{token}')\n")
         try:
-            done = subprocess.run([sys.executable, "-I", path], cwd=folder, env={}, stdin=subprocess.DEVNULL, capture_output=True,
-                                  timeout=seconds, preexec_fn=_limits if os.name == "posix" else None, check=False)
+            done = subprocess.run(
+                [sys.executable, "-I", path],
+                cwd=folder,
+                env={},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                preexec_fn=_limits if os.name == "posix" else None,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return False
     return done.returncode == 0 and done.stdout.endswith(token.encode())

@@ -1,7 +1,8 @@
 """Which tasks there are, and how lm-eval's task objects are made of them.
 
-The papers' tasks are lm-eval's own: prompts, choices, shots and metrics come from the installed package's YAML. With a folder
-the same YAML reads local documents (:mod:`.local`), and nothing asks the hub. Tasks of tiny-world are in ``configs``.
+The papers' tasks are lm-eval's own: prompts, choices, shots and metrics come from the installed package's
+YAML. With a folder the same YAML reads local documents (:mod:`.local`), and nothing asks the hub. Tasks of
+tiny-world are in ``configs``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 from unittest import mock
 
 from ..errors import HostError, HparamsError, NeuronEditError
-from ..fingerprint import text_fingerprint
 from ..resources import ASSETS_DIR
-from ..suggest import did_you_mean
+from ..utils.fingerprint import text_fingerprint
+from ..utils.suggest import did_you_mean
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 WORLD = "tiny_world"
@@ -32,12 +33,15 @@ PAPERS = {
 }
 """The papers' tasks: lm-eval's folder of the task, and the folder of its documents in a local copy."""
 ALIASES = {"bbh": "bbh_zeroshot"}
-"""In lm-eval ``bbh`` is the few-shot task with chains of thought (``bbh_cot_fewshot``); the papers measure without shots."""
+"""In lm-eval ``bbh`` is the few-shot task with chains of thought (``bbh_cot_fewshot``); the papers measure
+without shots."""
 PRIMARY = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,flexible-extract"}
 """Which of a task's numbers stands for it where that is not its first metric."""
 INSTALL = "pip install 'easyedit-neuron[eval]'"
-REFUSED = ("runs Python code that the model has written, with your rights, on this machine. If that is what you want, say so: "
-           "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment. Else leave the task out")
+REFUSED = (
+    "runs Python code that the model has written, with your rights, on this machine. If that is what you want, say so: "
+    "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment. Else leave the task out"
+)
 
 
 def available() -> bool:
@@ -72,10 +76,19 @@ def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {"lm_eval": metadata.version("lm_eval"), "datasets": metadata.version("datasets")}
     for task in canonical(tasks):
         if task in (WORLD, *WORLD_TASKS):
-            files = [ASSETS_DIR / "tiny-world" / "questions.json", ASSETS_DIR / "tiny-world" / "text_heldout.txt"]
+            files = [
+                ASSETS_DIR / "tiny-world" / "questions.json",
+                ASSETS_DIR / "tiny-world" / "text_heldout.txt",
+            ]
         else:
-            files = [] if folder is None else [path for path in sorted(_documents(task, folder).rglob("*")) if path.is_file()]
-        found[task] = text_fingerprint(f"{path.name} {path.stat().st_size} {path.read_bytes().hex()}" for path in files)
+            files = (
+                []
+                if folder is None
+                else [path for path in sorted(_documents(task, folder).rglob("*")) if path.is_file()]
+            )
+        found[task] = text_fingerprint(
+            f"{path.name} {path.stat().st_size} {path.read_bytes().hex()}" for path in files
+        )
     return found
 
 
@@ -98,24 +111,40 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
     if any(name.startswith("humaneval") for name in names) and not run_code:
         raise HparamsError(f"humaneval {REFUSED}")
     manager = _manager(names, folder)
-    specs = [name if folder is None or name in (WORLD, *WORLD_TASKS) else _local(name, folder, manager) for name in names]
+    specs = [
+        name if folder is None or name in (WORLD, *WORLD_TASKS) else _local(name, folder, manager)
+        for name in names
+    ]
     for name, spec in zip(names, specs):
         if isinstance(spec, str) and spec not in manager.task_index:
-            raise HparamsError(f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPERS, WORLD, *WORLD_TASKS])} "
-                               "Other names are those of lm-eval (lm-eval ls tasks)")
+            raise HparamsError(
+                f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPERS, WORLD, *WORLD_TASKS])} "
+                "Other names are those of lm-eval (lm-eval ls tasks)"
+            )
     with code_environment(run_code):
         try:
             loaded = manager.load(specs)
         except NeuronEditError:
             raise
         except Exception as problem:  # whatever the hub, its cache or a task's module makes of it
-            remedy = "a local copy of the data (docs/ability.md) needs no network" if folder is None else "see docs/ability.md"
-            raise HostError(f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy}") from problem
+            remedy = (
+                "a local copy of the data (docs/ability.md) needs no network"
+                if folder is None
+                else "see docs/ability.md"
+            )
+            raise HostError(
+                f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy}"
+            ) from problem
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) and not run_code:
             raise HparamsError(f"{name} {REFUSED}")
-    if folder is not None and "gsm8k" in loaded["tasks"] and not (Path(folder) / "gsm8k" / "train.jsonl").is_file():
-        # The shots are test questions then, and lm-eval leaves out the one that is asked only where it knows that.
+    if (
+        folder is not None
+        and "gsm8k" in loaded["tasks"]
+        and not (Path(folder) / "gsm8k" / "train.jsonl").is_file()
+    ):
+        # The shots are test questions then, and lm-eval leaves out the one that is asked only where it knows
+        # that.
         loaded["tasks"]["gsm8k"].fewshot_cfg.split = loaded["tasks"]["gsm8k"].config.test_split
     return loaded
 
@@ -129,8 +158,10 @@ def code_environment(allowed: bool) -> Iterator[None]:
 
 def _require() -> None:
     if not available():
-        raise HostError(f"general ability is measured with lm-eval, which is not installed: {INSTALL}, or measure without it "
-                        "(evaluation.ability=[])")
+        raise HostError(
+            f"general ability is measured with lm-eval, which is not installed: {INSTALL}, or measure without it "
+            "(evaluation.ability=[])"
+        )
 
 
 def _manager(names: Sequence[str], folder: str | Path | None):
@@ -140,14 +171,21 @@ def _manager(names: Sequence[str], folder: str | Path | None):
     base = Path(lm_eval.tasks.__file__).parent
     known = (WORLD, *WORLD_TASKS, *PAPERS)
     everything = folder is None and any(name not in known for name in names)
-    folders = [CONFIGS / WORLD, *([] if everything else [base / lm_folder for lm_folder, _ in PAPERS.values()]),
-               *([] if folder is None else [CONFIGS / "local"])]  # later ones win: "mmlu" is then the packaged one
-    return lm_eval.tasks.TaskManager(include_path=folders, include_defaults=everything,
-                                     metadata={} if folder is None else {"folder": str(folder)})
+    folders = [
+        CONFIGS / WORLD,
+        *([] if everything else [base / lm_folder for lm_folder, _ in PAPERS.values()]),
+        *([] if folder is None else [CONFIGS / "local"]),
+    ]  # later ones win: "mmlu" is then the packaged one
+    return lm_eval.tasks.TaskManager(
+        include_path=folders,
+        include_defaults=everything,
+        metadata={} if folder is None else {"folder": str(folder)},
+    )
 
 
 def _local(name: str, folder: str | Path, manager) -> Any:
-    """What lm-eval is to load: the packaged group of a benchmark, or one task of it (of the others no file need be there)."""
+    """What lm-eval is to load: the packaged group of a benchmark, or one task of it (of the others no file
+    need be there)."""
     _documents(name, folder)
     benchmark = _benchmark(name)
     group = f"local_{benchmark}" if f"local_{benchmark}" in manager.task_index else benchmark
@@ -155,7 +193,9 @@ def _local(name: str, folder: str | Path, manager) -> Any:
         return group
     from . import local
 
-    members = {member["task"]: member for member in manager.task_index[group].cfg["task"] if isinstance(member, dict)}
+    members = {
+        member["task"]: member for member in manager.task_index[group].cfg["task"] if isinstance(member, dict)
+    }
     if name not in members:
         raise HparamsError(f"no task {name!r}: {did_you_mean(name, members)}")
     read = {"mmlu": local.mmlu, "bbh_zeroshot": local.bbh}[benchmark]
@@ -165,8 +205,10 @@ def _local(name: str, folder: str | Path, manager) -> Any:
 def _documents(name: str, folder: str | Path) -> Path:
     found = Path(folder).expanduser() / PAPERS[_benchmark(name)][1]
     if not found.is_dir():
-        raise HparamsError(f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows "
-                           "what is expected (without a folder lm-eval asks the hub)")
+        raise HparamsError(
+            f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows "
+            "what is expected (without a folder lm-eval asks the hub)"
+        )
     return found
 
 
@@ -174,4 +216,6 @@ def _benchmark(name: str) -> str:
     for benchmark in PAPERS:
         if name == benchmark or name.startswith(f"{benchmark}_"):
             return benchmark
-    raise HparamsError(f"task {name!r} cannot be read from local files: {did_you_mean(name, [*PAPERS, WORLD])}")
+    raise HparamsError(
+        f"task {name!r} cannot be read from local files: {did_you_mean(name, [*PAPERS, WORLD])}"
+    )

@@ -7,13 +7,14 @@ from typing import Any
 from datasets import Dataset
 
 from .. import data, resources
-from ..data.files import read_records
+from ..data.json_records import read_records
 
 FIELDS = ("prompt", "choices", "answer")
 
 
 def facts(**_: Any) -> dict[str, Dataset]:
-    """Multiple choice over facts that are never edited; ``prompt``, ``choices`` (4), ``answer`` (position)."""
+    """Multiple choice over facts that are never edited; ``prompt``, ``choices`` (4), ``answer``
+    (position)."""
     return {"test": _questions("fact")}
 
 
@@ -28,11 +29,17 @@ def text(**_: Any) -> dict[str, Dataset]:
 
 
 def text_results(doc: dict[str, str], results: list[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
-    """Log-likelihood (nats) of a line, and its number of words and of bytes: what lm-eval's weighted perplexities are made of."""
+    """Log-likelihood (nats) of a line, and its number of words and of bytes: what lm-eval's weighted
+    perplexities are made of."""
     line, (log_likelihood, _) = doc["text"], results[0]
-    return {"word_perplexity": (log_likelihood, len(line.split())), "byte_perplexity": (log_likelihood, len(line.encode("utf-8")))}
+    return {
+        "word_perplexity": (log_likelihood, len(line.split())),
+        "byte_perplexity": (log_likelihood, len(line.encode("utf-8"))),
+    }
 
 
 def _questions(kind: str) -> Dataset:
     records = read_records(resources.data_dir("tiny-world") / "questions.json")
-    return Dataset.from_list([{name: record[name] for name in FIELDS} for record in records if record["kind"] == kind])
+    return Dataset.from_list(
+        [{name: record[name] for name in FIELDS} for record in records if record["kind"] == kind]
+    )

@@ -7,11 +7,12 @@ from .view import ModelView
 
 
 class ModelCalls:
-    """Context manager that counts the passes through a model inside it; nested ones count each for themselves.
+    """Context manager that counts the passes through a model inside it; nested ones count each for
+    themselves.
 
-    A row that runs r of the model's L blocks counts r / L of a forward equivalent (a block that is stopped in front of its down
-    projection counts as run, one that a ``Prefix`` stands for does not); a row whose gradient runs back through r blocks r / L of
-    a backward equivalent.
+    A row that runs r of the model's L blocks counts r / L of a forward equivalent (a block that is stopped in
+    front of its down projection counts as run, one that a ``Prefix`` stands for does not); a row whose
+    gradient runs back through r blocks r / L of a backward equivalent.
 
     Attributes:
         forward_calls, backward_calls: batched calls.
@@ -36,7 +37,7 @@ class ModelCalls:
         names = ("forward_calls", "backward_calls", "forward_equivalents", "backward_equivalents")
         return {name: getattr(self, name) for name in names}
 
-    def __enter__(self) -> "ModelCalls":
+    def __enter__(self) -> ModelCalls:
         self._handles.append(self._view.model.register_forward_pre_hook(self._called))
         for layer in range(self._view.n_layers):
             # the FFN and not the block: of a block that is skipped the hooks run too

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Callable, Collection, Iterable, Mapping, Optional, Union
 
 from torch import Tensor
 
@@ -29,9 +29,9 @@ class Prefix:
 
     layer: int
     hidden: Tensor
-    tail: Optional[tuple]
+    tail: tuple | None
 
-    def rows(self, index: Tensor) -> "Prefix":
+    def rows(self, index: Tensor) -> Prefix:
         """Of the rows of an index tensor."""
         return replace(self, hidden=self.hidden[index.to(self.hidden.device)])
 
@@ -50,33 +50,37 @@ class Prefix:
 class Capture:
     """Context manager that keeps hidden states of the forward passes run inside it (the latest pass wins).
 
-    Hooks exist only inside the ``with`` block and are gone after an exception too. Works under grad and ``no_grad``;
-    captured tensors are the model's own (not copied, not detached).
+    Hooks exist only inside the ``with`` block and are gone after an exception too. Works under grad and
+    ``no_grad``; captured tensors are the model's own (not copied, not detached).
 
     Args:
         view: the model.
         layers: layers whose ``key``, ``resid_mid``, ``ffn_out``, ``layer_out`` are kept.
         want: any of
 
-            - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]`` per layer.
-            - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]`` per layer. In a
-              parallel block (GPT-J, GPT-NeoX) it is input + attention, although the FFN there does not read it.
-            - ``ffn_out``: output of the down projection, before any post-FFN norm; ``[B, T, d_model]`` per layer.
+            - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]`` per
+              layer.
+            - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]`` per
+              layer. In a parallel block (GPT-J, GPT-NeoX) it is input + attention, although the FFN there
+              does not read it.
+            - ``ffn_out``: output of the down projection, before any post-FFN norm; ``[B, T, d_model]`` per
+              layer.
             - ``layer_out``: output of the block, as the next block gets it; ``[B, T, d_model]`` per layer.
             - ``final_hidden``: input of the final norm; ``[B, T, d_model]``.
-        stop_after: end the forward after this layer, or after the last layer with ``"final"`` (before the final norm, so
-            that no logits are computed), or with ``"key"``, where nothing else is wanted, in front of the down projection
-            of the last of ``layers``. The call of the model then does not return: nothing after it in the ``with``
-            block runs.
+        stop_after: end the forward after this layer, or after the last layer with ``"final"`` (before the
+            final norm, so that no logits are computed), or with ``"key"``, where nothing else is wanted, in
+            front of the down projection of the last of ``layers``. The call of the model then does not
+            return: nothing after it in the ``with`` block runs.
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
-        edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a captured ``key`` is the
-            edited one.
-        edit_modules: ``(layer, module name, f)``, replaces the output of any module of a block by ``f(output, input)``; several of
-            one module act one after the other. Of a down projection the input is the ``key``, edited or not, and a captured ``ffn_out``
-            is the edited output.
+        edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a
+            captured ``key`` is the edited one.
+        edit_modules: ``(layer, module name, f)``, replaces the output of any module of a block by ``f(output,
+            input)``; several of one module act one after the other. Of a down projection the input is the
+            ``key``, edited or not, and a captured ``ffn_out`` is the edited output.
         prefix_of: a block whose output, before any edit, is kept as ``prefix``.
-        skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of them hands on the
-            hidden states that it gave then. Exact; what is edited or captured must lie at its end or behind it.
+        skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of
+            them hands on the hidden states that it gave then. Exact; what is edited or captured must lie at
+            its end or behind it.
 
     Attributes:
         key, resid_mid, ffn_out, layer_out: layer -> tensor, what ``want`` asked for.
@@ -98,12 +102,12 @@ class Capture:
         view: ModelView,
         layers: Iterable[int],
         want: Collection[str] = ("key",),
-        stop_after: Union[int, str, None] = None,
-        edit_layer_out: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
-        edit_key: Optional[Mapping[int, Callable[[Tensor], Tensor]]] = None,
+        stop_after: int | str | None = None,
+        edit_layer_out: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+        edit_key: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
         edit_modules: Iterable[tuple[int, str, Callable[[Tensor, Tensor], Tensor]]] = (),
-        prefix_of: Optional[int] = None,
-        skip: Optional[Prefix] = None,
+        prefix_of: int | None = None,
+        skip: Prefix | None = None,
     ):
         self.view = view
         self.layers = list(dict.fromkeys(layers))
@@ -119,8 +123,8 @@ class Capture:
         self.resid_mid: dict[int, Tensor] = {}
         self.ffn_out: dict[int, Tensor] = {}
         self.layer_out: dict[int, Tensor] = {}
-        self.final_hidden: Optional[Tensor] = None
-        self.prefix: Optional[Prefix] = None
+        self.final_hidden: Tensor | None = None
+        self.prefix: Prefix | None = None
         self._inputs: dict[int, Tensor] = {}
         self._forwards: list[tuple] = []
         self._handles: list = []
@@ -135,18 +139,28 @@ class Capture:
         for layer in [*self.layers, *self.edits, *inside, *ends]:
             self.view.layer(layer)
         if self.skip is not None:
-            inner = [l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}]
+            inner = [
+                l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}
+            ]
             inner += [l for l in inside if l <= self.skip.layer]
             early = inner + [l for l in [*self.layers, *self.edits, *ends] if l < self.skip.layer]
             if early:
-                raise ArchitectureError(f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited")
+                raise ArchitectureError(
+                    f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited"
+                )
         if self.stop_after is None or self.stop_after == "final":
             return
         if self.stop_after == "key":
-            outputs = [l for l in [*self.edits, *inside[len(self.key_edits):], *ends] if l >= max(self.layers, default=-1)]
+            outputs = [
+                l
+                for l in [*self.edits, *inside[len(self.key_edits) :], *ends]
+                if l >= max(self.layers, default=-1)
+            ]
             if self.want != {"key"} or not self.layers or outputs:
-                raise ArchitectureError("stop_after='key' ends the forward in front of the down projection of the last layer: "
-                                        "only keys can be wanted, and no output of that layer")
+                raise ArchitectureError(
+                    "stop_after='key' ends the forward in front of the down projection of the last layer: "
+                    "only keys can be wanted, and no output of that layer"
+                )
             return
         self.view.layer(self.stop_after)
         late = [layer for layer in [*self.layers, *self.edits, *inside, *ends] if layer > self.stop_after]
@@ -154,9 +168,10 @@ class Capture:
             what = f"layer {late[0]}" if late else "final_hidden"
             raise ArchitectureError(f"stop_after={self.stop_after} ends the forward before {what} is reached")
 
-    # ---- hooks ---------------------------------------------------------------------------------------------------
+    # ---- hooks
+    # ---------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> "Capture":
+    def __enter__(self) -> Capture:
         try:
             self._set_hooks()
         except BaseException:
@@ -196,9 +211,15 @@ class Capture:
         if self.skip is not None:
             self._skip_blocks()
         for layer, edit in self.key_edits.items():
-            self._handles.append(self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True))
+            self._handles.append(
+                self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True)
+            )
         for _, name, edit in self.module_edits:
-            self._handles.append(self.view.model.get_submodule(name).register_forward_hook(_output_editor(edit), with_kwargs=True))
+            self._handles.append(
+                self.view.model.get_submodule(name).register_forward_hook(
+                    _output_editor(edit), with_kwargs=True
+                )
+            )
         for layer in self.layers:
             if "key" in self.want:
                 self._before(self.view.down_proj(layer), _setter(self.key, layer))
@@ -206,7 +227,8 @@ class Capture:
                 self._after(self.view.down_proj(layer), _setter(self.ffn_out, layer))
             if "resid_mid" in self.want:
                 self._capture_resid_mid(layer)
-        # layer outputs last and in this order: the prefix is unedited, a captured output edited, and stopping comes after all
+        # layer outputs last and in this order: the prefix is unedited, a captured output edited, and stopping
+        # comes after all
         if self.prefix_of is not None:
             self._handles.append(self.view.layer(self.prefix_of).register_forward_hook(self._keep_prefix))
         for layer, edit in self.edits.items():
@@ -246,7 +268,8 @@ class Capture:
         self.prefix = Prefix(self.prefix_of, _tensor_of(output).detach(), tail)
 
     def _skip_blocks(self) -> None:
-        # an instance attribute shadows the method and leaves hooks at work; accelerate may have set one already
+        # an instance attribute shadows the method and leaves hooks at work; accelerate may have set one
+        # already
         for layer in range(self.skip.layer + 1):
             module = self.view.layer(layer)
             self._forwards.append((module, module.__dict__.get("forward")))

@@ -1,4 +1,5 @@
-"""Flags of a model that are changed for a while and come back as they were: gradients of the parameters, training mode."""
+"""Flags of a model that are changed for a while and come back as they were: gradients of the parameters,
+training mode."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from torch import nn
 
 @contextmanager
 def frozen_parameters(model: nn.Module):
-    """Inside the block no parameter of ``model`` asks for a gradient; afterwards every flag is as it was, also on an error."""
+    """Inside the block no parameter of ``model`` asks for a gradient; afterwards every flag is as it was,
+    also on an error."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in flags:
@@ -22,7 +24,8 @@ def frozen_parameters(model: nn.Module):
 
 @contextmanager
 def eval_mode(model: nn.Module):
-    """No dropout inside the block; afterwards every submodule's training flag is as it was, also on an error."""
+    """No dropout inside the block; afterwards every submodule's training flag is as it was, also on an
+    error."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,12 @@ class NormParameters:
 
     centred: bool
     gain: Tensor
-    bias: Optional[Tensor]
+    bias: Tensor | None
     eps: float
 
     def scale(self, x: Tensor) -> Tensor:
-        """Denominator of the norm at ``x [..., d_model]``: ``sqrt(var + eps)`` or ``sqrt(mean square + eps)``, ``[...]``."""
+        """Denominator of the norm at ``x [..., d_model]``: ``sqrt(var + eps)`` or ``sqrt(mean square +
+        eps)``, ``[...]``."""
         if self.centred:
             return torch.sqrt(x.var(dim=-1, unbiased=False) + self.eps)
         return torch.sqrt(x.pow(2).mean(dim=-1) + self.eps)

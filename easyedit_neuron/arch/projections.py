@@ -1,29 +1,32 @@
-"""The linear maps of a block by their common names, also where an architecture fuses several into one parameter.
+"""The linear maps of a block by their common names, also where an architecture fuses several into one
+parameter.
 
-A projection is written as the module's name, ``"model.layers.{}.self_attn.q_proj"``, and for a fused one as the rows that are its
-own: ``"...c_attn[1/3]"`` the first of three equal blocks of rows, ``"...query_key_value[1/3 by head]"`` the first third of the
-rows of every head, ``"...qkv_proj[0:4096]"`` rows 0 to 4095. The table holds those of the known architectures; others, and
-other names, are added by the override ``projections`` of ``ModelView.of``.
+A projection is written as the module's name, ``"model.layers.{}.self_attn.q_proj"``, and for a fused one as
+the rows that are its own: ``"...c_attn[1/3]"`` the first of three equal blocks of rows,
+    ``"...query_key_value[1/3 by head]"`` the first third of the
+rows of every head, ``"...qkv_proj[0:4096]"`` rows 0 to 4095. The table holds those of the known
+architectures; others, and other names, are added by the override ``projections`` of ``ModelView.of``.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import ArchitectureError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 from .view import ModelView
 
 Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 _SPELLING = re.compile(
-    r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?")
+    r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?"
+)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Projection:
         name: common name, such as ``q_proj``.
         module: name of the module that computes it, perhaps together with others.
         parameter: name of its weight, as in ``model.named_parameters()``.
-        rows: int64 ``[d_out]``, ascending: the map's rows in ``ModelView.matrix(parameter)`` ``[all rows, d_in]``, which are also
-            its numbers among the outputs of the module. On the weight's device.
+        rows: int64 ``[d_out]``, ascending: the map's rows in ``ModelView.matrix(parameter)`` ``[all rows,
+            d_in]``, which are also its numbers among the outputs of the module. On the weight's device.
         d_in: length of a row.
         fused: the parameter holds other rows too.
     """
@@ -55,7 +58,8 @@ class Projection:
         return f"{self.layer}.{self.name}"
 
     def size(self, axis: Axis) -> tuple[int, int]:
-        """(number of neurons, parameters of each): rows of d_in numbers (``output``) or columns of d_out (``input``)."""
+        """(number of neurons, parameters of each): rows of d_in numbers (``output``) or columns of d_out
+        (``input``)."""
         return (len(self.rows), self.d_in) if axis == "output" else (self.d_in, len(self.rows))
 
     def weight(self, view: ModelView) -> Tensor:
@@ -63,7 +67,7 @@ class Projection:
         matrix = view.matrix(self.parameter)
         return matrix[self.rows] if self.fused else matrix
 
-    def bias(self, view: ModelView) -> Optional[Tensor]:
+    def bias(self, view: ModelView) -> Tensor | None:
         """``[all rows]``, the module's bias, or ``None``."""
         bias = getattr(view.model.get_submodule(self.module), "bias", None)
         return None if bias is None else bias.detach()
@@ -78,28 +82,36 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
     """The map called ``name`` in a layer.
 
     Raises:
-        ArchitectureError: no such layer; a name that the architecture does not have (a FFN without a gate has no
-            ``gate_proj``), the message lists those it has; a module that does not exist or has no floating-point matrix; rows
-            that the matrix does not have.
+        ArchitectureError: no such layer; a name that the architecture does not have (a FFN without a gate has
+            no ``gate_proj``), the message lists those it has; a module that does not exist or has no
+            floating-point matrix; rows that the matrix does not have.
     """
     view.layer(layer)
     spelled = _spellings(view)
     if name not in spelled:
-        raise ArchitectureError(f"{view.arch.model_type} has no projection {name!r}{_why(name)}; it has {', '.join(spelled)}. "
-                                "The field 'projections' adds one by hand")
+        raise ArchitectureError(
+            f"{view.arch.model_type} has no projection {name!r}{_why(name)}; it has {', '.join(spelled)}. "
+            "The field 'projections' adds one by hand"
+        )
     found = _SPELLING.fullmatch(spelled[name]) if isinstance(spelled[name], str) else None
     if found is None or found["module"].count("{}") != 1:
-        raise ArchitectureError(f"projections.{name}: {spelled[name]!r} must name a module with '{{}}' for the layer, and may "
-                                "end in [1/3], [1/3 by head] or [0:4096]")
+        raise ArchitectureError(
+            f"projections.{name}: {spelled[name]!r} must name a module with '{{}}' for the layer, and may "
+            "end in [1/3], [1/3 by head] or [0:4096]"
+        )
     module = found["module"].removesuffix(".weight").format(layer)
     try:
         weight = view.model.get_submodule(module).weight
     except AttributeError:
-        raise ArchitectureError(f"projections.{name}: the model has no module {module!r} with a weight; name it as "
-                                "model.named_modules() does") from None
+        raise ArchitectureError(
+            f"projections.{name}: the model has no module {module!r} with a weight; name it as "
+            "model.named_modules() does"
+        ) from None
     if weight.dim() != 2 or not weight.is_floating_point() or weight.is_meta:
-        raise ArchitectureError(f"projections.{name}: {module}.weight is not a floating-point matrix in memory, so its rows "
-                                "cannot be edited; load the model unquantised and not offloaded")
+        raise ArchitectureError(
+            f"projections.{name}: {module}.weight is not a floating-point matrix in memory, so its rows "
+            "cannot be edited; load the model unquantised and not offloaded"
+        )
     size, d_in = view.matrix(f"{module}.weight").shape
     rows = _rows(found, size, view, name).to(weight.device)
     return Projection(layer, name, module, f"{module}.weight", rows, d_in, len(rows) < size)
@@ -130,5 +142,7 @@ def _rows(found: re.Match, size: int, view: ModelView, name: str) -> Tensor:
     heads = view.model.config.num_attention_heads if found["by_head"] else 1
     if not 1 <= part <= parts or size % (parts * heads):
         each = f" of each of {heads} heads" if heads > 1 else ""
-        raise ArchitectureError(f"projections.{name}: part {part} of {parts}{each} of a weight with {size} rows")
+        raise ArchitectureError(
+            f"projections.{name}: part {part} of {parts}{each} of a weight with {size} rows"
+        )
     return every.view(heads, parts, -1)[:, part - 1].flatten()

@@ -1,8 +1,9 @@
-"""Hidden states at single tokens, and keys of one layer after another without running what lies below again."""
+"""Hidden states at single tokens, and keys of one layer after another without running what lies below
+again."""
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -15,8 +16,11 @@ def take(states: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
     return states[rows.to(states.device), positions.to(states.device)]
 
 
-def prefix_before(view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Optional[Prefix] = None) -> Optional[Prefix]:
-    """The prefix that ends right in front of a layer; ``None`` in front of layer 0. Arguments as those of ``next_keys``."""
+def prefix_before(
+    view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Prefix | None = None
+) -> Prefix | None:
+    """The prefix that ends right in front of a layer; ``None`` in front of layer 0. Arguments as those of
+    ``next_keys``."""
     if layer == 0 or (prefix is not None and prefix.layer == layer - 1):
         return prefix
     with Capture(view, [], prefix_of=layer - 1, stop_after=layer - 1, skip=prefix) as seen:
@@ -24,8 +28,11 @@ def prefix_before(view: ModelView, inputs: Mapping[str, Tensor], layer: int, pre
     return seen.prefix
 
 
-def next_keys(view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Optional[Prefix]) -> tuple[Tensor, Optional[Prefix]]:
-    """Keys ``[B, T, d_ff]`` of a layer, and the prefix that ends right in front of it, for the layers from there on.
+def next_keys(
+    view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Prefix | None
+) -> tuple[Tensor, Prefix | None]:
+    """Keys ``[B, T, d_ff]`` of a layer, and the prefix that ends right in front of it, for the layers from
+    there on.
 
     Args:
         view: the model.

@@ -1,13 +1,15 @@
 """Where each architecture keeps its modules. The only place in the package that spells module names.
 
-A new architecture is one entry here, keyed by ``model.config.model_type`` (never by a piece of the model's name). A model
-without an entry can be described by hand: every field below is also an override of ``ModelView.of``.
+A new architecture is one entry here, keyed by ``model.config.model_type`` (never by a piece of the model's
+name). A model without an entry can be described by hand: every field below is also an override of
+``ModelView.of``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Mapping, Optional, Union
+from typing import Literal
 
 NormKind = Literal["rms", "rms_unit_offset", "layer"]
 
@@ -29,17 +31,18 @@ class Architecture:
         attn_module_tmp: the self-attention.
         ln_f_module: the norm before the unembedding.
         lm_head_module: the unembedding (an embedding module does for tied weights).
-        norm: kind of the final norm (and of the post-FFN norm): ``rms`` multiplies by its weight, ``rms_unit_offset`` by
-            ``1 + weight``, ``layer`` is LayerNorm with an optional bias.
-        pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a block that
-            is always parallel.
+        norm: kind of the final norm (and of the post-FFN norm): ``rms`` multiplies by its weight,
+            ``rms_unit_offset`` by ``1 + weight``, ``layer`` is LayerNorm with an optional bias.
+        pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a
+            block that is always parallel.
         post_ffn_norm_tmp: norm between the FFN and the residual stream; ``None`` for most.
-        attn_branch_tmp: module whose output is what attention adds to the residual stream; ``None`` = the attention
-            itself.
-        parallel_residual: attention and FFN read the same input and are added together; a string names the flag of
-            the config that says so.
-        projections: the linear maps of a block under their common names ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``,
-            ``gate_proj``, ``up_proj``; ``down_proj`` is ``rewrite_module_tmp``. ``projections.py`` says how fused ones are written.
+        attn_branch_tmp: module whose output is what attention adds to the residual stream; ``None`` = the
+            attention itself.
+        parallel_residual: attention and FFN read the same input and are added together; a string names the
+            flag of the config that says so.
+        projections: the linear maps of a block under their common names ``q_proj``, ``k_proj``, ``v_proj``,
+            ``o_proj``, ``gate_proj``, ``up_proj``; ``down_proj`` is ``rewrite_module_tmp``.
+            ``projections.py`` says how fused ones are written.
     """
 
     model_type: str
@@ -49,11 +52,11 @@ class Architecture:
     attn_module_tmp: str
     ln_f_module: str
     lm_head_module: str
-    norm: Optional[NormKind] = None
-    pre_ffn_norm_tmp: Optional[str] = None
-    post_ffn_norm_tmp: Optional[str] = None
-    attn_branch_tmp: Optional[str] = None
-    parallel_residual: Union[bool, str] = False
+    norm: NormKind | None = None
+    pre_ffn_norm_tmp: str | None = None
+    post_ffn_norm_tmp: str | None = None
+    attn_branch_tmp: str | None = None
+    parallel_residual: bool | str = False
     projections: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -106,8 +109,12 @@ _ALL = [
         norm="layer",
         pre_ffn_norm_tmp="transformer.h.{}.ln_2",
         projections={
-            **{name: f"transformer.h.{{}}.attn.c_attn[{part}/3]" for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)},
-            "o_proj": "transformer.h.{}.attn.c_proj", "up_proj": "transformer.h.{}.mlp.c_fc",
+            **{
+                name: f"transformer.h.{{}}.attn.c_attn[{part}/3]"
+                for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)
+            },
+            "o_proj": "transformer.h.{}.attn.c_proj",
+            "up_proj": "transformer.h.{}.mlp.c_fc",
         },
     ),
     Architecture(
@@ -121,8 +128,15 @@ _ALL = [
         norm="layer",
         parallel_residual=True,
         projections={
-            **{name: f"transformer.h.{{}}.attn.{module}" for name, module in
-               (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("o_proj", "out_proj"))},
+            **{
+                name: f"transformer.h.{{}}.attn.{module}"
+                for name, module in (
+                    ("q_proj", "q_proj"),
+                    ("k_proj", "k_proj"),
+                    ("v_proj", "v_proj"),
+                    ("o_proj", "out_proj"),
+                )
+            },
             "up_proj": "transformer.h.{}.mlp.fc_in",
         },
     ),
@@ -139,9 +153,12 @@ _ALL = [
         attn_branch_tmp="gpt_neox.layers.{}.post_attention_dropout",
         parallel_residual="use_parallel_residual",
         projections={
-            **{name: f"gpt_neox.layers.{{}}.attention.query_key_value[{part}/3 by head]"
-               for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)},
-            "o_proj": "gpt_neox.layers.{}.attention.dense", "up_proj": "gpt_neox.layers.{}.mlp.dense_h_to_4h",
+            **{
+                name: f"gpt_neox.layers.{{}}.attention.query_key_value[{part}/3 by head]"
+                for part, name in enumerate(("q_proj", "k_proj", "v_proj"), 1)
+            },
+            "o_proj": "gpt_neox.layers.{}.attention.dense",
+            "up_proj": "gpt_neox.layers.{}.mlp.dense_h_to_4h",
         },
     ),
 ]

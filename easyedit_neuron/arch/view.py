@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ArchitectureError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 from .norms import NormParameters, detect_norm, norm_parameters
 from .table import ARCHITECTURES, EASYEDIT_FIELDS, LAYER_TEMPLATES, Architecture
 
@@ -37,26 +36,28 @@ class ModelView:
         weight, _ = self.unembedding()
         self.vocab_size, self.d_model = weight.shape
         self.d_ff = self._check_down_matrices()
-        self.logit_softcap: Optional[float] = getattr(model.config, "final_logit_softcapping", None)
+        self.logit_softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
 
     @classmethod
-    def of(cls, model: nn.Module, **overrides) -> "ModelView":
+    def of(cls, model: nn.Module, **overrides) -> ModelView:
         """View of ``model``, its architecture found by ``model.config.model_type``.
 
         Args:
             model: a causal language model of transformers.
-            **overrides: fields of ``Architecture`` (``rewrite_module_tmp``, ``layer_module_tmp``, ``mlp_module_tmp``,
-                ``attn_module_tmp``, ``ln_f_module``, ``lm_head_module``, ``norm``, ``pre_ffn_norm_tmp``,
-                ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``, ``projections``); ``None`` keeps the table's
-                entry. ``projections`` adds to the table's.
+            **overrides: fields of ``Architecture`` (``rewrite_module_tmp``, ``layer_module_tmp``,
+                ``mlp_module_tmp``, ``attn_module_tmp``, ``ln_f_module``, ``lm_head_module``, ``norm``,
+                ``pre_ffn_norm_tmp``, ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``,
+                ``projections``); ``None`` keeps the table's entry. ``projections`` adds to the table's.
 
         Raises:
-            ArchitectureError: unknown architecture and not all modules named by hand; an override that does not exist in
-                the model (the message names the field); a weight that cannot be edited in place.
+            ArchitectureError: unknown architecture and not all modules named by hand; an override that does
+                not exist in the model (the message names the field); a weight that cannot be edited in place.
         """
         unknown = [name for name in overrides if name not in OVERRIDES]
         if unknown:
-            raise ArchitectureError(f"unknown field {unknown[0]!r} of an architecture: {did_you_mean(unknown[0], OVERRIDES)}")
+            raise ArchitectureError(
+                f"unknown field {unknown[0]!r} of an architecture: {did_you_mean(unknown[0], OVERRIDES)}"
+            )
         given = {name: _clean(name, value) for name, value in overrides.items() if value is not None}
         arch = _architecture(model, given)
         flag = arch.parallel_residual
@@ -68,7 +69,8 @@ class ModelView:
             )
         return cls(model, replace(arch, parallel_residual=parallel))
 
-    # ---- modules -------------------------------------------------------------------------------------------------
+    # ---- modules
+    # -------------------------------------------------------------------------------------------------
 
     def layer(self, layer: int) -> nn.Module:
         """Transformer block ``layer``."""
@@ -90,12 +92,13 @@ class ModelView:
         """Norm in front of the FFN (absent from always-parallel blocks)."""
         return self._at("pre_ffn_norm_tmp", layer)
 
-    def post_ffn_norm(self, layer: int) -> Optional[nn.Module]:
+    def post_ffn_norm(self, layer: int) -> nn.Module | None:
         """Norm between FFN and residual stream, or ``None``."""
         return self._at("post_ffn_norm_tmp", layer) if self.arch.post_ffn_norm_tmp else None
 
     def down_proj(self, layer: int) -> nn.Module:
-        """Down projection of a layer's FFN: the module whose weight is edited and whose input are the activations ``q``."""
+        """Down projection of a layer's FFN: the module whose weight is edited and whose input are the
+        activations ``q``."""
         return self._at("rewrite_module_tmp", layer)
 
     @property
@@ -103,7 +106,8 @@ class ModelView:
         """Norm in front of the unembedding."""
         return self._get("ln_f_module", self.arch.ln_f_module)
 
-    # ---- matrices ------------------------------------------------------------------------------------------------
+    # ---- matrices
+    # ------------------------------------------------------------------------------------------------
 
     def down_weight_name(self, layer: int) -> str:
         """Name of the edited parameter in ``model.named_parameters()``."""
@@ -111,13 +115,12 @@ class ModelView:
         return self.arch.rewrite_module_tmp.format(layer) + ".weight"
 
     def down_matrix(self, layer: int) -> Tensor:
-        """``W_down [d_model, d_ff]``, a view of the parameter: writing into it edits the model.
-
-        """
+        """``W_down [d_model, d_ff]``, a view of the parameter: writing into it edits the model."""
         return self.matrix(self.down_weight_name(layer))
 
     def matrix(self, name: str) -> Tensor:
-        """Any weight or bias by its name as ``W [d_out, d_in]`` (a bias: ``[d_out, 1]``), a view of the parameter.
+        """Any weight or bias by its name as ``W [d_out, d_in]`` (a bias: ``[d_out, 1]``), a view of the
+        parameter.
 
         GPT-2's Conv1D keeps its weight as ``[in, out]``; this is the one place that transposes it.
 
@@ -128,27 +131,32 @@ class ModelView:
         try:
             parameter = self.model.get_parameter(name).detach()
         except AttributeError:
-            raise ArchitectureError(f"the model ({type(self.model).__name__}) has no parameter {name!r}") from None
+            raise ArchitectureError(
+                f"the model ({type(self.model).__name__}) has no parameter {name!r}"
+            ) from None
         if parameter.dim() == 1:
             return parameter[:, None]
         if parameter.dim() != 2:
-            raise ArchitectureError(f"{name} has {parameter.dim()} dimensions where a matrix or a bias is expected")
+            raise ArchitectureError(
+                f"{name} has {parameter.dim()} dimensions where a matrix or a bias is expected"
+            )
         return parameter.t() if leaf == "weight" and is_conv1d(self.model.get_submodule(path)) else parameter
 
-    def down_bias(self, layer: int) -> Optional[Tensor]:
+    def down_bias(self, layer: int) -> Tensor | None:
         """Bias ``[d_model]`` of the down projection, or ``None``."""
         bias = getattr(self.down_proj(layer), "bias", None)
         return None if bias is None else bias.detach()
 
-    def ffn_value_gain(self, layer: int) -> Optional[Tensor]:
-        """Gain ``[d_model]`` of the norm behind the FFN (gemma2: ``1 + weight``), or ``None`` where there is none.
+    def ffn_value_gain(self, layer: int) -> Tensor | None:
+        """Gain ``[d_model]`` of the norm behind the FFN (gemma2: ``1 + weight``), or ``None`` where there is
+        none.
 
         Neuron i then adds ``gain * v_i / rms(FFN output)`` to the residual stream instead of ``v_i``.
         """
         norm = self.post_ffn_norm_parameters(layer)
         return None if norm is None else norm.gain
 
-    def post_ffn_norm_parameters(self, layer: int) -> Optional[NormParameters]:
+    def post_ffn_norm_parameters(self, layer: int) -> NormParameters | None:
         """Parameters of the norm behind the FFN, or ``None``."""
         norm = self.post_ffn_norm(layer)
         return None if norm is None else norm_parameters(norm, self.arch.norm or detect_norm(norm))
@@ -157,14 +165,15 @@ class ModelView:
         """Parameters of the final norm."""
         return norm_parameters(self.final_norm, self.arch.norm or detect_norm(self.final_norm))
 
-    def unembedding(self) -> tuple[Tensor, Optional[Tensor]]:
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """``(W [vocab_size, d_model], bias [vocab_size] or None)`` of the unembedding."""
         head = self._get("lm_head_module", self.arch.lm_head_module)
         bias = getattr(head, "bias", None)
         return head.weight.detach(), None if bias is None else bias.detach()
 
     def logits(self, hidden: Tensor, softcap: bool = True) -> Tensor:
-        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in ``compute_dtype``.
+        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in
+        ``compute_dtype``.
 
         Without ``softcap`` they are not capped, although the model does.
         """
@@ -183,7 +192,8 @@ class ModelView:
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """float64 for a float64 model, else float32: half precision holds the weights, never what is computed from them."""
+        """float64 for a float64 model, else float32: half precision holds the weights, never what is computed
+        from them."""
         return torch.promote_types(self.unembedding()[0].dtype, torch.float32)
 
     @property
@@ -191,11 +201,14 @@ class ModelView:
         """Device on which the model expects ``input_ids``."""
         return self.model.get_input_embeddings().weight.device
 
-    # ---- checks --------------------------------------------------------------------------------------------------
+    # ---- checks
+    # --------------------------------------------------------------------------------------------------
 
     def _check_layer(self, layer: int) -> None:
         if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
-            raise ArchitectureError(f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}")
+            raise ArchitectureError(
+                f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}"
+            )
 
     def _at(self, field: str, layer: int) -> nn.Module:
         self._check_layer(layer)
@@ -220,7 +233,8 @@ class ModelView:
         return count
 
     def _check_modules(self) -> None:
-        # every named module must exist in the first and the last layer, so that a typing error shows before any work
+        # every named module must exist in the first and the last layer, so that a typing error shows before
+        # any work
         for field in OVERRIDES:
             name = getattr(self.arch, field)
             if not isinstance(name, str) or field in ("norm", "parallel_residual"):
@@ -240,7 +254,9 @@ class ModelView:
                     "load the model unquantised (float32, bfloat16 or float16)"
                 )
             if weight.is_meta:
-                raise ArchitectureError(f"{name} is offloaded (meta device); load the model into memory to edit it")
+                raise ArchitectureError(
+                    f"{name} is offloaded (meta device); load the model into memory to edit it"
+                )
         rows, d_ff = self.down_matrix(0).shape
         if rows != self.d_model:
             raise ArchitectureError(
@@ -272,7 +288,9 @@ def _architecture(model: nn.Module, given: dict) -> Architecture:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     known = ARCHITECTURES.get(model_type)
     if known is not None:
-        return replace(known, **{**given, "projections": {**known.projections, **given.get("projections", {})}})
+        return replace(
+            known, **{**given, "projections": {**known.projections, **given.get("projections", {})}}
+        )
     missing = [name for name in EASYEDIT_FIELDS if name not in given]
     if missing:
         raise ArchitectureError(

@@ -8,6 +8,17 @@ from .readings import Readings, read_prompts
 from .targets import TargetTokens, target_tokens
 
 __all__ = [
-    "Contributions", "IntegratedGradients", "KINDS", "NeuronScores", "Readings", "TargetTokens", "contribution_scores",
-    "integrated_gradients", "neuron_scores", "read_prompts", "score_readings", "target_tokens", "top_tokens",
+    "Contributions",
+    "IntegratedGradients",
+    "KINDS",
+    "NeuronScores",
+    "Readings",
+    "TargetTokens",
+    "contribution_scores",
+    "integrated_gradients",
+    "neuron_scores",
+    "read_prompts",
+    "score_readings",
+    "target_tokens",
+    "top_tokens",
 ]

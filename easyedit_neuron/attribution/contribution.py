@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Contributions:
     """Contributions to R tokens.
 
     Attributes:
-        scores: ``{layer: [R, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's edited weight.
+        scores: ``{layer: [R, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's
+            edited weight.
         owner: ``[R]`` number of the prompt that a row belongs to, ascending (CPU).
         token_ids: ``[R]`` the tokens t (CPU).
     """
@@ -36,20 +37,25 @@ class Contributions:
 
 @torch.no_grad()
 def contribution_scores(
-    view: ModelView, targets: TargetTokens, layers: Iterable[int], predicted: bool = False, prompt_batch: int = 32
+    view: ModelView,
+    targets: TargetTokens,
+    layers: Iterable[int],
+    predicted: bool = False,
+    prompt_batch: int = 32,
 ) -> Contributions:
     """``c_{t,i} = q_i (W_u W_down)_{t,i}`` of every neuron i of ``layers`` to every target token t.
 
-    q is read at the position that predicts t, in one forward over prompt and target. ``W_u`` is the unembedding as it is, without
-    the final norm (paper and release); only its rows of the tokens in question are multiplied. Where a norm follows the FFN
-    (gemma2) ``W_down``'s columns stand for what the neurons really write, ``gain * v_i / rms(FFN output)``.
+    q is read at the position that predicts t, in one forward over prompt and target. ``W_u`` is the
+    unembedding as it is, without the final norm (paper and release); only its rows of the tokens in question
+    are multiplied. Where a norm follows the FFN (gemma2) ``W_down``'s columns stand for what the neurons
+    really write, ``gain * v_i / rms(FFN output)``.
 
     Args:
         view: the model.
         targets: prompts and their targets (``target_tokens``).
         layers: layers to score.
-        predicted: True: t is the model's own most probable token at each of the target's positions, the target's earlier
-            tokens before it (release); False: the target's own tokens (paper).
+        predicted: True: t is the model's own most probable token at each of the target's positions, the
+            target's earlier tokens before it (release); False: the target's own tokens (paper).
         prompt_batch: prompts per forward pass.
 
     Raises:
@@ -58,7 +64,9 @@ def contribution_scores(
     """
     layers = list(layers)
     if not layers or prompt_batch < 1:
-        raise NeuronEditError(f"contribution needs layers and a prompt_batch of at least 1, got {layers} and {prompt_batch}")
+        raise NeuronEditError(
+            f"contribution needs layers and a prompt_batch of at least 1, got {layers} and {prompt_batch}"
+        )
     at = targets.owner, targets.position
     readings = read_prompts(view, targets.batch, layers, prompt_batch, at, final=predicted)
     tokens = readings.top1 if predicted else targets.token_ids
@@ -68,5 +76,7 @@ def contribution_scores(
     for layer in layers:
         columns, factor = written_columns(view, layer, readings.ffn_out[layer])
         projected = weight[asked].to(factor.dtype) @ columns()
-        scores[layer] = (readings.activations[layer] * projected[which] * factor[:, None]).to(view.device_of(layer))
+        scores[layer] = (readings.activations[layer] * projected[which] * factor[:, None]).to(
+            view.device_of(layer)
+        )
     return Contributions(scores, targets.owner.cpu(), tokens.cpu())

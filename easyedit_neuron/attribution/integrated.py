@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable, Literal, Optional
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +13,8 @@ from ..arch import Capture, ModelView, next_keys, take
 from ..arch.capture import Prefix
 from ..arch.frozen import frozen_parameters
 from ..errors import NeuronEditError
-from ..memory import in_batches
-from ..suggest import did_you_mean
+from ..utils.memory import in_batches
+from ..utils.suggest import did_you_mean
 from .quadrature import RULES, nodes
 from .targets import TargetTokens
 
@@ -23,7 +24,8 @@ class IntegratedGradients:
     """Attributions of B prompts.
 
     Attributes:
-        scores: ``{layer: [B, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's edited weight.
+        scores: ``{layer: [B, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's
+            edited weight.
         activations: ``{layer: [B, d_ff]}`` the real activations a at the position, likewise.
         probability: ``[B]`` the target's probability under them (CPU).
     """
@@ -37,34 +39,39 @@ def integrated_gradients(
     view: ModelView,
     targets: TargetTokens,
     layers: Iterable[int],
-    position: Optional[Tensor] = None,
+    position: Tensor | None = None,
     whole_target: bool = False,
     steps: int = 20,
     rule: Literal["gauss", "right"] = "gauss",
     step_batch: int = 64,
 ) -> IntegratedGradients:
-    """``attr_i = a_i * integral_0^1 dP(alpha a) / da_i d alpha`` for every neuron of every layer, each layer by itself.
+    """``attr_i = a_i * integral_0^1 dP(alpha a) / da_i d alpha`` for every neuron of every layer, each layer
+    by itself.
 
-    a are the inputs of the layer's down projection at one token; along the path from zero to a all else in the network is
-    computed anew, at the other tokens with their own activations. P is the probability of the target behind the prompt. The
-    attributions of a layer add up to ``P(a) - P(0)`` but for the error of the rule. The blocks below a layer do not depend on
-    its path and are run once.
+    a are the inputs of the layer's down projection at one token; along the path from zero to a all else in
+    the network is computed anew, at the other tokens with their own activations. P is the probability of the
+    target behind the prompt. The attributions of a layer add up to ``P(a) - P(0)`` but for the error of the
+    rule. The blocks below a layer do not depend on its path and are run once.
 
-    With a norm behind the FFN (gemma2) the norm undoes alpha: P moves where ``|FFN output|`` is about the root of the norm's eps
-    and hardly elsewhere, and few points see little of it.
+    With a norm behind the FFN (gemma2) the norm undoes alpha: P moves where ``|FFN output|`` is about the
+    root of the norm's eps and hardly elsewhere, and few points see little of it.
 
     Args:
         view: the model; parameters, flags and gradients are left as they are.
         targets: B prompts and their targets (``target_tokens``).
         layers: layers to attribute to.
-        position: ``[B]`` index of the token; unset: the prompt's last. A later one than the target's first prediction gets 0.
+        position: ``[B]`` index of the token; unset: the prompt's last. A later one than the target's first
+            prediction gets 0.
         whole_target: P of all of the target's tokens, teacher-forced (their product); else of the first.
         steps: points on the path, m.
-        rule: ``gauss``: Gauss-Legendre, exact for polynomials of degree 2m - 1; ``right``: the Riemann sum at alpha = j / m.
-        step_batch: points per forward and backward pass; bounds the memory, and is halved where that does not suffice.
+        rule: ``gauss``: Gauss-Legendre, exact for polynomials of degree 2m - 1; ``right``: the Riemann sum at
+            alpha = j / m.
+        step_batch: points per forward and backward pass; bounds the memory, and is halved where that does not
+            suffice.
 
     Raises:
-        NeuronEditError: ``steps`` or ``step_batch`` below 1, an unknown rule, positions that are not in their rows.
+        NeuronEditError: ``steps`` or ``step_batch`` below 1, an unknown rule, positions that are not in their
+            rows.
         ArchitectureError: a layer that does not exist.
     """
     layers = list(layers)
@@ -86,8 +93,11 @@ def integrated_gradients(
                 activations[layer].append(a.to(slope.dtype))
                 scores[layer].append(a * slope)
             probability.append(paths.probability())
-    return IntegratedGradients({layer: torch.cat(parts) for layer, parts in scores.items()},
-                               {layer: torch.cat(parts) for layer, parts in activations.items()}, torch.cat(probability))
+    return IntegratedGradients(
+        {layer: torch.cat(parts) for layer, parts in scores.items()},
+        {layer: torch.cat(parts) for layer, parts in activations.items()},
+        torch.cat(probability),
+    )
 
 
 class _Paths:
@@ -97,14 +107,16 @@ class _Paths:
         self.view = view
         self.answers = answers.rows(prompts.start, prompts.stop)
         self.batch = self.answers.batch
-        self.position = position[prompts.start:prompts.stop]
+        self.position = position[prompts.start : prompts.stop]
         self.every = torch.arange(len(prompts), device=position.device)
-        self.prefix: Optional[Prefix] = None
+        self.prefix: Prefix | None = None
 
     @torch.no_grad()
     def activations(self, layer: int) -> Tensor:
         """``[b, d_ff]`` at the position, in the model's dtype. What lies below the layer is not run again."""
-        keys, self.prefix = next_keys(self.view, self.batch.inputs, layer, self.prefix)  # the paths start there too
+        keys, self.prefix = next_keys(
+            self.view, self.batch.inputs, layer, self.prefix
+        )  # the paths start there too
         return take(keys, self.every, self.position)
 
     @torch.no_grad()
@@ -121,21 +133,30 @@ class _Paths:
             points = torch.tensor(numbers)
             rows, alpha = points // steps, alphas[points % steps].to(a.device, self.view.compute_dtype)
             point = (alpha[:, None] * a[rows.to(a.device)]).to(a.dtype).requires_grad_()
-            return torch.autograd.grad(self._run(rows.to(self.every.device), layer, point).sum(), point)[0].unbind(0)
+            return torch.autograd.grad(self._run(rows.to(self.every.device), layer, point).sum(), point)[
+                0
+            ].unbind(0)
 
         found = in_batches(range(len(a) * steps), step_batch, some, "integrated gradients")
         return torch.stack(found).view(len(a), steps, -1).to(self.view.compute_dtype)
 
-    def _run(self, rows: Tensor, layer: Optional[int] = None, point: Optional[Tensor] = None) -> Tensor:
-        """Probability of the target for prompts ``rows [n]``, ``point [n, d_ff]`` standing for their activations if given."""
+    def _run(self, rows: Tensor, layer: int | None = None, point: Tensor | None = None) -> Tensor:
+        """Probability of the target for prompts ``rows [n]``, ``point [n, d_ff]`` standing for their
+        activations if given."""
         every, at = torch.arange(len(rows), device=rows.device), self.position[rows]
 
         def put(q: Tensor) -> Tensor:
             return q.index_put((every.to(q.device), at.to(q.device)), point)
 
         skip = self.prefix and self.prefix.rows(rows)
-        with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_key={} if point is None else {layer: put}) as seen:
-            self.view.model(input_ids=self.batch.input_ids[rows], attention_mask=self.batch.attention_mask[rows], use_cache=False)
+        with Capture(
+            self.view, [], "final_hidden", "final", skip=skip, edit_key={} if point is None else {layer: put}
+        ) as seen:
+            self.view.model(
+                input_ids=self.batch.input_ids[rows],
+                attention_mask=self.batch.attention_mask[rows],
+                use_cache=False,
+            )
         row, _, logs = self.answers.log_probabilities(self.view, seen.final_hidden, rows)
         return logs.new_zeros(len(rows)).index_add(0, row.to(logs.device), logs).exp()
 
@@ -152,4 +173,6 @@ def _check(layers, targets: TargetTokens, position, steps: int, rule: str, step_
         return
     lengths = targets.batch.lengths.to(position.device)
     if position.shape != lengths.shape or bool(((position < 0) | (position >= lengths)).any()):
-        raise NeuronEditError(f"position: expected one index per prompt inside its row, got {position.tolist()}")
+        raise NeuronEditError(
+            f"position: expected one index per prompt inside its row, got {position.tolist()}"
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -12,12 +10,21 @@ from ..errors import NeuronEditError
 
 
 @torch.no_grad()
-def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5, *, added: Optional[Tensor] = None,
-               final_norm: bool = False) -> list[tuple[str, float]]:
-    """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to logits per unit of activation.
+def top_tokens(
+    view: ModelView,
+    tok,
+    layer: int,
+    neuron: int,
+    k: int = 5,
+    *,
+    added: Tensor | None = None,
+    final_norm: bool = False,
+) -> list[tuple[str, float]]:
+    """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to logits per
+    unit of activation.
 
-    Without the final norm, as in Eq. 3; with the gain of a norm behind the FFN (gemma2), whose denominator depends on the prompt
-    and changes no ranking.
+    Without the final norm, as in Eq. 3; with the gain of a norm behind the FFN (gemma2), whose denominator
+    depends on the prompt and changes no ranking.
 
     Args:
         view: the model.
@@ -25,8 +32,9 @@ def top_tokens(view: ModelView, tok, layer: int, neuron: int, k: int = 5, *, add
         layer, neuron: of the neuron.
         k: number of tokens.
         added: ``[d_model]``, a change of the value vector that the model does not have (yet).
-        final_norm: what the model's own unembedding makes of the vector: with the final norm's gain, a LayerNorm's centring too.
-            Its denominator, which depends on the prompt, is left out; it changes no ranking.
+        final_norm: what the model's own unembedding makes of the vector: with the final norm's gain, a
+            LayerNorm's centring too. Its denominator, which depends on the prompt, is left out; it changes no
+            ranking.
 
     Returns:
         k pairs (token, value), highest first, values in the compute dtype.

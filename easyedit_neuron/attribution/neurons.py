@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Literal, Optional, Sequence, Union
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..arch import ModelView
 from ..errors import NeuronEditError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 from .projection import amplified_log_probs
 from .readings import Readings, read_prompts, written_columns
 
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 KINDS = ("lps", "psa", "mpc", "activation")
 WITHOUT_TARGET = ("mpc", "activation")
 FLOOR = 1e-8
-"""Probabilities are clamped to at least this before logarithms and differences are taken (as in the released code)."""
+"""Probabilities are clamped to at least this before logarithms and differences are taken (as in the released
+code)."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class NeuronScores:
     Attributes:
         scores: ``{layer: [B, d_ff] float32}`` on the device of the layer's edited weight.
         activations: ``{layer: [B, d_ff]}`` neuron activations q at the last real token, same device.
-        target_ids: ``[B]`` the tokens whose probability was followed (CPU); ``None`` for kinds that follow none.
+        target_ids: ``[B]`` the tokens whose probability was followed (CPU); ``None`` for kinds that follow
+            none.
     """
 
     scores: dict[int, Tensor]
     activations: dict[int, Tensor]
-    target_ids: Optional[Tensor]
+    target_ids: Tensor | None
 
 
 def neuron_scores(
@@ -45,44 +48,48 @@ def neuron_scores(
     layers: Iterable[int],
     kind: Literal["lps", "psa", "mpc", "activation"] = "lps",
     amplify: float = 30.0,
-    target: Union[Literal["predicted"], Tensor, Sequence[int]] = "predicted",
+    target: Literal["predicted"] | Tensor | Sequence[int] = "predicted",
     reference_quirks: bool = False,
-    neuron_chunk: Optional[int] = None,
-    vocab_chunk: Optional[int] = None,
+    neuron_chunk: int | None = None,
+    vocab_chunk: int | None = None,
     prompt_batch: int = 32,
 ) -> NeuronScores:
     """Score every FFN neuron of ``layers`` on every prompt, read at the prompt's last real token.
 
-    - ``lps``, log-probability shift (NMKE Eq. 2-3): ``log p(w | x + A q_i v_i) - log p(w | x)``, x = residual stream after
-      attention before the FFN is added, q_i = activation, v_i = column i of W_down, p = softmax of the unembedding
-      behind the final norm, its statistics frozen at the real final hidden state (RMSNorm: the rms; LayerNorm: the
-      standard deviation, while the mean is that of the perturbed vector).
+    - ``lps``, log-probability shift (NMKE Eq. 2-3): ``log p(w | x + A q_i v_i) - log p(w | x)``, x = residual
+      stream after attention before the FFN is added, q_i = activation, v_i = column i of W_down, p = softmax
+      of the unembedding behind the final norm, its statistics frozen at the real final hidden state (RMSNorm:
+      the rms; LayerNorm: the standard deviation, while the mean is that of the perturbed vector).
     - ``psa``, probability shift: the same with p in place of log p.
-    - ``mpc``, MLP projection coefficient: ``|q_i| * ||v_i||``; no unembedding, no target: the forward ends at the last layer.
+    - ``mpc``, MLP projection coefficient: ``|q_i| * ||v_i||``; no unembedding, no target: the forward ends at
+      the last layer.
     - ``activation``: ``|q_i|`` alone; likewise.
 
-    Probabilities are clamped at 1e-8 from below. Where a norm follows the FFN (gemma2) v_i stands for what the neuron
-    really writes, ``gain * v_i / rms(FFN output)``, in the first three.
+    Probabilities are clamped at 1e-8 from below. Where a norm follows the FFN (gemma2) v_i stands for what
+    the neuron really writes, ``gain * v_i / rms(FFN output)``, in the first three.
 
     Args:
         view: the model.
-        batch: ``tokens.Batch`` of B prompts, right-padded: ``input_ids [B, T]``, ``attention_mask [B, T]``, ``lengths [B]``.
+        batch: ``tokens.Batch`` of B prompts, right-padded: ``input_ids [B, T]``, ``attention_mask [B, T]``,
+            ``lengths [B]``.
         layers: layers to score.
         kind: which score.
         amplify: A.
         target: ``"predicted"`` (the model's own top-1 next token) or B token ids.
-        reference_quirks: compute as the released code does: LayerNorm without bias and with ``std + 1e-5``, RMSNorm
-            with eps 1e-6. (The release also reads position -1 of a right-padded batch, a pad token for all but the
-            longest prompt; that is never done here.)
-        neuron_chunk, vocab_chunk: neurons and tokens handled at once, by device when unset; memory grows with their product.
+        reference_quirks: compute as the released code does: LayerNorm without bias and with ``std + 1e-5``,
+            RMSNorm with eps 1e-6. (The release also reads position -1 of a right-padded batch, a pad token
+            for all but the longest prompt; that is never done here.)
+        neuron_chunk, vocab_chunk: neurons and tokens handled at once, by device when unset; memory grows with
+            their product.
         prompt_batch: prompts per forward pass.
 
     Returns:
-        ``NeuronScores``; non-finite scores (an overflow of half-precision activations) are 0, as in the release, and
-        logged.
+        ``NeuronScores``; non-finite scores (an overflow of half-precision activations) are 0, as in the
+        release, and logged.
 
     Raises:
-        NeuronEditError: unknown kind, wrong number or range of targets, a chunk size below 1, ``amplify`` not finite.
+        NeuronEditError: unknown kind, wrong number or range of targets, a chunk size below 1, ``amplify`` not
+            finite.
         ArchitectureError: a layer that does not exist.
     """
     _check(kind, amplify, neuron_chunk, vocab_chunk, prompt_batch)
@@ -97,12 +104,13 @@ def score_readings(
     readings: Readings,
     kind: Literal["lps", "psa", "mpc", "activation"] = "lps",
     amplify: float = 30.0,
-    target: Union[Literal["predicted"], Tensor, Sequence[int]] = "predicted",
+    target: Literal["predicted"] | Tensor | Sequence[int] = "predicted",
     reference_quirks: bool = False,
-    neuron_chunk: Optional[int] = None,
-    vocab_chunk: Optional[int] = None,
+    neuron_chunk: int | None = None,
+    vocab_chunk: int | None = None,
 ) -> NeuronScores:
-    """``neuron_scores`` of prompts that have been run and read already (``Readings.of``); arguments and result as there."""
+    """``neuron_scores`` of prompts that have been run and read already (``Readings.of``); arguments and
+    result as there."""
     _check(kind, amplify, neuron_chunk, vocab_chunk)
     targets = None
     if kind == "activation":
@@ -113,7 +121,9 @@ def score_readings(
         given = _targets(target, len(readings.final_hidden), view.vocab_size)
         targets = readings.top1 if given is None else given.to(readings.top1.device)
         raw = {}
-        logs = amplified_log_probs(view, readings, targets, amplify, reference_quirks, neuron_chunk, vocab_chunk)
+        logs = amplified_log_probs(
+            view, readings, targets, amplify, reference_quirks, neuron_chunk, vocab_chunk
+        )
         for layer, value in logs.items():
             base, amplified = (p.clamp(min=math.log(FLOOR), max=0.0) for p in (value.base, value.amplified))
             raw[layer] = amplified - base if kind == "lps" else amplified.exp() - base.exp()
@@ -130,20 +140,26 @@ def _projection_coefficient(view: ModelView, readings: Readings, layer: int) -> 
 def _finite(scores: Tensor, layer: int) -> Tensor:
     bad = int((~torch.isfinite(scores)).sum())
     if bad:
-        log.warning("layer %d: %d of %d neuron scores are not finite and count as 0", layer, bad, scores.numel())
+        log.warning(
+            "layer %d: %d of %d neuron scores are not finite and count as 0", layer, bad, scores.numel()
+        )
     return torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _targets(target, prompts: int, vocab_size: int) -> Optional[Tensor]:
+def _targets(target, prompts: int, vocab_size: int) -> Tensor | None:
     if isinstance(target, str):
         if target != "predicted":
             raise NeuronEditError(f'target: expected "predicted" or token ids, got {target!r}')
         return None
     ids = torch.as_tensor(target)
     if ids.shape != (prompts,) or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise NeuronEditError(f"target: expected {prompts} token ids, one per prompt, got {ids.dtype} {list(ids.shape)}")
+        raise NeuronEditError(
+            f"target: expected {prompts} token ids, one per prompt, got {ids.dtype} {list(ids.shape)}"
+        )
     if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
-        raise NeuronEditError(f"target: token ids must lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
+        raise NeuronEditError(
+            f"target: token ids must lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}"
+        )
     return ids.long()
 
 
@@ -152,6 +168,10 @@ def _check(kind: str, amplify: float, neuron_chunk, vocab_chunk, prompt_batch=No
         raise NeuronEditError(f"kind of attribution {kind!r} is unknown: {did_you_mean(kind, KINDS)}")
     if not math.isfinite(amplify):
         raise NeuronEditError(f"amplify must be finite, got {amplify}")
-    for name, value in (("neuron_chunk", neuron_chunk), ("vocab_chunk", vocab_chunk), ("prompt_batch", prompt_batch)):
+    for name, value in (
+        ("neuron_chunk", neuron_chunk),
+        ("vocab_chunk", vocab_chunk),
+        ("prompt_batch", prompt_batch),
+    ):
         if value is not None and value < 1:
             raise NeuronEditError(f"{name} must be at least 1, got {value}")

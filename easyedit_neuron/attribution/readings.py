@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -27,32 +27,38 @@ class Readings:
     activations: dict[int, Tensor]
     resid_mid: dict[int, Tensor]
     ffn_out: dict[int, Tensor]
-    final_hidden: Optional[Tensor]
-    top1: Optional[Tensor]
+    final_hidden: Tensor | None
+    top1: Tensor | None
 
     @classmethod
-    def of(cls, view: ModelView, seen: Capture, rows: Tensor, positions: Tensor) -> "Readings":
-        """The places ``(rows [B], positions [B])`` of a forward whose ``key``, ``resid_mid`` and ``ffn_out`` were captured."""
+    def of(cls, view: ModelView, seen: Capture, rows: Tensor, positions: Tensor) -> Readings:
+        """The places ``(rows [B], positions [B])`` of a forward whose ``key``, ``resid_mid`` and ``ffn_out``
+        were captured."""
         device = view.unembedding()[0].device
 
         def at(tensor: Tensor) -> Tensor:
             return take(tensor, rows, positions).detach()
 
         hidden = None if seen.final_hidden is None else at(seen.final_hidden)
-        states = ({layer: at(tensor).to(device, view.compute_dtype) for layer, tensor in found.items()}
-                  for found in (seen.key, seen.resid_mid, seen.ffn_out))
+        states = (
+            {layer: at(tensor).to(device, view.compute_dtype) for layer, tensor in found.items()}
+            for found in (seen.key, seen.resid_mid, seen.ffn_out)
+        )
         # in the model's own dtype and through its own norm, so that this is the token the model would say
         top1 = None if hidden is None else view.logits(hidden).argmax(dim=-1)
         return cls(*states, None if hidden is None else hidden.to(device, view.compute_dtype), top1)
 
     @classmethod
-    def joined(cls, parts: Sequence["Readings"]) -> "Readings":
+    def joined(cls, parts: Sequence[Readings]) -> Readings:
         """One after the other."""
+
         def rows(tensors):
             return None if tensors[0] is None else torch.cat(tensors)
 
-        states = ({layer: rows([getattr(part, name)[layer] for part in parts]) for layer in getattr(parts[0], name)}
-                  for name in ("activations", "resid_mid", "ffn_out"))
+        states = (
+            {layer: rows([getattr(part, name)[layer] for part in parts]) for layer in getattr(parts[0], name)}
+            for name in ("activations", "resid_mid", "ffn_out")
+        )
         return cls(*states, rows([part.final_hidden for part in parts]), rows([part.top1 for part in parts]))
 
 
@@ -62,18 +68,21 @@ def read_prompts(
     batch,
     layers: Sequence[int],
     prompt_batch: int = 32,
-    at: Optional[tuple[Tensor, Tensor]] = None,
+    at: tuple[Tensor, Tensor] | None = None,
     final: bool = True,
 ) -> Readings:
     """Run the prompts, ``prompt_batch`` at a time, and keep one token of each, or the tokens at ``at``.
 
     Args:
         view: the model.
-        batch: ``tokens.Batch`` with ``input_ids [P, T]``, ``attention_mask [P, T]``, ``lengths [P]`` (right-padded).
+        batch: ``tokens.Batch`` with ``input_ids [P, T]``, ``attention_mask [P, T]``, ``lengths [P]``
+            (right-padded).
         layers: layers to read.
-        prompt_batch: prompts per forward pass; bounds the memory at ``prompt_batch * T * d_ff`` numbers per layer.
+        prompt_batch: prompts per forward pass; bounds the memory at ``prompt_batch * T * d_ff`` numbers per
+            layer.
         at: ``(rows [B], positions [B])``, the rows ascending; unset: every prompt's last real token (B = P).
-        final: also read ``final_hidden`` and ``top1``; without them the forward ends at the last of ``layers``.
+        final: also read ``final_hidden`` and ``top1``; without them the forward ends at the last of
+            ``layers``.
 
     Raises:
         NeuronEditError: an empty batch, or a prompt without a real token.
@@ -90,7 +99,7 @@ def read_prompts(
     parts = []
     for start in range(0, ids.shape[0], prompt_batch):
         here = (owner >= start) & (owner < start + prompt_batch)
-        part, width = slice(start, start + prompt_batch), int(lengths[start:start + prompt_batch].max())
+        part, width = slice(start, start + prompt_batch), int(lengths[start : start + prompt_batch].max())
         with Capture(view, layers, want, stop) as seen:
             view.model(
                 input_ids=ids[part, :width].to(view.input_device),
@@ -104,8 +113,9 @@ def read_prompts(
 def written_columns(view: ModelView, layer: int, ffn_out: Tensor):
     """What neurons write to the residual stream: ``(neurons -> [d_model, n] columns, factor [B])``.
 
-    Neuron i writes ``factor * column_i`` for an activation of 1: ``v_i``, or with a norm behind the FFN (gemma2)
-    ``gain * v_i / rms_b``, the rms frozen at the real ``ffn_out [B, d_model]``. Dtype and device are those of ``ffn_out``.
+    Neuron i writes ``factor * column_i`` for an activation of 1: ``v_i``, or with a norm behind the FFN
+    (gemma2) ``gain * v_i / rms_b``, the rms frozen at the real ``ffn_out [B, d_model]``. Dtype and device are
+    those of ``ffn_out``.
     """
     matrix, norm = view.down_matrix(layer), view.post_ffn_norm_parameters(layer)
     place = dict(device=ffn_out.device, dtype=ffn_out.dtype)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from ..arch import ModelView, take
+from ..arch.tokens import Batch, pad, target_token_ids, token_ids
 from ..errors import NeuronEditError
-from ..tokens import Batch, pad, target_token_ids, token_ids
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,27 @@ class TargetTokens:
     position: Tensor
     token_ids: Tensor
 
-    def first(self) -> "TargetTokens":
+    def first(self) -> TargetTokens:
         """The first target token of every prompt alone; R = B."""
         kept = self.position == self.prompt_end[self.owner]
-        return replace(self, owner=self.owner[kept], position=self.position[kept], token_ids=self.token_ids[kept])
+        return replace(
+            self, owner=self.owner[kept], position=self.position[kept], token_ids=self.token_ids[kept]
+        )
 
-    def rows(self, start: int, stop: int) -> "TargetTokens":
+    def rows(self, start: int, stop: int) -> TargetTokens:
         """The prompts ``start:stop``, numbered from 0."""
         mine = (self.owner >= start) & (self.owner < stop)
-        return TargetTokens(self.batch.rows(start, stop), self.prompt_end[start:stop], self.owner[mine] - start, self.position[mine],
-                            self.token_ids[mine])
+        return TargetTokens(
+            self.batch.rows(start, stop),
+            self.prompt_end[start:stop],
+            self.owner[mine] - start,
+            self.position[mine],
+            self.token_ids[mine],
+        )
 
-
-    def log_probabilities(self, view: ModelView, hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def log_probabilities(
+        self, view: ModelView, hidden: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of the target tokens of some prompts, each behind those before it.
 
         Args:
@@ -73,11 +81,19 @@ def target_tokens(tok, prompts: Sequence[str], targets: Sequence[str], device=No
         RequestError: a prompt or a target without tokens.
     """
     if not prompts or len(prompts) != len(targets):
-        raise NeuronEditError(f"expected as many targets as prompts and at least one, got {len(prompts)} and {len(targets)}")
-    starts, answers = [token_ids(tok, text) for text in prompts], [target_token_ids(tok, text) for text in targets]
+        raise NeuronEditError(
+            f"expected as many targets as prompts and at least one, got {len(prompts)} and {len(targets)}"
+        )
+    starts, answers = (
+        [token_ids(tok, text) for text in prompts],
+        [target_token_ids(tok, text) for text in targets],
+    )
     batch = pad([start + answer[:-1] for start, answer in zip(starts, answers)], device)
-    entries = [(row, len(start) - 1 + i, token) for row, (start, answer) in enumerate(zip(starts, answers))
-               for i, token in enumerate(answer)]
+    entries = [
+        (row, len(start) - 1 + i, token)
+        for row, (start, answer) in enumerate(zip(starts, answers))
+        for i, token in enumerate(answer)
+    ]
     owner, position, ids = torch.tensor(entries, device=device).unbind(1)
     ends = torch.tensor([len(start) - 1 for start in starts], device=device)
     if int(ends.min()) < 0:

@@ -1,5 +1,5 @@
-"""The command ``easyedit-neuron`` (``python -m easyedit_neuron``): a Hydra application that edits a model and measures it, and
-subcommands for what was edited (:mod:`.commands`)."""
+"""The command ``easyedit-neuron`` (``python -m easyedit_neuron``): a Hydra application that edits a model and
+measures it, and subcommands for what was edited (:mod:`.commands`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The Hydra application: compose, check, run; every foreseeable mistake is one line on stderr and exit code 2."""
+"""The Hydra application: compose, check, run; every foreseeable mistake is one line on stderr and exit code
+2."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ QUIET = ("--quiet", "runner.quiet=true")  # Hydra knows no options of an applica
 def run_command_line(argv: list[str] | None = None) -> int:
     """Run with the given arguments (default: those of the process) and return the exit code."""
     settings_module.register_groups()
-    application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(_job)
+    application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(
+        _job
+    )
     arguments = sys.argv[1:] if argv is None else list(argv)
     arguments = [QUIET[1] if argument == QUIET[0] else argument for argument in arguments]
     sweep.failed.clear()
@@ -46,10 +49,16 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    except OSError as problem:  # Hydra makes the folder before the job, in which another file would be to blame
-        if problem.filename is None or any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__)):
+    except (
+        OSError
+    ) as problem:  # Hydra makes the folder before the job, in which another file would be to blame
+        if problem.filename is None or any(
+            frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__)
+        ):
             raise
-        return fail(f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results")
+        return fail(
+            f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results"
+        )
     return BAD_INPUT if sweep.failed else 0
 
 
@@ -81,7 +90,8 @@ def _hydra_process(arguments: list[str]):
 
 
 def explain(problem: Exception, arguments: list[str]) -> str:
-    """What to say about an error of Hydra's or OmegaConf's for these arguments, with the nearest valid name."""
+    """What to say about an error of Hydra's or OmegaConf's for these arguments, with the nearest valid
+    name."""
     text = str(problem).split("\nSee https://")[0]
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
@@ -100,7 +110,9 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
     section, _, leaf = name.rpartition(".")
     if section == "method" and leaf in HAVE_THEIR_OWN_SETTING:
         return f"{name!r} has a setting of its own: {HAVE_THEIR_OWN_SETTING[leaf]}=..."
-    method = next((text.partition("=")[2] for text in reversed(arguments) if text.startswith("method=")), "nmke")
+    method = next(
+        (text.partition("=")[2] for text in reversed(arguments) if text.startswith("method=")), "nmke"
+    )
     known = known_settings(method)
     group, _, entry = section.partition(".")
     if entry in known.get(group, ()):
@@ -121,15 +133,23 @@ def _nearest(name: str, choices: list[str], prefix: str = "") -> str:
 
 def group_options() -> dict[str, list[str]]:
     """The options of every configuration group."""
-    folders = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in resources.CONF_DIR.iterdir()
-               if folder.is_dir()}
+    folders = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in resources.CONF_DIR.iterdir()
+        if folder.is_dir()
+    }
     names = [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT]
     return {**folders, "method": names, "model": settings_module.model_names()}
 
 
 def known_settings(method: str) -> dict[str, list[str]]:
     """Everything that can be given as ``name=value``, by section; the section ``""`` is the top level."""
-    sections = {name: [field.name for field in dataclasses.fields(section)] for name, section in settings_module.SECTIONS.items()}
+    sections = {
+        name: [field.name for field in dataclasses.fields(section)]
+        for name, section in settings_module.SECTIONS.items()
+    }
     spec = next((spec for spec in methods() if spec.name.lower() == method), None)
-    sections["method"] = settings_module.method_fields(spec) if spec else ["alg"] if method == settings_module.EASYEDIT else []
+    sections["method"] = (
+        settings_module.method_fields(spec) if spec else ["alg"] if method == settings_module.EASYEDIT else []
+    )
     return {"": [*sections, "edits", "batch_size", "seed", "run", "output_dir"], **sections}

@@ -12,9 +12,9 @@ from transformers.utils import logging as transformers_logging
 from .. import data, resources
 from ..arch.view import ModelView
 from ..errors import HparamsError
-from ..hparams_base import HyperParams
-from ..lifelong.foreign import PREFIX, ForeignMethod
-from ..lifelong.measure import evenly
+from ..hyperparameters.base import HyperParams
+from ..lifelong.easyedit_method import PREFIX, ForeignMethod
+from ..lifelong.measurer import evenly
 from ..lifelong.method import Method
 from ..registry import get_method
 from .settings import Settings
@@ -37,7 +37,9 @@ def load_quietly(method: Method, hparams: HyperParams) -> tuple[torch.nn.Module,
     if name.startswith(("/", "./", "../", "~")):
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise HparamsError(f"field 'model_name': there is no folder {str(folder)!r}; model.path=... names the model")
+            raise HparamsError(
+                f"field 'model_name': there is no folder {str(folder)!r}; model.path=... names the model"
+            )
     transformers_logging.disable_progress_bar()
     try:
         model, tok = method.load_model(hparams)
@@ -56,7 +58,9 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
     for name, layers in (("layers", wanted), ("v_loss_layer", [] if last is None else [last])):
         bad = [layer for layer in layers if not 0 <= layer < count]
         if bad:
-            raise HparamsError(f"field '{name}': layer {bad[0]} is out of range, the model has layers 0 to {count - 1}")
+            raise HparamsError(
+                f"field '{name}': layer {bad[0]} is out of range, the model has layers 0 to {count - 1}"
+            )
 
 
 def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
@@ -70,9 +74,11 @@ def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, dict[str, Any]]:
-    """The settings with the tasks of general ability by name, and what their numbers depend on (``{}`` without tasks).
+    """The settings with the tasks of general ability by name, and what their numbers depend on (``{}``
+    without tasks).
 
-    Where nothing is said, those of tiny-world are measured for the shipped model and its world, if lm-eval is installed.
+    Where nothing is said, those of tiny-world are measured for the shipped model and its world, if lm-eval is
+    installed.
 
     Raises:
         NeuronEditError: lm-eval or a task's documents are missing.
@@ -82,7 +88,10 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
     options, wanted = settings.evaluation, settings.evaluation.ability
     if wanted is None:
         models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
-        shipped = resources.model_path(hparams.model_name) in models and settings.data.retained in resources.SHIPPED_DATA
+        shipped = (
+            resources.model_path(hparams.model_name) in models
+            and settings.data.retained in resources.SHIPPED_DATA
+        )
         wanted = [tasks.WORLD] if shipped and tasks.available() else []
     names = tasks.canonical(wanted) if wanted else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
@@ -90,10 +99,17 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
 
 def load_ability(options: Any) -> Any:
-    """The tasks that the settings of the evaluation name, loaded; None without any. See :class:`..ability.measure.Ability`."""
+    """The tasks that the settings of the evaluation name, loaded; None without any. See
+    :class:`..ability.measure.Ability`."""
     if not options.ability:
         return None
-    from ..ability.measure import Ability  # lm-eval takes seconds to import
+    from ..ability.general_ability import Ability  # lm-eval takes seconds to import
 
-    return Ability(options.ability, options.ability_data, options.ability_limit, options.ability_batch_size, options.ability_run_code,
-                   options.ability_max_new_tokens)
+    return Ability(
+        options.ability,
+        options.ability_data,
+        options.ability_limit,
+        options.ability_batch_size,
+        options.ability_run_code,
+        options.ability_max_new_tokens,
+    )

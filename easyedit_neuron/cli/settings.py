@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from .. import resources
 from ..data import SHAPES
 from ..errors import HparamsError
-from ..hparams_base import HyperParams, find_hparams, read_hparams
+from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ..registry import MethodSpec, get_method, methods
 from .commands import COMMANDS
 
@@ -21,28 +21,36 @@ MISSING = "???"
 EASYEDIT = "easyedit"
 """The method that is any of EasyEdit's own."""
 
-HAVE_THEIR_OWN_SETTING = {"alg_name": "method", "model_name": "model.path", "batch_size": "batch_size", "seed": "seed"}
-"""Fields of the hyperparameters that a setting of the command fills, so that no value can be given in two places."""
+HAVE_THEIR_OWN_SETTING = {
+    "alg_name": "method",
+    "model_name": "model.path",
+    "batch_size": "batch_size",
+    "seed": "seed",
+}
+"""Fields of the hyperparameters that a setting of the command fills, so that no value can be given in two
+places."""
 
 
 def register_groups() -> None:
-    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped files).
+    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
+    files).
 
-    The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, and a field that is
+    The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, and a
+        field that is
     given on the command line replaces the file's.
     """
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
     for spec in methods():
-        node = {"name": spec.name, **{name: MISSING for name in method_fields(spec)}}
+        node = {"name": spec.name, **dict.fromkeys(method_fields(spec), MISSING)}
         store.store(group="method", name=spec.name.lower(), node=node)
     store.store(group="method", name=EASYEDIT, node={"name": EASYEDIT, "alg": MISSING})
     for name in model_names():
         store.store(group="model", name=name, node={"name": name, "hparams": None, "path": None})
 
 
-def run_folder(run: Optional[str], day: str, time: str) -> str:
+def run_folder(run: str | None, day: str, time: str) -> str:
     """Where a run's files go unless output_dir says so."""
     return f"results/{run}" if run is not None else f"outputs/{day}/{time}"
 
@@ -62,11 +70,12 @@ def model_names() -> list[str]:
 
 @dataclass
 class ModelSettings(HyperParams):
-    """``model``: which hyperparameter file, and from where the weights are loaded (default: the file's model_name)."""
+    """``model``: which hyperparameter file, and from where the weights are loaded (default: the file's
+    model_name)."""
 
     name: str
-    hparams: Optional[str] = None
-    path: Optional[str] = None
+    hparams: str | None = None
+    path: str | None = None
 
 
 @dataclass
@@ -74,11 +83,11 @@ class DataSettings(HyperParams):
     """``data``: the edits, and what is measured beside them."""
 
     path: str
-    shape: Optional[str] = None
+    shape: str | None = None
     invalid: Literal["error", "skip"] = "error"
     skip: int = 0
-    retained: Optional[str] = None
-    text: Optional[str] = None
+    retained: str | None = None
+    text: str | None = None
 
     def validate(self) -> None:
         if self.path == MISSING:
@@ -95,17 +104,17 @@ class EvaluationSettings(HyperParams):
     batch_size: int = 64
     immediate: bool = True
     exact_match: bool = True
-    retained: Optional[int] = None
+    retained: int | None = None
     fluency: int = 20
     fluency_tokens: int = 50
     perplexity: int = 500
-    ability: Optional[list[str]] = None
-    ability_checkpoints: Optional[list[int]] = None
-    ability_limit: Optional[int] = None
+    ability: list[str] | None = None
+    ability_checkpoints: list[int] | None = None
+    ability_limit: int | None = None
     ability_batch_size: int = 64
-    ability_data: Optional[str] = None
+    ability_data: str | None = None
     ability_run_code: bool = False
-    ability_max_new_tokens: Optional[int] = None
+    ability_max_new_tokens: int | None = None
 
     def validate(self) -> None:
         for name in ("batch_size", "fluency_tokens", "ability_batch_size"):
@@ -119,13 +128,14 @@ class EvaluationSettings(HyperParams):
 
 @dataclass
 class RunnerSettings(HyperParams):
-    """``runner``: the order of the edits, when everything is measured and saved, what happens when an edit fails."""
+    """``runner``: the order of the edits, when everything is measured and saved, what happens when an edit
+    fails."""
 
     checkpoints: list[int] = field(default_factory=list)
     order: Literal["file", "shuffled"] = "file"
     on_failure: Literal["continue", "stop"] = "continue"
-    save_every_edits: Optional[int] = None
-    save_every_minutes: Optional[float] = 10.0
+    save_every_edits: int | None = None
+    save_every_minutes: float | None = 10.0
     keep_weights: bool = True
     edit_log: bool = True
     report: bool = True
@@ -137,10 +147,17 @@ class RunnerSettings(HyperParams):
         if self.save_every_edits is not None:
             _at_least(1, "save_every_edits", self.save_every_edits)
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
-            raise HparamsError(f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}")
+            raise HparamsError(
+                f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}"
+            )
 
 
-SECTIONS = {"model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings, "runner": RunnerSettings}
+SECTIONS = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "evaluation": EvaluationSettings,
+    "runner": RunnerSettings,
+}
 
 
 @dataclass
@@ -153,7 +170,7 @@ class Settings(HyperParams):
     output_dir: str
     method_name: str
     runner: RunnerSettings = field(default_factory=RunnerSettings)
-    run: Optional[str] = None
+    run: str | None = None
     method: dict = field(default_factory=dict)
     edits: int = 100
     batch_size: int = 1
@@ -165,8 +182,10 @@ class Settings(HyperParams):
         _at_least(0, "seed", self.seed)
         strange = set(self.evaluation.ability_checkpoints or []) - set(self.runner.checkpoints)
         if strange:
-            raise HparamsError(f"field 'evaluation.ability_checkpoints': {min(strange)} is not among runner.checkpoints, which are "
-                               f"{self.runner.checkpoints}; add it there")
+            raise HparamsError(
+                f"field 'evaluation.ability_checkpoints': {min(strange)} is not among runner.checkpoints, which are "
+                f"{self.runner.checkpoints}; add it there"
+            )
 
 
 def _at_least(least: int, name: str, value: int) -> None:
@@ -189,7 +208,9 @@ def read_settings(config: DictConfig) -> Settings:
     if values["method_name"] == EASYEDIT:
         alg = method.pop("alg", MISSING)
         if alg == MISSING:
-            raise HparamsError("setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE")
+            raise HparamsError(
+                "setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE"
+            )
         values["method_name"] = f"EasyEdit:{alg}"
     values["method"] = {name: value for name, value in method.items() if value != MISSING}
     return Settings.from_dict(values, source="settings")
@@ -198,8 +219,9 @@ def read_settings(config: DictConfig) -> Settings:
 def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     """The hyperparameters of the run, and the file that they come from.
 
-    The file is ``model.hparams`` or the shipped one of method and model; the command line's fields go on top. Statistics are
-    kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in the working directory.
+    The file is ``model.hparams`` or the shipped one of method and model; the command line's fields go on top.
+    Statistics are kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in
+    the working directory.
     """
     if settings.method_name.startswith("EasyEdit:"):
         return _easyedit_hyperparameters(settings)
@@ -210,7 +232,9 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     known = {item.name for item in fields(cls)}
     for name in settings.method:
         if name in HAVE_THEIR_OWN_SETTING:
-            raise HparamsError(f"'method.{name}' has a setting of its own: {HAVE_THEIR_OWN_SETTING[name]}=...")
+            raise HparamsError(
+                f"'method.{name}' has a setting of its own: {HAVE_THEIR_OWN_SETTING[name]}=..."
+            )
     for name in ("batch_size", "seed"):
         if name in known:
             values[name] = getattr(settings, name)
@@ -222,19 +246,23 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     cls.from_dict(values, source=path)
     values |= settings.method
     if values.get("localize") == "shared" and values.get("localization_data") is None:
-        values["localization_data"] = settings.data.path  # KNE's shared ensemble is of the run's own data unless other is named
+        values["localization_data"] = (
+            settings.data.path
+        )  # KNE's shared ensemble is of the run's own data unless other is named
     return cls.from_dict(values, source="setting 'method'"), path
 
 
 def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
-    from ..lifelong.foreign import ForeignMethod  # imports EasyEdit when it is used
+    from ..lifelong.easyedit_method import ForeignMethod  # imports EasyEdit when it is used
 
     alg = settings.method_name.partition(":")[2]
     method = ForeignMethod(alg)
     shipped = resources.easyedit_hparams(alg, settings.model.name)
     if not settings.model.hparams and not shipped.is_file():
-        raise HparamsError(f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
-                           "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml")
+        raise HparamsError(
+            f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
+            "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
+        )
     path = Path(settings.model.hparams).expanduser() if settings.model.hparams else shipped
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:

@@ -1,4 +1,5 @@
-"""A sweep: its jobs may be processes of their own; what failed is said, and the end is one table over all runs."""
+"""A sweep: its jobs may be processes of their own; what failed is said, and the end is one table over all
+runs."""
 
 from __future__ import annotations
 
@@ -34,14 +35,17 @@ class ResultsTable(Callback):
             note.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        """Says what other processes have failed at and which runs are not finished; writes the table over all runs."""
+        """Says what other processes have failed at and which runs are not finished; writes the table over all
+        runs."""
         folder = Path(config.hydra.sweep.dir)
         for note in sorted(folder.glob(f"*/{FAILURE}")):
             job = note.parent.name
             if job not in failed:
                 failed.add(job)
                 fail(f"job {job}: {note.read_text(encoding='utf-8')}")
-        folders = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name))
+        folders = sorted(
+            (path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name)
+        )
         unfinished = [run.name for run in folders if not (run / "summary.json").is_file()]
         if unfinished:
             LOG.warning("not finished: %s; the same command goes on with them", ", ".join(unfinished))

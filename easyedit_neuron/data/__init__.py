@@ -1,7 +1,7 @@
 """Edit data: the files that users of EasyEdit already have, and the shipped tiny-world, as EasyEdit requests.
 
-A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None), "rephrase_prompt" (only if the record has one),
-"locality": {kind: {"prompt", "ground_truth"}}, "portability": {kind: {...}}}``.
+A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None), "rephrase_prompt" (only if
+the record has one), "locality": {kind: {"prompt", "ground_truth"}}, "portability": {kind: {...}}}``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 from .. import resources
 from ..errors import DataError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 from .datasets import records_of
-from .files import read_records
+from .json_records import read_records
 from .record import Record
 from .shapes import SHAPES, detect_shape
 
@@ -27,23 +27,27 @@ Split = Literal["train", "heldout"]
 
 
 def load(
-    source: str | Path | Sequence[Any], shape: str | None = None, size: int | None = None, invalid: Invalid = "error"
+    source: str | Path | Sequence[Any],
+    shape: str | None = None,
+    size: int | None = None,
+    invalid: Invalid = "error",
 ) -> list[dict[str, Any]]:
     """Read edit requests.
 
     Args:
         source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read less of a file than
-            this function does).
-        shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"`` (MEND) or
-            ``"knowedit"``; by default it is told from the keys of the first record (tiny-world: ``"knowedit"``).
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read
+            less of a file than this function does).
+        shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
+            (MEND) or ``"knowedit"``; by default it is told from the keys of the first record (tiny-world:
+            ``"knowedit"``).
         size: number of requests wanted, the first ones of the file; by default all.
-        invalid: a record that makes no valid request is an ``"error"``, or is left out (``"skip"``) with a warning that names it.
-            ``size`` counts valid records.
+        invalid: a record that makes no valid request is an ``"error"``, or is left out (``"skip"``) with a
+            warning that names it. ``size`` counts valid records.
 
     Raises:
-        DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record that is
-            malformed (the message names file, record index and field).
+        DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record
+            that is malformed (the message names file, record index and field).
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")
@@ -54,7 +58,9 @@ def load(
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
-            raise DataError(f"{source} does not come in the shape {shape!r}: use knowedit, counterfact or zsre")
+            raise DataError(
+                f"{source} does not come in the shape {shape!r}: use knowedit, counterfact or zsre"
+            )
         records = read_records(path)
     else:
         path, records = Path(type(source).__name__), records_of(source)
@@ -91,7 +97,8 @@ def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
 
 
 def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:
-    """The lines of a text file that are not empty: of a file of your own, or the shipped ``"train"`` or ``"heldout"``."""
+    """The lines of a text file that are not empty: of a file of your own, or the shipped ``"train"`` or
+    ``"heldout"``."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
     path = _locate(name_or_path, f"text_{split}.txt")

@@ -8,7 +8,11 @@ from typing import Any
 from ..errors import DataError
 
 _KNOWEDIT = {
-    "portability": {"Reasoning": "portability_r", "Subject_Aliasing": "portability_s", "Logical_Generalization": "portability_l"},
+    "portability": {
+        "Reasoning": "portability_r",
+        "Subject_Aliasing": "portability_s",
+        "Logical_Generalization": "portability_l",
+    },
     "locality": {"Relation_Specificity": "locality_rs", "Forgetfulness": "locality_f"},
 }
 """KnowEditDataset's names of the kinds of probes."""
@@ -17,21 +21,27 @@ _KNOWEDIT = {
 def records_of(dataset: Sequence[Any]) -> list[Any]:
     """The records of a list or a map-style dataset, as a file would hold them.
 
-    ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other classes
-    (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out is lost: KnowEditDataset
-    the rephrasing and further kinds of probes, WikiRecentDataset all probes but one, which it draws.
+    ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other
+    classes (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out
+    is lost: KnowEditDataset the rephrasing and further kinds of probes, WikiRecentDataset all probes but one,
+        which it draws.
 
     Raises:
-        DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the subject.
+        DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the
+            subject.
     """
     name = type(dataset).__name__
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(f"data must be a path, a shipped name, a list of records or a dataset with a length, not {name}")
+        raise DataError(
+            f"data must be a path, a shipped name, a list of records or a dataset with a length, not {name}"
+        )
     records = [dataset[index] for index in range(len(dataset))]
     if not records:
         raise DataError(f"{name}: holds no records")
     if isinstance(records[0], dict) and "cond" in records[0] and not {"subject", "src"} & set(records[0]):
-        raise DataError(f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file instead")
+        raise DataError(
+            f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file instead"
+        )
     return [_collected(record) for record in records]
 
 
@@ -39,6 +49,8 @@ def _collected(record: Any) -> Any:
     fields = {field for kinds in _KNOWEDIT.values() for field in kinds.values()}
     if not isinstance(record, dict) or not fields <= set(record):
         return record
-    probes = {section: {kind: record[field] for kind, field in kinds.items() if record[field] is not None}
-              for section, kinds in _KNOWEDIT.items()}
+    probes = {
+        section: {kind: record[field] for kind, field in kinds.items() if record[field] is not None}
+        for section, kinds in _KNOWEDIT.items()
+    }
     return {**{name: value for name, value in record.items() if name not in fields}, **probes}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Record:
 
     def error(self, name: str, problem: str) -> DataError:
         """The error for the field ``name``; the caller raises it."""
-        return DataError(f"{self.path}: record {self.index}: field '{'.'.join((*self.trail, name))}' {problem}")
+        return DataError(
+            f"{self.path}: record {self.index}: field '{'.'.join((*self.trail, name))}' {problem}"
+        )
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
@@ -57,7 +59,8 @@ class Record:
     def first(self, name: str) -> str | None:
         """The first string of a value that is a string, a list of aliases, or a list of lists of aliases.
 
-        ``None`` when the field is absent or null, when the lists hold no string, and when the first string is blank.
+        ``None`` when the field is absent or null, when the lists hold no string, and when the first string is
+        blank.
         """
         if not self.has(name):
             return None
@@ -73,17 +76,18 @@ class Record:
         else:
             raise self.error(name, f"must be a string or a list of strings, found {type(value).__name__}")
 
-    def child(self, name: str) -> "Record":
+    def child(self, name: str) -> Record:
         """The mapping in a field."""
         return Record(self.path, self.index, self.value(name, dict), (*self.trail, name))
 
-    def children(self, name: str) -> list["Record"]:
+    def children(self, name: str) -> list[Record]:
         """The mappings in a list; null counts as an empty list."""
         if name in self.raw and self.raw[name] is None:
             return []
         found = self.value(name, list)
         return [
-            Record(self.path, self.index, item, (*self.trail, f"{name}[{position}]")) for position, item in enumerate(found)
+            Record(self.path, self.index, item, (*self.trail, f"{name}[{position}]"))
+            for position, item in enumerate(found)
         ]
 
     def _place(self) -> str:

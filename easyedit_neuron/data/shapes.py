@@ -3,11 +3,13 @@
 Rules that the files themselves do not tell:
 
 - an answer that is a list of aliases, or a list of such lists, stands for its first string;
-- a locality or portability probe without an answer (empty list, blank string) is left out, and a kind without probes too;
-- KnowEdit's portability kind ``Reasoning`` is called ``reasoning``, and the probes of the other shapes ``neighborhood`` and
-  ``one_hop``: the names under which EasyEdit's examples report them;
+- a locality or portability probe without an answer (empty list, blank string) is left out, and a kind without
+  probes too;
+- KnowEdit's portability kind ``Reasoning`` is called ``reasoning``, and the probes of the other shapes
+  ``neighborhood`` and ``one_hop``: the names under which EasyEdit's examples report them;
 - KnowEdit and zsRE rephrasings are used when the record has one (EasyEdit's KnowEdit example ignores them);
-- of the ROME/MEMIT record's paraphrases the first is used, and its neighbourhood prompts all have the old object as their answer;
+- of the ROME/MEMIT record's paraphrases the first is used, and its neighbourhood prompts all have the old
+  object as their answer;
 - the subject must stand in the prompt, letter by letter: EasyEdit refuses such requests as well.
 """
 
@@ -80,7 +82,10 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
         request["rephrase_prompt"] = paraphrases[0]
     neighbours = record.strings("neighborhood_prompts") if record.has("neighborhood_prompts") else []
     if neighbours:
-        request["locality"]["neighborhood"] = {"prompt": list(neighbours), "ground_truth": [truth] * len(neighbours)}
+        request["locality"]["neighborhood"] = {
+            "prompt": list(neighbours),
+            "ground_truth": [truth] * len(neighbours),
+        }
     _one_hop(request, record)
     return request
 
@@ -131,7 +136,9 @@ def _request(
         "portability": {},
     }
     if request["subject"] not in request["prompt"]:
-        raise record.error(subject, f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}")
+        raise record.error(
+            subject, f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}"
+        )
     return request
 
 

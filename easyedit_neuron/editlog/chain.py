@@ -1,4 +1,5 @@
-"""The lines of a log: each holds the hash of the one before, so that none can be lost, changed or moved unnoticed."""
+"""The lines of a log: each holds the hash of the one before, so that none can be lost, changed or moved
+unnoticed."""
 
 from __future__ import annotations
 
@@ -43,11 +44,14 @@ def as_text(line: dict[str, Any]) -> str:
 
 
 def read_head(folder: Path) -> dict[str, Any] | None:
-    """``log.json``; None where there is no log. ``StateError`` for one that is damaged, of another format, or lost."""
+    """``log.json``; None where there is no log. ``StateError`` for one that is damaged, of another format, or
+    lost."""
     path = folder / HEAD
     if not path.is_file():
         if (folder / LINES).is_file():
-            raise StateError(f"{folder}: {HEAD} is missing, which tells the base model of {LINES}; put it back")
+            raise StateError(
+                f"{folder}: {HEAD} is missing, which tells the base model of {LINES}; put it back"
+            )
         return None
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
@@ -68,8 +72,8 @@ def read_lines(path: Path, root: str) -> tuple[list[dict[str, Any]], int]:
         root: hash that the first line must name.
 
     Raises:
-        StateError: a line is damaged or missing, and others follow it; or a complete line was changed. A last one that was not
-            written to its end (the process was killed) is left out, and a warning says so.
+        StateError: a line is damaged or missing, and others follow it; or a complete line was changed. A last
+            one that was not written to its end (the process was killed) is left out, and a warning says so.
     """
     if not path.is_file():
         return [], 0
@@ -86,14 +90,20 @@ def read_lines(path: Path, root: str) -> tuple[list[dict[str, Any]], int]:
             if number == len(raw) and not torn:
                 torn = True
                 break
-            raise StateError(f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be trusted "
-                             "from there on; put the right file back") from None
+            raise StateError(
+                f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be trusted "
+                "from there on; put the right file back"
+            ) from None
         if line["id"] != number or line["previous"] != previous:
-            raise StateError(f"{path}: entry {line['id']} does not follow on what stands before it (line {number}): its "
-                             "predecessor is missing or was changed; put the right file back")
+            raise StateError(
+                f"{path}: entry {line['id']} does not follow on what stands before it (line {number}): its "
+                "predecessor is missing or was changed; put the right file back"
+            )
         if hash_of(claimed) != line["hash"]:
-            raise StateError(f"{path}: entry {line['id']} was changed after it was written (its hash does not fit); put the "
-                             "right file back")
+            raise StateError(
+                f"{path}: entry {line['id']} was changed after it was written (its hash does not fit); put the "
+                "right file back"
+            )
         lines.append(line)
         previous, good = line["hash"], good + len(text) + 1
     if torn:
@@ -102,8 +112,11 @@ def read_lines(path: Path, root: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def steps(lines: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """What makes the weights after these entries from the base: (1, id) adds the change of that edit, (-1, id) takes it out."""
-    known: list[tuple | None] = [None]  # after every entry a linked list, newest first: a restore goes back to one
+    """What makes the weights after these entries from the base: (1, id) adds the change of that edit, (-1,
+    id) takes it out."""
+    known: list[tuple | None] = [
+        None
+    ]  # after every entry a linked list, newest first: a restore goes back to one
     for line in lines:
         if line["type"] == "restore":
             known.append(known[line["to"]])

@@ -19,8 +19,9 @@ class Difference:
         same_base: the parameters that both edit were the same before.
         both: pairs (id in a, id in b) of the same edits: same changes, method and requests.
         only_a, only_b: ids of the others.
-        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm": of the difference of
-            the two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both": rows or columns that they touch}.
+        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm":
+            of the difference of the two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both":
+            rows or columns that they touch}.
     """
 
     same_base: bool
@@ -54,12 +55,16 @@ def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None =
     matched = Counter(number for _, number in both)
     only_b = [number for number in ids_b if not matched[number]]
     first, second = a.base.weights, b.base.weights
-    same_base = all(first[name]["fingerprint"] == second[name]["fingerprint"] for name in first.keys() & second.keys())
+    same_base = all(
+        first[name]["fingerprint"] == second[name]["fingerprint"] for name in first.keys() & second.keys()
+    )
     all_a, all_b = totals(a[number] for number in ids_a), totals(b[number] for number in ids_b)
     # from the edits that differ alone: the others would cancel up to rounding
     rest_a, rest_b = totals(a[number] for number in only_a), totals(b[number] for number in only_b)
-    parameters = {name: _compared(all_a.get(name), all_b.get(name), rest_a.get(name), rest_b.get(name))
-                  for name in sorted(all_a.keys() | all_b.keys())}
+    parameters = {
+        name: _compared(all_a.get(name), all_b.get(name), rest_a.get(name), rest_b.get(name))
+        for name in sorted(all_a.keys() | all_b.keys())
+    }
     return Difference(same_base, both, only_a, only_b, parameters)
 
 
@@ -70,9 +75,15 @@ def _compared(a: Total | None, b: Total | None, rest_a: Total | None, rest_b: To
     if rest_a is not None and rest_b is not None:
         squared -= 2 * rest_a.dot(rest_b)
     neurons = [set() if total is None else total.neurons() for total in (a, b)]
-    return {"norm_a": norm_a, "norm_b": norm_b, "norm": math.sqrt(max(squared, 0.0)),
-            "cosine": cross / (norm_a * norm_b) if norm_a and norm_b else None, "neurons_a": len(neurons[0]),
-            "neurons_b": len(neurons[1]), "neurons_both": len(neurons[0] & neurons[1])}
+    return {
+        "norm_a": norm_a,
+        "norm_b": norm_b,
+        "norm": math.sqrt(max(squared, 0.0)),
+        "cosine": cross / (norm_a * norm_b) if norm_a and norm_b else None,
+        "neurons_a": len(neurons[0]),
+        "neurons_b": len(neurons[1]),
+        "neurons_both": len(neurons[0] & neurons[1]),
+    }
 
 
 def _norm(total: Total | None) -> float:

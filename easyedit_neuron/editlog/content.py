@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..record import Delta, EditRecord, LayerDelta
+from ..edits.record import Delta, EditRecord, LayerDelta
 
 
 def content_of(record: EditRecord) -> str:
@@ -26,5 +26,14 @@ def about_change(delta: Delta) -> dict[str, Any]:
     """What a list of edits shows of a change."""
     if isinstance(delta, LayerDelta):
         energy = ((delta.left.T @ delta.left) * (delta.right.T @ delta.right)).sum()
-        return {"rank": delta.left.shape[1], "neurons": int(delta.right.any(1).sum()), "norm": float(energy.clamp_min(0).sqrt())}
-    return {"units": len(delta.units), "axis": delta.axis, "neurons": len(delta.units), "norm": float(delta.vectors.norm())}
+        return {
+            "rank": delta.left.shape[1],
+            "neurons": int(delta.right.any(1).sum()),
+            "norm": float(energy.clamp_min(0).sqrt()),
+        }
+    return {
+        "units": len(delta.units),
+        "axis": delta.axis,
+        "neurons": len(delta.units),
+        "norm": float(delta.vectors.norm()),
+    }

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.frozen import eval_mode
+from ..edits.origins import note_edit, origins, set_origins
+from ..edits.record import EditRecord
+from ..edits.request import prepare
+from ..edits.session import state_of
+from ..edits.write import clone_weights, down_names, fingerprint, restore
 from ..errors import StateError
-from ..fingerprint import fingerprints
-from ..origins import note_edit, origins, set_origins
-from ..paths.apply import state_setting
-from ..paths.contexts import contexts_of
-from ..record import EditRecord
-from ..requests import prepare
-from ..state import state_of
-from ..write import clone_weights, down_names, fingerprint, restore
+from ..locate_then_edit.apply import state_setting
+from ..locate_then_edit.context_templates import contexts_of
+from ..utils.fingerprint import fingerprints
 from .log import EditLog
 from .undoing import change_weights, keys_of, settings_of, view_of
 
@@ -30,7 +30,8 @@ class Replayed:
 
     Attributes:
         ids: the edits that are in the weights now, in the order in which they were added.
-        exact: the weights are those of the log, bit for bit; None where the log says nothing of them (a selection of edits).
+        exact: the weights are those of the log, bit for bit; None where the log says nothing of them (a
+            selection of edits).
         state: the model has its sequential state: the next edit protects the keys of those in the weights.
     """
 
@@ -39,26 +40,36 @@ class Replayed:
     state: bool
 
 
-def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None = None, only: Iterable[int] | None = None,
-           without: Iterable[int] = (), into: EditLog | None = None) -> Replayed:
+def replay(
+    log: EditLog,
+    model: torch.nn.Module,
+    tok=None,
+    *,
+    upto: int | None = None,
+    only: Iterable[int] | None = None,
+    without: Iterable[int] = (),
+    into: EditLog | None = None,
+) -> Replayed:
     """Makes the edits of a log on the base model.
 
-    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of machine the weights
-    are bit for bit those of the log, and ``exact`` says so. Elsewhere a product of factors may round otherwise; every weight is
-    then within the rounding of its dtype, once per edit.
+    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of
+    machine the weights are bit for bit those of the log, and ``exact`` says so. Elsewhere a product of
+    factors may round otherwise; every weight is then within the rounding of its dtype, once per edit.
 
     Args:
         log: the log. Every file that is used is checked.
         model: the base model, changed in place.
-        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the records, statistics of the
-            base model from their cache (measured, where they are not there).
+        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the
+            records, statistics of the base model from their cache (measured, where they are not there).
         upto: entry to stop after (0: nothing is done).
         only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
-        without: ids of such edits to leave out. What the others wrote was computed with these in place, and stays as it is.
+        without: ids of such edits to leave out. What the others wrote was computed with these in place, and
+            stays as it is.
         into: a new log for the edits that are made, with the fingerprints that they have here.
 
     Raises:
-        StateError: not the base model, an unknown id, a file that is missing or was changed. The model is then as it was.
+        StateError: not the base model, an unknown id, a file that is missing or was changed. The model is
+            then as it was.
     """
     steps, selected = log.steps(upto), only is not None or bool(tuple(without))
     ids = log.ids_at(upto)
@@ -94,8 +105,11 @@ def replay(log: EditLog, model: torch.nn.Module, tok=None, *, upto: int | None =
     if not selected:
         exact = after == log.weights_at(upto)
         if not exact and None not in log.weights_at(upto).values():
-            LOG.warning("%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with "
-                        "another version of torch", log.folder)
+            LOG.warning(
+                "%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with "
+                "another version of torch",
+                log.folder,
+            )
     return Replayed(ids, exact, state is not None)
 
 
@@ -104,12 +118,16 @@ def _choose(log: EditLog, ids: list[int], only: Iterable[int] | None, without: t
     for number in (*only, *without):
         log.line(number)
         if number not in ids:
-            raise StateError(f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in "
-                             f"them are {', '.join(map(str, ids)) or 'none'}")
+            raise StateError(
+                f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in "
+                f"them are {', '.join(map(str, ids)) or 'none'}"
+            )
     return [number for number in ids if number in only and number not in without]
 
 
-def _append(into: EditLog, model: torch.nn.Module, record: EditRecord, before: dict[str, torch.Tensor]) -> None:
+def _append(
+    into: EditLog, model: torch.nn.Module, record: EditRecord, before: dict[str, torch.Tensor]
+) -> None:
     """The record, with the weights that it has found and left here."""
     record.fingerprint_before = fingerprints(before.items())[0]
     record.fingerprint_after, after = fingerprints((name, model.get_parameter(name)) for name in before)
@@ -128,11 +146,17 @@ def _prepare(log: EditLog, model: torch.nn.Module, tok, numbers: list[int]):
     newest = [hparams for hparams in settings if hparams is not None][-1]
     view = view_of(model, records[-1])
     downs = set(down_names(view, newest.layers))
-    mixed = [record for record, hparams in zip(records, settings)
-             if downs & record.deltas.keys() and (hparams is None or state_setting(hparams) != state_setting(newest))]
+    mixed = [
+        record
+        for record, hparams in zip(records, settings)
+        if downs & record.deltas.keys()
+        and (hparams is None or state_setting(hparams) != state_setting(newest))
+    ]
     if mixed:
-        LOG.warning("edits under other settings changed the same weights, so that the sequential state is not made again; the "
-                    "next edit begins one")
+        LOG.warning(
+            "edits under other settings changed the same weights, so that the sequential state is not made again; the "
+            "next edit begins one"
+        )
         return None
     first = next(record for record, hparams in zip(records, settings) if hparams is not None)
 

@@ -6,32 +6,36 @@ from pathlib import Path
 
 import torch
 
+from ..edits.record import EditRecord, LayerDelta, UnitDelta
+from ..edits.write import restore
 from ..errors import StateError
-from ..fingerprint import fingerprints, tensors_fingerprint
-from ..record import EditRecord, LayerDelta, UnitDelta
-from ..write import restore
+from ..utils.fingerprint import fingerprints, tensors_fingerprint
 from .log import EditLog
 from .total import totals
 from .undoing import change_weights, view_of
 
 
-def squash(log: EditLog, folder: str | Path, model: torch.nn.Module | None = None, upto: int | None = None) -> EditLog:
+def squash(
+    log: EditLog, folder: str | Path, model: torch.nn.Module | None = None, upto: int | None = None
+) -> EditLog:
     """A new log whose single entry is the sum of all edits that are in the weights.
 
-    Of every parameter it has the total change: the edits' factors joined, and brought to rank min(d_out, d_in) where they are
-    more; rows and columns added up by number. Sums are made in float64 and kept in float32 (float64 for a float64 model).
-    Requests, keys and the provenance of every edit (``record.info["squashed"]``: id, method, requests, content and hash of its
-    entry) are kept.
+    Of every parameter it has the total change: the edits' factors joined, and brought to rank min(d_out,
+        d_in) where they are
+    more; rows and columns added up by number. Sums are made in float64 and kept in float32 (float64 for a
+    float64 model). Requests, keys and the provenance of every edit (``record.info["squashed"]``: id, method,
+    requests, content and hash of its entry) are kept.
 
     Args:
         log: not changed.
         folder: of the new log, which must not hold one.
-        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow and ``replay`` can
-            say whether it is exact; the model is afterwards as it was.
+        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow
+            and ``replay`` can say whether it is exact; the model is afterwards as it was.
         upto: entry after which the weights are taken.
 
     Raises:
-        StateError: nothing to squash, a folder that is taken, another base model, a damaged log. Nothing is written then.
+        StateError: nothing to squash, a folder that is taken, another base model, a damaged log. Nothing is
+            written then.
     """
     ids, base = log.ids_at(upto), log.base
     folder = Path(folder).expanduser()
@@ -60,23 +64,58 @@ def _joined(log: EditLog, ids: list[int], records: list[EditRecord]) -> EditReco
             units[name] = UnitDelta(rows.units, rows.vectors.to(dtype), rows.axis, rows.shape)
             continue
         if name not in numbers:  # rows and columns of one parameter, by methods that change no whole matrices
-            raise StateError(f"{name}: some edits change its rows and others its columns, which no single entry can hold")
+            raise StateError(
+                f"{name}: some edits change its rows and others its columns, which no single entry can hold"
+            )
         left, right = total.factors()
         keys = [record.layers[numbers[name]].keys for record in records if numbers[name] in record.layers]
         keys = [key for key in keys if key is not None]
-        layers[numbers[name]] = LayerDelta(left.to(dtype), right.to(dtype), keys=torch.cat(keys, 1) if keys else None,
-                                           density=float(right.any(1).double().mean()))
+        layers[numbers[name]] = LayerDelta(
+            left.to(dtype),
+            right.to(dtype),
+            keys=torch.cat(keys, 1) if keys else None,
+            density=float(right.any(1).double().mean()),
+        )
         names[numbers[name]] = name
-    told = [{"id": number, "method": record.method, "requests": record.requests, "content": log.line(number)["content"],
-             "hash": log.line(number)["hash"]} for number, record in zip(ids, records)]
+    told = [
+        {
+            "id": number,
+            "method": record.method,
+            "requests": record.requests,
+            "content": log.line(number)["content"],
+            "hash": log.line(number)["hash"],
+        }
+        for number, record in zip(ids, records)
+    ]
     methods = list(dict.fromkeys(record.method for record in records))
-    weights = {name: {"dtype": base[name]["dtype"], "shape": base[name]["shape"], "base": base[name]["fingerprint"],
-                      "before": base[name]["fingerprint"], "after": None} for name in {**{n: 0 for n in names.values()}, **units}}
+    weights = {
+        name: {
+            "dtype": base[name]["dtype"],
+            "shape": base[name]["shape"],
+            "base": base[name]["fingerprint"],
+            "before": base[name]["fingerprint"],
+            "after": None,
+        }
+        for name in {**dict.fromkeys(names.values(), 0), **units}
+    }
     return EditRecord(
-        method="+".join(methods), hparams=newest.hparams, requests=[request for record in records for request in record.requests],
-        contexts=newest.contexts, context_groups=newest.context_groups, layers=layers, names=names, losses=[], probability=[],
-        seconds={}, fingerprint_before="", fingerprint_after="", seed=newest.seed, units=units,
-        info={"squashed": told}, weights=weights)
+        method="+".join(methods),
+        hparams=newest.hparams,
+        requests=[request for record in records for request in record.requests],
+        contexts=newest.contexts,
+        context_groups=newest.context_groups,
+        layers=layers,
+        names=names,
+        losses=[],
+        probability=[],
+        seconds={},
+        fingerprint_before="",
+        fingerprint_after="",
+        seed=newest.seed,
+        units=units,
+        info={"squashed": told},
+        weights=weights,
+    )
 
 
 def _measure(model: torch.nn.Module, record: EditRecord) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 import torch
 
-from ..record import Delta, EditRecord, LayerDelta, UnitDelta
+from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta
 
 
 class Total:
     """The sum of the changes of one parameter, in float64.
 
-    Low-rank changes are joined; beyond rank min(d_out, d_in), the most that a sum can have, they are made into as many columns
-    again (QR of the longer side, SVD of the rest). Rows and columns are added up by number.
+    Low-rank changes are joined; beyond rank min(d_out, d_in), the most that a sum can have, they are made
+    into as many columns again (QR of the longer side, SVD of the rest). Rows and columns are added up by
+    number.
 
     Args:
         shape: (d_out, d_in).
@@ -47,7 +48,7 @@ class Total:
         """The sum as rows or columns; None where it is more than that."""
         if self._left or len(self._units) != 1:
             return None
-        (axis, (numbers, vectors)), = self._units.items()
+        ((axis, (numbers, vectors)),) = self._units.items()
         return UnitDelta(numbers, vectors, axis, self.shape)
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,23 +61,29 @@ class Total:
             joined._left.append(ones if axis == "output" else vectors.T)
             joined._right.append(vectors.T if axis == "output" else ones)
         if not joined._left:
-            return torch.zeros(self.shape[0], 0, dtype=torch.float64), torch.zeros(self.shape[1], 0, dtype=torch.float64)
+            return torch.zeros(self.shape[0], 0, dtype=torch.float64), torch.zeros(
+                self.shape[1], 0, dtype=torch.float64
+            )
         if sum(part.shape[1] for part in joined._left) > min(self.shape):
             joined._compress()
         joined._join()
         return joined._left[0], joined._right[0]
 
     def neurons(self) -> set[tuple[str, int]]:
-        """Rows (``output``) and columns (``input``) that may have changed; of low-rank changes the columns."""
+        """Rows (``output``) and columns (``input``) that may have changed; of low-rank changes the
+        columns."""
         found = {(axis, number) for axis, (numbers, _) in self._units.items() for number in numbers.tolist()}
         return found | {("input", number) for number in self._columns.nonzero().squeeze(1).tolist()}
 
-    def dot(self, other: "Total") -> float:
+    def dot(self, other: Total) -> float:
         """Inner product of the two sums."""
         mine, theirs = self.units(), other.units()
         if mine is not None and theirs is not None and mine.axis == theirs.axis:
             common = sorted(set(mine.units.tolist()) & set(theirs.units.tolist()))
-            rows = [torch.searchsorted(one.units, torch.tensor(common, dtype=torch.int64)) for one in (mine, theirs)]
+            rows = [
+                torch.searchsorted(one.units, torch.tensor(common, dtype=torch.int64))
+                for one in (mine, theirs)
+            ]
             return float((mine.vectors[rows[0]] * theirs.vectors[rows[1]]).sum())
         (left, right), (other_left, other_right) = self.factors(), other.factors()
         return float(((left.T @ other_left) * (right.T @ other_right)).sum())

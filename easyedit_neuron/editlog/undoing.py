@@ -5,27 +5,27 @@ from __future__ import annotations
 import torch
 
 from ..arch.view import ModelView
+from ..edits.origins import note_written
+from ..edits.record import EditRecord
+from ..edits.request import prepare
+from ..edits.session import SequentialState, current_states
+from ..edits.write import down_names, fingerprint, restore, write
 from ..errors import StateError
-from ..fingerprint import tensors_fingerprint
-from ..hparams_model import MODULE_FIELDS
-from ..origins import note_written
-from ..paths.apply import state_setting
-from ..paths.hparams import PathHyperParams
-from ..record import EditRecord
+from ..hyperparameters.model import MODULE_FIELDS
+from ..locate_then_edit.apply import state_setting
+from ..locate_then_edit.hparams import PathHyperParams
 from ..registry import get_method
-from ..requests import prepare
-from ..state import SequentialState, current_states
-from ..write import down_names, fingerprint, restore, write
+from ..utils.fingerprint import tensors_fingerprint
 from .log import EditLog
 
 
 def undo(model: torch.nn.Module, log: EditLog, number: int) -> int:
     """Takes an edit out of the weights, wherever in the sequence it was made; the log has an entry of it.
 
-    ``W <- W - delta`` in float32, rounded once to the weight's dtype: the weights of an edit that was the newest come back up to
-    that rounding (``replay`` up to the entry before it gives them bit for bit). In the model's sequential state the keys of the
-    edit are gone, so that the next edit is solved as if it had never been made; what the edits behind it wrote stays as they
-    wrote it.
+    ``W <- W - delta`` in float32, rounded once to the weight's dtype: the weights of an edit that was the
+    newest come back up to that rounding (``replay`` up to the entry before it gives them bit for bit). In the
+    model's sequential state the keys of the edit are gone, so that the next edit is solved as if it had never
+    been made; what the edits behind it wrote stays as they wrote it.
 
     Args:
         model: has the weights that the newest entry of the log left; changed in place.
@@ -36,17 +36,20 @@ def undo(model: torch.nn.Module, log: EditLog, number: int) -> int:
         Id of the entry.
 
     Raises:
-        StateError: another model, no such edit, one that is not in the weights, a file of the log that is missing or was changed;
-            nothing is changed then.
+        StateError: another model, no such edit, one that is not in the weights, a file of the log that is
+            missing or was changed; nothing is changed then.
     """
     line = log.line(number)
     if number not in log.ids:
-        raise StateError(f"{log.folder}: edit {number} is not in the weights any more: {_why_gone(log, line)}")
+        raise StateError(
+            f"{log.folder}: edit {number} is not in the weights any more: {_why_gone(log, line)}"
+        )
     return _change(model, log, number, -1)
 
 
 def redo(model: torch.nn.Module, log: EditLog, number: int) -> int:
-    """Puts an edit back in that was taken out; it is then the newest, and its keys are protected from later edits again.
+    """Puts an edit back in that was taken out; it is then the newest, and its keys are protected from later
+    edits again.
 
     Arguments and errors as for ``undo``.
     """
@@ -58,7 +61,10 @@ def redo(model: torch.nn.Module, log: EditLog, number: int) -> int:
 
 def view_of(model: torch.nn.Module, record: EditRecord) -> ModelView:
     """The model as the record's hyperparameters name its modules."""
-    return ModelView.of(model, **{name: record.hparams[name] for name in MODULE_FIELDS if record.hparams.get(name) is not None})
+    return ModelView.of(
+        model,
+        **{name: record.hparams[name] for name in MODULE_FIELDS if record.hparams.get(name) is not None},
+    )
 
 
 def settings_of(record: EditRecord) -> PathHyperParams | None:

@@ -7,13 +7,8 @@
 
 Nothing here changes a weight, a tokenizer attribute or a padding side.
 """
-from .batched import (
-    Prediction,
-    exact_match_by_generation,
-    perplexity,
-    predict_targets,
-    token_accuracy,
-)
+
+from .batched import Prediction, exact_match_by_generation, perplexity, predict_targets, token_accuracy
 from .fluency import fluency, ngram_entropy
 from .protocol import evaluate_all, finalize_locality, locality_reference, summarize
 from .quality import compute_edit_quality

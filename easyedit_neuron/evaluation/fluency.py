@@ -1,13 +1,14 @@
 """Fluency: n-gram entropy of text that the model writes (ROME's GE, EasyEdit's ``ngram_entropy``)."""
+
 import math
 import unicodedata
 from collections import Counter
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from .batching import accepted, evaluating, input_device, token_ids
-from .words import words
+from .word_tokenizer import words
 
 
 def ngram_entropy(text: str) -> float:
@@ -28,20 +29,30 @@ def _clean(text: str) -> str:
     return unicodedata.normalize("NFKD", text).replace("\n\n", " ").replace("<|endoftext|>", "")
 
 
-def sample_texts(model, tok, prompts: Sequence[str], total_tokens: int, top_k: int = 5,
-                 generator: Optional[torch.Generator] = None) -> List[str]:
-    """Each prompt continued by top-k sampling until prompt and text have ``total_tokens`` tokens; prompt included.
+def sample_texts(
+    model,
+    tok,
+    prompts: Sequence[str],
+    total_tokens: int,
+    top_k: int = 5,
+    generator: torch.Generator | None = None,
+) -> list[str]:
+    """Each prompt continued by top-k sampling until prompt and text have ``total_tokens`` tokens; prompt
+    included.
 
-    One prompt at a time, so that a text depends on nothing but its prompt and the random state. With ``generator=None`` the draws are
-    those of EasyEdit's ``generate_fast`` under the same global seed. End-of-text tokens do not end it: repetition is
-    what is to be seen.
+    One prompt at a time, so that a text depends on nothing but its prompt and the random state. With
+    ``generator=None`` the draws are those of EasyEdit's ``generate_fast`` under the same global seed.
+    End-of-text tokens do not end it: repetition is what is to be seen.
     """
     device, made = input_device(model), []
     with evaluating(model):
         for row in token_ids(tok, prompts):
             step, cache, ids = torch.tensor([row], device=device), None, list(row)
             while len(ids) < total_tokens:
-                out = model(**accepted(model, {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}), use_cache=True)
+                out = model(
+                    **accepted(model, {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}),
+                    use_cache=True,
+                )
                 cache = out.past_key_values
                 probabilities = out.logits[:, -1].softmax(-1)
                 best = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=1).indices
@@ -57,20 +68,22 @@ def sample_texts(model, tok, prompts: Sequence[str], total_tokens: int, top_k: i
 
 
 def generation_entropy(model, tok, prompts: Sequence[str], total_tokens: int) -> float:
-    """Mean n-gram entropy of one text per prompt, as EasyEdit's ``test_generation_quality`` (global random state)."""
+    """Mean n-gram entropy of one text per prompt, as EasyEdit's ``test_generation_quality`` (global random
+    state)."""
     texts = sample_texts(model, tok, prompts, total_tokens)
     return sum(ngram_entropy(text) for text in texts) / len(texts)
 
 
-def fluency(model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed: int = 0) -> List[float]:
+def fluency(model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed: int = 0) -> list[float]:
     """N-gram entropy (bits) of each prompt with ``max_new_tokens`` sampled tokens after it.
 
-    Reproducible: every prompt draws from a generator of its own, seeded with ``seed``; torch's global state is not used.
+    Reproducible: every prompt draws from a generator of its own, seeded with ``seed``; torch's global state
+        is not used.
     EasyEdit's number counts 100 tokens of prompt and text together; this one counts the new ones.
     """
     values = []
     for prompt, row in zip(prompts, token_ids(tok, prompts)):
         generator = torch.Generator().manual_seed(seed)
-        text, = sample_texts(model, tok, [prompt], len(row) + max_new_tokens, generator=generator)
+        (text,) = sample_texts(model, tok, [prompt], len(row) + max_new_tokens, generator=generator)
         values.append(ngram_entropy(text))
     return values

@@ -1,7 +1,8 @@
 """Edits in the forms that others can use: a PEFT adapter, a sparse file of touched rows, a merged checkpoint.
 
-All of them are made from a sequence of ``EditRecord`` s and the model that these were made on; a log (``editlog``) is such a
-sequence. Every folder that is written has a side file, ``easyedit_neuron.json``: kind, edits, fingerprints of the base.
+All of them are made from a sequence of ``EditRecord`` s and the model that these were made on; a log
+(``editlog``) is such a sequence. Every folder that is written has a side file, ``easyedit_neuron.json``:
+kind, edits, fingerprints of the base.
 
 - :func:`export_peft`: exact low-rank factors, or cut down by SVD with the error reported;
 - :func:`export_sparse`, :func:`apply_sparse`: bit for bit in and out;
@@ -18,6 +19,14 @@ from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
 __all__ = [
-    "Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse", "import_edits", "read_about",
-    "size_table", "sizes",
+    "Exported",
+    "Size",
+    "apply_sparse",
+    "export_merged",
+    "export_peft",
+    "export_sparse",
+    "import_edits",
+    "read_about",
+    "size_table",
+    "sizes",
 ]

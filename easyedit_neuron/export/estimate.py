@@ -1,4 +1,5 @@
-"""What the forms would take on a model of other dimensions, from shapes alone: ``python -m easyedit_neuron.export.estimate``."""
+"""What the forms would take on a model of other dimensions, from shapes alone: ``python -m
+easyedit_neuron.export.estimate``."""
 
 from __future__ import annotations
 
@@ -41,9 +42,11 @@ LLAMA_3_8B = {"parameters": 8_030_261_248, "d_model": 4096, "d_ff": 14336, "laye
 def llama_3_8b(method: str, edits: int) -> list[Touched]:
     """The parameters that ``edits`` edits touch, one after the other, with the shipped hyperparameters.
 
-    NMKE, MEMIT: five down projections, rank 1 per edit; a mask of 0.4 of the neurons for NMKE, none for MEMIT. FiNE: 10 columns
-    of down projections per edit (top 5 for an object of two tokens), never the same twice, in all layers but the last three.
-    KNE: rows with 1% of the parameters, of all down projections, the same for all edits (``localize: shared``).
+    NMKE, MEMIT: five down projections, rank 1 per edit; a mask of 0.4 of the neurons for NMKE, none for
+        MEMIT. FiNE: 10 columns
+    of down projections per edit (top 5 for an object of two tokens), never the same twice, in all layers but
+    the last three. KNE: rows with 1% of the parameters, of all down projections, the same for all edits
+    (``localize: shared``).
     """
     d_model, d_ff, layers = (LLAMA_3_8B[name] for name in ("d_model", "d_ff", "layers"))
     shape = (d_model, d_ff)
@@ -73,8 +76,14 @@ def table(edits: Sequence[int] = (1, 10, 100, 1000), itemsize: int = 2) -> str:
     for method in ("FiNE", "KNE", "NMKE", "MEMIT"):
         for count in edits:
             touched = llama_3_8b(method, count)
-            sizes = records(method, count), sum(t.adapter() for t in touched), sum(t.sparse(itemsize) for t in touched)
-            lines.append(f"| {method} | {count:,} | " + " | ".join(f"{size / 1e6:,.1f}" for size in sizes) + " |")
+            sizes = (
+                records(method, count),
+                sum(t.adapter() for t in touched),
+                sum(t.sparse(itemsize) for t in touched),
+            )
+            lines.append(
+                f"| {method} | {count:,} | " + " | ".join(f"{size / 1e6:,.1f}" for size in sizes) + " |"
+            )
     lines.append(f"| whole model (bfloat16) | | | | {itemsize * LLAMA_3_8B['parameters'] / 1e6:,.0f} |")
     return "\n".join(lines) + "\n"
 

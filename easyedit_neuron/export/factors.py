@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..editlog.total import totals
-from ..record import EditRecord
+from ..edits.record import EditRecord
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Factors:
 def summed(records: Iterable[EditRecord]) -> dict[str, Factors]:
     """{parameter: the sum of its changes}, nothing left out; parameters that do not change are left out.
 
-    Low-rank changes keep their factors side by side; rows and columns of ``UnitDelta`` s are added up first and get a factor that
-    selects them; beyond rank min(d_out, d_in) the factors are brought to that (``editlog.total``).
+    Low-rank changes keep their factors side by side; rows and columns of ``UnitDelta`` s are added up first
+    and get a factor that selects them; beyond rank min(d_out, d_in) the factors are brought to that
+    (``editlog.total``).
     """
     found = {}
     for name, total in totals(records).items():
@@ -54,8 +55,11 @@ def summed(records: Iterable[EditRecord]) -> dict[str, Factors]:
     return found
 
 
-def truncated(factors: Factors, max_rank: int | None = None, energy: float | None = None) -> tuple[Factors, float]:
-    """The best approximation of lower rank (Eckart-Young), and its relative error ``||D - D_r|| / ||D||`` (Frobenius).
+def truncated(
+    factors: Factors, max_rank: int | None = None, energy: float | None = None
+) -> tuple[Factors, float]:
+    """The best approximation of lower rank (Eckart-Young), and its relative error ``||D - D_r|| / ||D||``
+    (Frobenius).
 
     Args:
         factors: D.
@@ -63,7 +67,8 @@ def truncated(factors: Factors, max_rank: int | None = None, energy: float | Non
         energy: r is the least whose squared singular values make up this share of all, in (0, 1].
 
     Returns:
-        (factors with ``left = U sqrt(s)``, ``right = V sqrt(s)``; error). Without a reason to cut, ``factors`` themselves and 0.
+        (factors with ``left = U sqrt(s)``, ``right = V sqrt(s)``; error). Without a reason to cut,
+        ``factors`` themselves and 0.
     """
     if energy is None and (max_rank is None or factors.rank <= max_rank):
         return factors, 0.0

@@ -29,18 +29,27 @@ def lora_modules(source: Source, names: Iterable[str]) -> list[str]:
         path, _, leaf = name.rpartition(".")
         module = source.model.get_submodule(path)
         if leaf not in ("weight", "bias") or not (isinstance(module, nn.Linear) or is_conv1d(module)):
-            raise NeuronEditError(f"{name} belongs to a {type(module).__name__}; a LoRA adapter changes linear layers only. "
-                                  f"{OTHERWISE}")
-        owners = [other for other, candidate in source.model.named_modules()
-                  if candidate is not module and getattr(candidate, leaf, None) is getattr(module, leaf)]
+            raise NeuronEditError(
+                f"{name} belongs to a {type(module).__name__}; a LoRA adapter changes linear layers only. "
+                f"{OTHERWISE}"
+            )
+        owners = [
+            other
+            for other, candidate in source.model.named_modules()
+            if candidate is not module and getattr(candidate, leaf, None) is getattr(module, leaf)
+        ]
         if owners:
-            raise NeuronEditError(f"{name} is also the {leaf} of {owners[0]}; a LoRA adapter would change one of the two. "
-                                  f"{OTHERWISE}")
+            raise NeuronEditError(
+                f"{name} is also the {leaf} of {owners[0]}; a LoRA adapter would change one of the two. "
+                f"{OTHERWISE}"
+            )
     if biased:
         bare = [path for path in modules if source.model.get_submodule(path).bias is None]
         if bare:
-            raise NeuronEditError(f"{biased[0]} changes and {bare[0]} has no bias: peft merges adapters with changed biases "
-                                  f"only where every module has one. {OTHERWISE}")
+            raise NeuronEditError(
+                f"{biased[0]} changes and {bare[0]} has no bias: peft merges adapters with changed biases "
+                f"only where every module has one. {OTHERWISE}"
+            )
     return modules
 
 
@@ -49,21 +58,26 @@ def is_bias(name: str) -> bool:
     return name.endswith(".bias")
 
 
-def lora_tensors(source: Source, modules: list[str],
-                 kept: dict[str, Factors]) -> tuple[dict[str, torch.Tensor], dict[str, int], bool]:
+def lora_tensors(
+    source: Source, modules: list[str], kept: dict[str, Factors]
+) -> tuple[dict[str, torch.Tensor], dict[str, int], bool]:
     """(peft's tensors by name, rank of every module, whether biases change)."""
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     biased = any(is_bias(name) for name in kept)
     for path in modules:
         d_out, d_in = source.view.matrix(f"{path}.weight").shape
-        factors = kept.get(f"{path}.weight") or Factors(torch.zeros(d_out, 1), torch.zeros(d_in, 1))  # only its bias changes
+        factors = kept.get(f"{path}.weight") or Factors(
+            torch.zeros(d_out, 1), torch.zeros(d_in, 1)
+        )  # only its bias changes
         ranks[path] = factors.rank
         tensors[f"base_model.model.{path}.lora_A.weight"] = factors.right.T.float()
         tensors[f"base_model.model.{path}.lora_B.weight"] = factors.left.float()
         if biased:
             bias = kept.get(f"{path}.bias")
-            tensors[f"base_model.model.{path}.lora_B.bias"] = torch.zeros(d_out) if bias is None else bias.matrix()[:, 0].float()
+            tensors[f"base_model.model.{path}.lora_B.bias"] = (
+                torch.zeros(d_out) if bias is None else bias.matrix()[:, 0].float()
+            )
     return tensors, ranks, biased
 
 
@@ -76,11 +90,23 @@ def lora_config(source: Source, ranks: dict[str, int], biased: bool):
     options = {}
     if biased:
         if "lora_bias" not in {field.name for field in dataclasses.fields(LoraConfig)}:
-            raise NeuronEditError("the edits change biases, which this version of peft cannot hold: install peft 0.14 or newer. "
-                                  f"{OTHERWISE}")
+            raise NeuronEditError(
+                "the edits change biases, which this version of peft cannot hold: install peft 0.14 or newer. "
+                f"{OTHERWISE}"
+            )
         options["lora_bias"] = True
     conv1d = any(is_conv1d(source.model.get_submodule(path)) for path in ranks)
     return LoraConfig(
-        r=usual, lora_alpha=usual, rank_pattern=patterns, alpha_pattern=dict(patterns), target_modules=sorted(ranks),
-        lora_dropout=0.0, bias="none", fan_in_fan_out=conv1d, task_type="CAUSAL_LM", inference_mode=True,
-        base_model_name_or_path=source.base, **options)
+        r=usual,
+        lora_alpha=usual,
+        rank_pattern=patterns,
+        alpha_pattern=dict(patterns),
+        target_modules=sorted(ranks),
+        lora_dropout=0.0,
+        bias="none",
+        fan_in_fan_out=conv1d,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=source.base,
+        **options,
+    )

@@ -7,16 +7,24 @@ from pathlib import Path
 
 from torch import nn
 
-from ..lifelong.durable import write_folder
-from ..record import EditRecord
-from ..write import fingerprint
+from ..edits.record import EditRecord
+from ..edits.write import fingerprint
+from ..utils.io import write_folder
 from .provenance import Exported, describe, folder_size, free, write_about
 from .source import Source, fingerprints
 
 
-def export_merged(edits: Iterable[EditRecord], model: nn.Module, tok, out: str | Path, *, base: str | None = None,
-                  ids: Sequence | None = None) -> Exported:
-    """Writes the edited model and its tokenizer with ``save_pretrained`` into the folder ``out``, and the side file beside them.
+def export_merged(
+    edits: Iterable[EditRecord],
+    model: nn.Module,
+    tok,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    ids: Sequence | None = None,
+) -> Exported:
+    """Writes the edited model and its tokenizer with ``save_pretrained`` into the folder ``out``, and the
+    side file beside them.
 
     ``from_pretrained(out)`` has the weights of the edits made one after the other on ``model``, bit for bit.
 

@@ -34,8 +34,9 @@ class Exported:
     size: int
 
 
-def describe(source: Source, kind: str, before: dict[str, str], after: str, parameters: dict[str, dict],
-             **more) -> dict[str, Any]:
+def describe(
+    source: Source, kind: str, before: dict[str, str], after: str, parameters: dict[str, dict], **more
+) -> dict[str, Any]:
     """The content of the side file.
 
     Args:
@@ -48,12 +49,28 @@ def describe(source: Source, kind: str, before: dict[str, str], after: str, para
     """
     config = source.model.config
     return {
-        "format": FORMAT, "kind": kind, "easyedit_neuron": __version__,
-        "base": {"name": source.base, "model_type": getattr(config, "model_type", None), "dtype": _dtype(source.model), **before},
-        "after": after, "parameters": parameters,
-        "edits": [{"id": ident, "method": record.method, "requests": record.requests, "seed": record.seed,
-                   "fingerprint_before": record.fingerprint_before, "fingerprint_after": record.fingerprint_after}
-                  for ident, record in zip(source.ids, source.records)],
+        "format": FORMAT,
+        "kind": kind,
+        "easyedit_neuron": __version__,
+        "base": {
+            "name": source.base,
+            "model_type": getattr(config, "model_type", None),
+            "dtype": _dtype(source.model),
+            **before,
+        },
+        "after": after,
+        "parameters": parameters,
+        "edits": [
+            {
+                "id": ident,
+                "method": record.method,
+                "requests": record.requests,
+                "seed": record.seed,
+                "fingerprint_before": record.fingerprint_before,
+                "fingerprint_after": record.fingerprint_after,
+            }
+            for ident, record in zip(source.ids, source.records)
+        ],
         **more,
     }
 
@@ -77,39 +94,55 @@ def read_about(path: str | Path) -> tuple[Path, dict[str, Any]]:
     try:
         about = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StateError(f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere is "
-                         "merged by peft's merge_and_unload") from None
+        raise StateError(
+            f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere is "
+            "merged by peft's merge_and_unload"
+        ) from None
     except (OSError, ValueError) as problem:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("kind") not in KINDS:
-        raise StateError(f"{folder / NAME}: not the side file of an export, or of another format than {FORMAT}")
+        raise StateError(
+            f"{folder / NAME}: not the side file of an export, or of another format than {FORMAT}"
+        )
     for name, expected in about["files"].items():
         if not (folder / name).is_file():
             raise StateError(f"{folder}: {name} is missing; export again")
         if checksum(folder / name) != expected:
-            raise StateError(f"{folder / name}: not the file that was exported, its checksum differs; export again")
+            raise StateError(
+                f"{folder / name}: not the file that was exported, its checksum differs; export again"
+            )
     return folder, about
 
 
 def check_base(model: torch.nn.Module, about: dict[str, Any], where: Path, taken_off: bool = False) -> None:
-    """The model is the one that an export is of: without its edits, or with ``taken_off`` (they are about to be) with them.
+    """The model is the one that an export is of: without its edits, or with ``taken_off`` (they are about to
+    be) with them.
 
     Raises:
-        StateError: it is not; the message says whether another model, other edits or another dtype is the reason.
+        StateError: it is not; the message says whether another model, other edits or another dtype is the
+            reason.
     """
     base, touched = about["base"], list(about["parameters"])
     if _dtype(model) != base["dtype"]:
-        raise StateError(f"{where} is of a {base['dtype']} model, this one is {_dtype(model)}: load it in {base['dtype']}")
+        raise StateError(
+            f"{where} is of a {base['dtype']} model, this one is {_dtype(model)}: load it in {base['dtype']}"
+        )
     present = {name for name, _ in model.named_parameters()}
     if any(name not in present for name in touched):
         missing = next(name for name in touched if name not in present)
-        raise StateError(f"{where} changes {missing}, which this model does not have: it is of {base['name']}")
+        raise StateError(
+            f"{where} changes {missing}, which this model does not have: it is of {base['name']}"
+        )
     now = fingerprints(model, touched)
     if now["rest"] != base["rest"]:
-        raise StateError(f"{where} is of {base['name']}, and this is another model: weights that the edits do not touch differ")
+        raise StateError(
+            f"{where} is of {base['name']}, and this is another model: weights that the edits do not touch differ"
+        )
     expected, other = (about["after"], base["touched"]) if taken_off else (base["touched"], about["after"])
     if now["touched"] == other:
-        raise StateError(f"{where}: the edits are {'not in this model' if taken_off else 'already in this model'}")
+        raise StateError(
+            f"{where}: the edits are {'not in this model' if taken_off else 'already in this model'}"
+        )
     if now["touched"] != expected:
         state = "with these edits and no others" if taken_off else "unedited"
         raise StateError(f"{where} is of {base['name']}, {state}; this model has other edits in it")

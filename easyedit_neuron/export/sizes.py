@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
+from ..edits.record import EditRecord
 from ..errors import NeuronEditError
-from ..record import EditRecord
 from .adapter import export_peft
 from .provenance import folder_size
 from .source import Source
@@ -37,12 +37,14 @@ class Size:
     note: str = ""
 
 
-def sizes(edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = None, energy: float | None = None) -> list[Size]:
-    """Every form of these edits of ``model``, really written (into a temporary folder) and weighed; only whole models are counted
-    by their parameters.
+def sizes(
+    edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = None, energy: float | None = None
+) -> list[Size]:
+    """Every form of these edits of ``model``, really written (into a temporary folder) and weighed; only
+    whole models are counted by their parameters.
 
-    ``max_rank`` and ``energy`` say where the cut adapter is cut; without either it keeps ``ENERGY`` of the squared singular
-    values.
+    ``max_rank`` and ``energy`` say where the cut adapter is cut; without either it keeps ``ENERGY`` of the
+    squared singular values.
     """
     source = Source.of(edits, model)
     count, weights = source.requests, weights_bytes(model)
@@ -52,7 +54,9 @@ def sizes(edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = 
         (folder / "records").mkdir()
         for number, record in enumerate(source.records):
             record.save(folder / "records" / f"{number}.safetensors")
-        found = [Size("records", folder_size(folder / "records"), count, "float32 factors, masks, hyperparameters")]
+        found = [
+            Size("records", folder_size(folder / "records"), count, "float32 factors, masks, hyperparameters")
+        ]
         for form, options in (("adapter", {}), ("cut adapter", {"max_rank": max_rank, "energy": energy})):
             try:
                 made = export_peft(source.records, model, folder / form, **options)
@@ -60,7 +64,9 @@ def sizes(edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = 
                 found.append(Size(form, None, count, str(problem)))
             else:
                 found.append(Size(form, made.size, count, _note(made.about["parameters"])))
-        found.append(Size("sparse", export_sparse(source.records, model, folder / "sparse").size, count, "bit for bit"))
+        found.append(
+            Size("sparse", export_sparse(source.records, model, folder / "sparse").size, count, "bit for bit")
+        )
     return [*found, Size("merged", weights, count, "bit for bit"), Size("unedited model", weights, 0)]
 
 
@@ -80,7 +86,9 @@ def size_table(found: list[Size]) -> str:
         each = f"{size.bytes // size.edits:,}" if size.edits else ""
         rows.append((size.form, f"{size.bytes:,}", each, f"{size.bytes / whole:.2%}", size.note))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:]), row[4]]) for row in rows)
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:]), row[4]]) for row in rows
+    )
     return "".join(line.rstrip() + "\n" for line in lines)
 
 

@@ -11,10 +11,10 @@ import torch
 from ..arch.view import ModelView
 from ..editlog import EditLog
 from ..editlog.undoing import view_of
+from ..edits.record import EditRecord, LayerDelta
+from ..edits.write import fingerprint, restore, write
 from ..errors import NeuronEditError, StateError
-from ..fingerprint import tensors_fingerprint
-from ..record import EditRecord, LayerDelta
-from ..write import fingerprint, restore, write
+from ..utils.fingerprint import tensors_fingerprint
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,18 @@ class Source:
     base: str
 
     @classmethod
-    def of(cls, edits: Iterable[EditRecord], model: torch.nn.Module, base: str | None = None,
-           ids: Sequence | None = None) -> "Source":
-        """Edits of ``model``: a list of records, or a log, of which those count that have not been taken back.
+    def of(
+        cls,
+        edits: Iterable[EditRecord],
+        model: torch.nn.Module,
+        base: str | None = None,
+        ids: Sequence | None = None,
+    ) -> Source:
+        """Edits of ``model``: a list of records, or a log, of which those count that have not been taken
+        back.
 
-        ``base`` is by default the log's name of it, or the ``model_name`` of the first edit's hyperparameters, ``ids`` the log's
-        numbers, or 0, 1, ...
+        ``base`` is by default the log's name of it, or the ``model_name`` of the first edit's
+        hyperparameters, ``ids`` the log's numbers, or 0, 1, ...
 
         Raises:
             NeuronEditError: no edits, or none that changes anything.
@@ -56,10 +62,14 @@ class Source:
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
         named, view = records[0].hparams.get("model_name"), view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
-            shape = (len(delta.left), len(delta.right)) if isinstance(delta, LayerDelta) else tuple(delta.shape)
+            shape = (
+                (len(delta.left), len(delta.right)) if isinstance(delta, LayerDelta) else tuple(delta.shape)
+            )
             if tuple(view.matrix(name).shape) != shape:
-                raise StateError(f"{name}: an edit changes a weight {list(shape)}, the model's is "
-                                 f"{list(view.matrix(name).shape)}; give the model that the edits were made on")
+                raise StateError(
+                    f"{name}: an edit changes a weight {list(shape)}, the model's is "
+                    f"{list(view.matrix(name).shape)}; give the model that the edits were made on"
+                )
         return cls(view, records, ids, base or (named if isinstance(named, str) else "in memory"))
 
     @property
@@ -79,8 +89,8 @@ class Source:
 
     @contextmanager
     def edited(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The model has the edits' weights inside the block (written one after the other, as when they were made), and its own
-        again behind it. Yields copies of its own, {parameter name: tensor}."""
+        """The model has the edits' weights inside the block (written one after the other, as when they were
+        made), and its own again behind it. Yields copies of its own, {parameter name: tensor}."""
         originals: dict[str, torch.Tensor] = {}
         try:
             for record in self.records:
@@ -92,8 +102,8 @@ class Source:
 
 
 def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
-    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some (rotary frequencies)
-    are computed where the model is loaded, and round as the machine does."""
+    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some
+    (rotary frequencies) are computed where the model is loaded, and round as the machine does."""
     names = set(touched)
     rest = ((name, tensor) for name, tensor in model.named_parameters() if name not in names)
     return {"touched": fingerprint(model, touched), "rest": tensors_fingerprint(rest)}

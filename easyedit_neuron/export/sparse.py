@@ -9,11 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ..edits.record import EditRecord
+from ..edits.write import clone_weights, fingerprint, restore
 from ..errors import NeuronEditError, StateError
-from ..lifelong.durable import write_folder
-from ..record import EditRecord
-from ..tensorfile import save_tensors
-from ..write import clone_weights, fingerprint, restore
+from ..utils.io import save_tensors, write_folder
 from .provenance import Exported, check_base, describe, folder_size, free, read_about, write_about
 from .source import Source, fingerprints
 
@@ -21,17 +20,25 @@ WEIGHTS = "sparse.safetensors"
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def export_sparse(edits: Iterable[EditRecord], model: nn.Module, out: str | Path, *, base: str | None = None,
-                  ids: Sequence | None = None) -> Exported:
-    """Writes the folder ``out`` with what ``apply_sparse`` needs to give the model the edited weights, bit for bit, and to take
-    them off again.
+def export_sparse(
+    edits: Iterable[EditRecord],
+    model: nn.Module,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    ids: Sequence | None = None,
+) -> Exported:
+    """Writes the folder ``out`` with what ``apply_sparse`` needs to give the model the edited weights, bit
+    for bit, and to take them off again.
 
-    ``sparse.safetensors`` holds per touched parameter the numbers of its rows or columns (whichever takes less room) that differ,
-    ``<parameter>.units`` int64 ``[n]``, and the exclusive or of their bits before and after, ``<parameter>.bits`` ``[n, d]`` in
-    the integer of the weight's size. Sums of floating-point numbers would be rounded, and could not be taken off exactly.
+    ``sparse.safetensors`` holds per touched parameter the numbers of its rows or columns (whichever takes
+    less room) that differ, ``<parameter>.units`` int64 ``[n]``, and the exclusive or of their bits before and
+    after, ``<parameter>.bits`` ``[n, d]`` in the integer of the weight's size. Sums of floating-point numbers
+    would be rounded, and could not be taken off exactly.
 
-    Args and errors as those of ``export_peft``; there is nothing that this form cannot hold. ``about["parameters"]`` says per
-    parameter: ``dim``, of the stored tensor, that ``units`` number; ``units``, how many; ``of``, of how many.
+    Args and errors as those of ``export_peft``; there is nothing that this form cannot hold.
+    ``about["parameters"]`` says per parameter: ``dim``, of the stored tensor, that ``units`` number;
+    ``units``, how many; ``of``, of how many.
     """
     out = Path(out)
     free(out)
@@ -57,14 +64,15 @@ def export_sparse(edits: Iterable[EditRecord], model: nn.Module, out: str | Path
 
 
 def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> dict[str, Tensor]:
-    """Gives ``model`` the edited weights of an ``export_sparse`` folder, or takes the edits off a model that has them.
+    """Gives ``model`` the edited weights of an ``export_sparse`` folder, or takes the edits off a model that
+    has them.
 
     Returns:
         {parameter name: copy of its value from before this call}.
 
     Raises:
-        StateError: another kind of export, a damaged one, or one of another model (or of this model with other edits in it); the
-            model is as it was.
+        StateError: another kind of export, a damaged one, or one of another model (or of this model with
+            other edits in it); the model is as it was.
     """
     folder, about = read_about(path)
     if about["kind"] != "sparse":
@@ -75,8 +83,12 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             for name in names:
-                _flip(model.get_parameter(name), about["parameters"][name]["dim"], file.get_tensor(f"{name}.units"),
-                      file.get_tensor(f"{name}.bits"))
+                _flip(
+                    model.get_parameter(name),
+                    about["parameters"][name]["dim"],
+                    file.get_tensor(f"{name}.units"),
+                    file.get_tensor(f"{name}.bits"),
+                )
         if fingerprint(model, sorted(names)) != (about["base"]["touched"] if take_off else about["after"]):
             raise StateError(f"{folder}: does not lead to the weights that its side file names; export again")
     except BaseException:

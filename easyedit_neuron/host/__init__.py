@@ -7,9 +7,17 @@
 
 Importing this package loads neither torch nor EasyEdit.
 """
+
 from .hparams import easyedits_own, load_hparams
 from .loader import import_easyeditor
 from .registration import register
 from .resolve import HOST_VARIABLE, resolve_base_editor
 
-__all__ = ["HOST_VARIABLE", "easyedits_own", "import_easyeditor", "load_hparams", "register", "resolve_base_editor"]
+__all__ = [
+    "HOST_VARIABLE",
+    "easyedits_own",
+    "import_easyeditor",
+    "load_hparams",
+    "register",
+    "resolve_base_editor",
+]

@@ -1,19 +1,22 @@
-"""EasyEdit's editor looks before it leaps, for our methods only: the checks of the built-in editor in front of its calls.
+"""EasyEdit's editor looks before it leaps, for our methods only: the checks of the built-in editor in front
+of its calls.
 
-EasyEdit loads the model and measures every request before a method is called for the first time, and in a sequence it has made
-all earlier edits when it comes to a bad request. So the checks are put in front of the calls themselves: in memory, as the
-registration is, with arguments and results as they are; for EasyEdit's own methods nothing is looked at.
+EasyEdit loads the model and measures every request before a method is called for the first time, and in a
+sequence it has made all earlier edits when it comes to a bad request. So the checks are put in front of the
+calls themselves: in memory, as the registration is, with arguments and results as they are; for EasyEdit's
+    own methods nothing is looked at.
 """
 
 import functools
 import inspect
 import logging
-from typing import Any, Callable, Dict
+from collections.abc import Callable
+from typing import Any
 
 from .. import registry
 from .checks import check_hparams, check_requests, check_single
+from .model_name_check import check_route
 from .prepare import prepare_requests
-from .route import check_route
 
 LOG = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ def guard(base_editor: type) -> None:
             setattr(base_editor, name, _checked(original, check))
 
 
-def _checked(original: Callable, check: Callable[[Any, Any, Dict[str, Any]], None]) -> Callable:
+def _checked(original: Callable, check: Callable[[Any, Any, dict[str, Any]], None]) -> Callable:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -53,8 +56,10 @@ def _before_loading(editor, hparams, given) -> None:
     check_route(getattr(hparams, "model_name", None))
     check_hparams(hparams)
     if getattr(hparams, "bf16", False):
-        LOG.warning("field 'bf16': EasyEdit knows fp16 only and loads the model in %s; the built-in editor loads it in bfloat16",
-                    "float16" if getattr(hparams, "fp16", False) else "float32")
+        LOG.warning(
+            "field 'bf16': EasyEdit knows fp16 only and loads the model in %s; the built-in editor loads it in bfloat16",
+            "float16" if getattr(hparams, "fp16", False) else "float32",
+        )
 
 
 def _single(editor, hparams, given) -> None:
@@ -73,5 +78,11 @@ def _ready_requests(editor, hparams, given) -> None:
     check_requests(hparams, given["requests"], editor.model, editor.tok)
 
 
-_CHECKS = {"__init__": _before_loading, "edit": _single, "generate_edit": _single, "edit_requests": _ready_requests,
-           "batch_edit": _batch, "normal_edit": _batch}
+_CHECKS = {
+    "__init__": _before_loading,
+    "edit": _single,
+    "generate_edit": _single,
+    "edit_requests": _ready_requests,
+    "batch_edit": _batch,
+    "normal_edit": _batch,
+}

@@ -1,27 +1,29 @@
 """Hyperparameters of a method by its name, of the class that the editor in use wants."""
+
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any
 
 from .. import registry, resources
 from ..errors import HostError, HparamsError, NeuronEditError
-from ..hparams_base import find_hparams
+from ..hyperparameters.base import find_hparams
 from .resolve import HOST_VARIABLE, resolve_base_editor
 
 
-def load_hparams(method: str, file: Union[str, Path], host: Optional[str] = None) -> Any:
+def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
     """Hyperparameters for ``BaseEditor.from_hparams`` of the same host.
 
-    EasyEdit's scripts choose the class by hand, method by method. Here NMKE, PNKE, FiNE and KNE have ours under either
-    host; EasyEdit's own methods (FT, ROME, GRACE, ...) have EasyEdit's where its editor is in use, and the built-in editor's
-    otherwise.
+    EasyEdit's scripts choose the class by hand, method by method. Here NMKE, PNKE, FiNE and KNE have ours
+    under either host; EasyEdit's own methods (FT, ROME, GRACE, ...) have EasyEdit's where its editor is in
+    use, and the built-in editor's otherwise.
 
     Args:
         method: name of a method; ours in any case, EasyEdit's as in its ``ALG_DICT``.
-        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's own methods have
-            shipped files of their own for tiny-llama).
+        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's
+            own methods have shipped files of their own for tiny-llama).
         host: as in :func:`.resolve.resolve_base_editor`.
 
     Raises:
@@ -36,11 +38,14 @@ def load_hparams(method: str, file: Union[str, Path], host: Optional[str] = None
     except HparamsError as problem:
         if not _registered(method):
             raise
-        raise HparamsError(f"{problem}; give a file of EasyEdit's, or set {HOST_VARIABLE}=builtin for ours") from None
+        raise HparamsError(
+            f"{problem}; give a file of EasyEdit's, or set {HOST_VARIABLE}=builtin for ours"
+        ) from None
 
 
-def easyedits_own(method: str, host: Optional[str] = None) -> Optional[Callable]:
-    """EasyEdit's function of a method that it brings itself; ``None`` for ours, and where the built-in editor is in use.
+def easyedits_own(method: str, host: str | None = None) -> Callable | None:
+    """EasyEdit's function of a method that it brings itself; ``None`` for ours, and where the built-in editor
+    is in use.
 
     Raises:
         NeuronEditError: EasyEdit is the host and knows no such method.
@@ -71,11 +76,18 @@ def read_easyedits(function: Callable, file: Path) -> Any:
     return hparams
 
 
-def _shipped_for_easyedit(method: str, file: Union[str, Path]) -> Optional[Path]:
-    """The shipped file of EasyEdit's method that ``METHOD/model`` names, unless a file of that name is here."""
+def _shipped_for_easyedit(method: str, file: str | Path) -> Path | None:
+    """The shipped file of EasyEdit's method that ``METHOD/model`` names, unless a file of that name is
+    here."""
     name = Path(str(file).removesuffix(".yaml"))
     path = resources.easyedit_hparams(method, name.name)
-    return path if name.parts[:-1] == (method,) and path.is_file() and not name.with_name(f"{name.name}.yaml").is_file() else None
+    return (
+        path
+        if name.parts[:-1] == (method,)
+        and path.is_file()
+        and not name.with_name(f"{name.name}.yaml").is_file()
+        else None
+    )
 
 
 def _class_of(function: Callable) -> type:
@@ -83,11 +95,17 @@ def _class_of(function: Callable) -> type:
     if hasattr(annotated, "from_hparams"):
         return annotated
     module = sys.modules[function.__module__]
-    named = [value for name, value in vars(module).items() if hasattr(value, "from_hparams") and name != "HyperParams"]
+    named = [
+        value
+        for name, value in vars(module).items()
+        if hasattr(value, "from_hparams") and name != "HyperParams"
+    ]
     if len(named) != 1:
-        raise HostError(f"EasyEdit's {function.__name__} does not tell its class of hyperparameters; make them with that class")
+        raise HostError(
+            f"EasyEdit's {function.__name__} does not tell its class of hyperparameters; make them with that class"
+        )
     return named[0]
 
 
-def _registered(method: str, plugin: Optional[bool] = None) -> bool:
+def _registered(method: str, plugin: bool | None = None) -> bool:
     return str(method).lower() in {name.lower() for spec in registry.methods(plugin) for name in spec.names}

@@ -1,6 +1,8 @@
-"""Model, tokenizer and device of the built-in editor, from hyperparameters: by the model's config, never by its name."""
+"""Model, tokenizer and device of the built-in editor, from hyperparameters: by the model's config, never by
+its name."""
+
 import logging
-from typing import Any, Tuple
+from typing import Any
 
 import torch
 
@@ -11,7 +13,8 @@ LOG = logging.getLogger(__name__)
 
 
 def target_device(device: Any) -> torch.device:
-    """``device`` of the hyperparameters as torch's: an integer (or its digits) is that CUDA device, None is the first one if any.
+    """``device`` of the hyperparameters as torch's: an integer (or its digits) is that CUDA device, None is
+    the first one if any.
 
     Raises:
         HparamsError: no such device here; the message says what to set.
@@ -22,12 +25,17 @@ def target_device(device: Any) -> torch.device:
     try:
         found = torch.device(f"cuda:{text}" if text.isdigit() else text)
     except RuntimeError:
-        raise HparamsError(f"field 'device': {device!r} is no device; write cpu, cuda:0 or the number of a CUDA device") from None
+        raise HparamsError(
+            f"field 'device': {device!r} is no device; write cpu, cuda:0 or the number of a CUDA device"
+        ) from None
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (found.index or 0) >= count:
             here = f"this machine has {count} CUDA device(s)" if count else "torch sees no CUDA device here"
-            raise HparamsError(f"field 'device': {device!r} means {found}, but {here}; set 'device: cpu'" + (" or a smaller number" if count else ""))
+            raise HparamsError(
+                f"field 'device': {device!r} means {found}, but {here}; set 'device: cpu'"
+                + (" or a smaller number" if count else "")
+            )
     return found
 
 
@@ -39,11 +47,12 @@ def model_dtype(hparams) -> torch.dtype:
     return torch.float16 if half else torch.bfloat16 if brain else torch.float32
 
 
-def load_model(hparams) -> Tuple[torch.nn.Module, Any, torch.device]:
+def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     """Model in eval mode on its device, tokenizer, and the device of ``hparams``.
 
-    ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair ``(model, tokenizer)``, which is used as
-    it is. A tokenizer loaded here without a pad token gets the end-of-text token; its padding side stays.
+    ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair
+    ``(model, tokenizer)``, which is used as it is. A tokenizer loaded here without a pad token gets the
+    end-of-text token; its padding side stays.
 
     Raises:
         HparamsError: ``device`` or ``model_name`` cannot be.
@@ -56,16 +65,21 @@ def load_model(hparams) -> Tuple[torch.nn.Module, Any, torch.device]:
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:
-        raise HparamsError(f"field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not {type(name).__name__}")
+        raise HparamsError(
+            f"field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not {type(name).__name__}"
+        )
     if getattr(model.config, "is_encoder_decoder", False):
-        raise HostError(f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit decoder-only models")
+        raise HostError(
+            f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit decoder-only models"
+        )
     if not parallel:
         model.to(device)
     return model, tok, device
 
 
 def dtype_option(dtype) -> dict[str, Any]:
-    """The argument of ``from_pretrained`` for a dtype: renamed in transformers 4.56, where the old name warns."""
+    """The argument of ``from_pretrained`` for a dtype: renamed in transformers 4.56, where the old name
+    warns."""
     import transformers
 
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])

@@ -1,33 +1,37 @@
 """Import EasyEdit for text models, with six packages instead of twenty-five.
 
-EasyEdit is on no package index and has no packaging file; its users put a clone on ``PYTHONPATH``. Text editing needs torch, transformers,
-omegaconf, scipy, scikit-learn and nltk; the multimodal and API packages that its modules import at their top get
-stand-ins when, and only when, they are not installed (:mod:`.absent`).
+EasyEdit is on no package index and has no packaging file; its users put a clone on ``PYTHONPATH``. Text
+editing needs torch, transformers, omegaconf, scipy, scikit-learn and nltk; the multimodal and API packages
+that its modules import at their top get stand-ins when, and only when, they are not installed
+(:mod:`.absent`).
 """
+
 import importlib
 import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Optional, Sequence, Union
 
 from ..errors import HostError
 
 LOG = logging.getLogger(__name__)
 
 HOME_VARIABLE = "EASYEDIT_HOME"
-_REMEDY = (f"clone github.com/zjunlp/EasyEdit and set {HOME_VARIABLE} to the clone's folder (or put it on PYTHONPATH); "
-           "or use the built-in editor: host='builtin'")
+_REMEDY = (
+    f"clone github.com/zjunlp/EasyEdit and set {HOME_VARIABLE} to the clone's folder (or put it on PYTHONPATH); "
+    "or use the built-in editor: host='builtin'"
+)
 
 
-def find_easyeditor(home: Union[str, Path, None] = None) -> Optional[Path]:
+def find_easyeditor(home: str | Path | None = None) -> Path | None:
     """Where EasyEdit would be imported from, without importing it.
 
     Args:
-        home: folder of a clone (or its ``easyeditor`` folder). ``None``: environment variable ``EASYEDIT_HOME``, then whatever
-            ``import easyeditor`` finds.
+        home: folder of a clone (or its ``easyeditor`` folder). ``None``: environment variable
+            ``EASYEDIT_HOME``, then whatever ``import easyeditor`` finds.
 
     Returns:
         The ``easyeditor`` package folder; ``None`` when nothing was named and nothing is importable.
@@ -53,19 +57,21 @@ def find_easyeditor(home: Union[str, Path, None] = None) -> Optional[Path]:
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
-def import_easyeditor(home: Union[str, Path, None] = None, stub: Sequence[str] = ()) -> ModuleType:
+def import_easyeditor(home: str | Path | None = None, stub: Sequence[str] = ()) -> ModuleType:
     """Import ``easyeditor`` with our methods registered, and return the package.
 
-    What EasyEdit does when it is imported still happens: it seeds the random generators of torch, numpy and Python with 42 and
+    What EasyEdit does when it is imported still happens: it seeds the random generators of torch, numpy and
+        Python with 42 and
     configures the root logger. ``sys.path`` is not changed.
 
     Args:
         home: see :func:`find_easyeditor`.
-        stub: names of further packages to replace by stand-ins although they are installed (a torchvision built
-            for another torch, say).
+        stub: names of further packages to replace by stand-ins although they are installed (a torchvision
+            built for another torch, say).
 
     Raises:
-        HostError: not found, already imported from elsewhere, or its import failed; the message says what to install or set.
+        HostError: not found, already imported from elsewhere, or its import failed; the message says what to
+            install or set.
     """
     from .registration import register
 
@@ -74,26 +80,32 @@ def import_easyeditor(home: Union[str, Path, None] = None, stub: Sequence[str] =
     if loaded is not None:
         place = Path(loaded.__file__).parent.resolve()
         if folder is not None and folder.resolve() != place:
-            raise HostError(f"easyeditor is already imported, from {place}, not from {folder}; set {HOME_VARIABLE} before the first import")
+            raise HostError(
+                f"easyeditor is already imported, from {place}, not from {folder}; set {HOME_VARIABLE} before the first import"
+            )
         register()
         return loaded
     if folder is None:
         raise HostError(f"EasyEdit is not installed: {_REMEDY}")
     _freeze_probes()
     register()
-    from .absent import AbsentFinder
+    from .import_stubs import AbsentFinder
 
     with AbsentFinder(stub) as finder:
         package = _load(folder)
     if finder.used:
-        LOG.info("easyeditor imported without %s: text editing does not need them", ", ".join(sorted(finder.used)))
+        LOG.info(
+            "easyeditor imported without %s: text editing does not need them", ", ".join(sorted(finder.used))
+        )
     register()
     return package
 
 
 def _load(folder: Path) -> ModuleType:
     before = set(sys.modules)
-    spec = importlib.util.spec_from_file_location("easyeditor", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        "easyeditor", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     package = importlib.util.module_from_spec(spec)
     sys.modules["easyeditor"] = package
     try:
@@ -109,17 +121,22 @@ def _load(folder: Path) -> ModuleType:
 def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name!r} is missing; install it (pip install 'easyedit-neuron[easyedit]' brings what text editing needs)"
-    return (f"{type(error).__name__}: {error}. Where an installed package is broken, name it: import_easyeditor(stub=['<package>']); "
-            "EasyEdit at 14cea82 with transformers 5.5.4 is what was tested")
+    return (
+        f"{type(error).__name__}: {error}. Where an installed package is broken, name it: import_easyeditor(stub=['<package>']); "
+        "EasyEdit at 14cea82 with transformers 5.5.4 is what was tested"
+    )
 
 
 def _freeze_probes() -> None:
-    """Let transformers remember which packages are installed before there are stand-ins that look installed."""
+    """Let transformers remember which packages are installed before there are stand-ins that look
+    installed."""
     from transformers.utils import import_utils
 
     for name in dir(import_utils):
         if name.startswith("is_") and name.endswith("_available"):
             try:
                 getattr(import_utils, name)()
-            except Exception as error:  # some take arguments, some fail on a broken package: nothing to remember then
+            except (
+                Exception
+            ) as error:  # some take arguments, some fail on a broken package: nothing to remember then
                 LOG.debug("probe %s: %s", name, error)

@@ -1,14 +1,17 @@
-"""Request dictionaries from an editor's arguments, as EasyEdit makes them; the arguments are never changed."""
+"""Request dictionaries from an editor's arguments, as EasyEdit makes them; the arguments are never
+changed."""
+
 import math
 import random
-from typing import Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Union
 
 from ..errors import RequestError
 
 Texts = Union[str, Sequence[str]]
 
 
-def as_list(value: Optional[Texts], name: str, count: Optional[int] = None) -> Optional[list]:
+def as_list(value: Texts | None, name: str, count: int | None = None) -> list | None:
     """A text becomes a list of one; a list must have ``count`` entries.
 
     Raises:
@@ -22,16 +25,24 @@ def as_list(value: Optional[Texts], name: str, count: Optional[int] = None) -> O
     return values
 
 
-def prepare_requests(prompts: Texts, target_new: Texts, ground_truth: Optional[Texts] = None, target_neg: Optional[Texts] = None,
-                     rephrase_prompts: Optional[Texts] = None, locality_inputs: Optional[Dict] = None,
-                     portability_inputs: Optional[Dict] = None, subject: Optional[Texts] = None,
-                     loc_prompts: Optional[Texts] = None) -> List[Dict]:
-    """One dictionary per prompt with EasyEdit's keys: ``prompt``, ``target_new``, ``ground_truth`` (None when not given),
-    ``portability``, ``locality``, and ``target_neg``, ``subject``, ``loc_prompt``, ``rephrase_prompt`` where given.
+def prepare_requests(
+    prompts: Texts,
+    target_new: Texts,
+    ground_truth: Texts | None = None,
+    target_neg: Texts | None = None,
+    rephrase_prompts: Texts | None = None,
+    locality_inputs: dict | None = None,
+    portability_inputs: dict | None = None,
+    subject: Texts | None = None,
+    loc_prompts: Texts | None = None,
+) -> list[dict]:
+    """One dictionary per prompt with EasyEdit's keys: ``prompt``, ``target_new``, ``ground_truth`` (None when
+    not given), ``portability``, ``locality``, and ``target_neg``, ``subject``, ``loc_prompt``,
+    ``rephrase_prompt`` where given.
 
-    ``locality_inputs`` and ``portability_inputs``: ``{kind: {"prompt": [...], "ground_truth": [...]}}`` with one entry (a text, a list
-    of texts, or None for none) per prompt; single texts stand for a list of one. Fewer ``loc_prompts`` than prompts
-    are repeated and shuffled with Python's global generator.
+    ``locality_inputs`` and ``portability_inputs``: ``{kind: {"prompt": [...], "ground_truth": [...]}}`` with
+    one entry (a text, a list of texts, or None for none) per prompt; single texts stand for a list of one.
+    Fewer ``loc_prompts`` than prompts are repeated and shuffled with Python's global generator.
 
     Raises:
         RequestError: names the argument, and the prompt where one is to blame.
@@ -44,14 +55,22 @@ def prepare_requests(prompts: Texts, target_new: Texts, ground_truth: Optional[T
     if targets is None:
         raise RequestError("target_new: not given; give one target per prompt")
     truths = as_list(ground_truth, "ground_truth", count) or [None] * count
-    requests = [{"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
-                for prompt, target, truth in zip(prompts, targets, truths)]
+    requests = [
+        {"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
+        for prompt, target, truth in zip(prompts, targets, truths)
+    ]
     subjects = as_list(subject, "subject", count)
     for prompt, name in zip(prompts, subjects or ()):
         if not isinstance(name, str) or name not in prompt:
-            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there")
-    added = {"target_neg": as_list(target_neg, "target_neg", count), "subject": subjects,
-             "loc_prompt": _repeated(loc_prompts, count), "rephrase_prompt": as_list(rephrase_prompts, "rephrase_prompts", count)}
+            raise RequestError(
+                f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there"
+            )
+    added = {
+        "target_neg": as_list(target_neg, "target_neg", count),
+        "subject": subjects,
+        "loc_prompt": _repeated(loc_prompts, count),
+        "rephrase_prompt": as_list(rephrase_prompts, "rephrase_prompts", count),
+    }
     for name, values in added.items():
         for request, value in zip(requests, values or ()):
             request[name] = value
@@ -60,7 +79,7 @@ def prepare_requests(prompts: Texts, target_new: Texts, ground_truth: Optional[T
     return requests
 
 
-def _repeated(loc_prompts: Optional[Texts], count: int) -> Optional[list]:
+def _repeated(loc_prompts: Texts | None, count: int) -> list | None:
     values = as_list(loc_prompts, "loc_prompts")
     if values is not None and 0 < len(values) < count:
         values = (values * math.ceil(count / len(values)))[:count]
@@ -68,7 +87,7 @@ def _repeated(loc_prompts: Optional[Texts], count: int) -> Optional[list]:
     return as_list(values, "loc_prompts", count)
 
 
-def _add_section(requests: List[Dict], section: str, inputs: Optional[Dict]) -> None:
+def _add_section(requests: list[dict], section: str, inputs: dict | None) -> None:
     for kind, value in (inputs or {}).items():
         where = f"{section}_inputs[{kind!r}]"
         if not isinstance(value, dict) or "prompt" not in value or "ground_truth" not in value:

@@ -1,16 +1,16 @@
 """Make our methods known to EasyEdit, whichever of the two is imported first and without importing it.
 
 EasyEdit finds a method in the plain dictionary ``easyeditor.util.alg_dict.ALG_DICT`` and asks
-``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches; its editor's calls get the
-checks of :mod:`.guard`. All of it is changed in memory only.
+``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches; its editor's
+calls get the checks of :mod:`.guard`. All of it is changed in memory only.
 """
+
 import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
 import sys
-from typing import List, Optional
 
 from .. import registry
 
@@ -23,7 +23,8 @@ _WATCHED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MOD
 
 
 def register() -> bool:
-    """Give EasyEdit every method of the registry with ``plugin=True``: now if it is loaded, else when it loads.
+    """Give EasyEdit every method of the registry with ``plugin=True``: now if it is loaded, else when it
+    loads.
 
     Idempotent; call it again after ``register_method`` to add a method later.
 
@@ -39,7 +40,7 @@ def register() -> bool:
     return False
 
 
-def available() -> List["registry.MethodSpec"]:
+def available() -> list["registry.MethodSpec"]:
     """The methods for EasyEdit whose modules are there."""
     return [spec for spec in registry.methods(plugin=True) if _exists(spec.apply.partition(":")[0])]
 
@@ -64,7 +65,11 @@ def _apply() -> None:
         function = spec.load_apply()
         for name in spec.names:
             if algorithms.get(name, function) is not function:
-                LOG.warning("EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place", name, algorithms[name])
+                LOG.warning(
+                    "EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place",
+                    name,
+                    algorithms[name],
+                )
             algorithms[name] = function
         hparams = spec.load_hparams()
         if package is not None and not hasattr(package, hparams.__name__):
@@ -90,7 +95,8 @@ def _wrap_batchable(batch_editor) -> None:
 
 
 class _Hook(importlib.abc.MetaPathFinder):
-    """Notices when the three modules of EasyEdit have been loaded, registers, and takes itself out of ``sys.meta_path``."""
+    """Notices when the three modules of EasyEdit have been loaded, registers, and takes itself out of
+    ``sys.meta_path``."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in _WATCHED:
@@ -100,7 +106,7 @@ class _Hook(importlib.abc.MetaPathFinder):
             spec.loader = _AfterLoad(spec.loader)
         return spec
 
-    def _real_spec(self, fullname, path, target) -> Optional[importlib.machinery.ModuleSpec]:
+    def _real_spec(self, fullname, path, target) -> importlib.machinery.ModuleSpec | None:
         for finder in list(sys.meta_path):
             if isinstance(finder, _Hook) or not hasattr(finder, "find_spec"):
                 continue
@@ -129,7 +135,9 @@ class _AfterLoad(importlib.abc.Loader):
             try:
                 register()
             except Exception:  # EasyEdit must stay usable for its own methods
-                LOG.exception("easyedit_neuron could not register its methods with EasyEdit; easyedit_neuron.register() repeats the attempt")
+                LOG.exception(
+                    "easyedit_neuron could not register its methods with EasyEdit; easyedit_neuron.register() repeats the attempt"
+                )
                 _remove_hook()
 
 

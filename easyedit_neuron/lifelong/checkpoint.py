@@ -1,7 +1,7 @@
 """The state of a run on disk: tensors in safetensors, the rest in JSON, replaced as a whole.
 
-``state/0007/`` holds ``tensors.safetensors`` and ``state.json``. A state is written into a folder of another name,
-synchronised, renamed, and only
+``state/0007/`` holds ``tensors.safetensors`` and ``state.json``. A state is written into a folder of another
+name, synchronised, renamed, and only
 then is the one before it removed: whenever the process ends, a complete state is there (or none yet).
 """
 
@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import StateError
-from ..fingerprint import tensors_fingerprint
-from . import durable
-from .exact import pack, unpack
+from ..utils.fingerprint import tensors_fingerprint
+from ..utils.io import remove_folder, write_folder
+from ..utils.tensor_tree import pack, unpack
 
 FORMAT = 3
 TENSORS, PLAIN = "tensors.safetensors", "state.json"
@@ -45,16 +45,21 @@ class StateFolder:
         """
         tensors, plan = pack(tree)
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-        content = {"format": FORMAT, "run": self.run, "fingerprint": tensors_fingerprint(tensors.items()), "tree": plan}
+        content = {
+            "format": FORMAT,
+            "run": self.run,
+            "fingerprint": tensors_fingerprint(tensors.items()),
+            "tree": plan,
+        }
         earlier = self._complete()
 
         def fill(part: Path) -> None:
             save_file(tensors, part / TENSORS)
             (part / PLAIN).write_text(json.dumps(content), encoding="utf-8")
 
-        durable.write_folder(self.folder / f"{self._number(earlier) + 1:04d}", fill)
+        write_folder(self.folder / f"{self._number(earlier) + 1:04d}", fill)
         for folder in earlier:
-            durable.remove_folder(folder)
+            remove_folder(folder)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state; None if there is none.
@@ -72,21 +77,29 @@ class StateFolder:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}
             form, run, expected, plan = (content[name] for name in ("format", "run", "fingerprint", "tree"))
         except Exception as problem:
-            raise StateError(f"{folder}: not a readable state ({type(problem).__name__}: {problem}). "
-                             f"{self._remedy(folder)}") from problem
+            raise StateError(
+                f"{folder}: not a readable state ({type(problem).__name__}: {problem}). "
+                f"{self._remedy(folder)}"
+            ) from problem
         if form != FORMAT:
-            raise StateError(f"{folder}: a state of format {form}, this version reads {FORMAT}. {self._remedy(folder)}")
+            raise StateError(
+                f"{folder}: a state of format {form}, this version reads {FORMAT}. {self._remedy(folder)}"
+            )
         if run != self.run:
-            raise StateError(f"{folder}: the state of another run ({run}; this one is {self.run}). {self._remedy(folder)}")
+            raise StateError(
+                f"{folder}: the state of another run ({run}; this one is {self.run}). {self._remedy(folder)}"
+            )
         found = tensors_fingerprint(sorted(tensors.items(), key=_order))
         if found != expected:
-            raise StateError(f"{folder}: {TENSORS} is damaged: its fingerprint is {found}, written was {expected}. "
-                             f"{self._remedy(folder)}")
+            raise StateError(
+                f"{folder}: {TENSORS} is damaged: its fingerprint is {found}, written was {expected}. "
+                f"{self._remedy(folder)}"
+            )
         return unpack(tensors, plan)
 
     def remove(self) -> None:
         """Removes all states."""
-        durable.remove_folder(self.folder)
+        remove_folder(self.folder)
 
     def _complete(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -117,9 +130,12 @@ def random_states() -> dict[str, Any]:
     """The global random generators of Python, numpy and torch."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = numpy.random.get_state()
-    return {"python": [version, list(internal), gauss],
-            "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(cached)],
-            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
 
 def set_random_states(saved: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""The loop: edit, measure, save, until the stream is at its end; from wherever the folder says that it was."""
+"""The loop: edit, measure, save, until the stream is at its end; from wherever the folder says that it
+was."""
 
 from __future__ import annotations
 
@@ -9,17 +10,17 @@ from typing import Any
 import torch
 
 from ..errors import NeuronEditError
-from ..fingerprint import tensors_fingerprint
-from ..tensorfile import save_tensors
-from . import durable, layers
+from ..utils.fingerprint import tensors_fingerprint
+from ..utils.io import refusing, save_tensors, write_text
+from . import layer_statistics as layers
 from .checkpoint import StateFolder, random_states, seed_everything, set_random_states
 from .drift import drifts
-from .files import RunFolder, as_json, finite
-from .measure import Edits, Probes, means
+from .measurer import Edits, Probes, means
 from .meters import Clock, Memory
 from .method import FATAL, Method
 from .progress import Progress
 from .resume import before_digest, edits_digest, read_before, read_lines
+from .run_folder import RunFolder, as_json, finite
 from .runlog import RunLog
 from .stream import Stream, cut
 
@@ -44,11 +45,32 @@ class Engine:
         resumed: how often the run was continued.
     """
 
-    def __init__(self, method: Method, hparams, model: torch.nn.Module, tok, stream: Stream, edits: Edits, probes: Probes,
-                 options, evaluation, seed: int, files: RunFolder, state: StateFolder, clock: Clock, progress: Progress,
-                 fingerprint: str | None = None):
+    def __init__(
+        self,
+        method: Method,
+        hparams,
+        model: torch.nn.Module,
+        tok,
+        stream: Stream,
+        edits: Edits,
+        probes: Probes,
+        options,
+        evaluation,
+        seed: int,
+        files: RunFolder,
+        state: StateFolder,
+        clock: Clock,
+        progress: Progress,
+        fingerprint: str | None = None,
+    ):
         self.method, self.hparams, self.model, self.tok, self.stream = method, hparams, model, tok, stream
-        self.edits, self.probes, self.options, self.evaluation, self.seed = edits, probes, options, evaluation, seed
+        self.edits, self.probes, self.options, self.evaluation, self.seed = (
+            edits,
+            probes,
+            options,
+            evaluation,
+            seed,
+        )
         self._superseded = stream.superseded()
         self.files, self.state, self.clock, self.progress = files, state, clock, progress
         self.edited = model  # what is measured: a method may return another object
@@ -83,16 +105,21 @@ class Engine:
             self.progress.end()
         self._finish()
 
-    # -- beginning and end ---------------------------------------------------------------------------------------------
+    # -- beginning and end
+    # ---------------------------------------------------------------------------------------------
 
     def _begin(self, tree: dict[str, Any] | None) -> None:
         known = read_before(self.files, None if tree is None else tree["before"])
         if known is None:
             with self.clock("measure before"):
-                known = {"metrics": self.edits.begin(self.model), "reference": self.edits.reference, "known": self.probes.begin(),
-                         "beside": finite(self.probes.measure(self.model))}
+                known = {
+                    "metrics": self.edits.begin(self.model),
+                    "reference": self.edits.reference,
+                    "known": self.probes.begin(),
+                    "beside": finite(self.probes.measure(self.model)),
+                }
             known["beside"] |= self._ability(0, 0)
-            durable.write_text(self.files.before, as_json(known))
+            write_text(self.files.before, as_json(known))
         self._before_digest = before_digest(known)
         self.edits.reference, self._before = known["reference"], known["metrics"]
         self.probes.begin(known["known"])
@@ -113,8 +140,10 @@ class Engine:
         self.masks.load(tree["masks"])
         self.memory.load(tree["memory"])
         self.lines, self.checkpoints, self.resumed = lines, tree["checkpoints"], tree["resumed"] + 1
-        self.clock.seconds = {name: self.clock.seconds.get(name, 0.0) + tree["seconds"].get(name, 0.0)
-                              for name in [*tree["seconds"], *self.clock.seconds]}
+        self.clock.seconds = {
+            name: self.clock.seconds.get(name, 0.0) + tree["seconds"].get(name, 0.0)
+            for name in [*tree["seconds"], *self.clock.seconds]
+        }
         self._saved_edits = len(lines)
         self.files.write_edits(lines)
         self.progress.say(f"going on after edit {len(lines)} of {len(self.stream)}")
@@ -128,14 +157,17 @@ class Engine:
             line["final"] = metrics
         self.files.write_edits(self.lines)
         if self.options.keep_weights and self.weights.whole:
-            with durable.refusing(self.files.weights):
+            with refusing(self.files.weights):
                 save_tensors(self.files.weights, self.weights.now(), {"method": self.method.name})
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every edited weight."""
-        return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.weights.now().items())}
+        return {
+            name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.weights.now().items())
+        }
 
-    # -- edits -----------------------------------------------------------------------------------------------------------
+    # -- edits
+    # -----------------------------------------------------------------------------------------------------------
 
     def _batch(self, positions: range) -> None:
         requests = [self.stream.requests[i] for i in positions]
@@ -153,20 +185,38 @@ class Engine:
             with self.clock("log"):
                 self.log.add(records, positions, finite(soon))
         self.masks.add(records)
-        about = {"batch": positions.start // self.stream.batch_size, "status": "ok" if reason is None else "failed",
-                 "reason": reason, "layers": layers.of_records(records), "seconds": seconds / len(requests),
-                 "stages_of_batch": layers.stages_of(records)}
-        lines = [finite({"edit": i, "record": self.stream.records[i], "request": request,
-                         "superseded_by": self._superseded.get(i), "before": self._before[i], "immediate": metrics,
-                         "final": None, **about})
-                 for i, request, metrics in zip(positions, requests, soon)]
+        about = {
+            "batch": positions.start // self.stream.batch_size,
+            "status": "ok" if reason is None else "failed",
+            "reason": reason,
+            "layers": layers.of_records(records),
+            "seconds": seconds / len(requests),
+            "stages_of_batch": layers.stages_of(records),
+        }
+        lines = [
+            finite(
+                {
+                    "edit": i,
+                    "record": self.stream.records[i],
+                    "request": request,
+                    "superseded_by": self._superseded.get(i),
+                    "before": self._before[i],
+                    "immediate": metrics,
+                    "final": None,
+                    **about,
+                }
+            )
+            for i, request, metrics in zip(positions, requests, soon)
+        ]
         self.files.append_edits(lines)
         self.lines += lines
         if reason is not None:
             LOG.warning("edit %d failed and was rolled back: %s", positions.start, reason)
             if self.options.on_failure == "stop":
-                raise NeuronEditError(f"edit {positions.start} failed and was rolled back: {reason}. The same command tries it "
-                                      "again; runner.on_failure=continue leaves it and goes on")
+                raise NeuronEditError(
+                    f"edit {positions.start} failed and was rolled back: {reason}. The same command tries it "
+                    "again; runner.on_failure=continue leaves it and goes on"
+                )
         self.progress.show(len(self.lines), *self._scores())
 
     def _edit(self, requests: list[dict]) -> tuple[list, str | None]:
@@ -191,7 +241,8 @@ class Engine:
         self.method.undo(begun)
         return [], reason
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
+    # -- checkpoints
+    # ---------------------------------------------------------------------------------------------------
 
     def _final(self) -> list[dict | None]:
         """Metrics of every edit so far on the model as it is; None for those that a later one superseded."""
@@ -212,7 +263,9 @@ class Engine:
     def _checkpoint(self, first: int) -> None:
         with self.clock("measure checkpoints"):
             self._last = self._final()
-            final = means([metrics for metrics in self._last if metrics is not None]) | self.probes.measure(self.edited)
+            final = means([metrics for metrics in self._last if metrics is not None]) | self.probes.measure(
+                self.edited
+            )
             moved = drifts(self.model, self.weights.now(), self.weights.base)
         final |= self._ability(first, len(self.lines))
         self._add(len(self.lines), final, moved)
@@ -222,15 +275,31 @@ class Engine:
         soon = means([line["immediate"] for line in self.lines if line["immediate"] is not None])
         stages: dict[str, float] = {}
         for line in self.lines:
-            for stage, spent in line["stages_of_batch"].items() if line["edit"] % self.stream.batch_size == 0 else ():
+            for stage, spent in (
+                line["stages_of_batch"].items() if line["edit"] % self.stream.batch_size == 0 else ()
+            ):
                 stages[stage] = stages.get(stage, 0.0) + spent
-        self.checkpoints.append(finite({
-            "edits": count, "failed": self._failed, "superseded": len(self.stream.superseded(count)),
-            "final": final, "immediate": soon,
-            "by_kind": {group: {"final": final.get(group, {}), "immediate": soon.get(group, {})}
-                        for group in ("locality", "portability")},
-            "drift": moved, "layers": layers.summary(self.lines, self.masks),
-            "seconds": dict(self.clock.seconds), "stages": stages, "evaluation_share": self.clock.evaluation_share, "memory": self.memory.peaks()}))
+        self.checkpoints.append(
+            finite(
+                {
+                    "edits": count,
+                    "failed": self._failed,
+                    "superseded": len(self.stream.superseded(count)),
+                    "final": final,
+                    "immediate": soon,
+                    "by_kind": {
+                        group: {"final": final.get(group, {}), "immediate": soon.get(group, {})}
+                        for group in ("locality", "portability")
+                    },
+                    "drift": moved,
+                    "layers": layers.summary(self.lines, self.masks),
+                    "seconds": dict(self.clock.seconds),
+                    "stages": stages,
+                    "evaluation_share": self.clock.evaluation_share,
+                    "memory": self.memory.peaks(),
+                }
+            )
+        )
         self.files.write_checkpoints(self.checkpoints)
 
     @property
@@ -243,22 +312,37 @@ class Engine:
         found = soon or (self.checkpoints[-1]["final"] if self.checkpoints[-1]["edits"] else {})
         return found.get("rewrite_acc"), found.get("loc"), self._failed
 
-    # -- state -----------------------------------------------------------------------------------------------------------
+    # -- state
+    # -----------------------------------------------------------------------------------------------------------
 
     def _save_is_due(self) -> bool:
         edits, minutes = self.options.save_every_edits, self.options.save_every_minutes
-        return (edits is not None and len(self.lines) - self._saved_edits >= edits
-                or minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
+        return (
+            edits is not None
+            and len(self.lines) - self._saved_edits >= edits
+            or minutes is not None
+            and time.monotonic() - self._saved_at >= 60 * minutes
+        )
 
     def _save(self) -> None:
         """Writes the state; nothing in it depends on when, or on whether it was written before."""
         if not self.weights.whole:
             return
         with self.clock("save"):
-            self.state.save({
-                "position": len(self.lines), "weights": self.weights.now(), "method": self.method.saved(self.model),
-                "masks": self.masks.saved(), "random": random_states(), "checkpoints": self.checkpoints,
-                "seconds": dict(self.clock.seconds), "memory": self.memory.peaks(), "resumed": self.resumed,
-                "before": self._before_digest, "edits": edits_digest(self.lines),
-                "log": self.log.saved()})
+            self.state.save(
+                {
+                    "position": len(self.lines),
+                    "weights": self.weights.now(),
+                    "method": self.method.saved(self.model),
+                    "masks": self.masks.saved(),
+                    "random": random_states(),
+                    "checkpoints": self.checkpoints,
+                    "seconds": dict(self.clock.seconds),
+                    "memory": self.memory.peaks(),
+                    "resumed": self.resumed,
+                    "before": self._before_digest,
+                    "edits": edits_digest(self.lines),
+                    "log": self.log.saved(),
+                }
+            )
         self._saved_at, self._saved_edits = time.monotonic(), len(self.lines)

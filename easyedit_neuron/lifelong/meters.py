@@ -35,8 +35,8 @@ class Clock:
 
 
 class Memory:
-    """Peaks in MiB: resident set of the process (a whole sweep's where several runs share one), and of the CUDA devices
-    together."""
+    """Peaks in MiB: resident set of the process (a whole sweep's where several runs share one), and of the
+    CUDA devices together."""
 
     def __init__(self):
         self._before: dict[str, float | None] = {}
@@ -52,10 +52,15 @@ class Memory:
         """``rss_peak_mib`` and ``cuda_peak_mib``; None where there is no such number."""
         cuda = None
         if torch.cuda.is_available():
-            cuda = sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())) / 2**20
+            cuda = (
+                sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
+                / 2**20
+            )
         now = {"rss_peak_mib": _resident(), "cuda_peak_mib": cuda}
-        return {name: max((v for v in (value, self._before.get(name)) if v is not None), default=None)
-                for name, value in now.items()}
+        return {
+            name: max((v for v in (value, self._before.get(name)) if v is not None), default=None)
+            for name, value in now.items()
+        }
 
 
 def _resident() -> float | None:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ..arch.view import ModelView
+from ..edits.session import restore_states, saved_states
 from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError
 from ..host.load_model import load_model
 from ..registry import MethodSpec
-from ..state import restore_states, saved_states
 from .weights import GuardedWeights, Weights
 
 FATAL = (HparamsError, ArchitectureError, HostError, DataError, MaskError)
@@ -41,14 +41,23 @@ class Method:
         self._apply: Callable[..., Any] = spec.load_apply()
 
     def weights(self, model: torch.nn.Module) -> Weights:
-        """Ours undo a failed edit themselves and return copies of all that they change; of others nothing is believed."""
+        """Ours undo a failed edit themselves and return copies of all that they change; of others nothing is
+        believed."""
         return Weights(model) if self._own else GuardedWeights(model)
 
     def __call__(self, model, tok, requests: list[dict], hparams) -> Applied:
         """Edits the model in place."""
         records: list = []
-        edited, originals = self._apply(model, tok, requests, hparams, copy=False, return_orig_weights=True,
-                                        keep_original_weight=False, records=records)
+        edited, originals = self._apply(
+            model,
+            tok,
+            requests,
+            hparams,
+            copy=False,
+            return_orig_weights=True,
+            keep_original_weight=False,
+            records=records,
+        )
         return Applied(edited, originals, records)
 
     def load_model(self, hparams) -> tuple[torch.nn.Module, Any]:

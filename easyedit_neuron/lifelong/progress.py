@@ -1,5 +1,5 @@
-"""What the terminal shows while a run is under way: a bar with Rel and Loc so far, or a line per checkpoint where stderr is no
-terminal."""
+"""What the terminal shows while a run is under way: a bar with Rel and Loc so far, or a line per checkpoint
+where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -28,8 +28,15 @@ class Progress:
     def begin(self, position: int) -> None:
         """The loop begins, at an edit other than the first where a run goes on."""
         self._started, self._first = time.monotonic(), position
-        self._bar = tqdm(total=self.total, initial=position, desc=self.name, unit="edit", disable=self._quiet or self._lines,
-                         file=sys.stderr, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=self.total,
+            initial=position,
+            desc=self.name,
+            unit="edit",
+            disable=self._quiet or self._lines,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
 
     def show(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
         """After a batch."""
@@ -43,8 +50,10 @@ class Progress:
             return
         spent = time.monotonic() - self._started
         left = spent / max(position - self._first, 1) * (self.total - position)
-        self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {tqdm.format_interval(spent)} spent, "
-                 f"about {tqdm.format_interval(left)} left")
+        self.say(
+            f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {tqdm.format_interval(spent)} spent, "
+            f"about {tqdm.format_interval(left)} left"
+        )
 
     def say(self, text: str) -> None:
         """A line."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .files import csv_row
 from .resume import versions
+from .run_folder import csv_row
 
 PROTOCOL = {
     "before": "the untouched model",
@@ -14,7 +14,7 @@ PROTOCOL = {
     "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and subject) the last",
     "failed": "an edit that failed was rolled back; it is measured like every other",
     "scorer": "*_acc: teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); "
-              "*_generation_exact_match: greedy generation writes the whole target",
+    "*_generation_exact_match: greedy generation writes the whole target",
     "locality": "share of predicted tokens equal to the untouched model's",
     "loc, port": "mean over edits of the mean over the edit's kinds of locality, portability",
     "retained": "share of never edited facts whose whole answer is still right, of those the untouched model answers right",
@@ -26,12 +26,22 @@ PROTOCOL = {
 }
 
 
-def summarise(settings: Any, hparams: Any, source: Path, command: str, lines: list[dict], checkpoints: list[dict],
-              repeats: tuple[int, int], resumed: int, fingerprints: dict[str, str]) -> dict[str, Any]:
+def summarise(
+    settings: Any,
+    hparams: Any,
+    source: Path,
+    command: str,
+    lines: list[dict],
+    checkpoints: list[dict],
+    repeats: tuple[int, int],
+    resumed: int,
+    fingerprints: dict[str, str],
+) -> dict[str, Any]:
     """Everything about a run in one object: results, and what is needed to repeat it.
 
     Args:
-        settings, hparams, source, command: as the command line gave them; ``source`` is the file of the hyperparameters.
+        settings, hparams, source, command: as the command line gave them; ``source`` is the file of the
+            hyperparameters.
         lines: of ``edits.jsonl``.
         checkpoints: of ``checkpoints.jsonl``, the untouched model first.
         repeats: duplicates, contradictions.
@@ -72,6 +82,7 @@ def summarise(settings: Any, hparams: Any, source: Path, command: str, lines: li
 
 
 def _edit_seconds(lines: list[dict]) -> dict[str, float]:
-    # The first batch pays for what is done once (contexts, statistics that are not cached yet): it is kept apart.
+    # The first batch pays for what is done once (contexts, statistics that are not cached yet): it is kept
+    # apart.
     later = [line["seconds"] for line in lines if line["batch"] > 0] or [line["seconds"] for line in lines]
     return {"seconds_per_edit": sum(later) / len(later), "seconds_per_edit_first_batch": lines[0]["seconds"]}

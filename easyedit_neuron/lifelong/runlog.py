@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..editlog import EditLog
+from ..edits.record import EditRecord
 from ..errors import StateError
-from ..record import EditRecord
-from . import durable
+from ..utils.io import PART, remove_folder
 
 LOG = logging.getLogger(__name__)
 
 
 class RunLog:
-    """``log/`` of a run's folder, or none: where the settings say so, and where the method gives no ``EditRecord``.
+    """``log/`` of a run's folder, or none: where the settings say so, and where the method gives no
+    ``EditRecord``.
 
     Args:
         folder: of the log.
@@ -30,7 +31,8 @@ class RunLog:
         self._log: EditLog | None = None
 
     def begin(self, saved: dict[str, Any] | None = None) -> None:
-        """A new log, or with what ``saved`` gave the entries up to there; those behind it are of edits that are made again.
+        """A new log, or with what ``saved`` gave the entries up to there; those behind it are of edits that
+        are made again.
 
         Raises:
             StateError: the log is not the one that the run's state belongs to. Nothing is changed.
@@ -45,9 +47,11 @@ class RunLog:
         else:
             log, count = EditLog(self.folder), saved["entries"]
             if len(log.entries) < count or log.entries[count - 1]["hash"] != saved["head"]:
-                raise StateError(f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or "
-                                 f"another one). "
-                                 "Put the right one back, or go on without a log: runner.edit_log=false")
+                raise StateError(
+                    f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or "
+                    f"another one). "
+                    "Put the right one back, or go on without a log: runner.edit_log=false"
+                )
             log.cut(count)
             self._log = log
 
@@ -75,13 +79,19 @@ class RunLog:
     def _warn(self, size: int) -> None:
         needed, free = size * self.batches, shutil.disk_usage(self.folder).free
         if needed > free:
-            LOG.warning("%s: the log takes %.1f MiB an edit, %.1f GiB in all, and %.1f GiB of the disk are free; "
-                        "runner.edit_log=false "
-                        "does without", self.folder, size / 2**20, needed / 2**30, free / 2**30)
+            LOG.warning(
+                "%s: the log takes %.1f MiB an edit, %.1f GiB in all, and %.1f GiB of the disk are free; "
+                "runner.edit_log=false "
+                "does without",
+                self.folder,
+                size / 2**20,
+                needed / 2**30,
+                free / 2**30,
+            )
 
     def _drop(self) -> None:
         self._log = None
         if self.folder.exists():
-            durable.remove_folder(self.folder)
+            remove_folder(self.folder)
         # of a process that was killed at it
-        shutil.rmtree(self.folder.with_name(self.folder.name + durable.PART), ignore_errors=True)
+        shutil.rmtree(self.folder.with_name(self.folder.name + PART), ignore_errors=True)

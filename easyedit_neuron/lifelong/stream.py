@@ -1,9 +1,9 @@
 """The stream of edits: its order, its batches, and which edits speak of the same fact.
 
-Two edits are of the same fact if they have the same prompt and the same subject. The rule: the last one wins. In the final
-protocol a fact is measured once, by the last of its edits so far, whatever the earlier ones wanted, and whether or not the last
-one failed; the immediate protocol measures every edit. A later edit with the same new object is a duplicate, with another one a
-contradiction.
+Two edits are of the same fact if they have the same prompt and the same subject. The rule: the last one wins.
+In the final protocol a fact is measured once, by the last of its edits so far, whatever the earlier ones
+wanted, and whether or not the last one failed; the immediate protocol measures every edit. A later edit with
+the same new object is a duplicate, with another one a contradiction.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ class Stream:
     batch_size: int = 1
 
     @classmethod
-    def of(cls, requests: list[dict], order: Literal["file", "shuffled"] = "file", seed: int = 0,
-           batch_size: int = 1) -> "Stream":
+    def of(
+        cls,
+        requests: list[dict],
+        order: Literal["file", "shuffled"] = "file",
+        seed: int = 0,
+        batch_size: int = 1,
+    ) -> Stream:
         """The stream in the order of the file, or shuffled by a generator of its own."""
         records = list(range(len(requests)))
         if order == "shuffled":
@@ -46,15 +51,19 @@ class Stream:
         return range(first, min(first + self.batch_size, len(self)))
 
     def superseded(self, count: int | None = None) -> dict[int, int]:
-        """Position of an edit -> position of the last edit of its fact, for those of the first ``count`` edits that are not the
-        last."""
+        """Position of an edit -> position of the last edit of its fact, for those of the first ``count``
+        edits that are not the last."""
         count = len(self) if count is None else count
         last = {_fact(request): position for position, request in enumerate(self.requests[:count])}
-        return {position: last[_fact(request)] for position, request in enumerate(self.requests[:count])
-                if last[_fact(request)] != position}
+        return {
+            position: last[_fact(request)]
+            for position, request in enumerate(self.requests[:count])
+            if last[_fact(request)] != position
+        }
 
     def repeats(self) -> tuple[int, int]:
-        """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object or to another."""
+        """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object
+        or to another."""
         now: dict[tuple, str] = {}
         duplicates = contradictions = 0
         for request in self.requests:

@@ -1,4 +1,5 @@
-"""The weights that a run has changed: their origins, their way back when an edit fails, and what a state holds of them."""
+"""The weights that a run has changed: their origins, their way back when an edit fails, and what a state
+holds of them."""
 
 from __future__ import annotations
 
@@ -6,18 +7,20 @@ from collections.abc import Mapping
 
 import torch
 
+from ..edits.write import clone_weights, restore
 from ..errors import StateError
-from ..write import clone_weights, restore
 
 
 class Weights:
     """Changed parameters of one model, found from what the method returns.
 
-    Our own methods return copies of all that an edit changed, and put everything back themselves if they fail.
+    Our own methods return copies of all that an edit changed, and put everything back themselves if they
+    fail.
 
     Attributes:
         base: parameter name -> its value in the untouched model, of every parameter that an edit has changed.
-        whole: False once the method has done more than write into the model's own parameters (it wrapped the model, added or
+        whole: False once the method has done more than write into the model's own parameters (it wrapped the
+            model, added or
         took away
             parameters): what it did can then be neither saved nor undone.
     """
@@ -41,7 +44,9 @@ class Weights:
             if not bool(torch.isfinite(self.model.get_parameter(name)).all()):
                 raise StateError(f"the method left {name} with values that are not finite")
         for name, value in originals.items():
-            self.base.setdefault(name, value)  # the copy from before the first edit of a parameter is its origin
+            self.base.setdefault(
+                name, value
+            )  # the copy from before the first edit of a parameter is its origin
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
         """Back to the weights from before the edit; ``originals`` is None where the method threw."""
@@ -61,12 +66,15 @@ class Weights:
         except AttributeError:
             raise StateError(f"the state has a weight {name!r}, the model has not") from None
         if parameter.shape != value.shape or parameter.dtype != value.dtype:
-            raise StateError(f"the state's {name} is {value.dtype} {list(value.shape)}, the model's {parameter.dtype} "
-                             f"{list(parameter.shape)}")
+            raise StateError(
+                f"the state's {name} is {value.dtype} {list(value.shape)}, the model's {parameter.dtype} "
+                f"{list(parameter.shape)}"
+            )
 
 
 class GuardedWeights(Weights):
-    """For methods that promise nothing: a copy of the whole untouched model in main memory, compared after every edit."""
+    """For methods that promise nothing: a copy of the whole untouched model in main memory, compared after
+    every edit."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__(model)
@@ -90,7 +98,9 @@ class GuardedWeights(Weights):
         """
         changed = self._changed()
         if not self.whole:
-            raise StateError("the method changed the model's structure, so that a failed edit cannot be undone")
+            raise StateError(
+                "the method changed the model's structure, so that a failed edit cannot be undone"
+            )
         restore(self.model, {name: self._known(name) for name in changed})
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
@@ -103,8 +113,11 @@ class GuardedWeights(Weights):
         present = dict(self.model.named_parameters())
         if present.keys() != self._origin.keys():
             self.whole = False
-        return [name for name, value in present.items()
-                if name in self._origin and not _same(value, self._known(name))]
+        return [
+            name
+            for name, value in present.items()
+            if name in self._origin and not _same(value, self._known(name))
+        ]
 
     def _known(self, name: str) -> torch.Tensor:
         return self._last.get(name, self._origin[name])
@@ -112,4 +125,6 @@ class GuardedWeights(Weights):
 
 def _same(value: torch.Tensor, known: torch.Tensor) -> bool:
     """Equality of values; NaN is unlike itself, as it should be here."""
-    return value.shape == known.shape and value.dtype == known.dtype and torch.equal(value.detach().cpu(), known)
+    return (
+        value.shape == known.shape and value.dtype == known.dtype and torch.equal(value.detach().cpu(), known)
+    )

@@ -6,15 +6,15 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
 from ..errors import HparamsError, MaskError
-from ..suggest import did_you_mean
-from ..typecheck import TypeMismatch, convert
+from ..hyperparameters.typecheck import TypeMismatch, convert
+from ..utils.suggest import did_you_mean
+from .context import Edit
 from .contract import MaskFunction, NeuronMask
-from .edit import Edit
 from .registry import mask_names, mask_spec
 from .scores import OF_ONE_MASK, SCORES
 
@@ -40,41 +40,51 @@ class MaskChoice:
 
     @classmethod
     def of(
-        cls, name: str, options: Optional[Mapping[str, Any]] = None, usual: Optional[Mapping[str, Any]] = None
-    ) -> "MaskChoice":
+        cls, name: str, options: Mapping[str, Any] | None = None, usual: Mapping[str, Any] | None = None
+    ) -> MaskChoice:
         """Look up and check; an option that both the mask and its scores have goes to both.
 
         Args:
             name: a registered mask.
-            options: what the user set (``mask_options``): every name must be an option of the mask or its scores, ``attribution``
-                (the kind of scores) apart, and every value of its type.
+            options: what the user set (``mask_options``): every name must be an option of the mask or its
+                scores, ``attribution`` (the kind of scores) apart, and every value of its type.
             usual: values used instead of the functions' own defaults, wherever an option of that name exists.
 
         Raises:
-            HparamsError: an unknown mask, kind of scores or option (with the nearest name), a value of a wrong type, a required
-                option that is missing.
+            HparamsError: an unknown mask, kind of scores or option (with the nearest name), a value of a
+                wrong type, a required option that is missing.
         """
         usual, given = dict(usual or {}), dict(options or {})
         try:
             spec = mask_spec(name)
         except MaskError:
-            raise HparamsError(f"field 'mask': {name!r} is unknown: {did_you_mean(name, mask_names())}") from None
+            raise HparamsError(
+                f"field 'mask': {name!r} is unknown: {did_you_mean(name, mask_names())}"
+            ) from None
         kind = given.pop(KIND, usual.pop(KIND, spec.scores))
         if not isinstance(kind, str) or kind not in SCORES:
-            raise HparamsError(f"field 'mask_options': {KIND} {kind!r} is unknown: {did_you_mean(kind, SCORES)}")
+            raise HparamsError(
+                f"field 'mask_options': {KIND} {kind!r} is unknown: {did_you_mean(kind, SCORES)}"
+            )
         if kind != spec.scores and OF_ONE_MASK & {kind, spec.scores}:
-            raise HparamsError(f"field 'mask_options': mask {name!r} is made from scores {spec.scores!r}, not from {kind!r}")
+            raise HparamsError(
+                f"field 'mask_options': mask {name!r} is made from scores {spec.scores!r}, not from {kind!r}"
+            )
         of_mask, of_scores = _Options(spec.function), _Options(SCORES[kind])
         known = [*of_mask.types, *of_scores.types]
         for option in given:
             if option not in known and not of_mask.any_name:
-                raise HparamsError(f"field 'mask_options': mask {name!r} on scores {kind!r} has no option {option!r}: "
-                                   f"{did_you_mean(option, [*known, KIND])}")
+                raise HparamsError(
+                    f"field 'mask_options': mask {name!r} on scores {kind!r} has no option {option!r}: "
+                    f"{did_you_mean(option, [*known, KIND])}"
+                )
         for option in of_mask.required:
             if option not in given and option not in usual:
                 raise HparamsError(f"field 'mask_options': mask {name!r} needs the option {option!r}")
         own = {option: value for option, value in given.items() if option not in known}
-        return cls(name, spec.function, kind, {**of_mask.take(usual, given), **own}, of_scores.take(usual, given))
+        return cls(
+            name, spec.function, kind, {**of_mask.take(usual, given), **own}, of_scores.take(usual, given)
+        )
 
     @property
     def options(self) -> set[str]:
@@ -85,7 +95,8 @@ class MaskChoice:
         """``{layer: NeuronMask}`` for an edit.
 
         Raises:
-            NeuronEditError: options out of range; scores that cannot be computed; a function that returns no mask of the layer.
+            NeuronEditError: options out of range; scores that cannot be computed; a function that returns no
+                mask of the layer.
         """
         scores = SCORES[self.scores](edit, **self.score_options)
         return {layer: self._mask(scores[layer], layer, edit.view.d_ff) for layer in edit.layers}
@@ -96,7 +107,9 @@ class MaskChoice:
         mask = NeuronMask(found) if isinstance(found, torch.Tensor) else found
         if not isinstance(mask, NeuronMask) or mask.mask.shape != (d_ff,):
             got = list(mask.mask.shape) if isinstance(mask, NeuronMask) else type(found).__name__
-            raise MaskError(f"mask {self.name!r}: expected a boolean tensor [{d_ff}] or a NeuronMask, got {got}")
+            raise MaskError(
+                f"mask {self.name!r}: expected a boolean tensor [{d_ff}] or a NeuronMask, got {got}"
+            )
         if not mask.binary and not bool(((mask.weight >= 0) & (mask.weight <= 1)).all()):
             raise MaskError(f"mask {self.name!r}: a mask is boolean or holds weights between 0 and 1")
         return mask
@@ -130,7 +143,10 @@ class _Options:
 def _hints(function: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError):  # a callable object, or annotations that name something out of reach: no types to check
+    except (
+        NameError,
+        TypeError,
+    ):  # a callable object, or annotations that name something out of reach: no types to check
         return {}
 
 
@@ -147,7 +163,9 @@ def neuron_masks(view, tok, requests, hparams, contexts, readings=None, report=N
     Raises:
         NeuronEditError: as ``MaskChoice``; a soft mask where the problem is restricted to the masked rows.
     """
-    edit = Edit(view, tok, requests, contexts, list(hparams.layers), readings, {} if report is None else report)
+    edit = Edit(
+        view, tok, requests, contexts, list(hparams.layers), readings, {} if report is None else report
+    )
     masks = hparams.mask_choice().masks(edit)
     soft = [layer for layer, mask in masks.items() if not mask.binary]
     if soft and hparams.mask_stage == "solve":

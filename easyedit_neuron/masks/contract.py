@@ -1,15 +1,16 @@
 """What a mask function is.
 
-A mask function takes ``scores [B, d_ff]`` of one layer (B prompts or target tokens, floating point, finite; see ``attribution``),
-and keyword options, among them, if it wants it, ``layer: int | None``, the layer's number (for masks that differ by layer in
-something other than the scores). It returns a boolean tensor ``[d_ff]``, or a ``NeuronMask``, on the scores' device. It is
-pure: no model, no global state, nothing random but under a ``seed`` option (filled in from the hyperparameter), the scores
-are not changed. Whatever is wrong with scores or options is a ``MaskError`` that names it. ``mask_function``, a decorator, checks
-scores and option names. ``register_mask`` gives the function a name and says which scores it wants; options are then set in
-the hyperparameter ``mask_options``, checked against the function's signature and its annotations.
+A mask function takes ``scores [B, d_ff]`` of one layer (B prompts or target tokens, floating point, finite;
+see ``attribution``), and keyword options, among them, if it wants it, ``layer: int | None``, the layer's
+number (for masks that differ by layer in something other than the scores). It returns a boolean tensor
+``[d_ff]``, or a ``NeuronMask``, on the scores' device. It is pure: no model, no global state, nothing random
+but under a ``seed`` option (filled in from the hyperparameter), the scores are not changed. Whatever is wrong
+with scores or options is a ``MaskError`` that names it. ``mask_function``, a decorator, checks scores and
+option names. ``register_mask`` gives the function a name and says which scores it wants; options are then set
+in the hyperparameter ``mask_options``, checked against the function's signature and its annotations.
 
-The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's ``[d_model, d_ff]`` matrix: neuron i's value
-vector.
+The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's ``[d_model, d_ff]`` matrix:
+neuron i's value vector.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor
 
 from ..errors import MaskError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,22 @@ class NeuronMask:
     Attributes:
         mask: ``[d_ff]`` bool, or float32 weights in [0, 1] for a soft mask.
         general, specific: ``[d_ff]`` bool, the two kinds of neurons; ``None`` for masks that know no kinds.
-        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the threshold).
+        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the
+            threshold).
         general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
         general_threshold, specific_threshold: scores at the cut.
         info: what else the mask has to say, as plain JSON values.
     """
 
     mask: Tensor
-    general: Optional[Tensor] = None
-    specific: Optional[Tensor] = None
-    general_ratio: Optional[float] = None
-    specific_ratio: Optional[float] = None
-    general_entropy: Optional[float] = None
-    specific_entropy: Optional[float] = None
-    general_threshold: Optional[float] = None
-    specific_threshold: Optional[float] = None
+    general: Tensor | None = None
+    specific: Tensor | None = None
+    general_ratio: float | None = None
+    specific_ratio: float | None = None
+    general_entropy: float | None = None
+    specific_entropy: float | None = None
+    general_threshold: float | None = None
+    specific_threshold: float | None = None
     info: dict = field(default_factory=dict)
 
     @property
@@ -93,7 +95,8 @@ class NeuronMask:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Neurons of each kind: ``general``, ``specific``, ``overlap`` (both), ``selected``; kinds only where known."""
+        """Neurons of each kind: ``general``, ``specific``, ``overlap`` (both), ``selected``; kinds only where
+        known."""
         counts = {"selected": self.size}
         if self.general is not None and self.specific is not None:
             counts["general"] = int(self.general.sum())
@@ -102,12 +105,12 @@ class NeuronMask:
         return counts
 
     @property
-    def ratios(self) -> dict[str, Optional[float]]:
+    def ratios(self) -> dict[str, float | None]:
         """``{"general": ..., "specific": ...}`` shares asked for."""
         return {"general": self.general_ratio, "specific": self.specific_ratio}
 
     @property
-    def entropies(self) -> dict[str, Optional[float]]:
+    def entropies(self) -> dict[str, float | None]:
         """``{"general": H_g, "specific": H_s}``."""
         return {"general": self.general_entropy, "specific": self.specific_entropy}
 
@@ -125,17 +128,17 @@ class NeuronMask:
         }
 
 
-MaskFunction = Callable[..., Union[NeuronMask, Tensor]]
+MaskFunction = Callable[..., NeuronMask | Tensor]
 
 
-def mask_function(function: MaskFunction, check: Optional[Callable] = None) -> MaskFunction:
+def mask_function(function: MaskFunction, check: Callable | None = None) -> MaskFunction:
     """Check scores and option names before ``function`` runs; half-precision scores are made float32.
 
     ``check`` stands for ``checked_scores`` where the scores are no such tensor.
 
     Raises (at the call):
-        MaskError: scores of another shape than ``[B, d_ff]`` with ``B >= 1``, not floating point or not finite; an option
-            that the function does not have, or a required one that is missing.
+        MaskError: scores of another shape than ``[B, d_ff]`` with ``B >= 1``, not floating point or not
+            finite; an option that the function does not have, or a required one that is missing.
     """
     parameters = list(inspect.signature(function).parameters.values())[1:]
     known = [p.name for p in parameters]
@@ -187,7 +190,12 @@ def check_share(name: str, value: object) -> float:
 
 def check_number(name: str, value: object, above: float = -math.inf) -> float:
     """``value`` as a finite float greater than ``above``, or a ``MaskError``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= above:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value <= above
+    ):
         condition = "" if above == -math.inf else f" greater than {above:g}"
         raise MaskError(f"{name}: expected a finite number{condition}, got {value!r}")
     return float(value)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from ..errors import MaskError
-from ..suggest import did_you_mean
+from ..utils.suggest import did_you_mean
 from .contract import MaskFunction
 from .scores import SCORES
 
@@ -29,18 +28,18 @@ class MaskSpec:
 _MASKS: dict[str, MaskSpec] = {}
 
 
-def register_mask(name: str, function: Optional[MaskFunction] = None, scores: str = "lps"):
+def register_mask(name: str, function: MaskFunction | None = None, scores: str = "lps"):
     """Make a mask function (see ``masks.contract``) known by ``name``; without ``function``, a decorator.
 
-    From then on it can be named in the hyperparameters of every method with editing paths. Registering the same function with
-    the same scores under the same name again does nothing.
+    From then on it can be named in the hyperparameters of every method with editing paths. Registering the
+    same function with the same scores under the same name again does nothing.
 
     Args:
         name: value of the hyperparameter ``mask``.
         function: the mask function.
-        scores: what it is given, ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``, ``none`` (one row
-            of zeros) or ``pnke`` (a list of ``CausalScores`` in place of a tensor). The hyperparameter
-            ``mask_options`` holds the options of both, and ``attribution`` in it another kind.
+        scores: what it is given, ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``,
+            ``none`` (one row of zeros) or ``pnke`` (a list of ``CausalScores`` in place of a tensor). The
+            hyperparameter ``mask_options`` holds the options of both, and ``attribution`` in it another kind.
 
     Raises:
         MaskError: the name belongs to another mask, or is not a word; an unknown kind of scores.
@@ -61,7 +60,9 @@ def register_mask(name: str, function: Optional[MaskFunction] = None, scores: st
     spec, present = MaskSpec(name, function, scores), _MASKS.get(name)
     if present is not None and present != spec:
         owner = f"{present.function.__module__}.{present.function.__qualname__}"
-        raise MaskError(f"mask {name!r} is already registered by {owner} with scores {present.scores!r}; choose another name")
+        raise MaskError(
+            f"mask {name!r} is already registered by {owner} with scores {present.scores!r}; choose another name"
+        )
     _MASKS[name] = spec
     return function
 

@@ -6,7 +6,6 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -16,14 +15,17 @@ from .contract import NeuronMask, check_share, mask_function
 
 
 @mask_function
-def no_mask(scores: Tensor, *, layer: Optional[int] = None) -> NeuronMask:
+def no_mask(scores: Tensor, *, layer: int | None = None) -> NeuronMask:
     """Every neuron may change: the unmasked baseline."""
     return NeuronMask(torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device))
 
 
 @mask_function
-def random_mask(scores: Tensor, *, layer: Optional[int] = None, density: float = 0.5, seed: int = 0) -> NeuronMask:
-    """A random ``round(density * d_ff)`` neurons (at least one), the same ones under the same seed and layer on any device.
+def random_mask(
+    scores: Tensor, *, layer: int | None = None, density: float = 0.5, seed: int = 0
+) -> NeuronMask:
+    """A random ``round(density * d_ff)`` neurons (at least one), the same ones under the same seed and layer
+    on any device.
 
     Args:
         scores: ``[B, d_ff]``; only the number of neurons and the device are used.
@@ -46,23 +48,27 @@ def random_mask(scores: Tensor, *, layer: Optional[int] = None, density: float =
 
 @mask_function
 def fixed_mask(
-    scores: Tensor, *, layer: Optional[int] = None, indices: Union[Sequence[int], Mapping[int, Sequence[int]]]
+    scores: Tensor, *, layer: int | None = None, indices: Sequence[int] | Mapping[int, Sequence[int]]
 ) -> NeuronMask:
     """The neurons named by the user.
 
     Args:
         scores: ``[B, d_ff]``; only the number of neurons and the device are used.
         layer: which entry of a mapping to take.
-        indices: neuron numbers, or ``{layer: neuron numbers}`` (layer numbers may be strings, as JSON writes them).
+        indices: neuron numbers, or ``{layer: neuron numbers}`` (layer numbers may be strings, as JSON writes
+            them).
 
     Raises:
-        MaskError: no entry for the layer, an empty list, a number that is no neuron of the layer, or one given twice.
+        MaskError: no entry for the layer, an empty list, a number that is no neuron of the layer, or one
+            given twice.
     """
     where = "indices"
     if isinstance(indices, Mapping):
         entries = {str(key): value for key, value in indices.items()}
         if str(layer) not in entries:
-            raise MaskError(f"indices: no entry for layer {layer}; there are entries for {', '.join(entries) or 'none'}")
+            raise MaskError(
+                f"indices: no entry for layer {layer}; there are entries for {', '.join(entries) or 'none'}"
+            )
         indices, where = entries[str(layer)], f"indices of layer {layer}"
     if isinstance(indices, (str, bytes)):
         raise MaskError(f"{where}: expected neuron numbers, got {indices!r}")
@@ -83,7 +89,8 @@ def fixed_mask(
 
 
 def read_indices(path: str) -> dict[str, Sequence[int]]:
-    """The ``indices`` of ``fixed_mask`` from a JSON file ``{layer: [neuron, ...]}``; the neurons themselves are checked there.
+    """The ``indices`` of ``fixed_mask`` from a JSON file ``{layer: [neuron, ...]}``; the neurons themselves
+    are checked there.
 
     Raises:
         HparamsError: the file of the field ``mask_file`` cannot be read, or holds no object.

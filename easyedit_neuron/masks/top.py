@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -16,18 +14,19 @@ PNKE_TOP_SHARE = 0.1
 
 @mask_function
 def top_k_mask(
-    scores: Tensor, *, layer: Optional[int] = None, top_k: Optional[int] = None, top_share: Optional[float] = None
+    scores: Tensor, *, layer: int | None = None, top_k: int | None = None, top_share: float | None = None
 ) -> NeuronMask:
     """The best neurons of each row, the rows' sets united (FiNE, algorithm 1); 5 per row unless told.
 
-    FiNE ranks the neurons of all layers together; a mask function sees one layer, so that here every edited layer gives its
-    own ``top_k``.
+    FiNE ranks the neurons of all layers together; a mask function sees one layer, so that here every edited
+    layer gives its own ``top_k``.
 
     Args:
         scores: ``[B, d_ff]``, one row per token or prompt; higher is better.
         layer: not used.
         top_k: neurons per row, at least 1.
-        top_share: instead of ``top_k``: share of the neurons per row, in (0, 1]; rounded, at least one neuron.
+        top_share: instead of ``top_k``: share of the neurons per row, in (0, 1]; rounded, at least one
+            neuron.
 
     Raises:
         MaskError: both given, or one out of range.
@@ -37,9 +36,10 @@ def top_k_mask(
 
 @mask_function
 def top_share_mask(
-    scores: Tensor, *, layer: Optional[int] = None, top_k: Optional[int] = None, top_share: Optional[float] = None
+    scores: Tensor, *, layer: int | None = None, top_k: int | None = None, top_share: float | None = None
 ) -> NeuronMask:
-    """As ``top_k_mask``, but a tenth of the neurons of each row unless told (those above PNKE's 90th percentile)."""
+    """As ``top_k_mask``, but a tenth of the neurons of each row unless told (those above PNKE's 90th
+    percentile)."""
     return _union_of_best(scores, top_k, top_share, {"top_share": PNKE_TOP_SHARE})
 
 
@@ -52,7 +52,9 @@ def _union_of_best(scores: Tensor, top_k, top_share, default: dict) -> NeuronMas
     if top_share is not None:
         count = max(1, round(check_share("top_share", top_share) * size))
     elif isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= size:
-        raise MaskError(f"top_k: expected an integer between 1 and the {size} neurons of the layer, got {top_k!r}")
+        raise MaskError(
+            f"top_k: expected an integer between 1 and the {size} neurons of the layer, got {top_k!r}"
+        )
     else:
         count = top_k
     # a stable sort: of equal scores the neuron with the lower number comes first, on every device

@@ -21,15 +21,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run with the given arguments (default: the process's); 0, or 2 and one line on stderr when the input is wrong."""
-    parser = _Parser(prog="easyedit_neuron.report",
-                     description="An HTML page, PNG pictures and a table of finished and unfinished runs.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run's folder, or one with runs below it (a sweep)")
-    parser.add_argument("--out", type=Path, metavar="FILE",
-                        help="the page (default: report.html in FOLDER; here if there are several)")
+    """Run with the given arguments (default: the process's); 0, or 2 and one line on stderr when the input is
+    wrong."""
+    parser = _Parser(
+        prog="easyedit_neuron.report",
+        description="An HTML page, PNG pictures and a table of finished and unfinished runs.",
+    )
+    parser.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help="a run's folder, or one with runs below it (a sweep)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html in FOLDER; here if there are several)",
+    )
     parser.add_argument("--png", type=Path, metavar="DIR", help="also a picture per section")
-    parser.add_argument("--table", type=Path, metavar="FILE",
-                        help="also the table over all runs: .csv (all columns), .md or .txt")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="also the table over all runs: .csv (all columns), .md or .txt",
+    )
     args = parser.parse_args(argv)
     try:
         _report(args)

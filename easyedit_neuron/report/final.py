@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..lifelong.files import mean
+from ..lifelong.run_folder import mean
 from .table import difference, number
 
 PHASES = ("before", "immediate", "final")
@@ -17,13 +17,19 @@ _SCORES = {
     "rewrite_generation_exact_match": "Rel   exact match, generated",
     "rephrase_generation_exact_match": "Gen   exact match, generated",
 }
-_OF_LAYERS = {"density": "mask density", "overlap": "overlap of masks", "touched": "neurons in any mask", "leakage": "leakage",
-              "delivered": "residual delivered"}
+_OF_LAYERS = {
+    "density": "mask density",
+    "overlap": "overlap of masks",
+    "touched": "neurons in any mask",
+    "leakage": "leakage",
+    "delivered": "residual delivered",
+}
 _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": "drift, L2"}
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text: a row per measure, a column per phase and one for what was lost; a dash for what was not measured.
+    """The summary as text: a row per measure, a column per phase and one for what was lost; a dash for what
+    was not measured.
 
     Args:
         summary: what ``summary.json`` holds (:func:`easyedit_neuron.lifelong.results.summarise`).
@@ -33,21 +39,33 @@ def table(summary: dict[str, Any]) -> str:
     forgets = {"immediate", "final"} <= set(phases)
     rows = [("", *phases, *["lost"] * forgets)]
     for label, values in _scores(results, phases):
-        lost = [number(difference(values[phases.index("immediate")], values[phases.index("final")]))] if forgets else []
+        lost = (
+            [number(difference(values[phases.index("immediate")], values[phases.index("final")]))]
+            if forgets
+            else []
+        )
         rows.append((label, *map(number, values), *lost))
     rows.append(("",))
     rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _beside(summary)]
     width = max(len(row[0]) for row in rows)
-    body = "\n".join((row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:])).rstrip() for row in rows)
+    body = "\n".join(
+        (row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:])).rstrip() for row in rows
+    )
     return f"{_title(summary)}\n\n{body}\n"
 
 
 def _title(summary: dict[str, Any]) -> str:
-    counted = {"failed and rolled back": summary.get("failed"), "resumed": summary.get("resumed"),
-               "duplicates": summary.get("duplicates"), "contradictions": summary.get("contradictions")}
+    counted = {
+        "failed and rolled back": summary.get("failed"),
+        "resumed": summary.get("resumed"),
+        "duplicates": summary.get("duplicates"),
+        "contradictions": summary.get("contradictions"),
+    }
     notes = "".join(f"; {name}: {count}" for name, count in counted.items() if count)
-    return (f"{summary['method']} on {summary['model']}: {summary['edits']} sequential edits of {summary['data']['path']}, "
-            f"batch size {summary['batch_size']}, seed {summary['seed']}{notes}")
+    return (
+        f"{summary['method']} on {summary['model']}: {summary['edits']} sequential edits of {summary['data']['path']}, "
+        f"batch size {summary['batch_size']}, seed {summary['seed']}{notes}"
+    )
 
 
 def _scores(results: dict[str, Any], phases: list[str]) -> Iterator[tuple[str, list]]:
@@ -80,7 +98,10 @@ def _beside(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if "evaluation_share" in summary:
         yield "share of time for measuring", summary["evaluation_share"]
     memory = summary.get("memory", {})
-    for name, label in (("rss_peak_mib", "peak memory, MiB"), ("cuda_peak_mib", "peak memory of the GPU, MiB")):
+    for name, label in (
+        ("rss_peak_mib", "peak memory, MiB"),
+        ("cuda_peak_mib", "peak memory of the GPU, MiB"),
+    ):
         if memory.get(name) is not None:
             yield label, memory[name]
     for name, label in _OF_LAYERS.items():

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..lifelong import durable
-from ..lifelong.files import RunFolder
+from ..lifelong.run_folder import RunFolder
+from ..utils.io import refusing, write_text
 from . import draw
 from .html import details, document, table
 from .panels import POSITION, Bars, Panel, Section, sections
@@ -22,7 +22,8 @@ FAILED_SHOWN = 20  # failed edits per run
 
 
 def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Reads run folders (or sweeps) and writes their page, all of it or nothing; without plots where matplotlib is not installed.
+    """Reads run folders (or sweeps) and writes their page, all of it or nothing; without plots where
+    matplotlib is not installed.
 
     Raises:
         DataError: a folder is not a run, or a file of a run cannot be read.
@@ -35,9 +36,9 @@ def write_page(runs: Sequence[Run], path: str | Path) -> Path:
     """``write_report`` of runs that have been read."""
     path = Path(path)
     text = page(runs, plots=draw.available())
-    with durable.refusing(path):
+    with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_text(path, text)
+    write_text(path, text)
     return path
 
 
@@ -47,7 +48,7 @@ def write_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
     for section in sections(runs):
         if section.panels:
             paths.append(folder / f"{section.name}.png")
-            with durable.refusing(paths[-1]):
+            with refusing(paths[-1]):
                 draw.section_png(section, runs, paths[-1])
     return paths
 
@@ -64,19 +65,34 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
 
     Args:
         runs: what :func:`.runs.read_runs` gave.
-        plots: False leaves the drawings out (where matplotlib is not installed); the numbers are there either way.
+        plots: False leaves the drawings out (where matplotlib is not installed); the numbers are there either
+            way.
     """
     parts = sections(runs)
     title = f"Lifelong editing: {runs[0].label}" if len(runs) == 1 else f"Lifelong editing: {len(runs)} runs"
-    links = [("results", "Results"), *((part.name, part.title) for part in parts if part.panels), ("settings", "Settings")]
+    links = [
+        ("results", "Results"),
+        *((part.name, part.title) for part in parts if part.panels),
+        ("settings", "Settings"),
+    ]
     painter = Painter(runs, plots)
     body = [
-        f"<header><h1>{escape(title)}</h1>", *_introduction(runs, plots),
-        "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav></header>",
-        '<section><h2 id="results">Results</h2>', f'<p class="note">{escape(LEGEND)}</p>', table(shown(runs), text=(-1,)),
-        details("All columns, as in the CSV", _everything(runs)), "</section>",
-        painter.legend(), *(text for part in parts if part.panels for text in painter.section(part)),
-        *_missing(parts), *_meanings(runs), *_failed(runs), *_settings(runs),
+        f"<header><h1>{escape(title)}</h1>",
+        *_introduction(runs, plots),
+        "<nav>"
+        + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links)
+        + "</nav></header>",
+        '<section><h2 id="results">Results</h2>',
+        f'<p class="note">{escape(LEGEND)}</p>',
+        table(shown(runs), text=(-1,)),
+        details("All columns, as in the CSV", _everything(runs)),
+        "</section>",
+        painter.legend(),
+        *(text for part in parts if part.panels for text in painter.section(part)),
+        *_missing(parts),
+        *_meanings(runs),
+        *_failed(runs),
+        *_settings(runs),
     ]
     return document(title, body)
 
@@ -92,8 +108,10 @@ class Painter:
         """Colour and marker of every run; it stays at the top of the window."""
         if not self.plots:
             return ""
-        keys = "".join(f'<span class="key">{draw.swatch_svg(style, next(self._salts))}{escape(run.label)}</span>'
-                       for run, style in zip(self.runs, self._styles))
+        keys = "".join(
+            f'<span class="key">{draw.swatch_svg(style, next(self._salts))}{escape(run.label)}</span>'
+            for run, style in zip(self.runs, self._styles)
+        )
         return f'<div class="legend">{keys}</div>'
 
     def section(self, section: Section) -> Iterator[str]:
@@ -116,14 +134,21 @@ class Painter:
         else:
             caption, cells = _aside(panel), _points(panel)
         numbers = details("Numbers", cells)
-        return f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{numbers}</figure>"
+        return (
+            f"<figure><figcaption>{escape(panel.title)}{caption}</figcaption>\n{picture}\n{numbers}</figure>"
+        )
 
     def _chips(self, panel: Bars) -> str:
         if not self.plots:
             return ""
-        return '<div class="chips">' + "".join(
-            f'<span class="key">{draw.chip_svg(color, hatch, next(self._salts))}{escape(name)}</span>'
-            for name, (color, hatch) in zip(panel.parts, draw.part_colors(len(panel.parts)))) + "</div>"
+        return (
+            '<div class="chips">'
+            + "".join(
+                f'<span class="key">{draw.chip_svg(color, hatch, next(self._salts))}{escape(name)}</span>'
+                for name, (color, hatch) in zip(panel.parts, draw.part_colors(len(panel.parts)))
+            )
+            + "</div>"
+        )
 
 
 def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:
@@ -155,15 +180,20 @@ def _aside(panel: Panel) -> str:
 def _points(panel: Panel) -> list[list[str]]:
     found = [dict(zip(series.x, series.y)) for series in panel.series]
     rows = [["untouched", *[number(panel.reference)] * len(found)]] if panel.reference is not None else []
-    rows += [[number(x), *(number(points.get(x)) for points in found)] for x in sorted({x for points in found for x in points})]
+    rows += [
+        [number(x), *(number(points.get(x)) for points in found)]
+        for x in sorted({x for points in found for x in points})
+    ]
     head = "up to position" if panel.x_label == POSITION else panel.x_label
     return [[head, *(series.label for series in panel.series)], *rows]
 
 
 def _lengths(panel: Bars) -> list[list[str]]:
     rows = [[parts[row] for parts in panel.parts.values()] for row in range(len(panel.labels))]
-    return [["run", *panel.parts, "together"],
-            *([label, *map(number, values), number(sum(values))] for label, values in zip(panel.labels, rows))]
+    return [
+        ["run", *panel.parts, "together"],
+        *([label, *map(number, values), number(sum(values))] for label, values in zip(panel.labels, rows)),
+    ]
 
 
 def _weights(runs: Sequence[Run]) -> list[list[str]]:
@@ -187,8 +217,10 @@ def _meanings(runs: Sequence[Run]) -> Iterator[str]:
     found = [(run, files.meanings) for run in runs if (files := RunFolder(run.folder)).meanings.is_file()]
     if not found:
         return
-    yield ('<section><h2 id="meanings">What the most changed neurons say</h2>\n<p class="note">Tokens that a value vector points '
-           "at through the unembedding, in the untouched model and at the end of the run.</p>")
+    yield (
+        '<section><h2 id="meanings">What the most changed neurons say</h2>\n<p class="note">Tokens that a value vector points '
+        "at through the unembedding, in the untouched model and at the end of the run.</p>"
+    )
     for run, path in found:
         try:
             cells = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
@@ -207,7 +239,9 @@ def _failed(runs: Sequence[Run]) -> Iterator[str]:
     yield '<section><h2 id="failed">Failed edits</h2>\n<p class="note">Each was rolled back; the run went on without it.</p>'
     rows = [["run", "position", "edit", "reason"]]
     for run, edits in found:
-        rows += [[run.label, f"{edit.position + 1:,}", edit.text, edit.reason] for edit in edits[:FAILED_SHOWN]]
+        rows += [
+            [run.label, f"{edit.position + 1:,}", edit.text, edit.reason] for edit in edits[:FAILED_SHOWN]
+        ]
         if len(edits) > FAILED_SHOWN:
             rows.append([run.label, "", f"and {len(edits) - FAILED_SHOWN:,} more, in edits.jsonl", ""])
     yield table(rows, text=(2, 3))
@@ -224,8 +258,11 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
     commands = [[run.label, str(run.about.get("command", "-")), str(run.folder)] for run in runs]
     yield details("Commands and folders", [["run", "command", "folder"], *commands], text=(1, 2))
     for run in runs:
-        both = {**{name: value for name, value in run.settings.items() if name != "method"}, "hparams": run.hparams,
-                "versions": run.about["identity"].get("versions")}
+        both = {
+            **{name: value for name, value in run.settings.items() if name != "method"},
+            "hparams": run.hparams,
+            "versions": run.about["identity"].get("versions"),
+        }
         rows = [[name, _plain(value)] for name, value in _leaves(both)]
         yield details(f"All settings of {run.label}", [["", ""], *rows], text=(1,))
     yield "</section>"
@@ -240,4 +277,6 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return (
+        "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    )

@@ -1,7 +1,7 @@
 """Run folders as the report sees them: what :mod:`easyedit_neuron.lifelong` wrote, checked, and named apart.
 
-A run without ``summary.json`` is unfinished: it is read up to where it is. A folder that is not a run, or a file of one that
-cannot be read, is a ``DataError`` that names the file.
+A run without ``summary.json`` is unfinished: it is read up to where it is. A folder that is not a run, or a
+file of one that cannot be read, is a ``DataError`` that names the file.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..lifelong.files import RunFolder, csv_row, mean
+from ..lifelong.run_folder import RunFolder, csv_row, mean
 
 LONGEST = 60  # characters of the settings in a label
 DEPTH = 3  # folders below a sweep's in which runs are looked for
-NAMED_ELSEWHERE = ("method_name", "output_dir", "run", "method.alg_name", "method.model_name", "method.stats_dir")
+NAMED_ELSEWHERE = (
+    "method_name",
+    "output_dir",
+    "run",
+    "method.alg_name",
+    "method.model_name",
+    "method.stats_dir",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Edit:
         text: prompt and new object, for the list of failed edits.
         reason: why it failed; None where it did not.
         seconds: of its batch, divided by the batch's edits.
-        immediate, final: teacher-forced rewrite accuracy right after its batch and on the final model; None where not measured.
+        immediate, final: teacher-forced rewrite accuracy right after its batch and on the final model; None
+            where not measured.
     """
 
     position: int
@@ -51,7 +59,8 @@ class Run:
         folder: where it is.
         about: ``run.json``.
         summary: ``summary.json``; None while the run is unfinished.
-        checkpoints: the lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the untouched model.
+        checkpoints: the lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the
+            untouched model.
         rows: the same as rows of ``checkpoints.csv``.
         edits: the lines of ``edits.jsonl``.
         label: a name that no other run of the report has.
@@ -121,7 +130,8 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """All runs in these folders, each a run or a sweep (a folder with runs below), with labels that tell them apart.
+    """All runs in these folders, each a run or a sweep (a folder with runs below), with labels that tell them
+    apart.
 
     Raises:
         DataError: no run in one of them, or a file of a run cannot be read.
@@ -134,18 +144,23 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, else the runs below it in natural order; ``DataError`` if there is none."""
+    """The folder itself if it is a run, else the runs below it in natural order; ``DataError`` if there is
+    none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     if _is_run(folder):
         return [folder]
     below, found = [folder], []
     for _ in range(DEPTH):
-        below = [entry for parent in below for entry in sorted(parent.iterdir(), key=_natural) if entry.is_dir()]
+        below = [
+            entry for parent in below for entry in sorted(parent.iterdir(), key=_natural) if entry.is_dir()
+        ]
         found += [entry for entry in below if _is_run(entry)]
         below = [entry for entry in below if not _is_run(entry)]
     if not found:
-        raise DataError(f"{folder}: not a run (there is no {folder / 'run.json'}), and no run in the folders below it")
+        raise DataError(
+            f"{folder}: not a run (there is no {folder / 'run.json'}), and no run in the folders below it"
+        )
     return sorted(found, key=_natural)
 
 
@@ -163,32 +178,50 @@ def read_run(folder: Path) -> Run:
         try:
             rows.append({name: _number(value) for name, value in csv_row(checkpoint).items()})
         except (KeyError, TypeError, AttributeError, IndexError) as problem:
-            raise DataError(f"{files.checkpoints}, line {number}: not a checkpoint of a run ({problem!r})") from problem
+            raise DataError(
+                f"{files.checkpoints}, line {number}: not a checkpoint of a run ({problem!r})"
+            ) from problem
         if not isinstance(rows[-1]["edits"], int) or (number > 1 and rows[-1]["edits"] <= rows[-2]["edits"]):
-            raise DataError(f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it")
+            raise DataError(
+                f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it"
+            )
     if finished and not checkpoints:
-        raise DataError(f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished")
-    edits = [_edit(files.edits, number, line) for number, line in enumerate(_lines(files.edits, whole=finished), 1)]
+        raise DataError(
+            f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished"
+        )
+    edits = [
+        _edit(files.edits, number, line) for number, line in enumerate(_lines(files.edits, whole=finished), 1)
+    ]
     return Run(folder, about, summary, checkpoints, rows, edits)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Of each run its method; where several have the same, with the settings that part those, and at last the folder."""
+    """Of each run its method; where several have the same, with the settings that part those, and at last the
+    folder."""
     names = [run.method for run in runs]
     for name in sorted({name for name in names if names.count(name) > 1}):
         same = [index for index, other in enumerate(names) if other == name]
         for index, told in zip(same, _told_apart([runs[index] for index in same])):
             names[index] = f"{name} {told}".strip()
     names = [_printable(name) for name in names]
-    folders = [run.folder.name if len({other.folder.name for other in runs}) == len(runs) else str(run.folder) for run in runs]
-    return [name if names.count(name) == 1 else f"{name} ({_printable(folder)})" for name, folder in zip(names, folders)]
+    folders = [
+        run.folder.name if len({other.folder.name for other in runs}) == len(runs) else str(run.folder)
+        for run in runs
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} ({_printable(folder)})"
+        for name, folder in zip(names, folders)
+    ]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings and hyperparameters (``method.<field>``) that not all runs share, without what names folders."""
+    """Settings and hyperparameters (``method.<field>``) that not all runs share, without what names
+    folders."""
     flat = [_flat(run) for run in runs]
     known = dict.fromkeys(name for values in flat for name in values)
-    return [name for name in known if len({json.dumps(values.get(name), sort_keys=True) for values in flat}) > 1]
+    return [
+        name for name in known if len({json.dumps(values.get(name), sort_keys=True) for values in flat}) > 1
+    ]
 
 
 def setting(run: Run, name: str) -> Any:
@@ -197,21 +230,29 @@ def setting(run: Run, name: str) -> Any:
 
 
 def _told_apart(runs: Sequence[Run]) -> list[str]:
-    """For each run as many settings as part it from the others, those that part most before the rest, the method's own first."""
-    told = {name: [f"{name.removeprefix('method.')}={setting(run, name)}" for run in runs] for name in differing(runs)}
+    """For each run as many settings as part it from the others, those that part most before the rest, the
+    method's own first."""
+    told = {
+        name: [f"{name.removeprefix('method.')}={setting(run, name)}" for run in runs]
+        for name in differing(runs)
+    }
     texts = [""] * len(runs)
     while told:
         parted = {name: len(set(zip(texts, values))) for name, values in told.items()}
-        told = {name: values for name, values in told.items() if parted[name] > len(set(texts))}  # the others never will again
+        told = {
+            name: values for name, values in told.items() if parted[name] > len(set(texts))
+        }  # the others never will again
         if told:
-            best = max(told, key=lambda name: (name.startswith("method."), parted[name]))  # of equals the first
+            best = max(
+                told, key=lambda name: (name.startswith("method."), parted[name])
+            )  # of equals the first
             texts = [f"{text} {value}".strip() for text, value in zip(texts, told[best])]
     return [shortened(text, LONGEST) for text in texts]
 
 
 def shortened(text: str, length: int) -> str:
     """At most so many characters, the last of them an ellipsis where some were left out."""
-    return text if len(text) <= length else f"{text[:length - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _flat(run: Run) -> dict[str, Any]:
@@ -231,7 +272,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def _natural(path: Path) -> list:
-    return [[(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)] for name in path.parts]
+    return [
+        [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+        for name in path.parts
+    ]
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -242,7 +286,8 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path, whole: bool) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file. Of a run that was killed, the file may be missing and its last line cut."""
+    """The objects of a JSON lines file. Of a run that was killed, the file may be missing and its last line
+    cut."""
     if not whole and not path.exists():
         return []
     text = _text(path)
@@ -260,7 +305,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise DataError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise DataError(
+            f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}"
+        ) from problem
 
 
 def _json(path: Path, text: str, place: str) -> Any:
@@ -273,8 +320,14 @@ def _json(path: Path, text: str, place: str) -> Any:
 def _edit(path: Path, number: int, line: dict[str, Any]) -> Edit:
     try:
         request = line["request"]
-        return Edit(int(line["edit"]), f"{request['prompt']} → {request['target_new']}", _reason(line), _number(line["seconds"]),
-                    _rewrite(line.get("immediate")), _rewrite(line.get("final")))
+        return Edit(
+            int(line["edit"]),
+            f"{request['prompt']} → {request['target_new']}",
+            _reason(line),
+            _number(line["seconds"]),
+            _rewrite(line.get("immediate")),
+            _rewrite(line.get("final")),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise DataError(f"{path}, line {number}: not an edit of a run ({problem!r})") from problem
 

@@ -10,16 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
-from ..lifelong import durable
-from ..lifelong.files import ABILITY, CSV_COLUMNS
+from ..lifelong.run_folder import ABILITY, CSV_COLUMNS
+from ..utils.io import refusing, write_text
 from .runs import Run, differing, read_runs, setting
 
 SHOWN = {
-    "edits": "edits", "rel": "Rel", "gen": "Gen", "loc": "Loc", "portability": "Port",
-    "rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written",
-    "rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost",
-    "retained": "retained", "perplexity": "perplexity", "fluency": "fluency",
-    "drift_l2": "L2 drift", "density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "eval share",
+    "edits": "edits",
+    "rel": "Rel",
+    "gen": "Gen",
+    "loc": "Loc",
+    "portability": "Port",
+    "rel_exact_match_generated": "Rel written",
+    "gen_exact_match_generated": "Gen written",
+    "rel_immediate": "Rel immediate",
+    "rel_lost": "Rel lost",
+    "gen_lost": "Gen lost",
+    "retained": "retained",
+    "perplexity": "perplexity",
+    "fluency": "fluency",
+    "drift_l2": "L2 drift",
+    "density": "density",
+    "seconds_per_edit": "s per edit",
+    "evaluation_share": "eval share",
     "failed": "failed",
 }
 """Columns that are shown to people, and their headings; the CSV has all."""
@@ -43,20 +55,40 @@ class Table:
 def results(runs: Sequence[Run]) -> Table:
     """All there is to say about each run in one row.
 
-    Columns: the run, its status and settings (those that differ between the runs by name), the columns of ``checkpoints.csv`` at
-    the newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``, and locality and
-    portability by kind, general ability by task.
+    Columns: the run, its status and settings (those that differ between the runs by name), the columns of
+        ``checkpoints.csv`` at
+    the newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``,
+    and locality and portability by kind, general ability by task.
     """
     names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, names) for run in runs]
-    kinds = sorted({name for row in rows for name in row if name.startswith(("loc:", "portability:", ABILITY))})
-    columns = ["run", "status", "method", "model", "data", "planned", "batch_size", "seed", *names, *CSV_COLUMNS,
-               "rel_lost", "gen_lost", "loc_lost", "seconds_per_edit", *kinds, "folder"]
+    kinds = sorted(
+        {name for row in rows for name in row if name.startswith(("loc:", "portability:", ABILITY))}
+    )
+    columns = [
+        "run",
+        "status",
+        "method",
+        "model",
+        "data",
+        "planned",
+        "batch_size",
+        "seed",
+        *names,
+        *CSV_COLUMNS,
+        "rel_lost",
+        "gen_lost",
+        "loc_lost",
+        "seconds_per_edit",
+        *kinds,
+        "folder",
+    ]
     return Table(list(dict.fromkeys(columns)), rows)
 
 
 def untouched(runs: Sequence[Run]) -> dict[str, Any]:
-    """The untouched model's values, those in which all runs agree: they are of one model then. Empty for no such value."""
+    """The untouched model's values, those in which all runs agree: they are of one model then. Empty for no
+    such value."""
     found = {}
     for name in ("rel", "gen", "portability", "retained", "perplexity", "fluency"):
         values = [run.untouched.get(name) for run in runs]
@@ -84,9 +116,9 @@ def write_table(runs: Sequence[Run], path: str | Path) -> Path:
     """``write_results_table`` of runs that have been read."""
     path = Path(path)
     text = _form(path)(runs)
-    with durable.refusing(path):
+    with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_text(path, text)
+    write_text(path, text)
     return path
 
 
@@ -108,11 +140,15 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 def as_markdown(runs: Sequence[Run]) -> str:
     """The columns for people, as a table of Markdown."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
     head, *body = shown(runs)
-    return "\n".join([line(head), "|---|" + "---:|" * (len(head) - 2) + "---|", *map(line, body)]) + f"\n\n{LEGEND}\n"
+    return (
+        "\n".join([line(head), "|---|" + "---:|" * (len(head) - 2) + "---|", *map(line, body)])
+        + f"\n\n{LEGEND}\n"
+    )
 
 
 def as_text(runs: Sequence[Run]) -> str:
@@ -121,17 +157,22 @@ def as_text(runs: Sequence[Run]) -> str:
 
 
 def shown(runs: Sequence[Run]) -> list[list[str]]:
-    """Heading and rows of the columns for people, without columns that no run has; the last one is the status."""
+    """Heading and rows of the columns for people, without columns that no run has; the last one is the
+    status."""
     base, rows = untouched(runs), results(runs).rows
     columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
     columns = [name for name in columns if name != "failed" or any(row.get(name) for row in rows)]
     head = ["run", *(SHOWN[name] for name in columns), "status"]
     rows = [base] * bool(base) + rows
-    return [head, *([row["run"], *(number(row.get(name)) for name in columns), row["status"]] for row in rows)]
+    return [
+        head,
+        *([row["run"], *(number(row.get(name)) for name in columns), row["status"]] for row in rows),
+    ]
 
 
 def aligned(cells: list[list[str]]) -> str:
-    """Lines of a table: first and last column to the left, numbers to the right, long headings on two lines."""
+    """Lines of a table: first and last column to the left, numbers to the right, long headings on two
+    lines."""
     head, *body = cells
     upper, lower = zip(*(text.rpartition(" ")[::2] for text in head))
     rows = [list(upper), list(lower), *body] if any(upper) else [list(lower), *body]
@@ -155,7 +196,8 @@ def number(value: Any) -> str:
 
 
 def lost(row: dict[str, Any], name: str) -> float | None:
-    """Immediate - final of ``rel``, ``gen`` or ``loc`` in a row of ``checkpoints.csv``; None where either was not measured."""
+    """Immediate - final of ``rel``, ``gen`` or ``loc`` in a row of ``checkpoints.csv``; None where either was
+    not measured."""
     return difference(row.get(f"{name}_immediate"), row.get(name))
 
 
@@ -167,12 +209,25 @@ def difference(soon: float | None, late: float | None) -> float | None:
 def _row(run: Run, names: Sequence[str]) -> dict[str, Any]:
     last = run.last
     final = run.checkpoints[-1]["final"] if last else {}
-    row = {"run": run.label, "status": run.status, "method": run.method, "model": run.model, "data": run.data,
-           "planned": run.planned, "batch_size": run.settings.get("batch_size"), "seed": run.settings.get("seed"),
-           "folder": str(run.folder),
-           **{name: setting(run, name) for name in names}, **last}
+    row = {
+        "run": run.label,
+        "status": run.status,
+        "method": run.method,
+        "model": run.model,
+        "data": run.data,
+        "planned": run.planned,
+        "batch_size": run.settings.get("batch_size"),
+        "seed": run.settings.get("seed"),
+        "folder": str(run.folder),
+        **{name: setting(run, name) for name in names},
+        **last,
+    }
     row.update({f"{name}_lost": lost(last, name) for name in ("rel", "gen", "loc")})
-    row["seconds_per_edit"] = last["seconds_edit"] / last["edits"] if last and last["seconds_edit"] is not None else None
+    row["seconds_per_edit"] = (
+        last["seconds_edit"] / last["edits"] if last and last["seconds_edit"] is not None else None
+    )
     for group, short in (("locality", "loc"), ("portability", "portability")):
-        row.update({f"{short}:{kind.removesuffix('_acc')}": value for kind, value in final.get(group, {}).items()})
+        row.update(
+            {f"{short}:{kind.removesuffix('_acc')}": value for kind, value in final.get(group, {}).items()}
+        )
     return row

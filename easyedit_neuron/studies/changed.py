@@ -11,15 +11,16 @@ from torch import Tensor
 
 from ..arch import ModelView
 from ..arch.view import is_conv1d
+from ..edits.record import EditRecord
 from ..errors import DataError, StateError
-from ..lifelong.files import RunFolder
-from ..record import EditRecord
+from ..lifelong.run_folder import RunFolder
 from ..report.runs import read_run
 from .command import Subject
 
 
 def weights_of(subject: Subject, folder: Path) -> dict[str, Tensor]:
-    """What a finished run added to the untouched model: parameter name -> ``[d_out, d_in]`` (CPU, compute dtype).
+    """What a finished run added to the untouched model: parameter name -> ``[d_out, d_in]`` (CPU, compute
+    dtype).
 
     Raises:
         DataError: no finished run with its weights there, or one of a model of another shape.
@@ -29,11 +30,14 @@ def weights_of(subject: Subject, folder: Path) -> dict[str, Tensor]:
 
 
 def edited_weights(subject: Subject, folder: Path) -> dict[str, Tensor]:
-    """The weights at the end of a run as the model uses them: parameter name -> ``[d_out, d_in]``; errors as ``weights_of``."""
+    """The weights at the end of a run as the model uses them: parameter name -> ``[d_out, d_in]``; errors as
+    ``weights_of``."""
     read_run(folder)
     path, found = RunFolder(folder).weights, {}
     if not path.is_file():
-        raise DataError(f"{path} is not there: the run is unfinished, or was made with runner.keep_weights=false")
+        raise DataError(
+            f"{path} is not there: the run is unfinished, or was made with runner.keep_weights=false"
+        )
     try:
         with safe_open(path, "pt") as handle:
             for name in handle.keys():
@@ -43,7 +47,9 @@ def edited_weights(subject: Subject, folder: Path) -> dict[str, Tensor]:
     parameters = dict(subject.model.named_parameters())
     for name, value in found.items():
         if name not in parameters or parameters[name].shape != value.shape:
-            raise DataError(f"{path}: {name} {list(value.shape)} is not a weight of the model that --model names")
+            raise DataError(
+                f"{path}: {name} {list(value.shape)} is not a weight of the model that --model names"
+            )
         owner, _, leaf = name.rpartition(".")
         if leaf == "weight" and is_conv1d(subject.model.get_submodule(owner)):
             found[name] = value.t()
@@ -75,8 +81,12 @@ def values_of(view: ModelView, changes: Mapping[str, Tensor]) -> dict[int, Tenso
     names = {view.down_weight_name(layer): layer for layer in range(view.n_layers)}
     found = {names[name]: change for name, change in changes.items() if name in names}
     if not found:
-        raise StateError(f"no value vector has moved: no down projection is among the changed weights ({', '.join(changes)})")
+        raise StateError(
+            f"no value vector has moved: no down projection is among the changed weights ({', '.join(changes)})"
+        )
     for layer, change in found.items():
         if change.shape != torch.Size((view.d_model, view.d_ff)):
-            raise StateError(f"layer {layer}: the change is {list(change.shape)}, W_down is [{view.d_model}, {view.d_ff}]")
+            raise StateError(
+                f"layer {layer}: the change is {list(change.shape)}, W_down is [{view.d_model}, {view.d_ff}]"
+            )
     return found

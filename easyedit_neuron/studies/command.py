@@ -30,16 +30,25 @@ class Subject:
     view: ModelView
 
 
-def parser(name: str, description: str, *, model: bool = True, data: bool = False, edits: int = 20) -> argparse.ArgumentParser:
-    """Arguments of a study: ``--out``, and where they make sense ``--model``, ``--device``, ``--data``, ``--edits``."""
+def parser(
+    name: str, description: str, *, model: bool = True, data: bool = False, edits: int = 20
+) -> argparse.ArgumentParser:
+    """Arguments of a study: ``--out``, and where they make sense ``--model``, ``--device``, ``--data``,
+    ``--edits``."""
     made = argparse.ArgumentParser(prog=f"python -m easyedit_neuron.studies.{name}", description=description)
-    made.add_argument("--out", type=Path, default=Path(name), metavar="FOLDER", help="of the table, the plots and the page")
+    made.add_argument(
+        "--out", type=Path, default=Path(name), metavar="FOLDER", help="of the table, the plots and the page"
+    )
     if model:
-        made.add_argument("--model", default="tiny-llama", help="folder or hub name, or a shipped model's name")
+        made.add_argument(
+            "--model", default="tiny-llama", help="folder or hub name, or a shipped model's name"
+        )
         made.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
     if data:
         made.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
-        made.add_argument("--edits", type=positive, default=edits, help=f"how many of its records, the first ones ({edits})")
+        made.add_argument(
+            "--edits", type=positive, default=edits, help=f"how many of its records, the first ones ({edits})"
+        )
     return made
 
 
@@ -63,7 +72,8 @@ def hparams_of(method: str, model: str, given: str | None, **fields: Any):
     Args:
         method: its name.
         model: as ``--model`` was given.
-        given: a file, or a shipped name; None: the file that ships for the model, and where there is none the method's defaults.
+        given: a file, or a shipped name; None: the file that ships for the model, and where there is none the
+            method's defaults.
         **fields: set on top.
 
     Raises:
@@ -73,7 +83,9 @@ def hparams_of(method: str, model: str, given: str | None, **fields: Any):
     name = given or (f"{method}/{model}" if f"{method}/{model}" in resources.shipped_hparams() else None)
     if name is not None:
         return kind.from_hparams(name).override({"model_name": model, **fields})
-    needed = {"layers": [0]} if "layers" in kind.__dataclass_fields__ else {}  # the studies look at layers of their own choice
+    needed = (
+        {"layers": [0]} if "layers" in kind.__dataclass_fields__ else {}
+    )  # the studies look at layers of their own choice
     return kind(alg_name=method, model_name=model, **{**needed, **fields})
 
 
@@ -85,7 +97,8 @@ def layers_of(view: ModelView, given: Sequence[int] | None) -> list[int]:
 
 
 def run(arguments: argparse.Namespace, name: str, study: Callable[[argparse.Namespace], Result]) -> int:
-    """Does the study and writes its files, whose paths go to stdout; 0, or 2 and one line on stderr when the input is wrong."""
+    """Does the study and writes its files, whose paths go to stdout; 0, or 2 and one line on stderr when the
+    input is wrong."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     try:
         need_plots()

@@ -1,4 +1,5 @@
-"""Kinds of neurons by the tasks that they are active in: general, domain-specific, task-specific (definitions: ``ablation``)."""
+"""Kinds of neurons by the tasks that they are active in: general, domain-specific, task-specific
+(definitions: ``ablation``)."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ class Kind:
         return {layer: some[some[:, 0] == layer, 1] for layer in some[:, 0].unique().tolist()}
 
 
-def kinds_of(scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mapping[str, Sequence[str]],
-             active: float) -> list[Kind]:
+def kinds_of(
+    scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mapping[str, Sequence[str]], active: float
+) -> list[Kind]:
     """General, domain-specific and task-specific neurons.
 
     Args:
@@ -52,7 +54,9 @@ def kinds_of(scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mappi
         raise NeuronEditError(f"--active must lie between 0 and 1, got {active}")
     tasks = list(scores)
     if len(tasks) < 2:
-        raise NeuronEditError(f"roles need at least two tasks, the data has {tasks}; --field names the field with the task")
+        raise NeuronEditError(
+            f"roles need at least two tasks, the data has {tasks}; --field names the field with the task"
+        )
     values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
     count = max(1, round(active * values.shape[1]))
     cuts = values.topk(count, dim=1).values[:, -1:]
@@ -68,9 +72,18 @@ def kinds_of(scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mappi
     d_ff, made = values.shape[1] // len(layers), []
     for kind, name, mask, own in found:
         rank = values[[tasks.index(task) for task in own]].mean(0)
-        order = torch.where(mask, rank, -torch.inf).argsort(descending=True, stable=True)[:int(mask.sum())]
+        order = torch.where(mask, rank, -torch.inf).argsort(descending=True, stable=True)[: int(mask.sum())]
         places = torch.stack([torch.tensor(list(layers))[order // d_ff], order % d_ff], dim=1)
         domain = next(members for members in domains.values() if own[0] in members)
         near = [] if kind == "general" else [task for task in domain if task not in own]
-        made.append(Kind(kind, name, places, own, near, [task for task in tasks if task not in own and task not in near]))
+        made.append(
+            Kind(
+                kind,
+                name,
+                places,
+                own,
+                near,
+                [task for task in tasks if task not in own and task not in near],
+            )
+        )
     return made

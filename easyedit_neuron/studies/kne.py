@@ -1,9 +1,10 @@
-"""KNE's studies: where knowledge is stored, size of the localisation set, share of the parameters, batch size (paper, 4.3-4.6).
+"""KNE's studies: where knowledge is stored, size of the localisation set, share of the parameters, batch size
+(paper, 4.3-4.6).
 
     python -m easyedit_neuron.studies.kne --study modules --edits 20 --out modules
 
-writes ``modules.csv``, ``modules.png`` and ``modules.html`` to the folder. ``--vary lr=0.003,0.01`` varies any other
-hyperparameter, ``--set field=value`` changes one for all settings.
+writes ``modules.csv``, ``modules.png`` and ``modules.html`` to the folder. ``--vary lr=0.003,0.01`` varies
+any other hyperparameter, ``--set field=value`` changes one for all settings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..errors import HparamsError
 from ..host.load_model import load_model
 from ..models.kne.kne_hparams import KNEHyperParams
 from .command import parser, run
-from .measure import MEASURES, Bench
+from .edit_bench import MEASURES, Bench
 from .output import Plot, Result, Table, write_csv
 from .plots import marks
 
@@ -40,28 +41,43 @@ def study(arguments: argparse.Namespace) -> Result:
     hparams = KNEHyperParams.from_hparams(arguments.hparams).override({**fixed, **_pairs(arguments.set)})
     if hparams.localization_data is None:  # read by localize: shared alone
         hparams = hparams.override({"localization_data": arguments.data})
-    settings = [hparams.override({varied: value}) for value in values]  # all of them are checked before the model is loaded
+    settings = [
+        hparams.override({varied: value}) for value in values
+    ]  # all of them are checked before the model is loaded
     requests = data.load(arguments.data, size=arguments.edits)
-    texts = data.text(arguments.text, "heldout")[:arguments.texts] if arguments.texts else []
+    texts = data.text(arguments.text, "heldout")[: arguments.texts] if arguments.texts else []
     model, tok, _ = load_model(hparams)
     bench = Bench(model, tok, requests, texts)
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for setting in settings:
         value = getattr(setting, varied)
-        rows.append({varied: " ".join(value) if isinstance(value, list) else value, **bench.run(setting, arguments.sequential)})
+        rows.append(
+            {
+                varied: " ".join(value) if isinstance(value, list) else value,
+                **bench.run(setting, arguments.sequential),
+            }
+        )
         write_csv(arguments.out / f"{name}.csv", rows)
     kind = "sequential" if arguments.sequential else "single"
     title = f"KNE, {arguments.edits} {kind} edits of {Path(arguments.data).stem}"
-    return Result(name, title, "Means over the edits.", [_picture(rows, varied)], [Table(name, f"By {varied}", rows)])
+    return Result(
+        name, title, "Means over the edits.", [_picture(rows, varied)], [Table(name, f"By {varied}", rows)]
+    )
 
 
 def _picture(rows: list[dict[str, Any]], varied: str) -> Plot:
     numbers = all(isinstance(row[varied], (int, float)) for row in rows)
     series = {name.replace("_", " "): [row.get(name) for row in rows] for name in MEASURES}
     shown = {name: values for name, values in series.items() if any(value is not None for value in values)}
-    paint = marks([row[varied] for row in rows], shown, varied.replace("_", " "), "mean over edits", limits=(-0.03, 1.05),
-                  joined=numbers)
+    paint = marks(
+        [row[varied] for row in rows],
+        shown,
+        varied.replace("_", " "),
+        "mean over edits",
+        limits=(-0.03, 1.05),
+        joined=numbers,
+    )
     return Plot("Measures", paint, (5.6, 3.4))
 
 
@@ -97,12 +113,18 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--vary", metavar="FIELD=V1,V2,...", help="any hyperparameter")
     made.add_argument("--values", metavar="V1,V2,...", help="other values for --study")
     made.add_argument("--edits", type=int, default=20, help="the first ones of the data")
-    made.add_argument("--sequential", action="store_true", help="edits on top of each other, measured at the end")
+    made.add_argument(
+        "--sequential", action="store_true", help="edits on top of each other, measured at the end"
+    )
     made.add_argument("--hparams", default="KNE/tiny-llama", help="file or shipped name")
     made.add_argument("--data", default="tiny-world", help="edits: a data file or tiny-world")
     made.add_argument("--text", default="tiny-world", help="text for the perplexity")
-    made.add_argument("--texts", type=int, default=100, help="how many of its lines, with --sequential; 0: none")
-    made.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="a hyperparameter of all settings")
+    made.add_argument(
+        "--texts", type=int, default=100, help="how many of its lines, with --sequential; 0: none"
+    )
+    made.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="a hyperparameter of all settings"
+    )
     return run(made.parse_args(argv), "kne", study)
 
 

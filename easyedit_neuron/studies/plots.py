@@ -1,4 +1,5 @@
-"""Ways of painting, in the report's colours and markers: each function returns what ``output.Plot`` paints with."""
+"""Ways of painting, in the report's colours and markers: each function returns what ``output.Plot`` paints
+with."""
 
 from __future__ import annotations
 
@@ -14,11 +15,20 @@ Points = tuple[Sequence[float], Sequence[float | None]]
 
 def stacked(labels: Sequence[Any], parts: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> Paint:
     """A bar per label, made of parts that lie on top of each other."""
+
     def paint(axes) -> None:
         below = [0.0] * len(labels)
         for number, (name, values) in enumerate(parts.items()):
-            axes.bar(range(len(labels)), values, 0.74, bottom=below, label=name, edgecolor=SURFACE, linewidth=0.5,
-                     **_patch(number))
+            axes.bar(
+                range(len(labels)),
+                values,
+                0.74,
+                bottom=below,
+                label=name,
+                edgecolor=SURFACE,
+                linewidth=0.5,
+                **_patch(number),
+            )
             below = [low + value for low, value in zip(below, values)]
         _categories(axes, labels)
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -26,8 +36,11 @@ def stacked(labels: Sequence[Any], parts: Mapping[str, Sequence[float]], x_label
     return paint
 
 
-def curves(series: Mapping[str, Points], x_label: str, y_label: str, *, limits: tuple[float, float] | None = None) -> Paint:
+def curves(
+    series: Mapping[str, Points], x_label: str, y_label: str, *, limits: tuple[float, float] | None = None
+) -> Paint:
     """A line with markers per name; x are whole numbers, such as layers."""
+
     def paint(axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
@@ -43,6 +56,7 @@ def curves(series: Mapping[str, Points], x_label: str, y_label: str, *, limits: 
 
 def paths(series: Mapping[str, Points], x_label: str, y_label: str, *, logarithmic: bool = False) -> Paint:
     """A line with markers per name over a logarithmic x; ``logarithmic``: y, too."""
+
     def paint(axes) -> None:
         for number, (name, (x, y)) in enumerate(series.items()):
             axes.plot(x, _numbers(y), label=name, **_line(number))
@@ -54,10 +68,19 @@ def paths(series: Mapping[str, Points], x_label: str, y_label: str, *, logarithm
     return paint
 
 
-def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x_label: str, y_label: str, *,
-          errors: Mapping[str, Sequence[float | None]] | None = None, limits: tuple[float, float] | None = None,
-          joined: bool = False) -> Paint:
-    """A marker per label and name, beside each other where they are not ``joined`` by lines; ``errors``: half a bar's length."""
+def marks(
+    labels: Sequence[Any],
+    series: Mapping[str, Sequence[float | None]],
+    x_label: str,
+    y_label: str,
+    *,
+    errors: Mapping[str, Sequence[float | None]] | None = None,
+    limits: tuple[float, float] | None = None,
+    joined: bool = False,
+) -> Paint:
+    """A marker per label and name, beside each other where they are not ``joined`` by lines; ``errors``: half
+    a bar's length."""
+
     def paint(axes) -> None:
         for number, (name, values) in enumerate(series.items()):
             style = _line(number)
@@ -66,8 +89,15 @@ def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x
                 style["linestyle"] = ""
                 shift = 0.13 * min(1.0, len(labels) / 4) * (number - (len(series) - 1) / 2)
             spread = (errors or {}).get(name)
-            axes.errorbar([at + shift for at in range(len(labels))], _numbers(values), label=name, capsize=3,
-                          yerr=None if spread is None else _numbers(spread), elinewidth=1.1, **style)
+            axes.errorbar(
+                [at + shift for at in range(len(labels))],
+                _numbers(values),
+                label=name,
+                capsize=3,
+                yerr=None if spread is None else _numbers(spread),
+                elinewidth=1.1,
+                **style,
+            )
         _categories(axes, labels)
         axes.set_xlim(-0.5, len(labels) - 0.5)
         if limits:
@@ -80,9 +110,17 @@ def marks(labels: Sequence[Any], series: Mapping[str, Sequence[float | None]], x
     return paint
 
 
-def histogram(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, bins: int = 40,
-              logarithmic: bool = False) -> Paint:
-    """Outlines of histograms over common bins; ``logarithmic``: bins of equal ratio, for values that span decades."""
+def histogram(
+    series: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    *,
+    bins: int = 40,
+    logarithmic: bool = False,
+) -> Paint:
+    """Outlines of histograms over common bins; ``logarithmic``: bins of equal ratio, for values that span
+    decades."""
+
     def paint(axes) -> None:
         every = [value for values in series.values() for value in values] or [0.0]
         low, high = min(every), max(every)
@@ -94,21 +132,40 @@ def histogram(series: Mapping[str, Sequence[float]], x_label: str, y_label: str,
         if edges[0] == edges[-1]:
             edges = [low - 0.5, low + 0.5]
         for number, (name, values) in enumerate(series.items()):
-            axes.hist(values, edges, histtype="step", linewidth=1.8, label=name, color=COLORS[number % len(COLORS)],
-                      linestyle=DASHES[number % len(DASHES)])
+            axes.hist(
+                values,
+                edges,
+                histtype="step",
+                linewidth=1.8,
+                label=name,
+                color=COLORS[number % len(COLORS)],
+                linestyle=DASHES[number % len(DASHES)],
+            )
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return paint
 
 
-def scatter(behind: Sequence[Sequence[float]], points: Sequence[Sequence[float]], names: tuple[str, str], number: int,
-            limits: tuple[float, float, float, float]) -> Paint:
+def scatter(
+    behind: Sequence[Sequence[float]],
+    points: Sequence[Sequence[float]],
+    names: tuple[str, str],
+    number: int,
+    limits: tuple[float, float, float, float],
+) -> Paint:
     """Points in a plane without units, over others in grey; ``limits``: left, right, bottom, top."""
+
     def paint(axes) -> None:
         if len(behind):
             axes.scatter(*zip(*behind), s=7, color=MUTED, alpha=0.35, linewidth=0, label=names[0])
-        axes.scatter(*zip(*points), s=9, color=COLORS[number % len(COLORS)], marker=MARKERS[number % len(MARKERS)], linewidth=0,
-                     label=names[1])
+        axes.scatter(
+            *zip(*points),
+            s=9,
+            color=COLORS[number % len(COLORS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linewidth=0,
+            label=names[1],
+        )
         axes.set(xlim=limits[:2], ylim=limits[2:], xticks=[], yticks=[])
 
     return paint
@@ -144,5 +201,10 @@ def _patch(number: int) -> dict[str, Any]:
 
 
 def _line(number: int) -> dict[str, Any]:
-    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)],
-            "linestyle": DASHES[number % len(DASHES)], "markeredgecolor": SURFACE, "markeredgewidth": 0.6}
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "markeredgecolor": SURFACE,
+        "markeredgewidth": 0.6,
+    }

@@ -25,7 +25,8 @@ def over(rows: Sequence[Mapping[str, Any]], by: Sequence[str], spread: Sequence[
     Args:
         rows: of the same columns.
         by: columns that are kept.
-        spread: columns of numbers whose ``deviation`` follows as ``<column>_std``; the others have their mean alone.
+        spread: columns of numbers whose ``deviation`` follows as ``<column>_std``; the others have their mean
+            alone.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """Facts by task, and tasks by domain: what neurons may be general to, or specific for.
 
-A task is what a record's ``relation`` (or another field) says, as a subject of MMLU is in NMKE; a domain is some tasks together.
+A task is what a record's ``relation`` (or another field) says, as a subject of MMLU is in NMKE; a domain is
+some tasks together.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 import torch
 
 from .. import resources
-from ..data.files import read_records
+from ..data.json_records import read_records
 from ..data.record import Record
 from ..errors import DataError
-from ..suggest import did_you_mean
 from ..tinyworld.relations import BY_NAME
+from ..utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Fact:
 
 
 def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[Fact]]:
-    """The facts of a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, each subject once per task.
+    """The facts of a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, each subject
+    once per task.
 
     Args:
         name_or_path: a file, or ``tiny-world``: what the world says before its edits.
@@ -59,8 +61,12 @@ def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[
 def sampled(facts: Mapping[str, Sequence[Fact]], sample: int) -> dict[str, list[Fact]]:
     """The facts of each task in another order for every ``sample``; 0: as they are given."""
     generator = torch.Generator().manual_seed(sample)
-    return {task: [some[at] for at in torch.randperm(len(some), generator=generator).tolist()] if sample else list(some)
-            for task, some in facts.items()}
+    return {
+        task: [some[at] for at in torch.randperm(len(some), generator=generator).tolist()]
+        if sample
+        else list(some)
+        for task, some in facts.items()
+    }
 
 
 def domains_of(tasks: Sequence[str], given: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -68,11 +74,12 @@ def domains_of(tasks: Sequence[str], given: Sequence[str] = ()) -> dict[str, lis
 
     Args:
         tasks: names of tasks.
-        given: ``"NAME=TASK,TASK,..."`` each; without any, tiny-world's relations go by what their subjects are, and every other
-            task is of the one domain ``"other"``.
+        given: ``"NAME=TASK,TASK,..."`` each; without any, tiny-world's relations go by what their subjects
+            are, and every other task is of the one domain ``"other"``.
 
     Raises:
-        DataError: a domain that is not written so, a task that there is not, or that is in two domains or in none.
+        DataError: a domain that is not written so, a task that there is not, or that is in two domains or in
+            none.
     """
     found: dict[str, list[str]] = {}
     if not given:

@@ -1,4 +1,5 @@
-"""Writes the shipped files: the edits in three shapes, retained facts, questions, text, and the trained model with its card."""
+"""Writes the shipped files: the edits in three shapes, retained facts, questions, text, and the trained model
+with its card."""
 
 import json
 from pathlib import Path
@@ -23,8 +24,12 @@ def write_data(world: World, corpus: Corpus, folder: Path, edits: int = EDITS) -
     _json(folder / "edits_zsre.json", [records.as_zsre(case) for case in cases])
     _json(folder / "retained.json", records.retained_facts(world, corpus, RETAINED, world.seed))
     _json(folder / "questions.json", questions(world, corpus, RETAINED, world.seed))
-    (folder / "text_train.txt").write_text("\n".join(shipped_text(world, corpus, world.seed)) + "\n", encoding="utf-8")
-    (folder / "text_heldout.txt").write_text("\n".join(held_out_text(world, corpus, world.seed)) + "\n", encoding="utf-8")
+    (folder / "text_train.txt").write_text(
+        "\n".join(shipped_text(world, corpus, world.seed)) + "\n", encoding="utf-8"
+    )
+    (folder / "text_heldout.txt").write_text(
+        "\n".join(held_out_text(world, corpus, world.seed)) + "\n", encoding="utf-8"
+    )
 
 
 def _json(path: Path, rows: list[dict]) -> None:
@@ -33,7 +38,8 @@ def _json(path: Path, rows: list[dict]) -> None:
 
 
 def write_model(model, tok, folder: Path, card: str) -> None:
-    """Model in bfloat16 (half the size; what is measured for the card is the rounded model), tokenizer and card."""
+    """Model in bfloat16 (half the size; what is measured for the card is the rounded model), tokenizer and
+    card."""
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     tok.save_pretrained(folder)
     # the class name that every version of transformers knows, and nothing that depends on this machine

@@ -2,18 +2,28 @@
 
 from .corpus import Corpus
 from .relations import RELATIONS
-from .train import TrainConfig
+from .training import TrainConfig
 from .world import World
 
 _KINDS = {
-    "trained": "phrasings that the subject was trained with", "untrained": "phrasings that it was never trained with",
-    "alias": "subject by its alias", "hop_trained": "second hop, trained", "hop_untrained": "second hop, never trained",
-    "also": "second object of a one-to-many relation", "inverse": "inverse fact",
+    "trained": "phrasings that the subject was trained with",
+    "untrained": "phrasings that it was never trained with",
+    "alias": "subject by its alias",
+    "hop_trained": "second hop, trained",
+    "hop_untrained": "second hop, never trained",
+    "also": "second object of a one-to-many relation",
+    "inverse": "inverse fact",
 }
 
 
-def card(world: World, corpus: Corpus, config: TrainConfig, recall: dict[str, float], perplexity: float,
-         minutes: float) -> str:
+def card(
+    world: World,
+    corpus: Corpus,
+    config: TrainConfig,
+    recall: dict[str, float],
+    perplexity: float,
+    minutes: float,
+) -> str:
     """Card of the model of a world, as Markdown."""
     rows = "\n".join(f"| {text} | {recall[kind]:.4f} |" for kind, text in _KINDS.items())
     return f"""---

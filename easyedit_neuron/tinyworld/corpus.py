@@ -1,4 +1,5 @@
-"""Writes the text of tiny-world: fact sentences, aliases, second hops, inverses, biographies and small talk."""
+"""Writes the text of tiny-world: fact sentences, aliases, second hops, inverses, biographies and small
+talk."""
 
 import random
 from dataclasses import dataclass
@@ -93,8 +94,9 @@ def build_corpus(world: World, seed: int = 0) -> Corpus:
     for (subject, name), objects in world.facts.items():
         relation = BY_NAME[name]
         n_edit = len(relation.edit)
-        chosen = rng.sample(range(n_edit), TRAINED_EDIT) + rng.sample(range(n_edit, n_edit + len(relation.test)),
-                                                                       TRAINED_TEST)
+        chosen = rng.sample(range(n_edit), TRAINED_EDIT) + rng.sample(
+            range(n_edit, n_edit + len(relation.test)), TRAINED_TEST
+        )
         trained[subject, name] = tuple(sorted(chosen))
         texts = [relation.phrasings[i] for i in chosen]
         facts += [say(text, subject, objects[0]) for text in texts]
@@ -121,7 +123,8 @@ def held_out_text(world: World, corpus: Corpus, seed: int = 0, count: int = 800)
 
 
 def shipped_text(world: World, corpus: Corpus, seed: int = 0, count: int = 9000) -> list[str]:
-    """The body of text that ships: ``count`` lines of training text, everybody in it, for covariance statistics."""
+    """The body of text that ships: ``count`` lines of training text, everybody in it, for covariance
+    statistics."""
     rng = random.Random(f"text-{seed}")
     packed = [" ".join(group) for group in packs(corpus.sentences, rng, sizes=(1, 2, 3))]
     lines = corpus.documents + packed
@@ -135,6 +138,6 @@ def packs(items: list, rng: random.Random, sizes: tuple[int, ...]) -> list[list]
     groups, start = [], 0
     while start < len(order):
         size = rng.choice(sizes)
-        groups.append(order[start:start + size])
+        groups.append(order[start : start + size])
         start += size
     return groups

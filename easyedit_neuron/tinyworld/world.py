@@ -21,7 +21,8 @@ class World:
         people, cities, countries, organisations, languages: names, in the order they were drawn.
         alias: subject -> second name ("A. Berger" for people, the short name for organisations).
         facts: (subject, relation name) -> objects; one object, two for the one-to-many relation ``collects``.
-        protected: people and organisations that are never edited; their facts measure what an edit does to others.
+        protected: people and organisations that are never edited; their facts measure what an edit does to
+            others.
     """
 
     seed: int
@@ -37,10 +38,16 @@ class World:
     def objects(self, kind: str) -> list[str]:
         """All objects of a kind, e.g. the candidates for a counterfactual target."""
         return {
-            "city": self.cities, "country": self.countries, "organisation": self.organisations,
-            "person": self.people, "language": self.languages, "occupation": list(names.OCCUPATIONS),
-            "instrument": list(names.INSTRUMENTS), "collectible": list(names.COLLECTIBLES),
-            "product": list(names.PRODUCTS), "dish": list(names.DISHES),
+            "city": self.cities,
+            "country": self.countries,
+            "organisation": self.organisations,
+            "person": self.people,
+            "language": self.languages,
+            "occupation": list(names.OCCUPATIONS),
+            "instrument": list(names.INSTRUMENTS),
+            "collectible": list(names.COLLECTIBLES),
+            "product": list(names.PRODUCTS),
+            "dish": list(names.DISHES),
         }[kind]
 
     def subjects(self, kind: str) -> list[str]:
@@ -114,5 +121,7 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
         world.facts[one, "married_to"], world.facts[other, "married_to"] = (other,), (one,)
     for organisation, founder in zip(organisations, rng.sample(persons, len(organisations))):
         world.facts[organisation, "founded_by"] = (founder,)
-    world.protected = frozenset(rng.sample(persons, protected) + rng.sample(organisations, len(organisations) // 4))
+    world.protected = frozenset(
+        rng.sample(persons, protected) + rng.sample(organisations, len(organisations) // 4)
+    )
     return world

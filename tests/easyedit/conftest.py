@@ -1,4 +1,6 @@
-"""The tier against the real EasyEdit: wanted when EASYEDIT_HOME names a clone or ``import easyeditor`` finds one."""
+"""The tier against the real EasyEdit: wanted when EASYEDIT_HOME names a clone or ``import easyeditor`` finds
+one."""
+
 import copy
 import logging
 
@@ -18,9 +20,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def easyeditor(tmp_path_factory):
     """EasyEdit, imported by our loader, with the dummy method known to it."""
-    from helpers.dummy_method import register_dummy
-
     from easyedit_neuron.host import import_easyeditor
+    from helpers.dummy_method import register_dummy
 
     register_dummy()
     return import_easyeditor()
@@ -55,7 +56,9 @@ def editors(easyeditor):
     from easyedit_neuron.host import resolve_base_editor
 
     def make(hparams):
-        theirs, ours = (resolve_base_editor(host).from_hparams(copy.deepcopy(hparams)) for host in ("easyedit", "builtin"))
+        theirs, ours = (
+            resolve_base_editor(host).from_hparams(copy.deepcopy(hparams)) for host in ("easyedit", "builtin")
+        )
         assert type(theirs) is easyeditor.BaseEditor and type(ours) is not type(theirs)
         return theirs, ours
 

@@ -11,15 +11,24 @@ from easyedit_neuron import data, resources
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.cli import main
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.lifelong.foreign import ForeignMethod
+from easyedit_neuron.lifelong.easyedit_method import ForeignMethod
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
-from easyedit_neuron.stats.cache import Statistics
+from easyedit_neuron.statistics.cache import Statistics
 
 FEW = "+method.mom2_n_samples=300"
 # GRACE looks at one position: its four prompts have 7, 7, 8 and 5 tokens
-SURE = {"ROME": [FEW], "MEMIT": [FEW], "AlphaEdit": [FEW], "GRACE": ["edits=4", "evaluation.ability=[tiny_world_cloze]", "evaluation.ability_limit=2"]}
-TRAINED = {"FT": [], "FT-L": ["+method.objective_optimization=prompt_last"], "LoRA": ["+method.num_steps=20"],
-           "AdaLoRA": ["+method.num_steps=70", "+method.lora_type=adalora"]}
+SURE = {
+    "ROME": [FEW],
+    "MEMIT": [FEW],
+    "AlphaEdit": [FEW],
+    "GRACE": ["edits=4", "evaluation.ability=[tiny_world_cloze]", "evaluation.ability_limit=2"],
+}
+TRAINED = {
+    "FT": [],
+    "FT-L": ["+method.objective_optimization=prompt_last"],
+    "LoRA": ["+method.num_steps=20"],
+    "AdaLoRA": ["+method.num_steps=70", "+method.lora_type=adalora"],
+}
 """The ones know all their edits afterwards; the others have come nearer."""
 ALG = {"FT-L": "FT", "AdaLoRA": "LoRA"}
 
@@ -35,8 +44,21 @@ def command(cache, monkeypatch):
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(cache))
 
     def run(name, *settings):
-        return main(["method=easyedit", f"method.alg={ALG.get(name, name)}", "edits=2", "evaluation=quick", "evaluation.retained=20",
-                     "evaluation.perplexity=10", "runner.report=false", "--quiet", "output_dir=out", *settings])
+        return main(
+            [
+                "method=easyedit",
+                f"method.alg={ALG.get(name, name)}",
+                "edits=2",
+                "evaluation=quick",
+                "evaluation.retained=20",
+                "evaluation.perplexity=10",
+                "runner.report=false",
+                "--quiet",
+                "output_dir=out",
+                *settings,
+            ]
+        )
+
     return run
 
 
@@ -66,7 +88,14 @@ def test_wise_keeps_one_memory(command, tmp_path, monkeypatch):
 
     counts = []
     edit = module.WISE.edit
-    monkeypatch.setattr(module.WISE, "edit", lambda self, **given: (edit(self, **given), counts.append(self.get_adapter_layer().editing_total_cnt)))
+    monkeypatch.setattr(
+        module.WISE,
+        "edit",
+        lambda self, **given: (
+            edit(self, **given),
+            counts.append(self.get_adapter_layer().editing_total_cnt),
+        ),
+    )
     assert command("WISE", "+method.n_iter=2") == 0
     summary = results(tmp_path)
     assert counts == [1, 2] and summary["failed"] == 0
@@ -99,21 +128,32 @@ def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_pa
     module = importlib.import_module("easyeditor.models.alphaedit.AlphaEdit_main")
     ours = AlphaEditHyperParams.from_hparams("AlphaEdit/tiny-llama").override(changes)
     statistics = Statistics(ModelView.of(model), tok, ours)
-    theirs = module.get_cov(model, tok, "model.layers.1.mlp.down_proj", "tiny-world", 300, "float32", hparams=hparams)
+    theirs = module.get_cov(
+        model, tok, "model.layers.1.mlp.down_proj", "tiny-world", 300, "float32", hparams=hparams
+    )
     assert torch.equal(theirs, statistics.covariance(1))
     projector = statistics.null_space(1, 2e-2).project(torch.eye(2048))
-    # theirs is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is the threshold but for
-    # rounding may be in one alone, and adds 1 to the square of the distance
-    assert module.P.shape == (1, 2048, 2048) and abs(float(projector.trace()) - float(module.P[0].trace())) < 3.5
+    # theirs is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is
+    # the threshold but for rounding may be in one alone, and adds 1 to the square of the distance
+    assert (
+        module.P.shape == (1, 2048, 2048) and abs(float(projector.trace()) - float(module.P[0].trace())) < 3.5
+    )
     assert float((module.P[0] - projector).norm()) ** 2 < 3.5 < 100 < float(projector.trace()) < 2000
     assert not (tmp_path / "null_space_project.pt").exists()
     (request,) = data.load("tiny-world", size=1)
-    assert method(model, tok, [request], hparams).originals and not (tmp_path / "null_space_project.pt").exists()
+    assert (
+        method(model, tok, [request], hparams).originals and not (tmp_path / "null_space_project.pt").exists()
+    )
 
 
 def test_statistics_of_other_modules_are_not_to_be_had(easyeditor, cache):
     method = ForeignMethod("PMET")
-    changes = {"rewrite_module_tmps": ["model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"], "stats_dir": str(cache / "stats")}
+    changes = {
+        "rewrite_module_tmps": ["model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"],
+        "stats_dir": str(cache / "stats"),
+    }
     hparams = method.hyperparameters(resources.easyedit_hparams("PMET", "tiny-llama"), changes)
-    with pytest.raises(HparamsError, match="down projections alone, and the method changes model.layers.1.self_attn.o_proj"):
+    with pytest.raises(
+        HparamsError, match="down projections alone, and the method changes model.layers.1.self_attn.o_proj"
+    ):
         method.load_model(hparams)

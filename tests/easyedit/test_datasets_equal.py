@@ -1,5 +1,5 @@
-"""Our readers give the requests that EasyEdit's example scripts make, from files and from EasyEdit's dataset objects; and the two
-evaluations give the same numbers for them on the shipped model."""
+"""Our readers give the requests that EasyEdit's example scripts make, from files and from EasyEdit's dataset
+objects; and the two evaluations give the same numbers for them on the shipped model."""
 
 import json
 import os
@@ -15,8 +15,13 @@ from easyedit_neuron.evaluation import compute_edit_quality, evaluate_all
 
 WORLD = resources.data_dir("tiny-world")
 REAL = Path(os.environ.get("EASYEDIT_NEURON_DATA") or "nowhere")
-KINDS = {"portability_r": "reasoning", "portability_s": "Subject_Aliasing", "portability_l": "Logical_Generalization",
-         "locality_rs": "Relation_Specificity", "locality_f": "Forgetfulness"}
+KINDS = {
+    "portability_r": "reasoning",
+    "portability_s": "Subject_Aliasing",
+    "portability_l": "Logical_Generalization",
+    "locality_rs": "Relation_Specificity",
+    "locality_f": "Forgetfulness",
+}
 HOP = {"prompt": "New Question", "ground_truth": "New Answer"}
 
 
@@ -35,14 +40,19 @@ def real_files(*names):
 
 @pytest.fixture
 def requests_of(easyeditor):
-    """EasyEdit's own function from an editor's arguments to requests, without kinds that are empty: it cannot measure them."""
+    """EasyEdit's own function from an editor's arguments to requests, without kinds that are empty: it cannot
+    measure them."""
     prepare = sys.modules["easyeditor.editors.utils"]._prepare_requests
 
     def make(prompts, targets, rephrasings=None, locality=None, portability=None, **more):
-        made = prepare(prompts, targets, [None] * len(prompts), None, rephrasings, locality, portability, **more)
+        made = prepare(
+            prompts, targets, [None] * len(prompts), None, rephrasings, locality, portability, **more
+        )
         for request in made:
             for section in ("locality", "portability"):
-                request[section] = {kind: probe for kind, probe in request[section].items() if probe["prompt"]}
+                request[section] = {
+                    kind: probe for kind, probe in request[section].items() if probe["prompt"]
+                }
         return made
 
     return make
@@ -50,8 +60,14 @@ def requests_of(easyeditor):
 
 def without(requests, *names):
     """The scripts give no old object; KnowEdit's gives no rephrasing either."""
-    return [{name: (None if name == "ground_truth" else value) for name, value in request.items() if name not in names}
-            for request in requests]
+    return [
+        {
+            name: (None if name == "ground_truth" else value)
+            for name, value in request.items()
+            if name not in names
+        }
+        for request in requests
+    ]
 
 
 def column(records, *trail):
@@ -61,27 +77,37 @@ def column(records, *trail):
     return found
 
 
-@pytest.mark.parametrize("path", files("edits_zsre.json", "zsre/zsre_mend_eval_portability_gpt4.json"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", files("edits_zsre.json", "zsre/zsre_mend_eval_portability_gpt4.json"), ids=name_of
+)
 def test_zsre(requests_of, path):
     raw = json.loads(path.read_text())
     hops = [record.get("portability") or {} for record in raw]  # the script wants one in every record
     theirs = requests_of(
-        column(raw, "src"), column(raw, "alt"), column(raw, "rephrase"),
+        column(raw, "src"),
+        column(raw, "alt"),
+        column(raw, "rephrase"),
         {"neighborhood": {"prompt": column(raw, "loc"), "ground_truth": column(raw, "loc_ans")}},
         {"one_hop": {name: [hop.get(field) for hop in hops] for name, field in HOP.items()}},
-        subject=column(raw, "subject"))
+        subject=column(raw, "subject"),
+    )
     ours = data.load(path)
     assert without(ours) == theirs
     assert column(ours, "ground_truth") == [record["answers"][0] for record in raw]
 
 
-@pytest.mark.parametrize("path", files("edits_counterfact.json", "counterfact/counterfact-edit.json"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", files("edits_counterfact.json", "counterfact/counterfact-edit.json"), ids=name_of
+)
 def test_flat_counterfact(requests_of, easyeditor, path):
     dataset = easyeditor.CounterFactDataset(str(path))
     theirs = requests_of(
-        column(dataset, "prompt"), column(dataset, "target_new"), column(dataset, "rephrase_prompt"),
+        column(dataset, "prompt"),
+        column(dataset, "target_new"),
+        column(dataset, "rephrase_prompt"),
         {"neighborhood": {name: column(dataset, f"locality_{name}") for name in ("prompt", "ground_truth")}},
-        subject=column(dataset, "subject"))
+        subject=column(dataset, "subject"),
+    )
     assert without(data.load(path)) == theirs
     assert data.load(dataset) == data.load(path)
     assert data.load(easyeditor.CounterFactDataset(str(path), size=3)) == data.load(path, size=3)
@@ -91,26 +117,46 @@ def test_flat_counterfact(requests_of, easyeditor, path):
 def test_nested_counterfact(requests_of, tmp_path, path):
     if path is None:
         path = tmp_path / "nested.json"
-        path.write_text(json.dumps([nested(flat) for flat in json.loads((WORLD / "edits_counterfact.json").read_text())[:50]]))
+        path.write_text(
+            json.dumps(
+                [nested(flat) for flat in json.loads((WORLD / "edits_counterfact.json").read_text())[:50]]
+            )
+        )
     raw = json.loads(path.read_text())
     rewrites, near = column(raw, "requested_rewrite"), column(raw, "neighborhood_prompts")
     truths = column(rewrites, "target_true", "str")
     theirs = requests_of(
-        [rewrite["prompt"].format(rewrite["subject"]) for rewrite in rewrites], column(rewrites, "target_new", "str"),
+        [rewrite["prompt"].format(rewrite["subject"]) for rewrite in rewrites],
+        column(rewrites, "target_new", "str"),
         [paraphrases[0] for paraphrases in column(raw, "paraphrase_prompts")],
-        {"neighborhood": {"prompt": near, "ground_truth": [[truth] * len(prompts) for truth, prompts in zip(truths, near)]}},
-        subject=column(rewrites, "subject"))
+        {
+            "neighborhood": {
+                "prompt": near,
+                "ground_truth": [[truth] * len(prompts) for truth, prompts in zip(truths, near)],
+            }
+        },
+        subject=column(rewrites, "subject"),
+    )
     ours = data.load(path)
-    assert [{**request, "portability": {}} for request in without(ours)] == theirs  # the script measures no portability
+    assert [
+        {**request, "portability": {}} for request in without(ours)
+    ] == theirs  # the script measures no portability
     assert column(ours, "ground_truth") == truths
 
 
 def nested(flat):
     """A record of tiny-world as ROME and MEMIT keep it."""
-    rewrite = {"prompt": flat["prompt"].replace(flat["subject"], "{}"), "subject": flat["subject"],
-               "target_new": {"str": flat["target_new"]}, "target_true": {"str": flat["ground_truth"]}}
-    return {"requested_rewrite": rewrite, "paraphrase_prompts": [flat["rephrase_prompt"], "another"],
-            "neighborhood_prompts": [flat["locality_prompt"], "It is"]}
+    rewrite = {
+        "prompt": flat["prompt"].replace(flat["subject"], "{}"),
+        "subject": flat["subject"],
+        "target_new": {"str": flat["target_new"]},
+        "target_true": {"str": flat["ground_truth"]},
+    }
+    return {
+        "requested_rewrite": rewrite,
+        "paraphrase_prompts": [flat["rephrase_prompt"], "another"],
+        "neighborhood_prompts": [flat["locality_prompt"], "It is"],
+    }
 
 
 def first_answer(answer):
@@ -134,35 +180,54 @@ def knowedit_inputs(items):
     return inputs
 
 
-@pytest.mark.parametrize("path", files(
-    "edits_knowedit.json", "knowedit/ZsRE-test-all.json", "knowedit/wiki_counterfact_train_cf.json",
-    "knowedit/wiki_recent_recent_train.json"), ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    files(
+        "edits_knowedit.json",
+        "knowedit/ZsRE-test-all.json",
+        "knowedit/wiki_counterfact_train_cf.json",
+        "knowedit/wiki_recent_recent_train.json",
+    ),
+    ids=name_of,
+)
 def test_knowedit(requests_of, easyeditor, path):
     dataset = easyeditor.KnowEditDataset(str(path))
     ours, from_object = data.load(path, invalid="skip"), data.load(dataset, invalid="skip")
-    # three subjects of KnowEdit's zsRE are not in their prompts, letter by letter: EasyEdit's editor stops there
+    # three subjects of KnowEdit's zsRE are not in their prompts, letter by letter: EasyEdit's editor stops
+    # there
     items = [item for item in dataset if item["subject"] in item["prompt"]]
     assert len(ours) == len(from_object) == len(items)
     compared = 0
     for item, mine, request in zip(items, from_object, ours):
         try:
-            theirs, = requests_of([item["prompt"]], [first_answer(item["target_new"])], subject=[item["subject"]],
-                                  **knowedit_inputs([item]))
+            (theirs,) = requests_of(
+                [item["prompt"]],
+                [first_answer(item["target_new"])],
+                subject=[item["subject"]],
+                **knowedit_inputs([item]),
+            )
         except IndexError:  # an answer without aliases, on which the script fails
             continue
         compared += 1
         assert without([mine]) == [theirs]
-        # of the file we read more than the class does: the rephrasing, and kinds of probes that it does not know
+        # of the file we read more than the class does: the rephrasing, and kinds of probes that it does not
+        # know
         request.pop("rephrase_prompt", None)
         for section in ("locality", "portability"):
-            request[section] = {kind: probe for kind, probe in request[section].items() if kind in KINDS.values()}
+            request[section] = {
+                kind: probe for kind, probe in request[section].items() if kind in KINDS.values()
+            }
         assert request == mine
     assert compared > 0.98 * len(items)
 
 
-@pytest.mark.parametrize("path", files("edits_knowedit.json", "knowedit/wiki_recent_recent_train.json"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", files("edits_knowedit.json", "knowedit/wiki_recent_recent_train.json"), ids=name_of
+)
 def test_wiki_recent(easyeditor, tmp_path, path):
-    raw = [record for record in json.loads(path.read_text()) if record["locality"].get("Relation_Specificity")][:50]
+    raw = [
+        record for record in json.loads(path.read_text()) if record["locality"].get("Relation_Specificity")
+    ][:50]
     for record in raw:  # the class takes answers for lists of lists only
         for probe in record["locality"]["Relation_Specificity"]:
             if isinstance(probe["ground_truth"], str):
@@ -172,7 +237,10 @@ def test_wiki_recent(easyeditor, tmp_path, path):
     for item, request, record in zip(dataset, data.load(dataset), raw):
         probe = request["locality"]["neighborhood"]
         assert all(request[name] == item[name] for name in ("prompt", "subject", "target_new"))
-        assert (probe["prompt"], probe["ground_truth"]) == (item["locality_prompt"], item["locality_ground_truth"])
+        assert (probe["prompt"], probe["ground_truth"]) == (
+            item["locality_prompt"],
+            item["locality_ground_truth"],
+        )
         assert probe["prompt"] in column(record["locality"]["Relation_Specificity"], "prompt")
 
 
@@ -186,9 +254,21 @@ def test_the_numbers_are_the_same(easyeditor, shipped_model, shape):
     model, tok = shipped_model
     hparams = SimpleNamespace(alg_name="NMKE", max_length=40, device="cpu")
     requests = data.load("tiny-world", shape, 5)
-    theirs = [easyeditor.compute_edit_quality(model, "tiny-llama", hparams, tok, request, "cpu") for request in requests]
+    theirs = [
+        easyeditor.compute_edit_quality(model, "tiny-llama", hparams, tok, request, "cpu")
+        for request in requests
+    ]
     assert evaluate_all(model, tok, requests, hparams=hparams) == theirs
-    assert [compute_edit_quality(model, "tiny-llama", hparams, tok, request) for request in requests] == theirs
-    # the model knows the old objects: the new ones are not there, locality and portability have something to measure
-    known = evaluate_all(model, tok, [{**request, "target_new": request["ground_truth"]} for request in requests])
-    assert min(value for metrics in known for value in metrics["rewrite_acc"]) == 1.0 > min(m["rewrite_acc"][0] for m in theirs)
+    assert [
+        compute_edit_quality(model, "tiny-llama", hparams, tok, request) for request in requests
+    ] == theirs
+    # the model knows the old objects: the new ones are not there, locality and portability have something to
+    # measure
+    known = evaluate_all(
+        model, tok, [{**request, "target_new": request["ground_truth"]} for request in requests]
+    )
+    assert (
+        min(value for metrics in known for value in metrics["rewrite_acc"])
+        == 1.0
+        > min(m["rewrite_acc"][0] for m in theirs)
+    )

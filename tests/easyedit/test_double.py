@@ -1,17 +1,18 @@
-"""The double of EasyEdit (tests/helpers/double) beside the real one: the same calls of a method, restores and results."""
+"""The double of EasyEdit (tests/helpers/double) beside the real one: the same calls of a method, restores and
+results."""
 
 import inspect
 
 import pytest
+
+from easyedit_neuron import registry
+from easyedit_neuron.host import register
+from easyedit_neuron.host.model_name_check import ROUTES
 from helpers import recorder
 from helpers.dummy_method import DummyHyperParams
 from helpers.edit_cases import same, weights_of, without_time
 from helpers.fake_easyeditor import load_double
 from helpers.matrix import CALLS, KINDS, files_below, prepare, run, saved
-
-from easyedit_neuron import registry
-from easyedit_neuron.host import register
-from easyedit_neuron.host.route import ROUTES
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +36,16 @@ def test_the_registry(both):
     assert set(theirs) == set(mine) and type(theirs) is type(mine) is dict and ours() <= set(mine)
     assert [(m.name, m.value) for m in their_batches] == [(m.name, m.value) for m in my_batches]
     names = [*theirs, "CALINET", "KE", "nothing"]
-    assert [their_batches.is_batchable_method(name) for name in names] == [my_batches.is_batchable_method(name) for name in names]
+    assert [their_batches.is_batchable_method(name) for name in names] == [
+        my_batches.is_batchable_method(name) for name in names
+    ]
 
 
 def test_signatures(both):
     for name in ("__init__", "edit", "edit_requests", "batch_edit", "normal_edit", "generate_edit"):
-        theirs, mine = (inspect.signature(getattr(package.BaseEditor, name)).parameters.values() for package in both)
+        theirs, mine = (
+            inspect.signature(getattr(package.BaseEditor, name)).parameters.values() for package in both
+        )
         assert [(p.name, p.default, p.kind) for p in theirs] == [(p.name, p.default, p.kind) for p in mine]
 
 
@@ -54,15 +59,26 @@ def test_the_same_calls_restores_and_results(both, kind, call, folder, tmp_path,
         here.mkdir()
         monkeypatch.chdir(here)
         recorder.CALLS.clear()
-        editor = package.BaseEditor.from_hparams(recorder.RecorderHyperParams(
-            model_name=str(saved(kind, folder)), batch_size=2 if call.name in ("batch_edit", "normal_edit") else 1))
+        editor = package.BaseEditor.from_hparams(
+            recorder.RecorderHyperParams(
+                model_name=str(saved(kind, folder)),
+                batch_size=2 if call.name in ("batch_edit", "normal_edit") else 1,
+            )
+        )
         prepare(editor, call)
         before = weights_of(editor.model)
         metrics, edited, weights = run(editor, call)
         assert edited is editor.model and len(recorder.CALLS) == len(call.chunks)
-        found.append({"metrics": metrics and without_time(metrics), "times": metrics and ["time" in m for m in metrics],
-                      "order": metrics and [list(m) for m in metrics], "calls": list(recorder.CALLS), "files": files_below(here),
-                      "weights": (weights_of(edited), weights, same(weights_of(edited), before))})
+        found.append(
+            {
+                "metrics": metrics and without_time(metrics),
+                "times": metrics and ["time" in m for m in metrics],
+                "order": metrics and [list(m) for m in metrics],
+                "calls": list(recorder.CALLS),
+                "files": files_below(here),
+                "weights": (weights_of(edited), weights, same(weights_of(edited), before)),
+            }
+        )
     theirs, mine = found
     for tensors in range(2):
         assert same(theirs["weights"][tensors], mine["weights"][tensors])
@@ -72,7 +88,8 @@ def test_the_same_calls_restores_and_results(both, kind, call, folder, tmp_path,
 
 
 def test_single_edits_ask_for_batch_size_one(both, folder):
-    """Theirs for methods of their own, to which our checks do not apply; the error is EasyEdit's assertion."""
+    """Theirs for methods of their own, to which our checks do not apply; the error is EasyEdit's
+    assertion."""
     for package in both:
         hparams = DummyHyperParams(model_name=str(saved("llama", folder)), batch_size=2)
         hparams.alg_name = "MEMIT"
@@ -85,13 +102,17 @@ def test_single_edits_ask_for_batch_size_one(both, folder):
 def test_padding_side_and_tokens(both, name, folder, tmp_path):
     """For every method in the registry but QLoRA, which loads its model otherwise."""
     (tmp_path / f"{name}-x").symlink_to(saved("qwen2", folder))
-    for method in ("ROME", "AlphaEdit", "FT") if name != "llama" else sorted(set(registry_of(both[0])[0]) - {"QLoRA"}):
+    for method in (
+        ("ROME", "AlphaEdit", "FT") if name != "llama" else sorted(set(registry_of(both[0])[0]) - {"QLoRA"})
+    ):
         tokenizers = []
         for package in both:
             hparams = DummyHyperParams(model_name=str(tmp_path / f"{name}-x"))
             hparams.alg_name = method
             tok = package.BaseEditor.from_hparams(hparams).tok
-            tokenizers.append((tok.padding_side, type(tok).__name__, dict(tok.special_tokens_map), tok("Oslo")["input_ids"]))
+            tokenizers.append(
+                (tok.padding_side, type(tok).__name__, dict(tok.special_tokens_map), tok("Oslo")["input_ids"])
+            )
         assert tokenizers[0] == tokenizers[1], method
 
 
@@ -105,6 +126,7 @@ def test_classes_by_words_in_the_path(both, name, monkeypatch):
 
     found = []
     for package in both:
+
         def stop(cls, *args, **kwargs):
             raise Loaded(cls.__name__, "fp32" in kwargs)
 

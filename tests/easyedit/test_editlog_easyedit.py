@@ -1,14 +1,19 @@
 """Recording what the real EasyEdit's editor does with a method of ours."""
 
+from easyedit_neuron.editlog import recording, replay
 from helpers.contract import settings
 from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, weights_of
 
-from easyedit_neuron.editlog import recording, replay
-
 
 def edit(editor, **options):
-    editor.edit(prompts=PROMPTS[:2], target_new=TARGETS[:2], ground_truth=EXTRAS["ground_truth"][:2],
-                subject=EXTRAS["subject"][:2], verbose=False, **options)
+    editor.edit(
+        prompts=PROMPTS[:2],
+        target_new=TARGETS[:2],
+        ground_truth=EXTRAS["ground_truth"][:2],
+        subject=EXTRAS["subject"][:2],
+        verbose=False,
+        **options,
+    )
 
 
 def test_recorded(easyeditor, llama_folder, tmp_path):
@@ -20,4 +25,6 @@ def test_recorded(easyeditor, llama_folder, tmp_path):
     with recording(sequential.model, tmp_path / "sequential") as log:
         edit(sequential, sequential_edit=True)
     assert log.ids == [1, 2] and replay(log, base.model).exact
-    assert all(value.equal(weights_of(sequential.model)[name]) for name, value in weights_of(base.model).items())
+    assert all(
+        value.equal(weights_of(sequential.model)[name]) for name, value in weights_of(base.model).items()
+    )

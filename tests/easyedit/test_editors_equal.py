@@ -1,12 +1,13 @@
-"""EasyEdit's BaseEditor and the built-in one where the matrix (test_matrix.py) does not look: with a method that needs no
-subject, earlier measurements, and FT, which both have."""
+"""EasyEdit's BaseEditor and the built-in one where the matrix (test_matrix.py) does not look: with a method
+that needs no subject, earlier measurements, and FT, which both have."""
+
 import json
 
 import pytest
-from helpers.dummy_method import DummyHyperParams
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
+from helpers.dummy_method import DummyHyperParams
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 
 
 @pytest.fixture
@@ -25,11 +26,16 @@ def test_normal_edit(pair):
 def test_edit_requests_and_earlier_measurements(pair, tmp_path):
     theirs, ours = pair()
     requests = [m["requested_rewrite"] for m in ours.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)[0]]
-    found = [e.edit_requests(requests, verbose=False, pre_file=str(tmp_path / f"{i}.json")) for i, e in enumerate((theirs, ours))]
+    found = [
+        e.edit_requests(requests, verbose=False, pre_file=str(tmp_path / f"{i}.json"))
+        for i, e in enumerate((theirs, ours))
+    ]
     assert found[0][0] == found[1][0]
     files = [json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1)]
     assert files[0] == files[1]
-    again = [e.edit_requests(requests, verbose=False, pre_edit=files[i]) for i, e in enumerate((theirs, ours))]
+    again = [
+        e.edit_requests(requests, verbose=False, pre_edit=files[i]) for i, e in enumerate((theirs, ours))
+    ]
     assert again[0][0] == again[1][0] == found[0][0]
 
 
@@ -37,9 +43,18 @@ def test_edit_requests_and_earlier_measurements(pair, tmp_path):
 @pytest.mark.parametrize("constraint", [False, 5e-3])
 def test_fine_tuning_of_a_single_request(editors, llama_folder, objective, constraint):
     """Within 1e-5 of EasyEdit's FT: the sums run in another order."""
-    hparams = FTHyperParams(alg_name="FT", model_name=str(llama_folder), device="cpu", layers=[1, 2], num_steps=5, lr=5e-3,
-                            batch_size=1, objective_optimization=objective, norm_constraint=constraint,
-                            rewrite_module_tmp="model.layers.{}.mlp.down_proj.weight")
+    hparams = FTHyperParams(
+        alg_name="FT",
+        model_name=str(llama_folder),
+        device="cpu",
+        layers=[1, 2],
+        num_steps=5,
+        lr=5e-3,
+        batch_size=1,
+        objective_optimization=objective,
+        norm_constraint=constraint,
+        rewrite_module_tmp="model.layers.{}.mlp.down_proj.weight",
+    )
     found = [e.edit(PROMPTS[:1], TARGETS[:1], sequential_edit=True, verbose=False) for e in editors(hparams)]
     assert found[0][0] == found[1][0]
     first, second = (weights_of(edited) for _, edited, _ in found)

@@ -1,13 +1,14 @@
 """Our metrics are EasyEdit's: the same dictionaries from the same models."""
+
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.edit_cases import RECORDS, taught
 
 from easyedit_neuron.evaluation import compute_edit_quality, evaluate_all, summarize
-from easyedit_neuron.evaluation.words import words
+from easyedit_neuron.evaluation.word_tokenizer import words
+from helpers.edit_cases import RECORDS, taught
 
 HPARAMS = SimpleNamespace(alg_name="Dummy", max_length=5, device="cpu")
 
@@ -21,7 +22,9 @@ def test_every_number(easyeditor, kind, side):
     assert [compute_edit_quality(model, kind, HPARAMS, tok, record, "cpu") for record in RECORDS] == theirs
     assert evaluate_all(model, tok, RECORDS, hparams=HPARAMS, batch_size=5) == theirs
     assert tok.padding_side == side
-    values = [v for m in theirs for v in m["rewrite_acc"] + [v for kind in m["portability"].values() for v in kind]]
+    values = [
+        v for m in theirs for v in m["rewrite_acc"] + [v for kind in m["portability"].values() for v in kind]
+    ]
     assert min(values) < max(values), values
 
 
@@ -29,7 +32,9 @@ def test_every_number(easyeditor, kind, side):
 def test_perplexity_metrics(easyeditor, metric):
     model, tok = taught("llama")
     for record in RECORDS[:2]:
-        theirs = easyeditor.compute_edit_quality(model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric)
+        theirs = easyeditor.compute_edit_quality(
+            model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric
+        )
         ours = compute_edit_quality(model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric)
         for name in [name for name in theirs if name.endswith(("_ppl", "ood_acc"))]:
             assert ours.pop(name) == pytest.approx(theirs.pop(name), rel=1e-5)
@@ -47,23 +52,34 @@ def test_chat_templates(easyeditor):
 
 @pytest.fixture
 def nltk_words(easyeditor, monkeypatch):
-    """``nltk.word_tokenize`` without the download: NLTK's word tokenizer on the sentences of an untrained Punkt."""
+    """``nltk.word_tokenize`` without the download: NLTK's word tokenizer on the sentences of an untrained
+    Punkt."""
     from nltk.tokenize import NLTKWordTokenizer
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
     def tokenize(text):
-        return [word for sentence in PunktSentenceTokenizer().tokenize(text) for word in NLTKWordTokenizer().tokenize(sentence)]
+        return [
+            word
+            for sentence in PunktSentenceTokenizer().tokenize(text)
+            for word in NLTKWordTokenizer().tokenize(sentence)
+        ]
 
     monkeypatch.setattr("nltk.word_tokenize", tokenize)
     return tokenize
 
 
-@pytest.mark.parametrize("text", [
-    "Anna Berg was born in Paris. She lives in Rome, and works in London!",
-    'Is this "plain" text? Yes: it\'s (mostly) plain; isn\'t it -- or can\'t it be... so? ',
-    "J. Lund paid $3.50 for 1,000 of Anna's things & 20% of the rest. I'll say: cannot, won't.",
-    "", "one", "two words", "A line.\nAnother line? [x] {y} <z>",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Anna Berg was born in Paris. She lives in Rome, and works in London!",
+        "Is this \"plain\" text? Yes: it's (mostly) plain; isn't it -- or can't it be... so? ",
+        "J. Lund paid $3.50 for 1,000 of Anna's things & 20% of the rest. I'll say: cannot, won't.",
+        "",
+        "one",
+        "two words",
+        "A line.\nAnother line? [x] {y} <z>",
+    ],
+)
 def test_words_are_nltks_on_plain_text(nltk_words, text):
     assert words(text) == nltk_words(text)
 
@@ -72,15 +88,18 @@ def test_fluency_of_the_same_sampled_text(easyeditor, nltk_words):
     model, tok = taught("llama")
     model.name_or_path = "llama"  # elsewhere EasyEdit hides the prompt from the cache
     torch.manual_seed(7)
-    theirs = easyeditor.compute_edit_quality(model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True)
+    theirs = easyeditor.compute_edit_quality(
+        model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True
+    )
     state = torch.get_rng_state()
     torch.manual_seed(7)
     ours = compute_edit_quality(model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True)
     assert torch.equal(torch.get_rng_state(), state)
-    # a random model writes anything but plain text, so the words may differ: compare the formula on the same text
+    # a random model writes anything but plain text, so the words may differ: compare the formula on the same
+    # text
     texts = sys.modules["easyeditor.util.generate"].generate_fast
     torch.manual_seed(7)
-    text, = texts(model, tok, [RECORDS[0]["prompt"]], max_out_len=100)
+    (text,) = texts(model, tok, [RECORDS[0]["prompt"]], max_out_len=100)
     from easyedit_neuron.evaluation.fluency import sample_texts
 
     torch.manual_seed(7)
@@ -94,7 +113,12 @@ def test_entropy_formula(easyeditor, nltk_words):
     from easyedit_neuron.evaluation import ngram_entropy
 
     theirs = sys.modules["easyeditor.evaluate.evaluate_utils"].n_gram_entropy
-    for text in ("Anna Berg was born in Paris. Anna Berg lives in Rome.", "a a a a a", "the cat saw the dog and the dog saw the cat", "word"):
+    for text in (
+        "Anna Berg was born in Paris. Anna Berg lives in Rome.",
+        "a a a a a",
+        "the cat saw the dog and the dog saw the cat",
+        "word",
+    ):
         assert ngram_entropy(text) == pytest.approx(theirs([text]), abs=1e-12)
 
 

@@ -1,4 +1,5 @@
-"""The authors' own FiNE beside ours: neurons and vectors. Wanted when FINE_HOME names a clone of their repository."""
+"""The authors' own FiNE beside ours: neurons and vectors. Wanted when FINE_HOME names a clone of their
+repository."""
 
 import copy
 import os
@@ -6,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers import fine_release
 from helpers.fine_edits import REQUESTS, chosen, edit, fine, largest_relative_difference, summed, written
 from helpers.tiny_models import tiny_model
 
 HOME = os.environ.get("FINE_HOME")
-pytestmark = pytest.mark.skipif(not HOME, reason="the authors' FiNE is not here: set FINE_HOME to a clone of github.com/opanhw/FiNE")
+pytestmark = pytest.mark.skipif(
+    not HOME, reason="the authors' FiNE is not here: set FINE_HOME to a clone of github.com/opanhw/FiNE"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,17 @@ def test_their_bfloat16_vectors(released, monkeypatch, model_type):
     """bfloat16 has a relative precision of 4e-3; rounding feeds on itself from step to step."""
     for epochs, limit in ((1, 4e-3), (4, 0.1)):
         hparams = fine(epochs=epochs, vector_dtype="bfloat16", lr=0.01)
-        neurons, columns, record = both(released, monkeypatch, model_type, REQUESTS[0], hparams, torch.bfloat16)
+        neurons, columns, record = both(
+            released, monkeypatch, model_type, REQUESTS[0], hparams, torch.bfloat16
+        )
         assert chosen(record) == neurons and largest_relative_difference(written(record), columns) < limit
 
 
 def test_an_early_stop(released, monkeypatch):
     hparams = fine(epochs=30, lr=0.05, alpha=0.05, gamma=0.01, early_stop_prob=0.01)
     neurons, columns, record = both(released, monkeypatch, "llama", REQUESTS[0], hparams, torch.float32)
-    assert record.info["requests"][0]["stop"] == "early_stop_prob" and 1 < record.info["requests"][0]["steps"] < 30
+    assert (
+        record.info["requests"][0]["stop"] == "early_stop_prob"
+        and 1 < record.info["requests"][0]["steps"] < 30
+    )
     assert chosen(record) == neurons and largest_relative_difference(written(record), columns) < 1e-3

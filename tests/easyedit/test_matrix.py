@@ -1,6 +1,8 @@
-"""Every method, call, architecture and padding side through EasyEdit's own editor; the cells are in helpers/matrix.py."""
+"""Every method, call, architecture and padding side through EasyEdit's own editor; the cells are in
+helpers/matrix.py."""
 
 import pytest
+
 from helpers.matrix import CELLS, KINDS, METHODS, MORE_CELLS, check_cell, check_no_trace
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.examples import quick
 
 import easyedit_neuron
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.host.loader import find_easyeditor
+from helpers.examples import quick
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 METHODS = ("AlphaEdit", "MEMIT", "ROME", "FT")
@@ -36,7 +36,9 @@ def test_easyedits_files_load(easyeditor, folder):
                 cls.from_hparams(file)
             continue
         hparams = cls.from_hparams(file)
-        values = easyeditor.HyperParams.construct_float_from_scientific_notation(yaml.safe_load(file.read_text(encoding="utf-8")))
+        values = easyeditor.HyperParams.construct_float_from_scientific_notation(
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        )
         for name in set(values) - {"alg_name"}:
             assert getattr(hparams, name) == values[name], (file.name, name)
 
@@ -46,7 +48,9 @@ def test_an_alphaedit_file_serves_nmke(easyeditor):
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         nmke = easyedit_neuron.NMKEHyperParams.from_dict({**values, "alg_name": "NMKE"}).to_dict()
         alphaedit = easyedit_neuron.AlphaEditHyperParams.from_hparams(file).to_dict()
-        assert [nmke[name] for name in values if name != "alg_name"] == [alphaedit[name] for name in values if name != "alg_name"]
+        assert [nmke[name] for name in values if name != "alg_name"] == [
+            alphaedit[name] for name in values if name != "alg_name"
+        ]
 
 
 def test_the_script_runs(easyeditor, tmp_path):
@@ -55,7 +59,7 @@ def test_the_script_runs(easyeditor, tmp_path):
     file = quick("NMKE", tmp_path)
     names = {}
     exec(block.replace("NMKE/llama3-8b", str(file)), names)
-    metric, = names["metrics"]
+    (metric,) = names["metrics"]
     assert metric["pre"]["rewrite_acc"] != [1.0] and "neighborhood_acc" in metric["post"]["locality"]
     assert list(names["weights"]) == ["model.layers.1.mlp.down_proj.weight"]
 
@@ -64,6 +68,10 @@ def test_claims_about_the_editor(easyeditor):
     editor = inspect.unwrap(easyeditor.BaseEditor.edit)
     assert '"requests" in kwargs' in inspect.getsource(editor)
     with pytest.raises(TypeError, match="multiple values for argument 'requests'"):
-        host = type("Editor", (), {"hparams": object(), "alg_name": "FT", "edit_requests": easyeditor.BaseEditor.edit_requests})()
+        host = type(
+            "Editor",
+            (),
+            {"hparams": object(), "alg_name": "FT", "edit_requests": easyeditor.BaseEditor.edit_requests},
+        )()
         editor(host, "p", "t", requests=[{"prompt": "p", "target_new": "t"}])
     assert "subject" not in inspect.signature(inspect.unwrap(easyeditor.BaseEditor.normal_edit)).parameters

@@ -1,11 +1,12 @@
-"""AlphaEdit, MEMIT, ROME and R-ROME against the real EasyEdit: the same targets, keys, deltas; one edit, many, batches."""
+"""AlphaEdit, MEMIT, ROME and R-ROME against the real EasyEdit: the same targets, keys, deltas; one edit,
+many, batches."""
 
 import pytest
 import torch
-from helpers.parity import REQUESTS, Pair, many_requests
 
 from easyedit_neuron.host.loader import find_easyeditor
 from easyedit_neuron.registry import get_method
+from helpers.parity import REQUESTS, Pair, many_requests
 
 TYPES = ["llama", "gpt2", "qwen2"]
 METHODS = ["AlphaEdit", "MEMIT", "ROME", "R-ROME"]
@@ -20,7 +21,8 @@ def pair(easyeditor, tmp_path, monkeypatch):
 @pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.parametrize("method", METHODS)
 def test_targets(pair, method, model_type):
-    """One- and several-token objects; EasyEdit decodes and re-tokenises all but the last target token, we append their ids."""
+    """One- and several-token objects; EasyEdit decodes and re-tokenises all but the last target token, we
+    append their ids."""
     both = pair(method, model_type)
     for request in REQUESTS[:3]:
         theirs, ours, initial = both.targets(request)
@@ -50,13 +52,14 @@ def test_one_edit_and_many_in_sequence(pair, method, model_type):
 def test_batches_in_sequence(pair, method, model_type):
     both, requests = pair(method, model_type), many_requests(30)
     original = both.weights()[0]
-    differences = [both.edit(requests[start:start + 10]) for start in (0, 10, 20)]
+    differences = [both.edit(requests[start : start + 10]) for start in (0, 10, 20)]
     assert differences[0] < 1e-3 and both.total_difference(original) < 1e-3
 
 
 @pytest.mark.parametrize("method", ["ROME", "R-ROME"])
 def test_a_batch_of_rome(pair, method):
-    """EasyEdit edits the first request of a call and drops the others; ours are as many calls of EasyEdit's."""
+    """EasyEdit edits the first request of a call and drops the others; ours are as many calls of
+    EasyEdit's."""
     both, requests = pair(method, "llama"), many_requests(3)
     original = both.weights()[0]
     assert both.edit(requests) > 0.1
@@ -83,7 +86,8 @@ def test_their_files_load(method):
 
 
 def test_an_object_that_ends_in_a_character_of_two_tokens(pair):
-    """EasyEdit breaks the character and shifts its labels; ours is the loss of the real tokens (tests/tiny/test_paths_target.py)."""
+    """EasyEdit breaks the character and shifts its labels; ours is the loss of the real tokens
+    (tests/tiny/test_paths_target.py)."""
     both = pair("AlphaEdit", "llama")
     ids = both.tok(" Malmø", add_special_tokens=False)["input_ids"]
     assert both.tok(both.tok.decode(ids[:-1]), add_special_tokens=False)["input_ids"] != ids[:-1]

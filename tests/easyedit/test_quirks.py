@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit.easyedit_quirks import generated_contexts
 from helpers.editing import find_target, make_hparams, put_back
 from helpers.parity import REQUESTS, Pair
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.quirks import generated_contexts
-from easyedit_neuron.requests import prepare
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def test_retokenised_target(pair, model_type, target):
 
 
 def test_stale_keys(pair):
-    """The same edit three times, put back each time: EasyEdit's deltas shrink, and so do ours with the quirk, by as much."""
+    """The same edit three times, put back each time: EasyEdit's deltas shrink, and so do ours with the quirk,
+    by as much."""
     both = pair("llama", easyedit_quirks=["stale_keys"])
     start = both.weights()[0]
     norms = []
@@ -37,7 +38,7 @@ def test_stale_keys(pair):
         norms.append(float((both.weights()[1][0] - start[0]).norm()))
         for model in (both.theirs, both.ours):
             put_back(model, {both.view.down_weight_name(l): w for l, w in zip(both.hparams.layers, start)})
-    assert norms[0] > 1.01 * norms[1] > 1.01 ** 2 * norms[2]
+    assert norms[0] > 1.01 * norms[1] > 1.01**2 * norms[2]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen2", "gptj"])
@@ -66,11 +67,19 @@ def test_no_softcap(easyeditor, tmp_path):
     ids = tok(REQUESTS[0]["prompt"])["input_ids"]
     target = torch.tensor(tok(" Oslo", add_special_tokens=False)["input_ids"])
     with torch.no_grad():
-        hidden = model.model(input_ids=torch.tensor([ids + target[:-1].tolist()])).last_hidden_state[0, len(ids) - 1:]
+        hidden = model.model(input_ids=torch.tensor([ids + target[:-1].tolist()])).last_hidden_state[
+            0, len(ids) - 1 :
+        ]
         logits = hidden @ model.lm_head.weight.T
-    plain = {True: torch.nn.functional.cross_entropy(logits, target),
-             False: torch.nn.functional.cross_entropy(5 * torch.tanh(logits / 5), target)}
+    plain = {
+        True: torch.nn.functional.cross_entropy(logits, target),
+        False: torch.nn.functional.cross_entropy(5 * torch.tanh(logits / 5), target),
+    }
     for quirk, expected in plain.items():
-        hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=1, easyedit_quirks=["no_softcap"] if quirk else None)
-        assert find_target(view, tok, request, hparams, ["{}"], 1).losses[0] == pytest.approx(float(expected), rel=1e-5)
+        hparams = make_hparams(
+            "AlphaEdit", tmp_path, v_num_grad_steps=1, easyedit_quirks=["no_softcap"] if quirk else None
+        )
+        assert find_target(view, tok, request, hparams, ["{}"], 1).losses[0] == pytest.approx(
+            float(expected), rel=1e-5
+        )
     assert abs(float(plain[True] - plain[False])) > 0.01

@@ -1,10 +1,11 @@
 """The real EasyEdit in fresh processes: either import order, six packages, nothing left behind."""
+
 import os
 
 import pytest
-from helpers.fake_easyeditor import run
 
 from easyedit_neuron.host.loader import find_easyeditor
+from helpers.fake_easyeditor import run
 
 CHECK = """
 import sys
@@ -17,7 +18,7 @@ assert BatchEditor.is_batchable_method("NMKE") and BatchEditor.is_batchable_meth
 assert sys.modules["easyeditor.editors.editor"].ALG_DICT is ALG_DICT
 assert ALG_DICT["AlphaEdit"].__module__.startswith("easyeditor.")
 assert easyedit_neuron.BaseEditor is BaseEditor
-from easyedit_neuron.host.absent import AbsentModule
+from easyedit_neuron.host.import_stubs import AbsentModule
 left = [name for name, module in sys.modules.items() if isinstance(module, AbsentModule)]
 assert not left, left
 holders = [name for name, module in list(sys.modules.items()) if name.partition(".")[0] not in ("easyeditor", "easyedit_neuron")
@@ -30,11 +31,14 @@ print("fine")
 
 @pytest.mark.parametrize("order", ["plugin first", "easyeditor first"])
 def test_either_order(order, tmp_path):
-    code = ("from easyedit_neuron.host import import_easyeditor\nimport_easyeditor()\n" if order == "plugin first" else
-            "from easyedit_neuron.host.absent import AbsentFinder\nfrom easyedit_neuron.host import loader, registration\n"
-            "registration._remove_hook()\nloader._freeze_probes()\nwith AbsentFinder():\n    import easyeditor\n"
-            "import sys\nassert 'NMKE' not in sys.modules['easyeditor.util.alg_dict'].ALG_DICT\n"
-            "import easyedit_neuron\nassert easyedit_neuron.register() is True\n")
+    code = (
+        "from easyedit_neuron.host import import_easyeditor\nimport_easyeditor()\n"
+        if order == "plugin first"
+        else "from easyedit_neuron.host.import_stubs import AbsentFinder\nfrom easyedit_neuron.host import loader, registration\n"
+        "registration._remove_hook()\nloader._freeze_probes()\nwith AbsentFinder():\n    import easyeditor\n"
+        "import sys\nassert 'NMKE' not in sys.modules['easyeditor.util.alg_dict'].ALG_DICT\n"
+        "import easyedit_neuron\nassert easyedit_neuron.register() is True\n"
+    )
     home = find_easyeditor().parent
     assert run(code + CHECK, home=home, importable=home, cwd=tmp_path).splitlines()[-1] == "fine"
     assert os.listdir(tmp_path) == []

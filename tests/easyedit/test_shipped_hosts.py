@@ -1,12 +1,13 @@
-"""The shipped settings on the shipped model through EasyEdit's editor and the built-in one: the same weights and metrics."""
+"""The shipped settings on the shipped model through EasyEdit's editor and the built-in one: the same weights
+and metrics."""
 
 import shutil
 
 import pytest
-from helpers.edit_cases import same, weights_of
 
 from easyedit_neuron import data, resources
 from easyedit_neuron.registry import get_method
+from helpers.edit_cases import same, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,12 @@ def test_an_edit_that_stays(editors, method, folder):
     if method in ("NMKE", "PNKE"):
         changes |= {"stats_dir": str(folder.parent / "stats"), "mom2_n_samples": 300, "context_length": 6}
     requests = data.load("tiny-world", shape="knowedit", size=1)
-    names = {"prompts": "prompt", "target_new": "target_new", "subject": "subject", "rephrase_prompts": "rephrase_prompt"}
+    names = {
+        "prompts": "prompt",
+        "target_new": "target_new",
+        "subject": "subject",
+        "rephrase_prompts": "rephrase_prompt",
+    }
     arguments = {name: [request[key] for request in requests] for name, key in names.items()}
     pair = editors(get_method(method).load_hparams().from_hparams(f"{method}/tiny-llama").override(changes))
     before = weights_of(pair[1].model)

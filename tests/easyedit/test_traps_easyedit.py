@@ -1,6 +1,7 @@
 """Mistakes under EasyEdit's own editor: the errors of tests/tiny/test_traps.py, before any work."""
 
 import pytest
+
 from helpers import traps
 from helpers.contract import METHODS
 
@@ -26,7 +27,8 @@ def test_misleading_paths(easyeditor, folder, tmp_path, monkeypatch):
 
 
 def test_their_files_number_as_text(easyeditor, folder, tmp_path):
-    """``v_lr: 1e-1`` is a string for YAML; EasyEdit's loaders make floats of every numeric string, ours of what is a float."""
+    """``v_lr: 1e-1`` is a string for YAML; EasyEdit's loaders make floats of every numeric string, ours of
+    what is a float."""
     from easyedit_neuron import NMKEHyperParams
 
     text = "alg_name: NMKE\nmodel_name: 1e3\ndevice: cpu\nlayers: [1]\nv_lr: 1e-1\nmom2_n_samples: 1e2\n"

@@ -1,4 +1,5 @@
-"""The tier of the Triton kernels: on a GPU where there is one, else in Triton's interpreter; without Triton it is left out."""
+"""The tier of the Triton kernels: on a GPU where there is one, else in Triton's interpreter; without Triton
+it is left out."""
 
 import importlib.util
 import os

@@ -1,4 +1,5 @@
-"""The kernel against everything materialised in float64, on sizes that no block divides; and when it is used."""
+"""The kernel against everything materialised in float64, on sizes that no block divides; and when it is
+used."""
 
 import pytest
 import torch
@@ -41,9 +42,16 @@ def test_several_tiles_and_shares_of_the_vocabulary(fused, device, monkeypatch, 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_unembedding_and_strided_inputs(fused, device, dtype):
     weight, columns, base, scale = drawn(90, 24, 30, 3, dtype)
-    views = weight.T.contiguous().T, columns.repeat(1, 2)[:, :30], base.T.contiguous().T, scale.repeat(1, 2)[:, :30]
+    views = (
+        weight.T.contiguous().T,
+        columns.repeat(1, 2)[:, :30],
+        base.T.contiguous().T,
+        scale.repeat(1, 2)[:, :30],
+    )
     found = fused.fused_logsumexp(*(x.to(device) for x in views), None)
-    torch.testing.assert_close(found.cpu().double(), written_out(weight, columns, base, scale), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found.cpu().double(), written_out(weight, columns, base, scale), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2"])

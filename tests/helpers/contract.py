@@ -5,14 +5,16 @@ import random
 
 import numpy
 import torch
+
+from easyedit_neuron.registry import get_method
 from helpers.editing import CONTEXTS, text_file
 from helpers.tiny_models import tiny_model
 
-from easyedit_neuron.registry import get_method
-
 KINDS = ("llama", "gpt2", "qwen2")
-_TRAINED = {"FiNE": dict(last_layer=1, neuron_num=3, epochs=4, lr=0.05),
-            "KNE": dict(layers=[1, 2], share_of_parameters=0.02, attribution_steps=2, num_steps=3, lr=0.02)}
+_TRAINED = {
+    "FiNE": dict(last_layer=1, neuron_num=3, epochs=4, lr=0.05),
+    "KNE": dict(layers=[1, 2], share_of_parameters=0.02, attribution_steps=2, num_steps=3, lr=0.02),
+}
 _PATHS = {"NMKE": dict(L2=0.1), "PNKE": dict(psem_sources=["dataset", "context"], ig_steps=2)}
 METHODS = ("FiNE", "KNE", "PNKE", "NMKE")
 CASES = [(method, kind) for method in METHODS for kind in KINDS]
@@ -24,17 +26,30 @@ def settings(method, folder, **changes):
     if method in _TRAINED:
         fields |= _TRAINED[method]
     else:
-        fields |= dict(layers=[1, 2], v_num_grad_steps=2, v_lr=0.3, v_weight_decay=0.1, clamp_norm_factor=2.0,
-                       context_templates=CONTEXTS, mom2_dataset=text_file(folder), mom2_n_samples=100, mom2_update_weight=1.0,
-                       stats_dir=str(folder / "stats"), nullspace_threshold=2.0, **_PATHS[method])
+        fields |= dict(
+            layers=[1, 2],
+            v_num_grad_steps=2,
+            v_lr=0.3,
+            v_weight_decay=0.1,
+            clamp_norm_factor=2.0,
+            context_templates=CONTEXTS,
+            mom2_dataset=text_file(folder),
+            mom2_n_samples=100,
+            mom2_update_weight=1.0,
+            stats_dir=str(folder / "stats"),
+            nullspace_threshold=2.0,
+            **_PATHS[method],
+        )
     return get_method(method).load_hparams()(**{**fields, **changes})
 
 
 def apply(model, tok, requests, hparams, **options):
     """The method's entry point; returns (model, weights, EditRecord)."""
     records = []
-    edited, weights = get_method(hparams.alg_name).load_apply()(model, tok, requests, hparams, records=records, **options)
-    record, = records
+    edited, weights = get_method(hparams.alg_name).load_apply()(
+        model, tok, requests, hparams, records=records, **options
+    )
+    (record,) = records
     return edited, weights, record
 
 
@@ -55,11 +70,17 @@ def differing(first, second):
 
 
 def about_tokenizer(tok):
-    """Everything of a tokenizer that a method might have changed; each call sets padding and truncation of the backend anew."""
+    """Everything of a tokenizer that a method might have changed; each call sets padding and truncation of
+    the backend anew."""
     backend = json.loads(tok.backend_tokenizer.to_str())
-    return {"backend": {name: part for name, part in backend.items() if name not in ("padding", "truncation")}, "size": len(tok),
-            "special": dict(tok.special_tokens_map), "sides": (tok.padding_side, tok.truncation_side),
-            "length": tok.model_max_length, "chat": tok.chat_template}
+    return {
+        "backend": {name: part for name, part in backend.items() if name not in ("padding", "truncation")},
+        "size": len(tok),
+        "special": dict(tok.special_tokens_map),
+        "sides": (tok.padding_side, tok.truncation_side),
+        "length": tok.model_max_length,
+        "chat": tok.chat_template,
+    }
 
 
 def random_states():

@@ -1,10 +1,12 @@
-"""A method that is quick and plain: it adds to one weight per edit what depends only on the request and the weight."""
+"""A method that is quick and plain: it adds to one weight per edit what depends only on the request and the
+weight."""
+
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from easyedit_neuron.hparams_base import HyperParams
+from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.registry import MethodSpec, register_method
 
 
@@ -23,9 +25,15 @@ class DummyHyperParams(HyperParams):
     fail_at: str = ""
 
 
-def apply_dummy_to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False, keep_original_weight=False, **kwargs):
+def apply_dummy_to_model(
+    model, tok, requests, hparams, copy=False, return_orig_weights=False, keep_original_weight=False, **kwargs
+):
     """A rank-one change along the unembedding of the target's first token, per request."""
-    names = [n for n, _ in model.named_parameters() if f".{hparams.layer}.mlp." in n and n.endswith(("down_proj.weight", "c_proj.weight"))]
+    names = [
+        n
+        for n, _ in model.named_parameters()
+        if f".{hparams.layer}.mlp." in n and n.endswith(("down_proj.weight", "c_proj.weight"))
+    ]
     weight = model.get_parameter(names[0])
     original = weight.detach().clone()
     with torch.no_grad():
@@ -41,7 +49,13 @@ def apply_dummy_to_model(model, tok, requests, hparams, copy=False, return_orig_
     return model, ({names[0]: original} if return_orig_weights else {})
 
 
-SPEC = MethodSpec("Dummy", "helpers.dummy_method:apply_dummy_to_model", "helpers.dummy_method:DummyHyperParams", batchable=True, plugin=True)
+SPEC = MethodSpec(
+    "Dummy",
+    "helpers.dummy_method:apply_dummy_to_model",
+    "helpers.dummy_method:DummyHyperParams",
+    batchable=True,
+    plugin=True,
+)
 
 
 def register_dummy():

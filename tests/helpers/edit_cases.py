@@ -1,4 +1,5 @@
 """Edits with everything that EasyEdit measures, and comparisons of what two editors make of them."""
+
 import torch
 
 from helpers.tiny_models import CORPUS, tiny_model
@@ -8,26 +9,62 @@ TARGETS = ["Paris", "Rome and London", "tennis"]
 EXTRAS = dict(
     ground_truth=["Rome", "Oslo", "French"],
     subject=["Anna Berg", "Peter Olsen", "Marie Lund"],
-    rephrase_prompts=["The birth place of Anna Berg is", "Peter Olsen is at home in", "The sport of Marie Lund is"],
-    locality_inputs={"Neighborhood": {"prompt": [["Oslo is", "London is the capital of"], "You know", None],
-                                      "ground_truth": [["Norway", "French"], "Norway is Oslo", None]},
-                     "Other": {"prompt": ["The capital of Norway", "Rome", "Because I think"], "ground_truth": ["is Oslo", "lives", "that"]}},
-    portability_inputs={"Reasoning": {"prompt": [["Anna lives in", "Berg"], None, "She plays"],
-                                      "ground_truth": [["Paris", "lives in Rome"], None, "tennis"]}})
+    rephrase_prompts=[
+        "The birth place of Anna Berg is",
+        "Peter Olsen is at home in",
+        "The sport of Marie Lund is",
+    ],
+    locality_inputs={
+        "Neighborhood": {
+            "prompt": [["Oslo is", "London is the capital of"], "You know", None],
+            "ground_truth": [["Norway", "French"], "Norway is Oslo", None],
+        },
+        "Other": {
+            "prompt": ["The capital of Norway", "Rome", "Because I think"],
+            "ground_truth": ["is Oslo", "lives", "that"],
+        },
+    },
+    portability_inputs={
+        "Reasoning": {
+            "prompt": [["Anna lives in", "Berg"], None, "She plays"],
+            "ground_truth": [["Paris", "lives in Rome"], None, "tennis"],
+        }
+    },
+)
 
 RECORDS = [
-    {"prompt": PROMPTS[0], "target_new": "Paris", "ground_truth": "Rome", "rephrase_prompt": EXTRAS["rephrase_prompts"][0],
-     "locality": {"Neighborhood": {"prompt": ["Oslo is", "London is the capital of", "Marie"], "ground_truth": ["Norway", "French", "works is"]},
-                  "Single": {"prompt": "The place where", "ground_truth": "Peter lives"}},
-     "portability": {"Reasoning": {"prompt": ["Anna lives in", "The mother tongue of Anna Berg is"], "ground_truth": ["Paris", "French, and"]},
-                     "One": {"prompt": ["You know"], "ground_truth": ["London"]}}},
+    {
+        "prompt": PROMPTS[0],
+        "target_new": "Paris",
+        "ground_truth": "Rome",
+        "rephrase_prompt": EXTRAS["rephrase_prompts"][0],
+        "locality": {
+            "Neighborhood": {
+                "prompt": ["Oslo is", "London is the capital of", "Marie"],
+                "ground_truth": ["Norway", "French", "works is"],
+            },
+            "Single": {"prompt": "The place where", "ground_truth": "Peter lives"},
+        },
+        "portability": {
+            "Reasoning": {
+                "prompt": ["Anna lives in", "The mother tongue of Anna Berg is"],
+                "ground_truth": ["Paris", "French, and"],
+            },
+            "One": {"prompt": ["You know"], "ground_truth": ["London"]},
+        },
+    },
     {"prompt": "Oslo", "target_new": "is Norway is", "ground_truth": None, "locality": {}, "portability": {}},
-    {"prompt": ["Marie Lund plays", "Rome is the capital of the"], "target_new": ["tennis and", "sport"], "ground_truth": None},
+    {
+        "prompt": ["Marie Lund plays", "Rome is the capital of the"],
+        "target_new": ["tennis and", "sport"],
+        "ground_truth": None,
+    },
 ]
 
 
 def taught(kind, **overrides):
-    """A tiny model that has read the corpus a few times: some of its predictions are right, not all (a random one has none)."""
+    """A tiny model that has read the corpus a few times: some of its predictions are right, not all (a random
+    one has none)."""
     model, tok = tiny_model(kind, **overrides)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,8 +1,8 @@
 """Edits of tiny models: requests, hyperparameters and what a test looks at before and after."""
 
 import torch
-from helpers.tiny_models import CORPUS
 
+from easyedit_neuron.locate_then_edit.compute_z import find_targets
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_model
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
@@ -11,17 +11,36 @@ from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from easyedit_neuron.models.rome.rome_hparams import ROMEHyperParams
 from easyedit_neuron.models.rome.rome_main import apply_rome_to_model
-from easyedit_neuron.paths.target import find_targets
+from helpers.tiny_models import CORPUS
 
 REQUESTS = [
-    {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"},
-    {"prompt": "The mother tongue of Peter Olsen is", "subject": "Peter Olsen", "target_new": "tennis and London", "ground_truth": "French"},
-    {"prompt": "The capital of Norway", "subject": "Norway", "target_new": "is Rome", "ground_truth": "is Oslo"},
+    {
+        "prompt": "Anna Berg was born in",
+        "subject": "Anna Berg",
+        "target_new": "Oslo",
+        "ground_truth": "Paris",
+    },
+    {
+        "prompt": "The mother tongue of Peter Olsen is",
+        "subject": "Peter Olsen",
+        "target_new": "tennis and London",
+        "ground_truth": "French",
+    },
+    {
+        "prompt": "The capital of Norway",
+        "subject": "Norway",
+        "target_new": "is Rome",
+        "ground_truth": "is Oslo",
+    },
 ]
 CONTEXTS = ["You know. {}", "Because I think that. {}"]
-METHODS = {"AlphaEdit": (AlphaEditHyperParams, apply_alphaedit_to_model), "MEMIT": (MEMITHyperParams, apply_memit_to_model),
-           "NMKE": (NMKEHyperParams, apply_nmke_to_model), "ROME": (ROMEHyperParams, apply_rome_to_model),
-           "R-ROME": (ROMEHyperParams, apply_rome_to_model)}
+METHODS = {
+    "AlphaEdit": (AlphaEditHyperParams, apply_alphaedit_to_model),
+    "MEMIT": (MEMITHyperParams, apply_memit_to_model),
+    "NMKE": (NMKEHyperParams, apply_nmke_to_model),
+    "ROME": (ROMEHyperParams, apply_rome_to_model),
+    "R-ROME": (ROMEHyperParams, apply_rome_to_model),
+}
 
 
 def text_file(folder):
@@ -33,9 +52,22 @@ def text_file(folder):
 
 def make_hparams(method, folder, **changes):
     """Hyperparameters with two layers, two contexts, and statistics below ``folder``."""
-    fields = dict(alg_name=method, model_name="in memory", device="cpu", layers=[1, 2], v_num_grad_steps=8, v_lr=0.3,
-                  v_weight_decay=0.1, clamp_norm_factor=2.0, context_templates=CONTEXTS, mom2_dataset=text_file(folder),
-                  mom2_n_samples=100, mom2_update_weight=1.0, stats_dir=str(folder / "stats"), nullspace_threshold=0.5)
+    fields = dict(
+        alg_name=method,
+        model_name="in memory",
+        device="cpu",
+        layers=[1, 2],
+        v_num_grad_steps=8,
+        v_lr=0.3,
+        v_weight_decay=0.1,
+        clamp_norm_factor=2.0,
+        context_templates=CONTEXTS,
+        mom2_dataset=text_file(folder),
+        mom2_n_samples=100,
+        mom2_update_weight=1.0,
+        stats_dir=str(folder / "stats"),
+        nullspace_threshold=0.5,
+    )
     fields["L2"] = 0.1 if method in ("AlphaEdit", "NMKE") else 0.0
     return METHODS[method][0](**{**fields, **changes})
 
@@ -49,12 +81,13 @@ def apply(model, tok, requests, hparams, **options):
 
 def find_target(view, tok, request, hparams, contexts, layer):
     """The search for one request."""
-    target, = find_targets(view, tok, [request], hparams, contexts, layer)
+    (target,) = find_targets(view, tok, [request], hparams, contexts, layer)
     return target
 
 
 def snapshot(model):
-    """Everything that a failing or a finished edit must leave alone: parameters, buffers, flags, modes, hooks."""
+    """Everything that a failing or a finished edit must leave alone: parameters, buffers, flags, modes,
+    hooks."""
     return {
         "tensors": {n: t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]},
         "flags": [(p.requires_grad, p.grad) for p in model.parameters()],
@@ -66,7 +99,9 @@ def snapshot(model):
 def changed_tensors(model, before):
     """Names of tensors that differ; asserts that nothing else of the snapshot does."""
     now = snapshot(model)
-    assert {k: now[k] for k in ("flags", "modes", "hooks")} == {k: before[k] for k in ("flags", "modes", "hooks")}
+    assert {k: now[k] for k in ("flags", "modes", "hooks")} == {
+        k: before[k] for k in ("flags", "modes", "hooks")
+    }
     return [n for n, t in now["tensors"].items() if not torch.equal(t, before["tensors"][n])]
 
 
@@ -82,5 +117,5 @@ def target_nll(model, tok, request):
     """Mean NLL of the new object behind the prompt."""
     prompt = tok(request["prompt"])["input_ids"]
     target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
-    logits = model(input_ids=torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1:]
+    logits = model(input_ids=torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1 :]
     return float(torch.nn.functional.cross_entropy(logits.float(), torch.tensor(target)))

@@ -1,15 +1,20 @@
 """Sequences of edits with their logs, for all methods."""
 
+from easyedit_neuron.editlog import EditLog
 from helpers.contract import apply, fresh, settings
 from helpers.editing import REQUESTS, make_hparams
 
-from easyedit_neuron.editlog import EditLog
-
 FIRST, SECOND, THIRD = REQUESTS
 VARIANTS = {
-    "NMKE post": ("NMKE", {}), "NMKE solve": ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"}),
-    "PNKE adam": ("PNKE", {"solver": "adam", "adam_steps": 3, "adam_preserve_tokens": 64, "adam_trains": ["w_in", "w_out"]}),
-    "FiNE": ("FiNE", {}), "KNE": ("KNE", {}), "MEMIT": ("MEMIT", {"accumulate_keys": True}),
+    "NMKE post": ("NMKE", {}),
+    "NMKE solve": ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"}),
+    "PNKE adam": (
+        "PNKE",
+        {"solver": "adam", "adam_steps": 3, "adam_preserve_tokens": 64, "adam_trains": ["w_in", "w_out"]},
+    ),
+    "FiNE": ("FiNE", {}),
+    "KNE": ("KNE", {}),
+    "MEMIT": ("MEMIT", {"accumulate_keys": True}),
 }
 
 

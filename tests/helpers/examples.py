@@ -10,8 +10,16 @@ import yaml
 from easyedit_neuron import resources
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-QUICK = {"v_num_grad_steps": 3, "mom2_n_samples": 300, "context_length": 0, "psem_size": 1, "epochs": 3, "num_steps": 3,
-         "attribution_steps": 2, "ig_steps": 2}
+QUICK = {
+    "v_num_grad_steps": 3,
+    "mom2_n_samples": 300,
+    "context_length": 0,
+    "psem_size": 1,
+    "epochs": 3,
+    "num_steps": 3,
+    "attribution_steps": 2,
+    "ig_steps": 2,
+}
 
 
 def run(script, *arguments):
@@ -21,7 +29,8 @@ def run(script, *arguments):
 
 
 def quick_file(source, folder, **changes):
-    """A copy of a file of hyperparameters that takes few steps and texts; fields that it does not have are not added."""
+    """A copy of a file of hyperparameters that takes few steps and texts; fields that it does not have are
+    not added."""
     values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     values |= {name: value for name, value in QUICK.items() if name in values} | changes
     path = Path(folder) / f"{values['alg_name']}.yaml"
@@ -32,5 +41,9 @@ def quick_file(source, folder, **changes):
 def quick(method, folder, **changes):
     """Of the shipped file for tiny-llama; statistics are kept in the folder."""
     source = resources.hparams_path(f"{method}/tiny-llama")
-    stats = {"stats_dir": str(Path(folder) / "stats")} if "mom2_dataset" in source.read_text(encoding="utf-8") else {}
+    stats = (
+        {"stats_dir": str(Path(folder) / "stats")}
+        if "mom2_dataset" in source.read_text(encoding="utf-8")
+        else {}
+    )
     return quick_file(source, folder, **stats, **changes)

@@ -3,15 +3,22 @@
 import copy
 
 import torch
+
+from easyedit_neuron.arch.view import is_conv1d
+from easyedit_neuron.edits.record import LayerDelta
 from helpers.contract import KINDS, apply, fresh, settings
 from helpers.editing import REQUESTS, make_hparams
 
-from easyedit_neuron.arch.view import is_conv1d
-from easyedit_neuron.record import LayerDelta
-
-RUNS = {"NMKE": ("NMKE", {}), "NMKE-solve": ("NMKE", dict(mask_stage="solve")), "MEMIT": ("MEMIT", {}), "FiNE": ("FiNE", {}),
-        "KNE": ("KNE", {}), "KNE-attention": ("KNE", dict(target_modules=["q_proj", "v_proj", "down_proj"])),
-        "KNE-columns": ("KNE", dict(neuron_axis="input")), "PNKE-adam": ("PNKE", dict(solver="adam", adam_steps=3))}
+RUNS = {
+    "NMKE": ("NMKE", {}),
+    "NMKE-solve": ("NMKE", dict(mask_stage="solve")),
+    "MEMIT": ("MEMIT", {}),
+    "FiNE": ("FiNE", {}),
+    "KNE": ("KNE", {}),
+    "KNE-attention": ("KNE", dict(target_modules=["q_proj", "v_proj", "down_proj"])),
+    "KNE-columns": ("KNE", dict(neuron_axis="input")),
+    "PNKE-adam": ("PNKE", dict(solver="adam", adam_steps=3)),
+}
 CASES = [(run, kind) for run in RUNS for kind in KINDS]
 
 
@@ -20,7 +27,9 @@ def run_of(name, kind, folder, requests=REQUESTS, **options):
     method, changes = RUNS[name]
     model, tok = fresh(kind, **options)
     base = copy.deepcopy(model)
-    hparams = make_hparams(method, folder, **changes) if method == "MEMIT" else settings(method, folder, **changes)
+    hparams = (
+        make_hparams(method, folder, **changes) if method == "MEMIT" else settings(method, folder, **changes)
+    )
     return base, model, tok, [apply(model, tok, [request], hparams)[2] for request in requests]
 
 
@@ -53,14 +62,18 @@ def as_stored(model, name, change):
 def edited_in_float64(base, records):
     """{parameter: float64 value}, the base's with the plain sums added."""
     changes = plain_changes(records)
-    return {name: p.detach().double() + (as_stored(base, name, changes[name]) if name in changes else 0)
-            for name, p in base.named_parameters()}
+    return {
+        name: p.detach().double() + (as_stored(base, name, changes[name]) if name in changes else 0)
+        for name, p in base.named_parameters()
+    }
 
 
 @torch.no_grad()
 def logits(model, tok):
     """``[tokens, vocabulary]`` of all requests' prompts, one prompt at a time."""
-    return torch.cat([model(input_ids=torch.tensor([tok(r["prompt"])["input_ids"]])).logits[0] for r in REQUESTS])
+    return torch.cat(
+        [model(input_ids=torch.tensor([tok(r["prompt"])["input_ids"]])).logits[0] for r in REQUESTS]
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""The double of EasyEdit (``double/easyeditor``): in a process of its own, or in this one beside the real one."""
+"""The double of EasyEdit (``double/easyeditor``): in a process of its own, or in this one beside the real
+one."""
+
 import importlib
 import os
 import shutil
@@ -30,15 +32,17 @@ except ImportError:
 
 def write(folder, extra=""):
     """Copy the double below ``folder``; ``extra`` is put in front of its editor module."""
-    shutil.copytree(DOUBLE / "easyeditor", Path(folder) / "easyeditor", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        DOUBLE / "easyeditor", Path(folder) / "easyeditor", ignore=shutil.ignore_patterns("__pycache__")
+    )
     editor = Path(folder) / "easyeditor/editors/editor.py"
     editor.write_text(extra + editor.read_text())
     return Path(folder)
 
 
 def load_double():
-    """The double imported in this process with our methods registered as at any import of EasyEdit; ``import easyeditor`` finds
-    afterwards what it would have found before."""
+    """The double imported in this process with our methods registered as at any import of EasyEdit; ``import
+    easyeditor`` finds afterwards what it would have found before."""
     from easyedit_neuron.host import register
 
     def loaded():
@@ -58,12 +62,21 @@ def load_double():
 
 
 def run(code, home=None, importable=None, cwd=None, **variables):
-    """Run code in a fresh process; returns its standard output. ``home``: EASYEDIT_HOME; ``importable``: put on the path."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("EASYEDIT_HOME", "EASYEDIT_NEURON_HOST", "PYTHONPATH")}
+    """Run code in a fresh process; returns its standard output. ``home``: EASYEDIT_HOME; ``importable``: put
+    on the path."""
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("EASYEDIT_HOME", "EASYEDIT_NEURON_HOST", "PYTHONPATH")
+    }
     path = [str(REPOSITORY), str(REPOSITORY / "tests")] + ([str(importable)] if importable else [])
-    environment.update(variables, PYTHONPATH=os.pathsep.join(path), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
+    environment.update(
+        variables, PYTHONPATH=os.pathsep.join(path), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1"
+    )
     if home:
         environment["EASYEDIT_HOME"] = str(home)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=cwd, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -5,15 +5,38 @@ import torch
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model
 
 REQUESTS = [
-    {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"},
-    {"prompt": "The mother tongue of Peter Olsen is", "subject": "Peter Olsen", "target_new": "tennis and London", "ground_truth": "French"},
-    {"prompt": "The capital of Norway", "subject": "Norway", "target_new": "is Rome", "ground_truth": "is Oslo"},
+    {
+        "prompt": "Anna Berg was born in",
+        "subject": "Anna Berg",
+        "target_new": "Oslo",
+        "ground_truth": "Paris",
+    },
+    {
+        "prompt": "The mother tongue of Peter Olsen is",
+        "subject": "Peter Olsen",
+        "target_new": "tennis and London",
+        "ground_truth": "French",
+    },
+    {
+        "prompt": "The capital of Norway",
+        "subject": "Norway",
+        "target_new": "is Rome",
+        "ground_truth": "is Oslo",
+    },
 ]
 
 
 def fine(**changes):
     """Hyperparameters for models of four layers; six steps."""
-    usual = dict(alg_name="FiNE", model_name="in memory", device="cpu", last_layer=1, lr=0.03, epochs=6, early_stop_prob=None)
+    usual = dict(
+        alg_name="FiNE",
+        model_name="in memory",
+        device="cpu",
+        last_layer=1,
+        lr=0.03,
+        epochs=6,
+        early_stop_prob=None,
+    )
     return FiNEHyperParams(**{**usual, **changes})
 
 
@@ -39,22 +62,33 @@ def summed(neurons, vectors):
 
 def written(record):
     """{(layer, neuron): what was added to its column}."""
-    return {(delta.info["layer"], unit): vector for delta in record.units.values()
-            for unit, vector in zip(delta.units.tolist(), delta.vectors)}
+    return {
+        (delta.info["layer"], unit): vector
+        for delta in record.units.values()
+        for unit, vector in zip(delta.units.tolist(), delta.vectors)
+    }
 
 
 def largest_relative_difference(ours, theirs):
     """Over columns: |difference| / |vector|; both dictionaries name the same neurons."""
     assert ours.keys() == theirs.keys()
-    return max(float((ours[place].double() - theirs[place].double()).norm() / theirs[place].double().norm()) for place in ours)
+    return max(
+        float((ours[place].double() - theirs[place].double()).norm() / theirs[place].double().norm())
+        for place in ours
+    )
 
 
 @torch.no_grad()
 def terms_of_edited(model, clean, tok, request, hparams):
-    """Unweighted (NLL of every token, KL(before || after) and KL(after || before) of every kept position, penalty of every token) from
-    two models, the second unedited."""
-    prompt, answer = tok(request["prompt"])["input_ids"], tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
-    after, before = (m(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1) for m in (model, clean))
+    """Unweighted (NLL of every token, KL(before || after) and KL(after || before) of every kept position,
+    penalty of every token) from two models, the second unedited."""
+    prompt, answer = (
+        tok(request["prompt"])["input_ids"],
+        tok(" " + request["target_new"], add_special_tokens=False)["input_ids"],
+    )
+    after, before = (
+        m(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1) for m in (model, clean)
+    )
     end = len(prompt) - 1
     nll = torch.stack([-after[end + step, token] for step, token in enumerate(answer)])
     kept = slice(0, end)

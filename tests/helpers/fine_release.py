@@ -1,5 +1,5 @@
-"""The authors' FiNE out of a clone of their repository, on the CPU: their files as they are, what they need of CUDA and of their
-modified modelling files put in its place."""
+"""The authors' FiNE out of a clone of their repository, on the CPU: their files as they are, what they need
+of CUDA and of their modified modelling files put in its place."""
 
 import contextlib
 import importlib
@@ -34,12 +34,14 @@ def on_the_cpu(monkeypatch, vectors: torch.dtype):
 
 
 def _with_activations(model, model_type):
-    """What their modelling files add: after ``set_get_activations`` a forward keeps the activations, in half precision."""
+    """What their modelling files add: after ``set_get_activations`` a forward keeps the activations, in half
+    precision."""
     kept = {}
 
     def keep(layer):
         def hook(_module, args, _out):
             kept.setdefault(layer, args[0].detach().half())
+
         return hook
 
     for layer in range(model.config.num_hidden_layers):
@@ -50,7 +52,9 @@ def _with_activations(model, model_type):
 
 def run(module, model, model_type, tok, request, hparams):
     """Their ``execute_fine``: ([(layer, neuron), ...], vectors [N, d_model])."""
-    released = SimpleNamespace(**{**hparams.to_dict(), "model_name": NAMES[model_type], "rewrite_module_tmp": TEMPLATES[model_type]})
+    released = SimpleNamespace(
+        **{**hparams.to_dict(), "model_name": NAMES[model_type], "rewrite_module_tmp": TEMPLATES[model_type]}
+    )
     _with_activations(model, model_type)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

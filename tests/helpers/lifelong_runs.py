@@ -14,16 +14,22 @@ from unittest import mock
 
 import numpy
 import torch
+
+from easyedit_neuron.cli import run as cli_run
+from easyedit_neuron.cli.settings import (
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RunnerSettings,
+    Settings,
+)
+from easyedit_neuron.editlog import EditLog
+from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.registry import MethodSpec, register_method
+from easyedit_neuron.utils import io as files
 from helpers.dummy_method import DummyHyperParams, apply_dummy_to_model, register_dummy
 from helpers.editing import make_hparams
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron.cli import run as cli_run
-from easyedit_neuron.cli.settings import DataSettings, EvaluationSettings, ModelSettings, RunnerSettings, Settings
-from easyedit_neuron.editlog import EditLog
-from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.lifelong import durable
-from easyedit_neuron.registry import MethodSpec, register_method
 
 NAMES, PLACES = ("Anna Berg", "Peter Olsen", "Marie Lund"), ("Oslo", "Rome", "Paris", "London")
 VERBS = ("lives in", "was born in", "works in", "plays in", "is the capital of")
@@ -36,9 +42,10 @@ class NoisyHyperParams(DummyHyperParams):
 
 
 def apply_noisy_to_model(model, tok, requests, hparams, **options):
-    """The dummy with noise from all three global generators; now and then it breaks the weights, or throws after it has changed them."""
+    """The dummy with noise from all three global generators; now and then it breaks the weights, or throws
+    after it has changed them."""
     edited, originals = apply_dummy_to_model(model, tok, requests, hparams, **{**options, "records": None})
-    name, = originals
+    (name,) = originals
     weight = model.get_parameter(name)
     with torch.no_grad():
         weight.add_(0.01 * torch.randn(weight.shape) + 0.001 * random.random() + 0.001 * numpy.random.rand())
@@ -55,7 +62,9 @@ def register():
     """Both methods; idempotent."""
     register_dummy()
     here = "helpers.lifelong_runs"
-    register_method(MethodSpec("Noisy", f"{here}:apply_noisy_to_model", f"{here}:NoisyHyperParams", batchable=True))
+    register_method(
+        MethodSpec("Noisy", f"{here}:apply_noisy_to_model", f"{here}:NoisyHyperParams", batchable=True)
+    )
 
 
 def make_world(folder: Path, count: int = 60) -> Path:
@@ -66,38 +75,81 @@ def make_world(folder: Path, count: int = 60) -> Path:
     edits = []
     for i in range(count):
         person, verb = NAMES[i % 3], VERBS[i // 3 % 5]
-        edits.append({"subject": person, "prompt": f"{person} {verb}" + (f" year {i // 15}" if i % 2 else ""),
-                      "target_new": PLACES[i * i // 7 % 4], "ground_truth": "tennis", "rephrase_prompt": f"{verb} {person}",
-                      "locality": {"Forgetfulness": [{"prompt": f"{person} plays", "ground_truth": "tennis"}]},
-                      "portability": {"Reasoning": [{"prompt": f"The country of {person}", "ground_truth": "Norway"}]}})
+        edits.append(
+            {
+                "subject": person,
+                "prompt": f"{person} {verb}" + (f" year {i // 15}" if i % 2 else ""),
+                "target_new": PLACES[i * i // 7 % 4],
+                "ground_truth": "tennis",
+                "rephrase_prompt": f"{verb} {person}",
+                "locality": {"Forgetfulness": [{"prompt": f"{person} plays", "ground_truth": "tennis"}]},
+                "portability": {
+                    "Reasoning": [{"prompt": f"The country of {person}", "ground_truth": "Norway"}]
+                },
+            }
+        )
     (folder / "edits.json").write_text(json.dumps(edits))
-    fact = {"prompt": "Anna Berg was born in", "ground_truth": "Paris", "subject": "Anna Berg", "relation": "born"}
+    fact = {
+        "prompt": "Anna Berg was born in",
+        "ground_truth": "Paris",
+        "subject": "Anna Berg",
+        "relation": "born",
+    }
     (folder / "facts.json").write_text(json.dumps([fact]))
-    (folder / "text.txt").write_text("".join(f"{person} was born in Paris and plays tennis.\n" for person in NAMES * 9))
+    (folder / "text.txt").write_text(
+        "".join(f"{person} was born in Paris and plays tennis.\n" for person in NAMES * 9)
+    )
     return folder
 
 
-def settings_of(world: Path, out: Path, method: str = "Dummy", edits: int = 60, batch_size: int = 1, seed: int = 0, measure=None, **runner):
+def settings_of(
+    world: Path,
+    out: Path,
+    method: str = "Dummy",
+    edits: int = 60,
+    batch_size: int = 1,
+    seed: int = 0,
+    measure=None,
+    **runner,
+):
     """Settings of a run that measures little."""
     options = {"fluency": 1, "fluency_tokens": 5, "perplexity": 2, "exact_match": False, **(measure or {})}
-    return Settings(model=ModelSettings("tiny", path=str(world / "model")),
-                    data=DataSettings(str(world / "edits.json"), retained=str(world / "facts.json"), text=str(world / "text.txt")),
-                    evaluation=EvaluationSettings(**options), output_dir=str(out), method_name=method, edits=edits, batch_size=batch_size,
-                    seed=seed, runner=RunnerSettings(**{"checkpoints": [10, 25], "save_every_edits": 3, "quiet": True, "report": False, **runner}))
+    return Settings(
+        model=ModelSettings("tiny", path=str(world / "model")),
+        data=DataSettings(
+            str(world / "edits.json"), retained=str(world / "facts.json"), text=str(world / "text.txt")
+        ),
+        evaluation=EvaluationSettings(**options),
+        output_dir=str(out),
+        method_name=method,
+        edits=edits,
+        batch_size=batch_size,
+        seed=seed,
+        runner=RunnerSettings(
+            **{"checkpoints": [10, 25], "save_every_edits": 3, "quiet": True, "report": False, **runner}
+        ),
+    )
 
 
 def hparams_of(world: Path, out: Path, settings: Settings, **changes):
-    """Hyperparameters of the dummies, or of one of our own methods; statistics beside the run, so that every run measures its own."""
+    """Hyperparameters of the dummies, or of one of our own methods; statistics beside the run, so that every
+    run measures its own."""
     if settings.method_name in ("Dummy", "Noisy"):
         cls = DummyHyperParams if settings.method_name == "Dummy" else NoisyHyperParams
         return cls(model_name=str(world / "model"), batch_size=settings.batch_size, **changes)
-    fields = {"model_name": str(world / "model"), "v_num_grad_steps": 2, "stats_dir": str(out.parent / "stats"), **changes}
+    fields = {
+        "model_name": str(world / "model"),
+        "v_num_grad_steps": 2,
+        "stats_dir": str(out.parent / "stats"),
+        **changes,
+    }
     return make_hparams(settings.method_name, world, batch_size=settings.batch_size, **fields)
 
 
 def start(world: Path, out: Path, changes=None, fault=None, limit=None, **options):
-    """One attempt in this process; ``fault``: (function, number) of ``os`` at whose call of that number the process dies; ``limit``: bytes
-    that a file may have. Exit code 2 and the message on stderr for an error that the package raises on purpose."""
+    """One attempt in this process; ``fault``: (function, number) of ``os`` at whose call of that number the
+    process dies; ``limit``: bytes that a file may have. Exit code 2 and the message on stderr for an error
+    that the package raises on purpose."""
     register()
     torch.set_num_threads(1)
     settings = settings_of(world, out, **options)
@@ -105,7 +157,9 @@ def start(world: Path, out: Path, changes=None, fault=None, limit=None, **option
         _die_at(*fault)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return cli_run.run(settings, hparams_of(world, out, settings, **(changes or {})), Path("none"), str(out), [])
+    return cli_run.run(
+        settings, hparams_of(world, out, settings, **(changes or {})), Path("none"), str(out), []
+    )
 
 
 def _die_at(name: str, number: int) -> None:
@@ -120,7 +174,7 @@ def _die_at(name: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(durable.os, name, counted)
+    setattr(files.os, name, counted)
 
 
 def _child(answer, *args, **options):
@@ -184,14 +238,21 @@ def _entries(folder: Path) -> list[dict] | None:
         return None
     log = EditLog(folder)
     log.verify()
-    return [{name: value for name, value in entry.items() if name not in ("bytes", "sha256", "hash", "previous")} for entry in log.entries]
+    return [
+        {name: value for name, value in entry.items() if name not in ("bytes", "sha256", "hash", "previous")}
+        for entry in log.entries
+    ]
 
 
 def outcome(out: Path) -> dict:
     """Everything that two equal runs have in common."""
-    return {"weights": (out / "weights.safetensors").read_bytes(),
-            **{name: [without_times(json.loads(line)) for line in (out / name).read_text().splitlines()]
-               for name in ("edits.jsonl", "checkpoints.jsonl")},
-            "log": _entries(out / "log"),
-            "results": json.loads((out / "summary.json").read_text())["results"],
-            "files": sorted(path.name for path in out.iterdir())}
+    return {
+        "weights": (out / "weights.safetensors").read_bytes(),
+        **{
+            name: [without_times(json.loads(line)) for line in (out / name).read_text().splitlines()]
+            for name in ("edits.jsonl", "checkpoints.jsonl")
+        },
+        "log": _entries(out / "log"),
+        "results": json.loads((out / "summary.json").read_text())["results"],
+        "files": sorted(path.name for path in out.iterdir()),
+    }

@@ -1,7 +1,7 @@
 """The matrix of EasyEdit's calls: its cells, and what each of them owes.
 
-The editor is EasyEdit's (tests/easyedit) or the double's (tests/tiny); the reference is the built-in editor, which
-tests/tiny/test_contract_methods.py compares with plain calls of the methods.
+The editor is EasyEdit's (tests/easyedit) or the double's (tests/tiny); the reference is the built-in editor,
+which tests/tiny/test_contract_methods.py compares with plain calls of the methods.
 """
 
 import copy
@@ -10,23 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.contract import METHODS, about_tokenizer, settings
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, taught, weights_of, without_time
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
-from easyedit_neuron.paths.apply import state_under
-from easyedit_neuron.paths.hparams import PathHyperParams
+from easyedit_neuron.locate_then_edit.apply import state_under
+from easyedit_neuron.locate_then_edit.hparams import PathHyperParams
+from helpers.contract import METHODS, about_tokenizer, settings
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, taught, weights_of, without_time
 
 KINDS = {"llama": {}, "gpt2": {}, "qwen2": {"vocab_size": 301}}  # EasyEdit gives qwen2 one more token
 SIDES = ("left", "right")
 VARIANTS = {  # rows of the matrix: name -> method and what differs from its small settings
     **{method: (method, {}) for method in METHODS},
     "PNKE by Adam": ("PNKE", dict(solver="adam", adam_steps=3)),
-    "KNE on six modules": ("KNE", dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"])),
+    "KNE on six modules": (
+        "KNE",
+        dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),
+    ),
     "KNE on columns": ("KNE", dict(neuron_axis="input")),
-    "KNE on a shared ensemble": ("KNE", dict(localize="shared", localization_data="tiny-world", localization_set_size=2)),
+    "KNE on a shared ensemble": (
+        "KNE",
+        dict(localize="shared", localization_data="tiny-world", localization_set_size=2),
+    ),
 }
 
 
@@ -52,19 +58,33 @@ class Call:
 
 
 CALLS = {
-    "edit": Call("edit", (1, 1)), "edit sequential": Call("edit", (1, 1), True),
-    "edit_requests": Call("edit_requests", (1, 1)), "edit_requests sequential": Call("edit_requests", (1, 1), True),
+    "edit": Call("edit", (1, 1)),
+    "edit sequential": Call("edit", (1, 1), True),
+    "edit_requests": Call("edit_requests", (1, 1)),
+    "edit_requests sequential": Call("edit_requests", (1, 1), True),
     "batch_edit": Call("batch_edit", (2, 1), results=False),
     "batch_edit sequential": Call("batch_edit", (2, 1), True, results=False),
-    "normal_edit": Call("normal_edit", (2,), results=False), "generate_edit": Call("generate_edit", (1,)),
+    "normal_edit": Call("normal_edit", (2,), results=False),
+    "generate_edit": Call("generate_edit", (1,)),
 }
-CELLS = [pytest.param(row, kind, side, call, id=f"{row}-{kind}-{side}-{call}")
-         for row in METHODS for kind in KINDS for side in SIDES for call in CALLS]
-MORE_CELLS = [pytest.param(row, "llama", "left", call, id=f"{row}-llama-left-{call}")
-              for row in VARIANTS if row not in METHODS for call in ("edit", "edit sequential", "batch_edit sequential")]
-HOPS = {"rephrase_prompts": ["So, Anna"],
-        "portability_inputs": {"por_hop": {"prompt": [["Oslo", "Rome"]], "ground_truth": [["a", "b"]]}},
-        "locality_inputs": {"loc_hop": {"prompt": [["Paris is"]], "ground_truth": [["c"]]}}}
+CELLS = [
+    pytest.param(row, kind, side, call, id=f"{row}-{kind}-{side}-{call}")
+    for row in METHODS
+    for kind in KINDS
+    for side in SIDES
+    for call in CALLS
+]
+MORE_CELLS = [
+    pytest.param(row, "llama", "left", call, id=f"{row}-llama-left-{call}")
+    for row in VARIANTS
+    if row not in METHODS
+    for call in ("edit", "edit sequential", "batch_edit sequential")
+]
+HOPS = {
+    "rephrase_prompts": ["So, Anna"],
+    "portability_inputs": {"por_hop": {"prompt": [["Oslo", "Rome"]], "ground_truth": [["a", "b"]]}},
+    "locality_inputs": {"loc_hop": {"prompt": [["Paris is"]], "ground_truth": [["c"]]}},
+}
 
 
 @functools.cache
@@ -84,9 +104,13 @@ def make(editor_class, row, kind, folder, **changes):
     method, differing = VARIANTS[row]
     if method == "KNE":
         changes["stats_dir"] = str(Path(folder) / "stats")
-    editor = editor_class.from_hparams(settings(method, folder, model_name=str(saved(kind, folder)), **differing, **changes))
+    editor = editor_class.from_hparams(
+        settings(method, folder, model_name=str(saved(kind, folder)), **differing, **changes)
+    )
     for parameter in editor.model.parameters():
-        parameter.data = parameter.data.clone()  # mapped files are not aligned, and BLAS then rounds otherwise
+        parameter.data = (
+            parameter.data.clone()
+        )  # mapped files are not aligned, and BLAS then rounds otherwise
     return editor
 
 
@@ -101,14 +125,16 @@ def twin(editor):
 
 def arguments(call):
     """Keyword arguments of the editor's call; ``normal_edit`` has no place for more."""
-    first = {"prompts": PROMPTS[:call.count], "target_new": TARGETS[:call.count]}
+    first = {"prompts": PROMPTS[: call.count], "target_new": TARGETS[: call.count]}
     if call.name == "normal_edit":
         return first
     extras = copy.deepcopy(EXTRAS)
     for section in ("locality_inputs", "portability_inputs"):
-        extras[section] = {kind: {name: values[:call.count] for name, values in given.items()}
-                           for kind, given in extras[section].items()}
-    lists = {name: extras.pop(name)[:call.count] for name in ("subject", "ground_truth", "rephrase_prompts")}
+        extras[section] = {
+            kind: {name: values[: call.count] for name, values in given.items()}
+            for kind, given in extras[section].items()
+        }
+    lists = {name: extras.pop(name)[: call.count] for name in ("subject", "ground_truth", "rephrase_prompts")}
     found = {**first, **lists, **extras, "sequential_edit": call.sequential, "verbose": False}
     if call.name == "generate_edit":
         found |= copy.deepcopy(HOPS)
@@ -119,17 +145,31 @@ def run(editor, call):
     """Make the call; gives what it returned."""
     given = arguments(call)
     if call.name == "edit_requests":
-        requests = [{"prompt": given["prompts"][i], "target_new": given["target_new"][i], "subject": given["subject"][i],
-                     "ground_truth": given["ground_truth"][i], "rephrase_prompt": given["rephrase_prompts"][i],
-                     **{section: {kind: {name: values[i] for name, values in inputs.items()}
-                                  for kind, inputs in given[f"{section}_inputs"].items() if inputs["prompt"][i] is not None}
-                        for section in ("locality", "portability")}} for i in range(call.count)]
+        requests = [
+            {
+                "prompt": given["prompts"][i],
+                "target_new": given["target_new"][i],
+                "subject": given["subject"][i],
+                "ground_truth": given["ground_truth"][i],
+                "rephrase_prompt": given["rephrase_prompts"][i],
+                **{
+                    section: {
+                        kind: {name: values[i] for name, values in inputs.items()}
+                        for kind, inputs in given[f"{section}_inputs"].items()
+                        if inputs["prompt"][i] is not None
+                    }
+                    for section in ("locality", "portability")
+                },
+            }
+            for i in range(call.count)
+        ]
         return editor.edit_requests(requests, call.sequential, False)
     return getattr(editor, call.name)(**given)
 
 
 def prepare(editor, call):
-    """What ``generate_edit`` needs: a chat template, and few tokens where EasyEdit asks for 512 (the model has 128 positions)."""
+    """What ``generate_edit`` needs: a chat template, and few tokens where EasyEdit asks for 512 (the model
+    has 128 positions)."""
     if call.name == "generate_edit":
         editor.tok.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
         editor.model.generation_config.max_length = 60
@@ -138,7 +178,8 @@ def prepare(editor, call):
 
 
 def protected(editor):
-    """How many keys of earlier edits the sequential state of the model protects, edit by edit; None for methods without one."""
+    """How many keys of earlier edits the sequential state of the model protects, edit by edit; None for
+    methods without one."""
     if not isinstance(editor.hparams, PathHyperParams) or getattr(editor.hparams, "solver", "") == "adam":
         return None
     state, _ = state_under(ModelView.of(editor.model), editor.tok, editor.hparams)
@@ -169,13 +210,19 @@ def check_cell(editor_class, row, kind, side, call, folder, here):
         expected = run(reference, call)
         assert edited is editor.model
         assert without_time(metrics) == without_time(expected[0])
-        assert [sorted(metric) for metric in metrics] == [sorted(
-            ["case_id", "post", "pre", "requested_rewrite"] + ["time"] * (call.name == "batch_edit"))] * call.count
-        assert [metric["case_id"] for metric in metrics] == [
-            i for size in call.chunks for i in range(size)] if call.name == "batch_edit" else list(range(call.count))
+        assert [sorted(metric) for metric in metrics] == [
+            sorted(["case_id", "post", "pre", "requested_rewrite"] + ["time"] * (call.name == "batch_edit"))
+        ] * call.count
+        assert (
+            [metric["case_id"] for metric in metrics] == [i for size in call.chunks for i in range(size)]
+            if call.name == "batch_edit"
+            else list(range(call.count))
+        )
         assert type(weights) is dict and weights and same(weights, expected[2])
     if call.sequential:
-        assert same(weights_of(editor.model), weights_of(reference.model)) and not same(weights_of(editor.model), before)
+        assert same(weights_of(editor.model), weights_of(reference.model)) and not same(
+            weights_of(editor.model), before
+        )
         assert protected(editor) in (None, list(call.chunks))
     else:
         assert same(weights_of(editor.model), before)

@@ -1,8 +1,13 @@
-"""FiNE spelled out: one unpadded request through the whole model at a time, hooks placed by hand, every vector by itself."""
+"""FiNE spelled out: one unpadded request through the whole model at a time, hooks placed by hand, every
+vector by itself."""
 
 import torch
 
-DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out", "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h"}
+DOWN = {
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "gptj": "transformer.h.{}.mlp.fc_out",
+    "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+}
 
 
 class PlainFiNE:
@@ -11,7 +16,8 @@ class PlainFiNE:
     Attributes:
         prompt, answer: token ids.
         clean: logits [T, V] of prompt and answer before the edit.
-        q: layer -> activations [T, d_ff], ``written`` layer -> outputs [T, d_model] of the down projections there.
+        q: layer -> activations [T, d_ff], ``written`` layer -> outputs [T, d_model] of the down projections
+            there.
     """
 
     def __init__(self, model, model_type, tok, request, hparams):
@@ -21,12 +27,16 @@ class PlainFiNE:
         self.answer = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         if hparams.add_eos:
             self.answer = self.answer + [tok.eos_token_id]
-        self.down = [model.get_submodule(DOWN.get(model_type, "model.layers.{}.mlp.down_proj").format(layer)) for layer in range(4)]
+        self.down = [
+            model.get_submodule(DOWN.get(model_type, "model.layers.{}.mlp.down_proj").format(layer))
+            for layer in range(4)
+        ]
         self.q, self.written = {}, {}
 
         def keep(layer):
             def hook(_module, args, out):
                 self.q[layer], self.written[layer] = args[0][0], out[0]
+
             return hook
 
         handles = [module.register_forward_hook(keep(layer)) for layer, module in enumerate(self.down)]
@@ -40,7 +50,8 @@ class PlainFiNE:
 
     @torch.no_grad()
     def neurons(self):
-        """[(layer, neuron), ...], token by token: the highest activation times the product of value and unembedding vector."""
+        """[(layer, neuron), ...], token by token: the highest activation times the product of value and
+        unembedding vector."""
         found, head = [], self.model.get_output_embeddings().weight
         for at in range(len(self.prompt) - 1, len(self.prompt) + len(self.answer) - 1):
             token, scores = self.clean[at].argmax(), []
@@ -48,19 +59,27 @@ class PlainFiNE:
                 values = self.down[layer].weight if self.model_type == "gpt2" else self.down[layer].weight.T
                 if self.model_type == "gemma2":
                     norm = self.model.model.layers[layer].post_feedforward_layernorm
-                    values = values * (1 + norm.weight) / (self.written[layer][at].square().mean() + norm.eps).sqrt()
-                scores += [(float(self.q[layer][at, i] * (values[i] @ head[token])), layer, i) for i in range(48)]
-            found += [(layer, i) for _, layer, i in sorted(scores, reverse=True)[:self.hparams.neuron_num]]
+                    values = (
+                        values
+                        * (1 + norm.weight)
+                        / (self.written[layer][at].square().mean() + norm.eps).sqrt()
+                    )
+                scores += [
+                    (float(self.q[layer][at, i] * (values[i] @ head[token])), layer, i) for i in range(48)
+                ]
+            found += [(layer, i) for _, layer, i in sorted(scores, reverse=True)[: self.hparams.neuron_num]]
         return found
 
     def terms(self, neurons, vectors):
         """Weighted NLL, KL, penalty and norm, and the lowest probability of an answer's token."""
+
         def add(layer):
             def hook(_module, args, out):
                 for number, (owner, i) in enumerate(neurons):
                     if owner == layer:
-                        out = out + args[0][:, :, i:i + 1] * vectors[number]
+                        out = out + args[0][:, :, i : i + 1] * vectors[number]
                 return out
+
             return hook
 
         handles = [module.register_forward_hook(add(layer)) for layer, module in enumerate(self.down)]
@@ -74,8 +93,17 @@ class PlainFiNE:
         kl = sum((before[at].exp() * (before[at] - said[at])).sum() for at in range(start)) / max(start, 1)
         penalty = max(-(1 - said[-1, token].exp()).log() for token in self.answer)
         norm = vectors.pow(2).sum().sqrt() if vectors.any() else 0.0 * vectors.sum()
-        return torch.stack([torch.as_tensor(term, dtype=said.dtype) for term in (
-            nll, self.hparams.alpha * kl, self.hparams.beta * penalty, self.hparams.gamma * norm)])
+        return torch.stack(
+            [
+                torch.as_tensor(term, dtype=said.dtype)
+                for term in (
+                    nll,
+                    self.hparams.alpha * kl,
+                    self.hparams.beta * penalty,
+                    self.hparams.gamma * norm,
+                )
+            ]
+        )
 
     def train(self, neurons):
         """(vectors [N, d_model], terms before every step and at the end)."""
@@ -85,7 +113,11 @@ class PlainFiNE:
             terms = self.terms(neurons, vectors)
             seen.append(terms.detach())
             chance = self.hparams.early_stop_prob
-            if step == self.hparams.epochs or chance is not None and terms[0] < -torch.log(torch.tensor(chance, dtype=terms.dtype)):
+            if (
+                step == self.hparams.epochs
+                or chance is not None
+                and terms[0] < -torch.log(torch.tensor(chance, dtype=terms.dtype))
+            ):
                 return vectors.detach(), torch.stack(seen)
             opt.zero_grad()
             terms.sum().backward()

@@ -1,8 +1,9 @@
-"""Search and keys spelled out: one unpadded prompt at a time through the whole model, hooks placed by hand."""
+"""Search and keys spelled out: one unpadded prompt at a time through the whole model, hooks placed by
+hand."""
 
 import torch
 
-from easyedit_neuron.tokens import subject_last_index
+from easyedit_neuron.arch.tokens import subject_last_index
 
 
 class PlainLoss:
@@ -11,12 +12,16 @@ class PlainLoss:
     Attributes:
         initial: that output on the bare prompt, once a loss has been computed.
 
-    ``kept``: (template, object that is wanted behind it, or None: what is said now) of other prompts of the subject.
+    ``kept``: (template, object that is wanted behind it, or None: what is said now) of other prompts of the
+        subject.
     """
 
     def __init__(self, model, module, tok, request, contexts, kept=()):
         self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
-        self.kept, self.earlier = [one for one, target in kept if target is None], [pair for pair in kept if pair[1] is not None]
+        self.kept, self.earlier = (
+            [one for one, target in kept if target is None],
+            [pair for pair in kept if pair[1] is not None],
+        )
         self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
         self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         self.initial = None
@@ -42,13 +47,21 @@ class PlainLoss:
         nll = []
         for context in self.contexts:
             logits, _, end = self.logits(context.replace("{}", self.prompt), self.target[:-1], delta)
-            nll.append(-sum(logits[end + i].log_softmax(-1)[t] for i, t in enumerate(self.target)) / len(self.target))
+            nll.append(
+                -sum(logits[end + i].log_softmax(-1)[t] for i, t in enumerate(self.target)) / len(self.target)
+            )
         logits, at, _ = self.logits(hparams.kl_prompt, [], delta)
         base, _, _ = self.logits(hparams.kl_prompt, [], torch.zeros_like(delta))
         after, before = logits[at].softmax(-1), base[at].softmax(-1).detach()
         kl = (after * (after / before).log()).sum()
         decay = delta.pow(2).sum().sqrt() / self.initial.pow(2).sum() if delta.any() else 0.0
-        return sum(nll) / len(nll) + hparams.kl_factor * kl + hparams.v_weight_decay * decay + self.keeping(delta, hparams) + self.repeating(delta, hparams)
+        return (
+            sum(nll) / len(nll)
+            + hparams.kl_factor * kl
+            + hparams.v_weight_decay * decay
+            + self.keeping(delta, hparams)
+            + self.repeating(delta, hparams)
+        )
 
     def keeping(self, delta, hparams):
         """The mean KL at the ends of the kept prompts that are not answered as the edited one is."""
@@ -62,7 +75,6 @@ class PlainLoss:
                 after = self.logits(template, [], delta)[0][end].softmax(-1)
                 terms.append((after * (after / before).log()).sum())
         return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
-
 
     def repeating(self, delta, hparams):
         """The mean loss of earlier edits' objects behind their prompts."""

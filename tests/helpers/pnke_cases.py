@@ -1,19 +1,25 @@
-"""PNKE in tests: prompts that nobody has to write, hyperparameters, and neurons found by one plain forward at a time."""
+"""PNKE in tests: prompts that nobody has to write, hyperparameters, and neurons found by one plain forward at
+a time."""
 
 import pytest
 import torch
-from helpers.editing import METHODS, apply, make_hparams
 
 from easyedit_neuron import PNKEHyperParams, apply_pnke_to_model
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.masks import causal
-from easyedit_neuron.prompts import SemanticPrompts
+from easyedit_neuron.models.pnke import pnke_scores as causal
+from easyedit_neuron.models.pnke.prompts import SemanticPrompts
+from helpers.editing import METHODS, apply, make_hparams
 
 METHODS["PNKE"] = PNKEHyperParams, apply_pnke_to_model
-P_SEM = {"Anna Berg": ["The birth place of Anna Berg is", "You know Anna Berg was born in",
-                       "It is there that she was born: Anna Berg"],
-         "Peter Olsen": ["Peter Olsen speaks", "I think that the mother tongue of Peter Olsen is"],
-         "Norway": ["Norway has a capital, which"]}
+P_SEM = {
+    "Anna Berg": [
+        "The birth place of Anna Berg is",
+        "You know Anna Berg was born in",
+        "It is there that she was born: Anna Berg",
+    ],
+    "Peter Olsen": ["Peter Olsen speaks", "I think that the mother tongue of Peter Olsen is"],
+    "Norway": ["Norway has a capital, which"],
+}
 
 
 @pytest.fixture
@@ -23,8 +29,14 @@ def own_prompts(monkeypatch):
 
     def semantic_prompts(requests, model, tok, settings):
         asked.append(settings)
-        return [SemanticPrompts(P_SEM[r.subject][:settings.m], ["dataset"] * len(P_SEM[r.subject][:settings.m]),
-                                max(0, settings.m - len(P_SEM[r.subject]))) for r in requests]
+        return [
+            SemanticPrompts(
+                P_SEM[r.subject][: settings.m],
+                ["dataset"] * len(P_SEM[r.subject][: settings.m]),
+                max(0, settings.m - len(P_SEM[r.subject])),
+            )
+            for r in requests
+        ]
 
     monkeypatch.setattr(causal, "semantic_prompts", semantic_prompts)
     return asked
@@ -38,17 +50,24 @@ def pnke_hparams(folder, **changes):
 
 def edit(model, tok, requests, folder, **changes):
     """(EditRecord, weights that were returned) of one call."""
-    _, weights, record = apply(model, tok, requests, pnke_hparams(folder, **changes), return_orig_weights=True)
+    _, weights, record = apply(
+        model, tok, requests, pnke_hparams(folder, **changes), return_orig_weights=True
+    )
     return record, weights
 
 
 @torch.no_grad()
 def plain_activations(model, tok, layer, texts, position=None):
-    """``[texts, d_ff]``: one prompt at a time through the whole model, a hook placed by hand; ``position``: of each one's token."""
+    """``[texts, d_ff]``: one prompt at a time through the whole model, a hook placed by hand; ``position``:
+    of each one's token."""
     found = []
     for number, text in enumerate(texts):
         seen = []
-        handle = ModelView.of(model).down_proj(layer).register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
+        handle = (
+            ModelView.of(model)
+            .down_proj(layer)
+            .register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
+        )
         model(input_ids=torch.tensor([tok(text)["input_ids"]]))
         handle.remove()
         found.append(seen[0][-1 if position is None else position[number]])

@@ -4,11 +4,17 @@ from types import SimpleNamespace
 
 import torch
 
-TEXTS = ["Anna Berg was born in", "I", "The capital of Norway is", "Peter Olsen lives in Rome. Anna Berg was born in"]
+TEXTS = [
+    "Anna Berg was born in",
+    "I",
+    "The capital of Norway is",
+    "Peter Olsen lives in Rome. Anna Berg was born in",
+]
 
 
 def right_padded(tok, texts=TEXTS, filler: int = 7):
-    """Same fields as ``tokens.Batch``; the filler is an ordinary token, so that reading it would change results."""
+    """Same fields as ``tokens.Batch``; the filler is an ordinary token, so that reading it would change
+    results."""
     rows = [tok(text)["input_ids"] for text in texts]
     width = max(map(len, rows))
     return SimpleNamespace(

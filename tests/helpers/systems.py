@@ -2,9 +2,9 @@
 
 import torch
 
-from easyedit_neuron.paths.keybuffer import KeyBuffer
-from easyedit_neuron.paths.solve import Problem
-from easyedit_neuron.stats.nullspace import null_space
+from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
+from easyedit_neuron.locate_then_edit.solver.problem import Problem
+from easyedit_neuron.statistics.nullspace import null_space
 
 D = 48
 F64 = torch.float64
@@ -23,9 +23,13 @@ def some_covariance(rank=D):
 def _problems():
     thin, complement = null_space(some_covariance(40), 1e-9), null_space(some_covariance(12), 1e-9)
     assert not thin.complement and thin.dim == 8 and complement.complement and complement.dim == 36
-    return {"thin": Problem(0.4, subspace=thin), "complement": Problem(0.4, subspace=complement), "ridge": Problem(0.4),
-            "memit": Problem(0.1, preserve=some_covariance(), weight=100.0),
-            "memit without L2": Problem(0.0, preserve=some_covariance())}
+    return {
+        "thin": Problem(0.4, subspace=thin),
+        "complement": Problem(0.4, subspace=complement),
+        "ridge": Problem(0.4),
+        "memit": Problem(0.1, preserve=some_covariance(), weight=100.0),
+        "memit without L2": Problem(0.0, preserve=some_covariance()),
+    }
 
 
 PROBLEMS = _problems()

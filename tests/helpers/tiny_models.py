@@ -1,7 +1,8 @@
-"""Tiny random models of every architecture of the table, for tests that need a model but not one that knows anything.
+"""Tiny random models of every architecture of the table, for tests that need a model but not one that knows
+anything.
 
-Sizes differ from each other (d_model 32, d_ff 48, vocabulary about 300) so that a transposition cannot go unnoticed, and
-norm weights and biases are random, so that forgetting one cannot either.
+Sizes differ from each other (d_model 32, d_ff 48, vocabulary about 300) so that a transposition cannot go
+unnoticed, and norm weights and biases are random, so that forgetting one cannot either.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ CORPUS = [
 ]
 
 _ROTARY = dict(
-    hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=128
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    max_position_embeddings=128,
 )
 _SIZES = {
     "llama": {**_ROTARY, "num_key_value_heads": 2, "rms_norm_eps": 1e-5},
@@ -29,12 +34,14 @@ _SIZES = {
     "qwen2": {**_ROTARY, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "qwen3": {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8},
     "gemma2": {
-        **_ROTARY, "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 5.0,
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "final_logit_softcapping": 5.0,
         "sliding_window": 64,
     },
-    "gpt2": {
-        "n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "resid_pdrop": 0.1,
-    },
+    "gpt2": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "resid_pdrop": 0.1},
     "gptj": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
     "gpt_neox": {**_ROTARY, "tie_word_embeddings": False},
 }
@@ -94,7 +101,9 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
                     parameter.normal_(0.0, 0.25)
                 elif "norm" in name or "ln_" in name:
                     # gemma2 multiplies by 1 + weight; either way a gain that is neither 0 nor 1
-                    parameter.copy_(0.3 * torch.randn_like(parameter) + (1.0 if name.endswith("weight") else 0.0))
+                    parameter.copy_(
+                        0.3 * torch.randn_like(parameter) + (1.0 if name.endswith("weight") else 0.0)
+                    )
                 else:
                     parameter.normal_(0.0, 0.3)
     return model.to(dtype).eval(), tok

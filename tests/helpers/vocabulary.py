@@ -4,12 +4,13 @@ import torch
 
 
 def drawn(tokens, inner, neurons, prompts, dtype=torch.float32, size=1.0, seed=0):
-    """``(weight [V, d] in ``dtype``, columns [d, n], base [B, V], scale [B, n])``; the neurons move logits by about ``size``."""
+    """``(weight [V, d] in ``dtype``, columns [d, n], base [B, V], scale [B, n])``; the neurons move logits by
+    about ``size``."""
     random = torch.Generator().manual_seed(seed)
     work = torch.float64 if dtype == torch.float64 else torch.float32
     shapes = (tokens, inner), (inner, neurons), (prompts, tokens), (prompts, neurons)
     weight, columns, base, scale = (torch.randn(*shape, generator=random, dtype=work) for shape in shapes)
-    return weight.to(dtype), columns, 3 * base, scale * size / inner ** 0.5
+    return weight.to(dtype), columns, 3 * base, scale * size / inner**0.5
 
 
 def written_out(weight, columns, base, scale, cap=None):

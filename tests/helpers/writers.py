@@ -9,19 +9,39 @@ from helpers.tiny_models import tiny_model
 
 def word_tokenizer(sentences):
     """One token per word, ``</s>`` behind every text, as a translator's tokenizer has it."""
-    words = list(dict.fromkeys(["<pad>", "</s>", "<unk>", *(word for text in sentences for word in text.split())]))
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    words = list(
+        dict.fromkeys(["<pad>", "</s>", "<unk>", *(word for text in sentences for word in text.split())])
+    )
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def marian(pairs=(), steps=0, seed=0):
-    """``(model, tokenizer)``: a random Marian model, or one taught to answer the first text of each pair with the second."""
+    """``(model, tokenizer)``: a random Marian model, or one taught to answer the first text of each pair with
+    the second."""
     tok = word_tokenizer([text for pair in pairs or [("Anna Berg was born in", "née à")] for text in pair])
-    config = MarianConfig(vocab_size=len(tok), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                          decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
-                          dropout=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_eos_token_id=1)
+    config = MarianConfig(
+        vocab_size=len(tok),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=32,
+        dropout=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        forced_eos_token_id=1,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MarianMTModel(config)
@@ -31,7 +51,8 @@ def marian(pairs=(), steps=0, seed=0):
 
 
 def answering(kind, pairs, steps=60, **options):
-    """A tiny causal model that has been taught to continue the first text of each pair with the second, and to stop there."""
+    """A tiny causal model that has been taught to continue the first text of each pair with the second, and
+    to stop there."""
     model, tok = tiny_model(kind, max_position_embeddings=512, **options)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -41,7 +62,7 @@ def answering(kind, pairs, steps=60, **options):
     for asked, said in pairs:
         start = tok(asked)["input_ids"]
         ids = start + tok(said, add_special_tokens=False)["input_ids"] + [tok.eos_token_id]
-        labels = [-100] * len(start) + ids[len(start):]
+        labels = [-100] * len(start) + ids[len(start) :]
         examples.append({"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels])})
     _teach(model, examples, steps, 1e-2)
     return model.eval(), tok

@@ -1,4 +1,5 @@
-"""The tasks of tiny-world under lm-eval: numbers against plain formulas in float64, and a model that is left as it was."""
+"""The tasks of tiny-world under lm-eval: numbers against plain formulas in float64, and a model that is left
+as it was."""
 
 import json
 import math
@@ -6,16 +7,16 @@ import re
 
 import pytest
 import torch
-from helpers.contract import about_tokenizer, random_states
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron import data, resources
 from easyedit_neuron.ability import __main__ as command
 from easyedit_neuron.ability import tasks
-from easyedit_neuron.ability.measure import Ability
-from easyedit_neuron.data.files import read_records
+from easyedit_neuron.ability.general_ability import Ability
+from easyedit_neuron.data.json_records import read_records
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.fingerprint import model_fingerprint
+from easyedit_neuron.utils.fingerprint import model_fingerprint
+from helpers.contract import about_tokenizer, random_states
+from helpers.tiny_models import tiny_model
 
 LIMIT = 24
 
@@ -38,7 +39,11 @@ def damaged(model, strength):
 def plain(model, tok, prompt, answer):
     """Log-likelihood of the answer's tokens in nats; greedy or not. One text, no padding, float64."""
     context = tok(prompt)["input_ids"] if prompt else [tok.bos_token_id]
-    ids = tok(prompt + answer)["input_ids"] if prompt else context + tok(answer, add_special_tokens=False)["input_ids"]
+    ids = (
+        tok(prompt + answer)["input_ids"]
+        if prompt
+        else context + tok(answer, add_special_tokens=False)["input_ids"]
+    )
     with torch.no_grad():
         logs = model.double()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     told = [logs[i - 1, ids[i]].item() for i in range(len(context), len(ids))]
@@ -65,7 +70,10 @@ def test_numbers_are_those_of_the_plain_formulas(shipped_model, ability, strengt
     assert cloze["value"] == pytest.approx(math.exp(-math.fsum(log for log, _ in told) / LIMIT), rel=1e-4)
     assert cloze["metrics"]["acc,none"] == pytest.approx(sum(greedy for _, greedy in told) / LIMIT)
     texts = data.text("tiny-world", "heldout")[:LIMIT]
-    total, words = math.fsum(plain(model, tok, "", text)[0] for text in texts), sum(len(re.split(r"\s+", text)) for text in texts)
+    total, words = (
+        math.fsum(plain(model, tok, "", text)[0] for text in texts),
+        sum(len(re.split(r"\s+", text)) for text in texts),
+    )
     assert found["tiny_world_text"]["value"] == pytest.approx(math.exp(-total / words), rel=1e-4)
     assert not found["tiny_world_text"]["higher_is_better"] and found["tiny_world_facts"]["higher_is_better"]
     if strength:
@@ -83,9 +91,16 @@ def test_model_tokenizer_and_random_states_are_left_as_they_were(ability, kind):
 
     def everything():
         torch_state, python_state, numpy_state = random_states()
-        return {"weights": model_fingerprint(model), "training": [module.training for module in model.modules()],
-                "tokenizer": about_tokenizer(tok), "pad": tok.pad_token, "generation": model.generation_config.to_dict(),
-                "torch": torch_state, "python": python_state, "numpy": numpy_state}
+        return {
+            "weights": model_fingerprint(model),
+            "training": [module.training for module in model.modules()],
+            "tokenizer": about_tokenizer(tok),
+            "pad": tok.pad_token,
+            "generation": model.generation_config.to_dict(),
+            "torch": torch_state,
+            "python": python_state,
+            "numpy": numpy_state,
+        }
 
     before = everything()
     first = ability.measure(model, tok)
@@ -101,7 +116,9 @@ def test_room_for_answers(tmp_path):
     problems = [{"question": f"How much is {i} and 1?", "answer": f"#### {i + 1}"} for i in range(8)]
     (folder / "test.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
     model, tok = tiny_model("llama")
-    with pytest.raises(HparamsError, match="ability_max_new_tokens.*gsm8k lets the model write 256 tokens.*128 positions"):
+    with pytest.raises(
+        HparamsError, match="ability_max_new_tokens.*gsm8k lets the model write 256 tokens.*128 positions"
+    ):
         Ability(["gsm8k"], tmp_path).check(model, tok)
     small = Ability(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
     small.check(model, tok)
@@ -116,10 +133,17 @@ def test_command(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert re.search(r"tiny_world_hops +acc +1\.000 +3 +0", out) and out.endswith("ability.json\n")
     written = json.loads((tmp_path / "ability.json").read_text())
-    assert written["tasks"]["tiny_world_hops"]["value"] == 1.0 and written["versions"]["lm_eval"] and written["limit"] == 3
-    for arguments, message in ((["--tasks", "mlu", "--data", "."], "did you mean 'mmlu'"),
-                               (["--tasks", "humaneval", "--data", "."], "--run-code"),
-                               (["--data", "nowhere", "--tasks", "gsm8k"], "no such folder"), (["--limit", "0"], "at least 1")):
+    assert (
+        written["tasks"]["tiny_world_hops"]["value"] == 1.0
+        and written["versions"]["lm_eval"]
+        and written["limit"] == 3
+    )
+    for arguments, message in (
+        (["--tasks", "mlu", "--data", "."], "did you mean 'mmlu'"),
+        (["--tasks", "humaneval", "--data", "."], "--run-code"),
+        (["--data", "nowhere", "--tasks", "gsm8k"], "no such folder"),
+        (["--limit", "0"], "at least 1"),
+    ):
         with pytest.raises(SystemExit) as stop:
             command.main(arguments)
         assert stop.value.code == 2

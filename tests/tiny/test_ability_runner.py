@@ -4,16 +4,16 @@ import csv
 import json
 
 import pytest
-from helpers.lifelong_runs import make_world, outcome, settings_of, start
 
 from easyedit_neuron.ability import tasks
 from easyedit_neuron.cli.load import with_ability
 from easyedit_neuron.cli.settings import EvaluationSettings
 from easyedit_neuron.errors import HostError, HparamsError
-from easyedit_neuron.hparams_base import HyperParams
+from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.report.page import page
 from easyedit_neuron.report.panels import sections
 from easyedit_neuron.report.runs import read_runs
+from helpers.lifelong_runs import make_world, outcome, settings_of, start
 
 MEASURED = {"fluency": 0, "ability": ["tiny_world"], "ability_limit": 3, "ability_checkpoints": [10]}
 SHORT = dict(method="Noisy", edits=12, checkpoints=[5, 10], save_every_edits=4)
@@ -39,21 +39,38 @@ def test_where_it_lands(run):
     assert (entry["metric"], entry["documents"], entry["shots"]) == ("acc", 3, 0)
     rows = list(csv.DictReader((run / "checkpoints.csv").open()))
     assert [row["ability:tiny_world_hops"] == "" for row in rows] == [False, True, False, False]
-    assert float(rows[2]["ability:tiny_world_cloze"]) == checkpoints[2]["final"]["ability"]["tiny_world_cloze"]["value"]
+    assert (
+        float(rows[2]["ability:tiny_world_cloze"])
+        == checkpoints[2]["final"]["ability"]["tiny_world_cloze"]["value"]
+    )
     summary = json.loads((run / "summary.json").read_text())
     assert summary["results"]["final"]["ability"] == checkpoints[3]["final"]["ability"]
     assert summary["results"]["before"]["ability"] == checkpoints[0]["final"]["ability"]
-    assert 0 < summary["seconds"]["measure ability"] < summary["evaluation_share"] * sum(summary["seconds"].values())
-    run_of, = read_runs([run])
-    panel, = [panel for section in sections([run_of]) for panel in section.panels if panel.name == "ability_tiny_world_cloze"]
-    assert panel.series[0].x == [10, 12] and panel.reference == checkpoints[0]["final"]["ability"]["tiny_world_cloze"]["value"]
+    assert (
+        0
+        < summary["seconds"]["measure ability"]
+        < summary["evaluation_share"] * sum(summary["seconds"].values())
+    )
+    (run_of,) = read_runs([run])
+    (panel,) = [
+        panel
+        for section in sections([run_of])
+        for panel in section.panels
+        if panel.name == "ability_tiny_world_cloze"
+    ]
+    assert (
+        panel.series[0].x == [10, 12]
+        and panel.reference == checkpoints[0]["final"]["ability"]["tiny_world_cloze"]["value"]
+    )
     assert "tiny_world_cloze: perplexity" in page([run_of], plots=False)
 
 
 def test_edits_are_those_of_a_run_that_does_not_measure_it(world, run, tmp_path):
     """The dummy's noise comes from all global generators."""
     start(world, tmp_path / "run", measure={**MEASURED, "ability": []}, **SHORT)
-    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (
+        run / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_stopped_and_continued(world, tmp_path):
@@ -65,13 +82,24 @@ def test_stopped_and_continued(world, tmp_path):
     assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
 
 
-@pytest.mark.parametrize("measure, error, match", [
-    ({"ability": ["mlu"], "ability_data": "here"}, HparamsError, "did you mean 'mmlu'"),
-    ({"ability": ["mmlu"], "ability_data": "nowhere"}, HparamsError, "there is no such folder"),
-    ({"ability": ["humaneval"], "ability_data": "here"}, HparamsError, "ability_run_code=true"),
-    ({"ability": ["tiny_world"], "ability_checkpoints": [7]}, HparamsError, "7 is not among runner.checkpoints"),
-    ({"ability": ["tiny_world"], "ability_limit": 0}, HparamsError, "'ability_limit': must be at least 1"),
-])
+@pytest.mark.parametrize(
+    "measure, error, match",
+    [
+        ({"ability": ["mlu"], "ability_data": "here"}, HparamsError, "did you mean 'mmlu'"),
+        ({"ability": ["mmlu"], "ability_data": "nowhere"}, HparamsError, "there is no such folder"),
+        ({"ability": ["humaneval"], "ability_data": "here"}, HparamsError, "ability_run_code=true"),
+        (
+            {"ability": ["tiny_world"], "ability_checkpoints": [7]},
+            HparamsError,
+            "7 is not among runner.checkpoints",
+        ),
+        (
+            {"ability": ["tiny_world"], "ability_limit": 0},
+            HparamsError,
+            "'ability_limit': must be at least 1",
+        ),
+    ],
+)
 def test_refused_before_any_edit(world, tmp_path, monkeypatch, measure, error, match):
     (tmp_path / "here" / "humaneval").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,11 @@ BY_HAND = {
     "gpt2": ("transformer.h", "mlp.c_proj", "attn", "ln_2", "transformer.ln_f"),
     "gptj": ("transformer.h", "mlp.fc_out", "attn", None, "transformer.ln_f"),
     "gpt_neox": (
-        "gpt_neox.layers", "mlp.dense_4h_to_h", "attention", "post_attention_layernorm", "gpt_neox.final_layer_norm",
+        "gpt_neox.layers",
+        "mlp.dense_4h_to_h",
+        "attention",
+        "post_attention_layernorm",
+        "gpt_neox.final_layer_norm",
     ),
 }
 LLAMA = ("model.layers", "mlp.down_proj", "self_attn", "post_attention_layernorm", "model.norm")
@@ -131,9 +135,14 @@ def test_right_padding_does_not_change_real_tokens(model_type, overrides):
         for layer in (0, 3):
             for name in ("key", "resid_mid", "ffn_out", "layer_out"):
                 torch.testing.assert_close(
-                    getattr(batch, name)[layer][row, :length], getattr(single, name)[layer][0], rtol=1e-4, atol=1e-4
+                    getattr(batch, name)[layer][row, :length],
+                    getattr(single, name)[layer][0],
+                    rtol=1e-4,
+                    atol=1e-4,
                 )
-        torch.testing.assert_close(batch.final_hidden[row, :length], single.final_hidden[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            batch.final_hidden[row, :length], single.final_hidden[0], rtol=1e-4, atol=1e-4
+        )
 
 
 def _hooks(model):
@@ -150,17 +159,15 @@ def test_hooks_are_gone_afterwards_also_after_an_exception():
         model(input_ids=ids)
         assert _hooks(model) > before
     assert _hooks(model) == before
-    with pytest.raises(RuntimeError, match="mine"):
-        with Capture(view, range(4), want=ALL, stop_after=None):
-            raise RuntimeError("mine")
+    with pytest.raises(RuntimeError, match="mine"), Capture(view, range(4), want=ALL, stop_after=None):
+        raise RuntimeError("mine")
     assert _hooks(model) == before
 
     def broken(_hidden):
         raise KeyError("inside the forward")
 
-    with pytest.raises(KeyError):
-        with Capture(view, [1], edit_layer_out={1: broken}):
-            model(input_ids=ids)
+    with pytest.raises(KeyError), Capture(view, [1], edit_layer_out={1: broken}):
+        model(input_ids=ids)
     assert _hooks(model) == before
 
 
@@ -196,7 +203,9 @@ def test_stop_after_key_leaves_out_the_last_down_projection(model_type):
     with Capture(view, [2, 0], stop_after=2) as whole:
         model(input_ids=ids, attention_mask=mask)
     ran = []
-    handles = [view.down_proj(layer).register_forward_hook(lambda *_, n=layer: ran.append(n)) for layer in range(4)]
+    handles = [
+        view.down_proj(layer).register_forward_hook(lambda *_, n=layer: ran.append(n)) for layer in range(4)
+    ]
     with Capture(view, [2, 0], stop_after="key") as seen:
         model(input_ids=ids, attention_mask=mask)
         raise AssertionError("the forward must not return")
@@ -261,7 +270,10 @@ def test_captured_layer_out_is_the_edited_one():
     model, tok = tiny_model("gptj")
     view = ModelView.of(model)
     ids, _ = _batch(tok)
-    with torch.no_grad(), Capture(view, [2], {"layer_out"}, stop_after=2, edit_layer_out={2: torch.zeros_like}) as seen:
+    with (
+        torch.no_grad(),
+        Capture(view, [2], {"layer_out"}, stop_after=2, edit_layer_out={2: torch.zeros_like}) as seen,
+    ):
         model(input_ids=ids)
     assert not seen.layer_out[2].any()
 
@@ -272,13 +284,18 @@ def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
     model, tok = tiny_model(model_type)
     view = ModelView.of(model)
     ids, mask = _batch(tok)
-    with torch.no_grad(), Capture(view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: torch.zeros_like}) as seen:
+    with (
+        torch.no_grad(),
+        Capture(view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: torch.zeros_like}) as seen,
+    ):
         model(input_ids=ids, attention_mask=mask)
     bias = view.down_bias(1)
     assert not seen.key[1].any()
     assert torch.equal(seen.ffn_out[1], torch.zeros_like(seen.ffn_out[1]) + (0 if bias is None else bias))
     point = torch.randn(48, requires_grad=True)
-    with Capture(view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: lambda q: q * 0 + point}) as seen:
+    with Capture(
+        view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: lambda q: q * 0 + point}
+    ) as seen:
         model(input_ids=ids, attention_mask=mask)
     assert torch.equal(seen.key[1][0, 0], point)
     (gradient,) = torch.autograd.grad(seen.ffn_out[1][0, 0, 3], point)
@@ -299,7 +316,10 @@ def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
         (dict(layers=[0], edit_layer_out={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], edit_key={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], stop_after=0, edit_key={1: None}), "before layer 1"),
-        (dict(layers=[], want=(), skip=Prefix(1, torch.zeros(1, 1, 32), None), edit_key={1: None}), "layer 1 is not run"),
+        (
+            dict(layers=[], want=(), skip=Prefix(1, torch.zeros(1, 1, 32), None), edit_key={1: None}),
+            "layer 1 is not run",
+        ),
     ],
 )
 def test_impossible_captures_are_refused(arguments, words):

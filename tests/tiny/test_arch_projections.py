@@ -1,12 +1,13 @@
-"""Projections by their common names: the rows that a block really uses, fused ones included, and names given by hand."""
+"""Projections by their common names: the rows that a block really uses, fused ones included, and names given
+by hand."""
 
 import pytest
 import torch
-from helpers.tiny_models import MODEL_TYPES, tiny_model
 from torch.nn import functional
 
 from easyedit_neuron.arch import Capture, ModelView, projection, projection_names
 from easyedit_neuron.errors import ArchitectureError
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2")
 PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
@@ -30,9 +31,15 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
 
         with Capture(view, [], edit_modules=[(2, found.module, keep)]):
             model(input_ids=ids)
-        assert found.parameter in parameters and found.rows.dtype == torch.int64 and bool((found.rows.diff() > 0).all())
+        assert (
+            found.parameter in parameters
+            and found.rows.dtype == torch.int64
+            and bool((found.rows.diff() > 0).all())
+        )
         bias = found.bias(view)
-        expected = functional.linear(seen["x"], found.weight(view), None if bias is None else bias[found.rows])
+        expected = functional.linear(
+            seen["x"], found.weight(view), None if bias is None else bias[found.rows]
+        )
         torch.testing.assert_close(seen["y"][..., found.rows], expected, rtol=1e-4, atol=1e-5)
         assert found.weight(view).shape == (len(found.rows), found.d_in)
         assert found.fused == (model_type in ("gpt2", "gpt_neox") and name in PLAIN[:3])
@@ -54,7 +61,8 @@ def test_the_rows_of_fused_maps(model_type, forward):
 @pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox"])
 @torch.no_grad()
 def test_without_its_query_a_layer_attends_evenly(model_type):
-    """q = 0 makes every score 0, so the last token attends to all tokens alike: v's mean is what the output projection reads."""
+    """q = 0 makes every score 0, so the last token attends to all tokens alike: v's mean is what the output
+    projection reads."""
     model, tok = tiny_model(model_type)
     view, seen = ModelView.of(model), {}
     query, value = projection(view, 1, "q_proj"), projection(view, 1, "v_proj")
@@ -66,21 +74,33 @@ def test_without_its_query_a_layer_attends_evenly(model_type):
         def edit(output, x):
             seen[name] = output if name == "fused" else x
             return output
+
         return edit
 
     ids = torch.tensor([tok("Anna Berg was born")["input_ids"]])
     out = projection(view, 1, "o_proj")
     with Capture(view, [], edit_modules=[(1, query.module, keep("fused")), (1, out.module, keep("read"))]):
         model(input_ids=ids)
-    torch.testing.assert_close(seen["read"][0, -1], seen["fused"][0, :, value.rows].mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        seen["read"][0, -1], seen["fused"][0, :, value.rows].mean(0), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_several_edits_of_one_module_act_one_after_the_other_and_leave_no_hook():
     model, tok = tiny_model("gpt2")
     view, calls = ModelView.of(model), []
     module = projection(view, 0, "q_proj").module
-    with pytest.raises(RuntimeError, match="stop"), Capture(view, [], edit_modules=[
-            (0, module, lambda y, x: calls.append("first") or y), (0, module, lambda y, x: calls.append("second") or y)]):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        Capture(
+            view,
+            [],
+            edit_modules=[
+                (0, module, lambda y, x: calls.append("first") or y),
+                (0, module, lambda y, x: calls.append("second") or y),
+            ],
+        ),
+    ):
         model(input_ids=torch.tensor([[1, 2]]))
         raise RuntimeError("stop")
     assert calls == ["first", "second"] and not any(m._forward_hooks for m in model.modules())
@@ -88,7 +108,10 @@ def test_several_edits_of_one_module_act_one_after_the_other_and_leave_no_hook()
 
 def test_what_a_model_does_not_have():
     view = ModelView.of(tiny_model("gpt2")[0])
-    with pytest.raises(ArchitectureError, match="no projection 'gate_proj' .its FFN has no gate.; it has q_proj, k_proj, v_proj"):
+    with pytest.raises(
+        ArchitectureError,
+        match="no projection 'gate_proj' .its FFN has no gate.; it has q_proj, k_proj, v_proj",
+    ):
         projection(view, 0, "gate_proj")
     with pytest.raises(ArchitectureError, match="did you mean 'down_proj'"):
         projection(view, 0, "downproj")
@@ -98,12 +121,19 @@ def test_what_a_model_does_not_have():
 
 def test_names_by_hand():
     model, _ = tiny_model("gpt2")
-    view = ModelView.of(model, projections={
-        "first": "transformer.h.{}.attn.c_attn[0:5]", "qk": "transformer.h.{}.attn.c_attn.weight",
-        "down_proj": "transformer.h.{}.attn.c_proj"})
+    view = ModelView.of(
+        model,
+        projections={
+            "first": "transformer.h.{}.attn.c_attn[0:5]",
+            "qk": "transformer.h.{}.attn.c_attn.weight",
+            "down_proj": "transformer.h.{}.attn.c_proj",
+        },
+    )
     assert projection(view, 1, "first").rows.tolist() == [0, 1, 2, 3, 4]
     whole = projection(view, 1, "qk")
-    assert len(whole.rows) == 96 and not whole.fused and whole.parameter == "transformer.h.1.attn.c_attn.weight"
+    assert (
+        len(whole.rows) == 96 and not whole.fused and whole.parameter == "transformer.h.1.attn.c_attn.weight"
+    )
     assert projection(view, 0, "down_proj").parameter == "transformer.h.0.attn.c_proj.weight"
     assert projection(view, 1, "k_proj").rows.tolist() == list(range(32, 64))  # the table's own stay
 
@@ -111,22 +141,33 @@ def test_names_by_hand():
 def test_an_unknown_architecture():
     model, _ = tiny_model("llama")
     model.config.model_type = "unheard_of"
-    names = {name: template for name, template in vars(ModelView.of(tiny_model("llama")[0]).arch).items() if name != "model_type"}
+    names = {
+        name: template
+        for name, template in vars(ModelView.of(tiny_model("llama")[0]).arch).items()
+        if name != "model_type"
+    }
     bare = ModelView.of(model, **{**names, "projections": None})
     assert projection(bare, 1, "down_proj").module == "model.layers.1.mlp.down_proj"
-    with pytest.raises(ArchitectureError, match="no projection 'q_proj'.*The field 'projections' adds one by hand"):
+    with pytest.raises(
+        ArchitectureError, match="no projection 'q_proj'.*The field 'projections' adds one by hand"
+    ):
         projection(bare, 1, "q_proj")
     added = ModelView.of(model, **{**names, "projections": {"q_proj": "model.layers.{}.self_attn.q_proj"}})
     assert projection(added, 1, "q_proj").d_in == 32
 
 
-@pytest.mark.parametrize("spelled, words", [
-    ("model.layers.0.self_attn.q_proj", "with '{}' for the layer"),
-    ("model.layers.{}.nothing", "no module 'model.layers.1.nothing'"),
-    ("model.layers.{}.mlp.up_proj[4/3]", "part 4 of 3"),
-    ("model.layers.{}.mlp.up_proj[1/5 by head]", "part 1 of 5 of each of 4 heads"),
-    ("model.layers.{}.mlp.up_proj[0:99]", "rows 0:99 of a weight with 48 rows"), ("model.layers.{}.mlp.up_proj[x]", "may end in"),
-    ("model.layers.{}.input_layernorm", "not a floating-point matrix")])
+@pytest.mark.parametrize(
+    "spelled, words",
+    [
+        ("model.layers.0.self_attn.q_proj", "with '{}' for the layer"),
+        ("model.layers.{}.nothing", "no module 'model.layers.1.nothing'"),
+        ("model.layers.{}.mlp.up_proj[4/3]", "part 4 of 3"),
+        ("model.layers.{}.mlp.up_proj[1/5 by head]", "part 1 of 5 of each of 4 heads"),
+        ("model.layers.{}.mlp.up_proj[0:99]", "rows 0:99 of a weight with 48 rows"),
+        ("model.layers.{}.mlp.up_proj[x]", "may end in"),
+        ("model.layers.{}.input_layernorm", "not a floating-point matrix"),
+    ],
+)
 def test_wrong_spellings(spelled, words):
     with pytest.raises(ArchitectureError, match=words.replace("[", "\\[")):
         projection(ModelView.of(tiny_model("llama")[0], projections={"mine": spelled}), 1, "mine")

@@ -56,14 +56,18 @@ def test_modules_are_what_they_are_called(model_type):
 
 def test_gpt_neox_reads_its_parallel_flag_from_the_config():
     assert ModelView.of(tiny_model("gpt_neox")[0]).arch.parallel_residual is True
-    assert ModelView.of(tiny_model("gpt_neox", use_parallel_residual=False)[0]).arch.parallel_residual is False
+    assert (
+        ModelView.of(tiny_model("gpt_neox", use_parallel_residual=False)[0]).arch.parallel_residual is False
+    )
 
 
 def test_an_unknown_architecture_can_be_named_by_hand():
     model, tok = tiny_model("llama")
     expected = ModelView.of(model)
     model.config.model_type = "llamoid"
-    with pytest.raises(ArchitectureError, match="'llamoid'.*known: gemma2.*rewrite_module_tmp.*parallel_residual"):
+    with pytest.raises(
+        ArchitectureError, match="'llamoid'.*known: gemma2.*rewrite_module_tmp.*parallel_residual"
+    ):
         ModelView.of(model)
     with pytest.raises(ArchitectureError, match="Missing now: ln_f_module, lm_head_module"):
         ModelView.of(model, **{k: v for k, v in LLAMA_BY_HAND.items() if k.endswith("_tmp")})
@@ -83,7 +87,10 @@ def test_an_unknown_architecture_can_be_named_by_hand():
 def test_overrides_of_easyedits_hyperparameters():
     model, _ = tiny_model("gpt2")
     view = ModelView.of(
-        model, lm_head_module="transformer.wte", rewrite_module_tmp="transformer.h.{}.mlp.c_proj.weight", ln_f_module=None
+        model,
+        lm_head_module="transformer.wte",
+        rewrite_module_tmp="transformer.h.{}.mlp.c_proj.weight",
+        ln_f_module=None,
     )
     assert view.unembedding()[0].data_ptr() == model.transformer.wte.weight.data_ptr()
     assert view.down_weight_name(0) == "transformer.h.0.mlp.c_proj.weight"
@@ -92,9 +99,15 @@ def test_overrides_of_easyedits_hyperparameters():
 @pytest.mark.parametrize(
     "overrides,words",
     [
-        (dict(rewrite_module_tmp="model.layers.{}.mlp.down"), "rewrite_module_tmp: .*'model.layers.0.mlp.down'"),
+        (
+            dict(rewrite_module_tmp="model.layers.{}.mlp.down"),
+            "rewrite_module_tmp: .*'model.layers.0.mlp.down'",
+        ),
         (dict(rewrite_module_tmp="model.layers.0.mlp.down_proj"), "rewrite_module_tmp: .*must hold"),
-        (dict(rewrite_module_tmp="model.layers.{}.mlp.up_proj"), "writes 48 numbers where the residual stream has 32"),
+        (
+            dict(rewrite_module_tmp="model.layers.{}.mlp.up_proj"),
+            "writes 48 numbers where the residual stream has 32",
+        ),
         (dict(rewrite_module_tmp="model.layers.{}.mlp.act_fn"), "not a floating-point matrix"),
         (dict(ln_f_module="model.ln_f"), "ln_f_module: .*'model.ln_f'"),
         (dict(lm_head_module=3), "lm_head_module: expected a module name"),
@@ -122,4 +135,9 @@ def test_logits_are_the_models_own(model_type):
     with Capture(view, [], want={"final_hidden"}) as seen:
         expected = model(input_ids=ids).logits
     torch.testing.assert_close(view.logits(seen.final_hidden), expected)
-    assert ModelView.of(tiny_model(model_type, dtype=torch.bfloat16)[0]).logits(seen.final_hidden.bfloat16()).dtype == torch.float32
+    assert (
+        ModelView.of(tiny_model(model_type, dtype=torch.bfloat16)[0])
+        .logits(seen.final_hidden.bfloat16())
+        .dtype
+        == torch.float32
+    )

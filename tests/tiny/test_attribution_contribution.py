@@ -10,8 +10,11 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 PROMPTS = ["Anna Berg was born in", "I", "The capital of Norway is", "Peter Olsen lives in"]
 TARGETS = ["Oslo", " tennis and London", "Rome", "the place where Marie works"]
-DOWN = {"gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out",
-        "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h"}
+DOWN = {
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "gptj": "transformer.h.{}.mlp.fc_out",
+    "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+}
 
 
 @torch.no_grad()
@@ -42,7 +45,9 @@ def plainly(model, model_type, tok, prompt, target, layer, predicted):
 def test_contribution_equals_the_formula(model_type, predicted):
     model, tok = tiny_model(model_type, dtype=torch.float64)
     view = ModelView.of(model)
-    found = contribution_scores(view, target_tokens(tok, PROMPTS, TARGETS), range(4), predicted=predicted, prompt_batch=3)
+    found = contribution_scores(
+        view, target_tokens(tok, PROMPTS, TARGETS), range(4), predicted=predicted, prompt_batch=3
+    )
     for layer in range(4):
         for number, (prompt, target) in enumerate(zip(PROMPTS, TARGETS)):
             rows, tokens = plainly(model, model_type, tok, prompt, target, layer, predicted)
@@ -60,7 +65,9 @@ def test_the_contributions_of_a_layer_add_up_to_its_part_of_the_logit():
     targets = target_tokens(tok, PROMPTS[:1], TARGETS[:1])
     found = contribution_scores(view, targets, [1])
     seen = []
-    view.down_proj(1).register_forward_hook(lambda _module, _args, out: seen.append(out[0, targets.prompt_end[0]]))
+    view.down_proj(1).register_forward_hook(
+        lambda _module, _args, out: seen.append(out[0, targets.prompt_end[0]])
+    )
     with torch.no_grad():
         model(**targets.batch.inputs)
     expected = model.lm_head.weight[targets.token_ids[0]] @ seen[0]
@@ -72,9 +79,14 @@ def test_rows_belong_to_requests_and_half_precision_is_computed_in_float32():
     targets = target_tokens(tok, PROMPTS, TARGETS)
     found = contribution_scores(ModelView.of(model), targets, [0, 3])
     counts = [len(tok(" " + target.strip(), add_special_tokens=False)["input_ids"]) for target in TARGETS]
-    assert torch.bincount(found.owner).tolist() == counts and found.token_ids.tolist() == targets.token_ids.tolist()
+    assert (
+        torch.bincount(found.owner).tolist() == counts
+        and found.token_ids.tolist() == targets.token_ids.tolist()
+    )
     assert all(s.dtype == torch.float32 and s.shape == (sum(counts), 48) for s in found.scores.values())
-    assert targets.first().token_ids.tolist() == [int(targets.token_ids[targets.owner == number][0]) for number in range(4)]
+    assert targets.first().token_ids.tolist() == [
+        int(targets.token_ids[targets.owner == number][0]) for number in range(4)
+    ]
 
 
 def test_bad_input_is_refused():

@@ -14,7 +14,8 @@ TARGETS = ["tennis and London", "Rome"]
 
 
 def probability(model, tok, prompt, target, whole, layer=None, scale=1.0, at=-1):
-    """P(target | prompt) with a layer's activations at one token multiplied by a number: one prompt, a hook of its own."""
+    """P(target | prompt) with a layer's activations at one token multiplied by a number: one prompt, a hook
+    of its own."""
     start, answer = tok(prompt)["input_ids"], tok(" " + target, add_special_tokens=False)["input_ids"]
     at = len(start) + at
 
@@ -23,7 +24,11 @@ def probability(model, tok, prompt, target, whole, layer=None, scale=1.0, at=-1)
         q[0, at] = q[0, at].clone() * scale
         return (q, *args[1:])
 
-    handle = ModelView.of(model).down_proj(layer or 0).register_forward_pre_hook(scaled) if layer is not None else None
+    handle = (
+        ModelView.of(model).down_proj(layer or 0).register_forward_pre_hook(scaled)
+        if layer is not None
+        else None
+    )
     logs = model(input_ids=torch.tensor([start + answer])).logits[0].log_softmax(-1)
     if handle:
         handle.remove()
@@ -34,8 +39,11 @@ def probability(model, tok, prompt, target, whole, layer=None, scale=1.0, at=-1)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_attributions_add_up_to_the_change_of_the_probability(model_type, whole):
-    # with gemma2's norm behind the FFN the change lies where |FFN output| is about the root of its eps: one that points resolve
-    model, tok = tiny_model(model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type == "gemma2" else {}))
+    # with gemma2's norm behind the FFN the change lies where |FFN output| is about the root of its eps: one
+    # that points resolve
+    model, tok = tiny_model(
+        model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type == "gemma2" else {})
+    )
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
     found = integrated_gradients(view, targets, [0, 2, 3], whole_target=whole, steps=60, step_batch=50)
     with torch.no_grad():
@@ -44,18 +52,24 @@ def test_attributions_add_up_to_the_change_of_the_probability(model_type, whole)
             torch.testing.assert_close(found.probability[number], full, rtol=1e-5, atol=0)
             for layer in (0, 2, 3):
                 change = full - probability(model, tok, prompt, target, whole, layer, 0.0)
-                torch.testing.assert_close(found.scores[layer][number].sum(), change, rtol=2e-4, atol=1e-5 * float(full))
+                torch.testing.assert_close(
+                    found.scores[layer][number].sum(), change, rtol=2e-4, atol=1e-5 * float(full)
+                )
 
 
 def test_twenty_points_and_the_riemann_sum():
-    """The integrand written out at every point of the path, its gradient taken with respect to the neurons' scales."""
+    """The integrand written out at every point of the path, its gradient taken with respect to the neurons'
+    scales."""
     model, tok = tiny_model("llama", dtype=torch.float64)
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS[:1], TARGETS[:1])
     right = integrated_gradients(view, targets, [1], rule="right", steps=3).scores[1][0]
     expected = torch.zeros(48, dtype=torch.float64)
     for alpha in (1 / 3, 2 / 3, 1.0):
         scale = torch.full((48,), alpha, dtype=torch.float64, requires_grad=True)
-        expected += torch.autograd.grad(probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale), scale)[0] / 3
+        expected += (
+            torch.autograd.grad(probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale), scale)[0]
+            / 3
+        )
     torch.testing.assert_close(right, expected, rtol=1e-5, atol=1e-10)
     exact, twenty = (integrated_gradients(view, targets, [1], steps=m).scores[1][0] for m in (80, 20))
     assert (twenty - exact).norm() < 1e-3 * exact.norm() < (right - exact).norm()
@@ -64,9 +78,13 @@ def test_twenty_points_and_the_riemann_sum():
 def test_at_another_token():
     model, tok = tiny_model("gpt2", dtype=torch.float64)
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
-    found = integrated_gradients(view, targets, [1], position=targets.prompt_end - torch.tensor([2, 0]), steps=40)
+    found = integrated_gradients(
+        view, targets, [1], position=targets.prompt_end - torch.tensor([2, 0]), steps=40
+    )
     with torch.no_grad():
-        full, zero = (probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale, at=-3) for scale in (1.0, 0.0))
+        full, zero = (
+            probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale, at=-3) for scale in (1.0, 0.0)
+        )
         change = full - zero
     torch.testing.assert_close(found.scores[1][0].sum(), change, rtol=1e-4, atol=1e-10)
 
@@ -90,7 +108,9 @@ def test_captum_finds_the_same(model_type):
         return logits.softmax(-1)[:, answer]
 
     forward(torch.zeros(1, 48, dtype=torch.float64))
-    theirs = IntegratedGradients(forward).attribute(seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre")
+    theirs = IntegratedGradients(forward).attribute(
+        seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre"
+    )
     mine = integrated_gradients(view, targets, [2], steps=20).scores[2]
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
@@ -105,26 +125,45 @@ def test_a_batch_gives_what_single_prompts_give_and_the_model_is_left_alone():
     assert list(found.scores) == [3, 1] and flags == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters())
     for number in range(2):
-        alone = integrated_gradients(view, target_tokens(tok, PROMPTS[number:][:1], TARGETS[number:][:1]), [1, 3], steps=5)
+        alone = integrated_gradients(
+            view, target_tokens(tok, PROMPTS[number:][:1], TARGETS[number:][:1]), [1, 3], steps=5
+        )
         for layer in (1, 3):
             scale = float(alone.scores[layer].abs().max())
-            torch.testing.assert_close(found.scores[layer][number], alone.scores[layer][0], rtol=1e-3, atol=1e-4 * scale)
-            torch.testing.assert_close(found.activations[layer][number], alone.activations[layer][0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                found.scores[layer][number], alone.scores[layer][0], rtol=1e-3, atol=1e-4 * scale
+            )
+            torch.testing.assert_close(
+                found.activations[layer][number], alone.activations[layer][0], rtol=1e-4, atol=1e-5
+            )
 
 
 def test_half_precision():
     model, tok = tiny_model("llama", dtype=torch.bfloat16)
     found = integrated_gradients(ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), [1])
-    assert found.scores[1].dtype == torch.float32 and torch.isfinite(found.scores[1]).all() and found.scores[1].any()
+    assert (
+        found.scores[1].dtype == torch.float32
+        and torch.isfinite(found.scores[1]).all()
+        and found.scores[1].any()
+    )
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(steps=0), "steps must be at least 1"), (dict(step_batch=0), "step_batch"), (dict(rule="gaus"), "did you mean 'gauss'"),
-    (dict(layers=[]), "at least one layer"), (dict(layers=[9]), "layer 9 does not exist"),
-    (dict(position=torch.tensor([0])), "one index per prompt"), (dict(position=torch.tensor([0, 99])), "one index per prompt"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(steps=0), "steps must be at least 1"),
+        (dict(step_batch=0), "step_batch"),
+        (dict(rule="gaus"), "did you mean 'gauss'"),
+        (dict(layers=[]), "at least one layer"),
+        (dict(layers=[9]), "layer 9 does not exist"),
+        (dict(position=torch.tensor([0])), "one index per prompt"),
+        (dict(position=torch.tensor([0, 99])), "one index per prompt"),
+    ],
+)
 def test_bad_input_is_refused(options, words):
     model, tok = tiny_model("llama")
     with pytest.raises(NeuronEditError, match=words):
-        integrated_gradients(ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), **{"layers": [1], **options})
+        integrated_gradients(
+            ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), **{"layers": [1], **options}
+        )
     assert all(p.requires_grad for p in model.parameters())

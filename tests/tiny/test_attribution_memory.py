@@ -1,4 +1,5 @@
-"""The largest tensor that the attribution makes: chunks, never [d_ff, vocabulary] and never [d_ff, d_model] per prompt."""
+"""The largest tensor that the attribution makes: chunks, never [d_ff, vocabulary] and never [d_ff, d_model]
+per prompt."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,7 +34,8 @@ def test_temporaries_stay_within_the_chunks(monkeypatch):
     monkeypatch.setattr(projection, "CPU_CHUNKS", logsumexp.Chunks(16, 20, 1000))
     with _Largest(model.parameters()) as seen:
         chunked = projection.amplified_log_probs(view, readings, readings.top1, 30.0)
-    # [3 prompts, 20 tokens, 16 neurons] in chunks, [4 prompts, 640 neurons] to keep; one prompt's naive matrix has 20,480
+    # [3 prompts, 20 tokens, 16 neurons] in chunks, [4 prompts, 640 neurons] to keep; one prompt's naive
+    # matrix has 20,480
     assert seen.numel == 4 * 640
     monkeypatch.undo()
     whole = projection.amplified_log_probs(view, readings, readings.top1, 30.0)

@@ -1,4 +1,5 @@
-"""reference_quirks against the released NMKE code's formula, written again in other words, prompt by prompt in float32."""
+"""reference_quirks against the released NMKE code's formula, written again in other words, prompt by prompt
+in float32."""
 
 import pytest
 import torch
@@ -12,18 +13,27 @@ LAYERS = [0, 2]
 
 
 def _released_lps(model, text_ids, layer, llama):
-    """Score of each neuron for one prompt: amplify, normalise with the last block's output, softmax, clamp, log."""
+    """Score of each neuron for one prompt: amplify, normalise with the last block's output, softmax, clamp,
+    log."""
     view = ModelView.of(model)
     with torch.no_grad(), Capture(view, [layer], want={"key", "resid_mid", "final_hidden"}) as seen:
         winner = model(input_ids=text_ids).logits[0, -1].argmax()
         stream, last = seen.resid_mid[layer][0, -1], seen.final_hidden[0, -1]
         if llama:
-            down, weight, head = model.model.layers[layer].mlp.down_proj.weight.T, model.model.norm.weight, model.lm_head
+            down, weight, head = (
+                model.model.layers[layer].mlp.down_proj.weight.T,
+                model.model.norm.weight,
+                model.lm_head,
+            )
 
             def readout(h):
                 return head(h / (last.square().mean() + 1e-6).sqrt() * weight)
         else:
-            down, weight, head = model.transformer.h[layer].mlp.c_proj.weight, model.transformer.ln_f.weight, model.lm_head
+            down, weight, head = (
+                model.transformer.h[layer].mlp.c_proj.weight,
+                model.transformer.ln_f.weight,
+                model.lm_head,
+            )
 
             def readout(h):
                 return head((h - h.mean(-1, keepdim=True)) / (last.std(unbiased=False) + 1e-5) * weight)
@@ -35,7 +45,9 @@ def _released_lps(model, text_ids, layer, llama):
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_quirks_give_the_released_scores(model_type):
-    model, tok = tiny_model(model_type, **({"rms_norm_eps": 0.1} if model_type == "llama" else {"layer_norm_epsilon": 0.1}))
+    model, tok = tiny_model(
+        model_type, **({"rms_norm_eps": 0.1} if model_type == "llama" else {"layer_norm_epsilon": 0.1})
+    )
     view = ModelView.of(model)
     quirky = neuron_scores(view, right_padded(tok), LAYERS, reference_quirks=True).scores
     clean = neuron_scores(view, right_padded(tok), LAYERS).scores

@@ -31,7 +31,8 @@ def _states(model, view, tok, text):
 
 
 def _naive_logits(model, view, vectors, final_hidden):
-    """Real modules' numbers, spelled out: vectors [n, d_model] through the norm frozen at final_hidden and the head."""
+    """Real modules' numbers, spelled out: vectors [n, d_model] through the norm frozen at final_hidden and
+    the head."""
     norm = view.final_norm
     head = model.get_submodule(view.arch.lm_head_module)
     if view.arch.norm == "layer":
@@ -67,7 +68,9 @@ def _naive(model, view, tok, text, layer, amplify=30.0, target=None):
     target = int(real.argmax()) if target is None else target
     written = _naive_directions(model, view, layer, last["ffn_out"])
     moved = last["resid_mid"] + amplify * last["key"][:, None] * written
-    before = torch.softmax(_naive_logits(model, view, last["resid_mid"][None], final), -1)[0, target].clamp(min=1e-8)
+    before = torch.softmax(_naive_logits(model, view, last["resid_mid"][None], final), -1)[0, target].clamp(
+        min=1e-8
+    )
     after = torch.softmax(_naive_logits(model, view, moved, final), -1)[:, target].clamp(min=1e-8)
     return {
         "lps": after.log() - before.log(),
@@ -82,10 +85,16 @@ def _naive(model, view, tok, text, layer, amplify=30.0, target=None):
 def test_scores_equal_the_formula_written_out(model_type, overrides, kind):
     model, tok = tiny_model(model_type, dtype=torch.float64, **overrides)
     view = ModelView.of(model)
-    result = neuron_scores(view, right_padded(tok), LAYERS, kind=kind, neuron_chunk=13, vocab_chunk=77, prompt_batch=3)
+    result = neuron_scores(
+        view, right_padded(tok), LAYERS, kind=kind, neuron_chunk=13, vocab_chunk=77, prompt_batch=3
+    )
     for layer in LAYERS:
         naive = [_naive(model, view, tok, text, layer) for text in TEXTS]
-        assert kind == "mpc" and result.target_ids is None or result.target_ids.tolist() == [one["target"] for one in naive]
+        assert (
+            kind == "mpc"
+            and result.target_ids is None
+            or result.target_ids.tolist() == [one["target"] for one in naive]
+        )
         expected = torch.stack([one[kind] for one in naive])
         assert result.scores[layer].dtype == torch.float32
         # the norms of the model itself compute in float32, so padded and single runs differ by about 1e-6
@@ -95,7 +104,8 @@ def test_scores_equal_the_formula_written_out(model_type, overrides, kind):
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_chunks_do_not_change_the_sum(model_type):
-    """In float64 on the same readings the running softmax equals log_softmax of the whole vocabulary to 1e-10."""
+    """In float64 on the same readings the running softmax equals log_softmax of the whole vocabulary to
+    1e-10."""
     model, tok = tiny_model(model_type, dtype=torch.float64)
     view = ModelView.of(model)
     readings = read_prompts(view, right_padded(tok), LAYERS)
@@ -108,7 +118,9 @@ def test_chunks_do_not_change_the_sum(model_type):
                 x = readings.resid_mid[layer][row]
                 moved = x + 30.0 * readings.activations[layer][row][:, None] * written
                 vectors = torch.cat([x[None], moved])
-                expected = _naive_logits(model, view, vectors, readings.final_hidden[row]).log_softmax(-1)[:, targets[row]]
+                expected = _naive_logits(model, view, vectors, readings.final_hidden[row]).log_softmax(-1)[
+                    :, targets[row]
+                ]
             torch.testing.assert_close(chunked[layer].base[row], expected[:1], rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(chunked[layer].amplified[row], expected[1:], rtol=1e-10, atol=1e-10)
 
@@ -121,7 +133,9 @@ def test_float32_follows_float64(model_type):
     high = neuron_scores(ModelView.of(double), right_padded(tok), LAYERS)
     for layer in LAYERS:
         torch.testing.assert_close(low.scores[layer], high.scores[layer], rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(low.activations[layer], high.activations[layer].float(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            low.activations[layer], high.activations[layer].float(), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_given_targets_are_followed():
@@ -218,7 +232,9 @@ def test_bad_options_are_refused(options, words):
 def test_an_empty_batch_is_refused():
     model, _ = tiny_model("llama")
     empty = SimpleNamespace(
-        input_ids=torch.zeros(0, 3, dtype=torch.long), attention_mask=torch.zeros(0, 3), lengths=torch.zeros(0)
+        input_ids=torch.zeros(0, 3, dtype=torch.long),
+        attention_mask=torch.zeros(0, 3),
+        lengths=torch.zeros(0),
     )
     with pytest.raises(NeuronEditError, match="empty"):
         neuron_scores(ModelView.of(model), empty, [0])

@@ -1,25 +1,41 @@
-"""The built-in editor: EasyEdit's calls and return values, weights put back exactly, errors before anything changes."""
+"""The built-in editor: EasyEdit's calls and return values, weights put back exactly, errors before anything
+changes."""
+
 import copy
 import json
 
 import pytest
 import torch
-from helpers.dummy_method import DummyHyperParams, register_dummy
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.errors import HostError, HparamsError, NeuronEditError, RequestError
 from easyedit_neuron.evaluation import compute_edit_quality, evaluate_all, locality_reference, summarize
 from easyedit_neuron.host.base_editor import BaseEditor
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
+from helpers.dummy_method import DummyHyperParams, register_dummy
+from helpers.tiny_models import tiny_model
 
 PROMPTS = ["Anna Berg was born in", "Peter Olsen lives in", "Marie Lund plays"]
 TARGETS = ["Paris", "Rome", "tennis"]
 EXTRAS = dict(
     subject=["Anna Berg", "Peter Olsen", "Marie Lund"],
-    rephrase_prompts=["The birth place of Anna Berg is", "Peter Olsen is at home in", "The sport of Marie Lund is"],
-    locality_inputs={"Neighborhood": {"prompt": [["Oslo is", "London is"], "You know", None],
-                                      "ground_truth": [["Norway", "French"], "Norway is Oslo", None]}},
-    portability_inputs={"Reasoning": {"prompt": ["Anna lives in", None, "She plays"], "ground_truth": ["Paris", None, "tennis"]}})
+    rephrase_prompts=[
+        "The birth place of Anna Berg is",
+        "Peter Olsen is at home in",
+        "The sport of Marie Lund is",
+    ],
+    locality_inputs={
+        "Neighborhood": {
+            "prompt": [["Oslo is", "London is"], "You know", None],
+            "ground_truth": [["Norway", "French"], "Norway is Oslo", None],
+        }
+    },
+    portability_inputs={
+        "Reasoning": {
+            "prompt": ["Anna lives in", None, "She plays"],
+            "ground_truth": ["Paris", None, "tennis"],
+        }
+    },
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +61,22 @@ def same(model, weights):
 def test_single_edits_are_put_back_and_measured(kind):
     e = editor(kind)
     before, tokenizer = weights_of(e.model), dict(vars(e.tok))
-    requests = [{"prompt": prompt, "target_new": target, "ground_truth": None, "portability": {}, "locality": {}}
-                for prompt, target in zip(PROMPTS, TARGETS)]
+    requests = [
+        {"prompt": prompt, "target_new": target, "ground_truth": None, "portability": {}, "locality": {}}
+        for prompt, target in zip(PROMPTS, TARGETS)
+    ]
     pre = [compute_edit_quality(e.model, "x", None, e.tok, request) for request in requests]
     metrics, edited, weights_copy = e.edit(PROMPTS, TARGETS, verbose=False)
     assert edited is e.model and same(e.model, before)
     assert [set(m) for m in metrics] == [{"pre", "case_id", "requested_rewrite", "post"}] * 3
-    assert [m["case_id"] for m in metrics] == [0, 1, 2] and [m["requested_rewrite"] for m in metrics] == requests
+    assert [m["case_id"] for m in metrics] == [0, 1, 2] and [
+        m["requested_rewrite"] for m in metrics
+    ] == requests
     assert [m["pre"] for m in metrics] == pre
-    assert all(torch.equal(value, before[name]) for name, value in weights_copy.items()) and len(weights_copy) == 1
+    assert (
+        all(torch.equal(value, before[name]) for name, value in weights_copy.items())
+        and len(weights_copy) == 1
+    )
     assert {k: v for k, v in vars(e.tok).items()} == tokenizer
     other, other_hparams = tiny_model(kind)[0], e.hparams
     from helpers.dummy_method import apply_dummy_to_model
@@ -72,11 +95,16 @@ def test_sequential_edits_stay_and_are_measured_again_at_the_end():
     e = editor()
     before = weights_of(e.model)
     arguments = copy.deepcopy(EXTRAS)
-    metrics, edited, weights_copy = e.edit(PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS)
-    assert EXTRAS == arguments
+    metrics, edited, weights_copy = e.edit(
+        PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS
+    )
+    assert arguments == EXTRAS
     assert not same(edited, before)
     requests = [m["requested_rewrite"] for m in metrics]
-    assert requests[0]["locality"]["Neighborhood"]["prompt"] == ["Oslo is", "London is"] and requests[2]["locality"] == {}
+    assert (
+        requests[0]["locality"]["Neighborhood"]["prompt"] == ["Oslo is", "London is"]
+        and requests[2]["locality"] == {}
+    )
     assert [r["subject"] for r in requests] == EXTRAS["subject"]
     reference = locality_reference(tiny_model("llama")[0], e.tok, requests)
     assert [m["final"] for m in metrics] == evaluate_all(edited, e.tok, requests, reference)
@@ -97,7 +125,9 @@ def test_batches():
     assert [set(m) for m in metrics] == [{"case_id", "requested_rewrite", "pre", "time", "post"}] * 3
     assert metrics[0]["time"] == metrics[1]["time"] > 0
     records = []
-    metrics, edited, weights_copy = e.batch_edit(PROMPTS, TARGETS, sequential_edit=True, verbose=False, records=records, final_evaluation=True)
+    metrics, edited, weights_copy = e.batch_edit(
+        PROMPTS, TARGETS, sequential_edit=True, verbose=False, records=records, final_evaluation=True
+    )
     assert records == [PROMPTS[:2], PROMPTS[2:]] and not same(edited, before) and "final" in metrics[0]
 
 
@@ -131,17 +161,29 @@ def test_metrics_by_name():
 
 def test_generate_edit_answers_every_prompt():
     e = editor()
-    metrics, edited, _ = e.generate_edit(PROMPTS[:1], TARGETS[:1], rephrase_prompts="So, Anna Berg", verbose=False, max_new_tokens=4,
-                                         portability_inputs={"por_hop": {"prompt": [["Oslo", "Rome"]], "ground_truth": [["a", "b"]]}},
-                                         locality_inputs={"loc_hop": {"prompt": [["Paris"]], "ground_truth": [["c"]]}})
+    metrics, edited, _ = e.generate_edit(
+        PROMPTS[:1],
+        TARGETS[:1],
+        rephrase_prompts="So, Anna Berg",
+        verbose=False,
+        max_new_tokens=4,
+        portability_inputs={"por_hop": {"prompt": [["Oslo", "Rome"]], "ground_truth": [["a", "b"]]}},
+        locality_inputs={"loc_hop": {"prompt": [["Paris"]], "ground_truth": [["c"]]}},
+    )
     post = metrics[0]["post"]
-    assert set(post) == set(metrics[0]["pre"]) == {"rewrite_ans", "rephrase_ans", "locality_ans", "portability_ans"}
+    assert (
+        set(post)
+        == set(metrics[0]["pre"])
+        == {"rewrite_ans", "rephrase_ans", "locality_ans", "portability_ans"}
+    )
     assert len(post["portability_ans"]) == 2 and isinstance(post["rewrite_ans"], str)
     ids = e.tok("Oslo")["input_ids"]
     for _ in range(4):
         with torch.no_grad():
             ids = ids + [int(edited(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-    assert metrics[0]["pre"]["portability_ans"][0] == e.tok.decode(ids[len(e.tok("Oslo")["input_ids"]):], skip_special_tokens=True)
+    assert metrics[0]["pre"]["portability_ans"][0] == e.tok.decode(
+        ids[len(e.tok("Oslo")["input_ids"]) :], skip_special_tokens=True
+    )
 
 
 def test_a_failing_edit_leaves_single_edits_undone():
@@ -152,19 +194,37 @@ def test_a_failing_edit_leaves_single_edits_undone():
     assert same(e.model, before)
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda e: e.edit([], []), RequestError, "prompts"),
-    (lambda e: e.edit(PROMPTS, TARGETS[:2]), RequestError, "target_new: 2 given for 3"),
-    (lambda e: e.edit(PROMPTS, TARGETS, subject=["Anna Berg", "Nobody", "Marie Lund"]), RequestError, "'Nobody' does not occur"),
-    (lambda e: e.edit(PROMPTS, TARGETS, ground_truth="Rome"), RequestError, "ground_truth: 1 given"),
-    (lambda e: e.edit(PROMPTS, TARGETS, rephrase_prompts="x"), RequestError, "rephrase_prompts: 1 given"),
-    (lambda e: e.edit(PROMPTS, TARGETS, locality_inputs={"N": {"prompt": "x"}}), RequestError, "locality_inputs\\['N'\\]"),
-    (lambda e: e.edit(PROMPTS, TARGETS, locality_inputs={"N": {"prompt": ["x"] * 3, "ground_truth": [["y", "z"]] * 3}}), RequestError,
-     "request 0: locality.N"),
-    (lambda e: e.edit(requests=[{"prompt": "Oslo is"}]), RequestError, "target_new"),
-    (lambda e: e.edit(PROMPTS, TARGETS, final_evaluation=True), HostError, "sequential_edit"),
-    (lambda e: e.edit(PROMPTS, TARGETS, metric_kwargs=[{}]), HostError, "metric_kwargs"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda e: e.edit([], []), RequestError, "prompts"),
+        (lambda e: e.edit(PROMPTS, TARGETS[:2]), RequestError, "target_new: 2 given for 3"),
+        (
+            lambda e: e.edit(PROMPTS, TARGETS, subject=["Anna Berg", "Nobody", "Marie Lund"]),
+            RequestError,
+            "'Nobody' does not occur",
+        ),
+        (lambda e: e.edit(PROMPTS, TARGETS, ground_truth="Rome"), RequestError, "ground_truth: 1 given"),
+        (lambda e: e.edit(PROMPTS, TARGETS, rephrase_prompts="x"), RequestError, "rephrase_prompts: 1 given"),
+        (
+            lambda e: e.edit(PROMPTS, TARGETS, locality_inputs={"N": {"prompt": "x"}}),
+            RequestError,
+            "locality_inputs\\['N'\\]",
+        ),
+        (
+            lambda e: e.edit(
+                PROMPTS,
+                TARGETS,
+                locality_inputs={"N": {"prompt": ["x"] * 3, "ground_truth": [["y", "z"]] * 3}},
+            ),
+            RequestError,
+            "request 0: locality.N",
+        ),
+        (lambda e: e.edit(requests=[{"prompt": "Oslo is"}]), RequestError, "target_new"),
+        (lambda e: e.edit(PROMPTS, TARGETS, final_evaluation=True), HostError, "sequential_edit"),
+        (lambda e: e.edit(PROMPTS, TARGETS, metric_kwargs=[{}]), HostError, "metric_kwargs"),
+    ],
+)
 def test_bad_calls_are_named_and_change_nothing(call, error, message):
     e = editor()
     before = weights_of(e.model)
@@ -215,13 +275,23 @@ def test_a_model_is_loaded_by_its_config_not_by_its_path(kind, tmp_path):
 
 
 def test_fine_tuning_through_the_editor():
-    hparams = FTHyperParams(alg_name="FT", model_name="x", device="cpu", layers=[2, 3], num_steps=30, lr=1e-2, batch_size=1,
-                            objective_optimization="target_new")
+    hparams = FTHyperParams(
+        alg_name="FT",
+        model_name="x",
+        device="cpu",
+        layers=[2, 3],
+        num_steps=30,
+        lr=1e-2,
+        batch_size=1,
+        objective_optimization="target_new",
+    )
     hparams.model_name = tiny_model("llama")
     e = BaseEditor.from_hparams(hparams)
     before = weights_of(e.model)
     metrics, _, _ = e.edit(PROMPTS, TARGETS, verbose=False)
-    assert same(e.model, before) and summarize(metrics)["rewrite_acc"] > summarize(metrics, "pre")["rewrite_acc"]
+    assert (
+        same(e.model, before) and summarize(metrics)["rewrite_acc"] > summarize(metrics, "pre")["rewrite_acc"]
+    )
 
 
 def test_no_folder_is_written(tmp_path, monkeypatch):

@@ -1,12 +1,13 @@
 """The methods of the package through the built-in editor."""
+
 import pytest
 import torch
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
-from helpers.tiny_models import CORPUS, tiny_model
 
 from easyedit_neuron import AlphaEditHyperParams, NMKEHyperParams
 from easyedit_neuron.errors import RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
+from helpers.tiny_models import CORPUS, tiny_model
 
 
 @pytest.fixture
@@ -14,11 +15,22 @@ def editor(tmp_path):
     def make(cls, kind="llama", dtype=torch.float32, **changes):
         text = tmp_path / "text.txt"
         text.write_text("\n".join(CORPUS * 20))
-        hparams = cls(alg_name=cls.ALG_NAME, model_name="in memory", device="cpu", layers=[1, 2], v_num_grad_steps=5,
-                      context_templates=["{}", "You know. {}"], mom2_dataset=str(text), mom2_n_samples=60,
-                      stats_dir=str(tmp_path), nullspace_threshold=1.0, **changes)
+        hparams = cls(
+            alg_name=cls.ALG_NAME,
+            model_name="in memory",
+            device="cpu",
+            layers=[1, 2],
+            v_num_grad_steps=5,
+            context_templates=["{}", "You know. {}"],
+            mom2_dataset=str(text),
+            mom2_n_samples=60,
+            stats_dir=str(tmp_path),
+            nullspace_threshold=1.0,
+            **changes,
+        )
         hparams.model_name = tiny_model(kind, dtype=dtype)
         return BaseEditor.from_hparams(hparams)
+
     return make
 
 
@@ -28,9 +40,14 @@ def test_single_edits_are_the_same_each_time_and_leave_nothing(editor, cls, kind
     e = editor(cls, kind)
     before, found, records = weights_of(e.model), [], []
     for _ in range(3):
-        metrics, edited, weights_copy = e.edit(PROMPTS[:2], TARGETS[:2], subject=EXTRAS["subject"][:2], verbose=False, records=records)
+        metrics, edited, weights_copy = e.edit(
+            PROMPTS[:2], TARGETS[:2], subject=EXTRAS["subject"][:2], verbose=False, records=records
+        )
         assert same(weights_of(edited), before)
-        assert all(torch.equal(value, before[name]) for name, value in weights_copy.items()) and len(weights_copy) == 2
+        assert (
+            all(torch.equal(value, before[name]) for name, value in weights_copy.items())
+            and len(weights_copy) == 2
+        )
         found.append(metrics)
     assert found[0] == found[1] == found[2]
     deltas = [[layer.left @ layer.right.t() for layer in record.layers.values()] for record in records]
@@ -43,7 +60,9 @@ def test_sequential_edits_under_either_padding_side(editor):
     for side in ("left", "right"):
         e = editor(NMKEHyperParams)
         e.tok.padding_side = side
-        metrics, edited, _ = e.edit(PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS)
+        metrics, edited, _ = e.edit(
+            PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS
+        )
         found.append((metrics, weights_of(edited)))
         assert e.tok.padding_side == side
     assert found[0][0] == found[1][0] and same(found[0][1], found[1][1])
@@ -53,10 +72,14 @@ def test_sequential_edits_under_either_padding_side(editor):
 def test_a_missing_subject_is_named_before_the_first_edit(editor):
     e = editor(NMKEHyperParams)
     before = weights_of(e.model)
-    requests = [{"prompt": p, "target_new": t, "subject": s} for p, t, s in zip(PROMPTS, TARGETS, EXTRAS["subject"])]
+    requests = [
+        {"prompt": p, "target_new": t, "subject": s} for p, t, s in zip(PROMPTS, TARGETS, EXTRAS["subject"])
+    ]
     del requests[2]["subject"]
-    for call in (lambda: e.edit(requests=requests, sequential_edit=True, verbose=False),
-                 lambda: e.normal_edit(PROMPTS, TARGETS)):
+    for call in (
+        lambda: e.edit(requests=requests, sequential_edit=True, verbose=False),
+        lambda: e.normal_edit(PROMPTS, TARGETS),
+    ):
         with pytest.raises(RequestError, match="subject"):
             call()
     assert same(weights_of(e.model), before)

@@ -1,4 +1,5 @@
-"""The command from end to end on a tiny random model: what it writes, and that its numbers are those of the parts."""
+"""The command from end to end on a tiny random model: what it writes, and that its numbers are those of the
+parts."""
 
 import json
 import os
@@ -6,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron import NMKEHyperParams, apply_nmke_to_model, data, resources
 from easyedit_neuron.cli import main
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
+from helpers.tiny_models import tiny_model
 
 PEOPLE = ("Anna Berg", "Peter Olsen", "Marie Lund")
 
@@ -29,14 +30,23 @@ def world(tmp_path_factory):
             "ground_truth": "Rome",
             "rephrase_prompt": f"The home of {person} is",
             "locality": {"Forgetfulness": [{"prompt": f"{person} plays", "ground_truth": "tennis"}]},
-            "portability": {"Reasoning": [{"prompt": f"The country of {person} is", "ground_truth": "Norway"}]},
+            "portability": {
+                "Reasoning": [{"prompt": f"The country of {person} is", "ground_truth": "Norway"}]
+            },
         }
         for person in PEOPLE
     ]
     (folder / "edits.json").write_text(json.dumps(edits))
-    fact = {"prompt": "Anna Berg was born in", "ground_truth": "Paris", "subject": "Anna Berg", "relation": "born"}
+    fact = {
+        "prompt": "Anna Berg was born in",
+        "ground_truth": "Paris",
+        "subject": "Anna Berg",
+        "relation": "born",
+    }
     (folder / "facts.json").write_text(json.dumps([fact]))
-    (folder / "text.txt").write_text("".join(f"{person} was born in Paris and plays tennis.\n" for person in PEOPLE * 9))
+    (folder / "text.txt").write_text(
+        "".join(f"{person} was born in Paris and plays tennis.\n" for person in PEOPLE * 9)
+    )
     return folder
 
 
@@ -45,10 +55,20 @@ def arguments(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(world / "cache"))
     return [
-        f"model.path={world}/model", "data=file", f"data.path={world}/edits.json", f"data.retained={world}/facts.json",
-        f"data.text={world}/text.txt", f"method.mom2_dataset={world}/text.txt", "method.layers=[1,2]",
-        "method.v_num_grad_steps=3", "method.nullspace_threshold=5", "edits=3", "evaluation.fluency=1",
-        "evaluation.fluency_tokens=5", "output_dir=out", "runner.report=false",
+        f"model.path={world}/model",
+        "data=file",
+        f"data.path={world}/edits.json",
+        f"data.retained={world}/facts.json",
+        f"data.text={world}/text.txt",
+        f"method.mom2_dataset={world}/text.txt",
+        "method.layers=[1,2]",
+        "method.v_num_grad_steps=3",
+        "method.nullspace_threshold=5",
+        "edits=3",
+        "evaluation.fluency=1",
+        "evaluation.fluency_tokens=5",
+        "output_dir=out",
+        "runner.report=false",
     ]
 
 
@@ -59,8 +79,19 @@ def read(folder):
 
 def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    command = ["method=ft", "method.num_steps=1", "method.layers=[1]", f"model.path={world}/model", "data=file", f"data.path={world}/edits.json",
-               "evaluation=quick", "runner.report=false", "data.skip=1", "output_dir=out", "--quiet"]
+    command = [
+        "method=ft",
+        "method.num_steps=1",
+        "method.layers=[1]",
+        f"model.path={world}/model",
+        "data=file",
+        f"data.path={world}/edits.json",
+        "evaluation=quick",
+        "runner.report=false",
+        "data.skip=1",
+        "output_dir=out",
+        "--quiet",
+    ]
     assert main([*command, "edits=2"]) == 0
     assert [line["request"]["subject"] for line in read(tmp_path / "out")[0]] == list(PEOPLE[1:])
     assert main([*command, "edits=3"]) == 2 and "4 edits wanted, the file has 3" in capfd.readouterr().err
@@ -70,8 +101,16 @@ def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
 def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
     assert main([*arguments[:-1], "runner.report=true"]) == 0
     out = capfd.readouterr().out
-    assert "NMKE on" in out and "mask density, layer 1" in out and out.rstrip().endswith("summary.json") and "report.html" in out
-    assert "<svg" in (tmp_path / "out" / "report.html").read_text() and (tmp_path / "out" / "plots" / "edits.png").stat().st_size > 1000
+    assert (
+        "NMKE on" in out
+        and "mask density, layer 1" in out
+        and out.rstrip().endswith("summary.json")
+        and "report.html" in out
+    )
+    assert (
+        "<svg" in (tmp_path / "out" / "report.html").read_text()
+        and (tmp_path / "out" / "plots" / "edits.png").stat().st_size > 1000
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     lines, summary = read(tmp_path / "out")
     assert [line["request"]["subject"] for line in lines] == list(PEOPLE)
@@ -100,7 +139,11 @@ def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
 def test_overrides_reach_the_method(arguments, tmp_path, capfd):
     assert main([*arguments, "method.mask_stage=solve", "batch_size=2", "evaluation=quick", "seed=3"]) == 0
     lines, summary = read(tmp_path / "out")
-    assert (summary["hparams"]["mask_stage"], summary["hparams"]["batch_size"], summary["hparams"]["seed"]) == ("solve", 2, 3)
+    assert (
+        summary["hparams"]["mask_stage"],
+        summary["hparams"]["batch_size"],
+        summary["hparams"]["seed"],
+    ) == ("solve", 2, 3)
     assert [line["batch"] for line in lines] == [0, 0, 1]
     assert all(line["immediate"] is None for line in lines) and "immediate" not in summary["results"]
 
@@ -113,7 +156,11 @@ def test_multirun_over_methods(arguments, tmp_path, capfd):
 
 
 def test_fine_tuning_as_a_process(arguments, tmp_path):
-    ours = [argument for argument in arguments if not argument.startswith(("method.mom2", "method.v_", "method.null"))]
+    ours = [
+        argument
+        for argument in arguments
+        if not argument.startswith(("method.mom2", "method.v_", "method.null"))
+    ]
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
     command = [sys.executable, "-m", "easyedit_neuron", "method=ft", "method.num_steps=2", *ours]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

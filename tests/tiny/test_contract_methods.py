@@ -2,19 +2,31 @@
 
 import pytest
 import torch
-from helpers.contract import CASES, METHODS, about_tokenizer, apply, differing, fresh, parameters, random_states, settings
-from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot
 
-from easyedit_neuron import write as write_module
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits import write as write_module
+from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.edits.session import last_record
+from easyedit_neuron.edits.write import write
 from easyedit_neuron.errors import NeuronEditError, RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
-from easyedit_neuron.record import EditRecord
 from easyedit_neuron.registry import get_method
-from easyedit_neuron.state import last_record
-from easyedit_neuron.write import write
+from helpers.contract import (
+    CASES,
+    METHODS,
+    about_tokenizer,
+    apply,
+    differing,
+    fresh,
+    parameters,
+    random_states,
+    settings,
+)
+from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot
 
-PROMPTS, TARGETS, SUBJECTS, TRUTHS = ([r[name] for r in REQUESTS] for name in ("prompt", "target_new", "subject", "ground_truth"))
+PROMPTS, TARGETS, SUBJECTS, TRUTHS = (
+    [r[name] for r in REQUESTS] for name in ("prompt", "target_new", "subject", "ground_truth")
+)
 ARGUMENTS = dict(prompts=PROMPTS, target_new=TARGETS, subject=SUBJECTS, ground_truth=TRUTHS, verbose=False)
 cases = pytest.mark.parametrize("method, kind", CASES)
 
@@ -27,21 +39,34 @@ def editor(method, kind, folder, **changes):
 
 VARIANTS = {
     "as it is": {method: {} for method in METHODS},
-    "many parameters": {"PNKE": dict(solver="adam", adam_steps=3),
-                        "KNE": dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"])},
+    "many parameters": {
+        "PNKE": dict(solver="adam", adam_steps=3),
+        "KNE": dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),
+    },
     "the other axis": {"KNE": dict(neuron_axis="input")},
 }
 
 
-@pytest.mark.parametrize("variant, method, kind", [
-    (name, method, kind) for name, changes in VARIANTS.items() for method, kind in CASES if method in changes])
+@pytest.mark.parametrize(
+    "variant, method, kind",
+    [
+        (name, method, kind)
+        for name, changes in VARIANTS.items()
+        for method, kind in CASES
+        if method in changes
+    ],
+)
 def test_one_call(variant, method, kind, folder, tmp_path):
     """What it changes, returns, records and leaves alone."""
     model, tok = fresh(kind)
     model.train()
     list(model.children())[0].eval()
     next(model.parameters()).requires_grad_(False)
-    before, tokenizer, hparams = snapshot(model), about_tokenizer(tok), settings(method, folder, **VARIANTS[variant][method])
+    before, tokenizer, hparams = (
+        snapshot(model),
+        about_tokenizer(tok),
+        settings(method, folder, **VARIANTS[variant][method]),
+    )
     requests, fields, states = [dict(r) for r in REQUESTS[:2]], hparams.to_dict(), random_states()
     edited, weights, record = apply(model, tok, requests, hparams, return_orig_weights=True)
 
@@ -49,13 +74,17 @@ def test_one_call(variant, method, kind, folder, tmp_path):
     assert edited is model and len(changed) > (2 if variant == "many parameters" else 0)
     assert type(weights) is dict and sorted(weights) == sorted(changed)
     assert all(torch.equal(value, before["tensors"][name]) for name, value in weights.items())
-    assert not any(value.data_ptr() == model.get_parameter(name).data_ptr() for name, value in weights.items())
+    assert not any(
+        value.data_ptr() == model.get_parameter(name).data_ptr() for name, value in weights.items()
+    )
     assert about_tokenizer(tok) == tokenizer and hparams.to_dict() == fields and random_states() == states
     assert requests == REQUESTS[:2]
 
     assert last_record(model) is record and sorted(record.deltas) == sorted(changed)
     assert (record.method, record.hparams, record.seed) == (method, fields, hparams.seed)
-    assert [r["target_new"] for r in record.requests] == TARGETS[:2] and record.fingerprint_before != record.fingerprint_after
+    assert [r["target_new"] for r in record.requests] == TARGETS[
+        :2
+    ] and record.fingerprint_before != record.fingerprint_after
     assert len(record.probability) == 2 and all(0 <= p <= 1 for p in record.probability)
 
     record.save(tmp_path / "edit.safetensors")
@@ -109,12 +138,15 @@ def test_the_editor_puts_single_edits_back(method, kind, folder):
         found.append(metrics)
     assert found[0] == found[1] and len(records) == 6
     for first, second in zip(records[:3], records[3:]):
-        assert all(torch.equal(delta.matrix(), second.deltas[name].matrix()) for name, delta in first.deltas.items())
+        assert all(
+            torch.equal(delta.matrix(), second.deltas[name].matrix()) for name, delta in first.deltas.items()
+        )
 
 
 @cases
 def test_sequential_edits_add_up(method, kind, folder):
-    """Through the editor as by hand; every record starts where the one before ended, if it is of the same weights."""
+    """Through the editor as by hand; every record starts where the one before ended, if it is of the same
+    weights."""
     e = editor(method, kind, folder)
     records = []
     metrics, edited, weights = e.edit(sequential_edit=True, records=records, **ARGUMENTS)
@@ -164,7 +196,10 @@ def test_a_bad_request_is_named_and_nothing_changes(method, folder):
     before, tokenizer, record = snapshot(model), about_tokenizer(tok), last_record(model)
     function = get_method(method).load_apply()
     for changes, field in BAD.values():
-        requests = [REQUESTS[1], {name: value for name, value in {**REQUESTS[2], **changes}.items() if value is not None}]
+        requests = [
+            REQUESTS[1],
+            {name: value for name, value in {**REQUESTS[2], **changes}.items() if value is not None},
+        ]
         records = []
         with pytest.raises(RequestError, match=f"request 1: .*{field}"):
             function(model, tok, requests, hparams, records=records)
@@ -180,7 +215,10 @@ def test_a_bad_request_is_named_and_nothing_changes(method, folder):
 def test_the_editor_finds_a_bad_request_before_the_first_edit(method, changes, field, folder):
     e = editor(method, "llama", folder)
     before = snapshot(e.model)
-    requests = [REQUESTS[0], {name: value for name, value in {**REQUESTS[1], **changes}.items() if value is not None}]
+    requests = [
+        REQUESTS[0],
+        {name: value for name, value in {**REQUESTS[1], **changes}.items() if value is not None},
+    ]
     with pytest.raises(RequestError, match=f"request 1: .*{field}"):
         e.edit(requests=requests, sequential_edit=True, verbose=False)
     assert changed_tensors(e.model, before) == []

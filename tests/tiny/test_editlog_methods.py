@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers.contract import KINDS, apply, differing, fresh, parameters
-from helpers.editlogs import SECOND, VARIANTS, edited
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.editlog import EditLog, redo, replay, undo
-from easyedit_neuron.record import LayerDelta
+from easyedit_neuron.edits.record import LayerDelta
+from helpers.contract import KINDS, apply, differing, fresh, parameters
+from helpers.editlogs import SECOND, VARIANTS, edited
 
 
 def dense(view, name, delta):
@@ -29,15 +29,17 @@ def dense(view, name, delta):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_sequence(variant, kind, tmp_path):
-    """Three edits: replayed to the same bits; the second taken out, the rest within rounding of base + first + third; replayed
-    again; another edit; the undone one put back."""
+    """Three edits: replayed to the same bits; the second taken out, the rest within rounding of base + first
+    + third; replayed again; another edit; the undone one put back."""
     model, tok, hparams, log, records = edited(kind, variant, tmp_path)
     reread = EditLog(log.folder)
     assert [record.to_json() for record in reread] == [record.to_json() for record in records]
     base, _ = fresh(kind)
     origin = parameters(base)
     done = replay(reread, base, tok)
-    assert done.exact is True and done.ids == [1, 2, 3] and differing(parameters(base), parameters(model)) == []
+    assert (
+        done.exact is True and done.ids == [1, 2, 3] and differing(parameters(base), parameters(model)) == []
+    )
     assert done.state == (variant not in ("FiNE", "KNE"))
 
     before = parameters(model)
@@ -53,7 +55,10 @@ def test_a_sequence(variant, kind, tmp_path):
         error = float((model.get_parameter(name).detach().double() - wanted).abs().max())
         assert error <= 4 * torch.finfo(torch.float32).eps * scale, name  # four sums, each rounded once
     again, _ = fresh(kind)
-    assert replay(EditLog(log.folder), again).exact is True and differing(parameters(again), parameters(model)) == []
+    assert (
+        replay(EditLog(log.folder), again).exact is True
+        and differing(parameters(again), parameters(model)) == []
+    )
 
     _, _, record = apply(model, tok, [SECOND], hparams)
     assert log.append(record) == 5 and log.ids == [1, 3, 5]
@@ -70,7 +75,10 @@ def test_other_dtypes(variant, dtype, tmp_path):
     kind = "llama"
     model, tok, hparams, log, records = edited(kind, variant, tmp_path, dtype=dtype)
     base, _ = fresh(kind, dtype=dtype)
-    assert replay(EditLog(log.folder), base).exact is True and differing(parameters(base), parameters(model)) == []
+    assert (
+        replay(EditLog(log.folder), base).exact is True
+        and differing(parameters(base), parameters(model)) == []
+    )
     before, _ = fresh(kind, dtype=dtype)
     replay(log, before, upto=2)
     undo(model, log, 3)
@@ -79,4 +87,7 @@ def test_other_dtypes(variant, dtype, tmp_path):
         scale = torch.maximum(one.abs(), base.get_parameter(name).double().abs())
         assert bool(((one - other).abs() <= 2 * torch.finfo(dtype).eps * scale).all()), name
     again, _ = fresh(kind, dtype=dtype)
-    assert replay(EditLog(log.folder), again).exact is True and differing(parameters(again), parameters(model)) == []
+    assert (
+        replay(EditLog(log.folder), again).exact is True
+        and differing(parameters(again), parameters(model)) == []
+    )

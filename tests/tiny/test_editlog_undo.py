@@ -1,21 +1,22 @@
-"""What undo does to the sequential state, what replay can leave out, and what is refused with nothing changed."""
+"""What undo does to the sequential state, what replay can leave out, and what is refused with nothing
+changed."""
 
 import pytest
 import torch
+
+from easyedit_neuron.editlog import EditLog, diff, redo, replay, squash, undo
+from easyedit_neuron.edits import session as state_module
+from easyedit_neuron.edits.session import last_record
+from easyedit_neuron.errors import StateError
 from helpers.contract import apply, differing, fresh, parameters
 from helpers.editing import REQUESTS, put_back
 from helpers.editlogs import FIRST, SECOND, THIRD, edited, hparams_for
-
-from easyedit_neuron import state as state_module
-from easyedit_neuron.editlog import EditLog, diff, redo, replay, squash, undo
-from easyedit_neuron.errors import StateError
-from easyedit_neuron.state import last_record
 
 SEQUENTIAL = ["NMKE post", "NMKE solve", "MEMIT"]
 
 
 def state_of(model):
-    state, = state_module._STATES[model].values()
+    (state,) = state_module._STATES[model].values()
     return state
 
 
@@ -24,23 +25,28 @@ def files(folder):
 
 
 def dense_solution(hparams, state, layer, keys, earlier, rows=None):
-    """X of the problem in float64: (lambda C + M M^T + K K^T + L2 I)^-1 K, or with P on both sides in the null space."""
+    """X of the problem in float64: (lambda C + M M^T + K K^T + L2 I)^-1 K, or with P on both sides in the
+    null space."""
     keys, earlier = keys.double(), earlier.double()
     covariance = state.statistics.covariance(layer).double()
     gram = keys @ keys.T + earlier @ earlier.T
     identity = torch.eye(len(keys), dtype=torch.float64)
     if hparams.preserves == "covariance":
-        return torch.linalg.solve(hparams.mom2_update_weight * covariance + gram + hparams.L2 * identity, keys)
+        return torch.linalg.solve(
+            hparams.mom2_update_weight * covariance + gram + hparams.L2 * identity, keys
+        )
     values, vectors = torch.linalg.eigh(covariance)
     null = vectors[:, values < hparams.nullspace_threshold]
-    return null @ torch.linalg.solve(null.T @ gram @ null + hparams.L2 * identity[:null.shape[1], :null.shape[1]], null.T @ keys)
+    return null @ torch.linalg.solve(
+        null.T @ gram @ null + hparams.L2 * identity[: null.shape[1], : null.shape[1]], null.T @ keys
+    )
 
 
 @pytest.mark.parametrize("replayed", [False, True])
 @pytest.mark.parametrize("variant", SEQUENTIAL)
 def test_the_next_edit_is_solved_as_if_it_had_never_been(variant, replayed, tmp_path):
-    """Edits a, b, c; b undone: the buffer holds the keys of a and c, and the solver's answer is that of the dense problem with
-    these. The same for a model that was made again from the log."""
+    """Edits a, b, c; b undone: the buffer holds the keys of a and c, and the solver's answer is that of the
+    dense problem with these. The same for a model that was made again from the log."""
     model, tok, hparams, log, records = edited("llama", variant, tmp_path)
     undo(model, log, 2)
     if replayed:
@@ -65,7 +71,8 @@ def test_the_next_edit_is_solved_as_if_it_had_never_been(variant, replayed, tmp_
 
 
 def test_weights_put_back_after_an_undo(tmp_path):
-    """A host may go back to before the undone edit, and to the weights of the undo; between them nothing is known any more."""
+    """A host may go back to before the undone edit, and to the weights of the undo; between them nothing is
+    known any more."""
     model, tok, hparams, log, records = edited("llama", "NMKE post", tmp_path, requests=[FIRST])
     after_first = parameters(model)
     for request in (SECOND, THIRD):
@@ -101,7 +108,9 @@ def test_undo_everything_and_redo(tmp_path):
         redo(model, log, number)
     assert log.ids == [1, 2, 3] and [len(state.buffer(layer)) for layer in hparams.layers] == [3, 3]
     for layer in hparams.layers:
-        assert torch.equal(state.buffer(layer).columns(), torch.cat([record.layers[layer].keys for record in records], 1))
+        assert torch.equal(
+            state.buffer(layer).columns(), torch.cat([record.layers[layer].keys for record in records], 1)
+        )
     for name, value in parameters(model).items():
         torch.testing.assert_close(value, whole[name], rtol=0, atol=1e-6)
     undo(model, log, 2)
@@ -119,7 +128,10 @@ def test_an_edit_without_accumulated_keys_is_undone(tmp_path):
 def test_a_selection_is_replayed(tmp_path):
     model, tok, hparams, log, records = edited("llama", "FiNE", tmp_path)
     one, other, into = fresh("llama")[0], fresh("llama")[0], EditLog(tmp_path / "into")
-    assert replay(log, one, only=[3, 1], into=into).ids == [1, 3] and replay(log, other, without=[2]).exact is None
+    assert (
+        replay(log, one, only=[3, 1], into=into).ids == [1, 3]
+        and replay(log, other, without=[2]).exact is None
+    )
     assert differing(parameters(one), parameters(other)) == []
     again, _ = fresh("llama")
     assert into.ids == [1, 2] and replay(EditLog(into.folder), again).exact
@@ -136,9 +148,16 @@ def test_the_difference_of_two_states(tmp_path):
     found = diff(log, log, 1, 3)
     assert (found.both, found.only_a, found.only_b, found.same_base) == ([(1, 1)], [], [2, 3], True)
     for name, about in found.parameters.items():
-        parts = [record.deltas[name].left.double() @ record.deltas[name].right.double().T for record in records]
+        parts = [
+            record.deltas[name].left.double() @ record.deltas[name].right.double().T for record in records
+        ]
         a, b = parts[0], sum(parts)
-        wanted = {"norm_a": a.norm(), "norm_b": b.norm(), "norm": (a - b).norm(), "cosine": (a * b).sum() / a.norm() / b.norm()}
+        wanted = {
+            "norm_a": a.norm(),
+            "norm_b": b.norm(),
+            "norm": (a - b).norm(),
+            "cosine": (a * b).sum() / a.norm() / b.norm(),
+        }
         for key, value in wanted.items():
             assert about[key] == pytest.approx(float(value), rel=1e-6), key
         assert about["neurons_a"] == about["neurons_both"] <= about["neurons_b"] == 48
@@ -148,10 +167,13 @@ def test_the_difference_of_two_states(tmp_path):
     assert diff(log, foreign).both == []
 
 
-@pytest.mark.parametrize("variant, kind", [
-    ("NMKE post", "llama"), ("MEMIT", "gpt2"), ("FiNE", "gpt2"), ("KNE", "qwen2"), ("PNKE adam", "llama")])
+@pytest.mark.parametrize(
+    "variant, kind",
+    [("NMKE post", "llama"), ("MEMIT", "gpt2"), ("FiNE", "gpt2"), ("KNE", "qwen2"), ("PNKE adam", "llama")],
+)
 def test_squashed(variant, kind, tmp_path):
-    """One entry with the sum of all; the weights differ by rounding, the keys are all there, and edits can follow."""
+    """One entry with the sum of all; the weights differ by rounding, the keys are all there, and edits can
+    follow."""
     model, tok, hparams, log, records = edited(kind, variant, tmp_path)
     base, _ = fresh(kind)
     one = squash(log, tmp_path / "one", base)
@@ -159,9 +181,13 @@ def test_squashed(variant, kind, tmp_path):
     done = replay(one, base, tok)
     assert done.exact is True and done.ids == [1]
     for name, value in parameters(model).items():
-        torch.testing.assert_close(base.get_parameter(name), value, rtol=0, atol=1e-6 * (1 + float(value.abs().max())))
+        torch.testing.assert_close(
+            base.get_parameter(name), value, rtol=0, atol=1e-6 * (1 + float(value.abs().max()))
+        )
     record = one[1]
-    assert [told["requests"] for told in record.info["squashed"]] == [r.requests for r in records] and len(record.requests) == 3
+    assert [told["requests"] for told in record.info["squashed"]] == [r.requests for r in records] and len(
+        record.requests
+    ) == 3
     if done.state and variant != "PNKE adam":
         assert len(state_of(base).buffer(1)) == 3
     assert one.append(apply(base, tok, [SECOND], hparams)[2]) == 2
@@ -172,7 +198,8 @@ def test_squashed(variant, kind, tmp_path):
         undo(base, without, 1)
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +236,7 @@ def test_a_wrong_base_is_refused(case):
 
 
 def test_a_base_that_differs_elsewhere_is_refused(tmp_path):
-    from easyedit_neuron.fingerprint import model_fingerprint
+    from easyedit_neuron.utils.fingerprint import model_fingerprint
 
     model, tok = fresh("llama")
     log = EditLog(tmp_path / "log", fingerprint=model_fingerprint(model))
@@ -233,7 +260,9 @@ def test_unknown_ids_are_refused(case):
     refused(lambda: replay(log, base, upto=7), "there is no entry 7; the log has entries 1 to 3", log, base)
     refused(lambda: redo(model, log, 2), "edit 2 is in the weights", log, model)
     undo(model, log, 2)
-    refused(lambda: undo(model, log, 2), "edit 2 is not in the weights any more: entry 4 took it back", log, model)
+    refused(
+        lambda: undo(model, log, 2), "edit 2 is not in the weights any more: entry 4 took it back", log, model
+    )
     refused(lambda: undo(model, log, 4), "entry 4 is no edit but of type undo", log, model)
     refused(lambda: replay(log, base, without=[2]), "edit 2 is not in the weights there", log, base)
 
@@ -257,7 +286,7 @@ def test_a_full_disk_takes_the_undo_back(case, monkeypatch):
     def full(*args):
         raise StateError("cannot be written")
 
-    monkeypatch.setattr("easyedit_neuron.lifelong.durable.append_text", full)
+    monkeypatch.setattr("easyedit_neuron.editlog.log.append_text", full)
     refused(lambda: undo(model, log, 2), "cannot be written", log, model)
     assert log.ids == [1, 2, 3]
 
@@ -266,8 +295,14 @@ def test_a_single_record_knows_its_base(run, tmp_path):
     """base, before and after of every weight, also when an earlier edit was put back in between."""
     records = run[4]
     for name in records[0].weights:
-        assert records[0].weights[name]["base"] == records[0].weights[name]["before"] == records[2].weights[name]["base"]
-        assert [r.weights[name]["after"] for r in records[:2]] == [r.weights[name]["before"] for r in records[1:]]
+        assert (
+            records[0].weights[name]["base"]
+            == records[0].weights[name]["before"]
+            == records[2].weights[name]["base"]
+        )
+        assert [r.weights[name]["after"] for r in records[:2]] == [
+            r.weights[name]["before"] for r in records[1:]
+        ]
     model, tok = fresh("llama")
     hparams = hparams_for("FiNE", tmp_path)
     _, weights, first = apply(model, tok, [FIRST], hparams, return_orig_weights=True)

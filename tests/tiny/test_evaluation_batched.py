@@ -1,14 +1,20 @@
 """Batched evaluation against one-prompt-at-a-time forwards written out here."""
+
 import math
 
 import pytest
 import torch
-from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 from easyedit_neuron.errors import RequestError
 from easyedit_neuron.evaluation import exact_match_by_generation, perplexity, predict_targets, token_accuracy
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
-PROMPTS = ["Anna Berg was born in", "The place where Marie Lund works is", "Oslo", "Peter Olsen lives in the capital of"]
+PROMPTS = [
+    "Anna Berg was born in",
+    "The place where Marie Lund works is",
+    "Oslo",
+    "Peter Olsen lives in the capital of",
+]
 TARGETS = ["Paris", "London and Rome", "Norway is Oslo", "French"]
 
 
@@ -18,7 +24,7 @@ def one_by_one(model, tok, prompt, target, offset=0):
     positions = torch.arange(offset, offset + len(ids))[None]
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids]), position_ids=positions).logits[0]
-    return logits.argmax(-1).tolist()[start - 1:-1], ids[start:]
+    return logits.argmax(-1).tolist()[start - 1 : -1], ids[start:]
 
 
 @pytest.mark.parametrize("kind", MODEL_TYPES)
@@ -36,7 +42,7 @@ def test_predictions_equal_single_forwards_under_either_padding_side(kind, side)
 def test_no_pad_token_is_needed_and_a_pad_token_in_the_target_counts_as_a_token():
     model, tok = tiny_model("llama")
     tok.pad_token = None
-    prediction, = predict_targets(model, tok, ["Oslo is"], ["Paris</s>"])
+    (prediction,) = predict_targets(model, tok, ["Oslo is"], ["Paris</s>"])
     assert prediction.target[-1] == tok.eos_token_id
     assert (prediction.predicted, prediction.target) == one_by_one(model, tok, "Oslo is", "Paris</s>")
 
@@ -48,7 +54,9 @@ def test_groups_shift_absolute_positions_as_left_padding_does():
     found = predict_targets(model, tok, PROMPTS, TARGETS, group_sizes=[3, 1])
     for prediction, prompt, target, offset in zip(found, PROMPTS, TARGETS, offsets):
         assert prediction.predicted == one_by_one(model, tok, prompt, target, offset)[0]
-    assert [p.predicted for p in found] != [p.predicted for p in predict_targets(model, tok, PROMPTS, TARGETS)]
+    assert [p.predicted for p in found] != [
+        p.predicted for p in predict_targets(model, tok, PROMPTS, TARGETS)
+    ]
 
 
 def test_token_accuracy_is_the_share_of_equal_tokens():
@@ -81,12 +89,13 @@ def test_exact_match_finds_what_greedy_decoding_writes(kind):
         for _ in range(4):
             with torch.no_grad():
                 ids = ids + [int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-        written = ids[len(tok(prompt)["input_ids"]):]
-        # a target must survive the tokenizer: build it from the model's own continuation and check the premise
+        written = ids[len(tok(prompt)["input_ids"]) :]
+        # a target must survive the tokenizer: build it from the model's own continuation and check the
+        # premise
         target = tok.decode(written)[1:] if tok.decode(written).startswith(" ") else "Paris"
         targets.append(target)
-        wanted = tok(prompt + " " + target)["input_ids"][len(tok(prompt)["input_ids"]):]
-        expected.append(float(wanted == written[:len(wanted)]))
+        wanted = tok(prompt + " " + target)["input_ids"][len(tok(prompt)["input_ids"]) :]
+        expected.append(float(wanted == written[: len(wanted)]))
     assert exact_match_by_generation(model, tok, PROMPTS, targets, batch_size=3) == expected
 
 
@@ -98,7 +107,9 @@ def test_exact_match_agrees_with_teacher_forcing_that_is_right_everywhere():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        model.model.embed_tokens.weight.copy_(torch.nn.functional.normalize(torch.randn_like(model.model.embed_tokens.weight)))
+        model.model.embed_tokens.weight.copy_(
+            torch.nn.functional.normalize(torch.randn_like(model.model.embed_tokens.weight))
+        )
         model.model.norm.weight.fill_(1.0)
         model.lm_head.weight.copy_(model.model.embed_tokens.weight)
     prompts = ["a a", "Paris Paris", "Paris Paris Paris"]

@@ -8,10 +8,10 @@ import sys
 
 import numpy
 import pytest
-from helpers.examples import EXAMPLES, quick, run
 
 from easyedit_neuron import data, resources
 from easyedit_neuron.errors import NeuronEditError
+from helpers.examples import EXAMPLES, quick, run
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +29,41 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["NMKE", "PNKE", "FiNE", "KNE", "AlphaEdit", "MEMIT", "ROME", "FT"])
 def test_zsre(files, method, tmp_path, capsys):
-    run("run_nmke_zsre.py", "--editing_method", method, "--hparams_dir", files(method), "--ds_size", 2,
-        "--metrics_save_dir", "out")
+    run(
+        "run_nmke_zsre.py",
+        "--editing_method",
+        method,
+        "--hparams_dir",
+        files(method),
+        "--ds_size",
+        2,
+        "--metrics_save_dir",
+        "out",
+    )
     metrics = json.loads((tmp_path / "out" / f"{method}_results.json").read_text())
     assert [metric["requested_rewrite"] for metric in metrics] == data.load("tiny-world", "zsre", 2)
     assert all("neighborhood_acc" in metric["post"]["locality"] for metric in metrics)
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["before", "after"]
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[:2]] == [
+        "before",
+        "after",
+    ]
 
 
 def test_zsre_finds_its_file_in_a_folder(files, tmp_path):
     records = json.loads((resources.data_dir("tiny-world") / "edits_zsre.json").read_text())
     (tmp_path / "zsre_mend_eval_portability_gpt4.json").write_text(json.dumps(records[7:9]))
-    run("run_nmke_zsre.py", "--editing_method", "FT", "--hparams_dir", files("FT"), "--ds_size", 1, "--data_dir", tmp_path)
-    metric, = json.loads((tmp_path / "output" / "FT_results.json").read_text())
+    run(
+        "run_nmke_zsre.py",
+        "--editing_method",
+        "FT",
+        "--hparams_dir",
+        files("FT"),
+        "--ds_size",
+        1,
+        "--data_dir",
+        tmp_path,
+    )
+    (metric,) = json.loads((tmp_path / "output" / "FT_results.json").read_text())
     assert metric["requested_rewrite"]["subject"] == records[7]["subject"]
 
 
@@ -59,18 +81,37 @@ def test_counterfact(files, tmp_path, capsys):
 
 
 def test_knowedit(files, tmp_path, capsys):
-    arguments = ["--editing_method", "FiNE", "--hparams_dir", files("FiNE", epochs=25), "--ds_size", 2, "--pre_file", "pre.json"]
+    arguments = [
+        "--editing_method",
+        "FiNE",
+        "--hparams_dir",
+        files("FiNE", epochs=25),
+        "--ds_size",
+        2,
+        "--pre_file",
+        "pre.json",
+    ]
     run("run_knowedit.py", *arguments, "--datatype", "recent", "--test_generation")
     metrics = json.loads((tmp_path / "output" / "FiNE_recent_tiny-llama_results.json").read_text())
     printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines() if ": " in line)
 
-    def overall(section):  # as EasyEdit's script: mean over an edit's kinds, then over the edits that have any
-        edits = [[100 * sum(values) / len(values) for name, values in metric["post"][section].items() if name.endswith("_acc")]
-                 for metric in metrics]
+    def overall(
+        section,
+    ):  # as EasyEdit's script: mean over an edit's kinds, then over the edits that have any
+        edits = [
+            [
+                100 * sum(values) / len(values)
+                for name, values in metric["post"][section].items()
+                if name.endswith("_acc")
+            ]
+            for metric in metrics
+        ]
         return numpy.mean([numpy.mean(kinds) for kinds in edits if kinds])
 
     edited = [metric["post"] for metric in metrics]
-    assert float(printed["Edit_Succ"]) == pytest.approx(100 * numpy.mean([post["rewrite_acc"][0] for post in edited]), abs=0.01)
+    assert float(printed["Edit_Succ"]) == pytest.approx(
+        100 * numpy.mean([post["rewrite_acc"][0] for post in edited]), abs=0.01
+    )
     for section in ("portability", "locality"):
         assert float(printed[f"Overall_{section}"]) == pytest.approx(overall(section), abs=0.01)
     fluency = 100 * numpy.mean([post["fluency"]["ngram_entropy"] for post in edited])
@@ -81,14 +122,31 @@ def test_knowedit(files, tmp_path, capsys):
     pre[0]["pre"]["rewrite_acc"] = [0.123]
     (tmp_path / "pre.json").write_text(json.dumps(pre))
     run("run_knowedit.py", *arguments)
-    assert json.loads((tmp_path / "output" / "FiNE_zsre_tiny-llama_results.json").read_text())[0]["pre"]["rewrite_acc"] == [0.123]
+    assert json.loads((tmp_path / "output" / "FiNE_zsre_tiny-llama_results.json").read_text())[0]["pre"][
+        "rewrite_acc"
+    ] == [0.123]
 
 
 def test_lifelong(files, tmp_path, capsys):
     edits = tmp_path / "a file, and 'more'=x.json"
     edits.write_text((resources.data_dir("tiny-world") / "edits_counterfact.json").read_text())
-    arguments = ["--editing_method", "FT", "--hparams_dir", files("FT"), "--data_dir", edits, "--ds_size", 4, "--batch_size", 2,
-                 "--output_dir", "out=1", "--", "evaluation=quick", "runner.report=false"]
+    arguments = [
+        "--editing_method",
+        "FT",
+        "--hparams_dir",
+        files("FT"),
+        "--data_dir",
+        edits,
+        "--ds_size",
+        4,
+        "--batch_size",
+        2,
+        "--output_dir",
+        "out=1",
+        "--",
+        "evaluation=quick",
+        "runner.report=false",
+    ]
     for said in ("4 sequential edits", "is finished"):
         with pytest.raises(SystemExit) as stop:
             run("run_lifelong.py", *arguments)
@@ -108,9 +166,20 @@ def test_what_a_script_cannot_do_is_said(files):
 def test_sweep(tmp_path):
     options = {"METHODS": "ft", "EDITS": "2", "RUN": "one", "PYTHON": sys.executable}
     path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
-    quick = ["method.num_steps=1", "evaluation=quick", "evaluation.retained=5", "evaluation.perplexity=0", "runner.report=false"]
-    done = subprocess.run([str(EXAMPLES / "sweep.sh"), *quick], cwd=tmp_path, env={**os.environ, **options, "PYTHONPATH": path},
-                          capture_output=True, text=True)
+    quick = [
+        "method.num_steps=1",
+        "evaluation=quick",
+        "evaluation.retained=5",
+        "evaluation.perplexity=0",
+        "runner.report=false",
+    ]
+    done = subprocess.run(
+        [str(EXAMPLES / "sweep.sh"), *quick],
+        cwd=tmp_path,
+        env={**os.environ, **options, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "results" / "one" / "0" / "summary.json").read_text())["edits"] == 2
     table = (tmp_path / "results" / "one" / "results.md").read_text()
@@ -128,8 +197,14 @@ def test_notebook():
         exec(compile(tree, "cell", "exec"), names)
         if last is not None:
             value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-        shown = [output["data"]["text/plain"] for output in cell["outputs"] if output["output_type"] == "execute_result"]
+        shown = [
+            output["data"]["text/plain"]
+            for output in cell["outputs"]
+            if output["output_type"] == "execute_result"
+        ]
         if isinstance(value, dict) and all(isinstance(answer, str) for answer in value.values()):
             assert ast.literal_eval("".join(shown[0])) == value
             compared += 1
-    assert compared == 3 and names["after"][names["request"]["prompt"]].startswith(names["request"]["target_new"])
+    assert compared == 3 and names["after"][names["request"]["prompt"]].startswith(
+        names["request"]["target_new"]
+    )

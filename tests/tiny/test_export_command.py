@@ -1,4 +1,5 @@
-"""``easyedit-neuron export`` and ``import`` as they are typed, on the log of a run that has taken an edit back."""
+"""``easyedit-neuron export`` and ``import`` as they are typed, on the log of a run that has taken an edit
+back."""
 
 import copy
 import json
@@ -7,14 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from helpers.editlogs import edited
-from helpers.exports import distance, edited_in_float64, logits, same_weights
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from easyedit_neuron import resources
 from easyedit_neuron.cli import main
 from easyedit_neuron.editlog import EditLog, undo
+from helpers.editlogs import edited
+from helpers.exports import distance, edited_in_float64, logits, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,11 @@ def test_an_adapter(run, tmp_path, capfd):
     folder, base, tok, records = run
     assert main(["export", str(folder / "run"), "--to", "peft", "--out", str(tmp_path / "adapter")]) == 0
     out, err = capfd.readouterr()
-    assert err == "" and out.startswith(f"2 edits as peft: {tmp_path / 'adapter'} (") and "nothing is lost" in out
+    assert (
+        err == ""
+        and out.startswith(f"2 edits as peft: {tmp_path / 'adapter'} (")
+        and "nothing is lost" in out
+    )
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
     worst = max(entry["deviation"] for entry in about["parameters"].values())
     assert f"rounded to float32, are within {worst:.1e} of their change" in out
@@ -47,29 +52,65 @@ def test_an_adapter(run, tmp_path, capfd):
     truth = edited_in_float64(base, records)
     assert all(distance(value, truth[name]) < 5e-7 for name, value in merged.named_parameters())
 
-    assert main(["import", str(tmp_path / "adapter"), "--model", str(folder / "base"), "--out", str(tmp_path / "model")]) == 0
+    assert (
+        main(
+            [
+                "import",
+                str(tmp_path / "adapter"),
+                "--model",
+                str(folder / "base"),
+                "--out",
+                str(tmp_path / "model"),
+            ]
+        )
+        == 0
+    )
     assert capfd.readouterr().out.startswith("2 edits put in: ")
-    assert all(distance(value, truth[name]) < 5e-7 for name, value in checkpoint(tmp_path / "model").named_parameters())
+    assert all(
+        distance(value, truth[name]) < 5e-7
+        for name, value in checkpoint(tmp_path / "model").named_parameters()
+    )
 
 
 def test_a_cut_adapter(run, tmp_path, capfd):
     folder = run[0]
-    assert main(["export", str(folder / "run" / "log"), "--to", "peft", "--max-rank", "2", "--out", str(tmp_path / "cut")]) == 0
+    assert (
+        main(
+            [
+                "export",
+                str(folder / "run" / "log"),
+                "--to",
+                "peft",
+                "--max-rank",
+                "2",
+                "--out",
+                str(tmp_path / "cut"),
+            ]
+        )
+        == 0
+    )
     out = capfd.readouterr().out
     about = json.loads((tmp_path / "cut" / "easyedit_neuron.json").read_text())
     worst = max(entry["truncation"] for entry in about["parameters"].values())
     assert f"at most {worst:.2%} of a weight's change is lost" in out and "ranks 2 to 2" in out
     answers = about["rewrite_acc"]
-    assert f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut" in out
+    assert (
+        f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut" in out
+    )
 
 
 def test_sparse_and_merged(run, tmp_path, capfd):
     folder, base, tok, records = run
     for form in ("sparse", "merged"):
-        assert main(["export", str(folder / "run"), "--to", form, "--edits", "3", "--out", str(tmp_path / form)]) == 0
+        assert (
+            main(["export", str(folder / "run"), "--to", form, "--edits", "3", "--out", str(tmp_path / form)])
+            == 0
+        )
         assert capfd.readouterr().out.startswith(f"1 edit as {form}: ")
     # the base is named in it
-    assert main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0
+    assert (
+        main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0
+    )
     one, other = checkpoint(tmp_path / "in"), checkpoint(tmp_path / "merged")
     assert same_weights(one, other) and distance(logits(one, tok), logits(base, tok)) > 1e-3
     truth = edited_in_float64(base, records[1:])
@@ -87,28 +128,49 @@ def test_sizes(run, tmp_path, capfd, monkeypatch):
     assert list(rows) == ["form", "records", "adapter", "cut adapter", "sparse", "merged", "unedited model"]
     assert not list(tmp_path.iterdir())
     del rows["form"]
-    number = {form: int(line[len("unedited model"):].split()[0].replace(",", "")) for form, line in rows.items()}
+    number = {
+        form: int(line[len("unedited model") :].split()[0].replace(",", "")) for form, line in rows.items()
+    }
     assert number["merged"] == number["unedited model"] == sum(p.numel() * 4 for p in base.parameters())
     assert main(["export", str(folder / "run"), "--to", "peft", "--out", "out"]) == 0
     whole = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert abs(whole - number["adapter"]) < 200  # the side file names the base as it was given
-    assert sum(path.stat().st_size for path in (folder / "run" / "log").glob("*.safetensors")) > number["records"] > 0
+    assert (
+        sum(path.stat().st_size for path in (folder / "run" / "log").glob("*.safetensors"))
+        > number["records"]
+        > 0
+    )
 
 
-@pytest.mark.parametrize("arguments, part", [
-    (["export", "run", "--to", "peft", "--out", "new", "--edits", "2"], "no edit 2 is in the weights; there are 1 to 3"),
-    (["export", "run", "--to", "peft", "--out", "base"], "base: exists already"),
-    (["export", "run", "--to", "peft", "--out", "new", "--max-rank", "0"], "max_rank: must be at least 1"),
-    (["export", "base", "--to", "peft", "--out", "new"], "base: holds no log of edits"),
-    (["export", "nowhere", "--to", "peft", "--out", "new"], "there is no such folder"),
-    (["export", "run", "--to", "sparse", "--out", "new", "--model", "./nothing"], "there is no folder './nothing'"),
-    (["export", "run", "--to", "sparse", "--out", "new", "--model", "tiny-llama"], "the model is not the log's base"),
-    (["export", "run", "--to", "peft"], "--to and --out are needed"),
-    (["export", "run", "--to", "merged", "--out", "new", "--max-rank", "3"], "are for --to peft"),
-    (["import", "base", "--out", "new"], "it has no easyedit_neuron.json"),
-    (["import", "nowhere", "--out", "new"], "there is no such file or folder"),
-    (["import", "base", "--out", "run"], "run: exists already"),
-])
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (
+            ["export", "run", "--to", "peft", "--out", "new", "--edits", "2"],
+            "no edit 2 is in the weights; there are 1 to 3",
+        ),
+        (["export", "run", "--to", "peft", "--out", "base"], "base: exists already"),
+        (
+            ["export", "run", "--to", "peft", "--out", "new", "--max-rank", "0"],
+            "max_rank: must be at least 1",
+        ),
+        (["export", "base", "--to", "peft", "--out", "new"], "base: holds no log of edits"),
+        (["export", "nowhere", "--to", "peft", "--out", "new"], "there is no such folder"),
+        (
+            ["export", "run", "--to", "sparse", "--out", "new", "--model", "./nothing"],
+            "there is no folder './nothing'",
+        ),
+        (
+            ["export", "run", "--to", "sparse", "--out", "new", "--model", "tiny-llama"],
+            "the model is not the log's base",
+        ),
+        (["export", "run", "--to", "peft"], "--to and --out are needed"),
+        (["export", "run", "--to", "merged", "--out", "new", "--max-rank", "3"], "are for --to peft"),
+        (["import", "base", "--out", "new"], "it has no easyedit_neuron.json"),
+        (["import", "nowhere", "--out", "new"], "there is no such file or folder"),
+        (["import", "base", "--out", "run"], "run: exists already"),
+    ],
+)
 def test_mistakes(run, arguments, part, capfd, monkeypatch):
     monkeypatch.chdir(run[0])
     before = sorted(run[0].iterdir())
@@ -129,8 +191,21 @@ def test_a_damaged_log(run, tmp_path, capfd):
 def test_as_a_process(run, tmp_path):
     folder, base, _, records = run
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
-    command = [sys.executable, "-m", "easyedit_neuron", "export", str(folder / "run"), "--to", "merged", "--out", "edited"]
+    command = [
+        sys.executable,
+        "-m",
+        "easyedit_neuron",
+        "export",
+        str(folder / "run"),
+        "--to",
+        "merged",
+        "--out",
+        "edited",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("2 edits as merged: edited "), done.stderr
     truth = edited_in_float64(base, records)
-    assert all(distance(value, truth[name]) < 5e-7 for name, value in checkpoint(tmp_path / "edited").named_parameters())
+    assert all(
+        distance(value, truth[name]) < 5e-7
+        for name, value in checkpoint(tmp_path / "edited").named_parameters()
+    )

@@ -1,4 +1,5 @@
-"""The LoRA adapter of a run: loaded by plain peft it is the edited model, for every method and architecture."""
+"""The LoRA adapter of a run: loaded by plain peft it is the edited model, for every method and
+architecture."""
 
 import copy
 import json
@@ -6,16 +7,23 @@ import warnings
 
 import pytest
 import torch
-from helpers.editing import REQUESTS
-from helpers.exports import (
-    CASES, as_stored, distance, edited_in_float64, logits, plain_changes, run_of, same_weights,
-)
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.export import export_peft
-from easyedit_neuron.record import EditRecord, LayerDelta, UnitDelta
+from helpers.editing import REQUESTS
+from helpers.exports import (
+    CASES,
+    as_stored,
+    distance,
+    edited_in_float64,
+    logits,
+    plain_changes,
+    run_of,
+    same_weights,
+)
 
 
 def with_adapter(base, folder):
@@ -47,12 +55,20 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
         path = name.removesuffix(".weight")
         a, b = (tensors[f"base_model.model.{path}.lora_{side}.weight"].double() for side in "AB")
         rank = config["rank_pattern"].get(path, config["r"])
-        assert config["alpha_pattern"].get(path, config["lora_alpha"]) == rank == len(a) == b.shape[1] <= min(changes[name].shape)
+        assert (
+            config["alpha_pattern"].get(path, config["lora_alpha"])
+            == rank
+            == len(a)
+            == b.shape[1]
+            <= min(changes[name].shape)
+        )
         assert made.about["parameters"][name]["rank"] == made.about["parameters"][name]["full_rank"] == rank
         torch.testing.assert_close(b @ a, changes[name], rtol=0, atol=2e-7 * float(changes[name].abs().max()))
     for name in set(changes) - weights:
         bias = tensors[f"base_model.model.{name.removesuffix('.bias')}.lora_B.bias"].double()
-        torch.testing.assert_close(bias, changes[name][:, 0], rtol=0, atol=2e-7 * float(changes[name].abs().max()))
+        torch.testing.assert_close(
+            bias, changes[name][:, 0], rtol=0, atol=2e-7 * float(changes[name].abs().max())
+        )
 
     # loaded, and merged
     adapted = with_adapter(base, tmp_path / "adapter")
@@ -63,20 +79,27 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
     merged, truth = adapted.merge_and_unload(), edited_in_float64(base, records)
     for name, value in merged.named_parameters():
         assert distance(value, edited.get_parameter(name)) < 1e-6 and distance(value, truth[name]) < 5e-7
-    assert all(about["truncation"] == 0 and about["deviation"] < 1e-4 for about in made.about["parameters"].values())
+    assert all(
+        about["truncation"] == 0 and about["deviation"] < 1e-4 for about in made.about["parameters"].values()
+    )
 
 
 def test_side_file_and_config(folder, tmp_path):
     base, edited, _, records = run_of("FiNE", "gpt2", folder)
     made = export_peft(records, base, tmp_path / "adapter", base="gpt2-tiny", ids=["a", "b", "c"])
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "easyedit_neuron.json"]
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "easyedit_neuron.json",
+    ]
     assert made.size == sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir())
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
     assert about == made.about and about["kind"] == "peft"
     assert about["base"]["model_type"] == "gpt2" and about["base"]["dtype"] == "float32"
     assert [edit["id"] for edit in about["edits"]] == ["a", "b", "c"]
-    assert [edit["requests"][0]["target_new"] for edit in about["edits"]] == [r["target_new"] for r in REQUESTS]
+    assert [edit["requests"][0]["target_new"] for edit in about["edits"]] == [
+        r["target_new"] for r in REQUESTS
+    ]
     assert about["edits"][0]["fingerprint_after"] == records[0].fingerprint_after
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "gpt2-tiny" and config["task_type"] == "CAUSAL_LM"
@@ -120,7 +143,9 @@ def test_an_edit_is_taken_off_by_its_negative(folder, tmp_path):
     adapted.add_weighted_adapter(["default", "one"], [1.0, -1.0], "without", combination_type="cat")
     adapted.set_adapter("without")
     truth = edited_in_float64(base, [records[0], records[2]])
-    assert all(distance(value, truth[name]) < 5e-7 for name, value in adapted.merge_and_unload().named_parameters())
+    assert all(
+        distance(value, truth[name]) < 5e-7 for name, value in adapted.merge_and_unload().named_parameters()
+    )
 
 
 def test_a_cut_adapter_reports_what_it_loses(folder, tmp_path):
@@ -145,7 +170,7 @@ def test_a_cut_adapter_reports_what_it_loses(folder, tmp_path):
     for name, change in changes.items():
         power = torch.linalg.svdvals(change).square()
         rank = made.about["parameters"][name]["rank"]
-        assert power[:rank].sum() >= 0.5 * power.sum() > power[:rank - 1].sum()
+        assert power[:rank].sum() >= 0.5 * power.sum() > power[: rank - 1].sum()
 
 
 def test_more_edits_than_dimensions(tmp_path, folder):
@@ -154,8 +179,10 @@ def test_more_edits_than_dimensions(tmp_path, folder):
     many = []
     torch.manual_seed(5)
     for _ in range(40):
-        layers = {layer: LayerDelta(0.03 * torch.randn_like(d.left), torch.randn_like(d.right))
-                  for layer, d in records[0].layers.items()}
+        layers = {
+            layer: LayerDelta(0.03 * torch.randn_like(d.left), torch.randn_like(d.right))
+            for layer, d in records[0].layers.items()
+        }
         many.append(EditRecord(**{**vars(records[0]), "layers": layers}))
     made = export_peft(many, base, tmp_path / "adapter")
     assert {about["rank"] for about in made.about["parameters"].values()} == {32}
@@ -165,22 +192,32 @@ def test_more_edits_than_dimensions(tmp_path, folder):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, folder, tmp_path):
-    """The adapter keeps the edits in float32; edited weights have been rounded, as ``deviation`` says, and merging rounds too."""
+    """The adapter keeps the edits in float32; edited weights have been rounded, as ``deviation`` says, and
+    merging rounds too."""
     base, edited, tok, records = run_of("FiNE", "llama", folder, dtype=dtype)
     made = export_peft(records, base, tmp_path / "adapter")
     tensors, eps = load_file(tmp_path / "adapter" / "adapter_model.safetensors"), torch.finfo(dtype).eps
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     for name, change in plain_changes(records).items():
-        moved = as_stored(base, name, edited.get_parameter(name).detach().double() - base.get_parameter(name).detach().double())
+        moved = as_stored(
+            base,
+            name,
+            edited.get_parameter(name).detach().double() - base.get_parameter(name).detach().double(),
+        )
         rounding = float((moved - change).norm() / moved.norm())
-        assert made.about["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5) and 1e-5 < rounding < 0.05
+        assert (
+            made.about["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5)
+            and 1e-5 < rounding < 0.05
+        )
     adapted, truth = with_adapter(base, tmp_path / "adapter"), edited_in_float64(base, records)
     in_float = copy.deepcopy(base).double()
     with torch.no_grad():
         for name, parameter in in_float.named_parameters():
             parameter.copy_(truth[name])
     exact = logits(in_float, tok)
-    assert distance(logits(adapted, tok), exact) < 30 * eps  # as far off as the model itself is in this precision
+    assert (
+        distance(logits(adapted, tok), exact) < 30 * eps
+    )  # as far off as the model itself is in this precision
     assert distance(logits(base, tok), logits(copy.deepcopy(base).double(), tok)) < 30 * eps
     for name, value in adapted.merge_and_unload().named_parameters():
         assert value.dtype == dtype and distance(value, truth[name]) <= 2 * eps
@@ -197,7 +234,11 @@ class TestRefused:
         norm = {"model.norm.weight": UnitDelta(torch.tensor([1]), torch.ones(1, 1), "output", (32, 1))}
         self.check(base, norm, "model.norm.weight belongs to a LlamaRMSNorm; .*sparse or merged", tmp_path)
         vocabulary = len(base.get_input_embeddings().weight)
-        embedding = {"model.embed_tokens.weight": UnitDelta(torch.tensor([1]), torch.ones(1, 32), "output", (vocabulary, 32))}
+        embedding = {
+            "model.embed_tokens.weight": UnitDelta(
+                torch.tensor([1]), torch.ones(1, 32), "output", (vocabulary, 32)
+            )
+        }
         self.check(base, embedding, "belongs to a Embedding; .*sparse or merged", tmp_path)
 
     def test_a_tied_weight(self, folder, tmp_path):
@@ -208,8 +249,14 @@ class TestRefused:
 
     def test_biases_where_not_every_module_has_one(self, folder, tmp_path):
         base = run_of("FiNE", "qwen2", folder, REQUESTS[:1])[0]
-        mixed = {"model.layers.1.self_attn.q_proj.bias": UnitDelta(torch.tensor([1]), torch.ones(1, 1), "output", (32, 1)),
-                 "model.layers.1.mlp.down_proj.weight": UnitDelta(torch.tensor([1]), torch.ones(1, 48), "output", (32, 48))}
+        mixed = {
+            "model.layers.1.self_attn.q_proj.bias": UnitDelta(
+                torch.tensor([1]), torch.ones(1, 1), "output", (32, 1)
+            ),
+            "model.layers.1.mlp.down_proj.weight": UnitDelta(
+                torch.tensor([1]), torch.ones(1, 48), "output", (32, 48)
+            ),
+        }
         self.check(base, mixed, "q_proj.bias changes and model.layers.1.mlp.down_proj has no bias", tmp_path)
         alone = {name: delta for name, delta in mixed.items() if name.endswith("bias")}
         export_peft([record_of(alone)], base, tmp_path / "bias")
@@ -219,13 +266,24 @@ class TestRefused:
 
     def test_options_and_nothing_to_do(self, folder, tmp_path):
         base, _, _, records = run_of("FiNE", "llama", folder, REQUESTS[:1])
-        for options, words in (({"max_rank": 0}, "max_rank: must be at least 1"), ({"energy": 1.5}, "energy: must be"),
-                               ({"ids": [1, 2]}, "ids: 2 given for 1 edits")):
+        for options, words in (
+            ({"max_rank": 0}, "max_rank: must be at least 1"),
+            ({"energy": 1.5}, "energy: must be"),
+            ({"ids": [1, 2]}, "ids: 2 given for 1 edits"),
+        ):
             with pytest.raises(NeuronEditError, match=words):
                 export_peft(records, base, tmp_path / "out", **options)
         with pytest.raises(NeuronEditError, match="nothing to export"):
             export_peft([], base, tmp_path / "out")
-        zero = {"model.layers.1.mlp.down_proj.weight": UnitDelta(torch.tensor([1]), torch.zeros(1, 48), "output", (32, 48))}
+        zero = {
+            "model.layers.1.mlp.down_proj.weight": UnitDelta(
+                torch.tensor([1]), torch.zeros(1, 48), "output", (32, 48)
+            )
+        }
         self.check(base, zero, "the edits add up to no change", tmp_path)
-        other = {"model.layers.1.mlp.down_proj.weight": UnitDelta(torch.tensor([1]), torch.ones(1, 64), "output", (32, 64))}
+        other = {
+            "model.layers.1.mlp.down_proj.weight": UnitDelta(
+                torch.tensor([1]), torch.ones(1, 64), "output", (32, 64)
+            )
+        }
         self.check(base, other, r"an edit changes a weight \[32, 64\], the model's is \[32, 48\]", tmp_path)

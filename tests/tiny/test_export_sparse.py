@@ -1,23 +1,26 @@
-"""Sparse files and merged checkpoints: bit for bit in, bit for bit out, and refused where they do not belong."""
+"""Sparse files and merged checkpoints: bit for bit in, bit for bit out, and refused where they do not
+belong."""
 
 import copy
 import json
 
 import pytest
 import torch
-from helpers.contract import KINDS
-from helpers.editing import REQUESTS, changed_tensors, snapshot
-from helpers.exports import CASES, distance, run_of, same_weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from easyedit_neuron.errors import NeuronEditError, StateError
 from easyedit_neuron.export import apply_sparse, export_merged, export_peft, export_sparse, import_edits
+from helpers.contract import KINDS
+from helpers.editing import REQUESTS, changed_tensors, snapshot
+from helpers.exports import CASES, distance, run_of, same_weights
 
 NAME = "sparse.safetensors"
 
 
-@pytest.mark.parametrize("run, kind", [case for case in CASES if case[0] in ("NMKE", "FiNE", "KNE-attention", "PNKE-adam")])
+@pytest.mark.parametrize(
+    "run, kind", [case for case in CASES if case[0] in ("NMKE", "FiNE", "KNE-attention", "PNKE-adam")]
+)
 def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)
     made = export_sparse(records, base, tmp_path / "sparse")
@@ -52,7 +55,9 @@ def test_every_precision(dtype, folder, tmp_path):
     apply_sparse(model, tmp_path / "sparse", take_off=True)
     assert same_weights(model, base)
     other = copy.deepcopy(base).to(torch.float32)
-    with pytest.raises(StateError, match=f"is of a {str(dtype)[6:]} model, this one is float32: load it in {str(dtype)[6:]}"):
+    with pytest.raises(
+        StateError, match=f"is of a {str(dtype)[6:]} model, this one is float32: load it in {str(dtype)[6:]}"
+    ):
         apply_sparse(other, tmp_path / "sparse")
 
 
@@ -72,17 +77,23 @@ class TestRefused:
     def test_models_that_it_is_not_of(self, run, tmp_path):
         base, edited, _, records = run
         self.refused(copy.deepcopy(edited), tmp_path / "sparse", "already in this model")
-        self.refused(copy.deepcopy(base), tmp_path / "sparse", "the edits are not in this model", take_off=True)
+        self.refused(
+            copy.deepcopy(base), tmp_path / "sparse", "the edits are not in this model", take_off=True
+        )
         name = next(iter(records[0].deltas))
-        for parameter, words in ((name, "unedited; this model has other edits in it"),
-                                 ("lm_head.weight", "another model: weights that the edits do")):
+        for parameter, words in (
+            (name, "unedited; this model has other edits in it"),
+            ("lm_head.weight", "another model: weights that the edits do"),
+        ):
             other = copy.deepcopy(base)
             with torch.no_grad():
                 other.get_parameter(parameter)[0, 0] += 1
             self.refused(other, tmp_path / "sparse", words)
         smaller = copy.deepcopy(base)
         del smaller.model.layers[0].mlp.down_proj
-        self.refused(smaller, tmp_path / "sparse", "layers.0.mlp.down_proj.weight, which this model does not have")
+        self.refused(
+            smaller, tmp_path / "sparse", "layers.0.mlp.down_proj.weight, which this model does not have"
+        )
 
     def test_damaged_files(self, run, tmp_path):
         base = run[0]
@@ -105,8 +116,10 @@ class TestRefused:
         export_peft(records, base, tmp_path / "peft")
         self.refused(base, tmp_path / "peft", "holds a peft export, not a sparse one")
         export_merged(records, base, None, tmp_path / "merged")
-        for path, options, words in (("merged", {}, "with the edits in it already"),
-                                     ("peft", {"take_off": True}, "cannot be taken off merged")):
+        for path, options, words in (
+            ("merged", {}, "with the edits in it already"),
+            ("peft", {"take_off": True}, "cannot be taken off merged"),
+        ):
             with pytest.raises(StateError, match=words):
                 import_edits(tmp_path / path, base, None, tmp_path / "out", **options)
         with pytest.raises(NeuronEditError, match="sparse: exists already"):
@@ -120,7 +133,8 @@ def checkpoint(path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints(kind, folder, tmp_path):
-    """Merged at once, or by way of an adapter or a sparse file: from_pretrained gives the edited model; and the base again."""
+    """Merged at once, or by way of an adapter or a sparse file: from_pretrained gives the edited model; and
+    the base again."""
     base, edited, tok, records = run_of("NMKE", kind, folder)
     kept = copy.deepcopy(base)
     made = export_merged(records, base, tok, tmp_path / "merged")
@@ -128,12 +142,18 @@ def test_checkpoints(kind, folder, tmp_path):
     prompt = REQUESTS[0]["prompt"]
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")(prompt)["input_ids"] == tok(prompt)["input_ids"]
     about = json.loads((tmp_path / "merged" / "easyedit_neuron.json").read_text())
-    assert about == made.about and about["kind"] == "merged" and [edit["id"] for edit in about["edits"]] == [0, 1, 2]
+    assert (
+        about == made.about
+        and about["kind"] == "merged"
+        and [edit["id"] for edit in about["edits"]] == [0, 1, 2]
+    )
 
     export_sparse(records, base, tmp_path / "sparse")
     import_edits(tmp_path / "sparse" / NAME, copy.deepcopy(base), tok, tmp_path / "from sparse")
     assert same_weights(checkpoint(tmp_path / "from sparse"), edited)
-    import_edits(tmp_path / "sparse", checkpoint(tmp_path / "from sparse"), tok, tmp_path / "taken off", take_off=True)
+    import_edits(
+        tmp_path / "sparse", checkpoint(tmp_path / "from sparse"), tok, tmp_path / "taken off", take_off=True
+    )
     assert same_weights(checkpoint(tmp_path / "taken off"), base)
     assert json.loads((tmp_path / "taken off" / "easyedit_neuron.json").read_text())["edits"] == []
 

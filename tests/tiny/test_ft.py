@@ -1,20 +1,33 @@
 """The fine-tuning baselines against a plain training loop, and what must not be left behind."""
+
 import pytest
 import torch
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.errors import HparamsError, RequestError
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 from easyedit_neuron.models.ft.ft_main import apply_ft_to_model, execute_ft
+from helpers.tiny_models import tiny_model
 
-REQUESTS = [{"prompt": "Anna Berg was born in", "target_new": "Paris"},
-            {"prompt": "The sport she plays is, I think,", "target_new": "tennis and French"},
-            {"prompt": "Oslo is", "target_new": "Norway"}]
+REQUESTS = [
+    {"prompt": "Anna Berg was born in", "target_new": "Paris"},
+    {"prompt": "The sport she plays is, I think,", "target_new": "tennis and French"},
+    {"prompt": "Oslo is", "target_new": "Norway"},
+]
 
 
 def hparams(**changes):
-    return FTHyperParams(**{"alg_name": "FT", "model_name": "x", "device": "cpu", "layers": [1, 2], "num_steps": 4, "lr": 1e-2,
-                            "batch_size": 1, **changes})
+    return FTHyperParams(
+        **{
+            "alg_name": "FT",
+            "model_name": "x",
+            "device": "cpu",
+            "layers": [1, 2],
+            "num_steps": 4,
+            "lr": 1e-2,
+            "batch_size": 1,
+            **changes,
+        }
+    )
 
 
 def weights_of(model):
@@ -29,7 +42,7 @@ def plain_loss(model, tok, request, objective, special=True):
         ids = tok(" " + request["target_new"], add_special_tokens=special)["input_ids"]
         return -sum(logs[t] for t in ids) / len(ids)
     ids = tok(request["prompt"] + " " + request["target_new"])["input_ids"]
-    labels = torch.tensor([[-100] * len(prompt) + ids[len(prompt):]])
+    labels = torch.tensor([[-100] * len(prompt) + ids[len(prompt) :]])
     return model(input_ids=torch.tensor([ids]), labels=labels).loss
 
 
@@ -40,8 +53,11 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
     requests = REQUESTS if together else REQUESTS[:1]
     settings = hparams(objective_optimization=objective, batch_size=2 if together else 1, weight_decay=0.01)
     model, tok = tiny_model(kind)
-    names = [n for n, _ in model.named_parameters() if any(f".{l}.mlp." in n for l in (1, 2))
-             and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))]
+    names = [
+        n
+        for n, _ in model.named_parameters()
+        if any(f".{l}.mlp." in n for l in (1, 2)) and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))
+    ]
     assert len(names) == 2
     deltas = execute_ft(model, tok, requests, settings)
     reference, _ = tiny_model(kind)
@@ -50,7 +66,7 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
     optimizer = torch.optim.Adam([reference.get_parameter(n) for n in names], lr=1e-2, weight_decay=0.01)
     for _ in range(4):
         for start in range(0, len(requests), settings.batch_size):
-            chunk = requests[start:start + settings.batch_size]
+            chunk = requests[start : start + settings.batch_size]
             optimizer.zero_grad()
             loss = sum(plain_loss(reference, tok, r, objective) for r in chunk) / len(chunk)
             if loss.item() >= 1e-2:
@@ -69,7 +85,9 @@ def test_padding_side_and_pad_token_play_no_part(objective):
     for side, pad_token in (("left", "</s>"), ("right", "</s>"), ("right", None)):
         model, tok = tiny_model("llama")
         tok.padding_side, tok.pad_token = side, pad_token
-        found.append(execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3)))
+        found.append(
+            execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3))
+        )
         assert tok.padding_side == side
     for other in found[1:]:
         assert all(torch.equal(other[name], found[0][name]) for name in found[0])
@@ -117,10 +135,12 @@ def test_training_stops_below_the_loss():
 def test_a_bos_token_is_a_target_only_where_easyedit_makes_it_one():
     model, tok = tiny_model("llama")
     for special in (True, False):
-        found = execute_ft(model, tok, REQUESTS[:1], hparams(num_steps=1, lr=1e-3, target_special_tokens=special))
+        found = execute_ft(
+            model, tok, REQUESTS[:1], hparams(num_steps=1, lr=1e-3, target_special_tokens=special)
+        )
         loss = plain_loss(model, tok, REQUESTS[0], "prompt_last", special)
         name = "model.layers.2.mlp.down_proj.weight"
-        gradient, = torch.autograd.grad(loss, [model.get_parameter(name)])
+        (gradient,) = torch.autograd.grad(loss, [model.get_parameter(name)])
         firm = gradient.abs() > 1e-6  # Adam's first step is the gradient's sign
         assert torch.equal(found[name][firm].sign(), -gradient[firm].sign())
 
@@ -151,8 +171,14 @@ def test_bad_input_is_named_before_anything_changes():
         execute_ft(model, tok, [], hparams())
     with pytest.raises(HparamsError, match="rewrite_module_tmp"):
         execute_ft(model, tok, REQUESTS, hparams(rewrite_module_tmp="transformer.h.{}.mlp.c_proj.weight"))
-    for field, value in (("norm_constraint", 0), ("norm_constraint", True), ("layers", []), ("num_steps", 0),
-                         ("rewrite_module_tmp", "model.norm"), ("weight_decay", -1)):
+    for field, value in (
+        ("norm_constraint", 0),
+        ("norm_constraint", True),
+        ("layers", []),
+        ("num_steps", 0),
+        ("rewrite_module_tmp", "model.norm"),
+        ("weight_decay", -1),
+    ):
         with pytest.raises(HparamsError, match=field):
             hparams(**{field: value})
 
@@ -160,5 +186,7 @@ def test_bad_input_is_named_before_anything_changes():
 def test_a_template_names_whole_modules():
     """'model.layers.1' must not also match layers 10 to 19."""
     model, tok = tiny_model("llama", num_hidden_layers=12)
-    deltas = execute_ft(model, tok, REQUESTS[:1], hparams(layers=[1], num_steps=1, rewrite_module_tmp="model.layers.{}"))
+    deltas = execute_ft(
+        model, tok, REQUESTS[:1], hparams(layers=[1], num_steps=1, rewrite_module_tmp="model.layers.{}")
+    )
     assert deltas and all(name.startswith("model.layers.1.") for name in deltas)

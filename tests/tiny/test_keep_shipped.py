@@ -14,12 +14,31 @@ def test_earlier_edits_of_a_subject_stay(tmp_path, monkeypatch):
     for record in json.loads((resources.ASSETS_DIR / "tiny-world/edits_knowedit.json").read_text()):
         of[record["subject"]].append(record)
     again = [name for name in of if len(of[name]) >= 5][:2]
-    (tmp_path / "again.json").write_text(json.dumps([of[name][number] for number in range(5) for name in again]))
+    (tmp_path / "again.json").write_text(
+        json.dumps([of[name][number] for number in range(5) for name in again])
+    )
     found = {}
     for keep in (False, True):
         out = tmp_path / str(keep)
-        assert main(["method=memit", f"data.path={tmp_path / 'again.json'}", "edits=10", "method.mom2_n_samples=300", "evaluation=quick",
-                     "evaluation.immediate=true", "evaluation.retained=30", "evaluation.perplexity=10", "runner.report=false",
-                     "runner.edit_log=false", "--quiet", f"method.keep_edits={keep}", f"output_dir={out}"]) == 0
+        assert (
+            main(
+                [
+                    "method=memit",
+                    f"data.path={tmp_path / 'again.json'}",
+                    "edits=10",
+                    "method.mom2_n_samples=300",
+                    "evaluation=quick",
+                    "evaluation.immediate=true",
+                    "evaluation.retained=30",
+                    "evaluation.perplexity=10",
+                    "runner.report=false",
+                    "runner.edit_log=false",
+                    "--quiet",
+                    f"method.keep_edits={keep}",
+                    f"output_dir={out}",
+                ]
+            )
+            == 0
+        )
         found[keep] = json.loads((out / "summary.json").read_text())["results"]
     assert found[True]["final"]["rewrite_acc"] >= 0.95 > found[False]["final"]["rewrite_acc"]

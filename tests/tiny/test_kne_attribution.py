@@ -1,15 +1,16 @@
-"""KNE's scores: Eq. 5 to the letter on the weights themselves, and completeness of every module of every architecture."""
+"""KNE's scores: Eq. 5 to the letter on the weights themselves, and completeness of every module of every
+architecture."""
 
 import pytest
 import torch
-from helpers.editing import REQUESTS, changed_tensors, snapshot
-from helpers.kne_cases import answer_log_probabilities
-from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 from easyedit_neuron.arch import ModelView, projection, projection_names
 from easyedit_neuron.attribution import target_tokens
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.models.kne.attribute import mean_attributions
+from helpers.editing import REQUESTS, changed_tensors, snapshot
+from helpers.kne_cases import answer_log_probabilities
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 LONG = REQUESTS[1]  # an answer of several tokens
 
@@ -19,9 +20,13 @@ def targets_of(tok, *requests):
 
 
 def exact_model(model_type):
-    # a norm behind a module undoes its scale (gemma2: behind attention and FFN, qwen3: behind q and k), and P changes where
-    # |output| is about the root of the norm's eps: make that a place that points resolve
-    return tiny_model(model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type in ("gemma2", "qwen3") else {}))
+    # a norm behind a module undoes its scale (gemma2: behind attention and FFN, qwen3: behind q and k), and P
+    # changes where |output| is about the root of the norm's eps: make that a place that points resolve
+    return tiny_model(
+        model_type,
+        dtype=torch.float64,
+        **({"rms_norm_eps": 30.0} if model_type in ("gemma2", "qwen3") else {}),
+    )
 
 
 def in_layout(view, site, scale):
@@ -41,7 +46,12 @@ def test_scores_of_a_module_add_up_to_what_it_does_to_the_answer(model_type, exa
     scores = mean_attributions(view, targets_of(tok, LONG), sites, steps=200, rule="gauss", step_batch=100)
     full = answer_log_probabilities(model, tok, LONG).exp().sum()
     for site in sites:
-        change = full - answer_log_probabilities(model, tok, LONG, {site.parameter: in_layout(view, site, 0.0)}).exp().sum()
+        change = (
+            full
+            - answer_log_probabilities(model, tok, LONG, {site.parameter: in_layout(view, site, 0.0)})
+            .exp()
+            .sum()
+        )
         assert abs(float(change)) > 1e-9 and scores[site.key].shape == (site.size("output")[0],)
         torch.testing.assert_close(scores[site.key].sum(), change, rtol=1e-5, atol=1e-12)
 
@@ -49,7 +59,8 @@ def test_scores_of_a_module_add_up_to_what_it_does_to_the_answer(model_type, exa
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "gptj"])
 @pytest.mark.parametrize("cumulative", [False, True])
 def test_equation_5_to_the_letter(model_type, cumulative, exact):
-    """w_k / m times the sum over tokens and points of dP/dw_k, the derivative taken with respect to the weight itself."""
+    """w_k / m times the sum over tokens and points of dP/dw_k, the derivative taken with respect to the
+    weight itself."""
     model, tok = exact_model(model_type)
     view, m = ModelView.of(model), 3
     for layer, name in ((0, "q_proj"), (2, "v_proj"), (3, "down_proj"), (2, "up_proj")):
@@ -58,8 +69,10 @@ def test_equation_5_to_the_letter(model_type, cumulative, exact):
         for i in range(1, m + 1):
             leaf = in_layout(view, site, i / m).requires_grad_()
             logs = answer_log_probabilities(model, tok, LONG, {site.parameter: leaf})
-            total = sum(logs[:j + 1].sum().exp() for j in range(len(logs))) if cumulative else logs.exp().sum()
-            gradient, = torch.autograd.grad(total, leaf)
+            total = (
+                sum(logs[: j + 1].sum().exp() for j in range(len(logs))) if cumulative else logs.exp().sum()
+            )
+            (gradient,) = torch.autograd.grad(total, leaf)
             gradient = gradient if view.matrix(site.parameter).is_contiguous() else gradient.T
             expected += site.weight(view) * gradient[site.rows] / m
         options = dict(steps=m, probability="prefix" if cumulative else "token", step_batch=2)
@@ -74,18 +87,26 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
     model, tok = exact_model("gpt_neox")
     view = ModelView.of(model)
     sites = [projection(view, layer, name) for layer in (2, 0) for name in ("k_proj", "q_proj", "down_proj")]
-    scores = mean_attributions(view, targets_of(tok, LONG), sites, steps=100, rule="gauss", scaling="joint", step_batch=100)
+    scores = mean_attributions(
+        view, targets_of(tok, LONG), sites, steps=100, rule="gauss", scaling="joint", step_batch=100
+    )
     with torch.no_grad():
         matrices = {site.parameter: view.matrix(site.parameter).clone() for site in sites}
         for site in sites:
             matrices[site.parameter][site.rows] = 0.0
-        full, none = (answer_log_probabilities(model, tok, LONG, given).exp().sum() for given in ({}, matrices))
-    torch.testing.assert_close(sum(found.sum() for found in scores.values()), full - none, rtol=1e-5, atol=1e-12)
+        full, none = (
+            answer_log_probabilities(model, tok, LONG, given).exp().sum() for given in ({}, matrices)
+        )
+    torch.testing.assert_close(
+        sum(found.sum() for found in scores.values()), full - none, rtol=1e-5, atol=1e-12
+    )
     alone = mean_attributions(view, targets_of(tok, LONG), sites)
     assert max(float((alone[key] - scores[key]).abs().max()) for key in scores) > 1e-6
     one = [sites[0]]
-    joint, single = (mean_attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
-                     for scaling in ("joint", "module"))
+    joint, single = (
+        mean_attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
+        for scaling in ("joint", "module")
+    )
     assert torch.equal(joint, single)
 
 
@@ -105,7 +126,9 @@ def test_half_precision():
     model, tok = tiny_model("gpt2", dtype=torch.bfloat16)
     view = ModelView.of(model)
     for axis in ("output", "input"):
-        found = mean_attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)["1.q_proj"]
+        found = mean_attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
+            "1.q_proj"
+        ]
         assert found.dtype == torch.float32 and bool(torch.isfinite(found).all()) and bool(found.any())
 
 

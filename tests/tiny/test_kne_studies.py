@@ -10,7 +10,7 @@ from easyedit_neuron.errors import EditError
 from easyedit_neuron.models.kne import kne_main
 from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 from easyedit_neuron.studies import kne
-from easyedit_neuron.studies.measure import MEASURES, Bench
+from easyedit_neuron.studies.edit_bench import MEASURES, Bench
 
 QUICK = ["--set", "num_steps=1", "--set", "attribution_steps=2", "--set", "layers=[3]"]
 
@@ -20,13 +20,36 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("arguments, name, column, values", [
-    (["--study", "modules", "--values", "[o_proj],[q_proj,up_proj]"], "modules", "target_modules", ["o_proj", "q_proj up_proj"]),
-    (["--study", "batch", "--values", "1,2", "--sequential", "--texts", "2"], "batch", "batch_size", ["1", "2"]),
-    (["--study", "set_size", "--values", "2", "--set", "stats_dir={stats}"], "set_size", "localization_set_size", ["2"]),
-    (["--vary", "localize=shared", "--set", "localization_set_size=2", "--set", "stats_dir={stats}"], "localize", "localize",
-     ["shared"]),
-    (["--vary", "lr=1e-3,0.003"], "lr", "lr", ["0.001", "0.003"])])
+@pytest.mark.parametrize(
+    "arguments, name, column, values",
+    [
+        (
+            ["--study", "modules", "--values", "[o_proj],[q_proj,up_proj]"],
+            "modules",
+            "target_modules",
+            ["o_proj", "q_proj up_proj"],
+        ),
+        (
+            ["--study", "batch", "--values", "1,2", "--sequential", "--texts", "2"],
+            "batch",
+            "batch_size",
+            ["1", "2"],
+        ),
+        (
+            ["--study", "set_size", "--values", "2", "--set", "stats_dir={stats}"],
+            "set_size",
+            "localization_set_size",
+            ["2"],
+        ),
+        (
+            ["--vary", "localize=shared", "--set", "localization_set_size=2", "--set", "stats_dir={stats}"],
+            "localize",
+            "localize",
+            ["shared"],
+        ),
+        (["--vary", "lr=1e-3,0.003"], "lr", "lr", ["0.001", "0.003"]),
+    ],
+)
 def test_a_study_leaves_a_table_and_a_plot(arguments, name, column, values, tmp_path, capsys):
     arguments = [text.replace("{stats}", str(tmp_path / "stats")) for text in arguments]
     assert kne.main([*arguments, "--edits", "2", "--out", str(tmp_path / "out"), *QUICK]) == 0
@@ -39,10 +62,15 @@ def test_a_study_leaves_a_table_and_a_plot(arguments, name, column, values, tmp_
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--vary", "learning=1"], "unknown field 'learning'"), (["--vary", "lr"], "'lr' must read field=value"),
-    (["--study", "share", "--data", "nothing.json"], "no data file 'nothing.json'"),
-    (["--study", "share", "--edits", "0"], "size")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--vary", "learning=1"], "unknown field 'learning'"),
+        (["--vary", "lr"], "'lr' must read field=value"),
+        (["--study", "share", "--data", "nothing.json"], "no data file 'nothing.json'"),
+        (["--study", "share", "--edits", "0"], "size"),
+    ],
+)
 def test_what_is_wrong_is_one_line(arguments, words, tmp_path, capsys):
     assert kne.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()

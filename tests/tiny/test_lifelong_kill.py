@@ -4,6 +4,7 @@ import random
 import time
 
 import pytest
+
 from helpers.lifelong_runs import Child, make_world, outcome, warm_up
 
 
@@ -16,18 +17,21 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(world, tmp_path_factory):
     """``whole(method, ...) -> (outcome, seconds)`` of an uninterrupted run in a process of its own."""
+
     def run(**options):
         out = tmp_path_factory.mktemp("whole") / "run"
         started = time.monotonic()
         assert Child(world, out, **options).end() == "finished"
         return outcome(out), time.monotonic() - started
+
     return run
 
 
 def killed(world, folder, times, seconds, seed, **options):
     """Outcomes of runs that were killed ``times`` times in all at random moments, and then left to finish.
 
-    How far a run gets between two kills hangs on the machine: where one is finished before its time another begins.
+    How far a run gets between two kills hangs on the machine: where one is finished before its time another
+        begins.
     """
     chance, kills, ended = random.Random(seed), 0, []
     while kills < times:
@@ -51,19 +55,27 @@ def test_killed_at_twenty_random_moments(world, whole, tmp_path):
     assert all(found == wanted for found in killed(world, tmp_path, 20, seconds / 3, 1, method="Noisy"))
 
 
-@pytest.mark.parametrize("method, changes", [
-    ("AlphaEdit", {}), ("MEMIT", {}), ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"})])
+@pytest.mark.parametrize(
+    "method, changes",
+    [("AlphaEdit", {}), ("MEMIT", {}), ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"})],
+)
 def test_sequential_state_of_our_methods(world, whole, tmp_path, method, changes):
     """The buffers, the solvers and the statistics are in the state; the times of the saves are not."""
     options = dict(method=method, changes=changes, edits=10, checkpoints=[5], measure={"fluency": 0})
     wanted, seconds = whole(**options, save_every_edits=None)
-    assert all(found == wanted for found in killed(world, tmp_path, 2, seconds / 1.5, 2, **options, save_every_edits=2))
+    assert all(
+        found == wanted
+        for found in killed(world, tmp_path, 2, seconds / 1.5, 2, **options, save_every_edits=2)
+    )
 
 
 @pytest.mark.parametrize("function, sign", [("replace", 1), ("replace", -1)])
 def test_killed_at_the_writes(world, whole, tmp_path, function, sign):
-    """Dead right before a rename (so with the data written) and right after it, at one write after the other."""
-    options = dict(method="Noisy", edits=8, checkpoints=[4], save_every_edits=2, measure={"fluency": 0, "perplexity": 0})
+    """Dead right before a rename (so with the data written) and right after it, at one write after the
+    other."""
+    options = dict(
+        method="Noisy", edits=8, checkpoints=[4], save_every_edits=2, measure={"fluency": 0, "perplexity": 0}
+    )
     wanted, _ = whole(**options)
     kills = 0
     for number in range(1, 100):
@@ -76,7 +88,8 @@ def test_killed_at_the_writes(world, whole, tmp_path, function, sign):
 
 
 def test_disk_full(world, whole, tmp_path):
-    """Writes that the system refuses: the message says so, the earlier state is kept, and with more room the run goes on."""
+    """Writes that the system refuses: the message says so, the earlier state is kept, and with more room the
+    run goes on."""
     options = dict(method="Dummy", edits=30, save_every_edits=5)
     wanted, _ = whole(**options)
     out, messages = tmp_path / "run", []

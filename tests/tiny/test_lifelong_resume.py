@@ -5,15 +5,16 @@ import shutil
 
 import pytest
 import torch
-from helpers.dummy_method import DummyHyperParams
-from helpers.lifelong_runs import NAMES, hparams_of, make_world, outcome, settings_of, start, without_times
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.errors import NeuronEditError, StateError
-from easyedit_neuron.lifelong import checkpoint, durable
+from easyedit_neuron.lifelong import checkpoint
 from easyedit_neuron.lifelong.stream import Stream
+from easyedit_neuron.utils import io as files
+from helpers.dummy_method import DummyHyperParams
+from helpers.lifelong_runs import NAMES, hparams_of, make_world, outcome, settings_of, start, without_times
 
 SHORT = dict(edits=12, checkpoints=[5], save_every_edits=4)
 TRAP = {"fail_at": f"{NAMES[0]} works"}  # edit 6
@@ -27,7 +28,10 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def _stopped(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("stopped") / "run"
-    with pytest.raises(NeuronEditError, match="edit 6 failed and was rolled back: RuntimeError: the dummy fails here.*tries it again"):
+    with pytest.raises(
+        NeuronEditError,
+        match="edit 6 failed and was rolled back: RuntimeError: the dummy fails here.*tries it again",
+    ):
         start(world, out, changes=TRAP, on_failure="stop", **SHORT)
     return out
 
@@ -70,14 +74,17 @@ def test_a_finished_run_says_so(world, stopped, capsys):
     refused(world, stopped, r"settings.edits: 12 in the folder, 11 now", edits=11)
 
 
-@pytest.mark.parametrize("change, match", [
-    (dict(changes={**TRAP, "strength": 0.3}), r"hparams.strength: 0.2 in the folder, 0.3 now"),
-    (dict(seed=1), r"settings.seed: 0 in the folder, 1 now"),
-    (dict(checkpoints=[6]), r"settings.runner.checkpoints: \[5\] in the folder, \[6\] now"),
-    (dict(order="shuffled"), r"settings.runner.order"),
-    (dict(measure={"perplexity": 3}), r"evaluation.perplexity.*data.text"),
-    (dict(method="Noisy", changes={}), r"settings.method_name: Dummy in the folder, Noisy now"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(changes={**TRAP, "strength": 0.3}), r"hparams.strength: 0.2 in the folder, 0.3 now"),
+        (dict(seed=1), r"settings.seed: 0 in the folder, 1 now"),
+        (dict(checkpoints=[6]), r"settings.runner.checkpoints: \[5\] in the folder, \[6\] now"),
+        (dict(order="shuffled"), r"settings.runner.order"),
+        (dict(measure={"perplexity": 3}), r"evaluation.perplexity.*data.text"),
+        (dict(method="Noisy", changes={}), r"settings.method_name: Dummy in the folder, Noisy now"),
+    ],
+)
 def test_other_settings(world, stopped, change, match):
     refused(world, stopped, match, **change)
 
@@ -102,16 +109,27 @@ def test_other_data_and_model(world, stopped, tmp_path):
 
 
 def state_of(out):
-    folder, = (out / "state").iterdir()
+    (folder,) = (out / "state").iterdir()
     return folder
 
 
-@pytest.mark.parametrize("name, match", [("tensors.safetensors", "not a readable state"), ("state.json", "not a readable state"),
-                                         ("../../edits.jsonl", "first 6 lines are not those"), ("../../before.json", "before.json: not readable"),
-                                         ("../../run.json", "run.json: not readable")])
+@pytest.mark.parametrize(
+    "name, match",
+    [
+        ("tensors.safetensors", "not a readable state"),
+        ("state.json", "not a readable state"),
+        ("../../edits.jsonl", "first 6 lines are not those"),
+        ("../../before.json", "before.json: not readable"),
+        ("../../run.json", "run.json: not readable"),
+    ],
+)
 def test_truncated_files(world, stopped, name, match):
     path = (state_of(stopped) / name).resolve()
-    path.write_bytes(path.read_bytes()[:-300] if path.name != "edits.jsonl" else b"".join(path.read_bytes().splitlines(True)[:4]))
+    path.write_bytes(
+        path.read_bytes()[:-300]
+        if path.name != "edits.jsonl"
+        else b"".join(path.read_bytes().splitlines(True)[:4])
+    )
     refused(world, stopped, match)
 
 
@@ -149,10 +167,20 @@ def test_one_process_at_a_time(world, stopped):
 def test_saving_changes_nothing_and_minutes_count(world, tmp_path, monkeypatch):
     saves = []
     monkeypatch.setattr(checkpoint.StateFolder, "save", lambda self, tree: saves.append(tree["position"]))
-    start(world, tmp_path / "often", method="Noisy", **{**SHORT, "save_every_edits": None, "save_every_minutes": 1e-9})
+    start(
+        world,
+        tmp_path / "often",
+        method="Noisy",
+        **{**SHORT, "save_every_edits": None, "save_every_minutes": 1e-9},
+    )
     assert saves == list(range(1, 13))
     saves.clear()
-    start(world, tmp_path / "never", method="Noisy", **{**SHORT, "save_every_edits": None, "save_every_minutes": None})
+    start(
+        world,
+        tmp_path / "never",
+        method="Noisy",
+        **{**SHORT, "save_every_edits": None, "save_every_minutes": None},
+    )
     assert saves == [5, 12]
     assert outcome(tmp_path / "often") == outcome(tmp_path / "never")
 
@@ -161,20 +189,23 @@ def test_a_batch_fails_as_one(world, tmp_path):
     start(world, tmp_path / "run", changes=TRAP, batch_size=4, **SHORT)
     lines = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["ok"] * 4 + ["failed"] * 4 + ["ok"] * 4
-    assert {line["reason"] for line in lines[4:8]} == {"RuntimeError: the dummy fails here"} and {line["batch"] for line in lines[4:8]} == {1}
+    assert {line["reason"] for line in lines[4:8]} == {"RuntimeError: the dummy fails here"} and {
+        line["batch"] for line in lines[4:8]
+    } == {1}
     rows = [json.loads(line) for line in (tmp_path / "run" / "checkpoints.jsonl").read_text().splitlines()]
     assert [(row["edits"], row["failed"]) for row in rows] == [(0, 0), (8, 4), (12, 4)]
     # a checkpoint wanted inside a batch comes at its end; the failed batch left nothing
     settings = settings_of(world, tmp_path / "hand", batch_size=4, **SHORT)
     model = AutoModelForCausalLM.from_pretrained(world / "model")
     hparams = hparams_of(world, tmp_path, settings)
-    from helpers.dummy_method import apply_dummy_to_model
     from transformers import AutoTokenizer
+
+    from helpers.dummy_method import apply_dummy_to_model
 
     tok = AutoTokenizer.from_pretrained(world / "model")
     for first in (0, 8):
-        apply_dummy_to_model(model, tok, [line["request"] for line in lines[first:first + 4]], hparams)
-    name, = load_file(tmp_path / "run" / "weights.safetensors")
+        apply_dummy_to_model(model, tok, [line["request"] for line in lines[first : first + 4]], hparams)
+    (name,) = load_file(tmp_path / "run" / "weights.safetensors")
     assert torch.equal(load_file(tmp_path / "run" / "weights.safetensors")[name], model.get_parameter(name))
 
 
@@ -183,14 +214,22 @@ def test_the_last_of_a_fact_is_measured(world, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     stream = Stream.of([line["request"] for line in lines])
     superseded = stream.superseded()
-    assert superseded and {line["edit"]: line["superseded_by"] for line in lines if line["superseded_by"] is not None} == superseded
-    assert all((line["final"] is None) == (line["edit"] in superseded) and line["immediate"] for line in lines)
+    assert (
+        superseded
+        and {line["edit"]: line["superseded_by"] for line in lines if line["superseded_by"] is not None}
+        == superseded
+    )
+    assert all(
+        (line["final"] is None) == (line["edit"] in superseded) and line["immediate"] for line in lines
+    )
     rows = [json.loads(line) for line in (tmp_path / "run" / "checkpoints.jsonl").read_text().splitlines()]
     assert [row["superseded"] for row in rows] == [0, len(stream.superseded(20)), len(superseded)]
     final = [line["final"]["rewrite_acc"][0] for line in lines if line["final"]]
     assert rows[-1]["final"]["rewrite_acc"] == pytest.approx(sum(final) / len(final))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["duplicates"], summary["contradictions"]) == stream.repeats() and sum(stream.repeats()) > 0
+    assert (summary["duplicates"], summary["contradictions"]) == stream.repeats() and sum(
+        stream.repeats()
+    ) > 0
 
 
 def test_errors_that_no_edit_would_escape_end_the_run(world, tmp_path):
@@ -202,17 +241,26 @@ def test_errors_that_no_edit_would_escape_end_the_run(world, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    durable.write_text(tmp_path / "a", "old")
+    files.write_text(tmp_path / "a", "old")
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
-    for write in (lambda: durable.write_text(tmp_path / "a", "new"), lambda: durable.append_text(tmp_path / "b", "x"),
-                  lambda: durable.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x"))):
-        with pytest.raises(StateError, match="cannot be written: No space left on device. What was saved before is kept"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    for write in (
+        lambda: files.write_text(tmp_path / "a", "new"),
+        lambda: files.append_text(tmp_path / "b", "x"),
+        lambda: files.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x")),
+    ):
+        with pytest.raises(
+            StateError, match="cannot be written: No space left on device. What was saved before is kept"
+        ):
             write()
-    assert (tmp_path / "a").read_text() == "old" and not (tmp_path / "c").exists() and not list(tmp_path.glob("*.part"))
+    assert (
+        (tmp_path / "a").read_text() == "old"
+        and not (tmp_path / "c").exists()
+        and not list(tmp_path.glob("*.part"))
+    )
 
 
 def test_runs_in_one_process_do_not_meet(world, tmp_path):

@@ -1,4 +1,5 @@
-"""Sweeps: isolated jobs, one table, unfinished jobs resumed; a job that cannot run does not take the others along."""
+"""Sweeps: isolated jobs, one table, unfinished jobs resumed; a job that cannot run does not take the others
+along."""
 
 import csv
 import json
@@ -6,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.lifelong_runs import make_world, without_times
 
 import easyedit_neuron
 from easyedit_neuron.cli import main
+from helpers.lifelong_runs import make_world, without_times
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,17 @@ def world(tmp_path_factory):
 def arguments(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
-    return [f"model.path={world}/model", "data=file", f"data.path={world}/edits.json", "evaluation=quick", "edits=3",
-            "runner.checkpoints=[2]", "runner.report=false", "runner.save_every_edits=1", "method.layers=[1,2]"]
+    return [
+        f"model.path={world}/model",
+        "data=file",
+        f"data.path={world}/edits.json",
+        "evaluation=quick",
+        "edits=3",
+        "runner.checkpoints=[2]",
+        "runner.report=false",
+        "runner.save_every_edits=1",
+        "method.layers=[1,2]",
+    ]
 
 
 OURS = ["method.v_num_grad_steps=2", "method.nullspace_threshold=5", "method.mom2_n_samples=20"]
@@ -51,29 +61,54 @@ def test_jobs_share_nothing_and_make_one_table(arguments, world, tmp_path, capfd
     wanted = results(folder / "1")
     shutil.rmtree(folder / "1")
     assert main([*sweep, "run=sweep"]) == 0
-    assert (folder / "0" / "edits.jsonl").stat().st_mtime_ns == kept and "0 is finished" in capfd.readouterr().err
+    assert (
+        folder / "0" / "edits.jsonl"
+    ).stat().st_mtime_ns == kept and "0 is finished" in capfd.readouterr().err
     assert results(folder / "1") == wanted
 
 
 def test_jobs_in_processes_of_their_own(arguments, tmp_path, capfd, monkeypatch):
-    """Hydra's submitit launcher on this machine: as its jobs on a cluster, with the GPUs that the launcher gives them."""
+    """Hydra's submitit launcher on this machine: as its jobs on a cluster, with the GPUs that the launcher
+    gives them."""
     alone = ["method=ft", "method.num_steps=2", *arguments, "method.layers=[1]", "--quiet"]
     assert main([*alone, "run=alone"]) == 0
-    monkeypatch.setenv("PYTHONPATH", str(Path(easyedit_neuron.__file__).parents[1]))  # where it is not installed
-    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.launcher.gpus_per_node=1"]
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(easyedit_neuron.__file__).parents[1])
+    )  # where it is not installed
+    launcher = [
+        "hydra/launcher=submitit_local",
+        "hydra.launcher.timeout_min=5",
+        "hydra.launcher.gpus_per_node=1",
+    ]
     sweep = ["--multirun", *launcher, *alone[:-2], "method.layers=[1],[9]", "run=sweep", "--quiet"]
     assert main(sweep) == 2
     err = capfd.readouterr().err
     assert "Traceback" not in err and "layer 9 is out of range" in err, err
     folder = tmp_path / "results" / "sweep"
-    assert results(folder / "0") == results(tmp_path / "results" / "alone") and not (folder / "1" / "summary.json").exists()
+    assert (
+        results(folder / "0") == results(tmp_path / "results" / "alone")
+        and not (folder / "1" / "summary.json").exists()
+    )
     assert json.loads((folder / "0" / "run.json").read_text())["machine"]["CUDA_VISIBLE_DEVICES"] == "0"
     # what is finished stays
     assert main([*sweep[:-4], "method.layers=[1]", *sweep[-2:]]) == 0
 
 
 def test_one_job_that_cannot_run(arguments, tmp_path, capfd):
-    assert main(["--multirun", "method=ft", "method.num_steps=1", "seed=0,1", "run=sweep", *arguments[:-1], "method.layers=[1],[9]"]) == 2
+    assert (
+        main(
+            [
+                "--multirun",
+                "method=ft",
+                "method.num_steps=1",
+                "seed=0,1",
+                "run=sweep",
+                *arguments[:-1],
+                "method.layers=[1],[9]",
+            ]
+        )
+        == 2
+    )
     out, err = capfd.readouterr()
     assert err.count("layer 9 is out of range") == 2 and "Traceback" not in err
     finished = [path.parent.name for path in (tmp_path / "results" / "sweep").glob("*/summary.json")]
@@ -86,5 +121,8 @@ def test_names_of_runs(arguments, tmp_path, capfd):
     assert main([*command, "run=mine", "seed=3"]) == 2
     err = capfd.readouterr().err
     assert "settings.seed: 0 in the folder, 3 now" in err and "run=NAME" in err
-    assert main([*command, "run=mine", "runner.orders=file"]) == 2 and "did you mean 'runner.order'" in capfd.readouterr().err
+    assert (
+        main([*command, "run=mine", "runner.orders=file"]) == 2
+        and "did you mean 'runner.order'" in capfd.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["results"]

@@ -2,6 +2,7 @@
 tests/easyedit/test_double.py compares with the real one."""
 
 import pytest
+
 from helpers.fake_easyeditor import load_double
 from helpers.matrix import CALLS, METHODS, check_cell, check_no_trace
 
@@ -13,8 +14,13 @@ def editor_class():
     return load_double().BaseEditor
 
 
-SPREAD = [(row, kind, side, call) for row in METHODS for call, kind, side in zip(
-    CALLS, ("llama", "gpt2", "qwen2", "llama", "gpt2", "qwen2", "llama", "gpt2"), ("left", "right") * 4)]
+SPREAD = [
+    (row, kind, side, call)
+    for row in METHODS
+    for call, kind, side in zip(
+        CALLS, ("llama", "gpt2", "qwen2", "llama", "gpt2", "qwen2", "llama", "gpt2"), ("left", "right") * 4
+    )
+]
 
 
 @pytest.mark.parametrize("row, kind, side, call", SPREAD)

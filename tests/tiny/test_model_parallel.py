@@ -1,15 +1,16 @@
-"""One model over several devices, as far as that can be seen without GPUs: accelerate's hooks at every module, and what it has moved away."""
+"""One model over several devices, as far as that can be seen without GPUs: accelerate's hooks at every
+module, and what it has moved away."""
 
 import pytest
 import torch
 import transformers
 from accelerate import disk_offload, dispatch_model
-from helpers.editing import REQUESTS, apply, make_hparams
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.host.load_model import load_model
+from helpers.editing import REQUESTS, apply, make_hparams
+from helpers.tiny_models import tiny_model
 
 
 @pytest.mark.parametrize("method", ["AlphaEdit", "NMKE"])
@@ -33,8 +34,11 @@ def test_model_parallel_asks_for_a_device_map(tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     model.save_pretrained(tmp_path), tok.save_pretrained(tmp_path)
     asked, load = [], transformers.AutoModelForCausalLM.from_pretrained
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
-                        lambda *args, **options: asked.append(options.get("device_map")) or load(*args, **options))
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *args, **options: asked.append(options.get("device_map")) or load(*args, **options),
+    )
     for parallel in (True, False):
         hparams = make_hparams("AlphaEdit", tmp_path, model_name=str(tmp_path), model_parallel=parallel)
         loaded = load_model(hparams)[0].state_dict()

@@ -4,21 +4,26 @@ import json
 
 import pytest
 import torch
-from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
-from helpers.tiny_models import tiny_model
 
+from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import neuron_scores
 from easyedit_neuron.errors import HparamsError, MaskError
 from easyedit_neuron.masks import choice as masks_choice
-from easyedit_neuron.masks.nmke import nmke_mask
 from easyedit_neuron.masks.scores import SCORES
-from easyedit_neuron.tokens import encode
+from easyedit_neuron.models.nmke.nmke_mask import nmke_mask
+from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
+from helpers.tiny_models import tiny_model
 
 
 def edit(folder, method="NMKE", requests=REQUESTS[:2], model_type="llama", **changes):
     model, tok = tiny_model(model_type)
-    _, _, record = apply(model, tok, requests, make_hparams(method, folder, **{"v_num_grad_steps": 2, "nullspace_threshold": 2.0, **changes}))
+    _, _, record = apply(
+        model,
+        tok,
+        requests,
+        make_hparams(method, folder, **{"v_num_grad_steps": 2, "nullspace_threshold": 2.0, **changes}),
+    )
     return model, record
 
 
@@ -31,10 +36,14 @@ def test_without_a_mask_it_is_alphaedit_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 @pytest.mark.parametrize("stage", ["post", "solve"])
-@pytest.mark.parametrize("path, preserve", [("alphaedit", "nullspace"), ("alphaedit", "covariance"), ("memit", "covariance")])
+@pytest.mark.parametrize(
+    "path, preserve", [("alphaedit", "nullspace"), ("alphaedit", "covariance"), ("memit", "covariance")]
+)
 def test_masked_neurons_do_not_change(model_type, stage, path, preserve, tmp_path):
     clean, _ = tiny_model(model_type)
-    model, record = edit(tmp_path, model_type=model_type, mask_stage=stage, path=path, solve_preserve=preserve)
+    model, record = edit(
+        tmp_path, model_type=model_type, mask_stage=stage, path=path, solve_preserve=preserve
+    )
     for layer, delta in record.layers.items():
         assert 0 < delta.density < 1 and delta.density == int(delta.mask.sum()) / 48
         assert not delta.matrix()[:, ~delta.mask].any() and delta.matrix()[:, delta.mask].any(0).all()
@@ -53,10 +62,16 @@ def test_post_masks_the_finished_delta_of_the_first_layer(tmp_path):
 def test_the_mask_is_that_of_every_context_of_every_request(tmp_path):
     _, record = edit(tmp_path)
     model, tok = tiny_model("llama")
-    texts = [c.replace("{}", r["prompt"]) for r in REQUESTS[:2] for c in ["{}", *make_hparams("NMKE", tmp_path).context_templates]]
+    texts = [
+        c.replace("{}", r["prompt"])
+        for r in REQUESTS[:2]
+        for c in ["{}", *make_hparams("NMKE", tmp_path).context_templates]
+    ]
     scores = neuron_scores(ModelView.of(model), encode(tok, texts), [1, 2]).scores
     for layer in (1, 2):
-        assert scores[layer].shape == (6, 48) and torch.equal(nmke_mask(scores[layer]).mask, record.layers[layer].mask)
+        assert scores[layer].shape == (6, 48) and torch.equal(
+            nmke_mask(scores[layer]).mask, record.layers[layer].mask
+        )
 
 
 def test_a_soft_mask_scales_rows(tmp_path, monkeypatch):
@@ -76,7 +91,11 @@ def test_random_neurons(tmp_path):
     _, other = edit(tmp_path, mask="random", mask_density=0.25, seed=1)
     masks = [[r.layers[l].mask for l in (1, 2)] for r in (record, again, other)]
     assert all(int(m.sum()) == 12 for pair in masks for m in pair)
-    assert torch.equal(masks[0][0], masks[1][0]) and not torch.equal(masks[0][0], masks[2][0]) and not torch.equal(*masks[0])
+    assert (
+        torch.equal(masks[0][0], masks[1][0])
+        and not torch.equal(masks[0][0], masks[2][0])
+        and not torch.equal(*masks[0])
+    )
 
 
 def test_given_neurons(tmp_path):
@@ -88,7 +107,16 @@ def test_given_neurons(tmp_path):
         assert record.layers[2].mask.nonzero().flatten().tolist() == [3]
 
 
-@pytest.mark.parametrize("content, error", [("[1, 2]", HparamsError), ("{", HparamsError), ('{"1": [1]}', MaskError), ('{"1": [48], "2": [1]}', MaskError), (None, HparamsError)])
+@pytest.mark.parametrize(
+    "content, error",
+    [
+        ("[1, 2]", HparamsError),
+        ("{", HparamsError),
+        ('{"1": [1]}', MaskError),
+        ('{"1": [48], "2": [1]}', MaskError),
+        (None, HparamsError),
+    ],
+)
 def test_wrong_mask_files(content, error, tmp_path):
     path = tmp_path / "neurons.json"
     if content is not None:
@@ -96,7 +124,12 @@ def test_wrong_mask_files(content, error, tmp_path):
     model, tok = tiny_model("llama")
     before = snapshot(model)
     with pytest.raises(error):
-        apply(model, tok, REQUESTS[:1], make_hparams("NMKE", tmp_path, v_num_grad_steps=1, mask="fixed", mask_file=str(path)))
+        apply(
+            model,
+            tok,
+            REQUESTS[:1],
+            make_hparams("NMKE", tmp_path, v_num_grad_steps=1, mask="fixed", mask_file=str(path)),
+        )
     assert changed_tensors(model, before) == []
 
 
@@ -108,24 +141,41 @@ def test_the_scored_token_decides_about_the_mask(kind, tmp_path):
     batch = encode(tok, [r["prompt"] for r in REQUESTS[:2]])
     scores = neuron_scores(ModelView.of(model), batch, [2], target=first).scores[2]
     own = neuron_scores(ModelView.of(model), batch, [2]).scores[2]
-    assert torch.equal(record.layers[2].mask, nmke_mask(scores).mask) and not torch.equal(nmke_mask(scores).mask, nmke_mask(own).mask)
+    assert torch.equal(record.layers[2].mask, nmke_mask(scores).mask) and not torch.equal(
+        nmke_mask(scores).mask, nmke_mask(own).mask
+    )
 
 
-@pytest.mark.parametrize("changes", [{"ratio": "linear"}, {"ratio": "fixed", "general_ratio": 0.1, "specific_ratio": 0.2}, {"score_form": "raw"},
-                                     {"attribution": "psa"}, {"attribution": "mpc"}, {"neurons": "overlap"}, {"neurons": "non_overlap"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ratio": "linear"},
+        {"ratio": "fixed", "general_ratio": 0.1, "specific_ratio": 0.2},
+        {"score_form": "raw"},
+        {"attribution": "psa"},
+        {"attribution": "mpc"},
+        {"neurons": "overlap"},
+        {"neurons": "non_overlap"},
+    ],
+)
 def test_options_edit(changes, tmp_path):
     _, record = edit(tmp_path, **changes)
     assert all(torch.isfinite(d.matrix()).all() and 0 < d.density < 1 for d in record.layers.values())
 
 
-@pytest.mark.parametrize("path, preserve", [("alphaedit", "nullspace"), ("alphaedit", "covariance"), ("memit", "covariance")])
+@pytest.mark.parametrize(
+    "path, preserve", [("alphaedit", "nullspace"), ("alphaedit", "covariance"), ("memit", "covariance")]
+)
 @pytest.mark.parametrize("stage", ["post", "solve"])
 def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypatch, caplog):
     """ties: exclude with tiny ratios selects nobody when all scores tie."""
     monkeypatch.setitem(SCORES, "lps", lambda edit: {layer: torch.zeros(3, 48) for layer in edit.layers})
     clean, _ = tiny_model("llama")
     model, record = edit(tmp_path, ties="exclude", mask_stage=stage, path=path, solve_preserve=preserve)
-    assert all(d.density == 0 and d.delivered == 0 and d.leakage == 0 and not d.matrix().any() for d in record.layers.values())
+    assert all(
+        d.density == 0 and d.delivered == 0 and d.leakage == 0 and not d.matrix().any()
+        for d in record.layers.values()
+    )
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), clean.parameters()))
     assert "mask holds no neuron" in caplog.text
 
@@ -134,5 +184,7 @@ def test_masked_neurons_without_a_null_space_are_reported(tmp_path, caplog):
     """The covariance of few neurons has no small eigenvalue although that of all has."""
     path = tmp_path / "neurons.json"
     path.write_text(json.dumps({"1": [0, 5], "2": [3, 4]}))
-    _, record = edit(tmp_path, mask="fixed", mask_file=str(path), mask_stage="solve", nullspace_threshold=0.12)
+    _, record = edit(
+        tmp_path, mask="fixed", mask_file=str(path), mask_stage="solve", nullspace_threshold=0.12
+    )
     assert "the 2 masked neurons has no eigenvalue" in caplog.text and not record.layers[1].matrix().any()

@@ -1,30 +1,44 @@
-"""Whole edits of tiny models: every architecture, padding, precision, copies, and exactly the recorded change."""
+"""Whole edits of tiny models: every architecture, padding, precision, copies, and exactly the recorded
+change."""
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot, target_nll
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
-from easyedit_neuron.requests import prepare
-
 SUBJECT_LAST = REQUESTS[2:]
-VARIANTS = {"alphaedit": ("AlphaEdit", {}), "memit": ("MEMIT", {"L2": 0.0}), "nmke-post": ("NMKE", {"mask_stage": "post"}),
-            "nmke-solve": ("NMKE", {"mask_stage": "solve"}), "rome": ("ROME", {"L2": 0.0}),
-            "nmke-rome": ("NMKE", {"path": "rome", "mask_stage": "solve"})}
+VARIANTS = {
+    "alphaedit": ("AlphaEdit", {}),
+    "memit": ("MEMIT", {"L2": 0.0}),
+    "nmke-post": ("NMKE", {"mask_stage": "post"}),
+    "nmke-solve": ("NMKE", {"mask_stage": "solve"}),
+    "rome": ("ROME", {"L2": 0.0}),
+    "nmke-rome": ("NMKE", {"path": "rome", "mask_stage": "solve"}),
+}
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
-    """The new object gets likelier; down_proj of the two layers changes by the recorded delta, nothing else does."""
+    """The new object gets likelier; down_proj of the two layers changes by the recorded delta, nothing else
+    does."""
     method, changes = VARIANTS[variant]
     # gemma2: its keys are larger, and with the weights of seed 0 the search itself gains next to nothing
     threshold, seed = (50.0, 2) if model_type == "gemma2" else (2.0, 0)
     model, tok = tiny_model(model_type, seed=seed)
-    hparams = make_hparams(method, tmp_path, clamp_norm_factor=4.0, v_weight_decay=0.0, v_num_grad_steps=15,
-                           nullspace_threshold=threshold, **{"L2": 0.01, **changes})
+    hparams = make_hparams(
+        method,
+        tmp_path,
+        clamp_norm_factor=4.0,
+        v_weight_decay=0.0,
+        v_num_grad_steps=15,
+        nullspace_threshold=threshold,
+        **{"L2": 0.01, **changes},
+    )
     before, nll = snapshot(model), target_nll(model, tok, SUBJECT_LAST[0])
     edited, weights, record = apply(model, tok, SUBJECT_LAST, hparams, return_orig_weights=True)
     assert edited is model and target_nll(model, tok, SUBJECT_LAST[0]) < nll - 0.005
@@ -33,7 +47,9 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
     for layer, name in record.names.items():
         change = model.get_parameter(name) - before["tensors"][name]
         recorded = record.layers[layer].matrix()
-        torch.testing.assert_close(change.T if model_type == "gpt2" else change, recorded, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            change.T if model_type == "gpt2" else change, recorded, rtol=1e-4, atol=1e-5
+        )
         assert recorded.shape == (32, 48) and torch.equal(weights[name], before["tensors"][name])
     put_back(model, weights)
     assert changed_tensors(model, before) == []
@@ -62,7 +78,8 @@ def test_a_tokenizer_without_a_pad_token(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_give_the_same_edit_within_theirs(dtype, tmp_path):
-    """bfloat16 has 8 bits: the delta agrees in direction and size; float64 is not rounded to float32 on the way."""
+    """bfloat16 has 8 bits: the delta agrees in direction and size; float64 is not rounded to float32 on the
+    way."""
     found = []
     for kind in (torch.float32, dtype):
         model, tok = tiny_model("llama", dtype=kind)
@@ -72,7 +89,9 @@ def test_other_precisions_give_the_same_edit_within_theirs(dtype, tmp_path):
         folder = tmp_path / str(kind)
         folder.mkdir()
         before = snapshot(model)
-        _, _, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", folder, nullspace_threshold=1.0))
+        _, _, record = apply(
+            model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", folder, nullspace_threshold=1.0)
+        )
         assert all(p.dtype == kind for p in model.parameters())
         untouched = record.layers[1].matrix() == 0
         name = record.names[1]
@@ -106,19 +125,36 @@ def test_a_float64_covariance(tmp_path):
 def test_a_batch_writes_all_of_its_requests(tmp_path):
     """W k is moved by the share of the residual that the record claims, for each key."""
     model, tok = tiny_model("llama")
-    requests = [REQUESTS[2], {"prompt": "Because I know Marie Lund", "subject": "Marie Lund", "target_new": "plays tennis"}]
+    requests = [
+        REQUESTS[2],
+        {"prompt": "Because I know Marie Lund", "subject": "Marie Lund", "target_new": "plays tennis"},
+    ]
     nll = [target_nll(model, tok, r) for r in requests]
-    hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], L2=1e-4, clamp_norm_factor=4.0, v_weight_decay=0.0, nullspace_threshold=2.0)
+    hparams = make_hparams(
+        "AlphaEdit",
+        tmp_path,
+        layers=[2],
+        L2=1e-4,
+        clamp_norm_factor=4.0,
+        v_weight_decay=0.0,
+        nullspace_threshold=2.0,
+    )
     view = ModelView.of(model)
     prompts = key_prompts(tok, prepare(requests), [["{}"], hparams.context_templates], "cpu")
     keys = keys_of(view, prompts, [2])
     _, _, record = apply(model, tok, requests, hparams)
     delta = record.layers[2]
-    assert delta.left.shape == (32, 2) and delta.right.shape == (48, 2) and len(record.losses) == len(record.probability) == 2
+    assert (
+        delta.left.shape == (32, 2)
+        and delta.right.shape == (48, 2)
+        and len(record.losses) == len(record.probability) == 2
+    )
     moved = delta.matrix() @ keys[2]
     for n in range(2):
         assert float((moved[:, n] * delta.left[:, n]).sum() / delta.left[:, n].norm() ** 2) > 0.9
-    assert delta.delivered == pytest.approx(float((moved * delta.left).sum() / delta.left.norm() ** 2), rel=1e-4)
+    assert delta.delivered == pytest.approx(
+        float((moved * delta.left).sum() / delta.left.norm() ** 2), rel=1e-4
+    )
     assert all(target_nll(model, tok, r) < old for r, old in zip(requests, nll))
 
 
@@ -133,7 +169,9 @@ def test_layers_get_equal_shares_of_the_residual(tmp_path):
     with torch.no_grad():
         clean.model.layers[1].mlp.down_proj.weight += record.layers[1].matrix()
     z_after = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).value
-    torch.testing.assert_close(record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_copy_leaves_the_original_alone(tmp_path):
@@ -146,7 +184,15 @@ def test_a_copy_leaves_the_original_alone(tmp_path):
 
 def test_unknown_keywords_of_a_host_are_ignored(tmp_path):
     model, tok = tiny_model("llama")
-    apply(model, tok, SUBJECT_LAST, make_hparams("NMKE", tmp_path), keep_original_weight=True, train_ds=None, reset_cache=False)
+    apply(
+        model,
+        tok,
+        SUBJECT_LAST,
+        make_hparams("NMKE", tmp_path),
+        keep_original_weight=True,
+        train_ds=None,
+        reset_cache=False,
+    )
 
 
 def test_the_record_says_what_was_done(tmp_path):
@@ -154,18 +200,44 @@ def test_the_record_says_what_was_done(tmp_path):
     hparams = make_hparams("NMKE", tmp_path, seed=5)
     _, _, record = apply(model, tok, REQUESTS[:1], hparams)
     assert record.method == "NMKE" and record.hparams == hparams.to_dict() and record.seed == 5
-    assert record.requests == [{"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}]
-    assert record.contexts == ["{}", *hparams.context_templates] and set(record.seconds) == {"statistics", "target", "mask", "keys", "solve"}
+    assert record.requests == [
+        {
+            "prompt": "Anna Berg was born in",
+            "subject": "Anna Berg",
+            "target_new": "Oslo",
+            "ground_truth": "Paris",
+        }
+    ]
+    assert record.contexts == ["{}", *hparams.context_templates] and set(record.seconds) == {
+        "statistics",
+        "target",
+        "mask",
+        "keys",
+        "solve",
+    }
     assert record.fingerprint_before != record.fingerprint_after
     plain = record.to_json()
-    assert plain["layers"]["1"]["rank"] == 1 and 0 < plain["layers"]["1"]["density"] < 1 and plain["layers"]["1"]["leakage"] > 0
+    assert (
+        plain["layers"]["1"]["rank"] == 1
+        and 0 < plain["layers"]["1"]["density"] < 1
+        and plain["layers"]["1"]["leakage"] > 0
+    )
 
 
 def test_a_norm_behind_the_ffn_is_reckoned_with(tmp_path):
-    """gemma2: what the norm makes of the edited FFN output points where its output plus the residual did; the length is the norm's own."""
+    """gemma2: what the norm makes of the edited FFN output points where its output plus the residual did; the
+    length is the norm's own."""
     model, tok = tiny_model("gemma2", dtype=torch.float64)
     view = ModelView.of(model)
-    hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], L2=1e-9, nullspace_threshold=1e9, context_templates=None, context_length=0)
+    hparams = make_hparams(
+        "AlphaEdit",
+        tmp_path,
+        layers=[2],
+        L2=1e-9,
+        nullspace_threshold=1e9,
+        context_templates=None,
+        context_length=0,
+    )
     prompts = key_prompts(tok, prepare(SUBJECT_LAST), [["{}"]], "cpu")
     before = LayerwiseKeys(view, prompts, 2).at(2)
     _, _, record = apply(model, tok, SUBJECT_LAST, hparams)
@@ -178,8 +250,12 @@ def test_a_norm_behind_the_ffn_is_reckoned_with(tmp_path):
 
     residual = record.layers[2].left * gain / (before.ffn_out.pow(2).mean(0) + norm.eps).sqrt()
     wanted = output(before.ffn_out) + residual
-    torch.testing.assert_close(output(after.ffn_out), wanted / (wanted / gain).pow(2).mean(0).sqrt(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        output(after.ffn_out), wanted / (wanted / gain).pow(2).mean(0).sqrt(), rtol=1e-4, atol=1e-6
+    )
     # the block's output goes most of the way to z*: here z* - z is the residual
     moved = after.value - before.value
     assert float((moved * residual).sum() / residual.pow(2).sum()) > 0.7
-    torch.testing.assert_close(after.value - output(after.ffn_out), before.value - output(before.ffn_out), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        after.value - output(after.ffn_out), before.value - output(before.ffn_out), rtol=1e-6, atol=1e-8
+    )

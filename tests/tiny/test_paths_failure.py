@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+
+from easyedit_neuron.edits import session as state_module
+from easyedit_neuron.edits import write as write_module
+from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
+from easyedit_neuron.locate_then_edit import apply as apply_module
+from easyedit_neuron.locate_then_edit import update as execute_module
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron import state as state_module
-from easyedit_neuron import write as write_module
-from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
-from easyedit_neuron.paths import apply as apply_module
-from easyedit_neuron.paths import execute as execute_module
 
 
 class Broken(RuntimeError):
@@ -38,8 +38,18 @@ def fail(*args, **kwargs):
 
 FAILURES = {
     "a delta that is not finite": (execute_module.SequentialSolver, "right_factor", nan, StateError),
-    "the second layer of the loop": (execute_module, "_layer_delta", second_call_fails(execute_module._layer_delta), Broken),
-    "keys of the second layer": (execute_module.LayerwiseKeys, "at", second_call_fails(execute_module.LayerwiseKeys.at), Broken),
+    "the second layer of the loop": (
+        execute_module,
+        "_layer_delta",
+        second_call_fails(execute_module._layer_delta),
+        Broken,
+    ),
+    "keys of the second layer": (
+        execute_module.LayerwiseKeys,
+        "at",
+        second_call_fails(execute_module.LayerwiseKeys.at),
+        Broken,
+    ),
     "the second write": (write_module, "add_delta", second_call_fails(write_module.add_delta), Broken),
     "the record": (apply_module, "EditRecord", fail, Broken),
     "z*": (execute_module, "find_targets", fail, Broken),
@@ -56,7 +66,7 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
     model.model.layers[0].eval()
     model.lm_head.weight.requires_grad_(False)
     before = snapshot(model)
-    state, = state_module._STATES[model].values()
+    (state,) = state_module._STATES[model].values()
     steps, counts = list(state.steps), list(state.counts)
     records = []
     with monkeypatch.context() as patched:
@@ -64,7 +74,11 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
         with pytest.raises(error):
             apply_module.apply_path("NMKE", model, tok, REQUESTS[2:], hparams, records=records)
     assert changed_tensors(model, before) == [] and records == []
-    assert list(state_module._STATES[model].values()) == [state] and (state.steps, state.counts, len(state.buffer(1))) == (steps, counts, 1)
+    assert list(state_module._STATES[model].values()) == [state] and (
+        state.steps,
+        state.counts,
+        len(state.buffer(1)),
+    ) == (steps, counts, 1)
     _, _, record = apply(model, tok, REQUESTS[2:], hparams)
     assert sorted(changed_tensors(model, before)) == sorted(record.names.values())
     assert len(state.steps) == len(state.buffer(2)) == 2
@@ -78,33 +92,59 @@ def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypat
         if broken:
             with monkeypatch.context() as patched:
                 patched.setattr(execute_module.SequentialSolver, "right_factor", nan)
-                with pytest.raises(StateError, match="layers.1.mlp.down_proj.weight: the computed delta is not finite"):
+                with pytest.raises(
+                    StateError, match="layers.1.mlp.down_proj.weight: the computed delta is not finite"
+                ):
                     apply(model, tok, REQUESTS[:1], hparams)
         apply(model, tok, REQUESTS[:1], hparams)
         found.append(snapshot(model)["tensors"])
     assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
 
 
-@pytest.mark.parametrize("bad, message", [
-    ({"subject": "Nobody"}, "request 1: subject 'Nobody' does not occur"), ({"target_new": ""}, "request 1: field 'target_new'")])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"subject": "Nobody"}, "request 1: subject 'Nobody' does not occur"),
+        ({"target_new": ""}, "request 1: field 'target_new'"),
+    ],
+)
 def test_one_bad_request_stops_the_batch(bad, message, tmp_path):
     model, tok = tiny_model("llama")
     before = snapshot(model)
     with pytest.raises(RequestError, match=message):
         apply(model, tok, [REQUESTS[0], {**REQUESTS[1], **bad}], make_hparams("NMKE", tmp_path))
-    assert changed_tensors(model, before) == [] and model not in state_module._STATES and not (tmp_path / "stats").exists()
+    assert (
+        changed_tensors(model, before) == []
+        and model not in state_module._STATES
+        and not (tmp_path / "stats").exists()
+    )
 
 
-@pytest.mark.parametrize("changes, error, message", [
-    ({"layers": [1, 4]}, HparamsError, "'layers'.*0 to 3, got \\[4\\]"), ({"v_loss_layer": 4}, HparamsError, "'v_loss_layer'.*0 to 3, got 4"),
-    ({"nullspace_threshold": 0.0}, HparamsError, "'nullspace_threshold'.*raise it"), ({"rewrite_module_tmp": "model.{}.x"}, ArchitectureError, "rewrite_module_tmp"),
-    ({"mom2_dataset": "nowhere.txt"}, NeuronEditError, "mom2_dataset: no file"),
-    ({"attribution_target": "ground_truth"}, RequestError, "request 0: attribution_target 'ground_truth' needs field 'ground_truth'")])
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"layers": [1, 4]}, HparamsError, "'layers'.*0 to 3, got \\[4\\]"),
+        ({"v_loss_layer": 4}, HparamsError, "'v_loss_layer'.*0 to 3, got 4"),
+        ({"nullspace_threshold": 0.0}, HparamsError, "'nullspace_threshold'.*raise it"),
+        ({"rewrite_module_tmp": "model.{}.x"}, ArchitectureError, "rewrite_module_tmp"),
+        ({"mom2_dataset": "nowhere.txt"}, NeuronEditError, "mom2_dataset: no file"),
+        (
+            {"attribution_target": "ground_truth"},
+            RequestError,
+            "request 0: attribution_target 'ground_truth' needs field 'ground_truth'",
+        ),
+    ],
+)
 def test_impossible_settings(changes, error, message, tmp_path):
     model, tok = tiny_model("llama")
     before = snapshot(model)
     with pytest.raises(error, match=message):
-        apply(model, tok, [{**REQUESTS[0], "ground_truth": None}], make_hparams("NMKE", tmp_path, v_num_grad_steps=1, **changes))
+        apply(
+            model,
+            tok,
+            [{**REQUESTS[0], "ground_truth": None}],
+            make_hparams("NMKE", tmp_path, v_num_grad_steps=1, **changes),
+        )
     assert changed_tensors(model, before) == []
 
 
@@ -121,8 +161,18 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
     assert changed_tensors(model, before) == []
 
 
-@pytest.mark.parametrize("field, value", [("kl_prompt", "no place"), ("kl_prompt", "{} {x}"), ("context_templates", ["{} and {}"]),
-                                          ("context_templates", ["{a}. {}"]), ("L2", 0.0), ("layers", [2, 1]), ("layers", [])])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("kl_prompt", "no place"),
+        ("kl_prompt", "{} {x}"),
+        ("context_templates", ["{} and {}"]),
+        ("context_templates", ["{a}. {}"]),
+        ("L2", 0.0),
+        ("layers", [2, 1]),
+        ("layers", []),
+    ],
+)
 def test_hyperparameters_out_of_range(field, value, tmp_path):
     with pytest.raises(HparamsError, match=f"'{field}'"):
         make_hparams("AlphaEdit", tmp_path, **{field: value})

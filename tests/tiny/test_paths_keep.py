@@ -1,49 +1,75 @@
-"""Edits that keep a subject's other facts: the search against the plain formula, and what a sequence of edits does with its keys."""
+"""Edits that keep a subject's other facts: the search against the plain formula, and what a sequence of edits
+does with its keys."""
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.errors import HparamsError
+from easyedit_neuron.locate_then_edit.apply import state_under
+from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.preservation import Kept
 from helpers.editing import CONTEXTS, REQUESTS, apply, make_hparams
 from helpers.plain_search import PlainLoss, plain_search
 from helpers.pnke_cases import pnke_hparams
 from helpers.tiny_models import tiny_model
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.paths.apply import state_under
-from easyedit_neuron.paths.kept import Kept
-from easyedit_neuron.paths.target import find_targets
-from easyedit_neuron.requests import prepare
-
 FLAT, LAYER = ["{}", *CONTEXTS], 1
-KEPT = [[Kept("{} plays"), Kept("The home of {} is", " Oslo city")], [],
-        [Kept("{} lives in"), Kept("{} speaks", " French"), Kept("The country of {}"), Kept("{} eats", " fish and rice")]]
+KEPT = [
+    [Kept("{} plays"), Kept("The home of {} is", " Oslo city")],
+    [],
+    [
+        Kept("{} lives in"),
+        Kept("{} speaks", " French"),
+        Kept("The country of {}"),
+        Kept("{} eats", " fish and rice"),
+    ],
+]
 MORE = {"prompt": "Anna Berg plays", "subject": "Anna Berg", "target_new": "tennis", "ground_truth": "golf"}
 
 
-@pytest.mark.parametrize("model_type, site", [("llama", "layer_out"), ("gpt2", "layer_out"), ("gemma2", "ffn_out")])
+@pytest.mark.parametrize(
+    "model_type, site", [("llama", "layer_out"), ("gpt2", "layer_out"), ("gemma2", "ffn_out")]
+)
 def test_search_in_float64(model_type, site, tmp_path, exact):
-    """Requests with two, no and four other prompts in one batch, some with objects, each alone by the plain formula."""
+    """Requests with two, no and four other prompts in one batch, some with objects, each alone by the plain
+    formula."""
     model, tok = tiny_model(model_type, dtype=torch.float64)
     view = ModelView.of(model)
     module = view.layer(LAYER) if site == "layer_out" else view.mlp(LAYER)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=6, keep_prompts=3, keep_factor=0.7)
-    wanted = [plain_search(model, module, tok, request, hparams, FLAT, kept) for request, kept in zip(REQUESTS, KEPT)]
+    wanted = [
+        plain_search(model, module, tok, request, hparams, FLAT, kept)
+        for request, kept in zip(REQUESTS, KEPT)
+    ]
     stops = sorted(min(losses) for _, _, losses in wanted)
-    hparams = hparams.override({"v_stop_loss": (stops[0] + stops[1]) / 2})  # one leaves the batch before the others
-    wanted = [plain_search(model, module, tok, request, hparams, FLAT, kept) for request, kept in zip(REQUESTS, KEPT)]
+    hparams = hparams.override(
+        {"v_stop_loss": (stops[0] + stops[1]) / 2}
+    )  # one leaves the batch before the others
+    wanted = [
+        plain_search(model, module, tok, request, hparams, FLAT, kept)
+        for request, kept in zip(REQUESTS, KEPT)
+    ]
     found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site, kept=KEPT)
     for target, (_, delta, losses) in zip(found, wanted):
         assert target.losses == pytest.approx(losses, rel=1e-8)
-        torch.testing.assert_close(target.value - target.initial, delta, rtol=1e-6, atol=1e-7)  # Adam divides by small second moments
+        torch.testing.assert_close(
+            target.value - target.initial, delta, rtol=1e-6, atol=1e-7
+        )  # Adam divides by small second moments
     without = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site)
-    assert without[1].losses == pytest.approx(found[1].losses, rel=1e-9) and without[2].losses[1:] != pytest.approx(found[2].losses[1:], rel=1e-4)
+    assert without[1].losses == pytest.approx(found[1].losses, rel=1e-9) and without[2].losses[
+        1:
+    ] != pytest.approx(found[2].losses[1:], rel=1e-4)
 
 
 def test_prompts_that_ask_for_the_edited_fact_are_not_kept(tmp_path):
     model, tok = tiny_model("llama", dtype=torch.float64)
     hparams, request = make_hparams("AlphaEdit", tmp_path, keep_prompts=2), REQUESTS[0]
     view, delta = ModelView.of(model), torch.full((32,), 0.1, dtype=torch.float64)
-    again = request["prompt"].replace(request["subject"], "{}")  # answered as the edited prompt is: it is the edited prompt
+    again = request["prompt"].replace(
+        request["subject"], "{}"
+    )  # answered as the edited prompt is: it is the edited prompt
     loss = PlainLoss(model, view.layer(LAYER), tok, request, FLAT, [Kept(again)])
     assert loss.keeping(delta, hparams) == 0.0 and loss(delta, hparams) > 0
     plain = find_targets(view, tok, prepare([request]), hparams, FLAT, LAYER)
@@ -62,8 +88,11 @@ def test_an_edit_knows_the_subjects_earlier_one(method, options, tmp_path):
     view, earlier = ModelView.of(model), REQUESTS[0]
     module = view.mlp(LAYER) if method == "ROME" else view.layer(LAYER)
     usual = dict(layers=[LAYER], v_num_grad_steps=5, keep_templates=[], **options)
-    hparams = (pnke_hparams(tmp_path, mask="none", solver="adam", adam_steps=2, **usual) if method == "PNKE-adam"
-               else make_hparams(method, tmp_path, **usual))
+    hparams = (
+        pnke_hparams(tmp_path, mask="none", solver="adam", adam_steps=2, **usual)
+        if method == "PNKE-adam"
+        else make_hparams(method, tmp_path, **usual)
+    )
     apply(model, tok, [earlier], hparams)
     template = earlier["prompt"].replace(earlier["subject"], "{}")
     kept = [Kept(template, earlier["target_new"] if "keep_edits" in options else None)]
@@ -74,7 +103,8 @@ def test_an_edit_knows_the_subjects_earlier_one(method, options, tmp_path):
 
 @pytest.mark.parametrize("method", ["MEMIT", "ROME"])
 def test_two_edits_of_a_subject_in_one_batch(method, tmp_path):
-    """Each is searched for with the other in view; ROME makes them one after the other, and the first knows nothing of the second."""
+    """Each is searched for with the other in view; ROME makes them one after the other, and the first knows
+    nothing of the second."""
     model, tok = tiny_model("llama", dtype=torch.float64)
     view, first = ModelView.of(model), REQUESTS[0]
     module = view.mlp(LAYER) if method == "ROME" else view.layer(LAYER)
@@ -93,9 +123,13 @@ def test_two_edits_of_a_subject_in_one_batch(method, tmp_path):
 
 
 @OPTIONS
-@pytest.mark.parametrize("method, changes", [("MEMIT", {"accumulate_keys": True}), ("AlphaEdit", {}), ("NMKE", {"mask_stage": "solve"})])
+@pytest.mark.parametrize(
+    "method, changes",
+    [("MEMIT", {"accumulate_keys": True}), ("AlphaEdit", {}), ("NMKE", {"mask_stage": "solve"})],
+)
 def test_a_second_edit_of_a_subject_arrives_in_full(method, changes, options, tmp_path):
-    """With its earlier key protected only a part of the residual reaches it; a key that gives way stays in the buffer for others."""
+    """With its earlier key protected only a part of the residual reaches it; a key that gives way stays in
+    the buffer for others."""
     delivered = {}
     for keeps in ({}, options):
         model, tok = tiny_model("llama")
@@ -105,7 +139,8 @@ def test_a_second_edit_of_a_subject_arrives_in_full(method, changes, options, tm
         delivered[bool(keeps)] = record.layers[1].delivered
         state, _ = state_under(ModelView.of(model), tok, hparams)
         assert len(state.buffer(1)) == 3 and [pair for step in state.edited for pair in step] == [
-            request.fact for request in prepare([REQUESTS[0], REQUESTS[2], MORE])]
+            request.fact for request in prepare([REQUESTS[0], REQUESTS[2], MORE])
+        ]
     assert delivered[True] > delivered[False] + 0.05
 
 
@@ -119,10 +154,14 @@ def test_edits_that_were_taken_back_are_not_known_any_more(tmp_path):
         for name, weight in model.named_parameters():
             weight.copy_(before[name])  # as a host does
     state, _ = state_under(ModelView.of(model), tok, hparams)
-    assert [[subject for subject, _, _ in step] for step in state.edited] == [["Anna Berg"]] and state.counts == [1]
+    assert [[subject for subject, _, _ in step] for step in state.edited] == [
+        ["Anna Berg"]
+    ] and state.counts == [1]
 
 
-@pytest.mark.parametrize("field, value", [("keep_prompts", -1), ("keep_factor", -0.5), ("keep_templates", ["no subject"])])
+@pytest.mark.parametrize(
+    "field, value", [("keep_prompts", -1), ("keep_factor", -0.5), ("keep_templates", ["no subject"])]
+)
 def test_impossible_values(field, value, tmp_path):
     with pytest.raises(HparamsError, match=field):
         make_hparams("MEMIT", tmp_path, **{field: value})

@@ -2,28 +2,36 @@
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.tokens import subject_last_index
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit import compute_keys as keys_module
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
+from easyedit_neuron.locate_then_edit.context_templates import ENGLISH_OPENERS, context_templates
 from helpers.editing import CONTEXTS, REQUESTS
 from helpers.tiny_models import tiny_model, tiny_tokenizer
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths import keys as keys_module
-from easyedit_neuron.paths.contexts import ENGLISH_OPENERS, context_templates
-from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
-from easyedit_neuron.requests import prepare
-from easyedit_neuron.tokens import subject_last_index
-
 GROUPS = [["{}"], CONTEXTS]
-NAMES = {"llama": ("model.layers.{}.mlp.down_proj", "model.layers.{}"), "gpt2": ("transformer.h.{}.mlp.c_proj", "transformer.h.{}"),
-         "qwen2": ("model.layers.{}.mlp.down_proj", "model.layers.{}")}
+NAMES = {
+    "llama": ("model.layers.{}.mlp.down_proj", "model.layers.{}"),
+    "gpt2": ("transformer.h.{}.mlp.c_proj", "transformer.h.{}"),
+    "qwen2": ("model.layers.{}.mlp.down_proj", "model.layers.{}"),
+}
 
 
 def by_hand(model, tok, request, context, layer, names):
     """(input of down_proj, output of the block) at the subject's last token, of one prompt alone."""
     template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
     seen = {}
-    handles = [model.get_submodule(names[0].format(layer)).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
-               model.get_submodule(names[1].format(layer)).register_forward_hook(
-                   lambda m, a, out: seen.update(out=out[0] if isinstance(out, tuple) else out))]
+    handles = [
+        model.get_submodule(names[0].format(layer)).register_forward_pre_hook(
+            lambda m, a: seen.update(key=a[0])
+        ),
+        model.get_submodule(names[1].format(layer)).register_forward_hook(
+            lambda m, a, out: seen.update(out=out[0] if isinstance(out, tuple) else out)
+        ),
+    ]
     with torch.no_grad():
         model(input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]))
     for handle in handles:
@@ -44,8 +52,12 @@ def test_keys_are_means_of_group_means(model_type, rows, monkeypatch):
     for n, request in enumerate(REQUESTS):
         for layer in (1, 2):
             each = [by_hand(model, tok, request, c, layer, NAMES[model_type])[0] for c in ["{}", *CONTEXTS]]
-            torch.testing.assert_close(keys[layer][:, n], each[0] / 2 + (each[1] + each[2]) / 4, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(present[:, n], by_hand(model, tok, request, "{}", 3, NAMES[model_type])[1], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                keys[layer][:, n], each[0] / 2 + (each[1] + each[2]) / 4, rtol=1e-4, atol=1e-5
+            )
+        torch.testing.assert_close(
+            present[:, n], by_hand(model, tok, request, "{}", 3, NAMES[model_type])[1], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_given_contexts_and_none():
@@ -59,7 +71,11 @@ def test_written_contexts_depend_on_the_seed_alone(openers, count):
     state = torch.random.get_rng_state()
     first = context_templates(model, tok, openers, seed=3)
     torch.randn(5)
-    assert context_templates(model, tok, openers, seed=3) == first != context_templates(model, tok, openers, seed=4)
+    assert (
+        context_templates(model, tok, openers, seed=3)
+        == first
+        != context_templates(model, tok, openers, seed=4)
+    )
     assert len(first) == 2 and len(first[1]) == count
     assert all(c.count("{}") == 1 and c.endswith(". {}") and not set("{}\n") & set(c[:-2]) for c in first[1])
     torch.random.set_rng_state(state)

@@ -1,4 +1,5 @@
-"""Sequential state: earlier edits are protected, restored weights forget, foreign weights start anew, models are let go."""
+"""Sequential state: earlier edits are protected, restored weights forget, foreign weights start anew, models
+are let go."""
 
 import copy
 import gc
@@ -7,13 +8,13 @@ import weakref
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits import session as state_module
+from easyedit_neuron.edits.session import forget, last_record
+from easyedit_neuron.statistics.cache import Statistics
 from helpers.editing import REQUESTS, apply, make_hparams, put_back, snapshot
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron import state as state_module
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.state import forget, last_record
-from easyedit_neuron.stats.cache import Statistics
 
 FIRST, SECOND = REQUESTS[:1], REQUESTS[2:]
 
@@ -59,8 +60,9 @@ def test_an_earlier_edit_is_protected(setting):
 
 def test_keys_are_those_of_the_edited_model(setting):
     from easyedit_neuron.arch.view import ModelView
-    from easyedit_neuron.paths.keys import key_prompts, keys_of
-    from easyedit_neuron.requests import prepare
+    from easyedit_neuron.edits.request import prepare
+    from easyedit_neuron.locate_then_edit.compute_keys import key_prompts, keys_of
+
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
     prompts = key_prompts(tok, prepare(FIRST), [["{}"], hparams.context_templates], "cpu")
@@ -77,7 +79,10 @@ def test_accumulation_can_be_turned_off(setting):
     put_back(twin, {n: p.detach() for n, p in model.named_parameters()})
     state = states(model)[0]
     # the same statistics: the twin's would be measured on the edited weights
-    state_module._STATES[twin] = {k: state_module.SequentialState(s.steps[-1], s.contexts, s.statistics) for k, s in state_module._STATES[model].items()}
+    state_module._STATES[twin] = {
+        k: state_module.SequentialState(s.steps[-1], s.contexts, s.statistics)
+        for k, s in state_module._STATES[model].items()
+    }
     assert len(state.buffer(1)) == 0, "nothing is kept that nothing reads"
     records = [apply(m, tok, SECOND, hparams)[2] for m in (model, twin)]
     assert all(torch.equal(records[0].layers[l].matrix(), records[1].layers[l].matrix()) for l in (1, 2))
@@ -154,8 +159,10 @@ def test_statistics_of_a_second_layer_are_of_the_unedited_model(method, tmp_path
     """Layer 1 has a file from an earlier run: layer 2 must not be measured once layer 1 has been changed."""
     (clean, tok), (model, _) = tiny_model("llama"), tiny_model("llama")
     Statistics(ModelView.of(clean), tok, make_hparams(method, tmp_path, layers=[1])).ready()
-    apply(model, tok, REQUESTS[:1], make_hparams(method, tmp_path, nullspace_threshold=2.0, v_num_grad_steps=3))
+    apply(
+        model, tok, REQUESTS[:1], make_hparams(method, tmp_path, nullspace_threshold=2.0, v_num_grad_steps=3)
+    )
     (tmp_path / "other").mkdir()
     expected = Statistics(ModelView.of(clean), tok, make_hparams(method, tmp_path / "other")).covariance(2)
-    state, = states(model)
+    (state,) = states(model)
     torch.testing.assert_close(state.statistics.covariance(2), expected, rtol=1e-5, atol=1e-6)

@@ -2,27 +2,30 @@
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.tokens import subject_last_index
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit import cached_forward as suffix_module
+from easyedit_neuron.locate_then_edit import compute_z as target_module
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
+from easyedit_neuron.locate_then_edit.compute_z import find_targets
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
 from helpers.plain_search import plain_search
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.paths import suffix as suffix_module
-from easyedit_neuron.paths import target as target_module
-from easyedit_neuron.paths.keys import LayerwiseKeys, key_prompts, keys_of
-from easyedit_neuron.paths.target import find_targets
-from easyedit_neuron.requests import prepare
-from easyedit_neuron.tokens import subject_last_index
-
 FLAT, LAYER = ["{}", *CONTEXTS], 1
 CASES = [(name, {}, "layer_out") for name in MODEL_TYPES] + [
-    ("mistral", {"sliding_window": 6}, "layer_out"), ("gemma2", {"sliding_window": 6}, "layer_out"),
-    *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2"))]
+    ("mistral", {"sliding_window": 6}, "layer_out"),
+    ("gemma2", {"sliding_window": 6}, "layer_out"),
+    *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2")),
+]
 
 
 @pytest.mark.parametrize("model_type, overrides, site", CASES, ids=lambda x: str(x))
 def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
-    """Three requests in a batch, one of which stops early and leaves it, against each alone by the plain formula."""
+    """Three requests in a batch, one of which stops early and leaves it, against each alone by the plain
+    formula."""
     model, tok = tiny_model(model_type, dtype=torch.float64, **overrides)
     view = ModelView.of(model)
     module = view.layer(LAYER) if site == "layer_out" else view.mlp(LAYER)
@@ -52,7 +55,9 @@ def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
 
     monkeypatch.setattr(suffix_module.Suffix, "run", run)
     model, tok = tiny_model(model_type)
-    find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
+    find_target(
+        ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
+    )
     assert widths and all(frozen and width < whole for frozen, width, whole in widths)
 
 
@@ -73,13 +78,22 @@ def test_batching_changes_nothing(size, tmp_path):
     hparams = make_hparams("AlphaEdit", tmp_path)
     args = ModelView.of(model), tok, prepare(REQUESTS)
     together = find_targets(*args, hparams, FLAT, LAYER)
-    for one, other in zip(together, find_targets(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER)):
+    for one, other in zip(
+        together, find_targets(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER)
+    ):
         torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
         assert one.probability == pytest.approx(other.probability, rel=1e-4)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
-                                   RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+        ),
+    ],
+)
 def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
     sizes, plain = [], target_module.CleanPass
 
@@ -105,12 +119,15 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(target_module, "CleanPass", never)
     model, tok = tiny_model("llama")
     with pytest.raises(torch.OutOfMemoryError):
-        find_targets(ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
+        find_targets(
+            ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_layerwise_keys_in_float64(model_type, exact):
-    """While layers 1 and 2 are edited: the keys of a whole forward, and the value at layer 3 of the bare prompt."""
+    """While layers 1 and 2 are edited: the keys of a whole forward, and the value at layer 3 of the bare
+    prompt."""
     model, tok = tiny_model(model_type, dtype=torch.float64)
     view = ModelView.of(model)
     prompts = key_prompts(tok, prepare(REQUESTS), [["{}"], CONTEXTS], "cpu")
@@ -124,10 +141,17 @@ def test_layerwise_keys_in_float64(model_type, exact):
             expected = []
             for context in FLAT:
                 template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
-                handles = [view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
-                           view.layer(3).register_forward_hook(lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o))]
+                handles = [
+                    view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
+                    view.layer(3).register_forward_hook(
+                        lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o)
+                    ),
+                ]
                 with torch.no_grad():
-                    model(input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]), use_cache=False)
+                    model(
+                        input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]),
+                        use_cache=False,
+                    )
                 for handle in handles:
                     handle.remove()
                 at = subject_last_index(tok, template, request["subject"])

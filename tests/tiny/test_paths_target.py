@@ -2,14 +2,19 @@
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
 from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, find_target, make_hparams, snapshot
 from helpers.plain_search import PlainLoss
 from helpers.tiny_models import tiny_model
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.requests import prepare
-
-LAYERS = {"llama": "model.layers.{}", "gpt2": "transformer.h.{}", "gptj": "transformer.h.{}", "gemma2": "model.layers.{}"}
+LAYERS = {
+    "llama": "model.layers.{}",
+    "gpt2": "transformer.h.{}",
+    "gptj": "transformer.h.{}",
+    "gemma2": "model.layers.{}",
+}
 FLAT = ["{}", *CONTEXTS]
 LAYER = 2
 
@@ -24,19 +29,23 @@ def test_first_step_equals_the_plain_one(model_type, target, tmp_path):
     plain = PlainLoss(model, model.get_submodule(LAYERS[model_type].format(LAYER)), tok, request, FLAT)
     delta = torch.zeros(32, requires_grad=True)
     loss = plain(delta, hparams)
-    gradient, = torch.autograd.grad(loss, delta)
+    (gradient,) = torch.autograd.grad(loss, delta)
     assert found.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(found.initial, plain.initial, rtol=1e-5, atol=1e-5)
     step = -0.05 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
     torch.testing.assert_close(found.value - found.initial, step, rtol=1e-3, atol=1e-5)
-    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(float(plain(step, hparams).detach()), rel=1e-4)
+    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(
+        float(plain(step, hparams).detach()), rel=1e-4
+    )
 
 
 def test_the_step_is_clamped(tmp_path):
     model, tok = tiny_model("llama")
     hparams = make_hparams("AlphaEdit", tmp_path, v_lr=5.0, clamp_norm_factor=0.5, v_num_grad_steps=3)
     found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
-    assert float((found.value - found.initial).norm()) == pytest.approx(0.5 * float(found.initial.norm()), rel=1e-5)
+    assert float((found.value - found.initial).norm()) == pytest.approx(
+        0.5 * float(found.initial.norm()), rel=1e-5
+    )
 
 
 def test_it_stops_below_the_stop_loss(tmp_path):
@@ -49,8 +58,17 @@ def test_it_stops_below_the_stop_loss(tmp_path):
 def test_loss_at_the_last_layer_is_the_loss_of_the_logits(tmp_path):
     """v_loss_layer = last layer and an unset one are the same, softcap and final norm included."""
     model, tok = tiny_model("gemma2")
-    found = [find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path, v_loss_layer=l), FLAT, LAYER)
-             for l in (None, 3)]
+    found = [
+        find_target(
+            ModelView.of(model),
+            tok,
+            prepare(REQUESTS)[0],
+            make_hparams("AlphaEdit", tmp_path, v_loss_layer=l),
+            FLAT,
+            LAYER,
+        )
+        for l in (None, 3)
+    ]
     assert found[0].losses == found[1].losses and torch.equal(found[0].value, found[1].value)
 
 
@@ -61,12 +79,16 @@ def test_an_earlier_loss_layer_reads_its_output_through_the_head(tmp_path):
     ids = tok(REQUESTS[0]["prompt"])["input_ids"]
     target = tok(" Oslo", add_special_tokens=False)["input_ids"]
     hidden = []
-    handle = model.model.layers[2].register_forward_hook(lambda m, a, out: hidden.append(out[0] if isinstance(out, tuple) else out))
+    handle = model.model.layers[2].register_forward_hook(
+        lambda m, a, out: hidden.append(out[0] if isinstance(out, tuple) else out)
+    )
     with torch.no_grad():
         model(input_ids=torch.tensor([ids + target[:-1]]))
         handle.remove()
-        logits = 5.0 * torch.tanh(model.lm_head(model.model.norm(hidden[0])) / 5.0)[0, len(ids) - 1:]
-    assert found.losses[0] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor(target))), rel=1e-5)
+        logits = 5.0 * torch.tanh(model.lm_head(model.model.norm(hidden[0])) / 5.0)[0, len(ids) - 1 :]
+    assert found.losses[0] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, torch.tensor(target))), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -76,5 +98,11 @@ def test_the_model_is_as_before(grad, tmp_path):
         parameter.requires_grad_(number % 3 == 0)
     before = snapshot(model)
     with torch.set_grad_enabled(grad):
-        found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER)
-    assert changed_tensors(model, before) == [] and found.losses[-1] < found.losses[0] and not found.value.requires_grad
+        found = find_target(
+            ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
+        )
+    assert (
+        changed_tensors(model, before) == []
+        and found.losses[-1] < found.losses[0]
+        and not found.value.requires_grad
+    )

@@ -1,19 +1,20 @@
-"""PNKE by Eq. 9: Adam on the critical neurons' own parameters, beside Adam on whole matrices whose gradients are masked."""
+"""PNKE by Eq. 9: Adam on the critical neurons' own parameters, beside Adam on whole matrices whose gradients
+are masked."""
 
 import copy
 
 import pytest
 import torch
+
+from easyedit_neuron.arch import ModelView, projection
+from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.errors import EditError
+from easyedit_neuron.models.pnke.adam import _descend
+from easyedit_neuron.models.pnke.neurons import CriticalNeurons
 from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, put_back, snapshot
 from helpers.plain_search import plain_keys
 from helpers.pnke_cases import edit, own_prompts, pnke_hparams  # noqa: F401
 from helpers.tiny_models import MODEL_TYPES, tiny_model
-
-from easyedit_neuron.arch import ModelView, projection
-from easyedit_neuron.errors import EditError
-from easyedit_neuron.models.pnke.adam import _descend
-from easyedit_neuron.models.pnke.neurons import CriticalNeurons
-from easyedit_neuron.record import EditRecord
 
 pytestmark = pytest.mark.usefixtures("own_prompts")
 F64 = torch.float64
@@ -21,12 +22,15 @@ ADAM = dict(solver="adam", adam_steps=8, adam_lr=2e-3)
 
 
 def parameters_of(view, layer, units):
-    """{parameter of the FFN: boolean mask of Eq. 8, in the parameter's own layout}, written out for every architecture."""
+    """{parameter of the FFN: boolean mask of Eq. 8, in the parameter's own layout}, written out for every
+    architecture."""
     mlp, kind = view.arch.mlp_module_tmp.format(layer), view.arch.model_type
     gated = {"gate_proj.weight": 0, "up_proj.weight": 0, "down_proj.weight": 1}
-    rows = {"gpt2": {"c_fc.weight": 1, "c_fc.bias": 0, "c_proj.weight": 0},
-            "gptj": {"fc_in.weight": 0, "fc_in.bias": 0, "fc_out.weight": 1},
-            "gpt_neox": {"dense_h_to_4h.weight": 0, "dense_h_to_4h.bias": 0, "dense_4h_to_h.weight": 1}}.get(kind, gated)
+    rows = {
+        "gpt2": {"c_fc.weight": 1, "c_fc.bias": 0, "c_proj.weight": 0},
+        "gptj": {"fc_in.weight": 0, "fc_in.bias": 0, "fc_out.weight": 1},
+        "gpt_neox": {"dense_h_to_4h.weight": 0, "dense_h_to_4h.bias": 0, "dense_4h_to_h.weight": 1},
+    }.get(kind, gated)
     masks = {}
     for name, side in rows.items():
         mask = torch.zeros_like(view.model.get_parameter(f"{mlp}.{name}"), dtype=torch.bool)
@@ -57,7 +61,9 @@ def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation
     losses = []
     for _ in range(hparams.adam_steps + 1):
         optimizer.zero_grad()
-        loss = ((ffn(x) - wanted).square().sum(1) * weights).sum() + 0.3 * (ffn(kept) - before).square().sum(1).mean()
+        loss = ((ffn(x) - wanted).square().sum(1) * weights).sum() + 0.3 * (ffn(kept) - before).square().sum(
+            1
+        ).mean()
         losses.append(float(loss.detach()))
         if len(losses) <= hparams.adam_steps:
             loss.backward()
@@ -73,16 +79,31 @@ def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation
         shaped = moved[:, None] if moved.dim() == 1 else moved
         matrix = deltas[name].matrix()
         assert bool(shaped.any())
-        torch.testing.assert_close(matrix if matrix.shape == shaped.shape and model_type != "gpt2" else matrix.T
-                                   if moved.dim() == 2 else matrix, shaped, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            matrix
+            if matrix.shape == shaped.shape and model_type != "gpt2"
+            else matrix.T
+            if moved.dim() == 2
+            else matrix,
+            shaped,
+            rtol=1e-6,
+            atol=1e-9,
+        )
 
 
 def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
     model, tok = tiny_model("llama", dtype=F64)
     view, units = ModelView.of(model), torch.arange(0, 48, 4)
     x, kept, residual = some_inputs(2, 1), some_inputs(40, 2), some_inputs(2, 3)
-    hparams = pnke_hparams(tmp_path, mom2_update_weight=0.5, solver="adam", adam_steps=2000, adam_lr=0.01, adam_trains=["w_out"],
-                           adam_stop=0.0)
+    hparams = pnke_hparams(
+        tmp_path,
+        mom2_update_weight=0.5,
+        solver="adam",
+        adam_steps=2000,
+        adam_lr=0.01,
+        adam_trains=["w_out"],
+        adam_stop=0.0,
+    )
     neurons = CriticalNeurons(view, 2, units)
     told = _descend(neurons, x, residual, torch.ones(2, dtype=F64), kept, 2, hparams)
 
@@ -98,7 +119,9 @@ def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
     expected = torch.linalg.solve(k @ k.T + 0.5 * k0 @ k0.T / 40, k) @ residual
     least = (expected.T @ k - residual.T).square().sum() + 0.5 * (expected.T @ k0).square().sum(0).mean()
     assert told["loss"] == pytest.approx(float(least), rel=1e-4) and told["loss"] < 0.9 * told["first_loss"]
-    torch.testing.assert_close(neurons.parts[0].change, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        neurons.parts[0].change, expected, rtol=0.02, atol=0.02 * float(expected.abs().max())
+    )
     assert not any(part.change.any() for part in neurons.parts[1:])
 
 
@@ -122,7 +145,9 @@ def test_the_critical_neurons_parameters_change_and_nothing_else(model_type, tmp
     clean, expected = ModelView.of(tiny_model(model_type)[0]), {}
     for layer in (1, 2):
         found = record.units[view.down_weight_name(layer)].units
-        assert 5 <= len(found) <= 10 and record.info["layers"][str(layer)]["mask"]["counts"]["selected"] == len(found)
+        assert 5 <= len(found) <= 10 and record.info["layers"][str(layer)]["mask"]["counts"][
+            "selected"
+        ] == len(found)
         expected |= parameters_of(view, layer, found)
     assert sorted(expected) == sorted(names)
     for name, mask in expected.items():
@@ -135,13 +160,28 @@ def test_the_critical_neurons_parameters_change_and_nothing_else(model_type, tmp
 
 
 def test_the_residual_is_spread_over_layers_and_arrives(tmp_path):
-    """With every neuron, no preserved text and one context the last layer's output at the subject becomes z*."""
+    """With every neuron, no preserved text and one context the last layer's output at the subject becomes
+    z*."""
     model, tok = tiny_model("llama")
     before = ModelView.of(copy.deepcopy(model))
-    record, _ = edit(model, tok, REQUESTS[:1], tmp_path, mask="none", mom2_update_weight=0.0, solver="adam", adam_steps=400,
-                     adam_lr=0.01, adam_stop=1e-8, context_templates=None, context_length=0)
+    record, _ = edit(
+        model,
+        tok,
+        REQUESTS[:1],
+        tmp_path,
+        mask="none",
+        mom2_update_weight=0.0,
+        solver="adam",
+        adam_steps=400,
+        adam_lr=0.01,
+        adam_stop=1e-8,
+        context_templates=None,
+        context_length=0,
+    )
     assert record.info["layers"]["1"]["edit_loss"] < 1e-3 and record.info["layers"]["2"]["edit_loss"] < 1e-3
-    keys = [plain_keys(view.model, view, tok, REQUESTS[0], 1, ["{}"]) for view in (before, ModelView.of(model))]
+    keys = [
+        plain_keys(view.model, view, tok, REQUESTS[0], 1, ["{}"]) for view in (before, ModelView.of(model))
+    ]
     assert not torch.allclose(*keys)  # the activations move, not the values alone
 
 
@@ -149,16 +189,29 @@ def test_text_is_kept(tmp_path):
     found = []
     for weight in (0.0, 100.0):
         model, tok = tiny_model("gpt2")
-        record, _ = edit(model, tok, REQUESTS[:1], tmp_path, layers=[1], mom2_update_weight=weight, adam_preserve_tokens=20,
-                         **{**ADAM, "adam_steps": 60})
+        record, _ = edit(
+            model,
+            tok,
+            REQUESTS[:1],
+            tmp_path,
+            layers=[1],
+            mom2_update_weight=weight,
+            adam_preserve_tokens=20,
+            **{**ADAM, "adam_steps": 60},
+        )
         found.append(record.info["layers"]["1"])
-    assert found[1]["preserve_loss"] < 0.1 * found[0]["preserve_loss"] and found[0]["edit_loss"] < found[1]["edit_loss"]
+    assert (
+        found[1]["preserve_loss"] < 0.1 * found[0]["preserve_loss"]
+        and found[0]["edit_loss"] < found[1]["edit_loss"]
+    )
 
 
 def test_a_diverging_edit_is_an_error_and_leaves_the_model_alone(tmp_path):
     model, tok = tiny_model("llama")
     before = snapshot(model)
-    with pytest.raises(EditError, match="layer 1: Adam on Eq. 9 diverged, its loss went from .* lower adam_lr"):
+    with pytest.raises(
+        EditError, match="layer 1: Adam on Eq. 9 diverged, its loss went from .* lower adam_lr"
+    ):
         edit(model, tok, REQUESTS[:1], tmp_path, **{**ADAM, "adam_lr": 1e3})
     assert changed_tensors(model, before) == []
     # in the second layer, when the first has been written
@@ -166,7 +219,9 @@ def test_a_diverging_edit_is_an_error_and_leaves_the_model_alone(tmp_path):
 
     def broken(self, x):
         calls.append(x)
-        return real(self, x) * (float("nan") if any(not part.name.count(".1.") for part in self.parts) else 1.0)
+        return real(self, x) * (
+            float("nan") if any(not part.name.count(".1.") for part in self.parts) else 1.0
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CriticalNeurons, "written", broken)
@@ -179,7 +234,10 @@ def test_a_sequence_of_edits_keeps_its_state(tmp_path, caplog):
     model, tok = tiny_model("llama")
     first, weights = edit(model, tok, REQUESTS[:1], tmp_path, **ADAM)
     second, _ = edit(model, tok, REQUESTS[1:2], tmp_path, **ADAM)
-    assert first.fingerprint_after == second.fingerprint_before and first.info["contexts"] == ["{}", *CONTEXTS]
+    assert first.fingerprint_after == second.fingerprint_before and first.info["contexts"] == [
+        "{}",
+        *CONTEXTS,
+    ]
     assert "changed from outside" not in caplog.text
     put_back(model, weights)
     again, _ = edit(model, tok, REQUESTS[1:2], tmp_path, **ADAM)

@@ -1,25 +1,26 @@
-"""PNKE by Eq. 10: which neurons change, that the change is the equation's, what it costs, and what is recorded."""
+"""PNKE by Eq. 10: which neurons change, that the change is the equation's, what it costs, and what is
+recorded."""
 
 import pytest
 import torch
-from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot
-from helpers.pnke_cases import edit, own_prompts, pnke_hparams  # noqa: F401
-from helpers.plain_search import plain_keys
-from helpers.tiny_models import MODEL_TYPES, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easyedit_neuron.arch import ModelView
+from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import MaskError, RequestError
+from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
+from easyedit_neuron.locate_then_edit.solver.problem import Problem, leakage
+from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
 from easyedit_neuron.masks import CausalScores, pnke_mask
-from easyedit_neuron.masks.causal import causal
-from easyedit_neuron.masks.edit import Edit
-from easyedit_neuron.paths.keybuffer import KeyBuffer
-from easyedit_neuron.paths.sequential import SequentialSolver
-from easyedit_neuron.paths.solve import Problem, leakage
-from easyedit_neuron.record import EditRecord
-from easyedit_neuron.requests import prepare
-from easyedit_neuron.stats.cache import Statistics
-from easyedit_neuron.stats.nullspace import null_space
+from easyedit_neuron.masks.context import Edit
+from easyedit_neuron.models.pnke.pnke_scores import causal
+from easyedit_neuron.statistics.cache import Statistics
+from easyedit_neuron.statistics.nullspace import null_space
+from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot
+from helpers.plain_search import plain_keys
+from helpers.pnke_cases import edit, own_prompts, pnke_hparams  # noqa: F401
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_prompts")
 F64 = torch.float64
@@ -31,7 +32,9 @@ def test_the_critical_neurons_of_the_requests_change_and_nothing_else(model_type
     before = snapshot(model)
     record, weights = edit(model, tok, REQUESTS[:2], tmp_path)
     clean, _ = tiny_model(model_type)
-    scores = causal(Edit(ModelView.of(clean), tok, prepare(REQUESTS[:2]), [["{}"], CONTEXTS], [1, 2]), steps=4)
+    scores = causal(
+        Edit(ModelView.of(clean), tok, prepare(REQUESTS[:2]), [["{}"], CONTEXTS], [1, 2]), steps=4
+    )
     names = []
     for layer, delta in record.layers.items():
         expected = pnke_mask(scores[layer], min_neurons=5)
@@ -45,9 +48,12 @@ def test_the_critical_neurons_of_the_requests_change_and_nothing_else(model_type
     assert changed_tensors(model, before) == []
 
 
-@pytest.mark.parametrize("preserve, model_type", [("covariance", "llama"), ("covariance", "gpt2"), ("nullspace", "llama")])
+@pytest.mark.parametrize(
+    "preserve, model_type", [("covariance", "llama"), ("covariance", "gpt2"), ("nullspace", "llama")]
+)
 def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
-    """One layer in float64: ``R K_c^T (K_c K_c^T + lambda C_cc)^-1``, or within the null space of C_cc; K from plain passes."""
+    """One layer in float64: ``R K_c^T (K_c K_c^T + lambda C_cc)^-1``, or within the null space of C_cc; K
+    from plain passes."""
     model, tok = tiny_model(model_type)
     view, layer = ModelView.of(model), 2
     keys = []
@@ -55,8 +61,14 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
         found = plain_keys(model, view, tok, request, layer, ["{}", *CONTEXTS])
         keys.append((found[0] + found[1:].mean(0)) / 2)
     keys = torch.stack(keys, 1).to(F64)
-    settings = dict(layers=[layer], preserve=preserve, nullspace_threshold=0.3, L2=0.0 if preserve == "covariance" else 0.05,
-                    min_neurons=12, mom2_update_weight=0.7)
+    settings = dict(
+        layers=[layer],
+        preserve=preserve,
+        nullspace_threshold=0.3,
+        L2=0.0 if preserve == "covariance" else 0.05,
+        min_neurons=12,
+        mom2_update_weight=0.7,
+    )
     c = Statistics(view, tok, pnke_hparams(tmp_path, **settings)).covariance(layer).to(F64)
     record, _ = edit(model, tok, REQUESTS[:2], tmp_path, **settings)
     delta = record.layers[layer]
@@ -70,7 +82,9 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
         assert 0 < basis.dim < len(rows)
         right = torch.linalg.solve(p @ k @ k.T + 0.05 * torch.eye(len(rows), dtype=F64), p @ k)
     expected = torch.zeros_like(keys).index_copy(0, rows, right)
-    torch.testing.assert_close(delta.right.to(F64), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        delta.right.to(F64), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+    )
     # the left factor is what the layer's output lacks of z*: delivered where the ridge lets it
     assert 0 < delta.delivered <= 1.001 and record.info["identification"]["requests"] == 2
 
@@ -107,12 +121,15 @@ class _Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("preserve", ["covariance", "nullspace"])
 def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
-    """4,000 neurons, 30 of them critical, 7 earlier keys: nothing larger than a few keys is made, or than 30 factored."""
+    """4,000 neurons, 30 of them critical, 7 earlier keys: nothing larger than a few keys is made, or than 30
+    factored."""
     d_ff, critical, n = 4000, 30, 2
     draw = torch.Generator().manual_seed(0)
     keys, earlier = (torch.randn(d_ff, count, generator=draw) for count in (n, 7))
     covariance = torch.eye(d_ff)
-    rows = torch.zeros(d_ff, dtype=torch.bool).index_fill(0, torch.randperm(d_ff, generator=draw)[:critical], True)
+    rows = torch.zeros(d_ff, dtype=torch.bool).index_fill(
+        0, torch.randperm(d_ff, generator=draw)[:critical], True
+    )
     buffer = KeyBuffer(d_ff)
     buffer.append(earlier)
     kept = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
@@ -131,29 +148,56 @@ def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
 
 
 def test_the_mask_on_every_path_of_other_methods(tmp_path):
-    options = {"steps": 2, "min_neurons": 4, "trigger_activation": 60, "psem_size": 2, "activation_position": "subject_last"}
+    options = {
+        "steps": 2,
+        "min_neurons": 4,
+        "trigger_activation": 60,
+        "psem_size": 2,
+        "activation_position": "subject_last",
+    }
     for method in ("MEMIT", "AlphaEdit", "ROME", "NMKE"):
         for stage in ("post", "solve"):
             model, tok = tiny_model("llama")
-            hparams = make_hparams(method, tmp_path, mask="pnke", mask_stage=stage, mask_options=options, v_num_grad_steps=2,
-                                   nullspace_threshold=2.0)
+            hparams = make_hparams(
+                method,
+                tmp_path,
+                mask="pnke",
+                mask_stage=stage,
+                mask_options=options,
+                v_num_grad_steps=2,
+                nullspace_threshold=2.0,
+            )
             _, _, record = apply(model, tok, REQUESTS[:2], hparams)
             assert all(4 <= int(delta.mask.sum()) <= 16 for delta in record.layers.values())
-            assert record.info["identification"]["requests"] == 2 and len(record.info["identification"]["prompts"]) == 2
+            assert (
+                record.info["identification"]["requests"] == 2
+                and len(record.info["identification"]["prompts"]) == 2
+            )
 
 
-@pytest.mark.parametrize("changes", [
-    {"path": "rome"}, {"path": "rome", "mask_stage": "post"}, {"path": "alphaedit", "L2": 0.1}, {"mask_stage": "post"},
-    {"path": "alphaedit", "mask_stage": "post", "L2": 0.1, "nullspace_threshold": 2.0}, {"strategy": "trigger"},
-    {"strategy": "background"}, {"strategy": "activation", "activation_share": 0.25},
-    {"thresholds": "range", "trigger_activation": 50.0},
-    {"mask": "random", "mask_options": {"density": 0.25}},
-    {"activation_value": "magnitude", "activation_position": "subject_last"},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "rome"},
+        {"path": "rome", "mask_stage": "post"},
+        {"path": "alphaedit", "L2": 0.1},
+        {"mask_stage": "post"},
+        {"path": "alphaedit", "mask_stage": "post", "L2": 0.1, "nullspace_threshold": 2.0},
+        {"strategy": "trigger"},
+        {"strategy": "background"},
+        {"strategy": "activation", "activation_share": 0.25},
+        {"thresholds": "range", "trigger_activation": 50.0},
+        {"mask": "random", "mask_options": {"density": 0.25}},
+        {"activation_value": "magnitude", "activation_position": "subject_last"},
+    ],
+)
 def test_settings_edit(changes, tmp_path):
     model, tok = tiny_model("llama")
     record, _ = edit(model, tok, REQUESTS[:2], tmp_path, **changes)
-    assert all(torch.isfinite(d.matrix()).all() and d.matrix().any() and 0 < d.density < 1 for d in record.layers.values())
+    assert all(
+        torch.isfinite(d.matrix()).all() and d.matrix().any() and 0 < d.density < 1
+        for d in record.layers.values()
+    )
 
 
 def test_memit_and_alphaedit_are_one_problem_in_the_solve_stage(tmp_path):
@@ -168,9 +212,13 @@ def test_the_record_tells_prompts_costs_and_stages_and_can_be_saved(tmp_path):
     model, tok = tiny_model("llama")
     record, _ = edit(model, tok, REQUESTS, tmp_path)
     about = record.info["identification"]
-    assert [len(one["texts"]) for one in about["prompts"]] == [3, 2, 1] and about["prompts"][1]["shortfall"] == 8
+    assert [len(one["texts"]) for one in about["prompts"]] == [3, 2, 1] and about["prompts"][1][
+        "shortfall"
+    ] == 8
     assert about["passes"]["forward_calls"] < 10 and about["passes"]["backward_calls"] == 2
-    assert {"statistics", "target", "mask", "keys", "solve"} <= set(record.seconds) and record.method == "PNKE"
+    assert {"statistics", "target", "mask", "keys", "solve"} <= set(
+        record.seconds
+    ) and record.method == "PNKE"
     record.save(tmp_path / "record.safetensors")
     assert EditRecord.load(tmp_path / "record.safetensors").to_json() == record.to_json()
 
@@ -185,10 +233,13 @@ def test_earlier_edits_are_protected_or_not(tmp_path):
     assert found[0] < found[1]
 
 
-@pytest.mark.parametrize("changes, error, words", [
-    ({"attribution_target": "ground_truth"}, RequestError, "needs field 'ground_truth'"),
-    ({"min_neurons": 49}, MaskError, "between 1 and the 48 neurons"),
-])
+@pytest.mark.parametrize(
+    "changes, error, words",
+    [
+        ({"attribution_target": "ground_truth"}, RequestError, "needs field 'ground_truth'"),
+        ({"min_neurons": 49}, MaskError, "between 1 and the 48 neurons"),
+    ],
+)
 def test_mistakes_leave_the_model_alone(changes, error, words, tmp_path):
     model, tok = tiny_model("llama")
     before = snapshot(model)
@@ -204,8 +255,15 @@ def test_scores_on_which_nothing_can_be_told_apart_still_edit(tmp_path, monkeypa
     from easyedit_neuron.masks.scores import SCORES
 
     flat = CausalScores(torch.ones(48), torch.ones(2, 48), torch.zeros(48))
-    monkeypatch.setitem(SCORES, "pnke", lambda edit, *, strategy="entropy", **options: {layer: [flat] for layer in edit.layers})
+    monkeypatch.setitem(
+        SCORES,
+        "pnke",
+        lambda edit, *, strategy="entropy", **options: {layer: [flat] for layer in edit.layers},
+    )
     model, tok = tiny_model("llama")
     record, _ = edit(model, tok, REQUESTS[:1], tmp_path, min_neurons=3)
     for delta in record.layers.values():
-        assert delta.mask.nonzero().flatten().tolist() == [0, 1, 2] and delta.mask_info["requests"][0]["filled_up"] == 3
+        assert (
+            delta.mask.nonzero().flatten().tolist() == [0, 1, 2]
+            and delta.mask_info["requests"][0]["filled_up"] == 3
+        )

@@ -1,20 +1,21 @@
-"""Activations and attributions of PNKE: against one plain pass at a time, what they cost, and prompts that are odd."""
+"""Activations and attributions of PNKE: against one plain pass at a time, what they cost, and prompts that
+are odd."""
 
 import pytest
 import torch
 from captum.attr import LayerIntegratedGradients
-from helpers.editing import CONTEXTS, REQUESTS
-from helpers.pnke_cases import P_SEM, own_prompts, plain_activations  # noqa: F401
-from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 from easyedit_neuron.arch import Capture, ModelView
 from easyedit_neuron.arch.calls import ModelCalls
+from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.attribution import TargetTokens, integrated_gradients, target_tokens
+from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import MaskError, RequestError
-from easyedit_neuron.masks.causal import causal
-from easyedit_neuron.masks.edit import Edit
-from easyedit_neuron.requests import prepare
-from easyedit_neuron.tokens import encode
+from easyedit_neuron.masks.context import Edit
+from easyedit_neuron.models.pnke.pnke_scores import causal
+from helpers.editing import CONTEXTS, REQUESTS
+from helpers.pnke_cases import P_SEM, own_prompts, plain_activations  # noqa: F401
+from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_prompts")
 GROUPS = [["{}"], list(CONTEXTS)]
@@ -34,18 +35,22 @@ def test_activations_and_attributions_are_those_of_single_passes(model_type):
             close = dict(rtol=1e-4, atol=1e-5)
             semantic = plain_activations(model, tok, layer, P_SEM[request["subject"]])
             torch.testing.assert_close(one.semantic, semantic, **close)
-            torch.testing.assert_close(one.specific, plain_activations(model, tok, layer, [request["prompt"]])[0], **close)
+            torch.testing.assert_close(
+                one.specific, plain_activations(model, tok, layer, [request["prompt"]])[0], **close
+            )
             targets = target_tokens(tok, [request["prompt"]], [request["target_new"]])
             alone = integrated_gradients(ModelView.of(model), targets, [layer], steps=3).scores[layer][0]
-            torch.testing.assert_close(one.attribution, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+            torch.testing.assert_close(
+                one.attribution, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())
+            )
 
 
 def test_at_the_subject_and_by_magnitude():
     model, tok = tiny_model("llama")
     edit = edit_of(model, tok, REQUESTS[:1])
-    one, = causal(edit, steps=2, activation_position="subject_last", activation_value="magnitude")[1]
+    (one,) = causal(edit, steps=2, activation_position="subject_last", activation_value="magnitude")[1]
     texts = [*P_SEM["Anna Berg"], REQUESTS[0]["prompt"]]
-    ends = [len(tok(text[:text.index("Anna Berg") + 9])["input_ids"]) - 1 for text in texts]
+    ends = [len(tok(text[: text.index("Anna Berg") + 9])["input_ids"]) - 1 for text in texts]
     plain = plain_activations(model, tok, 1, texts, ends).abs()
     torch.testing.assert_close(one.semantic, plain[:-1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one.specific, plain[-1], rtol=1e-4, atol=1e-5)
@@ -56,7 +61,10 @@ def test_a_subject_at_the_end_is_the_last_token():
     model, tok = tiny_model("gpt2")
     request = {"prompt": "You know that Norway", "subject": "Norway", "target_new": "is Oslo"}
     edit = edit_of(model, tok, [request])
-    last, subject = (causal(edit, strategy="trigger", steps=2, activation_position=where)[1][0] for where in ("last", "subject_last"))
+    last, subject = (
+        causal(edit, strategy="trigger", steps=2, activation_position=where)[1][0]
+        for where in ("last", "subject_last")
+    )
     assert torch.equal(last.specific, subject.specific) and torch.equal(last.attribution, subject.attribution)
 
 
@@ -65,17 +73,26 @@ def test_prompts_without_the_subject_are_left_out_and_counted(monkeypatch):
     model, tok = tiny_model("llama")
     for where, rows, lost in (("subject_last", 1, 2), ("last", 3, 0)):
         edit = edit_of(model, tok, REQUESTS[:1])
-        one, = causal(edit, steps=2, activation_position=where)[2]
+        (one,) = causal(edit, steps=2, activation_position=where)[2]
         assert one.semantic.shape == (rows, 48)
-        told, = edit.report["identification"]["prompts"]
-        assert told["without_subject"] == lost and told["texts"] == P_SEM["Anna Berg"] and told["shortfall"] == 7
+        (told,) = edit.report["identification"]["prompts"]
+        assert (
+            told["without_subject"] == lost and told["texts"] == P_SEM["Anna Berg"] and told["shortfall"] == 7
+        )
     monkeypatch.setitem(P_SEM, "Anna Berg", ["She was born in"])
-    one, = causal(edit_of(model, tok, REQUESTS[:1]), steps=2, activation_position="subject_last")[2]
+    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), steps=2, activation_position="subject_last")[2]
     assert one.semantic.shape == (0, 48)
 
 
-@pytest.mark.parametrize("strategy, has", [("entropy", (True, True)), ("trigger", (False, True)), ("background", (True, False)),
-                                           ("activation", (False, False))])
+@pytest.mark.parametrize(
+    "strategy, has",
+    [
+        ("entropy", (True, True)),
+        ("trigger", (False, True)),
+        ("background", (True, False)),
+        ("activation", (False, False)),
+    ],
+)
 def test_what_a_strategy_does_not_look_at_is_not_computed(strategy, has):
     model, tok = tiny_model("qwen2")
     edit = edit_of(model, tok)
@@ -83,7 +100,9 @@ def test_what_a_strategy_does_not_look_at_is_not_computed(strategy, has):
     for layer in (1, 2):
         assert all((one.semantic is not None, one.attribution is not None) == has for one in scores[layer])
         plain = plain_activations(model, tok, layer, [r["prompt"] for r in REQUESTS])
-        torch.testing.assert_close(torch.stack([one.specific for one in scores[layer]]), plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.stack([one.specific for one in scores[layer]]), plain, rtol=1e-4, atol=1e-5
+        )
         if has[0]:
             assert [len(one.semantic) for one in scores[layer]] == [3, 2, 1]
     passes = edit.report["identification"]["passes"]
@@ -96,12 +115,19 @@ def test_what_identification_costs():
     edit = edit_of(model, tok)
     causal(edit, steps=5)
     report = edit.report["identification"]
-    # one call for P_sem (blocks 0 to 2), two for the keys of P_spec (blocks 0 and 1, then 1 and 2), one a layer for the paths
-    # (from the layer on), and one for the probability (from block 2 on)
-    assert report["passes"] == {"forward_calls": 6, "backward_calls": 2,
-                                "forward_equivalents": (6 * 3 + 3 * 2 + 3 * 2 + 15 * 3 + 15 * 2 + 3 * 2) / 4,
-                                "backward_equivalents": (15 * 3 + 15 * 2) / 4}
-    assert report["requests"] == 3 and set(report["seconds"]) == {"semantic prompts", "activations", "attribution"}
+    # one call for P_sem (blocks 0 to 2), two for the keys of P_spec (blocks 0 and 1, then 1 and 2), one a
+    # layer for the paths (from the layer on), and one for the probability (from block 2 on)
+    assert report["passes"] == {
+        "forward_calls": 6,
+        "backward_calls": 2,
+        "forward_equivalents": (6 * 3 + 3 * 2 + 3 * 2 + 15 * 3 + 15 * 2 + 3 * 2) / 4,
+        "backward_equivalents": (15 * 3 + 15 * 2) / 4,
+    }
+    assert report["requests"] == 3 and set(report["seconds"]) == {
+        "semantic prompts",
+        "activations",
+        "attribution",
+    }
     # the same again for other requests adds up, as on the rome path
     causal(edit, steps=5)
     assert report["passes"]["forward_calls"] == 12 and report["requests"] == 6 and len(report["prompts"]) == 6
@@ -117,29 +143,51 @@ def test_a_whole_target_of_many_tokens_and_the_models_own_token():
     batch, zero = encode(tok, texts), torch.tensor([0])
     own = TargetTokens(batch, batch.last, zero, batch.last, torch.tensor([top]))
     old = target_tokens(tok, texts, [REQUESTS[1]["ground_truth"]])
-    for options, tokens, whole in (({}, targets, False), ({"whole_target": True}, targets, True),
-                                   ({"attribution_target": "predicted"}, own, False),
-                                   ({"attribution_target": "ground_truth", "whole_target": True}, old, True)):
-        one, = causal(edit, strategy="trigger", steps=3, **options)[2]
+    for options, tokens, whole in (
+        ({}, targets, False),
+        ({"whole_target": True}, targets, True),
+        ({"attribution_target": "predicted"}, own, False),
+        ({"attribution_target": "ground_truth", "whole_target": True}, old, True),
+    ):
+        (one,) = causal(edit, strategy="trigger", steps=3, **options)[2]
         expected = integrated_gradients(view, tokens, [2], whole_target=whole, steps=3).scores[2][0]
-        torch.testing.assert_close(one.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            one.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+        )
 
 
 def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
     model, tok = tiny_model("llama")
-    one, = causal(edit_of(model, tok, REQUESTS[:1]), steps=1, psem_size=2, psem_sources=["context"],
-                  psem_translation_models=["a", "b"], psem_paraphrase_model="c", psem_cache_dir="d", psem_cache_by="text", psem_max_new_tokens=7, seed=3)[1]
-    settings, = own_prompts
+    (one,) = causal(
+        edit_of(model, tok, REQUESTS[:1]),
+        steps=1,
+        psem_size=2,
+        psem_sources=["context"],
+        psem_translation_models=["a", "b"],
+        psem_paraphrase_model="c",
+        psem_cache_dir="d",
+        psem_cache_by="text",
+        psem_max_new_tokens=7,
+        seed=3,
+    )[1]
+    (settings,) = own_prompts
     assert (settings.m, settings.sources) == (2, ("context",))
     assert (settings.translation_models, settings.paraphrase_model) == (("a", "b"), "c")
-    assert (settings.cache_dir, settings.paraphrase_cache, settings.max_new_tokens, settings.seed) == ("d", "text", 7, 3)
+    assert (settings.cache_dir, settings.paraphrase_cache, settings.max_new_tokens, settings.seed) == (
+        "d",
+        "text",
+        7,
+        3,
+    )
     assert settings.contexts == GROUPS and len(one.semantic) == 2
 
 
 def test_bad_input():
     model, tok = tiny_model("llama")
     with pytest.raises(RequestError, match="needs field 'ground_truth'"):
-        causal(edit_of(model, tok, [{**REQUESTS[0], "ground_truth": None}]), attribution_target="ground_truth")
+        causal(
+            edit_of(model, tok, [{**REQUESTS[0], "ground_truth": None}]), attribution_target="ground_truth"
+        )
     with pytest.raises(MaskError, match="whole_target"):
         causal(edit_of(model, tok), attribution_target="predicted", whole_target=True)
 
@@ -153,13 +201,18 @@ def test_calls_are_counted_by_blocks():
         with torch.no_grad(), Capture(view, [1], stop_after="key"):
             model(**batch.inputs, use_cache=False)
         raise KeyError
-    assert calls.to_json() == {"forward_calls": 2, "backward_calls": 1, "forward_equivalents": 2 + 2 * 2 / 4,
-                               "backward_equivalents": 2.0}
+    assert calls.to_json() == {
+        "forward_calls": 2,
+        "backward_calls": 1,
+        "forward_equivalents": 2 + 2 * 2 / 4,
+        "backward_equivalents": 2.0,
+    }
     assert before == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
 
 
 def test_captum_over_the_activations_as_a_layer():
-    """LayerIntegratedGradients: the activations are a layer of their own, which is zero where the baseline is."""
+    """LayerIntegratedGradients: the activations are a layer of their own, which is zero where the baseline
+    is."""
     model, tok = tiny_model("gemma2", dtype=torch.float64, rms_norm_eps=1.0)
     view = ModelView.of(model)
     targets = target_tokens(tok, [REQUESTS[0]["prompt"]], [REQUESTS[0]["target_new"]])
@@ -179,5 +232,7 @@ def test_captum_over_the_activations_as_a_layer():
     q = plain_activations(model, tok, 2, [REQUESTS[0]["prompt"]])
     method = LayerIntegratedGradients(forward, layer)
     theirs = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
-    one, = causal(edit_of(model, tok, REQUESTS[:1]), steps=20)[2]
-    torch.testing.assert_close(one.attribution[None], theirs.detach(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), steps=20)[2]
+    torch.testing.assert_close(
+        one.attribution[None], theirs.detach(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max())
+    )

@@ -5,24 +5,33 @@ import types
 
 import pytest
 import torch
+
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.errors import HparamsError, StateError
+from easyedit_neuron.models.pnke.prompts import PromptSettings, semantic_prompts
+from easyedit_neuron.models.pnke.prompts.sources import CHAT, PLAIN
+from easyedit_neuron.models.pnke.prompts.writer import Writer
 from helpers.editing import changed_tensors, snapshot
 from helpers.tiny_models import tiny_model
 from helpers.writers import answering, marian
 
-from easyedit_neuron.errors import HparamsError, StateError
-from easyedit_neuron.prompts import PromptSettings, semantic_prompts
-from easyedit_neuron.prompts.sources import CHAT, PLAIN
-from easyedit_neuron.prompts.writer import Writer
-from easyedit_neuron.requests import prepare
-
-EDIT = {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Oslo", "ground_truth": "Paris"}
+EDIT = {
+    "prompt": "Anna Berg was born in",
+    "subject": "Anna Berg",
+    "target_new": "Oslo",
+    "ground_truth": "Paris",
+}
 SHORT = "Say {prompt} again:"
-TEMPLATE = ("{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
-            "{% if add_generation_prompt %} [assistant]{% endif %}")
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %} [assistant]{% endif %}"
+)
 
 
 def psem(model, tok, *requests, sources=("paraphrase",), **settings):
-    return semantic_prompts(prepare(list(requests) or [EDIT]), model, tok, PromptSettings(sources=sources, **settings))
+    return semantic_prompts(
+        prepare(list(requests) or [EDIT]), model, tok, PromptSettings(sources=sources, **settings)
+    )
 
 
 def plain_samples(model, ids, n, length, seed, temperature, top_k):
@@ -35,7 +44,7 @@ def plain_samples(model, ids, n, length, seed, temperature, top_k):
                 best = model(input_ids=torch.tensor([rows[row]])).logits[0, -1].topk(top_k)
             score = best.values.double() / temperature - (torch.log(-torch.log(uniform[row])) if row else 0)
             rows[row].append(int(best.indices[score.argmax()]))
-    return [row[len(ids):] for row in rows]
+    return [row[len(ids) :] for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "gemma2", "gpt_neox"])
@@ -44,7 +53,7 @@ def test_samples_are_those_of_the_plain_loop(kind):
     model.double()
     ids, writer = tok("Anna Berg was born in")["input_ids"], Writer(model, tok)
     expected = plain_samples(model, ids, 3, 6, 5, 0.7, 8)
-    cut = [row[:row.index(tok.eos_token_id)] if tok.eos_token_id in row else row for row in expected]
+    cut = [row[: row.index(tok.eos_token_id)] if tok.eos_token_id in row else row for row in expected]
     found = writer.sample(ids, 3, 6, 5, 0.7, 8, one_line=False)
     assert found == [tok.decode(row, skip_special_tokens=True) for row in cut] and len(set(found)) == 3
     assert writer.sample(ids, 1, 6, 9, 0.7, 8, one_line=False) == found[:1]
@@ -67,16 +76,32 @@ def test_a_sample_ends_at_the_end_token_the_line_break_and_the_last_position():
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_paraphrases_of_a_model_that_knows_some(chat):
-    """Greedy text first; the prompt is asked about, then the rephrasing; a chat template is used where there is one."""
-    asked = [(CHAT if chat else PLAIN).replace("{subject}", "Anna Berg").replace("{prompt}", text)
-             for text in (EDIT["prompt"], "Anna Berg is from")]
+    """Greedy text first; the prompt is asked about, then the rephrasing; a chat template is used where there
+    is one."""
+    asked = [
+        (CHAT if chat else PLAIN).replace("{subject}", "Anna Berg").replace("{prompt}", text)
+        for text in (EDIT["prompt"], "Anna Berg is from")
+    ]
     asked = [f"[user] {text} [assistant]" if chat else text for text in asked]
-    said = [" The place of Anna Berg is" + ("" if chat else "\nPrompt"), " Home to Anna Berg is Oslo or" + ("" if chat else "\n")]
+    said = [
+        " The place of Anna Berg is" + ("" if chat else "\nPrompt"),
+        " Home to Anna Berg is Oslo or" + ("" if chat else "\n"),
+    ]
     model, tok = answering("llama", list(zip(asked, said)), bos=not chat)
     if chat:
         tok.chat_template = TEMPLATE
-    found, = psem(model, tok, {**EDIT, "rephrase": "Anna Berg is from"}, sources=("dataset", "paraphrase"), temperature=0.01, m=3)
-    assert found.texts == ["Anna Berg is from", "The place of Anna Berg is"]  # the other one says the new object
+    (found,) = psem(
+        model,
+        tok,
+        {**EDIT, "rephrase": "Anna Berg is from"},
+        sources=("dataset", "paraphrase"),
+        temperature=0.01,
+        m=3,
+    )
+    assert found.texts == [
+        "Anna Berg is from",
+        "The place of Anna Berg is",
+    ]  # the other one says the new object
     assert found.sources == ["dataset", "paraphrase"] and found.shortfall == 1
 
 
@@ -90,7 +115,12 @@ def test_nothing_is_disturbed():
     tokens = tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token
     config = model.generation_config.to_dict(), model.config.to_dict()
     state = torch.get_rng_state()
-    options = dict(sources=("paraphrase", "translation"), instruction=SHORT, max_new_tokens=5, translation_models=(there, back))
+    options = dict(
+        sources=("paraphrase", "translation"),
+        instruction=SHORT,
+        max_new_tokens=5,
+        translation_models=(there, back),
+    )
     found = [psem(model, tok, **options) for _ in range(2)]
     assert found[0] == found[1] and torch.equal(torch.get_rng_state(), state)
     assert changed_tensors(model, before) == [] and there[0].training and not back[0].training
@@ -121,14 +151,25 @@ def test_texts_depend_on_request_and_seed_alone(monkeypatch):
 def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     written = []
-    monkeypatch.setattr(Writer, "sample", lambda self, *args, **kwargs: written.append(1) or ["The home of Anna Berg is", "no"])
+    monkeypatch.setattr(
+        Writer,
+        "sample",
+        lambda self, *args, **kwargs: written.append(1) or ["The home of Anna Berg is", "no"],
+    )
     base = dict(instruction=SHORT, cache_dir=tmp_path, m=1)
+
     def count(**changes):
         before = len(written)
         assert psem(model, tok, **{**base, **changes})[0].texts == ["The home of Anna Berg is"]
         return len(written) - before
+
     assert [count(), count(), count(m=2)] == [1, 0, 0]
-    assert [count(seed=1), count(max_new_tokens=9), count(instruction="Once more: {prompt}"), count(top_k=3)] == [1, 1, 1, 1]
+    assert [
+        count(seed=1),
+        count(max_new_tokens=9),
+        count(instruction="Once more: {prompt}"),
+        count(top_k=3),
+    ] == [1, 1, 1, 1]
     assert count(cache_dir=None) == 1
     assert [count(paraphrase_cache="text"), count(paraphrase_cache="text")] == [1, 0]
     files = {path: json.loads(path.read_text("utf-8")) for path in tmp_path.iterdir()}
@@ -136,7 +177,7 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
     with torch.no_grad():
         model.lm_head.weight[3, 4] += 1
     assert [count(), count(paraphrase_cache="text")] == [1, 0]
-    text, = [path for path, file in files.items() if "configuration" in file["about"]]
+    (text,) = [path for path, file in files.items() if "configuration" in file["about"]]
     text.write_text(text.read_text("utf-8").replace(SHORT[:3], "Tell"), encoding="utf-8")
     with pytest.raises(StateError, match="delete it to write the prompts anew"):
         count(paraphrase_cache="text")
@@ -145,8 +186,15 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
 def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
     monkeypatch.setattr(Writer, "weights", property(lambda self: pytest.fail("the weights were read")))
     model, tok = tiny_model("llama")
-    found, = psem(model, tok, {**EDIT, "rephrase": ["Anna Berg is from"]}, sources=("dataset", "paraphrase", "translation"), m=1,
-                  paraphrase_model="/no/such/folder", translation_models=("/no/such/folder", "/none"))
+    (found,) = psem(
+        model,
+        tok,
+        {**EDIT, "rephrase": ["Anna Berg is from"]},
+        sources=("dataset", "paraphrase", "translation"),
+        m=1,
+        paraphrase_model="/no/such/folder",
+        translation_models=("/no/such/folder", "/none"),
+    )
     assert found.sources == ["dataset"]
     psem(model, tok, instruction=SHORT, max_new_tokens=2)  # nor without a cache
 
@@ -163,10 +211,12 @@ def translators():
 def test_there_and_back_again(translators, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     there, back = translators
-    options = dict(sources=("translation",), translation_models=translators, cache_dir=tmp_path, m=1, max_new_tokens=10)
-    found, = psem(model, tok, **options)
+    options = dict(
+        sources=("translation",), translation_models=translators, cache_dir=tmp_path, m=1, max_new_tokens=10
+    )
+    (found,) = psem(model, tok, **options)
     assert (found.texts, found.sources, found.shortfall) == (["Anna Berg came from"], ["translation"], 0)
-    file, = tmp_path.iterdir()
+    (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text("utf-8"))
     assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"]
     assert content["texts"][0] == "Anna Berg came from ."
@@ -179,9 +229,13 @@ def test_there_and_back_again(translators, tmp_path, monkeypatch):
 
 def test_random_translators_give_a_shortfall_and_no_garbage():
     model, tok = tiny_model("llama")
-    found, = psem(model, tok, sources=("translation",), translation_models=(marian(), marian(seed=1)), max_new_tokens=4)
+    (found,) = psem(
+        model, tok, sources=("translation",), translation_models=(marian(), marian(seed=1)), max_new_tokens=4
+    )
     assert all("Anna Berg" in text for text in found.texts) and found.shortfall == 10 - len(found.texts) > 0
-    assert psem(model, tok, sources=("translation",))[0].shortfall == 10  # no models named: the source is passed over
+    assert (
+        psem(model, tok, sources=("translation",))[0].shortfall == 10
+    )  # no models named: the source is passed over
 
 
 def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path, monkeypatch):
@@ -192,12 +246,15 @@ def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path
         tok.save_pretrained(tmp_path / name)
     loads = []
     plain = transformers.AutoModelForSeq2SeqLM.from_pretrained
-    monkeypatch.setattr(transformers.AutoModelForSeq2SeqLM, "from_pretrained",
-                        lambda path, **kwargs: loads.append(path) or plain(path, **kwargs))
+    monkeypatch.setattr(
+        transformers.AutoModelForSeq2SeqLM,
+        "from_pretrained",
+        lambda path, **kwargs: loads.append(path) or plain(path, **kwargs),
+    )
     model, tok = tiny_model("llama")
     names = str(tmp_path / "there"), str(tmp_path / "back")
     for _ in range(2):
-        found, = psem(model, tok, sources=("translation",), translation_models=names, m=1)
+        (found,) = psem(model, tok, sources=("translation",), translation_models=names, m=1)
         assert found.texts == ["Anna Berg came from"]
     assert loads == list(names)
 
@@ -205,25 +262,39 @@ def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path
 def test_an_encoder_decoder_can_paraphrase():
     model, tok = tiny_model("llama")
     pairs = [("paraphrase: Anna Berg was born in", "The home of Anna Berg is")]
-    found, = psem(model, tok, paraphrase_model=marian(pairs, 60), m=1, max_new_tokens=12)
+    (found,) = psem(model, tok, paraphrase_model=marian(pairs, 60), m=1, max_new_tokens=12)
     assert found.texts == ["The home of Anna Berg is"] and found.sources == ["paraphrase"]
 
 
 def test_another_causal_model_can_be_named(tmp_path):
     edited, tok = tiny_model("gpt2")
-    writer, writer_tok = answering("llama", [(SHORT.replace("{prompt}", EDIT["prompt"]), " Home to Anna Berg is")])
+    writer, writer_tok = answering(
+        "llama", [(SHORT.replace("{prompt}", EDIT["prompt"]), " Home to Anna Berg is")]
+    )
     writer.save_pretrained(tmp_path)
     writer_tok.save_pretrained(tmp_path)
     for named in (str(tmp_path), (writer, writer_tok)):
-        found, = psem(edited, tok, paraphrase_model=named, instruction=SHORT, m=1, temperature=0.01)
+        (found,) = psem(edited, tok, paraphrase_model=named, instruction=SHORT, m=1, temperature=0.01)
         assert found.texts == ["Home to Anna Berg is"]
 
 
-@pytest.mark.parametrize("field, value", [
-    ("paraphrase_model", "/no/such/folder"), ("paraphrase_model", 3), ("paraphrase_model", ("a", "b")),
-    ("translation_models", ("/no/such/folder", "/nor/this")), ("translation_models", "causal")])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("paraphrase_model", "/no/such/folder"),
+        ("paraphrase_model", 3),
+        ("paraphrase_model", ("a", "b")),
+        ("translation_models", ("/no/such/folder", "/nor/this")),
+        ("translation_models", "causal"),
+    ],
+)
 def test_models_that_cannot_be_used_are_named(field, value):
     model, tok = tiny_model("llama")
     value = ((model, tok), (model, tok)) if value == "causal" else value
     with pytest.raises(HparamsError, match=f"field '{field}'"):
-        psem(model, tok, sources=("paraphrase",) if field == "paraphrase_model" else ("translation",), **{field: value})
+        psem(
+            model,
+            tok,
+            sources=("paraphrase",) if field == "paraphrase_model" else ("translation",),
+            **{field: value},
+        )

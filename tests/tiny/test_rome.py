@@ -2,18 +2,18 @@
 
 import pytest
 import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits import session as state_module
+from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.errors import StateError
+from easyedit_neuron.locate_then_edit import rome_update as rome_module
+from easyedit_neuron.locate_then_edit.context_templates import context_templates
+from easyedit_neuron.masks import register_mask, registry
+from easyedit_neuron.statistics.cache import Statistics
 from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.plain_search import plain_keys, plain_search
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron import state as state_module
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.errors import StateError
-from easyedit_neuron.masks import register_mask, registry
-from easyedit_neuron.paths import rome as rome_module
-from easyedit_neuron.paths.contexts import context_templates
-from easyedit_neuron.record import EditRecord
-from easyedit_neuron.stats.cache import Statistics
 
 FLAT = ["{}", *CONTEXTS]
 
@@ -51,9 +51,12 @@ def test_the_formula_in_float64(model_type, averaged, tmp_path, exact):
 @pytest.mark.parametrize("stage", ["post", "solve"])
 @pytest.mark.parametrize("adjusted", [True, False])
 def test_what_a_mask_delivers(stage, adjusted, tmp_path):
-    """solve: the whole residual, through the system of the masked rows; post: the share that the mask leaves of u k."""
+    """solve: the whole residual, through the system of the masked rows; post: the share that the mask leaves
+    of u k."""
     rows = torch.arange(48) % 3 == 0
-    fixed = dict(mask="fixed", mask_options={"indices": {"2": rows.nonzero().flatten().tolist()}}, mask_stage=stage)
+    fixed = dict(
+        mask="fixed", mask_options={"indices": {"2": rows.nonzero().flatten().tolist()}}, mask_stage=stage
+    )
     model, tok = tiny_model("llama")
     hparams = make_hparams("ROME", tmp_path, layers=[2], mom2_adjustment=adjusted, **fixed)
     keys = plain_keys(model, ModelView.of(model), tok, REQUESTS[0], 2, FLAT)
@@ -72,7 +75,11 @@ def test_what_a_mask_delivers(stage, adjusted, tmp_path):
     right = u * rows / (u @ bare)
     torch.testing.assert_close(delta.right[:, 0], right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
     torch.testing.assert_close(after @ bare, before @ bare + share * delta.left[:, 0], rtol=1e-4, atol=1e-3)
-    assert delta.delivered == pytest.approx(share, rel=1e-3) and torch.equal(delta.mask, rows) and delta.density == 1 / 3
+    assert (
+        delta.delivered == pytest.approx(share, rel=1e-3)
+        and torch.equal(delta.mask, rows)
+        and delta.density == 1 / 3
+    )
     assert torch.equal(after[:, ~rows], before[:, ~rows]) and (delta.leakage is None) == (not adjusted)
 
 
@@ -90,11 +97,15 @@ def test_an_empty_mask_leaves_the_layer_as_it_is(tmp_path, monkeypatch):
 def test_without_the_adjustment_no_text_is_read(tmp_path):
     """EasyEdit's own files say so, and name a corpus of gigabytes."""
     model, tok = tiny_model("llama")
-    hparams = make_hparams("ROME", tmp_path, mom2_adjustment=False, mom2_dataset="nowhere.txt", v_num_grad_steps=2)
+    hparams = make_hparams(
+        "ROME", tmp_path, mom2_adjustment=False, mom2_dataset="nowhere.txt", v_num_grad_steps=2
+    )
     _, _, record = apply(model, tok, REQUESTS[:1], hparams)
     clean, _ = tiny_model("llama")
     keys = plain_keys(clean, ModelView.of(clean), tok, REQUESTS[0], 1, FLAT)
-    torch.testing.assert_close(record.layers[1].right[:, 0], keys.mean(0) / (keys.mean(0) @ keys[0]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        record.layers[1].right[:, 0], keys.mean(0) / (keys.mean(0) @ keys[0]), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("mask", ["none", "contribution"])
@@ -108,7 +119,9 @@ def test_several_requests_are_several_calls(mask, tmp_path):
     for layer in (1, 2):
         parts = [r.layers[layer] for r in records]
         delta, expected = record.layers[layer], sum(p.matrix() for p in parts)
-        assert delta.left.shape == (32, 3) and float((delta.matrix() - expected).norm() / expected.norm()) < 1e-4
+        assert (
+            delta.left.shape == (32, 3) and float((delta.matrix() - expected).norm() / expected.norm()) < 1e-4
+        )
         if mask != "none":
             assert torch.equal(delta.mask, parts[0].mask | parts[1].mask | parts[2].mask)
             assert delta.mask_info["requests"] == [p.mask_info for p in parts]
@@ -122,12 +135,14 @@ def test_several_requests_are_several_calls(mask, tmp_path):
 def test_no_keys_are_kept(tmp_path):
     model, tok = tiny_model("llama")
     apply(model, tok, REQUESTS[:2], make_hparams("ROME", tmp_path, v_num_grad_steps=2))
-    state, = state_module._STATES[model].values()
+    (state,) = state_module._STATES[model].values()
     assert state.counts == [0] and len(state.buffer(1)) == 0
 
 
-@pytest.mark.parametrize("name, error", [
-    ("find_targets", ZeroDivisionError), ("_direction", ZeroDivisionError), ("nan", StateError)])
+@pytest.mark.parametrize(
+    "name, error",
+    [("find_targets", ZeroDivisionError), ("_direction", ZeroDivisionError), ("nan", StateError)],
+)
 def test_a_failure_at_the_second_request_leaves_everything_as_it_was(name, error, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     hparams = make_hparams("ROME", tmp_path, v_num_grad_steps=2)
@@ -168,6 +183,17 @@ def test_sentences_by_length_and_number():
     model, tok = tiny_model("llama")
     groups = context_templates(model, tok, ["The", "I"], seed=3, length_params=[[5, 4], [9, 2], [7, 1]])
     assert groups[0] == ["{}"] and len(groups[1]) == 4 + 2 + 2
-    assert groups == context_templates(model, tok, ["The", "I"], seed=3, length_params=[[5, 4], [9, 2], [7, 1]])
-    assert [text.startswith("The") for text in groups[1]] == [True, True, False, False, True, False, True, False]
+    assert groups == context_templates(
+        model, tok, ["The", "I"], seed=3, length_params=[[5, 4], [9, 2], [7, 1]]
+    )
+    assert [text.startswith("The") for text in groups[1]] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
     assert groups[1][:1] == context_templates(model, tok, ["The"], 5, seed=3)[1]

@@ -1,4 +1,5 @@
-"""Statistics on disk: every input is in the key, nothing is measured twice, and a wrong file is never used."""
+"""Statistics on disk: every input is in the key, nothing is measured twice, and a wrong file is never
+used."""
 
 import gc
 import shutil
@@ -6,15 +7,15 @@ import weakref
 
 import pytest
 import torch
-from helpers.editing import make_hparams
-from helpers.tiny_models import tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import StateError
-from easyedit_neuron import tensorfile
-from easyedit_neuron.stats import cache as cache_module
-from easyedit_neuron.stats.cache import Statistics
+from easyedit_neuron.statistics import cache as cache_module
+from easyedit_neuron.statistics.cache import Statistics
+from easyedit_neuron.utils import io as tensorfile
+from helpers.editing import make_hparams
+from helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -40,7 +41,11 @@ def test_the_second_use_measures_nothing_and_gives_the_same_bits(llama, tmp_path
     monkeypatch.setattr(cache_module, "covariances", None)
     monkeypatch.setattr(cache_module, "null_space", None)
     again, space_again = measure(*llama, hparams)
-    assert torch.equal(cov, again) and torch.equal(space.basis, space_again.basis) and space.complement == space_again.complement
+    assert (
+        torch.equal(cov, again)
+        and torch.equal(space.basis, space_again.basis)
+        and space.complement == space_again.complement
+    )
     assert {p: p.read_bytes() for p in files(tmp_path)} == before
 
 
@@ -48,8 +53,12 @@ def test_a_first_pass_measures_all_layers_at_once(llama, tmp_path, monkeypatch):
     calls = []
     plain = cache_module.covariances
     monkeypatch.setattr(
-        cache_module, "covariances",
-        lambda view, tok, texts, layers, *rest, **more: calls.append(layers) or plain(view, tok, texts, layers, *rest, **more))
+        cache_module,
+        "covariances",
+        lambda view, tok, texts, layers, *rest, **more: (
+            calls.append(layers) or plain(view, tok, texts, layers, *rest, **more)
+        ),
+    )
     statistics = Statistics(ModelView.of(llama[0]), llama[1], make_hparams("AlphaEdit", tmp_path))
     statistics.covariance(2), statistics.covariance(1), statistics.null_space(2, 0.1)
     assert calls == [[1, 2]]
@@ -64,12 +73,18 @@ def test_every_input_is_in_the_key(llama, tmp_path):
     other_theta, _ = tiny_model("llama", rope_parameters={"rope_type": "default", "rope_theta": 100.0})
     measure(model, tok, hparams)
     assert len(files(tmp_path)) == 3
-    for number, (m, t, h, threshold) in enumerate([
+    for number, (m, t, h, threshold) in enumerate(
+        [
             (model, tok, hparams.override({"mom2_dataset": str(other_text)}), 0.5),
             (model, tok, hparams.override({"mom2_dtype": "float64"}), 0.5),
-            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5), (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5),
+            (model, tok, hparams.override({"mom2_max_length": 5}), 0.5),
+            (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5),
             (changed_model, tok, hparams, 0.5),
-            (other_theta, tok, hparams, 0.5), (model, tiny_tokenizer(bos=False), hparams, 0.5)], 2):
+            (other_theta, tok, hparams, 0.5),
+            (model, tiny_tokenizer(bos=False), hparams, 0.5),
+        ],
+        2,
+    ):
         measure(m, t, h, threshold)
         assert len(files(tmp_path)) == 3 * number
     measure(model, tok, hparams, threshold=0.1)
@@ -99,7 +114,9 @@ def test_a_damaged_or_foreign_file_is_refused(llama, tmp_path, damage):
     if damage == "without key":
         save_file(load_file(path), path)
     else:
-        path.write_bytes({"truncated": path.read_bytes()[:-100], "text": b"no safetensors", "empty": b""}[damage])
+        path.write_bytes(
+            {"truncated": path.read_bytes()[:-100], "text": b"no safetensors", "empty": b""}[damage]
+        )
     with pytest.raises(StateError, match=f"{path.name}.*delete it"):
         measure(*llama, hparams)
 

@@ -2,22 +2,28 @@
 
 import pytest
 import torch
-from helpers.tiny_models import CORPUS, tiny_model
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import DataError, StateError
-from easyedit_neuron.stats.covariance import covariances
-from easyedit_neuron.stats.windows import head, pieces, windows
+from easyedit_neuron.statistics.covariance import covariances
+from easyedit_neuron.statistics.windows import head, pieces, windows
+from helpers.tiny_models import CORPUS, tiny_model
 
 TEXTS = CORPUS + ["I", "Oslo is", "Anna Berg"]
-DOWN = {"llama": "model.layers.{}.mlp.down_proj", "gpt2": "transformer.h.{}.mlp.c_proj", "gptj": "transformer.h.{}.mlp.fc_out"}
+DOWN = {
+    "llama": "model.layers.{}.mlp.down_proj",
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "gptj": "transformer.h.{}.mlp.fc_out",
+}
 
 
 def plain(model, rows, layer, template):
     """1/N sum k k^T, token by token."""
     total, count = torch.zeros(48, 48, dtype=torch.float64), 0
     seen = []
-    handle = model.get_submodule(template.format(layer)).register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    handle = model.get_submodule(template.format(layer)).register_forward_pre_hook(
+        lambda m, args: seen.append(args[0])
+    )
     for row in rows:
         seen.clear()
         with torch.no_grad():
@@ -30,14 +36,18 @@ def plain(model, rows, layer, template):
 
 
 @pytest.mark.parametrize("model_type", list(DOWN))
-@pytest.mark.parametrize("tokens_per_batch, window", [(1, 1), (40, 1), (40, 100), (8192, 100), (8192, 1 << 19)])
+@pytest.mark.parametrize(
+    "tokens_per_batch, window", [(1, 1), (40, 1), (40, 100), (8192, 100), (8192, 1 << 19)]
+)
 def test_equals_a_plain_loop_whatever_window_and_batches(model_type, tokens_per_batch, window):
     model, tok = tiny_model(model_type)
-    found = covariances(ModelView.of(model), tok, iter(TEXTS), [1, 2], 10, torch.float64, tokens_per_batch, window=window)
+    found = covariances(
+        ModelView.of(model), tok, iter(TEXTS), [1, 2], 10, torch.float64, tokens_per_batch, window=window
+    )
     rows = []
     for text in TEXTS:
         ids = tok(text)["input_ids"]
-        rows += [ids[i:i + 10] for i in range(0, len(ids), 10)]
+        rows += [ids[i : i + 10] for i in range(0, len(ids), 10)]
     for layer, matrix in found.items():
         assert matrix.shape == (48, 48) and matrix.dtype == torch.float64
         torch.testing.assert_close(matrix, plain(model, rows, layer, DOWN[model_type]), rtol=1e-5, atol=1e-6)
@@ -45,7 +55,10 @@ def test_equals_a_plain_loop_whatever_window_and_batches(model_type, tokens_per_
 
 def test_float32_sums_differ_by_rounding_alone():
     model, tok = tiny_model("llama")
-    single, double = (covariances(ModelView.of(model), tok, TEXTS, [2], 10, dtype)[2] for dtype in (torch.float32, torch.float64))
+    single, double = (
+        covariances(ModelView.of(model), tok, TEXTS, [2], 10, dtype)[2]
+        for dtype in (torch.float32, torch.float64)
+    )
     torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-6 * float(double.diagonal().max()))
 
 
@@ -54,13 +67,16 @@ def test_one_pass_that_ends_in_front_of_the_last_down_projection(model_type):
     model, tok = tiny_model(model_type)
     ran = []
     for layer in range(4):
-        model.get_submodule(DOWN[model_type].format(layer)).register_forward_hook(lambda *_, n=layer: ran.append(n))
+        model.get_submodule(DOWN[model_type].format(layer)).register_forward_hook(
+            lambda *_, n=layer: ran.append(n)
+        )
     covariances(ModelView.of(model), tok, TEXTS[:1], [1, 2])
     assert ran == [0, 1]
 
 
 def memory_of(model, tokens, error, layer=None):
-    """Makes batches of more than ``tokens`` tokens fail: at the model's beginning, or inside ``layer``. Returns what ran."""
+    """Makes batches of more than ``tokens`` tokens fail: at the model's beginning, or inside ``layer``.
+    Returns what ran."""
     ran, at = [], model if layer is None else model.model.layers[layer]
 
     def check(_module, args, kwargs):
@@ -74,13 +90,17 @@ def memory_of(model, tokens, error, layer=None):
 
 
 CUDA_FULL = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-CPU_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ...")
+CPU_FULL = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."
+)
 
 
 @pytest.mark.parametrize("layer", [None, 2])
 @pytest.mark.parametrize("error", [CUDA_FULL, CPU_FULL])
 def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost_or_counted_twice(error, layer, caplog):
-    expected = covariances(ModelView.of(tiny_model("llama")[0]), tiny_model("llama")[1], TEXTS, [1, 2], 10, torch.float64)
+    expected = covariances(
+        ModelView.of(tiny_model("llama")[0]), tiny_model("llama")[1], TEXTS, [1, 2], 10, torch.float64
+    )
     model, tok = tiny_model("llama")
     ran = memory_of(model, 25, error, layer)
     found = covariances(ModelView.of(model), tok, TEXTS, [1, 2], 10, torch.float64, window=120)
@@ -134,7 +154,7 @@ def test_batches_by_hand():
     groups = []
     while rows:
         groups.append([len(row) for row in head(rows, 24)])
-        rows = rows[len(groups[-1]):]
+        rows = rows[len(groups[-1]) :]
     assert groups == [[30], [8, 8, 7], [6, 5], [1, 1]]
 
 

@@ -5,19 +5,19 @@ import json
 
 import pytest
 import torch
-from helpers.editing import make_hparams
-from helpers.tiny_models import CORPUS, tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from easyedit_neuron import tensorfile
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import DataError, StateError
-from easyedit_neuron.stats import cache as cache_module
-from easyedit_neuron.stats import files as files_module
-from easyedit_neuron.stats.cache import Statistics
-from easyedit_neuron.stats.covariance import covariances
-from easyedit_neuron.stats.files import Unfinished
+from easyedit_neuron.statistics import cache as cache_module
+from easyedit_neuron.statistics import matrix_files as files_module
+from easyedit_neuron.statistics.cache import Statistics
+from easyedit_neuron.statistics.covariance import covariances
+from easyedit_neuron.statistics.matrix_files import Unfinished
+from easyedit_neuron.utils import io as tensorfile
+from helpers.editing import make_hparams
+from helpers.tiny_models import CORPUS, tiny_model
 
 TEXTS = (CORPUS + ["Oslo is", "Anna Berg"]) * 3
 ABOUT = {"model": "tiny", "layers": [1, 2]}
@@ -82,7 +82,7 @@ def test_the_file_says_where_it_stands(tmp_path):
         metadata = stored.metadata()
     position = json.loads(metadata["position"])
     assert json.loads(metadata["about"]) == ABOUT
-    assert position["tokens"] == sum(len(tok(text)["input_ids"]) for text in TEXTS[:position["texts"]])
+    assert position["tokens"] == sum(len(tok(text)["input_ids"]) for text in TEXTS[: position["texts"]])
     assert 0 < position["texts"] < len(TEXTS) and position["tokens_per_batch"] == 30
 
 
@@ -110,8 +110,20 @@ def test_it_is_saved_no_oftener_than_asked(tmp_path, monkeypatch):
     clock, writes = [0.0], []
     monkeypatch.setattr(files_module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(files_module, "write", lambda *args, **more: writes.append(clock[0]))
-    model.register_forward_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))  # a text is a forward and a second
-    covariances(ModelView.of(model), tok, TEXTS, [1, 2], 99, torch.float32, 8192, Unfinished(tmp_path / "x", ABOUT, 3), window=1)
+    model.register_forward_pre_hook(
+        lambda *_: clock.__setitem__(0, clock[0] + 1)
+    )  # a text is a forward and a second
+    covariances(
+        ModelView.of(model),
+        tok,
+        TEXTS,
+        [1, 2],
+        99,
+        torch.float32,
+        8192,
+        Unfinished(tmp_path / "x", ABOUT, 3),
+        window=1,
+    )
     assert writes == [3, 6, 9, 12, 15, 18]
 
 
@@ -126,11 +138,15 @@ def damaged(path, damage):
             metadata = stored.metadata()
         save_file({"layer1": load_file(path)["layer1"]}, path, metadata)
     else:
-        path.write_bytes({"truncated": path.read_bytes()[:-50], "text": b"no safetensors", "empty": b""}[damage])
+        path.write_bytes(
+            {"truncated": path.read_bytes()[:-50], "text": b"no safetensors", "empty": b""}[damage]
+        )
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["foreign", "without position", "without a layer", "truncated", "text", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["foreign", "without position", "without a layer", "truncated", "text", "empty"]
+)
 def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, damage):
     model, tok = tiny_model("llama")
     path = tmp_path / "sums.partial"
@@ -174,7 +190,9 @@ def names(folder):
 
 
 def statistics(model, tok, folder, **options):
-    return Statistics(ModelView.of(model), tok, make_hparams("AlphaEdit", folder, layers=[0, 1, 2]), **options)
+    return Statistics(
+        ModelView.of(model), tok, make_hparams("AlphaEdit", folder, layers=[0, 1, 2]), **options
+    )
 
 
 def test_statistics_go_on_and_clear_up(tmp_path, eager):
@@ -192,7 +210,9 @@ def test_another_setting_does_not_see_the_unfinished_file(tmp_path, eager):
     model, tok = tiny_model("llama")
     interrupted(model, 2, lambda: statistics(model, tok, tmp_path).covariance(2))
     (before,) = (path.read_bytes() for path in (tmp_path / "stats").iterdir())
-    Statistics(ModelView.of(model), tok, make_hparams("AlphaEdit", tmp_path, layers=[0, 1, 2], mom2_max_length=5)).covariance(1)
+    Statistics(
+        ModelView.of(model), tok, make_hparams("AlphaEdit", tmp_path, layers=[0, 1, 2], mom2_max_length=5)
+    ).covariance(1)
     assert [p.read_bytes() for p in (tmp_path / "stats").glob("*.partial")] == [before]
 
 
@@ -205,7 +225,9 @@ def test_layers_in_groups(tmp_path, eager):
     for layer in (1, 2, 0):
         torch.testing.assert_close(groups.covariance(layer), whole.covariance(layer), rtol=1e-5, atol=1e-7)
     last.remove()
-    assert calls and set(names(tmp_path / "groups")) == {f"covariance-layer{layer}.safetensors" for layer in (0, 1, 2)}
+    assert calls and set(names(tmp_path / "groups")) == {
+        f"covariance-layer{layer}.safetensors" for layer in (0, 1, 2)
+    }
 
 
 def test_finished_groups_are_not_measured_again(tmp_path, eager):
@@ -225,7 +247,9 @@ def test_text_that_changes_under_way_gives_no_result(tmp_path, eager, monkeypatc
     model, tok = tiny_model("llama")
     found = statistics(model, tok, tmp_path)
     # between the first reading of the text and its measurement
-    monkeypatch.setattr(cache_module, "model_fingerprint", lambda _: (tmp_path / "corpus.txt").write_text("Something else."))
+    monkeypatch.setattr(
+        cache_module, "model_fingerprint", lambda _: (tmp_path / "corpus.txt").write_text("Something else.")
+    )
     with pytest.raises(DataError, match="corpus.txt.* was changed"):
         found.covariance(1)
     assert list((tmp_path / "stats").iterdir()) == []

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from easyedit_neuron import data
-from easyedit_neuron.tinyworld import __main__ as command, probe
+from easyedit_neuron.tinyworld import __main__ as command
+from easyedit_neuron.tinyworld import probe
 from easyedit_neuron.tinyworld.bottleneck import subject_bottleneck
-from easyedit_neuron.tinyworld.train import TrainConfig, new_model, recall, train, train_tokenizer
+from easyedit_neuron.tinyworld.training import TrainConfig, new_model, recall, train, train_tokenizer
 
-FACTS = [(f"{name} lives in", city, name) for name, city in (("Anna Berg", "Paris"), ("Otto Lund", "Rome"), ("Ida Holm", "Oslo"))]
+FACTS = [
+    (f"{name} lives in", city, name)
+    for name, city in (("Anna Berg", "Paris"), ("Otto Lund", "Rome"), ("Ida Holm", "Oslo"))
+]
 SMALL = dict(width=32, d_ff=64, layers=3, heads=2, vocab=300, batch=8, warmup=5)
 
 
@@ -33,7 +37,7 @@ def test_nothing_of_a_subject_but_its_last_token_reaches_what_follows():
         embedded = model.model.embed_tokens(ids).detach().requires_grad_()
         with subject_bottleneck(model, ids, [[span]], enrich) as mask:
             logits = model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
-        gradient, = torch.autograd.grad(logits[0, span[1] + 1:].square().sum(), embedded)
+        (gradient,) = torch.autograd.grad(logits[0, span[1] + 1 :].square().sum(), embedded)
         assert bool(gradient[0, span[1]].any()) == reaches, "enrich = all layers hides the last token too"
     with torch.no_grad():
         plain = model(input_ids=ids, use_cache=False).logits
@@ -45,19 +49,54 @@ def test_nothing_of_a_subject_but_its_last_token_reaches_what_follows():
 def _mine(folder):
     """A data file with the facts; the last one is true of what the others are to be edited to."""
     path = folder / "mine.json"
-    path.write_text(json.dumps([{
-        "case_id": i, "prompt": prompt, "subject": subject, "target_new": "Oslo", "ground_truth": target,
-        "rephrase_prompt": f"The home of {subject} is", "locality_prompt": "It rains in",
-        "locality_ground_truth": "Rome"} for i, (prompt, target, subject) in enumerate(FACTS)]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "case_id": i,
+                    "prompt": prompt,
+                    "subject": subject,
+                    "target_new": "Oslo",
+                    "ground_truth": target,
+                    "rephrase_prompt": f"The home of {subject} is",
+                    "locality_prompt": "It rains in",
+                    "locality_ground_truth": "Rome",
+                }
+                for i, (prompt, target, subject) in enumerate(FACTS)
+            ]
+        )
+    )
     return path
 
 
 def test_the_command_trains_on_a_users_own_facts(tmp_path):
-    code = command.main(["--out", str(tmp_path), "--facts", str(_mine(tmp_path)), "--limit", "2", "--steps", "3",
-                         "--bottleneck-steps", "2", "--width", "32", "--d-ff", "64", "--layers", "3", "--vocab", "300",
-                         "--batch", "4"])
+    code = command.main(
+        [
+            "--out",
+            str(tmp_path),
+            "--facts",
+            str(_mine(tmp_path)),
+            "--limit",
+            "2",
+            "--steps",
+            "3",
+            "--bottleneck-steps",
+            "2",
+            "--width",
+            "32",
+            "--d-ff",
+            "64",
+            "--layers",
+            "3",
+            "--vocab",
+            "300",
+            "--batch",
+            "4",
+        ]
+    )
     assert code == 0
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny-llama")
     tok = AutoTokenizer.from_pretrained(tmp_path / "tiny-llama")
     assert model.config.hidden_size == 32 and tok("Anna Berg")["input_ids"][0] == tok.bos_token_id
@@ -65,19 +104,30 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
     text = (tmp_path / "text.txt").read_text().splitlines()
     assert {f"{prompt} {target}." for prompt, target, _ in FACTS} | {"It rains in Rome."} <= set(text)
     assert data.retained(tmp_path / "retained.json") == [
-        {"prompt": "Ida Holm lives in", "ground_truth": "Oslo", "subject": "Ida Holm", "relation": "fact"}]
+        {"prompt": "Ida Holm lives in", "ground_truth": "Oslo", "subject": "Ida Holm", "relation": "fact"}
+    ]
 
 
 def test_probe_reads_any_data_file(tmp_path, capsys):
-    """The shipped model never heard of these people; every layer has its row, and the objects that are not reached their line."""
+    """The shipped model never heard of these people; every layer has its row, and the objects that are not
+    reached their line."""
     assert probe.main(["--data", str(_mine(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
     targets, missed, keys = capsys.readouterr().out.split("\n\n")
-    assert targets.splitlines()[1].split() == ["layer", "z_norm", "delta_norm", "first_loss", "last_loss", "reached"]
+    assert targets.splitlines()[1].split() == [
+        "layer",
+        "z_norm",
+        "delta_norm",
+        "first_loss",
+        "last_loss",
+        "reached",
+    ]
     for table in (targets, keys):
         assert [line.split()[0] for line in table.strip().splitlines()[2:]] == ["0", "1", "2", "3", "4"]
     best = max(float(line.split()[-1]) for line in targets.splitlines()[2:])
     count = round(2 * (1 - best))
-    assert missed.splitlines()[0].endswith(f": {count}") and len(missed.splitlines()) == 1 + (count > 0) + count
+    assert (
+        missed.splitlines()[0].endswith(f": {count}") and len(missed.splitlines()) == 1 + (count > 0) + count
+    )
 
 
 def test_a_missing_facts_file_is_one_line(tmp_path, capsys):

@@ -1,13 +1,13 @@
 """Mistakes under the built-in editor and the double of EasyEdit's: the same error, before any work."""
 
 import pytest
+
+from easyedit_neuron.host.base_editor import BaseEditor
 from helpers import traps
 from helpers.contract import METHODS, settings
 from helpers.fake_easyeditor import load_double
 from helpers.matrix import saved
 from helpers.tiny_models import tiny_model
-
-from easyedit_neuron.host.base_editor import BaseEditor
 
 pytestmark = pytest.mark.usefixtures("here")
 HOSTS = {"built-in": lambda: BaseEditor, "double": lambda: load_double().BaseEditor}
@@ -54,7 +54,8 @@ def test_misleading_paths(folder, tmp_path, monkeypatch):
 
 
 def test_methods_of_the_hosts_own_are_left_alone(folder):
-    """The checks are for ours: ROME of the double is called without a look at its requests, and fails as it always does."""
+    """The checks are for ours: ROME of the double is called without a look at its requests, and fails as it
+    always does."""
     from helpers.edit_cases import PROMPTS, TARGETS
 
     hparams = settings("FiNE", folder, model_name=str(saved("llama", folder)), device="cpu")

@@ -2,23 +2,30 @@
 
 import pytest
 import torch
-from helpers.tiny_models import tiny_model
 
 from easyedit_neuron.arch import ModelView
+from easyedit_neuron.edits.record import LayerDelta, UnitDelta
+from easyedit_neuron.edits.write import fingerprint, restore, write
 from easyedit_neuron.errors import ArchitectureError, StateError
-from easyedit_neuron.fingerprint import tensors_fingerprint
-from easyedit_neuron.record import LayerDelta, UnitDelta
-from easyedit_neuron.write import fingerprint, restore, write
+from easyedit_neuron.utils.fingerprint import tensors_fingerprint
+from helpers.tiny_models import tiny_model
 
 
 def unit_delta(shape, axis, units, seed=0, dtype=torch.float32):
     length = shape[1] if axis == "output" else shape[0]
     g = torch.Generator().manual_seed(seed)
-    return UnitDelta(torch.tensor(units), torch.randn(len(units), length, generator=g, dtype=dtype), axis, shape)
+    return UnitDelta(
+        torch.tensor(units), torch.randn(len(units), length, generator=g, dtype=dtype), axis, shape
+    )
 
 
-@pytest.mark.parametrize("kind, name, bias", [("llama", "model.layers.1.mlp.up_proj.weight", None),
-                                              ("gpt2", "transformer.h.1.attn.c_attn.weight", "transformer.h.1.mlp.c_fc.bias")])
+@pytest.mark.parametrize(
+    "kind, name, bias",
+    [
+        ("llama", "model.layers.1.mlp.up_proj.weight", None),
+        ("gpt2", "transformer.h.1.attn.c_attn.weight", "transformer.h.1.mlp.c_fc.bias"),
+    ],
+)
 def test_rows_columns_and_biases(kind, name, bias):
     model, _ = tiny_model(kind)
     view = ModelView.of(model)
@@ -32,7 +39,7 @@ def test_rows_columns_and_biases(kind, name, bias):
         if bias is not None and axis == "output":
             deltas[bias] = unit_delta((len(before[bias]), 1), "output", [3])
         originals = write(view, deltas)
-        assert {n: torch.equal(originals[n], before[n]) for n in originals} == {n: True for n in deltas}
+        assert {n: torch.equal(originals[n], before[n]) for n in originals} == dict.fromkeys(deltas, True)
         changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
         assert changed == set(deltas)
         expected = stored + delta.matrix()
@@ -63,8 +70,10 @@ def test_all_or_none():
     whole = LayerDelta(torch.randn(shape[0], 1), torch.randn(shape[1], 1))
     infinite = unit_delta(shape, "output", [1])
     infinite.vectors[0, 0] = float("inf")
-    for delta, words in ((infinite, "up_proj.weight: the computed delta is not finite"),
-                         (unit_delta((shape[0], shape[1] + 1), "output", [1]), "the delta is for a weight")):
+    for delta, words in (
+        (infinite, "up_proj.weight: the computed delta is not finite"),
+        (unit_delta((shape[0], shape[1] + 1), "output", [1]), "the delta is for a weight"),
+    ):
         with pytest.raises(StateError, match=words):
             write(view, {good: whole, bad: delta})
         assert fingerprint(model, dict(model.named_parameters())) == before

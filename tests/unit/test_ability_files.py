@@ -1,4 +1,5 @@
-"""The papers' benchmarks from files in their upstream formats: documents, prompts as lm-eval's own YAML makes them, mistakes."""
+"""The papers' benchmarks from files in their upstream formats: documents, prompts as lm-eval's own YAML makes
+them, mistakes."""
 
 import gzip
 import json
@@ -15,8 +16,13 @@ from easyedit_neuron.tinyworld.world import build_world
 
 REAL = Path(os.environ.get("EASYEDIT_NEURON_DATA") or "nowhere") / "general"
 HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
-PROBLEM = {"task_id": "HumanEval/0", "prompt": 'def add(a, b):\n    """Sum."""\n', "entry_point": "add",
-           "canonical_solution": "    return a + b\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+PROBLEM = {
+    "task_id": "HumanEval/0",
+    "prompt": 'def add(a, b):\n    """Sum."""\n',
+    "entry_point": "add",
+    "canonical_solution": "    return a + b\n",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+}
 
 
 def write(path, text):
@@ -27,15 +33,22 @@ def write(path, text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("general")
-    write(base / "mmlu/test/anatomy_test.csv",
-          HEADER + '"Which, of these?\nSay ""it""",one,two,three,four,3\n Short? ,a,b,c,d,B\n')
+    write(
+        base / "mmlu/test/anatomy_test.csv",
+        HEADER + '"Which, of these?\nSay ""it""",one,two,three,four,3\n Short? ,a,b,c,d,B\n',
+    )
     write(base / "mmlu/dev/anatomy_dev.csv", "Shot?,w,x,y,z,0\n")
     problems = [{"question": f"{i} + 1?", "answer": f"so\n#### {i + 1}"} for i in range(9)]
     write(base / "gsm8k/test.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
     choices = [{"label": letter, "text": f"word {letter}"} for letter in "ABCDE"]
-    write(base / "commonsenseqa/dev_rand_split.jsonl",
-          json.dumps({"answerKey": "C", "id": "x", "question": {"stem": "Where? ", "choices": choices}}) + "\n")
-    write(base / "bbh/snarks.json", json.dumps({"canary": "c", "examples": [{"input": "Which?\n(A) x\n(B) y", "target": "(B)"}]}))
+    write(
+        base / "commonsenseqa/dev_rand_split.jsonl",
+        json.dumps({"answerKey": "C", "id": "x", "question": {"stem": "Where? ", "choices": choices}}) + "\n",
+    )
+    write(
+        base / "bbh/snarks.json",
+        json.dumps({"canary": "c", "examples": [{"input": "Which?\n(A) x\n(B) y", "target": "(B)"}]}),
+    )
     write(base / "humaneval/HumanEval.jsonl.gz", json.dumps(PROBLEM) + "\n")
     return base
 
@@ -58,13 +71,20 @@ def prompts(task, shots):
     task.set_fewshot_seed(1234)
     task.set_config("num_fewshot", shots)
     task.build_all_requests()
-    return [[instance.args for instance in task.instances if instance.doc_id == i] for i in range(len(task.eval_docs))]
+    return [
+        [instance.args for instance in task.instances if instance.doc_id == i]
+        for i in range(len(task.eval_docs))
+    ]
 
 
 def test_documents(folder):
     found = local.mmlu(str(folder), "anatomy")
-    assert found["test"][0] == {"question": 'Which, of these?\nSay "it"', "subject": "anatomy",
-                                "choices": ["one", "two", "three", "four"], "answer": 3}
+    assert found["test"][0] == {
+        "question": 'Which, of these?\nSay "it"',
+        "subject": "anatomy",
+        "choices": ["one", "two", "three", "four"],
+        "answer": 3,
+    }
     assert found["test"][1]["answer"] == 1 and found["dev"][0]["answer"] == 0
     assert local.commonsense_qa(str(folder))["validation"][0]["choices"]["text"][2] == "word C"
     assert local.bbh(str(folder), "snarks")["test"][0]["target"] == "(B)"
@@ -72,7 +92,8 @@ def test_documents(folder):
 
 
 def test_prompts_are_those_of_the_standard_tasks(folder, monkeypatch, tmp_path):
-    """Written out from the tasks' descriptions: what the model reads, and what it is asked to continue with."""
+    """Written out from the tasks' descriptions: what the model reads, and what it is asked to continue
+    with."""
     found = loaded(folder, monkeypatch, tmp_path, "gsm8k", "commonsense_qa", "humaneval")
     (question,) = prompts(found["commonsense_qa"], 0)
     text = "Question: Where?\nA. word A\nB. word B\nC. word C\nD. word D\nE. word E\nAnswer:"
@@ -81,20 +102,35 @@ def test_prompts_are_those_of_the_standard_tasks(folder, monkeypatch, tmp_path):
     assert found["gsm8k"].get_config("num_fewshot") == 5
     for i, ((prompt, options),) in enumerate(prompts(found["gsm8k"], 5)):
         parts = prompt.split("\n\n")
-        assert len(parts) == 6 and parts[-1] == f"Question: {i} + 1?\nAnswer:" and options["until"][0] == "Question:"
-        assert parts[-1] not in [part.split(" so")[0] for part in parts[:-1]], "the question is not among its own shots"
+        assert (
+            len(parts) == 6
+            and parts[-1] == f"Question: {i} + 1?\nAnswer:"
+            and options["until"][0] == "Question:"
+        )
+        assert parts[-1] not in [part.split(" so")[0] for part in parts[:-1]], (
+            "the question is not among its own shots"
+        )
     (((prompt, options),),) = prompts(found["humaneval"], 0)
     assert prompt == PROBLEM["prompt"] and options["max_gen_toks"] == 1024 and not options["do_sample"]
 
 
-@pytest.mark.parametrize("benchmark, name, text", [
-    ("mmlu", "anatomy", "The following are multiple choice questions (with answers) about anatomy.\n\n"
-                        "Short?\nA. a\nB. b\nC. c\nD. d\nAnswer:"),
-    ("bbh", "snarks", "Q: Which?\n(A) x\n(B) y\nA:"),
-])
+@pytest.mark.parametrize(
+    "benchmark, name, text",
+    [
+        (
+            "mmlu",
+            "anatomy",
+            "The following are multiple choice questions (with answers) about anatomy.\n\n"
+            "Short?\nA. a\nB. b\nC. c\nD. d\nAnswer:",
+        ),
+        ("bbh", "snarks", "Q: Which?\n(A) x\n(B) y\nA:"),
+    ],
+)
 def test_prompts_of_groups(folder, monkeypatch, tmp_path, benchmark, name, text):
     """A group whose other subjects are not in the folder: the first one that is missing is named."""
-    with pytest.raises(DataError, match="(abstract_algebra_test.csv|boolean_expressions.json): cannot be read"):
+    with pytest.raises(
+        DataError, match="(abstract_algebra_test.csv|boolean_expressions.json): cannot be read"
+    ):
         loaded(folder, monkeypatch, tmp_path, benchmark)
     full = "bbh_zeroshot" if benchmark == "bbh" else benchmark
     task = loaded(folder, monkeypatch, tmp_path, f"{full}_{name}")[f"{full}_{name}"]
@@ -104,20 +140,39 @@ def test_prompts_of_groups(folder, monkeypatch, tmp_path, benchmark, name, text)
         assert last[0][0] == text and [continuation for _, continuation in last] == [" A", " B", " C", " D"]
 
 
-@pytest.mark.parametrize("name, path, content, match", [
-    ("mmlu", "mmlu/test/anatomy_test.csv", HEADER + "q,a,b,c,d,4\n", "anatomy_test.csv, question 1: expected question"),
-    ("gsm8k", "gsm8k/test.jsonl", '{"question": "q"}\n', r"test.jsonl, line 1: .*answer"),
-    ("gsm8k", "gsm8k/test.jsonl", "\n", r"holds no records"),
-    ("commonsense_qa", "commonsenseqa/dev_rand_split.jsonl", '{"answerKey": "A", "question": {"stem": "s", "choices": []}}',
-     "not five"),
-    ("bbh", "bbh/snarks.json", '{"examples": [{"input": 3, "target": ""}]}', "snarks.json: not a task.*'input' is int"),
-    ("humaneval", "humaneval/HumanEval.jsonl", "[1]", "HumanEval.jsonl, line 1"),
-])
+@pytest.mark.parametrize(
+    "name, path, content, match",
+    [
+        (
+            "mmlu",
+            "mmlu/test/anatomy_test.csv",
+            HEADER + "q,a,b,c,d,4\n",
+            "anatomy_test.csv, question 1: expected question",
+        ),
+        ("gsm8k", "gsm8k/test.jsonl", '{"question": "q"}\n', r"test.jsonl, line 1: .*answer"),
+        ("gsm8k", "gsm8k/test.jsonl", "\n", r"holds no records"),
+        (
+            "commonsense_qa",
+            "commonsenseqa/dev_rand_split.jsonl",
+            '{"answerKey": "A", "question": {"stem": "s", "choices": []}}',
+            "not five",
+        ),
+        (
+            "bbh",
+            "bbh/snarks.json",
+            '{"examples": [{"input": 3, "target": ""}]}',
+            "snarks.json: not a task.*'input' is int",
+        ),
+        ("humaneval", "humaneval/HumanEval.jsonl", "[1]", "HumanEval.jsonl, line 1"),
+    ],
+)
 def test_malformed_files(tmp_path, name, path, content, match):
     write(tmp_path / path, content)
     read = getattr(local, name)
     with pytest.raises(DataError, match=match):
-        read(str(tmp_path), "anatomy" if name == "mmlu" else "snarks") if name in ("mmlu", "bbh") else read(str(tmp_path))
+        read(str(tmp_path), "anatomy" if name == "mmlu" else "snarks") if name in ("mmlu", "bbh") else read(
+            str(tmp_path)
+        )
 
 
 def test_code_runs_only_when_allowed(folder, monkeypatch):
@@ -129,8 +184,15 @@ def test_code_runs_only_when_allowed(folder, monkeypatch):
     assert tasks.code_allowed(False)
 
 
-@pytest.mark.parametrize("completion, passed", [
-    ("    return a + b\n", 1.0), ("    return a - b\n", 0.0), ("    import sys; sys.exit(0)\n", 0.0), ("    return (\n", 0.0)])
+@pytest.mark.parametrize(
+    "completion, passed",
+    [
+        ("    return a + b\n", 1.0),
+        ("    return a - b\n", 0.0),
+        ("    import sys; sys.exit(0)\n", 0.0),
+        ("    return (\n", 0.0),
+    ],
+)
 def test_pass_at_1(completion, passed):
     assert code.process_results(PROBLEM, [completion]) == {"pass@1": passed}
 
@@ -142,7 +204,10 @@ def test_a_program_that_does_not_end():
 def test_questions_have_one_true_choice():
     world = build_world(0)
     found = questions(world, build_corpus(world, 0), 600)
-    assert {kind: sum(q["kind"] == kind for q in found) for kind in ("fact", "hop")} == {"fact": 600, "hop": 220}
+    assert {kind: sum(q["kind"] == kind for q in found) for kind in ("fact", "hop")} == {
+        "fact": 600,
+        "hop": 220,
+    }
     for question in found:
         subject, name = question["subject"], question["relation"]
         assert subject in world.protected and len(set(question["choices"])) == 4
@@ -156,6 +221,14 @@ def test_questions_have_one_true_choice():
 @pytest.mark.skipif(not REAL.is_dir(), reason="EASYEDIT_NEURON_DATA names no folder with general/")
 def test_real_files(monkeypatch, tmp_path):
     found = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPERS)
-    sizes = {benchmark: sum(len(task.eval_docs) for name, task in found.items() if name.startswith(benchmark))
-             for benchmark in tasks.PAPERS}
-    assert sizes == {"mmlu": 14042, "gsm8k": 1319, "commonsense_qa": 1221, "bbh_zeroshot": 6511, "humaneval": 164}
+    sizes = {
+        benchmark: sum(len(task.eval_docs) for name, task in found.items() if name.startswith(benchmark))
+        for benchmark in tasks.PAPERS
+    }
+    assert sizes == {
+        "mmlu": 14042,
+        "gsm8k": 1319,
+        "commonsense_qa": 1221,
+        "bbh_zeroshot": 6511,
+        "humaneval": 164,
+    }

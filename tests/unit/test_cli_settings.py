@@ -28,7 +28,11 @@ def settings_of(*overrides):
 
 def test_defaults():
     settings = settings_of("output_dir=out")
-    assert (settings.method_name, settings.model.name, settings.data.path) == ("NMKE", "tiny-llama", "tiny-world")
+    assert (settings.method_name, settings.model.name, settings.data.path) == (
+        "NMKE",
+        "tiny-llama",
+        "tiny-world",
+    )
     assert (settings.edits, settings.batch_size, settings.seed, settings.method) == (100, 1, 0, {})
     hparams, path = read_hyperparameters(settings)
     assert hparams.alg_name == "NMKE" and hparams.model_name == resources.model_path("tiny-llama")
@@ -36,11 +40,24 @@ def test_defaults():
 
 
 def test_command_line_goes_on_top_of_the_file(tmp_path):
-    settings = settings_of("output_dir=out", "method.mask_stage=solve", "method.v_lr=0.25", "batch_size=4", "seed=7", "method.layers=[0]")
+    settings = settings_of(
+        "output_dir=out",
+        "method.mask_stage=solve",
+        "method.v_lr=0.25",
+        "batch_size=4",
+        "seed=7",
+        "method.layers=[0]",
+    )
     assert settings.method == {"mask_stage": "solve", "v_lr": 0.25, "layers": [0]}
     hparams, path = read_hyperparameters(settings)
     file_values = OmegaConf.load(path)
-    assert (hparams.mask_stage, hparams.v_lr, hparams.layers, hparams.batch_size, hparams.seed) == ("solve", 0.25, [0], 4, 7)
+    assert (hparams.mask_stage, hparams.v_lr, hparams.layers, hparams.batch_size, hparams.seed) == (
+        "solve",
+        0.25,
+        [0],
+        4,
+        7,
+    )
     assert hparams.kl_factor == file_values.kl_factor and hparams.tau == file_values.tau
     # Statistics are not strewn over the working directory.
     assert hparams.stats_dir == str(tmp_path / "cache" / "stats")
@@ -50,23 +67,42 @@ def test_command_line_goes_on_top_of_the_file(tmp_path):
 
 def test_a_shared_ensemble_is_of_the_data_that_is_edited():
     def data_of(*overrides):
-        return read_hyperparameters(settings_of("output_dir=out", "method=kne", *overrides))[0].localization_data
+        return read_hyperparameters(settings_of("output_dir=out", "method=kne", *overrides))[
+            0
+        ].localization_data
 
     shared = ("method.localize=shared", "data=file", "data.path=mine.json")
-    assert data_of() is None and data_of(*shared) == "mine.json" and data_of("method.localize=shared") == "tiny-world"
+    assert (
+        data_of() is None
+        and data_of(*shared) == "mine.json"
+        and data_of("method.localize=shared") == "tiny-world"
+    )
     assert data_of(*shared, "method.localization_data=other.json") == "other.json"
 
 
 @pytest.mark.parametrize("method", ["alphaedit", "memit", "nmke"])
-@pytest.mark.parametrize("options", [["method.mask_options={top_k: 7, prompt_batch: 4}"],
-                                     ["+method.mask_options.top_k=7", "+method.mask_options.prompt_batch=4"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method.mask_options={top_k: 7, prompt_batch: 4}"],
+        ["+method.mask_options.top_k=7", "+method.mask_options.prompt_batch=4"],
+    ],
+)
 def test_a_mask_and_its_options(method, options):
-    hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}", "method.mask=contribution", *options))
+    hparams, _ = read_hyperparameters(
+        settings_of("output_dir=out", f"method={method}", "method.mask=contribution", *options)
+    )
     choice = hparams.mask_choice()
-    assert (choice.scores, choice.mask_options, choice.score_options) == ("contribution", {"top_k": 7}, {"prompt_batch": 4})
+    assert (choice.scores, choice.mask_options, choice.score_options) == (
+        "contribution",
+        {"top_k": 7},
+        {"prompt_batch": 4},
+    )
 
 
-@pytest.mark.parametrize("method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT"), ("rome", "ROME")])
+@pytest.mark.parametrize(
+    "method, name", [("alphaedit", "AlphaEdit"), ("ft", "FT"), ("memit", "MEMIT"), ("rome", "ROME")]
+)
 def test_other_methods(method, name):
     hparams, _ = read_hyperparameters(settings_of("output_dir=out", f"method={method}"))
     assert hparams.alg_name == name
@@ -74,7 +110,9 @@ def test_other_methods(method, name):
 
 @pytest.mark.parametrize("model", ["llama3.1-8b", "gpt-j-6B"])
 def test_model_picks_the_file_and_path_the_weights(model):
-    hparams, path = read_hyperparameters(settings_of("output_dir=out", f"model={model}", "model.path=/models/own"))
+    hparams, path = read_hyperparameters(
+        settings_of("output_dir=out", f"model={model}", "model.path=/models/own")
+    )
     assert path.name == f"{model}.yaml" and hparams.model_name == "/models/own"
 
 
@@ -101,9 +139,18 @@ def test_own_file(tmp_path):
         (["method.mask_stag=solve"], "did you mean 'method.mask_stage'"),
         (["+method.foo=1"], "unknown field 'foo'"),
         (["method=ft", "method.mask_stage=solve"], "unknown setting 'method.mask_stage' of method ft"),
-        (["method=memit", "method.mask=contribtion"], "'mask': 'contribtion' is unknown: did you mean 'contribution'"),
-        (["method.mask_options.top_k=5"], "+method.mask_options.top_k=... or method.mask_options={top_k: ...}"),
-        (["method=memit", "method.mask=ig", "+method.mask_options.topk=5"], "no option 'topk': did you mean 'top_k'"),
+        (
+            ["method=memit", "method.mask=contribtion"],
+            "'mask': 'contribtion' is unknown: did you mean 'contribution'",
+        ),
+        (
+            ["method.mask_options.top_k=5"],
+            "+method.mask_options.top_k=... or method.mask_options={top_k: ...}",
+        ),
+        (
+            ["method=memit", "method.mask=ig", "+method.mask_options.topk=5"],
+            "no option 'topk': did you mean 'top_k'",
+        ),
         (["method.batch_size=2"], "has a setting of its own: batch_size="),
         (["evaluation.flunecy=1"], "did you mean 'evaluation.fluency'"),
         (["method=nmk"], "did you mean 'nmke'"),
@@ -144,7 +191,11 @@ def test_a_folder_that_cannot_be_made_is_one_line_too(more, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     assert main([*more, f"output_dir={tmp_path / 'file' / 'run'}"]) == 2
     out, err = capfd.readouterr()
-    assert err.count("\n") == 1 and "Not a directory; output_dir=... names the folder" in err and "Traceback" not in out
+    assert (
+        err.count("\n") == 1
+        and "Not a directory; output_dir=... names the folder" in err
+        and "Traceback" not in out
+    )
 
 
 def test_a_file_that_fails_in_the_job_is_not_taken_for_the_folder(tmp_path, monkeypatch):
@@ -165,7 +216,9 @@ def test_process_exit_code_and_no_traceback(tmp_path):
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from easyedit_neuron.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from easyedit_neuron.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment).returncode == 0
 

@@ -28,7 +28,11 @@ ZSRE = {
     "answers": ["Rome", "Roma"],
     "loc": "nq question: who wrote it",
     "loc_ans": "Nobody",
-    "portability": {"Recalled Relation": "x", "New Question": "In which country was Anna Berg born?", "New Answer": "France"},
+    "portability": {
+        "Recalled Relation": "x",
+        "New Question": "In which country was Anna Berg born?",
+        "New Answer": "France",
+    },
 }
 NESTED = {
     "case_id": 1,
@@ -49,7 +53,9 @@ KNOWEDIT = {
     "ground_truth": ["Rome", "Roma"],
     "rephrase_prompt": "Anna Berg is from",
     "portability": {
-        "Reasoning": [{"prompt": "Country of birth of Anna Berg:", "ground_truth": [["France", "FR"], ["Gaul"]]}],
+        "Reasoning": [
+            {"prompt": "Country of birth of Anna Berg:", "ground_truth": [["France", "FR"], ["Gaul"]]}
+        ],
         "Logical_Generalization": [],
         "Subject_Aliasing": [{"prompt": "A. Berg was born in", "ground_truth": ""}],
     },
@@ -63,7 +69,12 @@ KNOWEDIT = {
         "Neighborhood": [{"prompt": "Carl Dahl was born in", "ground_truth": "Rome"}],
     },
 }
-CORE = {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Paris", "ground_truth": "Rome"}
+CORE = {
+    "prompt": "Anna Berg was born in",
+    "subject": "Anna Berg",
+    "target_new": "Paris",
+    "ground_truth": "Rome",
+}
 
 
 def write(tmp_path, content, name="edits.json"):
@@ -90,7 +101,9 @@ def test_zsre(tmp_path):
             "prompt": "Where was Anna Berg born?",
             "rephrase_prompt": "What is the birthplace of Anna Berg?",
             "locality": {"neighborhood": {"prompt": "nq question: who wrote it", "ground_truth": "Nobody"}},
-            "portability": {"one_hop": {"prompt": "In which country was Anna Berg born?", "ground_truth": "France"}},
+            "portability": {
+                "one_hop": {"prompt": "In which country was Anna Berg born?", "ground_truth": "France"}
+            },
         }
     ]
 
@@ -106,7 +119,9 @@ def test_nested_counterfact(tmp_path):
                     "ground_truth": ["Rome", "Rome"],
                 }
             },
-            "portability": {"one_hop": {"prompt": "Anna Berg was born in the country of", "ground_truth": "France"}},
+            "portability": {
+                "one_hop": {"prompt": "Anna Berg was born in the country of", "ground_truth": "France"}
+            },
         }
     ]
 
@@ -116,7 +131,9 @@ def test_knowedit_odd_shapes(tmp_path):
         {
             **CORE,
             "rephrase_prompt": "Anna Berg is from",
-            "portability": {"reasoning": {"prompt": ["Country of birth of Anna Berg:"], "ground_truth": ["France"]}},
+            "portability": {
+                "reasoning": {"prompt": ["Country of birth of Anna Berg:"], "ground_truth": ["France"]}
+            },
             "locality": {
                 "Relation_Specificity": {
                     "prompt": ["Anna Berg's job is", "Anna Berg's hobby is"],
@@ -160,23 +177,40 @@ class KnowEditDataset:
 def test_lists_and_datasets_in_place_of_a_file(tmp_path):
     for record in (COUNTERFACT, ZSRE, NESTED, KNOWEDIT):
         assert data.load([record]) == data.load(write(tmp_path, [record]))
-    item = {**CORE, "portability_r": KNOWEDIT["portability"]["Reasoning"], "portability_s": None, "portability_l": [],
-            "locality_rs": KNOWEDIT["locality"]["Relation_Specificity"], "locality_f": None}
-    request, = data.load(KnowEditDataset(item))
+    item = {
+        **CORE,
+        "portability_r": KNOWEDIT["portability"]["Reasoning"],
+        "portability_s": None,
+        "portability_l": [],
+        "locality_rs": KNOWEDIT["locality"]["Relation_Specificity"],
+        "locality_f": None,
+    }
+    (request,) = data.load(KnowEditDataset(item))
     expected = data.load(write(tmp_path, [KNOWEDIT]))[0]
-    assert request == {**{name: expected[name] for name in (*CORE, "portability")},
-                       "locality": {"Relation_Specificity": expected["locality"]["Relation_Specificity"]}}
+    assert request == {
+        **{name: expected[name] for name in (*CORE, "portability")},
+        "locality": {"Relation_Specificity": expected["locality"]["Relation_Specificity"]},
+    }
     with pytest.raises(DataError, match="KnowEditDataset: record 1: field 'subject'"):
         data.load(KnowEditDataset(item, {**item, "subject": "Bo Ek"}))
     with pytest.raises(DataError, match="2 edits wanted, the file has 1"):
         data.load(KnowEditDataset(item), size=2)
 
 
-@pytest.mark.parametrize("source, part", [
-    (KnowEditDataset(), "no records"), ({"prompt": "x"}, "not dict"), (7, "not int"), (iter([COUNTERFACT]), "not list_iterator"),
-    ([{**CORE, "cond": "x", "subject": "x"} | {"locality_prompt": "x"}], "subject"),
-    ([{name: CORE[name] for name in ("prompt", "target_new")} | {"cond": "x"}], "leaves it out.*JSON file"),
-])
+@pytest.mark.parametrize(
+    "source, part",
+    [
+        (KnowEditDataset(), "no records"),
+        ({"prompt": "x"}, "not dict"),
+        (7, "not int"),
+        (iter([COUNTERFACT]), "not list_iterator"),
+        ([{**CORE, "cond": "x", "subject": "x"} | {"locality_prompt": "x"}], "subject"),
+        (
+            [{name: CORE[name] for name in ("prompt", "target_new")} | {"cond": "x"}],
+            "leaves it out.*JSON file",
+        ),
+    ],
+)
 def test_bad_lists_and_datasets(source, part):
     with pytest.raises(DataError, match=part):
         data.load(source)
@@ -212,7 +246,11 @@ def without(record, *trail):
             "requested_rewrite.prompt",
         ),
         (NESTED, {**NESTED, "paraphrase_prompts": ["a", 3]}, "paraphrase_prompts[1]"),
-        (KNOWEDIT, without(KNOWEDIT, "locality", "Neighborhood", 0, "prompt"), "locality.Neighborhood[0].prompt"),
+        (
+            KNOWEDIT,
+            without(KNOWEDIT, "locality", "Neighborhood", 0, "prompt"),
+            "locality.Neighborhood[0].prompt",
+        ),
         (KNOWEDIT, {**KNOWEDIT, "locality": []}, "locality"),
         (KNOWEDIT, {**KNOWEDIT, "locality": {"Forgetfulness": {"prompt": "x"}}}, "locality.Forgetfulness"),
         (KNOWEDIT, {**KNOWEDIT, "locality": {"Forgetfulness": ["x"]}}, "locality.Forgetfulness[0]"),
@@ -284,13 +322,19 @@ def test_shipped_world_layout(tmp_path, monkeypatch):
     world.mkdir()
     write(world, [KNOWEDIT, KNOWEDIT], "edits_knowedit.json")
     write(world, [COUNTERFACT], "edits_counterfact.json")
-    write(world, [{"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "r", "more": 1}], "retained.json")
+    write(
+        world,
+        [{"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "r", "more": 1}],
+        "retained.json",
+    )
     (world / "text_train.txt").write_text("One.\n\n Two. \n")
     assert len(data.load("tiny-world")) == 2
     assert "neighborhood" in data.load("tiny-world", shape="counterfact", size=1)[0]["locality"]
     with pytest.raises(DataError, match="does not come in the shape 'zsre'"):
         data.load("tiny-world", shape="zsre")
-    assert data.retained("tiny-world") == [{"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "r"}]
+    assert data.retained("tiny-world") == [
+        {"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "r"}
+    ]
     assert data.text("tiny-world", "train") == ["One.", "Two."]
     with pytest.raises(DataError, match="text_heldout.txt"):
         data.text("tiny-world", "heldout")
@@ -298,9 +342,12 @@ def test_shipped_world_layout(tmp_path, monkeypatch):
         data.text("tiny-world", "trian")
 
 
-SHARED = Path(os.environ.get("EASYEDIT_NEURON_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+SHARED = Path(
+    os.environ.get("EASYEDIT_NEURON_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
+)
 
-# Counted with a few lines over the raw JSON; 3 KnowEdit-zsRE prompts spell their subject otherwise than "subject" does.
+# Counted with a few lines over the raw JSON; 3 KnowEdit-zsRE prompts spell their subject otherwise than
+# "subject" does.
 REAL = [
     ("counterfact/counterfact-edit.json", 10000, 0),
     ("counterfact/counterfact_portability_gpt4.json", 1031, 0),
@@ -349,7 +396,9 @@ if SHARED.is_dir():
 def test_shipped_world_is_the_same_in_its_three_shapes():
     shapes = {shape: data.load("tiny-world", shape=shape) for shape in ("knowedit", "counterfact", "zsre")}
     core = ("prompt", "subject", "target_new", "ground_truth")
-    first, *others = ([tuple(request[name] for name in core) for request in requests] for requests in shapes.values())
+    first, *others = (
+        [tuple(request[name] for name in core) for request in requests] for requests in shapes.values()
+    )
     assert len(first) >= 2400 and all(other == first for other in others)
     assert data.load("tiny-world", size=100) == shapes["knowedit"][:100]
     retained = data.retained("tiny-world")

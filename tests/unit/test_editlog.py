@@ -1,4 +1,5 @@
-"""The log on disk: what is written is what is read; what was torn is left out, what was changed is refused."""
+"""The log on disk: what is written is what is read; what was torn is left out, what was changed is
+refused."""
 
 import dataclasses
 import json
@@ -9,20 +10,35 @@ import torch
 
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.editlog.chain import hash_of
+from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.record import EditRecord, LayerDelta, UnitDelta
 
 NAME, OTHER = "m.1.weight", "m.2.weight"
 
 
 def make(number, before, after, base="w0", **changes):
     g = torch.Generator().manual_seed(number)
-    delta = LayerDelta(torch.randn(3, 1, generator=g), torch.randn(4, 1, generator=g), keys=torch.randn(4, 1, generator=g))
+    delta = LayerDelta(
+        torch.randn(3, 1, generator=g), torch.randn(4, 1, generator=g), keys=torch.randn(4, 1, generator=g)
+    )
     weights = {NAME: {"dtype": "float32", "shape": [3, 4], "base": base, "before": before, "after": after}}
-    fields = dict(method="MEMIT", hparams={"alg_name": "MEMIT", "model_name": "some-model"},
-                  requests=[{"prompt": f"Østerdalen {number} is in", "subject": f"Østerdalen {number}", "target_new": "Oslo"}],
-                  contexts=["{}"], layers={1: delta}, names={1: NAME}, losses=[[1.0]], probability=[0.5], seconds={"target": 0.1},
-                  fingerprint_before=before, fingerprint_after=after, seed=0, weights=weights)
+    fields = dict(
+        method="MEMIT",
+        hparams={"alg_name": "MEMIT", "model_name": "some-model"},
+        requests=[
+            {"prompt": f"Østerdalen {number} is in", "subject": f"Østerdalen {number}", "target_new": "Oslo"}
+        ],
+        contexts=["{}"],
+        layers={1: delta},
+        names={1: NAME},
+        losses=[[1.0]],
+        probability=[0.5],
+        seconds={"target": 0.1},
+        fingerprint_before=before,
+        fingerprint_after=after,
+        seed=0,
+        weights=weights,
+    )
     return EditRecord(**{**fields, **changes})
 
 
@@ -51,7 +67,9 @@ def test_read_again(log):
     assert again.base.weights == {NAME: {"fingerprint": "w0", "dtype": "float32", "shape": [3, 4]}}
     assert [again.weights_at(n) for n in (0, 2, None)] == [{NAME: "w0"}, {NAME: "w2"}, {NAME: "w3"}]
     change = again.entries[0]["changes"][NAME]
-    assert change["rank"] == 1 and change["norm"] == pytest.approx(float(make(1, "", "").layers[1].matrix().norm()), rel=1e-6)
+    assert change["rank"] == 1 and change["norm"] == pytest.approx(
+        float(make(1, "", "").layers[1].matrix().norm()), rel=1e-6
+    )
 
 
 def test_taken_back_made_again_and_put_back(log):
@@ -62,15 +80,25 @@ def test_taken_back_made_again_and_put_back(log):
     log.note("restore", {NAME: "w1"}, to=1)
     log.append(make(9, "w1", "w6"))
     again = EditLog(log.folder)
-    assert again.ids == [1, 7] and again.steps() == [(1, 1), (1, 7)] and again.ids_at(4) == [1, 3] and again.ids_at(0) == []
+    assert (
+        again.ids == [1, 7]
+        and again.steps() == [(1, 1), (1, 7)]
+        and again.ids_at(4) == [1, 3]
+        and again.ids_at(0) == []
+    )
     assert again[2].requests[0]["subject"] == "Østerdalen 2"
-    for number, reason in ((4, "no edit but of type undo"), (0, "there is no edit 0"), (8, "there is no edit 8; the edits are 1, "
-                                                                                           "2, 3, 7")):
+    for number, reason in (
+        (4, "no edit but of type undo"),
+        (0, "there is no edit 0"),
+        (8, "there is no edit 8; the edits are 1, 2, 3, 7"),
+    ):
         with pytest.raises(StateError, match=reason):
             again[number]
 
 
-@pytest.mark.parametrize("torn", [b'{"id": 4, "ty', b'{"id": 4, "type": "edit"}', b"\x00\x00\n", b'{"id": 4}\n'])
+@pytest.mark.parametrize(
+    "torn", [b'{"id": 4, "ty', b'{"id": 4, "type": "edit"}', b"\x00\x00\n", b'{"id": 4}\n']
+)
 def test_a_torn_last_line_is_left_out_and_overwritten(log, torn, caplog):
     path = log.folder / "entries.jsonl"
     whole = path.read_bytes()
@@ -94,15 +122,18 @@ def test_a_torn_last_file_is_left_out(log, how, caplog):
     assert EditLog(log.folder).ids == [1, 2, 3]
 
 
-@pytest.mark.parametrize("damage, reason", [
-    (lambda lines: lines[:1] + [lines[1][:20] + "\n"] + lines[2:], "line 2 is damaged"),
-    (lambda lines: lines[:1] + lines[2:], "entry 3 does not follow"),
-    (lambda lines: [lines[0], lines[2], lines[1]], "does not follow"),
-    (lambda lines: lines[1:], "entry 2 does not follow"),
-    (lambda lines: [lines[0].replace('"Oslo"', '"Rome"'), *lines[1:]], "entry 1 was changed"),
-    (lambda lines: [*lines[:2], lines[2].replace('"Oslo"', '"Rome"')], "entry 3 was changed"),
-    (lambda lines: [*lines[:2], lines[2][:30] + "\n", '{"id": 4'], "line 3 is damaged"),
-])
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (lambda lines: lines[:1] + [lines[1][:20] + "\n"] + lines[2:], "line 2 is damaged"),
+        (lambda lines: lines[:1] + lines[2:], "entry 3 does not follow"),
+        (lambda lines: [lines[0], lines[2], lines[1]], "does not follow"),
+        (lambda lines: lines[1:], "entry 2 does not follow"),
+        (lambda lines: [lines[0].replace('"Oslo"', '"Rome"'), *lines[1:]], "entry 1 was changed"),
+        (lambda lines: [*lines[:2], lines[2].replace('"Oslo"', '"Rome"')], "entry 3 was changed"),
+        (lambda lines: [*lines[:2], lines[2][:30] + "\n", '{"id": 4'], "line 3 is damaged"),
+    ],
+)
 def test_a_damaged_log_is_refused(log, damage, reason):
     path = log.folder / "entries.jsonl"
     path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
@@ -116,7 +147,9 @@ def test_a_forged_line_breaks_the_chain(log):
     """A line whose own hash was made to fit is given away by the next one."""
     path = log.folder / "entries.jsonl"
     first, *rest = path.read_text().splitlines(keepends=True)
-    line = {name: value for name, value in json.loads(first.replace('"Oslo"', '"Rome"')).items() if name != "hash"}
+    line = {
+        name: value for name, value in json.loads(first.replace('"Oslo"', '"Rome"')).items() if name != "hash"
+    }
     path.write_text(json.dumps({**line, "hash": hash_of(line)}, ensure_ascii=False) + "\n" + "".join(rest))
     with pytest.raises(StateError, match="entry 2 does not follow"):
         EditLog(log.folder)
@@ -153,7 +186,9 @@ def test_a_changed_or_missing_file_is_refused(log):
         EditLog(log.folder)[2]
 
 
-@pytest.mark.parametrize("before, reason", [("w2", "other weights of m.1.weight than entry 3"), ("w0", "they are the base's")])
+@pytest.mark.parametrize(
+    "before, reason", [("w2", "other weights of m.1.weight than entry 3"), ("w0", "they are the base's")]
+)
 def test_an_edit_on_other_weights_is_refused(log, before, reason):
     present = files(log.folder)
     with pytest.raises(StateError, match=reason):
@@ -172,19 +207,30 @@ def test_a_second_parameter_has_a_base_of_its_own(log, caplog):
     weights = {OTHER: {"dtype": "bfloat16", "shape": [3, 4], "base": "v0", "before": "v1", "after": "v2"}}
     log.append(make(4, "", "", layers={}, names={}, units={OTHER: unit}, weights=weights))
     assert "edited before the log began" in caplog.text
-    assert EditLog(log.folder).weights_at() == {NAME: "w3", OTHER: "v2"} and EditLog(log.folder).weights_at(0)[OTHER] == "v1"
+    assert (
+        EditLog(log.folder).weights_at() == {NAME: "w3", OTHER: "v2"}
+        and EditLog(log.folder).weights_at(0)[OTHER] == "v1"
+    )
     assert log.entries[3]["changes"][OTHER] == {"units": 1, "axis": "output", "neurons": 1, "norm": 2.0}
 
 
 def test_cut_and_copy(log, tmp_path):
     log.note("undo", {NAME: "w4"}, of=3)
     copy = log.copy(tmp_path / "copy", upto=2)
-    assert copy.ids == [1, 2] and copy.entries == log.entries[:2] and sorted(files(copy.folder)) == [
-        "000001.safetensors", "000002.safetensors", "entries.jsonl", "log.json"]
+    assert (
+        copy.ids == [1, 2]
+        and copy.entries == log.entries[:2]
+        and sorted(files(copy.folder))
+        == ["000001.safetensors", "000002.safetensors", "entries.jsonl", "log.json"]
+    )
     with pytest.raises(StateError, match="holds a log already"):
         log.copy(tmp_path / "copy")
     log.cut(2)
-    assert files(log.folder) == files(copy.folder) and log.weights_at() == {NAME: "w2"} and log.append(make(3, "w2", "w3")) == 3
+    assert (
+        files(log.folder) == files(copy.folder)
+        and log.weights_at() == {NAME: "w2"}
+        and log.append(make(3, "w2", "w3")) == 3
+    )
     with pytest.raises(StateError, match="there is no entry 9"):
         log.ids_at(9)
 
@@ -193,7 +239,10 @@ def test_the_same_edit_has_the_same_content(log, tmp_path):
     other = EditLog(tmp_path / "other")
     slower = make(1, "w0", "w1", seconds={"target": 9.0})
     other.append(slower)
-    assert other.entries[0]["content"] == log.entries[0]["content"] and other.entries[0]["sha256"] != log.entries[0]["sha256"]
+    assert (
+        other.entries[0]["content"] == log.entries[0]["content"]
+        and other.entries[0]["sha256"] != log.entries[0]["sha256"]
+    )
     changed = dataclasses.replace(slower.layers[1], right=slower.layers[1].right * 2)
     third = EditLog(tmp_path / "third")
     third.append(make(1, "w0", "w1", layers={1: changed}))

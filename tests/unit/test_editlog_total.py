@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from easyedit_neuron.editlog.total import Total
-from easyedit_neuron.record import LayerDelta, UnitDelta
+from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 
 SHAPE = (5, 7)
 
@@ -16,7 +16,9 @@ def low_rank(seed, rank=1):
 
 def rows(seed, units, axis):
     g = torch.Generator().manual_seed(seed)
-    return UnitDelta(torch.tensor(units), torch.randn(len(units), 7 if axis == "output" else 5, generator=g), axis, SHAPE)
+    return UnitDelta(
+        torch.tensor(units), torch.randn(len(units), 7 if axis == "output" else 5, generator=g), axis, SHAPE
+    )
 
 
 CASES = {
@@ -30,8 +32,12 @@ CASES = {
 
 
 def dense(deltas):
-    return sum(delta.left.double() @ delta.right.double().T if isinstance(delta, LayerDelta) else delta.matrix().double()
-               for delta in deltas)
+    return sum(
+        delta.left.double() @ delta.right.double().T
+        if isinstance(delta, LayerDelta)
+        else delta.matrix().double()
+        for delta in deltas
+    )
 
 
 def total(deltas):
@@ -52,8 +58,13 @@ def test_the_rank_is_exact():
     """Changes that are more than the width, and lie in three dimensions, come out as three columns."""
     g = torch.Generator().manual_seed(0)
     plane = torch.randn(5, 3, generator=g, dtype=torch.float64)
-    parts = [LayerDelta(plane @ torch.randn(3, 1, generator=g, dtype=torch.float64),
-                        torch.randn(7, 1, generator=g, dtype=torch.float64)) for _ in range(22)]
+    parts = [
+        LayerDelta(
+            plane @ torch.randn(3, 1, generator=g, dtype=torch.float64),
+            torch.randn(7, 1, generator=g, dtype=torch.float64),
+        )
+        for _ in range(22)
+    ]
     left, right = total(parts).factors()
     assert left.shape[1] == 3
     torch.testing.assert_close(left @ right.T, dense(parts), rtol=0, atol=1e-12)
@@ -76,7 +87,11 @@ def test_units_stay_units():
 def test_neurons():
     masked = LayerDelta(torch.ones(5, 1), torch.tensor([[0.0], [1], [0], [2], [0], [0], [0]]))
     assert total([masked, rows(1, [4], "output"), rows(2, [3, 6], "input")]).neurons() == {
-        ("input", 1), ("input", 3), ("input", 6), ("output", 4)}
+        ("input", 1),
+        ("input", 3),
+        ("input", 6),
+        ("output", 4),
+    }
 
 
 def test_taken_out_again():

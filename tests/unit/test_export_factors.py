@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 from easyedit_neuron.export.factors import Factors, summed, truncated
-from easyedit_neuron.record import LayerDelta, UnitDelta
 
 
 def rows(shape, units, *vectors):
@@ -24,7 +24,9 @@ def sum_of(*deltas):
 
 def test_rows_and_columns_of_several_edits_by_hand():
     shape = (4, 5)
-    found = sum_of(rows(shape, [1, 3], [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]), rows(shape, [1], [10, 10, 10, 10, 10]))
+    found = sum_of(
+        rows(shape, [1, 3], [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]), rows(shape, [1], [10, 10, 10, 10, 10])
+    )
     assert found.rank == 2 and found.shape == shape  # row 1 once, although two edits change it
     expected = torch.zeros(shape)
     expected[1], expected[3] = torch.tensor([11.0, 12, 13, 14, 15]), torch.tensor([6.0, 7, 8, 9, 10])
@@ -79,9 +81,14 @@ def test_a_cut_loses_the_smallest_singular_values():
     whole = (u * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)) @ v.T
     factors = Factors(u * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64), v)
     assert truncated(factors, max_rank=3)[0] is factors and truncated(factors)[1] == 0
-    for options, rank, lost in (({"max_rank": 2}, 2, (1 / 21) ** 0.5), ({"max_rank": 1}, 1, (5 / 21) ** 0.5),
-                                ({"energy": 0.9}, 2, (1 / 21) ** 0.5), ({"energy": 0.7}, 1, (5 / 21) ** 0.5),
-                                ({"energy": 0.9, "max_rank": 1}, 1, (5 / 21) ** 0.5), ({"energy": 1.0}, 3, 0)):
+    for options, rank, lost in (
+        ({"max_rank": 2}, 2, (1 / 21) ** 0.5),
+        ({"max_rank": 1}, 1, (5 / 21) ** 0.5),
+        ({"energy": 0.9}, 2, (1 / 21) ** 0.5),
+        ({"energy": 0.7}, 1, (5 / 21) ** 0.5),
+        ({"energy": 0.9, "max_rank": 1}, 1, (5 / 21) ** 0.5),
+        ({"energy": 1.0}, 3, 0),
+    ):
         cut, error = truncated(factors, **options)
         assert cut.rank == rank and error == pytest.approx(lost, abs=1e-6)
         kept = (u[:, :rank] * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)[:rank]) @ v[:, :rank].T

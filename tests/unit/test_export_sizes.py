@@ -11,9 +11,19 @@ from easyedit_neuron.export.estimate import LLAMA_3_8B, Touched, llama_3_8b, rec
 def test_numbers_and_ranges():
     ids = [1, 2, 3, 5, 8, 9]  # 4, 6 and 7 were taken back
     assert chosen(ids, None) == ids
-    assert chosen(ids, "3") == [3] and chosen(ids, "3,5-9") == [3, 5, 8, 9] and chosen(ids, "8, 1-2,1") == [1, 2, 8]
-    for wanted, words in (("4", "no edit 4 is in the weights; there are 1 to 9"), ("6-7", "no edit 6-7"), ("10-12", "edit 10-12"),
-                          ("x", "'x' is no number or range"), ("3-", "'3-' is no number"), ("", "'' is no number")):
+    assert (
+        chosen(ids, "3") == [3]
+        and chosen(ids, "3,5-9") == [3, 5, 8, 9]
+        and chosen(ids, "8, 1-2,1") == [1, 2, 8]
+    )
+    for wanted, words in (
+        ("4", "no edit 4 is in the weights; there are 1 to 9"),
+        ("6-7", "no edit 6-7"),
+        ("10-12", "edit 10-12"),
+        ("x", "'x' is no number or range"),
+        ("3-", "'3-' is no number"),
+        ("", "'' is no number"),
+    ):
         with pytest.raises(NeuronEditError, match=words):
             chosen(ids, wanted)
     with pytest.raises(NeuronEditError, match="the log holds none"):
@@ -21,8 +31,13 @@ def test_numbers_and_ranges():
 
 
 def test_table_of_sizes():
-    text = size_table([Size("adapter", 2_500, 4, "rank 2, nothing lost"), Size("cut adapter", None, 4, "cannot be"),
-                       Size("unedited model", 10_000, 0)])
+    text = size_table(
+        [
+            Size("adapter", 2_500, 4, "rank 2, nothing lost"),
+            Size("cut adapter", None, 4, "cannot be"),
+            Size("unedited model", 10_000, 0),
+        ]
+    )
     assert text.splitlines() == [
         "form             bytes  per edit  of the model",
         "adapter          2,500       625        25.00%  rank 2, nothing lost",
@@ -34,7 +49,9 @@ def test_table_of_sizes():
 def test_estimates_by_hand():
     one = Touched((4, 10), rank=3, rows=4, columns=2)
     assert one.adapter() == 4 * 3 * 14
-    assert Touched((4, 10), rank=9, rows=4, columns=9).adapter() == 4 * 4 * 14  # no more than the smaller side
+    assert (
+        Touched((4, 10), rank=9, rows=4, columns=9).adapter() == 4 * 4 * 14
+    )  # no more than the smaller side
     assert one.sparse(2) == 2 * (4 * 2 + 8)  # two columns of four 16-bit numbers, and their own numbers
     nmke = llama_3_8b("NMKE", 10)
     assert len(nmke) == 5 and sum(t.adapter() for t in nmke) == 5 * 4 * 10 * (4096 + 14336)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers.tiny_models import tiny_tokenizer
 
-from easyedit_neuron import fingerprint as fp
+from easyedit_neuron.utils import fingerprint as fp
+from helpers.tiny_models import tiny_tokenizer
 
 STEP = 0x9E3779B97F4A7C15
 
@@ -15,7 +15,9 @@ def by_hand(integers):
     return total - 2**64 if total >= 2**63 else total
 
 
-@pytest.mark.parametrize("dtype, view", [(torch.float32, torch.int32), (torch.bfloat16, torch.int16), (torch.float64, torch.int64)])
+@pytest.mark.parametrize(
+    "dtype, view", [(torch.float32, torch.int32), (torch.bfloat16, torch.int16), (torch.float64, torch.int64)]
+)
 def test_checksum_by_hand(dtype, view):
     values = torch.tensor([[1.5, -2.0, 0.25], [0.0, -0.0, 7.0]], dtype=dtype)
     assert fp.tensor_checksum(values) == by_hand(values.flatten().view(view).tolist())
@@ -43,8 +45,16 @@ def test_every_change_of_one_element_shows():
 
 def test_names_shapes_and_dtypes_count():
     values = torch.ones(4)
-    prints = {fp.tensors_fingerprint([(n, t)]) for n, t in (
-        ("a", values), ("b", values), ("a", values.view(2, 2)), ("a", values.view(torch.int32)), ("a", values * 2))}
+    prints = {
+        fp.tensors_fingerprint([(n, t)])
+        for n, t in (
+            ("a", values),
+            ("b", values),
+            ("a", values.view(2, 2)),
+            ("a", values.view(torch.int32)),
+            ("a", values * 2),
+        )
+    }
     assert len(prints) == 5 and all(len(p) == 16 for p in prints)
 
 
@@ -64,10 +74,18 @@ def test_texts_are_kept_apart_and_in_order():
 
 
 def test_keys_do_not_depend_on_the_order_of_a_dictionary():
-    assert fp.key_fingerprint({"a": 1, "b": [2]}) == fp.key_fingerprint({"b": [2], "a": 1}) != fp.key_fingerprint({"a": 1, "b": [3]})
+    assert (
+        fp.key_fingerprint({"a": 1, "b": [2]})
+        == fp.key_fingerprint({"b": [2], "a": 1})
+        != fp.key_fingerprint({"a": 1, "b": [3]})
+    )
 
 
 def test_tokenizers_differ_by_what_they_add():
     texts = ["Anna Berg was born in Paris."]
     first = fp.tokenizer_fingerprint(tiny_tokenizer(True), texts)
-    assert first == fp.tokenizer_fingerprint(tiny_tokenizer(True), texts) != fp.tokenizer_fingerprint(tiny_tokenizer(False), texts)
+    assert (
+        first
+        == fp.tokenizer_fingerprint(tiny_tokenizer(True), texts)
+        != fp.tokenizer_fingerprint(tiny_tokenizer(False), texts)
+    )

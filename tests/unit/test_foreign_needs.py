@@ -2,7 +2,7 @@
 
 import torch
 
-from easyedit_neuron.lifelong.foreign_needs import follow_prompt
+from easyedit_neuron.lifelong.easyedit_adapters import follow_prompt
 
 
 class GRACEAdapter(torch.nn.Module):
@@ -25,7 +25,9 @@ def test_grace_looks_at_the_last_token_of_what_is_asked():
     follow_prompt(model)
     model(input_ids=tokens[:, :1])  # generation goes on with one token
     assert model.adapter.key_id == 7
-    model(input_ids=tokens, logits_to_keep=torch.tensor([2, 3]))  # a target of two tokens behind a prompt of three
+    model(
+        input_ids=tokens, logits_to_keep=torch.tensor([2, 3])
+    )  # a target of two tokens behind a prompt of three
     assert model.adapter.key_id == 2
     model(tokens)  # as lm-eval calls it
     assert model.adapter.key_id == -1

@@ -1,10 +1,12 @@
-"""The loader with a package laid out like EasyEdit: found, imported without its optional packages, and no stand-in left."""
+"""The loader with a package laid out like EasyEdit: found, imported without its optional packages, and no
+stand-in left."""
+
 import pytest
-from helpers.fake_easyeditor import ABSENT_PACKAGES, run, write
 
 from easyedit_neuron.errors import HostError
-from easyedit_neuron.host.absent import OPTIONAL_PACKAGES
+from easyedit_neuron.host.import_stubs import OPTIONAL_PACKAGES
 from easyedit_neuron.host.loader import find_easyeditor
+from helpers.fake_easyeditor import ABSENT_PACKAGES, run, write
 
 FORCED = "stub=['zhipuai', 'rouge', 'timm']"
 
@@ -15,7 +17,8 @@ def no_home(monkeypatch):
 
 
 def test_stand_ins_serve_the_import_and_vanish(tmp_path):
-    out = run(f"""
+    out = run(
+        f"""
 import sys
 path = list(sys.path)
 from easyedit_neuron import host
@@ -39,7 +42,9 @@ try:
     host.import_easyeditor(home="elsewhere")
 except HostError as error:
     print(error)
-""", home=write(tmp_path, ABSENT_PACKAGES))
+""",
+        home=write(tmp_path, ABSENT_PACKAGES),
+    )
     lines = out.splitlines()
     assert "zhipuai.Client" in lines[0] and "install zhipuai" in lines[0]
     assert "timm.models.Block" in lines[1] and "elsewhere" in lines[2] and len(lines) == 3
@@ -49,18 +54,23 @@ def test_an_installed_package_is_preferred_and_others_never_get_a_stand_in(tmp_p
     """A third package that asks for an optional one during EasyEdit's import finds it missing."""
     (tmp_path / "third.py").write_text("try:\n    import rouge\nexcept ImportError:\n    rouge = None\n")
     (tmp_path / "zhipuai.py").write_text("version = 'real'\n")
-    out = run("""
+    out = run(
+        """
 from easyedit_neuron import host
 host.import_easyeditor(stub=["rouge"])
 from easyeditor.editors import editor
 import zhipuai
 print(editor.third.rouge, editor.rouge.__name__, editor.zhipuai.version, editor.zhipuai is zhipuai)
-""", home=write(tmp_path, "import third\nimport rouge, zhipuai\n"), importable=tmp_path)
+""",
+        home=write(tmp_path, "import third\nimport rouge, zhipuai\n"),
+        importable=tmp_path,
+    )
     assert out == "None rouge real True\n"
 
 
 def test_a_failed_import_names_the_remedy_and_leaves_nothing(tmp_path):
-    out = run("""
+    out = run(
+        """
 import sys
 from easyedit_neuron import host
 from easyedit_neuron.errors import HostError
@@ -69,7 +79,9 @@ try:
 except HostError as error:
     print(error)
 assert not [n for n in sys.modules if n.startswith("easyeditor")]
-""", home=write(tmp_path, "import surely_not_there\n"))
+""",
+        home=write(tmp_path, "import surely_not_there\n"),
+    )
     assert "'surely_not_there' is missing" in out and "easyedit-neuron[easyedit]" in out
 
 
@@ -86,4 +98,14 @@ def test_where_easyedit_is_looked_for(tmp_path, monkeypatch):
 
 
 def test_core_packages_never_have_stand_ins():
-    assert not OPTIONAL_PACKAGES & {"torch", "transformers", "omegaconf", "scipy", "sklearn", "nltk", "numpy", "yaml", "tqdm"}
+    assert not OPTIONAL_PACKAGES & {
+        "torch",
+        "transformers",
+        "omegaconf",
+        "scipy",
+        "sklearn",
+        "nltk",
+        "numpy",
+        "yaml",
+        "tqdm",
+    }

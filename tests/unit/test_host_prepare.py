@@ -1,4 +1,5 @@
 """Request dictionaries from an editor's arguments."""
+
 import copy
 import random
 
@@ -10,13 +11,32 @@ from easyedit_neuron.host.prepare import prepare_requests
 
 
 def test_one_text_is_a_list_of_one():
-    assert prepare_requests("A b", "c", "d", target_neg="n", rephrase_prompts="r", subject="A", loc_prompts="l",
-                            locality_inputs={"N": {"prompt": "p", "ground_truth": "g"}},
-                            portability_inputs={"R": {"prompt": "q", "ground_truth": "h"}}) == [
-        {"prompt": "A b", "target_new": "c", "ground_truth": "d", "target_neg": "n", "rephrase_prompt": "r", "subject": "A",
-         "loc_prompt": "l", "locality": {"N": {"prompt": "p", "ground_truth": "g"}},
-         "portability": {"R": {"prompt": "q", "ground_truth": "h"}}}]
-    assert prepare_requests("A b", "c") == [{"prompt": "A b", "target_new": "c", "ground_truth": None, "portability": {}, "locality": {}}]
+    assert prepare_requests(
+        "A b",
+        "c",
+        "d",
+        target_neg="n",
+        rephrase_prompts="r",
+        subject="A",
+        loc_prompts="l",
+        locality_inputs={"N": {"prompt": "p", "ground_truth": "g"}},
+        portability_inputs={"R": {"prompt": "q", "ground_truth": "h"}},
+    ) == [
+        {
+            "prompt": "A b",
+            "target_new": "c",
+            "ground_truth": "d",
+            "target_neg": "n",
+            "rephrase_prompt": "r",
+            "subject": "A",
+            "loc_prompt": "l",
+            "locality": {"N": {"prompt": "p", "ground_truth": "g"}},
+            "portability": {"R": {"prompt": "q", "ground_truth": "h"}},
+        }
+    ]
+    assert prepare_requests("A b", "c") == [
+        {"prompt": "A b", "target_new": "c", "ground_truth": None, "portability": {}, "locality": {}}
+    ]
 
 
 def test_arguments_are_not_changed_and_none_leaves_a_kind_out():
@@ -38,15 +58,33 @@ def test_loc_prompts_are_repeated_and_shuffled():
         prepare_requests("A", "b", loc_prompts=["x", "y", "z"])
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(prompts=[], target_new=[]), "prompts: none"),
-    (dict(prompts="A", target_new=None), "target_new: not given"),
-    (dict(prompts="A", target_new="b", target_neg=["c", "d"]), "target_neg: 2 given for 1"),
-    (dict(prompts="A", target_new="b", subject=[None]), "subject: None does not occur"),
-    (dict(prompts="A", target_new="b", portability_inputs={"R": []}), "portability_inputs\\['R'\\] must be"),
-    (dict(prompts="A", target_new="b", portability_inputs={"R": {"prompt": ["q"], "ground_truth": None}}), "not None"),
-    (dict(prompts=["A", "B"], target_new=["b", "c"], locality_inputs={"N": {"prompt": ["q"], "ground_truth": ["h"]}}), "1 given for 2"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(prompts=[], target_new=[]), "prompts: none"),
+        (dict(prompts="A", target_new=None), "target_new: not given"),
+        (dict(prompts="A", target_new="b", target_neg=["c", "d"]), "target_neg: 2 given for 1"),
+        (dict(prompts="A", target_new="b", subject=[None]), "subject: None does not occur"),
+        (
+            dict(prompts="A", target_new="b", portability_inputs={"R": []}),
+            "portability_inputs\\['R'\\] must be",
+        ),
+        (
+            dict(
+                prompts="A", target_new="b", portability_inputs={"R": {"prompt": ["q"], "ground_truth": None}}
+            ),
+            "not None",
+        ),
+        (
+            dict(
+                prompts=["A", "B"],
+                target_new=["b", "c"],
+                locality_inputs={"N": {"prompt": ["q"], "ground_truth": ["h"]}},
+            ),
+            "1 given for 2",
+        ),
+    ],
+)
 def test_what_is_wrong_is_named(arguments, message):
     with pytest.raises(RequestError, match=message):
         prepare_requests(**arguments)
@@ -64,6 +102,8 @@ def test_devices(monkeypatch):
         target_device("nonsense")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert target_device(1) == target_device("1") == torch.device("cuda:1") and target_device(None) == torch.device("cuda:0")
+    assert target_device(1) == target_device("1") == torch.device("cuda:1") and target_device(
+        None
+    ) == torch.device("cuda:0")
     with pytest.raises(HparamsError, match="has 2 CUDA device"):
         target_device(2)

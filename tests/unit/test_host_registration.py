@@ -1,5 +1,8 @@
-"""Registration with a package laid out like EasyEdit, in fresh processes: either import order, once, and no trace left."""
+"""Registration with a package laid out like EasyEdit, in fresh processes: either import order, once, and no
+trace left."""
+
 import pytest
+
 from helpers.fake_easyeditor import run, write
 
 REGISTER_ONE = """
@@ -36,18 +39,26 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize("code", [
-    "import easyedit_neuron\n" + REGISTER_ONE + "import easyeditor\n",
-    REGISTER_ONE + "import easyedit_neuron as e\nassert e.register() is False and e.register() is False\nimport easyeditor.editors\n",
-    REGISTER_ONE + "from easyeditor.util import alg_dict\nfrom easyeditor.editors import batch_editor\n",
-    "import easyeditor\n" + REGISTER_ONE + "import easyedit_neuron\nassert easyedit_neuron.register() is True\n",
-], ids=["plugin first", "twice before", "modules by name", "easyeditor first"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import easyedit_neuron\n" + REGISTER_ONE + "import easyeditor\n",
+        REGISTER_ONE
+        + "import easyedit_neuron as e\nassert e.register() is False and e.register() is False\nimport easyeditor.editors\n",
+        REGISTER_ONE + "from easyeditor.util import alg_dict\nfrom easyeditor.editors import batch_editor\n",
+        "import easyeditor\n"
+        + REGISTER_ONE
+        + "import easyedit_neuron\nassert easyedit_neuron.register() is True\n",
+    ],
+    ids=["plugin first", "twice before", "modules by name", "easyeditor first"],
+)
 def test_either_order(tmp_path, code):
     assert run(code + CHECK, importable=write(tmp_path)) == "fine\n"
 
 
 def test_without_easyedit_nothing_happens():
-    assert run("""
+    assert (
+        run("""
 import sys, easyedit_neuron
 hooks = lambda: [f for f in sys.meta_path if type(f).__module__.startswith("easyedit_neuron")]
 assert easyedit_neuron.register() is False and len(hooks()) == 1
@@ -57,11 +68,15 @@ try:
     import easyeditor
 except ModuleNotFoundError as error:
     print(error)
-""") == "No module named 'easyeditor'\n"
+""")
+        == "No module named 'easyeditor'\n"
+    )
 
 
 def test_a_failure_of_ours_leaves_easyedit_usable(tmp_path):
-    out = run(REGISTER_ONE + """
+    out = run(
+        REGISTER_ONE
+        + """
 registry.register_method(registry.MethodSpec("Broken", "helpers.plain_method:not_there", "x:y", plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
@@ -70,17 +85,23 @@ try:
     easyedit_neuron.register()
 except AttributeError as error:
     print("not_there" in str(error))
-""", importable=write(tmp_path))
+""",
+        importable=write(tmp_path),
+    )
     assert out == "easyeditor.util.alg_dict\nTrue\n"
 
 
 def test_a_name_that_easyedit_has_is_replaced_and_said(tmp_path):
-    out = run(REGISTER_ONE + """
+    out = run(
+        REGISTER_ONE
+        + """
 import logging, sys
 logging.basicConfig(stream=sys.stdout)
 registry.register_method(registry.MethodSpec("ROME", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams", plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
 assert ALG_DICT["ROME"] is helpers.plain_method.apply_plain
-""", importable=write(tmp_path))
+""",
+        importable=write(tmp_path),
+    )
     assert "already has a method 'ROME'" in out and out.count("WARNING") == 1

@@ -1,10 +1,11 @@
 """Which BaseEditor is chosen."""
+
 import pytest
-from helpers.fake_easyeditor import run, write
 
 from easyedit_neuron.errors import HostError
 from easyedit_neuron.host import resolve_base_editor
 from easyedit_neuron.host.base_editor import BaseEditor
+from helpers.fake_easyeditor import run, write
 
 
 def test_the_built_in_one_can_be_forced(monkeypatch):
@@ -24,7 +25,8 @@ def test_easyedit_is_taken_where_it_is(tmp_path):
 
 
 def test_a_broken_easyedit_is_an_error_only_when_asked_for(tmp_path):
-    out = run("""
+    out = run(
+        """
 from easyedit_neuron import host
 from easyedit_neuron.errors import HostError
 print(host.resolve_base_editor().__module__)
@@ -32,12 +34,15 @@ try:
     host.resolve_base_editor("easyedit")
 except HostError as error:
     print(error)
-""", home=write(tmp_path, "import surely_not_there\n"))
+""",
+        home=write(tmp_path, "import surely_not_there\n"),
+    )
     assert out.startswith("easyedit_neuron.host.base_editor\n") and "surely_not_there" in out
 
 
 def test_no_easyedit(tmp_path):
-    out = run("""
+    out = run(
+        """
 import os
 from easyedit_neuron import host
 from easyedit_neuron.errors import HostError
@@ -48,6 +53,11 @@ except HostError as error:
     print(error)
 os.environ["EASYEDIT_HOME"] = os.getcwd()
 print(host.resolve_base_editor().__module__)
-""", cwd=tmp_path)
+""",
+        cwd=tmp_path,
+    )
     lines = out.splitlines()
-    assert lines[0] == lines[2] == "easyedit_neuron.host.base_editor" and "clone github.com/zjunlp/EasyEdit" in lines[1]
+    assert (
+        lines[0] == lines[2] == "easyedit_neuron.host.base_editor"
+        and "clone github.com/zjunlp/EasyEdit" in lines[1]
+    )

@@ -1,26 +1,38 @@
 """Words, sentences and n-gram entropy by hand."""
+
 import math
 
 import pytest
 
 from easyedit_neuron.evaluation.fluency import ngram_entropy
-from easyedit_neuron.evaluation.words import sentences, words
+from easyedit_neuron.evaluation.word_tokenizer import sentences, words
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("Anna lives in Rome. She works.", ["Anna", "lives", "in", "Rome", ".", "She", "works", "."]),
-    ("It's Anna's, isn't it?", ["It", "'s", "Anna", "'s", ",", "is", "n't", "it", "?"]),
-    ('He said "no" (twice); why?!', ["He", "said", "``", "no", "''", "(", "twice", ")", ";", "why", "?", "!"]),
-    ("Mr. Berg paid $3.50, or 3,50.", ["Mr.", "Berg", "paid", "$", "3.50", ",", "or", "3,50", "."]),
-    ("Well... I cannot -- so.", ["Well", "...", "I", "can", "not", "--", "so", "."]),
-    ("", []),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Anna lives in Rome. She works.", ["Anna", "lives", "in", "Rome", ".", "She", "works", "."]),
+        ("It's Anna's, isn't it?", ["It", "'s", "Anna", "'s", ",", "is", "n't", "it", "?"]),
+        (
+            'He said "no" (twice); why?!',
+            ["He", "said", "``", "no", "''", "(", "twice", ")", ";", "why", "?", "!"],
+        ),
+        ("Mr. Berg paid $3.50, or 3,50.", ["Mr.", "Berg", "paid", "$", "3.50", ",", "or", "3,50", "."]),
+        ("Well... I cannot -- so.", ["Well", "...", "I", "can", "not", "--", "so", "."]),
+        ("", []),
+    ],
+)
 def test_words(text, expected):
     assert words(text) == expected
 
 
 def test_sentences_end_before_white_space_only():
-    assert sentences("A b c.d ef. G h! J. Lund said so? Yes") == ["A b c.d ef.", "G h!", "J. Lund said so?", "Yes"]
+    assert sentences("A b c.d ef. G h! J. Lund said so? Yes") == [
+        "A b c.d ef.",
+        "G h!",
+        "J. Lund said so?",
+        "Yes",
+    ]
 
 
 def test_entropy_by_hand():

@@ -1,13 +1,13 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import ClassVar, List, Literal, Optional, Union
+from typing import ClassVar, Literal
 
 import pytest
 
 from easyedit_neuron import resources
 from easyedit_neuron.errors import HparamsError, NeuronEditError
-from easyedit_neuron.hparams_base import HyperParams
+from easyedit_neuron.hyperparameters.base import HyperParams
 
 
 @dataclass
@@ -16,16 +16,16 @@ class Sample(HyperParams):
     ALG_ALIASES: ClassVar[tuple] = ("SAMPLE",)
 
     alg_name: str
-    layers: List[int]
+    layers: list[int]
     v_lr: float
     model_name: str = "somewhere"
     batch_size: int = 1
     flag: bool = False
-    device: Union[int, str] = "cpu"
-    threshold: Optional[float] = None
+    device: int | str = "cpu"
+    threshold: float | None = None
     stage: Literal["post", "solve"] = "post"
     bounds: tuple[float, float] = (0.3, 0.4)
-    norm: Union[float, bool] = False
+    norm: float | bool = False
 
     def validate(self):
         if self.batch_size < 1:
@@ -189,7 +189,12 @@ def test_shipped_name_from_any_working_directory(tmp_path, monkeypatch):
     (tmp_path / "shipped/NMKE").mkdir(parents=True)
     (tmp_path / "shipped/NMKE/tiny-llama.yaml").write_text("alg_name: Sample\nlayers: [1]\nv_lr: 1\n")
     monkeypatch.chdir(tmp_path)
-    spellings = ("NMKE/tiny-llama", "NMKE/tiny-llama.yaml", "hparams/NMKE/tiny-llama", "hparams/NMKE/tiny-llama.yaml")
+    spellings = (
+        "NMKE/tiny-llama",
+        "NMKE/tiny-llama.yaml",
+        "hparams/NMKE/tiny-llama",
+        "hparams/NMKE/tiny-llama.yaml",
+    )
     assert {Sample.from_hparams(name).v_lr for name in spellings} == {1.0}
     # A file of the user's own wins over the shipped one.
     (tmp_path / "NMKE").mkdir()
@@ -203,7 +208,9 @@ def test_shipped_model_name_becomes_its_folder():
 
 
 def test_a_model_in_memory_is_not_copied_into_a_dictionary():
-    """EasyEdit takes a pair (model, tokenizer) for model_name, and every edit's record holds the hyperparameters."""
+    """EasyEdit takes a pair (model, tokenizer) for model_name, and every edit's record holds the
+    hyperparameters."""
+
     class Model:
         config = type("Config", (), {"_name_or_path": "models/own"})
 

@@ -11,9 +11,14 @@ from easyedit_neuron.models.kne.ensemble import choose
 from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 
 # 4 rows of 10 numbers and 6 rows of 3: 58 parameters, in a model of 100
-SITES = [Projection(0, "down_proj", "a", "a.weight", torch.arange(4), 10, False),
-         Projection(1, "q_proj", "b", "b.weight", torch.arange(6), 3, False)]
-SCORES = {"0.down_proj": torch.tensor([5.0, -1.0, 9.0, 0.5]), "1.q_proj": torch.tensor([7.0, 6.0, 0.0, -8.0, 2.0, 1.0])}
+SITES = [
+    Projection(0, "down_proj", "a", "a.weight", torch.arange(4), 10, False),
+    Projection(1, "q_proj", "b", "b.weight", torch.arange(6), 3, False),
+]
+SCORES = {
+    "0.down_proj": torch.tensor([5.0, -1.0, 9.0, 0.5]),
+    "1.q_proj": torch.tensor([7.0, 6.0, 0.0, -8.0, 2.0, 1.0]),
+}
 MODEL = nn.Linear(10, 10, bias=False)
 
 
@@ -30,7 +35,12 @@ def test_the_share_of_the_parameters_counts_what_every_neuron_holds():
     assert members(choose(SCORES, SITES, "output", MODEL, 0.01)) == {"0.down_proj": [2]}  # never none
     assert choose(SCORES, SITES, "output", MODEL, 1.0).parameters == 58
     assert choose(SCORES, SITES, "output", MODEL, 0.16).to_info() == {
-        "neurons": {"0.down_proj": 1, "1.q_proj": 2}, "threshold": 6.0, "p": 0.3, "parameters_moved": 16, "share_moved": 0.16}
+        "neurons": {"0.down_proj": 1, "1.q_proj": 2},
+        "threshold": 6.0,
+        "p": 0.3,
+        "parameters_moved": 16,
+        "share_moved": 0.16,
+    }
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.25, 0.3, 0.5, 0.999, 1.0])
@@ -44,7 +54,9 @@ def test_p_is_the_joint_quantile(p):
 
 def test_columns():
     scores = {"0.down_proj": torch.arange(10.0), "1.q_proj": torch.tensor([20.0, 0.0, 5.5])}
-    found = choose(scores, SITES, "input", MODEL, 0.19)  # a column of the first holds 4 parameters, one of the second 6
+    found = choose(
+        scores, SITES, "input", MODEL, 0.19
+    )  # a column of the first holds 4 parameters, one of the second 6
     assert members(found) == {"0.down_proj": [7, 8, 9], "1.q_proj": [0]} and found.parameters == 18
 
 
@@ -63,15 +75,27 @@ def hparams(**changes):
     return KNEHyperParams(**{"alg_name": "KNE", "model_name": "x", "device": "cpu", **changes})
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"target_modules": ["down_porj"]}, "'target_modules': unknown module 'down_porj': did you mean 'down_proj'"),
-    ({"target_modules": []}, "'target_modules': must name different modules"),
-    ({"target_modules": ["q_proj", "q_proj"]}, "'target_modules': must name different modules"),
-    ({"layers": [1, 1]}, "'layers': must be different layer numbers"), ({"layers": [-1]}, "'layers'"),
-    ({"share_of_parameters": 0}, "'share_of_parameters': must be in .0, 1."), ({"p": 1.5}, "'p': must be in .0, 1."),
-    ({"stop_probability": 1.0}, "'stop_probability': must be between 0 and 1"), ({"kl_prompt": "is a"}, "'kl_prompt'"),
-    ({"lr": 0}, "'lr': must be greater than 0"), ({"kl_factor": -1}, "'kl_factor': must not be negative"),
-    ({"localize": "share"}, "'localize'.*did you mean 'shared'"), ({"alg_name": "NMKE"}, "KNEHyperParams is for 'KNE'")])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"target_modules": ["down_porj"]},
+            "'target_modules': unknown module 'down_porj': did you mean 'down_proj'",
+        ),
+        ({"target_modules": []}, "'target_modules': must name different modules"),
+        ({"target_modules": ["q_proj", "q_proj"]}, "'target_modules': must name different modules"),
+        ({"layers": [1, 1]}, "'layers': must be different layer numbers"),
+        ({"layers": [-1]}, "'layers'"),
+        ({"share_of_parameters": 0}, "'share_of_parameters': must be in .0, 1."),
+        ({"p": 1.5}, "'p': must be in .0, 1."),
+        ({"stop_probability": 1.0}, "'stop_probability': must be between 0 and 1"),
+        ({"kl_prompt": "is a"}, "'kl_prompt'"),
+        ({"lr": 0}, "'lr': must be greater than 0"),
+        ({"kl_factor": -1}, "'kl_factor': must not be negative"),
+        ({"localize": "share"}, "'localize'.*did you mean 'shared'"),
+        ({"alg_name": "NMKE"}, "KNEHyperParams is for 'KNE'"),
+    ],
+)
 def test_wrong_hyperparameters_are_named(changes, words):
     with pytest.raises(HparamsError, match=words):
         hparams(**changes)

@@ -30,8 +30,12 @@ def test_against_scipy(monkeypatch):
     found = drift(now, base)
     assert found["wasserstein"][0] == pytest.approx(sum(each) / 8, rel=1e-5)
     assert found["wasserstein"][1] == pytest.approx(torch.tensor(each).std(correction=0).item(), rel=1e-4)
-    assert found["wasserstein_norms"] == pytest.approx(wasserstein_distance(now.norm(dim=1).numpy(), base.norm(dim=1).numpy()), rel=1e-5)
-    assert found["cosine"][0] == pytest.approx(torch.nn.functional.cosine_similarity(now, base, dim=1).mean().item(), rel=1e-4)
+    assert found["wasserstein_norms"] == pytest.approx(
+        wasserstein_distance(now.norm(dim=1).numpy(), base.norm(dim=1).numpy()), rel=1e-5
+    )
+    assert found["cosine"][0] == pytest.approx(
+        torch.nn.functional.cosine_similarity(now, base, dim=1).mean().item(), rel=1e-4
+    )
 
 
 def test_nothing_moved_and_a_bias():

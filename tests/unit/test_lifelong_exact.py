@@ -1,14 +1,15 @@
-"""A tree of tensors comes back to the bit, with its layout; a solver that was saved goes on to the same bits."""
+"""A tree of tensors comes back to the bit, with its layout; a solver that was saved goes on to the same
+bits."""
 
 import json
 
 import pytest
 import torch
-from helpers.systems import PROBLEMS, D, buffer_of, some_keys
 
-from easyedit_neuron.lifelong.exact import ALIGNMENT, pack, unpack
-from easyedit_neuron.paths.keybuffer import KeyBuffer
-from easyedit_neuron.paths.sequential import SequentialSolver
+from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
+from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
+from easyedit_neuron.utils.tensor_tree import ALIGNMENT, pack, unpack
+from helpers.systems import PROBLEMS, D, buffer_of, some_keys
 
 
 def again(tree):
@@ -20,8 +21,16 @@ def again(tree):
 def test_layout_alignment_identity():
     base = torch.arange(60.0)
     matrix = base[5:53].view(6, 8)
-    trees = {"rows": matrix, "columns": matrix.T, "gaps": matrix[:, 2:5], "one": matrix[:1].T, "empty": matrix[:0],
-             "half": torch.ones(3, dtype=torch.bfloat16), "number": torch.tensor(3), "flags": torch.tensor([True, False])}
+    trees = {
+        "rows": matrix,
+        "columns": matrix.T,
+        "gaps": matrix[:, 2:5],
+        "one": matrix[:1].T,
+        "empty": matrix[:0],
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "number": torch.tensor(3),
+        "flags": torch.tensor([True, False]),
+    }
     back = again({"some": [trees, None, 1.5, "x"], "same": matrix})
     found = back["some"][0]
     for name, tensor in trees.items():
@@ -55,12 +64,16 @@ def test_a_solver_goes_on_to_the_same_bits(kind, dense_after, masked, dtype):
 
     first = 0
     for edit in range(14):
-        new = keys[:, first:first + 1 + edit % 3]
+        new = keys[:, first : first + 1 + edit % 3]
         if edit == 7:
             buffer.truncate(len(buffer) - 2)  # an edit was taken back
         twin, twin_buffer = saved_and_restored()
         assert torch.equal(solve(solver, new), solve(twin, new)), edit
-        assert (twin.residual, twin.dtype, twin.refactorisations) == (solver.residual, solver.dtype, solver.refactorisations)
+        assert (twin.residual, twin.dtype, twin.refactorisations) == (
+            solver.residual,
+            solver.dtype,
+            solver.refactorisations,
+        )
         buffer.append(new), twin_buffer.append(new)
         if edit % 4 == 3:
             solver, buffer = twin, twin_buffer

@@ -11,18 +11,23 @@ import torch
 
 from easyedit_neuron.cli.load import check_layers
 from easyedit_neuron.cli.settings import DataSettings, EvaluationSettings, ModelSettings, Settings
+from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.hparams_base import HyperParams
-from easyedit_neuron.lifelong import layers, measure
-from easyedit_neuron.lifelong.files import CSV_COLUMNS, RunFolder
-from easyedit_neuron.lifelong.measure import Probes, evenly, means
+from easyedit_neuron.hyperparameters.base import HyperParams
+from easyedit_neuron.lifelong import layer_statistics as layers
+from easyedit_neuron.lifelong import measurer as measure
+from easyedit_neuron.lifelong.measurer import Probes, evenly, means
 from easyedit_neuron.lifelong.results import summarise
-from easyedit_neuron.record import LayerDelta, UnitDelta
+from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 
 
 def metrics(rewrite, near=None, far=None):
     locality = {"near_acc": near, "far_acc": far}
-    return {"rewrite_acc": [rewrite], "locality": {k: [v] for k, v in locality.items() if v is not None}, "portability": {}}
+    return {
+        "rewrite_acc": [rewrite],
+        "locality": {k: [v] for k, v in locality.items() if v is not None},
+        "portability": {},
+    }
 
 
 def test_means():
@@ -34,12 +39,20 @@ def test_means():
 
 
 def test_slim_metrics_are_plain_json():
-    kept = measure.slim({"rewrite_acc": [float("nan")], "metric_meta": {}, "locality": {"near_output": [[1]], "near_acc": [1.0]}})
+    kept = measure.slim(
+        {
+            "rewrite_acc": [float("nan")],
+            "metric_meta": {},
+            "locality": {"near_output": [[1]], "near_acc": [1.0]},
+        }
+    )
     assert kept == {"rewrite_acc": [None], "locality": {"near_acc": [1.0]}, "portability": {}}
 
 
 def record(mask, leakage=None, units=None):
-    delta = LayerDelta(torch.zeros(2, 1), torch.zeros(len(mask), 1), torch.tensor(mask), sum(mask) / len(mask), leakage)
+    delta = LayerDelta(
+        torch.zeros(2, 1), torch.zeros(len(mask), 1), torch.tensor(mask), sum(mask) / len(mask), leakage
+    )
     return SimpleNamespace(layers={4: delta}, units=units or {}, seconds={"solve": 0.5})
 
 
@@ -67,8 +80,12 @@ def test_single_rows_count_by_parameter():
         delta = UnitDelta(torch.tensor(units), torch.zeros(2, 5), "output", (4, 5))
         counts.add([SimpleNamespace(units={"w": delta})])
     assert counts.overlap("w") == 0.5 and counts.touched("w") == 0.75
-    assert layers.of_records([SimpleNamespace(units={"w": delta})]) == {"w": {"density": 0.5, "leakage": None, "delivered": None}}
-    assert layers.of_records(["a record of another form"]) == {} and layers.stages_of([record([True])]) == {"solve": 0.5}
+    assert layers.of_records([SimpleNamespace(units={"w": delta})]) == {
+        "w": {"density": 0.5, "leakage": None, "delivered": None}
+    }
+    assert layers.of_records(["a record of another form"]) == {} and layers.stages_of([record([True])]) == {
+        "solve": 0.5
+    }
 
 
 def line(batch, density, leakage):
@@ -76,24 +93,53 @@ def line(batch, density, leakage):
     return {"batch": batch, "seconds": 3.0 - 2 * batch, "layers": {} if density is None else {"4": about}}
 
 
-LINES = [line(0, 0.5, 0.2), line(0, 0.5, 0.2), line(1, 0.3, None), line(2, None, None)]  # two edits in the first batch; the last failed
+LINES = [
+    line(0, 0.5, 0.2),
+    line(0, 0.5, 0.2),
+    line(1, 0.3, None),
+    line(2, None, None),
+]  # two edits in the first batch; the last failed
 
 
 def test_layers_are_means_over_batches():
     assert layers.summary(LINES, layers.MaskCounts()) == {
-        "4": {"density": pytest.approx(0.4), "leakage": pytest.approx(0.2), "delivered": None, "overlap": None, "touched": None}}
+        "4": {
+            "density": pytest.approx(0.4),
+            "leakage": pytest.approx(0.2),
+            "delivered": None,
+            "overlap": None,
+            "touched": None,
+        }
+    }
 
 
 @pytest.fixture
 def checkpoints():
-    about = {"failed": 0, "superseded": 0, "layers": {}, "drift": {}, "stages": {}, "evaluation_share": 0.5,
-             "seconds": {"edit": 2.0, "measure before": 1.0, "measure checkpoints": 3.0, "load": 1.0},
-             "memory": {"rss_peak_mib": 100.0, "cuda_peak_mib": None}}
-    drift = {"a": {"wasserstein": [0.2, 0], "cosine": [0.9, 0], "l2": [1.0, 0]}, "b": {"wasserstein": [0.4, 0], "cosine": [0.7, 0], "l2": [3.0, 0]}}
+    about = {
+        "failed": 0,
+        "superseded": 0,
+        "layers": {},
+        "drift": {},
+        "stages": {},
+        "evaluation_share": 0.5,
+        "seconds": {"edit": 2.0, "measure before": 1.0, "measure checkpoints": 3.0, "load": 1.0},
+        "memory": {"rss_peak_mib": 100.0, "cuda_peak_mib": None},
+    }
+    drift = {
+        "a": {"wasserstein": [0.2, 0], "cosine": [0.9, 0], "l2": [1.0, 0]},
+        "b": {"wasserstein": [0.4, 0], "cosine": [0.7, 0], "l2": [3.0, 0]},
+    }
     return [
         {**about, "edits": 0, "final": {"rewrite_acc": 0.1, "perplexity": float("inf")}, "immediate": {}},
-        {**about, "edits": 4, "final": {"rewrite_acc": 0.75, "loc": 0.5, "port": 0.4, "rewrite_generation_exact_match": 0.25},
-         "immediate": {"rewrite_acc": 1.0, "loc": 0.6}, "layers": {"4": {"density": 0.4, "leakage": None}}, "drift": drift, "failed": 1},
+        {
+            **about,
+            "edits": 4,
+            "final": {"rewrite_acc": 0.75, "loc": 0.5, "port": 0.4, "rewrite_generation_exact_match": 0.25},
+            "immediate": {"rewrite_acc": 1.0, "loc": 0.6},
+            "layers": {"4": {"density": 0.4, "leakage": None}},
+            "drift": drift,
+            "failed": 1,
+        },
     ]
 
 
@@ -109,22 +155,54 @@ def test_files_of_checkpoints(checkpoints, tmp_path):
     first, last = csv.DictReader(files.table.open())
     assert tuple(last) == CSV_COLUMNS
     assert (first["edits"], first["rel"], first["perplexity"], first["rel_immediate"]) == ("0", "0.1", "", "")
-    wanted = dict(edits="4", failed="1", rel="0.75", gen="", loc="0.5", portability="0.4", rel_immediate="1.0", loc_immediate="0.6",
-                  rel_exact_match_generated="0.25", drift_cosine="0.8", drift_l2="2.0", density="0.4", leakage="", seconds_edit="2.0",
-                  seconds_evaluate="4.0", seconds_total="7.0", memory_mib="100.0", cuda_mib="")
+    wanted = dict(
+        edits="4",
+        failed="1",
+        rel="0.75",
+        gen="",
+        loc="0.5",
+        portability="0.4",
+        rel_immediate="1.0",
+        loc_immediate="0.6",
+        rel_exact_match_generated="0.25",
+        drift_cosine="0.8",
+        drift_l2="2.0",
+        density="0.4",
+        leakage="",
+        seconds_edit="2.0",
+        seconds_evaluate="4.0",
+        seconds_total="7.0",
+        memory_mib="100.0",
+        cuda_mib="",
+    )
     assert {name: last[name] for name in wanted} == wanted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints.csv", "checkpoints.jsonl"]
 
 
 def settings(**options):
     return Settings(
-        model=ModelSettings("tiny-llama"), data=DataSettings("tiny-world"), evaluation=EvaluationSettings(**options),
-        output_dir="out", method_name="NMKE", edits=4, batch_size=2,
+        model=ModelSettings("tiny-llama"),
+        data=DataSettings("tiny-world"),
+        evaluation=EvaluationSettings(**options),
+        output_dir="out",
+        method_name="NMKE",
+        edits=4,
+        batch_size=2,
     )
 
 
 def test_summary(checkpoints):
-    found = summarise(settings(), HyperParams(), Path("file.yaml"), "python -m ...", LINES, checkpoints, (2, 1), 3, {"w": "ab"})
+    found = summarise(
+        settings(),
+        HyperParams(),
+        Path("file.yaml"),
+        "python -m ...",
+        LINES,
+        checkpoints,
+        (2, 1),
+        3,
+        {"w": "ab"},
+    )
     assert found["results"]["before"]["rewrite_acc"] == 0.1 and found["results"]["final"]["loc"] == 0.5
     assert (found["failed"], found["duplicates"], found["contradictions"], found["resumed"]) == (1, 2, 1, 3)
     assert (found["seconds_per_edit"], found["seconds_per_edit_first_batch"]) == (0.0, 3.0)
@@ -146,7 +224,9 @@ def test_evenly():
     assert evenly([1, 2], 5) == [1, 2] and evenly([1, 2], None) == [1, 2] and evenly([1, 2], 0) == []
 
 
-@pytest.mark.parametrize("fields, name", [({"layers": [1, 4]}, "layers"), ({"layers": [1], "v_loss_layer": 4}, "v_loss_layer")])
+@pytest.mark.parametrize(
+    "fields, name", [({"layers": [1, 4]}, "layers"), ({"layers": [1], "v_loss_layer": 4}, "v_loss_layer")]
+)
 def test_layers_out_of_range(monkeypatch, fields, name):
     monkeypatch.setattr("easyedit_neuron.cli.load.ModelView.of", lambda model: SimpleNamespace(n_layers=4))
     with pytest.raises(HparamsError, match=f"'{name}': layer 4 is out of range, the model has layers 0 to 3"):

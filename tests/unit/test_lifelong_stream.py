@@ -14,7 +14,11 @@ def test_order():
     mixed = Stream.of(requests, "shuffled", seed=3)
     assert mixed.records != plain.records and sorted(mixed.records) == plain.records
     assert [requests[record] for record in mixed.records] == mixed.requests
-    assert mixed.records == Stream.of(requests, "shuffled", seed=3).records != Stream.of(requests, "shuffled", seed=4).records
+    assert (
+        mixed.records
+        == Stream.of(requests, "shuffled", seed=3).records
+        != Stream.of(requests, "shuffled", seed=4).records
+    )
 
 
 def test_batches():
@@ -23,8 +27,16 @@ def test_batches():
 
 
 def test_the_last_edit_of_a_fact_wins():
-    stream = Stream.of([request("Ann lives in", "Oslo"), request("Bob lives in", "Rome", "Bob"), request("Ann lives in", "Paris"),
-                        request("Ann works in", "Rome"), request("Ann lives in ", " Paris"), request("Bob lives in", "Rome", "Bob")])
+    stream = Stream.of(
+        [
+            request("Ann lives in", "Oslo"),
+            request("Bob lives in", "Rome", "Bob"),
+            request("Ann lives in", "Paris"),
+            request("Ann works in", "Rome"),
+            request("Ann lives in ", " Paris"),
+            request("Bob lives in", "Rome", "Bob"),
+        ]
+    )
     assert stream.superseded() == {0: 4, 1: 5, 2: 4}
     assert stream.superseded(3) == {0: 2} and stream.superseded(2) == {}
     assert stream.repeats() == (2, 1)

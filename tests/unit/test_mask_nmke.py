@@ -1,4 +1,5 @@
-"""The NMKE mask against numbers worked out by hand, and against the released code's steps written again in numpy."""
+"""The NMKE mask against numbers worked out by hand, and against the released code's steps written again in
+numpy."""
 
 import math
 
@@ -8,7 +9,7 @@ import torch
 
 from easyedit_neuron.errors import MaskError
 from easyedit_neuron.masks import get_mask, nmke_mask
-from easyedit_neuron.masks.nmke import general_entropy, general_score, specific_entropy
+from easyedit_neuron.models.nmke.nmke_mask import general_entropy, general_score, specific_entropy
 
 # z-score > 0 means above the row's mean (0 and 1): neurons 0-3 in the first row, neuron 2 in the second
 #   Qg = [1, 1, 2, 1, 0] (z-scored), [2, 2, 2, 1, 1] (raw);   Qs = [1, 2, 3, 4, 1]
@@ -46,7 +47,13 @@ def test_ties_can_be_left_out():
 
 @pytest.mark.parametrize(
     "neurons,expected",
-    [("both", [0, 1, 2, 3]), ("general", [0, 1, 2, 3]), ("specific", [2, 3]), ("overlap", [2, 3]), ("non_overlap", [0, 1])],
+    [
+        ("both", [0, 1, 2, 3]),
+        ("general", [0, 1, 2, 3]),
+        ("specific", [2, 3]),
+        ("overlap", [2, 3]),
+        ("non_overlap", [0, 1]),
+    ],
 )
 def test_kinds_of_neurons(neurons, expected):
     assert _chosen(nmke_mask(SCORES, neurons=neurons, **FIXED).mask) == expected
@@ -97,11 +104,22 @@ def test_half_the_entropy():
     assert result.general_ratio == pytest.approx(0.3 + 0.1 * 0.5**3, abs=1e-5)
     assert result.specific_ratio == pytest.approx(0.3 + 0.1 * 0.5**2, abs=1e-5)
     bounds = nmke_mask(
-        scores, tau=1.0, general_bounds=[0.2, 0.6], specific_bounds=[0.1, 0.9], gamma_general=1.0, gamma_specific=3.0
+        scores,
+        tau=1.0,
+        general_bounds=[0.2, 0.6],
+        specific_bounds=[0.1, 0.9],
+        gamma_general=1.0,
+        gamma_specific=3.0,
     )
     assert bounds.ratios == pytest.approx({"general": 0.4, "specific": 0.2}, abs=1e-5)
     linear = nmke_mask(
-        scores, tau=1.0, ratio="linear", general_scaler=0.5, general_bias=0.1, specific_scaler=-0.2, specific_bias=0.3
+        scores,
+        tau=1.0,
+        ratio="linear",
+        general_scaler=0.5,
+        general_bias=0.1,
+        specific_scaler=-0.2,
+        specific_bias=0.3,
     )
     assert linear.ratios == pytest.approx({"general": 0.35, "specific": 0.2}, abs=1e-5)
 
@@ -125,7 +143,9 @@ def test_the_general_entropy_is_a_mean_over_prompts():
 @pytest.mark.parametrize("scores", [torch.zeros(2, 4), torch.tensor([[-1.0, -2.0, -3.0, 0.0]])])
 def test_no_positive_score_means_the_lower_bound(scores):
     assert nmke_mask(scores, specific_bounds=(0.25, 0.75)).specific_ratio == 0.25
-    assert nmke_mask(scores, ratio="linear", specific_scaler=0.5, specific_bias=0.2).specific_ratio == pytest.approx(0.2)
+    assert nmke_mask(
+        scores, ratio="linear", specific_scaler=0.5, specific_bias=0.2
+    ).specific_ratio == pytest.approx(0.2)
 
 
 def test_all_scores_equal_selects_everything_or_nothing(caplog):
@@ -143,6 +163,7 @@ def test_one_prompt_is_enough():
 
 def _released(scores):
     """The released steps in numpy: adaptive ratios, then the two thresholds; (mask, ratio_g, ratio_s)."""
+
     def entropy(p):
         return -(p * np.log(p + 1e-8)).sum(-1)
 
@@ -154,14 +175,18 @@ def _released(scores):
     ratio_g, ratio_s = 0.3 + 0.1 * h_g**3, 0.3 + 0.1 * h_s**2
     z = (scores - scores.mean(1, keepdims=True)) / (scores.std(1, ddof=1, keepdims=True) + 1e-6)
     counts = (z > 0).sum(0)
-    mask = (counts >= np.quantile(counts, 1 - ratio_g)) | (scores.max(0) >= np.quantile(scores.max(0), 1 - ratio_s))
+    mask = (counts >= np.quantile(counts, 1 - ratio_g)) | (
+        scores.max(0) >= np.quantile(scores.max(0), 1 - ratio_s)
+    )
     return mask, ratio_g, ratio_s
 
 
 @pytest.mark.parametrize("prompts", [1, 6, 13])
 @pytest.mark.parametrize("spread", [0.01, 0.3, 5.0])
 def test_defaults_follow_the_released_code(prompts, spread):
-    scores = spread * torch.randn(prompts, 701, generator=torch.Generator().manual_seed(prompts), dtype=torch.float64)
+    scores = spread * torch.randn(
+        prompts, 701, generator=torch.Generator().manual_seed(prompts), dtype=torch.float64
+    )
     mask, ratio_g, ratio_s = _released(scores.numpy())
     result = nmke_mask(scores)
     assert result.general_ratio == pytest.approx(ratio_g, abs=1e-9)

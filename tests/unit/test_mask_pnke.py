@@ -1,4 +1,5 @@
-"""PNKE's critical neurons: numbers worked out by hand, the algorithms written out with lists, and degenerate scores."""
+"""PNKE's critical neurons: numbers worked out by hand, the algorithms written out with lists, and degenerate
+scores."""
 
 import math
 
@@ -7,8 +8,14 @@ import torch
 
 from easyedit_neuron.errors import HparamsError, MaskError
 from easyedit_neuron.masks import CausalScores, MaskChoice, get_mask, pnke_mask
-from easyedit_neuron.masks.pnke import (
-    STRATEGIES, background_neurons, entropy_percentile, importance, score_entropy, threshold, trigger_neurons,
+from easyedit_neuron.models.pnke.pnke_mask import (
+    STRATEGIES,
+    background_neurons,
+    entropy_percentile,
+    importance,
+    score_entropy,
+    threshold,
+    trigger_neurons,
 )
 
 F64 = torch.float64
@@ -17,7 +24,9 @@ SEMANTIC = torch.tensor([[3, 5, 0, 0, 1], [4, 5, 1, 2, 3], [5, 5, 2, 4, 5]], dty
 SPECIFIC = torch.tensor([10, 1, 2, 9, 0], dtype=F64)
 ATTRIBUTION = torch.tensor([0.5, 0, 0, 0.4, -1], dtype=F64)
 ONE = CausalScores(SPECIFIC, SEMANTIC, ATTRIBUTION)
-WIDE = dict(trigger_activation=50, trigger_attribution=50)  # N_trig = {0, 3}; with N_bg = {1} N_causal = {0, 1, 3}
+WIDE = dict(
+    trigger_activation=50, trigger_attribution=50
+)  # N_trig = {0, 3}; with N_bg = {1} N_causal = {0, 1, 3}
 
 
 def numbers(mask):
@@ -25,7 +34,8 @@ def numbers(mask):
 
 
 def test_background_neurons_by_hand():
-    # 75th percentile of the means: 4; 25th of the deviations: 0.816, which neurons 0 and 2 have and only 1 is below
+    # 75th percentile of the means: 4; 25th of the deviations: 0.816, which neurons 0 and 2 have and only 1 is
+    # below
     assert numbers(background_neurons(SEMANTIC)) == [1]
     # 50th percentiles: 3 and 0.816
     assert numbers(background_neurons(SEMANTIC, 50, 50)) == [1]
@@ -40,7 +50,9 @@ def test_trigger_neurons_by_hand():
 
 
 def test_thresholds_as_parts_of_the_range():
-    assert threshold(SPECIFIC, 25, "range") == 2.5 and threshold(ATTRIBUTION, 40, "range") == pytest.approx(-0.4)
+    assert threshold(SPECIFIC, 25, "range") == 2.5 and threshold(ATTRIBUTION, 40, "range") == pytest.approx(
+        -0.4
+    )
     assert numbers(trigger_neurons(SPECIFIC, ATTRIBUTION, 25, 25, "range")) == [0, 3]
     # means above 1 + 0.75 * 4 = 4, deviations below 0.25 * 1.633
     assert numbers(background_neurons(SEMANTIC, 75, 25, "range")) == [1]
@@ -55,32 +67,47 @@ def test_importance_entropy_and_percentile_by_hand():
     q = entropy_percentile(entropy, 3)
     assert q == pytest.approx(85 + 10 * (math.log(3) - entropy)) == pytest.approx(89.0902, abs=1e-3)
     found = pnke_mask([ONE], **WIDE)
-    about, = found.info["requests"]
+    (about,) = found.info["requests"]
     # position 0.890902 * 2 of the sorted scores
     assert about["threshold"] == pytest.approx(0.8444444 + 0.781804 * (1 - 0.8444444), abs=1e-5)
     assert numbers(found.mask) == [0] and found.density == 0.2
     assert {name: about[name] for name in ("background", "trigger", "overlap", "causal", "critical")} == {
-        "background": 1, "trigger": 2, "overlap": 0, "causal": 3, "critical": 1}
+        "background": 1,
+        "trigger": 2,
+        "overlap": 0,
+        "causal": 3,
+        "critical": 1,
+    }
     assert about["entropy"] == pytest.approx(entropy) and "filled_up" not in about
 
 
 @pytest.mark.parametrize("alpha, second", [(1.0, 8 / 9), (0.0, 0.8), (0.25, 0.25 * 8 / 9 + 0.75 * 0.8)])
 def test_alpha_weighs_activation_against_attribution(alpha, second):
-    assert importance(SPECIFIC[[0, 1, 3]], ATTRIBUTION[[0, 1, 3]], alpha).tolist() == pytest.approx([1, 0, second])
+    assert importance(SPECIFIC[[0, 1, 3]], ATTRIBUTION[[0, 1, 3]], alpha).tolist() == pytest.approx(
+        [1, 0, second]
+    )
 
 
 def test_a_lower_percentile_takes_more_and_the_percentile_is_cut_to_a_hundred():
     assert numbers(pnke_mask([ONE], **WIDE, q_base=10, gamma=0).mask) == [0, 3]
-    assert entropy_percentile(0.0, 1000, 85, 10) == 100.0 and entropy_percentile(math.log(7), 7, 85, 10) == 85.0
+    assert (
+        entropy_percentile(0.0, 1000, 85, 10) == 100.0 and entropy_percentile(math.log(7), 7, 85, 10) == 85.0
+    )
     # at 100 nobody is above the threshold
     found = pnke_mask([ONE], **WIDE, gamma=100)
     assert numbers(found.mask) == [0] and found.info["requests"][0]["filled_up"] == 1
 
 
-@pytest.mark.parametrize("strategy, options, expected", [
-    ("trigger", {}, [0]), ("trigger", WIDE, [0, 3]), ("background", {}, [1]), ("activation", {"activation_share": 0.4}, [0, 3]),
-    ("activation", {"activation_share": 0.01}, [0]),
-])
+@pytest.mark.parametrize(
+    "strategy, options, expected",
+    [
+        ("trigger", {}, [0]),
+        ("trigger", WIDE, [0, 3]),
+        ("background", {}, [1]),
+        ("activation", {"activation_share": 0.4}, [0, 3]),
+        ("activation", {"activation_share": 0.01}, [0]),
+    ],
+)
 def test_strategies_of_figure_3(strategy, options, expected):
     assert numbers(pnke_mask([ONE], strategy=strategy, **options).mask) == expected
 
@@ -99,8 +126,12 @@ def _algorithms(one, strategy, bg_act, bg_std, trig_act, trig_attr, alpha, q_bas
     columns = one.semantic.T.tolist()
     mean = [sum(c) / len(c) for c in columns]
     std = [math.sqrt(sum((x - m) ** 2 for x in c) / len(c)) for c, m in zip(columns, mean)]
-    background = [i for i in range(n) if mean[i] > _percentile(mean, bg_act) and std[i] < _percentile(std, bg_std)]
-    trigger = [i for i in range(n) if act[i] > _percentile(act, trig_act) and attr[i] > _percentile(attr, trig_attr)]
+    background = [
+        i for i in range(n) if mean[i] > _percentile(mean, bg_act) and std[i] < _percentile(std, bg_std)
+    ]
+    trigger = [
+        i for i in range(n) if act[i] > _percentile(act, trig_act) and attr[i] > _percentile(attr, trig_attr)
+    ]
     if strategy != "entropy":
         return background if strategy == "background" else trigger
     causal = sorted({*background, *trigger})
@@ -123,9 +154,13 @@ def _algorithms(one, strategy, bg_act, bg_std, trig_act, trig_attr, alpha, q_bas
 def test_the_algorithms_written_out(strategy, levels, alpha, q_base, gamma):
     for seed in range(5):
         draw = torch.Generator().manual_seed(seed)
-        one = CausalScores(*(torch.randn(*shape, generator=draw, dtype=F64) for shape in ((200,), (10, 200), (200,))))
+        one = CausalScores(
+            *(torch.randn(*shape, generator=draw, dtype=F64) for shape in ((200,), (10, 200), (200,)))
+        )
         names = ("background_activation", "background_std", "trigger_activation", "trigger_attribution")
-        found = pnke_mask([one], strategy=strategy, alpha=alpha, q_base=q_base, gamma=gamma, **dict(zip(names, levels)))
+        found = pnke_mask(
+            [one], strategy=strategy, alpha=alpha, q_base=q_base, gamma=gamma, **dict(zip(names, levels))
+        )
         expected = _algorithms(one, strategy, *levels, alpha, q_base, gamma)
         assert expected and numbers(found.mask) == expected
 
@@ -134,10 +169,13 @@ def test_every_request_selects_for_itself_and_the_mask_is_the_union():
     other = CausalScores(SPECIFIC.flip(0), SEMANTIC.flip(1), ATTRIBUTION.flip(0))
     found = pnke_mask([ONE, other], **WIDE)
     assert numbers(found.mask) == [0, 4]
-    assert [about["critical"] for about in found.info["requests"]] == [1, 1] and found.to_json()["requests"] == found.info["requests"]
+    assert [about["critical"] for about in found.info["requests"]] == [1, 1] and found.to_json()[
+        "requests"
+    ] == found.info["requests"]
 
 
-# ---- degenerate scores ------------------------------------------------------------------------------------------------
+# ---- degenerate scores
+# ------------------------------------------------------------------------------------------------
 
 
 def test_equal_scores_select_the_first_neurons(caplog):
@@ -164,7 +202,8 @@ def test_one_causal_neuron_is_critical():
 
 
 def test_missing_neurons_come_from_the_causal_ones_first():
-    # critical {0}; of the causal ones 3 has the higher s, then 1; neuron 2 has more activation than 1 but is not causal
+    # critical {0}; of the causal ones 3 has the higher s, then 1; neuron 2 has more activation than 1 but is
+    # not causal
     assert numbers(pnke_mask([ONE], **WIDE, min_neurons=2).mask) == [0, 3]
     assert numbers(pnke_mask([ONE], **WIDE, min_neurons=3).mask) == [0, 1, 3]
     assert numbers(pnke_mask([ONE], **WIDE, min_neurons=4).mask) == [0, 1, 2, 3]
@@ -176,22 +215,36 @@ def test_one_prompt_or_none_has_no_background_neurons(semantic):
     assert numbers(pnke_mask([CausalScores(SPECIFIC, semantic, ATTRIBUTION)], **WIDE).mask) == [0]
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(strategy="entropie"), "did you mean 'entropy'"), (dict(thresholds="value"), "thresholds"), (dict(alpha=1.5), "alpha"),
-    (dict(q_base=101), "q_base"), (dict(trigger_activation=-1), "trigger_activation"), (dict(gamma=-1.0), "gamma"),
-    (dict(min_neurons=0), "between 1 and the 5"), (dict(min_neurons=6), "between 1 and the 5"),
-    (dict(activation_share=0.0), "activation_share"), (dict(gama=1.0), "did you mean 'gamma'"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(strategy="entropie"), "did you mean 'entropy'"),
+        (dict(thresholds="value"), "thresholds"),
+        (dict(alpha=1.5), "alpha"),
+        (dict(q_base=101), "q_base"),
+        (dict(trigger_activation=-1), "trigger_activation"),
+        (dict(gamma=-1.0), "gamma"),
+        (dict(min_neurons=0), "between 1 and the 5"),
+        (dict(min_neurons=6), "between 1 and the 5"),
+        (dict(activation_share=0.0), "activation_share"),
+        (dict(gama=1.0), "did you mean 'gamma'"),
+    ],
+)
 def test_bad_options(options, words):
     with pytest.raises(MaskError, match=words):
         pnke_mask([ONE], **options)
 
 
-@pytest.mark.parametrize("scores, words", [
-    (torch.zeros(2, 5), "expected CausalScores"), ([], "expected CausalScores"),
-    ([CausalScores(torch.full((5,), float("nan")), SEMANTIC, ATTRIBUTION)], "not finite"),
-    ([CausalScores(SPECIFIC, None, ATTRIBUTION)], "needs semantic"), ([CausalScores(SPECIFIC, SEMANTIC)], "needs attribution"),
-])
+@pytest.mark.parametrize(
+    "scores, words",
+    [
+        (torch.zeros(2, 5), "expected CausalScores"),
+        ([], "expected CausalScores"),
+        ([CausalScores(torch.full((5,), float("nan")), SEMANTIC, ATTRIBUTION)], "not finite"),
+        ([CausalScores(SPECIFIC, None, ATTRIBUTION)], "needs semantic"),
+        ([CausalScores(SPECIFIC, SEMANTIC)], "needs attribution"),
+    ],
+)
 def test_bad_scores(scores, words):
     with pytest.raises(MaskError, match=words):
         pnke_mask(scores)

@@ -5,7 +5,16 @@ import torch
 
 from easyedit_neuron.errors import MaskError
 from easyedit_neuron.masks import (
-    NeuronMask, fixed_mask, get_mask, mask_names, mask_spec, nmke_mask, no_mask, random_mask, register_mask, registry,
+    NeuronMask,
+    fixed_mask,
+    get_mask,
+    mask_names,
+    mask_spec,
+    nmke_mask,
+    no_mask,
+    random_mask,
+    register_mask,
+    registry,
 )
 from easyedit_neuron.masks.contract import mask_function
 
@@ -19,13 +28,23 @@ def own_registry(monkeypatch):
 
 def test_the_shipped_masks_and_their_scores():
     kinds = {name: mask_spec(name).scores for name in mask_names()}
-    assert kinds == {"nmke": "lps", "contribution": "contribution", "ig": "ig", "activation": "activation", "none": "none",
-                     "random": "none", "fixed": "none", "pnke": "pnke"}
+    assert kinds == {
+        "nmke": "lps",
+        "contribution": "contribution",
+        "ig": "ig",
+        "activation": "activation",
+        "none": "none",
+        "random": "none",
+        "fixed": "none",
+        "pnke": "pnke",
+    }
     assert get_mask("nmke") is nmke_mask and get_mask("none") is no_mask
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    with pytest.raises(MaskError, match="'nmkee' is unknown: did you mean 'nmke'.*fixed, ig, nmke, none, pnke, random"):
+    with pytest.raises(
+        MaskError, match="'nmkee' is unknown: did you mean 'nmke'.*fixed, ig, nmke, none, pnke, random"
+    ):
         get_mask("nmkee")
 
 

@@ -6,21 +6,30 @@ import torch
 from easyedit_neuron.errors import MaskError
 from easyedit_neuron.masks import get_mask
 
-SCORES = torch.tensor([[5.0, 1.0, 4.0, -9.0, 0.0, 2.0, 3.0, -1.0, -2.0, -3.0],
-                       [0.0, 0.0, 9.0, 8.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0]])
+SCORES = torch.tensor(
+    [
+        [5.0, 1.0, 4.0, -9.0, 0.0, 2.0, 3.0, -1.0, -2.0, -3.0],
+        [0.0, 0.0, 9.0, 8.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0],
+    ]
+)
 
 
 @pytest.mark.parametrize("name", ["contribution", "ig", "activation"])
-@pytest.mark.parametrize("options, chosen", [
-    (dict(top_k=1), [0, 2]),            # best of the first row, best of the second
-    (dict(top_k=2), [0, 2, 3]),
-    (dict(top_share=0.3), [0, 2, 3, 6]),  # 0 2 6 and 2 3 0: the first of the two equal neurons
-    (dict(top_share=0.01), [0, 2]),     # at least one per row
-    (dict(top_k=10), list(range(10))),
-])
+@pytest.mark.parametrize(
+    "options, chosen",
+    [
+        (dict(top_k=1), [0, 2]),  # best of the first row, best of the second
+        (dict(top_k=2), [0, 2, 3]),
+        (dict(top_share=0.3), [0, 2, 3, 6]),  # 0 2 6 and 2 3 0: the first of the two equal neurons
+        (dict(top_share=0.01), [0, 2]),  # at least one per row
+        (dict(top_k=10), list(range(10))),
+    ],
+)
 def test_best_of_every_row_united(name, options, chosen):
     mask = get_mask(name)(SCORES, layer=3, **options)
-    assert mask.indices.tolist() == chosen and mask.mask.dtype == torch.bool and mask.density == len(chosen) / 10
+    assert (
+        mask.indices.tolist() == chosen and mask.mask.dtype == torch.bool and mask.density == len(chosen) / 10
+    )
 
 
 def test_defaults_are_those_of_the_papers():
@@ -29,11 +38,18 @@ def test_defaults_are_those_of_the_papers():
     assert get_mask("ig")(scores).indices.tolist() == list(range(90, 100))
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(top_k=2, top_share=0.1), "give one of them"), (dict(top_k=0), "top_k: expected an integer between 1 and the 10"),
-    (dict(top_k=11), "top_k: expected"), (dict(top_k=True), "top_k: expected"), (dict(top_share=0.0), "top_share: must be"),
-    (dict(top_share=1.5), "top_share: must be"), (dict(topk=1), "did you mean 'top_k'"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(top_k=2, top_share=0.1), "give one of them"),
+        (dict(top_k=0), "top_k: expected an integer between 1 and the 10"),
+        (dict(top_k=11), "top_k: expected"),
+        (dict(top_k=True), "top_k: expected"),
+        (dict(top_share=0.0), "top_share: must be"),
+        (dict(top_share=1.5), "top_share: must be"),
+        (dict(topk=1), "did you mean 'top_k'"),
+    ],
+)
 def test_bad_options_are_refused(options, words):
     with pytest.raises(MaskError, match=words):
         get_mask("contribution")(SCORES, **options)

@@ -26,10 +26,26 @@ def test_every_field_is_on_the_page(method):
 
 
 def test_every_field_on_the_page_is_one():
-    classes = [getattr(easyedit_neuron, f"{method}HyperParams") for method in ("NMKE", "AlphaEdit", "MEMIT", "ROME", "FT")]
+    classes = [
+        getattr(easyedit_neuron, f"{method}HyperParams")
+        for method in ("NMKE", "AlphaEdit", "MEMIT", "ROME", "FT")
+    ]
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
-    values = {"NMKE", "AlphaEdit", "subject_last", "cpu", "all", "false", "true", "prompt_last", "promptz_last",
-              "AlphaEditHyperParams", "MEMITHyperParams", "ROMEHyperParams", "FTHyperParams"}
+    values = {
+        "NMKE",
+        "AlphaEdit",
+        "subject_last",
+        "cpu",
+        "all",
+        "false",
+        "true",
+        "prompt_last",
+        "promptz_last",
+        "AlphaEditHyperParams",
+        "MEMITHyperParams",
+        "ROMEHyperParams",
+        "FTHyperParams",
+    }
     assert names_in(HYPERPARAMETERS) - known <= values
 
 
@@ -38,9 +54,12 @@ def test_files_and_code():
         assert (REPOSITORY / path).is_file(), path
     for name in re.findall(r"\]\((\w+\.md)\)", TEXT):
         assert (REPOSITORY / "docs" / name).is_file(), name
-    scripts = set(re.findall(r"`(run_\w+\.py|sweep\.sh)`", TEXT.partition("| ours |")[2].partition("\n\n")[0])) - {
-        "run_zsre_llama2.py", "run_knowedit_llama2.py", "run_AlphaEdit_editing.py", "run_wise_editing.py"}
-    assert scripts == {path.name for path in (REPOSITORY / "examples").iterdir() if path.name.startswith(("run_", "sweep"))}
+    scripts = set(
+        re.findall(r"`(run_\w+\.py|sweep\.sh)`", TEXT.partition("| ours |")[2].partition("\n\n")[0])
+    ) - {"run_zsre_llama2.py", "run_knowedit_llama2.py", "run_AlphaEdit_editing.py", "run_wise_editing.py"}
+    assert scripts == {
+        path.name for path in (REPOSITORY / "examples").iterdir() if path.name.startswith(("run_", "sweep"))
+    }
     for name in re.findall(r'"(\w+/[\w.-]+)"', "".join(re.findall(r"```python\n(.*?)```", TEXT, re.S))):
         assert name in resources.shipped_hparams()
 
@@ -51,4 +70,7 @@ def test_after_differs_from_before_in_two_lines():
         ast.parse("\n".join(block))
     plain = {"from easyeditor import AlphaEditHyperParams, BaseEditor", "from easyeditor import BaseEditor"}
     mine, theirs = ([line for line in block if line not in plain] for block in (after, before))
-    assert len([line for line in mine if line not in theirs]) == 2 and len([line for line in theirs if line not in mine]) == 1
+    assert (
+        len([line for line in mine if line not in theirs]) == 2
+        and len([line for line in theirs if line not in mine]) == 1
+    )

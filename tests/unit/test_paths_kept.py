@@ -2,13 +2,21 @@
 
 from types import SimpleNamespace
 
-from easyedit_neuron.paths.kept import Kept, kept_prompts, own_keys
-from easyedit_neuron.requests import prepare
+from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit.preservation import Kept, kept_prompts, own_keys
 
-EDITED = [[("Anna", "{} lives in", " Oslo")], [("Peter", "{} plays", " golf"), ("Anna", "{} works for", " Ayx")], [],
-          [("Peter", "{} lives in", " Rome")]]
-REQUESTS = prepare([{"prompt": "Anna works for", "subject": "Anna", "target_new": "X"},
-                    {"prompt": "Marie collects", "subject": "Marie", "target_new": "Y"}])
+EDITED = [
+    [("Anna", "{} lives in", " Oslo")],
+    [("Peter", "{} plays", " golf"), ("Anna", "{} works for", " Ayx")],
+    [],
+    [("Peter", "{} lives in", " Rome")],
+]
+REQUESTS = prepare(
+    [
+        {"prompt": "Anna works for", "subject": "Anna", "target_new": "X"},
+        {"prompt": "Marie collects", "subject": "Marie", "target_new": "Y"},
+    ]
+)
 
 
 def options(count=0, templates=None, seed=0, edits=False):
@@ -47,7 +55,12 @@ def test_newest_first_where_not_all_are_kept():
 def test_earlier_edits_with_their_objects():
     assert found(edits=True) == [[("{} lives in", " Oslo")], []]
     anna, marie = found(1, edits=True)
-    assert anna[0] == ("{} lives in", " Oslo") and anna[1] in ("{} plays", "{} collects") and len(anna) == 2 and len(marie) == 1
+    assert (
+        anna[0] == ("{} lives in", " Oslo")
+        and anna[1] in ("{} plays", "{} collects")
+        and len(anna) == 2
+        and len(marie) == 1
+    )
 
 
 def test_the_newest_object_of_a_prompt_counts():
@@ -56,9 +69,18 @@ def test_the_newest_object_of_a_prompt_counts():
 
 
 def test_requests_of_one_batch_know_each_other():
-    both = prepare([{"prompt": "Ida plays", "subject": "Ida", "target_new": "golf"},
-                    {"prompt": "Ida speaks", "subject": "Ida", "target_new": "Thai"}, REQUESTS[1].raw])
-    assert kept_prompts(both, [], options(edits=True)) == [[Kept("{} speaks", " Thai")], [Kept("{} plays", " golf")], []]
+    both = prepare(
+        [
+            {"prompt": "Ida plays", "subject": "Ida", "target_new": "golf"},
+            {"prompt": "Ida speaks", "subject": "Ida", "target_new": "Thai"},
+            REQUESTS[1].raw,
+        ]
+    )
+    assert kept_prompts(both, [], options(edits=True)) == [
+        [Kept("{} speaks", " Thai")],
+        [Kept("{} plays", " golf")],
+        [],
+    ]
 
 
 def test_keys_of_the_subjects():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.paths.keybuffer import KeyBuffer
+from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
 
 
 def _numbered(*numbers):
@@ -63,10 +63,17 @@ def test_truncate():
     assert _numbers(buffer) == [0, 1, 2, 3, 9]
 
 
-@pytest.mark.parametrize("which, left, untouched", [
-    (slice(1, 3), [0, 3, 4, 5], 1), (slice(4, None), [0, 1, 2, 3], 4), (slice(3, 3), [0, 1, 2, 3, 4, 5], 6),
-    (torch.tensor([5, 2]), [0, 1, 3, 4], 2), (torch.tensor([], dtype=torch.long), [0, 1, 2, 3, 4, 5], 6),
-    (torch.tensor([3, 0]), [1, 2, 4, 5], 0)])
+@pytest.mark.parametrize(
+    "which, left, untouched",
+    [
+        (slice(1, 3), [0, 3, 4, 5], 1),
+        (slice(4, None), [0, 1, 2, 3], 4),
+        (slice(3, 3), [0, 1, 2, 3, 4, 5], 6),
+        (torch.tensor([5, 2]), [0, 1, 3, 4], 2),
+        (torch.tensor([], dtype=torch.long), [0, 1, 2, 3, 4, 5], 6),
+        (torch.tensor([3, 0]), [1, 2, 4, 5], 0),
+    ],
+)
 def test_remove(which, left, untouched):
     buffer = _filled(6)
     buffer.remove(which)
@@ -92,10 +99,19 @@ def test_a_copy_is_independent():
     assert _numbers(twin) == [0, 1, 2, 3, 9] and _numbers(buffer) == [0]
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda b: b.append(torch.ones(2, 1)), lambda b: b.append(torch.ones(3)), lambda b: b.append(_numbered(float("inf"))),
-    lambda b: b.truncate(7), lambda b: b.truncate(-1), lambda b: b.remove(torch.tensor([6])),
-    lambda b: b.remove(torch.tensor([-1])), lambda b: b.remove(torch.tensor([True, False]))])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda b: b.append(torch.ones(2, 1)),
+        lambda b: b.append(torch.ones(3)),
+        lambda b: b.append(_numbered(float("inf"))),
+        lambda b: b.truncate(7),
+        lambda b: b.truncate(-1),
+        lambda b: b.remove(torch.tensor([6])),
+        lambda b: b.remove(torch.tensor([-1])),
+        lambda b: b.remove(torch.tensor([True, False])),
+    ],
+)
 def test_bad_input_changes_nothing(wrong):
     buffer = _filled(6)
     with pytest.raises(StateError):

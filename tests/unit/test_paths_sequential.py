@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.paths.inverse import Dense, Scaled, Triangular
-from easyedit_neuron.paths.keybuffer import KeyBuffer
-from easyedit_neuron.paths.sequential import SequentialSolver
-from easyedit_neuron.paths.solve import Problem
-from easyedit_neuron.stats.nullspace import Subspace
-from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_keys
+from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
+from easyedit_neuron.locate_then_edit.solver.problem import Problem
+from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
+from easyedit_neuron.locate_then_edit.solver.woodbury import Dense, Scaled, Triangular
+from easyedit_neuron.statistics.nullspace import Subspace
+from helpers.systems import F64, PROBLEMS, D, buffer_of, plain, some_keys
 
 
 def _agrees(solver, buffer, problem, n=1, seed=1):
     keys = some_keys(n, seed)
-    torch.testing.assert_close(solver.right_factor(keys), plain(keys, buffer.columns(), problem), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        solver.right_factor(keys), plain(keys, buffer.columns(), problem), rtol=1e-8, atol=1e-10
+    )
     assert solver.residual < 1e-9
 
 
@@ -27,7 +29,7 @@ def _start(solver):
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("n", [1, 7])
 @pytest.mark.parametrize("m", [0, 3, 200])
-@pytest.mark.parametrize("dense_after", [0, 10 ** 6])
+@pytest.mark.parametrize("dense_after", [0, 10**6])
 def test_every_form_equals_the_plain_formula(name, n, m, dense_after):
     problem, buffer = PROBLEMS[name], buffer_of(m)
     solver = SequentialSolver(problem, buffer, dense_after=dense_after)
@@ -38,7 +40,8 @@ def test_every_form_equals_the_plain_formula(name, n, m, dense_after):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_edit_after_edit_through_the_change_of_form(name):
-    """Single keys and batches, over the point from which the inverse is a matrix and over several folds into it."""
+    """Single keys and batches, over the point from which the inverse is a matrix and over several folds into
+    it."""
     problem, buffer = PROBLEMS[name], KeyBuffer(D, dtype=F64)
     solver, starts = SequentialSolver(problem, buffer), set()
     for edit in range(120):
@@ -53,16 +56,22 @@ def test_edit_after_edit_through_the_change_of_form(name):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("dense_after", [4, 10 ** 6])
+@pytest.mark.parametrize("dense_after", [4, 10**6])
 def test_keys_that_are_taken_back(name, dense_after):
     """Truncated to a prefix, removed from the middle, removed by index; then more keys."""
     problem, buffer = PROBLEMS[name], buffer_of(9)
     solver = SequentialSolver(problem, buffer, dense_after=dense_after)
     _agrees(solver, buffer, problem)
-    for change in (lambda: buffer.append(some_keys(6, 30)), lambda: buffer.truncate(12), lambda: buffer.remove(slice(2, 5)),
-                   lambda: buffer.append(some_keys(3, 31)), lambda: buffer.remove(torch.tensor([11, 0])),
-                   lambda: (buffer.append(some_keys(1, 32)), buffer.truncate(8), buffer.append(some_keys(5, 33))),
-                   lambda: buffer.truncate(0), lambda: buffer.append(some_keys(2, 34))):
+    for change in (
+        lambda: buffer.append(some_keys(6, 30)),
+        lambda: buffer.truncate(12),
+        lambda: buffer.remove(slice(2, 5)),
+        lambda: buffer.append(some_keys(3, 31)),
+        lambda: buffer.remove(torch.tensor([11, 0])),
+        lambda: (buffer.append(some_keys(1, 32)), buffer.truncate(8), buffer.append(some_keys(5, 33))),
+        lambda: buffer.truncate(0),
+        lambda: buffer.append(some_keys(2, 34)),
+    ):
         change()
         _agrees(solver, buffer, problem, n=2)
     assert solver.refactorisations == 0
@@ -119,8 +128,11 @@ def test_two_by_two_by_hand():
     new = torch.tensor([[3.0], [0.0]], dtype=F64)
     expected = torch.tensor([[27.0], [-6.0]], dtype=F64) / 131
     for dense_after in (0, 10):
-        for problem in (Problem(5.0), Problem(0.0, preserve=5 * torch.eye(2, dtype=F64)),
-                        Problem(5.0, subspace=Subspace(torch.eye(2, dtype=F64), complement=False))):
+        for problem in (
+            Problem(5.0),
+            Problem(0.0, preserve=5 * torch.eye(2, dtype=F64)),
+            Problem(5.0, subspace=Subspace(torch.eye(2, dtype=F64), complement=False)),
+        ):
             got = SequentialSolver(problem, buffer, dense_after=dense_after).right_factor(new)
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
@@ -132,7 +144,8 @@ def test_a_null_space_of_dimension_zero_allows_nothing():
 
 @pytest.mark.parametrize("dense_after", [3, 100])
 def test_drift_is_noticed_and_mended(dense_after, caplog):
-    """A running inverse that has gone wrong: the answer is right all the same, and the log says what happened."""
+    """A running inverse that has gone wrong: the answer is right all the same, and the log says what
+    happened."""
     problem, buffer = PROBLEMS["complement"], buffer_of(8)
     solver = SequentialSolver(problem, buffer, dense_after=dense_after)
     solver.right_factor(some_keys(1, 1))
@@ -157,7 +170,8 @@ def test_drift_that_makes_the_system_indefinite_is_mended_too():
 
 
 def test_float32_state_goes_over_to_float64_by_itself():
-    """A covariance of condition 1e7: float32 cannot meet a tolerance of 1e-4, and the answer must still be right."""
+    """A covariance of condition 1e7: float32 cannot meet a tolerance of 1e-4, and the answer must still be
+    right."""
     values = torch.logspace(-3, 4, D, dtype=F64)
     basis = torch.linalg.qr(some_keys(D, 9))[0]
     problem, buffer = Problem(0.0, preserve=(basis * values) @ basis.T), buffer_of(5)
@@ -167,7 +181,8 @@ def test_float32_state_goes_over_to_float64_by_itself():
 
 
 def test_float32_keys_and_state():
-    """Two float32 roundings of the state, none of the arithmetic: well-conditioned problems agree to single precision."""
+    """Two float32 roundings of the state, none of the arithmetic: well-conditioned problems agree to single
+    precision."""
     problem, buffer = Problem(10.0, subspace=PROBLEMS["complement"].subspace), KeyBuffer(D)
     keys = some_keys(2, 1).float()
     for dtype, tolerance in ((F64, 1e-6), (torch.float32, 1e-4)):
@@ -200,7 +215,11 @@ def test_keys_that_are_not_finite_are_refused():
     buffer, solver = buffer_of(2), SequentialSolver(PROBLEMS["ridge"], buffer_of(2))
     broken = some_keys(1, 1)
     broken[3] = float("nan")
-    for call in (buffer.append, solver.right_factor, lambda k: solver.masked_right_factor(k, torch.ones(D, dtype=torch.bool))):
+    for call in (
+        buffer.append,
+        solver.right_factor,
+        lambda k: solver.masked_right_factor(k, torch.ones(D, dtype=torch.bool)),
+    ):
         with pytest.raises(StateError, match="not finite"):
             call(broken)
     assert len(buffer) == 2
@@ -208,7 +227,8 @@ def test_keys_that_are_not_finite_are_refused():
 
 @pytest.mark.parametrize("name, rows", [("ridge", 8 + 3), ("memit", 8 + 3 + D)])
 def test_held_bytes_count_what_is_kept(name, rows):
-    """float64: two rows of U and room for six more; the probe, its image and the start's image; a Cholesky factor."""
+    """float64: two rows of U and room for six more; the probe, its image and the start's image; a Cholesky
+    factor."""
     solver = SequentialSolver(PROBLEMS[name], buffer_of(2))
     assert solver.held_bytes == 0
     solver.right_factor(some_keys(1, 1))
@@ -216,7 +236,7 @@ def test_held_bytes_count_what_is_kept(name, rows):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("dense_after", [4, 10 ** 6])
+@pytest.mark.parametrize("dense_after", [4, 10**6])
 @pytest.mark.parametrize("masked", [False, True])
 def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, masked):
     """The answer is that of a buffer without them; the solver afterwards is the one from before."""
@@ -228,14 +248,20 @@ def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, maske
     rows = torch.arange(D) % 3 > 0 if masked else torch.ones(D, dtype=torch.bool)
 
     def solve(without=()):
-        return solver.masked_right_factor(keys, rows, without=without) if masked else solver.right_factor(keys, without)
+        return (
+            solver.masked_right_factor(keys, rows, without=without)
+            if masked
+            else solver.right_factor(keys, without)
+        )
 
     def expected(earlier):
         if not masked:
             return plain(keys, earlier, problem)
         whole, inside = torch.zeros_like(keys), rows.nonzero().squeeze(1)
         preserve = None if problem.preserve is None else problem.preserve[inside[:, None], inside]
-        whole[inside] = plain(keys[inside], earlier[inside], Problem(problem.ridge, preserve, None, problem.weight))
+        whole[inside] = plain(
+            keys[inside], earlier[inside], Problem(problem.ridge, preserve, None, problem.weight)
+        )
         return whole
 
     kept = torch.tensor([0, 1, 2, 3, 5, 6, 8])
@@ -244,4 +270,6 @@ def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, maske
     torch.testing.assert_close(solve(), before, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(before, expected(buffer.columns()), rtol=1e-8, atol=1e-10)
     buffer.append(keys)
-    torch.testing.assert_close(solve([4]), expected(buffer.columns()[:, [*range(4), *range(5, 12)]]), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        solve([4]), expected(buffer.columns()[:, [*range(4), *range(5, 12)]]), rtol=1e-6, atol=1e-8
+    )

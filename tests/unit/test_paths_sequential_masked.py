@@ -1,12 +1,13 @@
-"""``mask_stage: solve`` of the sequential solver against the equation of the restricted problem, in float64."""
+"""``mask_stage: solve`` of the sequential solver against the equation of the restricted problem, in
+float64."""
 
 import pytest
 import torch
 
-from easyedit_neuron.paths.sequential import SequentialSolver
-from easyedit_neuron.paths.solve import Problem
-from easyedit_neuron.stats.nullspace import Subspace, null_space
-from helpers.systems import D, F64, PROBLEMS, buffer_of, plain, some_covariance, some_keys
+from easyedit_neuron.locate_then_edit.solver.problem import Problem
+from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
+from easyedit_neuron.statistics.nullspace import Subspace, null_space
+from helpers.systems import F64, PROBLEMS, D, buffer_of, plain, some_covariance, some_keys
 
 
 def _mask(seed, share=0.4):
@@ -14,10 +15,13 @@ def _mask(seed, share=0.4):
 
 
 def _plain_masked(keys, earlier, problem, rows, null_space_of=None):
-    """The plain equation of the restricted problem (PNKE Eq. 10, or with the null space of C_mm), zero elsewhere."""
+    """The plain equation of the restricted problem (PNKE Eq. 10, or with the null space of C_mm), zero
+    elsewhere."""
     index = rows.nonzero().squeeze(1)
     preserve = None if problem.preserve is None else problem.preserve[index][:, index]
-    inner = Problem(problem.ridge, preserve, None if null_space_of is None else null_space_of(index), problem.weight)
+    inner = Problem(
+        problem.ridge, preserve, None if null_space_of is None else null_space_of(index), problem.weight
+    )
     expected = torch.zeros_like(keys)
     expected[index] = plain(keys[index], earlier[index], inner)
     return expected
@@ -27,13 +31,16 @@ def _plain_masked(keys, earlier, problem, rows, null_space_of=None):
 @pytest.mark.parametrize("m", [0, 3, 200, 600])
 @pytest.mark.parametrize("case", ["memit", "ridge", 12, 5])
 def test_masked_rows_equal_the_restricted_formula(case, n, m):
-    """The covariance's ridge, none, and the restricted null space by its thin basis and by that of its complement."""
+    """The covariance's ridge, none, and the restricted null space by its thin basis and by that of its
+    complement."""
     problem, restricted = PROBLEMS.get(case, PROBLEMS["ridge"]), None
     if case not in PROBLEMS:
+
         def restricted(index):
             space = null_space(some_covariance(case)[index][:, index], 1e-9)
             assert space.complement == (case == 5) and space.dim > 0
             return space
+
     buffer, keys = buffer_of(m), some_keys(n, 1)
     solver = SequentialSolver(problem, buffer)
     for seed in range(2):  # another mask at the next edit
@@ -47,8 +54,14 @@ def test_masked_rows_equal_the_restricted_formula(case, n, m):
 def test_masked_rows_follow_the_buffer():
     problem, buffer = PROBLEMS["memit"], buffer_of(300)
     solver = SequentialSolver(problem, buffer)
-    for change in (lambda: None, lambda: buffer.append(some_keys(300, 7)), lambda: buffer.truncate(590),
-                   lambda: buffer.remove(slice(100, 110)), lambda: buffer.truncate(5), lambda: buffer.append(some_keys(1, 8))):
+    for change in (
+        lambda: None,
+        lambda: buffer.append(some_keys(300, 7)),
+        lambda: buffer.truncate(590),
+        lambda: buffer.remove(slice(100, 110)),
+        lambda: buffer.truncate(5),
+        lambda: buffer.append(some_keys(1, 8)),
+    ):
         change()
         rows, keys = _mask(len(buffer)), some_keys(2, 1)
         expected = _plain_masked(keys, buffer.columns(), problem, rows)
@@ -63,13 +76,17 @@ def test_masks_without_a_buffer_without_rows_and_without_a_null_space():
     assert not solver.masked_right_factor(keys, rows & False).any()
     nothing = SequentialSolver(PROBLEMS["ridge"], buffer_of(3))
     assert not nothing.masked_right_factor(
-        keys, rows, lambda index: Subspace(torch.zeros(len(index), 0, dtype=F64), complement=False)).any()
+        keys, rows, lambda index: Subspace(torch.zeros(len(index), 0, dtype=F64), complement=False)
+    ).any()
 
 
 def test_the_restricted_null_space_is_not_left():
-    """Delta C = 0 where the null space is that of the restricted covariance; masking a finished solution breaks it."""
+    """Delta C = 0 where the null space is that of the restricted covariance; masking a finished solution
+    breaks it."""
     keys, rows, cov = some_keys(2, 1), torch.arange(D) % 2 == 0, some_covariance(rank=6)
-    inside = SequentialSolver(Problem(0.5)).masked_right_factor(keys, rows, lambda i: null_space(cov[i][:, i], 1e-9))
+    inside = SequentialSolver(Problem(0.5)).masked_right_factor(
+        keys, rows, lambda i: null_space(cov[i][:, i], 1e-9)
+    )
     assert float(inside.norm()) > 1e-3 and float((cov @ inside).norm()) < 1e-9
     post = SequentialSolver(Problem(0.5, subspace=null_space(cov, 1e-9))).right_factor(keys) * rows[:, None]
     assert float((cov @ post).norm()) > 1e-3

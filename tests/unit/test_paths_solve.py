@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from easyedit_neuron.paths.solve import leakage
-from easyedit_neuron.stats.nullspace import null_space
+from easyedit_neuron.locate_then_edit.solver.problem import leakage
+from easyedit_neuron.statistics.nullspace import null_space
 from helpers.systems import D, some_covariance, some_keys
 
 
@@ -14,7 +14,9 @@ def test_projection_is_the_same_from_basis_and_complement():
     u, s, _ = torch.linalg.svd(cov)
     small = u[:, s < 1e-9]
     assert space.complement and space.dim == D - 6
-    torch.testing.assert_close(space.project(some_keys(3, 9)), small @ small.T @ some_keys(3, 9), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        space.project(some_keys(3, 9)), small @ small.T @ some_keys(3, 9), rtol=1e-9, atol=1e-11
+    )
 
 
 def test_leakage_by_hand_and_by_the_full_matrices():

@@ -23,7 +23,9 @@ def test_python_blocks(block):
         if isinstance(node, ast.ImportFrom) and node.module == "easyedit_neuron":
             for name in node.names:
                 modules = (name.name, f"{name.name}.py")
-                assert name.name in easyedit_neuron.__all__ or any((resources.PACKAGE_DIR / file).exists() for file in modules)
+                assert name.name in easyedit_neuron.__all__ or any(
+                    (resources.PACKAGE_DIR / file).exists() for file in modules
+                )
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("NMKE/"):
             assert node.value in resources.shipped_hparams()
 

@@ -7,23 +7,40 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from easyedit_neuron import tensorfile
-from easyedit_neuron import record as record_module
+from easyedit_neuron.edits import record as record_module
+from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.record import EditRecord, LayerDelta, UnitDelta
+from easyedit_neuron.utils import io as tensorfile
 
 
 @pytest.fixture
 def record():
     g = torch.Generator().manual_seed(0)
     mask = torch.tensor([True, False, True, False, True])
-    masked = LayerDelta(torch.randn(3, 2, generator=g), torch.randn(5, 2, generator=g) * mask[:, None], mask, 0.6, 0.25, 0.5,
-                        {"counts": {"selected": 3}})
+    masked = LayerDelta(
+        torch.randn(3, 2, generator=g),
+        torch.randn(5, 2, generator=g) * mask[:, None],
+        mask,
+        0.6,
+        0.25,
+        0.5,
+        {"counts": {"selected": 3}},
+    )
     plain = LayerDelta(torch.randn(3, 2, generator=g), torch.randn(5, 2, generator=g))
-    return EditRecord("NMKE", {"alg_name": "NMKE", "layers": [1, 2], "L2": 1.0},
-                      [{"prompt": "Østerdalen is in", "subject": "Østerdalen", "target_new": "Oslo", "ground_truth": None}],
-                      ["{}", "You. {}"], {1: masked, 2: plain}, {1: "a.1.weight", 2: "a.2.weight"}, [[2.0, 1.0]], [0.5],
-                      {"target": 0.1}, "before", "after", 7)
+    return EditRecord(
+        "NMKE",
+        {"alg_name": "NMKE", "layers": [1, 2], "L2": 1.0},
+        [{"prompt": "Østerdalen is in", "subject": "Østerdalen", "target_new": "Oslo", "ground_truth": None}],
+        ["{}", "You. {}"],
+        {1: masked, 2: plain},
+        {1: "a.1.weight", 2: "a.2.weight"},
+        [[2.0, 1.0]],
+        [0.5],
+        {"target": 0.1},
+        "before",
+        "after",
+        7,
+    )
 
 
 def test_matrix_by_hand():
@@ -41,8 +58,15 @@ def test_saved_and_read_again(record, tmp_path):
     for layer, delta in record.layers.items():
         other = again.layers[layer]
         assert torch.equal(other.left, delta.left) and torch.equal(other.right, delta.right)
-        assert (other.density, other.leakage, other.delivered, other.mask_info) == (delta.density, delta.leakage, delta.delivered, delta.mask_info)
-    assert torch.equal(again.layers[1].mask, record.layers[1].mask) and again.layers[1].mask.dtype == torch.bool
+        assert (other.density, other.leakage, other.delivered, other.mask_info) == (
+            delta.density,
+            delta.leakage,
+            delta.delivered,
+            delta.mask_info,
+        )
+    assert (
+        torch.equal(again.layers[1].mask, record.layers[1].mask) and again.layers[1].mask.dtype == torch.bool
+    )
     assert again.to_json() == record.to_json()
     assert [p.name for p in tmp_path.iterdir()] == ["edit.safetensors"]
 
@@ -50,8 +74,16 @@ def test_saved_and_read_again(record, tmp_path):
 def test_json_is_plain(record):
     plain = record.to_json()
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["layers"]["1"] == {"density": 0.6, "leakage": 0.25, "delivered": 0.5, "rank": 2, "mask": {"counts": {"selected": 3}}}
-    assert plain["names"] == {"1": "a.1.weight", "2": "a.2.weight"} and plain["format"] == record_module.FORMAT
+    assert plain["layers"]["1"] == {
+        "density": 0.6,
+        "leakage": 0.25,
+        "delivered": 0.5,
+        "rank": 2,
+        "mask": {"counts": {"selected": 3}},
+    }
+    assert (
+        plain["names"] == {"1": "a.1.weight", "2": "a.2.weight"} and plain["format"] == record_module.FORMAT
+    )
 
 
 def test_a_failed_save_leaves_the_old_file(record, tmp_path, monkeypatch):
@@ -95,17 +127,29 @@ def test_a_truncated_file_is_refused(record, tmp_path):
         EditRecord.load(path)
 
 
-UNITS = {"output": UnitDelta(torch.tensor([0, 2]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "output", (3, 2), {"released": 4}),
-         "input": UnitDelta(torch.tensor([1]), torch.tensor([[5.0, 6.0, 7.0]]), "input", (3, 2))}
+UNITS = {
+    "output": UnitDelta(
+        torch.tensor([0, 2]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "output", (3, 2), {"released": 4}
+    ),
+    "input": UnitDelta(torch.tensor([1]), torch.tensor([[5.0, 6.0, 7.0]]), "input", (3, 2)),
+}
 
 
 def test_units_by_hand():
-    assert UNITS["output"].matrix().tolist() == [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]] and UNITS["output"].density == 2 / 3
-    assert UNITS["input"].matrix().tolist() == [[0.0, 5.0], [0.0, 6.0], [0.0, 7.0]] and UNITS["input"].density == 0.5
+    assert (
+        UNITS["output"].matrix().tolist() == [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]]
+        and UNITS["output"].density == 2 / 3
+    )
+    assert (
+        UNITS["input"].matrix().tolist() == [[0.0, 5.0], [0.0, 6.0], [0.0, 7.0]]
+        and UNITS["input"].density == 0.5
+    )
 
 
 def test_units_are_saved_and_read_again(record, tmp_path):
-    both = dataclasses.replace(record, units={"a.weight": UNITS["output"], "b.weight": UNITS["input"]}, info={"neurons": [3]})
+    both = dataclasses.replace(
+        record, units={"a.weight": UNITS["output"], "b.weight": UNITS["input"]}, info={"neurons": [3]}
+    )
     both.save(tmp_path / "edit.safetensors")
     again = EditRecord.load(tmp_path / "edit.safetensors")
     assert again.to_json() == both.to_json() and again.info == {"neurons": [3]}

@@ -17,7 +17,9 @@ COUNTS = [10, 100, 500, 1000, 1500, 2000, 2500, 3000, 5000]
 
 
 def panel(x, *ys, x_label=EDITS, **options):
-    return Panel("p", "A title", x_label, [Series(i, f"run {i}", x, list(y)) for i, y in enumerate(ys)], **options)
+    return Panel(
+        "p", "A title", x_label, [Series(i, f"run {i}", x, list(y)) for i, y in enumerate(ys)], **options
+    )
 
 
 def drawn(what, runs=3):
@@ -34,20 +36,36 @@ def labels_of(axis, figure):
     return [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
 
 
-@pytest.mark.parametrize("x", [COUNTS, COUNTS[:3], [5, 10, 20, 40, 60], [100, 200, 300], [7], list(range(50, 5001, 50)),
-                               [1, 10, 100, 1000, 10000, 100000]])
+@pytest.mark.parametrize(
+    "x",
+    [
+        COUNTS,
+        COUNTS[:3],
+        [5, 10, 20, 40, 60],
+        [100, 200, 300],
+        [7],
+        list(range(50, 5001, 50)),
+        [1, 10, 100, 1000, 10000, 100000],
+    ],
+)
 @pytest.mark.parametrize("x_label", [EDITS, "position of the edit in the stream"])
 def test_labels_of_the_axes_do_not_overlap_and_are_inside(x, x_label):
     figure, axes = drawn(panel(x, [0.5] * len(x), [0.9] * len(x), axis="share", x_label=x_label))
     boxes = labels_of(axes.xaxis, figure)
-    shown = [box for box, tick in zip(boxes, axes.get_xticks()) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    shown = [
+        box for box, tick in zip(boxes, axes.get_xticks()) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+    ]
     assert shown and all(left.x1 < right.x0 for left, right in zip(shown, shown[1:]))
     assert shown[0].x0 >= 0 and shown[-1].x1 <= figure.bbox.x1 + 1
 
 
 def test_counts_over_decades_are_logarithmic_and_marked_where_measured():
     _, axes = drawn(panel(COUNTS, [0.5] * 9, axis="share"))
-    assert axes.get_xscale() == "log" and set(axes.get_xticks()) <= set(COUNTS) and {10, 5000} <= set(axes.get_xticks())
+    assert (
+        axes.get_xscale() == "log"
+        and set(axes.get_xticks()) <= set(COUNTS)
+        and {10, 5000} <= set(axes.get_xticks())
+    )
     assert axes.get_ylim() == (0, 1)
     _, axes = drawn(panel([100, 200, 300], [0.5] * 3, axis="share"))
     assert axes.get_xscale() == "linear"
@@ -61,9 +79,18 @@ def test_lines_do_not_cross_layers_that_are_not_there():
     assert list(x) == [0, 1, 3, 4] and [float(value) for value in y[[0, 2, 3]]] == [1, 2, 3] and y[1] != y[1]
 
 
-@pytest.mark.parametrize("y, scale", [
-    ([4.0, 900.0], "log"), ([4.0, 8.0], "linear"), ([0.0, 900.0], "linear"), ([-0.1, 0.2], "linear"), ([3.0, 3.0], "linear"),
-    ([0.0, 0.0], "linear"), ([1e-9, 1e-3], "log")])
+@pytest.mark.parametrize(
+    "y, scale",
+    [
+        ([4.0, 900.0], "log"),
+        ([4.0, 8.0], "linear"),
+        ([0.0, 900.0], "linear"),
+        ([-0.1, 0.2], "linear"),
+        ([3.0, 3.0], "linear"),
+        ([0.0, 0.0], "linear"),
+        ([1e-9, 1e-3], "log"),
+    ],
+)
 def test_values_are_within_their_axis(y, scale):
     _, axes = drawn(panel([1, 2], y, reference=y[0]))
     low, high = axes.get_ylim()
@@ -79,23 +106,30 @@ def test_every_run_has_a_look_of_its_own(tmp_path):
     assert len({(style["color"], style["linestyle"]) for style in styles}) == 9
     assert styles[0]["color"] == styles[3]["color"] != styles[1]["color"]  # one method, one colour
     alone = draw.styles(runs[:1] * 9)
-    assert len({style["color"] for style in alone}) == len(draw.COLORS)  # one method only: the runs differ in colour
+    assert len({style["color"] for style in alone}) == len(
+        draw.COLORS
+    )  # one method only: the runs differ in colour
 
 
 def test_colours_are_variables_that_the_page_sets():
-    svg = draw.panel_svg(panel(COUNTS, *[[i / 5] * 9 for i in range(3)], axis="share", reference=1.0), draw_styles(3), "s")
+    svg = draw.panel_svg(
+        panel(COUNTS, *[[i / 5] * 9 for i in range(3)], axis="share", reference=1.0), draw_styles(3), "s"
+    )
     assert not re.findall(r"(?<!, )#[0-9a-f]{6}", svg.lower())
     css = (draw.Path(draw.__file__).parent / "page.css").read_text()
     for theme in css.split("prefers-color-scheme")[:2]:
         assert {name for name in re.findall(r"var\((--\w+)", svg)} <= set(re.findall(r"(--\w+):", theme))
-    assert 'role="img"' in svg and 'aria-label="A title"' in svg and "<style" not in svg and "DOCTYPE" not in svg
+    assert (
+        'role="img"' in svg and 'aria-label="A title"' in svg and "<style" not in svg and "DOCTYPE" not in svg
+    )
 
 
 def contrast(color, other):
     def luminance(text):
-        parts = [int(text[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear))
+
     light, dark = sorted((luminance(color), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
@@ -105,7 +139,10 @@ def test_readable_in_both_themes():
     for theme in css.split("prefers-color-scheme")[:2]:
         found = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", theme))
         for name in ("--ink", "--muted", "--link", "--warn"):
-            assert contrast(found[name], found["--surface"]) >= 4.5 and contrast(found[name], found["--page"]) >= 4.5, name
+            assert (
+                contrast(found[name], found["--surface"]) >= 4.5
+                and contrast(found[name], found["--page"]) >= 4.5
+            ), name
         for number in range(len(draw.COLORS)):
             assert contrast(found[f"--run{number}"], found["--surface"]) >= 2.0, number
 
@@ -116,7 +153,9 @@ def draw_styles(count):
 
 def test_pictures_of_all_sections(tmp_path, monkeypatch):
     run_folder(tmp_path / "runs" / "0", "MEMIT", 150)
-    run_folder(tmp_path / "runs" / "1", "_a long name of a method that $does$ _not_ end where one would expect", 150)
+    run_folder(
+        tmp_path / "runs" / "1", "_a long name of a method that $does$ _not_ end where one would expect", 150
+    )
     runs = read_runs([tmp_path / "runs"])
     figures = []
     monkeypatch.setattr(Figure, "savefig", _keeping(Figure.savefig, figures))
@@ -141,11 +180,17 @@ def _keeping(original, figures):
     def save(figure, *args, **kwargs):
         figures.append(figure)
         return original(figure, *args, **kwargs)
+
     return save
 
 
 def test_bars_with_parts_of_no_length():
-    bars = Bars("b", "Bars", ["a", "b"], {"one": [1.0, 0.0], "two": [0.0, 3.0], **{f"part {i}": [0.0, 0.1] for i in range(9)}})
+    bars = Bars(
+        "b",
+        "Bars",
+        ["a", "b"],
+        {"one": [1.0, 0.0], "two": [0.0, 3.0], **{f"part {i}": [0.0, 0.1] for i in range(9)}},
+    )
     _, axes = drawn(bars)
     assert axes.get_xlim()[1] > 3.9 and len({*draw.part_colors(11)}) == 11
     assert draw.panel_svg(bars, [], "s").count("<path") > 10

@@ -1,4 +1,5 @@
-"""The page: well-formed, complete, closed to the outside, the same bytes again, and nothing in it that a prompt wrote."""
+"""The page: well-formed, complete, closed to the outside, the same bytes again, and nothing in it that a
+prompt wrote."""
 
 import csv
 import io
@@ -18,7 +19,7 @@ from easyedit_neuron.report.table import as_csv, number, shown
 from helpers.run_folders import run_folder
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
-HOSTILE = "</td><script>alert(1)</script> {} <img src=x onerror=alert(2)> & $x_1$ \"quoted\" '"
+HOSTILE = '</td><script>alert(1)</script> {} <img src=x onerror=alert(2)> & $x_1$ "quoted" \''
 
 
 class Checker(HTMLParser):
@@ -52,9 +53,25 @@ class Checker(HTMLParser):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     run_folder(folder / "0", "MEMIT", 400, unmasked=True)
-    run_folder(folder / "1", "NMKE", 400, half=60, failed=tuple(range(3, 30)), prompt=HOSTILE, reason="Error: <b>bad</b>",
-               hparams={"note": HOSTILE}, layers=("3", "4"))
-    run_folder(folder / "2", "<script>", 400, done=250, leave_out=("fluency",), layers=("model.layers.0.mlp.<b>.weight",))
+    run_folder(
+        folder / "1",
+        "NMKE",
+        400,
+        half=60,
+        failed=tuple(range(3, 30)),
+        prompt=HOSTILE,
+        reason="Error: <b>bad</b>",
+        hparams={"note": HOSTILE},
+        layers=("3", "4"),
+    )
+    run_folder(
+        folder / "2",
+        "<script>",
+        400,
+        done=250,
+        leave_out=("fluency",),
+        layers=("model.layers.0.mlp.<b>.weight",),
+    )
     return read_runs([folder])
 
 
@@ -86,15 +103,24 @@ def test_closed_to_the_outside(html, checked):
         if name in ("href", "xlink:href"):
             assert value.startswith("#")
     assert "@import" not in html and not re.findall(r"url\((?!#)", html)
-    policy = [value for tag, name, value in checked.attributes if tag == "meta" and name == "content" and "default-src" in value]
+    policy = [
+        value
+        for tag, name, value in checked.attributes
+        if tag == "meta" and name == "content" and "default-src" in value
+    ]
     assert policy and "default-src 'none'" in policy[0] and "script-src" not in policy[0]
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", html))
-    assert all(address.startswith("http://www.w3.org/") for address in addresses)  # names of the SVG namespaces
+    assert all(
+        address.startswith("http://www.w3.org/") for address in addresses
+    )  # names of the SVG namespaces
 
 
 def test_hostile_texts_are_text(html, checked):
     text = "".join(checked.text)
-    assert "<script>alert(1)</script> 3 <img src=x onerror=alert(2)> & $x_1$" in text and "Error: <b>bad</b>" in text
+    assert (
+        "<script>alert(1)</script> 3 <img src=x onerror=alert(2)> & $x_1$" in text
+        and "Error: <b>bad</b>" in text
+    )
     assert "<script>" not in html and "b" not in checked.tags
 
 
@@ -104,7 +130,10 @@ def test_every_number_of_the_table_is_in_the_page(runs, html):
         for name, value in row.items():
             if re.fullmatch(r"-?\d+", value):
                 assert number(int(value)) in cells or value in cells, (name, value)
-            elif re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) and name not in ("seconds_evaluate", "seconds_total"):
+            elif re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) and name not in (
+                "seconds_evaluate",
+                "seconds_total",
+            ):
                 assert number(float(value)) in cells, (name, value)
     for row in shown(runs):
         assert {cell for cell in row[1:] if cell[:1].isdigit()} <= cells
@@ -133,7 +162,9 @@ def test_the_same_bytes_for_the_same_runs(runs):
     assert page(runs[:1], plots=False) == page(runs[:1], plots=False)
     panels = sections(runs)[0].panels[:1] + sections(runs)[-1].panels[:1]
     styles = draw.styles(runs)
-    assert [draw.panel_svg(panel, styles, "a") for panel in panels] == [draw.panel_svg(panel, styles, "a") for panel in panels]
+    assert [draw.panel_svg(panel, styles, "a") for panel in panels] == [
+        draw.panel_svg(panel, styles, "a") for panel in panels
+    ]
 
 
 def test_one_run(tmp_path):
@@ -165,13 +196,16 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "t.csv").exists()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ([], "the following arguments are required: FOLDER"),
-    (["nowhere"], "nowhere: there is no such folder"),
-    (["run", "--table", "t.pdf"], "t.pdf: a table is written as"),
-    (["run", "--out", "run/edits.jsonl/x.html"], "run/edits.jsonl"),
-    (["run", "--wat"], "unrecognized arguments: --wat"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "the following arguments are required: FOLDER"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["run", "--table", "t.pdf"], "t.pdf: a table is written as"),
+        (["run", "--out", "run/edits.jsonl/x.html"], "run/edits.jsonl"),
+        (["run", "--wat"], "unrecognized arguments: --wat"),
+    ],
+)
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
     run_folder(tmp_path / "run", "NMKE", 3)
     monkeypatch.chdir(tmp_path)
@@ -193,5 +227,7 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     assert "<svg" not in (tmp_path / "page.html").read_text()
     with pytest.raises(SystemExit) as stop:
         command.main([str(folder), "--png", str(tmp_path / "png")])
-    assert stop.value.code == 2 and capsys.readouterr().err == f"easyedit_neuron.report: error: {draw.INSTALL}\n"
+    assert (
+        stop.value.code == 2 and capsys.readouterr().err == f"easyedit_neuron.report: error: {draw.INSTALL}\n"
+    )
     assert not (tmp_path / "png").exists() and not (folder / "report.html").exists()

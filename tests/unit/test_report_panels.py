@@ -9,7 +9,9 @@ from easyedit_neuron.report.panels import BINS, Bars, sections
 from easyedit_neuron.report.runs import read_runs
 from helpers.run_folders import run_folder
 
-WEIGHTS = tuple(f"model.layers.{layer}.mlp.{kind}.weight" for layer in (2, 11) for kind in ("up_proj", "down_proj"))
+WEIGHTS = tuple(
+    f"model.layers.{layer}.mlp.{kind}.weight" for layer in (2, 11) for kind in ("up_proj", "down_proj")
+)
 
 
 def panels(folder):
@@ -24,15 +26,26 @@ def named(section, name):
 @pytest.fixture
 def two(tmp_path):
     run_folder(tmp_path / "0", "MEMIT", 130, layers=("4",))
-    run_folder(tmp_path / "1", "PNKE", 130, done=105, layers=(*WEIGHTS, "lm_head.weight"), leave_out=("fluency",),
-               stages={"train": 0.5, "target": 0.1})
+    run_folder(
+        tmp_path / "1",
+        "PNKE",
+        130,
+        done=105,
+        layers=(*WEIGHTS, "lm_head.weight"),
+        leave_out=("fluency",),
+        stages={"train": 0.5, "target": 0.1},
+    )
     return tmp_path
 
 
 def test_checkpoints_against_edits(two):
     runs, found = panels(two)
     rel = named(found["edits"], "rel")
-    assert [series.x for series in rel.series] == [[10, 100, 130], [10, 100]] and rel.reference is None and rel.axis == "share"
+    assert (
+        [series.x for series in rel.series] == [[10, 100, 130], [10, 100]]
+        and rel.reference is None
+        and rel.axis == "share"
+    )
     assert rel.series[1].y == [checkpoint["final"]["rewrite_acc"] for checkpoint in runs[1].checkpoints[1:]]
     assert [series.run for series in rel.series] == [0, 1]
     lost = named(found["forgetting"], "rel_lost")
@@ -51,7 +64,10 @@ def test_what_was_not_measured_is_named_and_not_drawn(two):
 
 def test_reference_only_where_the_untouched_models_agree(two):
     _, found = panels(two)
-    assert named(found["ability"], "perplexity").reference == 4.2 and named(found["ability"], "fluency").reference == 5.9
+    assert (
+        named(found["ability"], "perplexity").reference == 4.2
+        and named(found["ability"], "fluency").reference == 5.9
+    )
     path = two / "1" / "checkpoints.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["final"]["perplexity"] = 4.3
@@ -76,7 +92,10 @@ def test_stretches_of_the_stream(tmp_path):
     runs, found = panels(tmp_path)
     rel = named(found["forgetting"], "rel_by_position")
     edits = runs[0].edits
-    assert rel.series[0].x == [*range(3, 2 * BINS + 1, 3), 2 * BINS + 1]  # of three edits each, the same ones for both runs
+    assert rel.series[0].x == [
+        *range(3, 2 * BINS + 1, 3),
+        2 * BINS + 1,
+    ]  # of three edits each, the same ones for both runs
     assert rel.series[1].x == [3, 5] and rel.series[0].y[0] == sum(edit.final for edit in edits[:3]) / 3
     time = named(found["time"], "seconds_per_edit")
     assert time.series[0].y[1] == sorted(edit.seconds for edit in edits[3:6])[1]
@@ -87,13 +106,18 @@ def test_bars_are_seconds_by_part_and_stage(two):
     parts, stages = found["time"].panels[:2]
     assert isinstance(parts, Bars) and parts.labels == ["MEMIT", "PNKE"]
     assert {name: values[0] for name, values in parts.parts.items()} == runs[0].checkpoints[-1]["seconds"]
-    assert stages.parts["train"] == [0.0, pytest.approx(0.5)] and stages.parts["solve"] == [pytest.approx(0.02), 0.0]
+    assert stages.parts["train"] == [0.0, pytest.approx(0.5)] and stages.parts["solve"] == [
+        pytest.approx(0.02),
+        0.0,
+    ]
 
 
 def test_a_run_without_checkpoints_takes_part_in_nothing(two):
     (two / "1" / "checkpoints.jsonl").unlink()
     runs, found = panels(two)
     drawn = [panel for section in found.values() for panel in section.panels if not isinstance(panel, Bars)]
-    assert {series.run for panel in drawn for series in panel.series if panel.name != "seconds_per_edit"} == {0}
+    assert {series.run for panel in drawn for series in panel.series if panel.name != "seconds_per_edit"} == {
+        0
+    }
     assert found["time"].panels[0].labels == ["MEMIT"]
     assert dataclasses.is_dataclass(runs[1]) and runs[1].last == {}

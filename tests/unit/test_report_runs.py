@@ -25,7 +25,11 @@ def test_runs_of_a_sweep_in_natural_order(tmp_path):
         run_folder(tmp_path / name, edits=5)
     (tmp_path / "logs").mkdir()
     assert [str(folder.relative_to(tmp_path)) for folder in find_runs(tmp_path)] == ["9", "10", "deep/er/2"]
-    assert [run.folder.name for run in read_runs([tmp_path, tmp_path / "10"])] == ["9", "10", "2"]  # each once
+    assert [run.folder.name for run in read_runs([tmp_path, tmp_path / "10"])] == [
+        "9",
+        "10",
+        "2",
+    ]  # each once
 
 
 def test_labels_tell_runs_apart(tmp_path):
@@ -35,7 +39,13 @@ def test_labels_tell_runs_apart(tmp_path):
     run_folder(tmp_path / "3", "FiNE", 5, seed=1)
     run_folder(tmp_path / "4", "FiNE", 5, seed=1)
     runs = read_runs([tmp_path])
-    assert [run.label for run in runs] == ["MEMIT", "NMKE mask_stage=post", "NMKE mask_stage=solve", "FiNE (3)", "FiNE (4)"]
+    assert [run.label for run in runs] == [
+        "MEMIT",
+        "NMKE mask_stage=post",
+        "NMKE mask_stage=solve",
+        "FiNE (3)",
+        "FiNE (4)",
+    ]
     assert differing(runs) == ["seed", "method.mask_stage"]
     for name in "ab":
         run_folder(tmp_path / name / "same", "KNE", 5)
@@ -45,12 +55,25 @@ def test_labels_tell_runs_apart(tmp_path):
 
 def test_a_label_has_only_the_settings_that_part_the_runs(tmp_path):
     for number, (keep, weight) in enumerate([(False, 100), (True, 100), (True, 1000), (True, 4000)]):
-        run_folder(tmp_path / str(number), "MEMIT", 5 + number, seed=number,
-                   hparams={"keep_edits": keep, "mom2_update_weight": weight, "mom2_n_samples": 6000 * (weight == 100)})
-    # The numbers of edits and the seeds would part them too, and say less; the samples say what the weight has said.
+        run_folder(
+            tmp_path / str(number),
+            "MEMIT",
+            5 + number,
+            seed=number,
+            hparams={
+                "keep_edits": keep,
+                "mom2_update_weight": weight,
+                "mom2_n_samples": 6000 * (weight == 100),
+            },
+        )
+    # The numbers of edits and the seeds would part them too, and say less; the samples say what the weight
+    # has said.
     assert [run.label for run in read_runs([tmp_path])] == [
-        "MEMIT mom2_update_weight=100 keep_edits=False", "MEMIT mom2_update_weight=100 keep_edits=True",
-        "MEMIT mom2_update_weight=1000 keep_edits=True", "MEMIT mom2_update_weight=4000 keep_edits=True"]
+        "MEMIT mom2_update_weight=100 keep_edits=False",
+        "MEMIT mom2_update_weight=100 keep_edits=True",
+        "MEMIT mom2_update_weight=1000 keep_edits=True",
+        "MEMIT mom2_update_weight=4000 keep_edits=True",
+    ]
 
 
 def test_a_label_that_stays_too_long_names_its_folder(tmp_path):
@@ -83,29 +106,45 @@ def test_line_separators_in_prompts(tmp_path):
     assert run.edits[2].text.startswith("a\u2028b\x85c 2")
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda folder: None, "there is no such folder"),
-    (lambda folder: folder.mkdir(), r"not a run \(there is no .*run.json\), and no run in the folders below"),
-    (lambda folder: _write(folder, "run.json", "[1]"), "run.json: expected a JSON object"),
-    (lambda folder: _write(folder, "run.json", "{"), "run.json: not JSON"),
-    (lambda folder: _write(folder, "run.json", b"\xff"), "run.json: cannot be read"),
-    (lambda folder: _write(folder, "run.json", '{"experiment": 3}'), "run.json: not of a run of the lifelong runner"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda folder: None, "there is no such folder"),
+        (
+            lambda folder: folder.mkdir(),
+            r"not a run \(there is no .*run.json\), and no run in the folders below",
+        ),
+        (lambda folder: _write(folder, "run.json", "[1]"), "run.json: expected a JSON object"),
+        (lambda folder: _write(folder, "run.json", "{"), "run.json: not JSON"),
+        (lambda folder: _write(folder, "run.json", b"\xff"), "run.json: cannot be read"),
+        (
+            lambda folder: _write(folder, "run.json", '{"experiment": 3}'),
+            "run.json: not of a run of the lifelong runner",
+        ),
+    ],
+)
 def test_folders_that_are_no_runs(tmp_path, make, message):
     make(tmp_path / "x")
     with pytest.raises(DataError, match=message):
         read_runs([tmp_path / "x"])
 
 
-@pytest.mark.parametrize("name, text, message", [
-    ("checkpoints.jsonl", '{"step": 1, "loss": 2}\n', r"line 1: not a checkpoint of a run \(KeyError\('final'\)"),
-    ("checkpoints.jsonl", "[]\n", "checkpoints.jsonl, line 1: expected a JSON object"),
-    ("checkpoints.jsonl", "", "checkpoints.jsonl: empty, although summary.json says"),
-    ("edits.jsonl", "nonsense\n", "edits.jsonl, line 1: not JSON"),
-    ("edits.jsonl", '{"edit": 0}\n', "edits.jsonl, line 1: not an edit of a run"),
-    ("summary.json", "", "summary.json: not JSON"),
-    ("edits.jsonl", None, "edits.jsonl: cannot be read: No such file"),
-])
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        (
+            "checkpoints.jsonl",
+            '{"step": 1, "loss": 2}\n',
+            r"line 1: not a checkpoint of a run \(KeyError\('final'\)",
+        ),
+        ("checkpoints.jsonl", "[]\n", "checkpoints.jsonl, line 1: expected a JSON object"),
+        ("checkpoints.jsonl", "", "checkpoints.jsonl: empty, although summary.json says"),
+        ("edits.jsonl", "nonsense\n", "edits.jsonl, line 1: not JSON"),
+        ("edits.jsonl", '{"edit": 0}\n', "edits.jsonl, line 1: not an edit of a run"),
+        ("summary.json", "", "summary.json: not JSON"),
+        ("edits.jsonl", None, "edits.jsonl: cannot be read: No such file"),
+    ],
+)
 def test_files_that_are_not_of_a_run(tmp_path, name, text, message):
     folder = run_folder(tmp_path / "a", edits=12)
     (folder / name).unlink()

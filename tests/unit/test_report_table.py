@@ -6,7 +6,7 @@ import json
 import pytest
 
 from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.lifelong.files import CSV_COLUMNS
+from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS
 from easyedit_neuron.report import final
 from easyedit_neuron.report.runs import read_runs
 from easyedit_neuron.report.table import aligned, as_markdown, number, shown, write_results_table
@@ -32,7 +32,9 @@ def test_csv_has_every_column_and_the_numbers_in_full(sweep, tmp_path):
     rows = read(path)
     assert [row["run"] for row in rows] == ["MEMIT", "NMKE seed=1", "NMKE seed=2"]
     assert [row["status"] for row in rows] == ["finished", "finished", "unfinished: 60 of 150"]
-    assert {*CSV_COLUMNS, "loc:neighborhood", "loc:same_subject", "portability:one_hop", "seed"} < set(rows[0])
+    assert {*CSV_COLUMNS, "loc:neighborhood", "loc:same_subject", "portability:one_hop", "seed"} < set(
+        rows[0]
+    )
     for row, name in zip(rows, "012"):
         last = read(sweep / name / "checkpoints.csv")[-1]
         assert {column: row[column] for column in CSV_COLUMNS} == last
@@ -51,7 +53,11 @@ def test_a_run_before_its_first_checkpoint_is_a_row(sweep, tmp_path):
 def test_for_people(sweep):
     head, base, *rows = shown(read_runs([sweep]))
     assert head[:5] == ["run", "edits", "Rel", "Gen", "Loc"] and head[-2:] == ["failed", "status"]
-    assert base[0] == "untouched model" and base[head.index("perplexity")] == "4.200" and base[head.index("fluency")] == "-"
+    assert (
+        base[0] == "untouched model"
+        and base[head.index("perplexity")] == "4.200"
+        and base[head.index("fluency")] == "-"
+    )
     assert [row[1] for row in rows] == ["150", "150", "10"] and rows[1][head.index("fluency")] == "-"
 
 
@@ -74,9 +80,21 @@ def test_text_is_aligned():
     ]
 
 
-@pytest.mark.parametrize("value, text", [
-    (None, "-"), (0.0, "0.000"), (12, "12"), (5000, "5,000"), (0.12345, "0.123"), (4.5e-5, "4.50e-05"), (123.456, "123.5"),
-    (12345.6, "12,346"), (2.5e7, "2.50e+07"), (-0.25, "-0.250")])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "-"),
+        (0.0, "0.000"),
+        (12, "12"),
+        (5000, "5,000"),
+        (0.12345, "0.123"),
+        (4.5e-5, "4.50e-05"),
+        (123.456, "123.5"),
+        (12345.6, "12,346"),
+        (2.5e7, "2.50e+07"),
+        (-0.25, "-0.250"),
+    ],
+)
 def test_numbers(value, text):
     assert number(value) == text
 
@@ -92,17 +110,32 @@ def test_the_table_of_one_run(sweep):
     results = summary["results"] = {
         "before": {"rewrite_acc": 0.1, "locality": {}, "retained": 1.0, "retained_facts": 8},
         "immediate": {"rewrite_acc": 0.75, "loc": 0.5, "locality": {"near_acc": 0.8, "far_acc": 0.2}},
-        "final": {"rewrite_acc": 0.5, "rewrite_generation_exact_match": 0.25, "loc": 0.4,
-                  "locality": {"near_acc": 0.5, "far_acc": 0.3}, "retained": 0.75, "retained_facts": 8, "retained_asked": 9}}
+        "final": {
+            "rewrite_acc": 0.5,
+            "rewrite_generation_exact_match": 0.25,
+            "loc": 0.4,
+            "locality": {"near_acc": 0.5, "far_acc": 0.3},
+            "retained": 0.75,
+            "retained_facts": 8,
+            "retained_asked": 9,
+        },
+    }
     text = final.table(summary)
     title, _, head, *lines = text.splitlines()
-    assert title == ("NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; failed and rolled back: 1; "
-                     "duplicates: 3")
+    assert title == (
+        "NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; failed and rolled back: 1; "
+        "duplicates: 3"
+    )
     assert head.split() == ["before", "immediate", "final", "lost"]
     rows = {line[:34].strip(): line[34:].split() for line in lines}
     assert rows["Rel   rewrite"] == ["0.100", "0.750", "0.500", "0.250"]
     assert rows["Rel   exact match, generated"] == ["-", "-", "0.250", "-"]
-    assert rows["Loc   all kinds"] == ["-", "0.500", "0.400", "0.100"] and rows["Loc   far"] == ["-", "0.200", "0.300", "-0.100"]
+    assert rows["Loc   all kinds"] == ["-", "0.500", "0.400", "0.100"] and rows["Loc   far"] == [
+        "-",
+        "0.200",
+        "0.300",
+        "-0.100",
+    ]
     assert rows["retained facts (of 8 known)"] == ["1.000", "-", "0.750", "-"]
     assert rows["mask density, layer 4"] == ["0.200"] and rows["peak memory, MiB"] == ["707.5"]
     assert not any("fluency" in name or "Port" in name for name in rows)
@@ -114,9 +147,14 @@ def test_the_table_of_one_run(sweep):
 
 
 def test_many_weights_are_shown_as_their_mean(tmp_path):
-    names = tuple(f"model.layers.{layer}.mlp.{kind}.weight" for layer in range(3) for kind in ("up_proj", "down_proj"))
+    names = tuple(
+        f"model.layers.{layer}.mlp.{kind}.weight" for layer in range(3) for kind in ("up_proj", "down_proj")
+    )
     folder = run_folder(tmp_path / "a", "PNKE", 20, layers=names, density=0.02)
     text = final.table(json.loads((folder / "summary.json").read_text()))
     wanted = sum(0.02 * (1 + i / 10) for i in range(6)) / 6
-    assert f"mask density, mean of 6 weights{wanted:>40.3f}".split()[-1] == "0.025" and "mask density, mean of 6 weights" in text
+    assert (
+        f"mask density, mean of 6 weights{wanted:>40.3f}".split()[-1] == "0.025"
+        and "mask density, mean of 6 weights" in text
+    )
     assert "layers.0" not in text

@@ -4,10 +4,15 @@ import copy
 
 import pytest
 
+from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import RequestError
-from easyedit_neuron.requests import prepare
 
-GOOD = {"prompt": "Anna Berg was born in", "subject": "Anna Berg", "target_new": "Paris", "ground_truth": "Rome"}
+GOOD = {
+    "prompt": "Anna Berg was born in",
+    "subject": "Anna Berg",
+    "target_new": "Paris",
+    "ground_truth": "Rome",
+}
 
 
 def one(**changes):
@@ -17,7 +22,11 @@ def one(**changes):
 def test_subject_becomes_the_place_and_objects_get_a_space():
     request = one()
     assert (request.index, request.prompt, request.subject) == (0, "{} was born in", "Anna Berg")
-    assert (request.target_new, request.ground_truth, request.text) == (" Paris", " Rome", "Anna Berg was born in")
+    assert (request.target_new, request.ground_truth, request.text) == (
+        " Paris",
+        " Rome",
+        "Anna Berg was born in",
+    )
 
 
 def test_nothing_is_changed_in_the_input():
@@ -27,9 +36,20 @@ def test_nothing_is_changed_in_the_input():
     assert given == before and prepared[1].raw is given[1] and [r.index for r in prepared] == [0, 1]
 
 
-@pytest.mark.parametrize("truth, expected", [
-    (None, None), ("", None), ("  ", None), (3, None), ([], None), ([[]], None), (["Rome", "Roma"], " Rome"), ([["Rome"]], " Rome"),
-    (" Rome", " Rome")])
+@pytest.mark.parametrize(
+    "truth, expected",
+    [
+        (None, None),
+        ("", None),
+        ("  ", None),
+        (3, None),
+        ([], None),
+        ([[]], None),
+        (["Rome", "Roma"], " Rome"),
+        ([["Rome"]], " Rome"),
+        (" Rome", " Rome"),
+    ],
+)
 def test_ground_truth_may_be_a_list_of_aliases(truth, expected):
     assert one(ground_truth=truth).ground_truth == expected
 
@@ -59,11 +79,21 @@ def test_no_requests(requests):
         prepare(requests)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"prompt": None}, "'prompt' must be a non-empty string"), ({"prompt": " "}, "'prompt'"), ({"subject": ""}, "'subject'"),
-    ({"target_new": 5}, "'target_new'"), ({"target_new": " "}, "'target_new'"), ({"subject": "anna berg"}, "does not occur"),
-    ({"prompt": "Anna Berg {x} in"}, "holds braces"), ({"prompt": "{} and {x} in"}, "holds braces"),
-    ({"prompt": "{} and {} in"}, "does not occur"), ({"prompt": "Anna Berg and {} and {}"}, "holds braces")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"prompt": None}, "'prompt' must be a non-empty string"),
+        ({"prompt": " "}, "'prompt'"),
+        ({"subject": ""}, "'subject'"),
+        ({"target_new": 5}, "'target_new'"),
+        ({"target_new": " "}, "'target_new'"),
+        ({"subject": "anna berg"}, "does not occur"),
+        ({"prompt": "Anna Berg {x} in"}, "holds braces"),
+        ({"prompt": "{} and {x} in"}, "holds braces"),
+        ({"prompt": "{} and {} in"}, "does not occur"),
+        ({"prompt": "Anna Berg and {} and {}"}, "holds braces"),
+    ],
+)
 def test_errors_name_the_request_and_the_field(changes, message):
     with pytest.raises(RequestError, match="request 1: .*" + message):
         prepare([GOOD, {**GOOD, **changes}])

@@ -18,19 +18,31 @@ def test_r_rome_is_rome_with_averaged_keys():
 
 
 def test_context_lengths():
-    assert rome(context_template_length_params=[[5, 10], [10, 10]]).context_template_length_params == [[5, 10], [10, 10]]
-    assert rome(enable_random_prefix_keys=True, enable_prompt_keys=False, original_implementation=False).path == "rome"
+    assert rome(context_template_length_params=[[5, 10], [10, 10]]).context_template_length_params == [
+        [5, 10],
+        [10, 10],
+    ]
+    assert (
+        rome(enable_random_prefix_keys=True, enable_prompt_keys=False, original_implementation=False).path
+        == "rome"
+    )
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"accumulate_keys": True}, "'accumulate_keys'.*False"),
-    ({"path": "memit"}, "'path'.*Known: rome"),
-    ({"original_implementation": True}, "'original_implementation'.*False"),
-    ({"context_template_length_params": [[5, 0]]}, "'context_template_length_params'.*\\[5, 0\\]"),
-    ({"context_template_length_params": [[5]]}, "'context_template_length_params'.*\\[5\\]"),
-    ({"context_template_length_params": [[5, 5]], "easyedit_quirks": ["generated_contexts"]}, "'easyedit_quirks'.*context_length"),
-    ({"alg_name": "rome"}, "'alg_name'"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"accumulate_keys": True}, "'accumulate_keys'.*False"),
+        ({"path": "memit"}, "'path'.*Known: rome"),
+        ({"original_implementation": True}, "'original_implementation'.*False"),
+        ({"context_template_length_params": [[5, 0]]}, "'context_template_length_params'.*\\[5, 0\\]"),
+        ({"context_template_length_params": [[5]]}, "'context_template_length_params'.*\\[5\\]"),
+        (
+            {"context_template_length_params": [[5, 5]], "easyedit_quirks": ["generated_contexts"]},
+            "'easyedit_quirks'.*context_length",
+        ),
+        ({"alg_name": "rome"}, "'alg_name'"),
+    ],
+)
 def test_mistakes(changes, words):
     with pytest.raises(HparamsError, match=words):
         rome(**changes)

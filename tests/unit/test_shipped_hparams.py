@@ -3,11 +3,19 @@
 import pytest
 
 from easyedit_neuron import resources
-from easyedit_neuron.hparams_base import EASYEDIT_FIELDS, read_hparams
+from easyedit_neuron.hyperparameters.base import EASYEDIT_FIELDS, read_hparams
 from easyedit_neuron.registry import get_method
 
 MODELS = {
-    "tiny-llama", "llama-7b", "llama3-8b", "llama3.1-8b", "llama3.2-1b", "gpt2-xl", "gpt-j-6B", "qwen2.5-7b", "mistral-7b",
+    "tiny-llama",
+    "llama-7b",
+    "llama3-8b",
+    "llama3.1-8b",
+    "llama3.2-1b",
+    "gpt2-xl",
+    "gpt-j-6B",
+    "qwen2.5-7b",
+    "mistral-7b",
 }
 SHIPPED = resources.shipped_hparams()
 
@@ -34,7 +42,9 @@ def test_every_model_is_covered(method):
 
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_nmke_differs_from_alphaedit_by_its_mask_only(model):
-    nmke, alphaedit = (read_hparams(resources.hparams_path(f"{method}/{model}")) for method in ("NMKE", "AlphaEdit"))
+    nmke, alphaedit = (
+        read_hparams(resources.hparams_path(f"{method}/{model}")) for method in ("NMKE", "AlphaEdit")
+    )
     assert {name: value for name, value in nmke.items() if name in alphaedit and name != "alg_name"} == {
         name: value for name, value in alphaedit.items() if name != "alg_name"
     }

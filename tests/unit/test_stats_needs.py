@@ -1,4 +1,5 @@
-"""Memory of statistics: arithmetic, the log line before anything is taken, and what happens where there is no more."""
+"""Memory of statistics: arithmetic, the log line before anything is taken, and what happens where there is no
+more."""
 
 import logging
 
@@ -6,22 +7,39 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.stats.needs import announce, decomposition_bytes, matrix_bytes, near, readable, zeros_near
+from easyedit_neuron.statistics.memory_use import (
+    announce,
+    decomposition_bytes,
+    matrix_bytes,
+    near,
+    readable,
+    zeros_near,
+)
 
 
 def test_bytes_by_hand():
     assert matrix_bytes(14336, torch.float32) == 822083584
     assert decomposition_bytes(100, torch.float64) == 3 * 80000
     assert [readable(n) for n in (0, 1023, 1024, 822083584, 5 << 30, 3 << 50)] == [
-        "0 bytes", "1023 bytes", "1.0 KiB", "784.0 MiB", "5.0 GiB", "3072.0 TiB"]
+        "0 bytes",
+        "1023 bytes",
+        "1.0 KiB",
+        "784.0 MiB",
+        "5.0 GiB",
+        "3072.0 TiB",
+    ]
 
 
 def test_what_is_needed_is_said(caplog):
     with caplog.at_level(logging.INFO):
         announce([4, 5, 6, 7, 8], 14336, torch.float32, {"cuda:0"})
     (line,) = caplog.messages
-    for part in ("memory on cuda:0", "3.8 GiB for the float32 sums of layers [4, 5, 6, 7, 8], 784.0 MiB a layer",
-                 "2.3 GiB for the eigen-decomposition", "392.0 MiB for a null space"):
+    for part in (
+        "memory on cuda:0",
+        "3.8 GiB for the float32 sums of layers [4, 5, 6, 7, 8], 784.0 MiB a layer",
+        "2.3 GiB for the eigen-decomposition",
+        "392.0 MiB for a null space",
+    ):
         assert part in line
 
 
@@ -45,11 +63,16 @@ class Full:
 
 
 def test_a_full_gpu_leaves_a_tensor_on_the_host(caplog):
-    assert near(Full(torch.cuda.OutOfMemoryError("CUDA out of memory")), torch.device("cuda", 1), "basis") == "on the host"
+    assert (
+        near(Full(torch.cuda.OutOfMemoryError("CUDA out of memory")), torch.device("cuda", 1), "basis")
+        == "on the host"
+    )
     assert caplog.messages == ["basis: no room on cuda:1, going on in host memory"]
 
 
-@pytest.mark.parametrize("error, device", [(RuntimeError("invalid device ordinal"), "cuda"), (MemoryError(), "cpu")])
+@pytest.mark.parametrize(
+    "error, device", [(RuntimeError("invalid device ordinal"), "cuda"), (MemoryError(), "cpu")]
+)
 def test_other_errors_are_not_swallowed(error, device):
     with pytest.raises(type(error)):
         near(Full(error), torch.device(device), "basis")
@@ -65,5 +88,7 @@ def test_sums_that_do_not_fit_on_the_gpu_are_made_on_the_host(monkeypatch, caplo
 
     monkeypatch.setattr(torch, "zeros", zeros)
     made = zeros_near(3, torch.float64, torch.device("cuda"), "sums")
-    assert made.device.type == "cpu" and made.shape == (3, 3) and made.dtype == torch.float64 and not made.any()
+    assert (
+        made.device.type == "cpu" and made.shape == (3, 3) and made.dtype == torch.float64 and not made.any()
+    )
     assert "sums: no room on cuda" in caplog.text

@@ -1,11 +1,12 @@
-"""The null space by symmetric eigen-decomposition against AlphaEdit's way: singular values and a dense projector."""
+"""The null space by symmetric eigen-decomposition against AlphaEdit's way: singular values and a dense
+projector."""
 
 import pytest
 import torch
-from helpers.on_gpu import OnGpu
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.stats.nullspace import null_space
+from easyedit_neuron.statistics.nullspace import null_space
+from helpers.on_gpu import OnGpu
 
 
 def covariance(size, values, seed=0, dtype=torch.float64):
@@ -27,7 +28,9 @@ def test_the_projector_of_an_svd(small, dtype, tolerance):
     values = torch.cat([torch.logspace(-6, -3, small), torch.logspace(0, 2, 64 - small)]).double()
     matrix = covariance(64, values, dtype=dtype)
     space = null_space(matrix, 2e-2)
-    assert space.dim == small and space.basis.shape[1] == min(small, 64 - small) and space.basis.dtype == dtype
+    assert (
+        space.dim == small and space.basis.shape[1] == min(small, 64 - small) and space.basis.dtype == dtype
+    )
     expected = projector_by_svd(matrix, 2e-2)
     torch.testing.assert_close(space.project(torch.eye(64, dtype=dtype)), expected, rtol=0, atol=tolerance)
     x = torch.randn(64, 3, dtype=dtype)
@@ -35,18 +38,23 @@ def test_the_projector_of_an_svd(small, dtype, tolerance):
 
 
 def test_a_singular_matrix_with_rounding_below_zero():
-    """Fewer texts than neurons: eigenvalues that should be 0 come out slightly negative, and belong to the null space."""
+    """Fewer texts than neurons: eigenvalues that should be 0 come out slightly negative, and belong to the
+    null space."""
     keys = torch.randn(10, 40, generator=torch.Generator().manual_seed(1))
     matrix = keys.T @ keys / 10
     space = null_space(matrix, 1e-3)
     assert space.dim == 30 and space.complement
     assert space.project(keys.T).abs().max() < 1e-4
-    torch.testing.assert_close(space.project(torch.eye(40)), projector_by_svd(matrix, 1e-3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        space.project(torch.eye(40)), projector_by_svd(matrix, 1e-3), rtol=0, atol=1e-5
+    )
 
 
 def test_no_memory_for_the_decomposition(monkeypatch):
     def full(matrix):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ...")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."
+        )
 
     monkeypatch.setattr(torch.linalg, "eigh", full)
     with pytest.raises(StateError, match="d_ff 64: no room for 48.0 KiB in host memory"):
@@ -73,7 +81,7 @@ def test_a_full_gpu_leaves_the_decomposition_to_the_cpu(monkeypatch, caplog):
         return plain(x)
 
     monkeypatch.setattr(torch.linalg, "eigh", eigh)
-    monkeypatch.setattr("easyedit_neuron.stats.nullspace.near", lambda tensor, device, what: tensor)
+    monkeypatch.setattr("easyedit_neuron.statistics.nullspace.near", lambda tensor, device, what: tensor)
     space = null_space(matrix.as_subclass(OnGpu), 0.1)
     assert torch.equal(space.basis, expected.basis) and space.complement == expected.complement
     assert "eigen-decomposition: no room on cuda:0, going on in host memory" in caplog.text

@@ -4,15 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.on_gpu import OnGpu
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.stats import sums as sums_module
-from easyedit_neuron.stats.sums import KeySums
+from easyedit_neuron.statistics import key_sums as sums_module
+from easyedit_neuron.statistics.key_sums import KeySums
+from helpers.on_gpu import OnGpu
 
 
 def key_sums(d_ff, dtype=torch.float64, layers=(3,)):
-    return KeySums(SimpleNamespace(d_ff=d_ff, device_of=lambda layer: torch.device("cpu")), list(layers), dtype)
+    return KeySums(
+        SimpleNamespace(d_ff=d_ff, device_of=lambda layer: torch.device("cpu")), list(layers), dtype
+    )
 
 
 def random_keys(count, d_ff, seed=0):
@@ -54,7 +56,8 @@ def test_what_float32_costs_at_131072_tokens():
 
 @pytest.mark.parametrize("failing", [0, 1, 3, 4])
 def test_sums_move_to_the_host_in_the_middle_of_a_batch(monkeypatch, caplog, failing):
-    """Four blocks a batch; the ``failing``-th addition finds no memory. Nothing is lost, nothing added twice."""
+    """Four blocks a batch; the ``failing``-th addition finds no memory. Nothing is lost, nothing added
+    twice."""
     monkeypatch.setattr(sums_module, "BLOCK", 8)
     keys = random_keys(50, 30).double()
     sums = key_sums(30)
@@ -71,7 +74,10 @@ def test_sums_move_to_the_host_in_the_middle_of_a_batch(monkeypatch, caplog, fai
     for part in (keys[:20], keys[20:]):
         sums.add(3, part.as_subclass(OnGpu))
     sums.count = 50
-    assert len(calls) == 9 and "sums of the keys of layer 3: no room on cuda:0, going on in host memory" in caplog.text
+    assert (
+        len(calls) == 9
+        and "sums of the keys of layer 3: no room on cuda:0, going on in host memory" in caplog.text
+    )
     torch.testing.assert_close(sums.covariances()[3], keys.T @ keys / 50, rtol=1e-12, atol=1e-14)
 
 

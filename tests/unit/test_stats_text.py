@@ -1,4 +1,5 @@
-"""The covariance's text: files, the shipped body, samples, data sets of the hub, and what is wrong with a file."""
+"""The covariance's text: files, the shipped body, samples, data sets of the hub, and what is wrong with a
+file."""
 
 import json
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from easyedit_neuron import resources
 from easyedit_neuron.errors import DataError
-from easyedit_neuron.stats.text import Texts
+from easyedit_neuron.statistics.text import Texts
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def test_the_fingerprint_is_that_of_the_texts(tmp_path, load):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     (tmp_path / "b.jsonl").write_text('"one"\n\n"two"')
     (tmp_path / "c.txt").write_text("one\ntwo.\n")
-    same, same_again, different = (load(tmp_path / name).fingerprint for name in ("a.txt", "b.jsonl", "c.txt"))
+    same, same_again, different = (
+        load(tmp_path / name).fingerprint for name in ("a.txt", "b.jsonl", "c.txt")
+    )
     assert same == same_again == load(tmp_path / "a.txt", n_samples=2, seed=3).fingerprint != different
 
 
@@ -81,11 +84,20 @@ def test_the_shipped_body(load):
     assert set(load("tiny-world", 50)) <= set(lines) and len(list(load("tiny-world", 50))) == 50
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("a.txt", None, "no file"), ("a.txt", b"\n \n", "holds no text"), ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"), ("a.jsonl", b'{"title": "a"}', "line 1: needs"),
-    ("a.jsonl", b"5", "line 1"), ("a.jsonl", b"[1]", "line 1"), ("a.jsonl", b'{"text": null}', "line 1"),
-    ("a.jsonl", b'"\\ud800"', "line 1")])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", None, "no file"),
+        ("a.txt", b"\n \n", "holds no text"),
+        ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"),
+        ("a.jsonl", b'{"title": "a"}', "line 1: needs"),
+        ("a.jsonl", b"5", "line 1"),
+        ("a.jsonl", b"[1]", "line 1"),
+        ("a.jsonl", b'{"text": null}', "line 1"),
+        ("a.jsonl", b'"\\ud800"', "line 1"),
+    ],
+)
 def test_errors(tmp_path, load, name, content, message):
     path = tmp_path / name
     if content is not None:
@@ -96,7 +108,9 @@ def test_errors(tmp_path, load, name, content, message):
 
 
 def hub(rows, calls):
-    """A stand-in for the datasets package; ``rows`` are streamed, an exception among them is raised in its turn."""
+    """A stand-in for the datasets package; ``rows`` are streamed, an exception among them is raised in its
+    turn."""
+
     class Rows:
         def take(self, count):
             for row in rows[:count]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import DataError, NeuronEditError
-from easyedit_neuron.masks.pnke import CausalScores
+from easyedit_neuron.models.pnke.pnke_mask import CausalScores
 from easyedit_neuron.studies.ablation import LOST, compared
 from easyedit_neuron.studies.kinds import kinds_of
 from easyedit_neuron.studies.roles import _row, in_scope, shares
@@ -39,21 +39,35 @@ def test_thresholds_of_a_layer_and_of_the_whole_model():
 
 
 def test_causal_scores_of_all_layers_are_put_next_to_each_other():
-    one = CausalScores(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0]))
+    one = CausalScores(
+        torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0])
+    )
     seen = {}
 
     def roles(scores):
-        seen["specific"], seen["semantic"], seen["attribution"] = scores.specific, scores.semantic, scores.attribution
+        seen["specific"], seen["semantic"], seen["attribution"] = (
+            scores.specific,
+            scores.semantic,
+            scores.attribution,
+        )
         return scores.specific > 1, scores.attribution > 5
 
     found = in_scope("model", {0: one, 1: one}, roles)
-    assert seen["specific"].tolist() == [1, 2, 1, 2] and seen["semantic"].tolist() == [[1, 2, 1, 2], [3, 4, 3, 4]]
+    assert seen["specific"].tolist() == [1, 2, 1, 2] and seen["semantic"].tolist() == [
+        [1, 2, 1, 2],
+        [3, 4, 3, 4],
+    ]
     assert seen["attribution"].tolist() == [5, 6, 5, 6] and found[1][1].tolist() == [False, True]
 
 
-# 2 layers of 4 neurons; the four best of eight are active: neurons 0-3 in a and b, 0, 1, 4, 5 in c, 0, 6, 7, 4 in d
-SCORES = {"a": [[8.0, 7, 6, 5], [1, 1, 1, 1]], "b": [[8.0, 7, 5, 6], [1, 1, 1, 1]], "c": [[8.0, 7, 1, 1], [6, 9, 1, 1]],
-          "d": [[8.0, 1, 1, 1], [5, 1, 7, 6]]}
+# 2 layers of 4 neurons; the four best of eight are active: neurons 0-3 in a and b, 0, 1, 4, 5 in c, 0, 6, 7,
+# 4 in d
+SCORES = {
+    "a": [[8.0, 7, 6, 5], [1, 1, 1, 1]],
+    "b": [[8.0, 7, 5, 6], [1, 1, 1, 1]],
+    "c": [[8.0, 7, 1, 1], [6, 9, 1, 1]],
+    "d": [[8.0, 1, 1, 1], [5, 1, 7, 6]],
+}
 
 
 def test_kinds_of_neurons_by_the_tasks_they_are_active_in():
@@ -61,8 +75,13 @@ def test_kinds_of_neurons_by_the_tasks_they_are_active_in():
     kinds = kinds_of(scores, [3, 5], {"X": ["a", "b"], "Y": ["c", "d"]}, 0.5)
     found = {(kind.kind, kind.name): kind.neurons.tolist() for kind in kinds}
     assert found[("general", "all")] == [[3, 0]]
-    assert found[("domain", "X")] == [[3, 2], [3, 3]]  # active in a and b alone; means 5.5 each, the lower number first
-    assert found[("domain", "Y")] == [[5, 0]]  # in c and d; neuron 1 of layer 3 is active in a, b, c: of no kind
+    assert found[("domain", "X")] == [
+        [3, 2],
+        [3, 3],
+    ]  # active in a and b alone; means 5.5 each, the lower number first
+    assert found[("domain", "Y")] == [
+        [5, 0]
+    ]  # in c and d; neuron 1 of layer 3 is active in a, b, c: of no kind
     assert found[("task", "c")] == [[5, 1]] and found[("task", "d")] == [[5, 2], [5, 3]]
     assert found[("task", "a")] == found[("task", "b")] == []
     d = next(kind for kind in kinds if kind.name == "d")
@@ -75,8 +94,13 @@ def test_neurons_that_lower_the_answer_are_never_active():
     assert kinds_of(scores, [0], {"X": ["a", "b"]}, 0.9)[0].neurons.tolist() == [[0, 2]]
 
 
-@pytest.mark.parametrize("scores, active, words", [({"a": torch.ones(1, 4)}, 0.5, "at least two tasks"),
-                                                  ({"a": torch.ones(1, 4), "b": torch.ones(1, 4)}, 1.0, "between 0 and 1")])
+@pytest.mark.parametrize(
+    "scores, active, words",
+    [
+        ({"a": torch.ones(1, 4)}, 0.5, "at least two tasks"),
+        ({"a": torch.ones(1, 4), "b": torch.ones(1, 4)}, 1.0, "between 0 and 1"),
+    ],
+)
 def test_kinds_that_cannot_be(scores, active, words):
     with pytest.raises(NeuronEditError, match=words):
         kinds_of(scores, [0], {"X": list(scores)}, active)
@@ -84,46 +108,77 @@ def test_kinds_that_cannot_be(scores, active, words):
 
 def test_the_spread_over_requests():
     # (first, overlap, second) alone: roles of 0.5 and 0.4 of the neurons, then of 0.5 and 0.8
-    several = [{"first": 0.3, "overlap": 0.2, "second": 0.2, "neither": 0.3},
-               {"first": 0.1, "overlap": 0.4, "second": 0.4, "neither": 0.1}]
+    several = [
+        {"first": 0.3, "overlap": 0.2, "second": 0.2, "neither": 0.3},
+        {"first": 0.1, "overlap": 0.4, "second": 0.4, "neither": 0.1},
+    ]
     found = _row("NMKE", "layer", 3, several)
-    assert [found[name] for name in ("first", "first_std", "second", "second_std", "overlap", "overlap_std")] == pytest.approx(
-        [0.5, 0, 0.6, 0.4 / 2 ** 0.5, 0.3, 0.2 / 2 ** 0.5])
-    assert found["lift"] == pytest.approx(0.3 / 0.3) and found["lift_std"] == pytest.approx(0)  # 0.2 / 0.2 and 0.4 / 0.4
+    assert [
+        found[name] for name in ("first", "first_std", "second", "second_std", "overlap", "overlap_std")
+    ] == pytest.approx([0.5, 0, 0.6, 0.4 / 2**0.5, 0.3, 0.2 / 2**0.5])
+    assert found["lift"] == pytest.approx(0.3 / 0.3) and found["lift_std"] == pytest.approx(
+        0
+    )  # 0.2 / 0.2 and 0.4 / 0.4
     nothing = _row("PNKE", "layer", 3, [{"first": 0.3, "overlap": 0.0, "second": 0.0, "neither": 0.7}])
     assert (nothing["lift"], nothing["lift_std"], nothing["first_std"]) == (None, None, None)
 
 
 def test_rows_that_agree_become_one():
-    rows = [{"layer": 0, "name": "a", "x": 1.0, "y": 2.0}, {"layer": 1, "name": "a", "x": 5.0, "y": None},
-            {"layer": 0, "name": "a", "x": 4.0, "y": 4.0}]
+    rows = [
+        {"layer": 0, "name": "a", "x": 1.0, "y": 2.0},
+        {"layer": 1, "name": "a", "x": 5.0, "y": None},
+        {"layer": 0, "name": "a", "x": 4.0, "y": 4.0},
+    ]
     assert over(rows, ("name", "layer"), ("x",)) == [  # 1 and 4: 1.5 to both sides, squares 4.5 / (2 - 1)
-        {"name": "a", "layer": 0, "x": 2.5, "x_std": 4.5 ** 0.5, "y": 3.0},
-        {"name": "a", "layer": 1, "x": 5.0, "x_std": None, "y": None}]
+        {"name": "a", "layer": 0, "x": 2.5, "x_std": 4.5**0.5, "y": 3.0},
+        {"name": "a", "layer": 1, "x": 5.0, "x_std": None, "y": None},
+    ]
     assert deviation([2.0, None, 4.0, 6.0]) == 2 and deviation([3.0, None]) is None
 
 
 def trial(sample, name, draw, lost):
-    return {"sample": sample, "kind": "task", "name": name, "top": 10, "silenced": 10, "accuracy_before": 1.0, "draw": draw,
-            **dict.fromkeys(LOST), "drop_own": lost}
+    return {
+        "sample": sample,
+        "kind": "task",
+        "name": name,
+        "top": 10,
+        "silenced": 10,
+        "accuracy_before": 1.0,
+        "draw": draw,
+        **dict.fromkeys(LOST),
+        "drop_own": lost,
+    }
 
 
 def test_a_kind_against_random_neurons():
     lost = {(0, "a"): (0.5, 0.125, 0.375), (0, "b"): (0.25, 0.125, 0.125), (1, "a"): (0.125, 0.25, 0.0)}
-    trials = [trial(*place, draw, value) for place, values in lost.items() for draw, value in zip((None, 0, 1), values)]
-    row, = compared(trials, ("kind", "top"))
+    trials = [
+        trial(*place, draw, value)
+        for place, values in lost.items()
+        for draw, value in zip((None, 0, 1), values)
+    ]
+    (row,) = compared(trials, ("kind", "top"))
     # samples: the mean of a and b, 0.375; a alone, 0.125. Draws: 0.125 and 0.25; 0.25 and 0
     assert (row["kind"], row["top"], row["of"], row["silenced"]) == ("task", 10, 2, 10)
-    assert row["drop_own"] == 0.25 and row["drop_own_std"] == pytest.approx(0.25 / 2 ** 0.5)
+    assert row["drop_own"] == 0.25 and row["drop_own_std"] == pytest.approx(0.25 / 2**0.5)
     assert row["random_drop_own"] == 0.15625
-    assert row["random_drop_own_std"] == pytest.approx(((0.03125 ** 2 + 2 * 0.09375 ** 2 + 0.15625 ** 2) / 3) ** 0.5)
+    assert row["random_drop_own_std"] == pytest.approx(
+        ((0.03125**2 + 2 * 0.09375**2 + 0.15625**2) / 3) ** 0.5
+    )
     assert row["drop_near"] is row["random_drop_near_std"] is None
     named = {row["name"]: row for row in compared(trials, ("kind", "name", "top"))}
-    assert named["a"]["drop_own"] == 0.3125 and named["b"]["drop_own_std"] is None and named["b"]["random_drop_own"] == 0.125
+    assert (
+        named["a"]["drop_own"] == 0.3125
+        and named["b"]["drop_own_std"] is None
+        and named["b"]["random_drop_own"] == 0.125
+    )
 
 
 def test_samples_are_the_same_facts_in_other_orders():
-    facts = {task: [Fact(f"{task}{number} is", "x", f"{task}{number}", task) for number in range(12)] for task in "ab"}
+    facts = {
+        task: [Fact(f"{task}{number} is", "x", f"{task}{number}", task) for number in range(12)]
+        for task in "ab"
+    }
     assert sampled(facts, 0) == facts
     one, again, other = (sampled(facts, sample) for sample in (1, 1, 2))
     assert one == again and len({str(found["a"]) for found in (facts, one, other)}) == 3
@@ -135,28 +190,44 @@ def test_random_neurons_are_others_of_the_same_layers():
     drawn = counterparts(neurons, 8, seed=1)
     assert {layer: len(units.unique()) for layer, units in drawn.items()} == {0: 2, 2: 3}
     assert not any(set(units.tolist()) & set(drawn[layer].tolist()) for layer, units in neurons.items())
-    again, other = counterparts(neurons, 8, seed=1), [counterparts(neurons, 8, seed=seed) for seed in range(2, 8)]
+    again, other = (
+        counterparts(neurons, 8, seed=1),
+        [counterparts(neurons, 8, seed=seed) for seed in range(2, 8)],
+    )
     assert all(torch.equal(drawn[layer], again[layer]) for layer in drawn)
     assert any(not torch.equal(drawn[2], one[2]) for one in other)
 
 
 def test_facts_by_task_and_tasks_by_domain(tmp_path):
-    records = [{"prompt": "A is", "subject": "A", "ground_truth": [["x", "y"]], "relation": "r"},
-               {"prompt": "A is indeed", "subject": "A", "ground_truth": "z", "relation": "r"},
-               {"prompt": "B is", "subject": "B", "ground_truth": "z", "relation": "s"}]
+    records = [
+        {"prompt": "A is", "subject": "A", "ground_truth": [["x", "y"]], "relation": "r"},
+        {"prompt": "A is indeed", "subject": "A", "ground_truth": "z", "relation": "r"},
+        {"prompt": "B is", "subject": "B", "ground_truth": "z", "relation": "s"},
+    ]
     path = tmp_path / "facts.json"
     path.write_text(json.dumps(records))
     found = facts_by_task(str(path))
     assert {task: [(fact.prompt, fact.answer) for fact in facts] for task, facts in found.items()} == {
-        "r": [("A is", "x")], "s": [("B is", "z")]}  # a subject once per task
+        "r": [("A is", "x")],
+        "s": [("B is", "z")],
+    }  # a subject once per task
     assert list(facts_by_task(str(path), "kind")) == ["all"]
-    assert domains_of(["r", "s"]) == {"other": ["r", "s"]} and domains_of(["r", "s"], ["X=s", "Y=r"]) == {"X": ["s"], "Y": ["r"]}
+    assert domains_of(["r", "s"]) == {"other": ["r", "s"]} and domains_of(["r", "s"], ["X=s", "Y=r"]) == {
+        "X": ["s"],
+        "Y": ["r"],
+    }
     shipped = facts_by_task("tiny-world")
     of_firms = {"based_in", "founded_by", "makes"}
     assert {name: set(tasks) for name, tasks in domains_of(list(shipped)).items()} == {
-        "person": set(shipped) - of_firms, "organisation": of_firms}
-    for given, words in ((["X"], "must read NAME=TASK"), (["X=r,t"], "names task 't'"), (["X=r"], "'s' is in 0"),
-                         (["X=r,s", "Y=r"], "'r' is in 2")):
+        "person": set(shipped) - of_firms,
+        "organisation": of_firms,
+    }
+    for given, words in (
+        (["X"], "must read NAME=TASK"),
+        (["X=r,t"], "names task 't'"),
+        (["X=r"], "'s' is in 0"),
+        (["X=r,s", "Y=r"], "'r' is in 2"),
+    ):
         with pytest.raises(DataError, match=words):
             domains_of(["r", "s"], given)
     del records[2]["relation"]

@@ -3,11 +3,11 @@
 import csv
 
 import pytest
-from helpers.run_folders import run_folder
 
 from easyedit_neuron.studies import selection
 from easyedit_neuron.studies.output import Plot, Result, Table, cells, markdown, page
 from easyedit_neuron.studies.plots import curves, histogram, marks, scatter, stacked
+from helpers.run_folders import run_folder
 
 pytest.importorskip("matplotlib")
 
@@ -18,15 +18,33 @@ def read(path):
 
 
 def test_a_panel_and_rows_for_every_sweep(tmp_path, capsys):
-    for number, (neurons, ratio) in enumerate((("general", "entropy"), ("both", "fixed"), ("both", "entropy"))):
-        run_folder(tmp_path / "fig6" / str(number), edits=10, hparams={"neurons": neurons, "ratio": ratio, "gamma": 3.0})
-    run_folder(tmp_path / "gamma" / "0", edits=10, hparams={"neurons": "both", "ratio": "entropy", "gamma": 10.0}, density=0.4)
-    centre = run_folder(tmp_path / "centre", edits=10, hparams={"neurons": "both", "ratio": "entropy", "gamma": 3.0})
+    for number, (neurons, ratio) in enumerate(
+        (("general", "entropy"), ("both", "fixed"), ("both", "entropy"))
+    ):
+        run_folder(
+            tmp_path / "fig6" / str(number),
+            edits=10,
+            hparams={"neurons": neurons, "ratio": ratio, "gamma": 3.0},
+        )
+    run_folder(
+        tmp_path / "gamma" / "0",
+        edits=10,
+        hparams={"neurons": "both", "ratio": "entropy", "gamma": 10.0},
+        density=0.4,
+    )
+    centre = run_folder(
+        tmp_path / "centre", edits=10, hparams={"neurons": "both", "ratio": "entropy", "gamma": 3.0}
+    )
     out = tmp_path / "out"
     assert selection.main([str(tmp_path / "fig6"), "--out", str(out)]) == 0
     assert [row["setting"] for row in read(out / "selection.csv")] == [
-        "neurons both, ratio entropy", "neurons both, ratio fixed", "neurons general, ratio entropy"]
-    assert capsys.readouterr().out.split() == [str(out / name) for name in ("selection.csv", "selection.png", "selection.html")]
+        "neurons both, ratio entropy",
+        "neurons both, ratio fixed",
+        "neurons general, ratio entropy",
+    ]
+    assert capsys.readouterr().out.split() == [
+        str(out / name) for name in ("selection.csv", "selection.png", "selection.html")
+    ]
     assert selection.main([str(tmp_path / "gamma"), "--centre", str(centre), "--out", str(out)]) == 0
     rows = read(out / "selection.csv")
     assert [(row["setting"], row["density"]) for row in rows] == [("gamma 3.0", "0.2"), ("gamma 10.0", "0.4")]
@@ -39,14 +57,20 @@ def test_a_panel_and_rows_for_every_sweep(tmp_path, capsys):
 def test_runs_with_other_seeds_are_one_setting(tmp_path, capsys):
     for gamma, densities in ((3.0, (0.2, 0.3)), (10.0, (0.4, 0.4))):
         for seed, density in enumerate(densities):
-            run_folder(tmp_path / "gamma" / f"{gamma}-{seed}", edits=10, seed=seed, hparams={"gamma": gamma}, density=density)
+            run_folder(
+                tmp_path / "gamma" / f"{gamma}-{seed}",
+                edits=10,
+                seed=seed,
+                hparams={"gamma": gamma},
+                density=density,
+            )
     sweep = selection.read_sweep(tmp_path / "gamma")
     assert [len(one.runs) for one in sweep.settings] == [2, 2] and sweep.repeated
     assert selection.main([str(tmp_path / "gamma"), "--out", str(tmp_path / "out")]) == 0
     rows = read(tmp_path / "out" / "selection.csv")
     assert [(row["setting"], row["runs"]) for row in rows] == [("gamma 3.0", "2"), ("gamma 10.0", "2")]
     assert [float(row["density"]) for row in rows] == pytest.approx([0.25, 0.4])
-    assert [float(row["density_std"]) for row in rows] == pytest.approx([0.1 / 2 ** 0.5, 0.0])
+    assert [float(row["density_std"]) for row in rows] == pytest.approx([0.1 / 2**0.5, 0.0])
     assert "standard deviation" in (tmp_path / "out" / "selection.html").read_text()
 
     run_folder(tmp_path / "gamma" / "more", edits=10, seed=2, hparams={"gamma": 3.0})
@@ -60,8 +84,12 @@ def test_other_folders_are_refused(tmp_path, capsys):
     run_folder(tmp_path / "methods" / "0", edits=10)
     run_folder(tmp_path / "methods" / "1", edits=20)
     run_folder(tmp_path / "running" / "0", edits=20, done=10)
-    for name, words in (("same", "1 with no such difference"), ("methods", "also differ in edits"), ("running", "unfinished"),
-                        ("none", "no such folder")):
+    for name, words in (
+        ("same", "1 with no such difference"),
+        ("methods", "also differ in edits"),
+        ("running", "unfinished"),
+        ("none", "no such folder"),
+    ):
         assert selection.main([str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
@@ -71,26 +99,58 @@ ROWS = [{"name": "a|b", "value": 0.5, "note": "<b>"}, {"name": "c", "value": Non
 
 
 def test_tables_for_people_and_for_markdown():
-    assert cells(ROWS) == [["name", "value", "note", "more"], ["a|b", "0.500", "<b>", "-"], ["c", "-", "-", "3"]]
-    assert markdown(ROWS).splitlines() == ["| name | value | note | more |", "| --- | ---: | --- | ---: |",
-                                           "| a\\|b | 0.500 | <b> | - |", "| c | - | - | 3 |"]
+    assert cells(ROWS) == [
+        ["name", "value", "note", "more"],
+        ["a|b", "0.500", "<b>", "-"],
+        ["c", "-", "-", "3"],
+    ]
+    assert markdown(ROWS).splitlines() == [
+        "| name | value | note | more |",
+        "| --- | ---: | --- | ---: |",
+        "| a\\|b | 0.500 | <b> | - |",
+        "| c | - | - | 3 |",
+    ]
 
 
 def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
-    plots = [Plot("Stacked", stacked([0, 1], {"x": [0.25, 0.5], "y": [0.5, 0.25]}, "layer", "share")),
-             Plot("Lines", curves({"x": ([0, 1], [1.0, None])}, "layer", "value", limits=(0, 2))),
-             Plot("Marks", marks(["one", "two"], {"x": [0.1, -0.2], "y": [None, 0.3]}, "", "drop", errors={"x": [0.1, 0.1]})),
-             Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", logarithmic=True)),
-             Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length", "rows")),
-             Plot("Plane", scatter([(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1)))]
-    tables = [Table("t", "Open", ROWS), Table("u", "Folded", ROWS, folded=True), Table("v", "Raw", ROWS, raw=True)]
+    plots = [
+        Plot("Stacked", stacked([0, 1], {"x": [0.25, 0.5], "y": [0.5, 0.25]}, "layer", "share")),
+        Plot("Lines", curves({"x": ([0, 1], [1.0, None])}, "layer", "value", limits=(0, 2))),
+        Plot(
+            "Marks",
+            marks(["one", "two"], {"x": [0.1, -0.2], "y": [None, 0.3]}, "", "drop", errors={"x": [0.1, 0.1]}),
+        ),
+        Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", logarithmic=True)),
+        Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length", "rows")),
+        Plot("Plane", scatter([(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1))),
+    ]
+    tables = [
+        Table("t", "Open", ROWS),
+        Table("u", "Folded", ROWS, folded=True),
+        Table("v", "Raw", ROWS, raw=True),
+    ]
     result = Result("study", "A study & more", "First.\n\nSecond.", plots, tables)
     text = page(result)
-    assert text == page(result) and text.count("<svg") == 6 and "A study &amp; more" in text and "<p>Second.</p>" in text
-    assert text.count("&lt;b&gt;") == 2 and text.count("<details>") == 1 and "Raw" not in text and "mathdefault" not in text
+    assert (
+        text == page(result)
+        and text.count("<svg") == 6
+        and "A study &amp; more" in text
+        and "<p>Second.</p>" in text
+    )
+    assert (
+        text.count("&lt;b&gt;") == 2
+        and text.count("<details>") == 1
+        and "Raw" not in text
+        and "mathdefault" not in text
+    )
     # the bars of the second part begin where those of the first end
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
     plots[0].paint(axes)
-    assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [(0, 0.25), (0, 0.5), (0.25, 0.5), (0.5, 0.25)]
+    assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [
+        (0, 0.25),
+        (0, 0.5),
+        (0.25, 0.5),
+        (0.5, 0.25),
+    ]

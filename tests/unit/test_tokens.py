@@ -1,13 +1,14 @@
-"""Token batches and subject positions, against counts by character offsets; nothing depends on the padding settings."""
+"""Token batches and subject positions, against counts by character offsets; nothing depends on the padding
+settings."""
 
 import pytest
 import torch
-from helpers.tiny_models import tiny_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from easyedit_neuron.arch.tokens import encode, pad, subject_last_index, target_token_ids, token_ids
 from easyedit_neuron.errors import RequestError
-from easyedit_neuron.tokens import encode, pad, subject_last_index, target_token_ids, token_ids
+from helpers.tiny_models import tiny_tokenizer
 
 
 def metaspace_tokenizer():
@@ -55,9 +56,17 @@ def test_extra_ids_must_fit():
 
 
 @pytest.mark.parametrize("bos", [True, False])
-@pytest.mark.parametrize("template, subject", [
-    ("{} was born in", "Anna Berg"), ("The mother tongue of {} is", "Peter Olsen"), ("You know {}", "Marie Lund"), ("{}", "I"),
-    ("The capital of {} is", "Østerdalen"), ("Therefore the sport that {}, who lives in Rome, plays is", "Anna")])
+@pytest.mark.parametrize(
+    "template, subject",
+    [
+        ("{} was born in", "Anna Berg"),
+        ("The mother tongue of {} is", "Peter Olsen"),
+        ("You know {}", "Marie Lund"),
+        ("{}", "I"),
+        ("The capital of {} is", "Østerdalen"),
+        ("Therefore the sport that {}, who lives in Rome, plays is", "Anna"),
+    ],
+)
 def test_subject_position_equals_the_count_by_offsets(bos, template, subject):
     tok = tiny_tokenizer(bos)
     text = template.format(subject)
@@ -66,11 +75,16 @@ def test_subject_position_equals_the_count_by_offsets(bos, template, subject):
     by_offsets = max(i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < stop <= end)
     found = subject_last_index(tok, template, subject)
     assert found == by_offsets
-    assert tok.decode(encoded["input_ids"][found]).strip() and text[:end].endswith(tok.decode(encoded["input_ids"][found]).strip()[-1:])
+    assert tok.decode(encoded["input_ids"][found]).strip() and text[:end].endswith(
+        tok.decode(encoded["input_ids"][found]).strip()[-1:]
+    )
 
 
 def test_bos_moves_the_subject_by_one():
-    assert subject_last_index(tiny_tokenizer(True), "{} is", "Anna Berg") == subject_last_index(tiny_tokenizer(False), "{} is", "Anna Berg") + 1
+    assert (
+        subject_last_index(tiny_tokenizer(True), "{} is", "Anna Berg")
+        == subject_last_index(tiny_tokenizer(False), "{} is", "Anna Berg") + 1
+    )
 
 
 @pytest.mark.parametrize("template, subject", [("no place", "Anna"), ("{} and {}", "Anna"), ("{} is", " ")])

@@ -1,8 +1,9 @@
-"""The subcommands: ``easyedit-neuron NAME ...`` with arguments of its own; without one, the command line is Hydra's.
+"""The subcommands: ``easyedit-neuron NAME ...`` with arguments of its own; without one, the command line is
+Hydra's.
 
-Targets are ``"module:function"`` of this package, imported when they are used. A function takes the arguments behind the name
-(``list[str]``, for argparse with ``prog="easyedit-neuron NAME"``) and returns the exit code; a ``NeuronEditError`` becomes one
-line on stderr and exit code 2.
+Targets are ``"module:function"`` of this package, imported when they are used. A function takes the arguments
+behind the name (``list[str]``, for argparse with ``prog="easyedit-neuron NAME"``) and returns the exit code;
+a ``NeuronEditError`` becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import re
 
 from ...errors import NeuronEditError
-from ...suggest import did_you_mean
+from ...utils.suggest import did_you_mean
 from ..fail import fail
 
 COMMANDS: dict[str, str] = {
@@ -34,7 +35,9 @@ def run_command(arguments: list[str]) -> int:
     """Runs the subcommand ``arguments[0]``; returns the exit code."""
     name, rest = arguments[0], list(arguments[1:])
     if name not in COMMANDS:
-        return fail(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)} Settings are given as name=value")
+        return fail(
+            f"unknown command {name!r}: {did_you_mean(name, COMMANDS)} Settings are given as name=value"
+        )
     module, _, function = COMMANDS[name].partition(":")
     try:
         return getattr(importlib.import_module(f".{module}", __name__), function)(rest)

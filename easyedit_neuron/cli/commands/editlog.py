@@ -18,10 +18,15 @@ WEIGHTS = "weights.safetensors"
 
 def show(argv: list[str]) -> int:
     """``log FOLDER [--verify] [--json]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron log", description="Lists the edits of a run: what was asked, what "
-                                     "changed by how much, how good it was, and whether it is still in the weights.")
+    parser = argparse.ArgumentParser(
+        prog="easyedit-neuron log",
+        description="Lists the edits of a run: what was asked, what "
+        "changed by how much, how good it was, and whether it is still in the weights.",
+    )
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
-    parser.add_argument("--verify", action="store_true", help="read every file and compare it with what was written")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every file and compare it with what was written"
+    )
     parser.add_argument("--json", action="store_true", help="write the entries as JSON lines")
     given = parser.parse_args(argv)
     log = _open(given.folder)
@@ -36,10 +41,15 @@ def show(argv: list[str]) -> int:
 
 def undo(argv: list[str]) -> int:
     """``undo FOLDER ID [ID ...] --out DIR``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron undo", description="Takes single edits out of the weights of a run. "
-                                     "FOLDER stays as it is; DIR gets the weights without them, and the log with an entry of it.")
+    parser = argparse.ArgumentParser(
+        prog="easyedit-neuron undo",
+        description="Takes single edits out of the weights of a run. "
+        "FOLDER stays as it is; DIR gets the weights without them, and the log with an entry of it.",
+    )
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
-    parser.add_argument("ids", metavar="ID", nargs="+", type=int, help="edit, as 'easyedit-neuron log FOLDER' numbers them")
+    parser.add_argument(
+        "ids", metavar="ID", nargs="+", type=int, help="edit, as 'easyedit-neuron log FOLDER' numbers them"
+    )
     _add_out(parser)
     given = parser.parse_args(argv)
     from ...editlog import undo as take_out
@@ -64,9 +74,12 @@ def undo(argv: list[str]) -> int:
 
 def replay(argv: list[str]) -> int:
     """``replay FOLDER --out DIR [--upto N] [--only IDS] [--without IDS]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron replay", description="Makes the edits of a run again on the base "
-                                     "model, all of them (the weights are then those of the run, bit for bit on the same kind "
-                                     "of machine) or some.")
+    parser = argparse.ArgumentParser(
+        prog="easyedit-neuron replay",
+        description="Makes the edits of a run again on the base "
+        "model, all of them (the weights are then those of the run, bit for bit on the same kind "
+        "of machine) or some.",
+    )
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("--upto", type=int, metavar="N", help="stop after entry N")
     parser.add_argument("--only", metavar="3,5-9", help="only these edits")
@@ -90,16 +103,25 @@ def replay(argv: list[str]) -> int:
         _save_weights(into if into is not None else log.copy(part / "log", given.upto), model, part)
 
     _write(given.out, fill)
-    exact = {True: "the weights are the log's, bit for bit", False: "the weights differ from the log's by rounding",
-             None: "a selection: the weights are of these edits alone"}[done[0].exact]
-    write_out(f"{len(done[0].ids)} edits on {given.model or log.base.name}; {exact}\n" + _written(given.out, _open(given.out)))
+    exact = {
+        True: "the weights are the log's, bit for bit",
+        False: "the weights differ from the log's by rounding",
+        None: "a selection: the weights are of these edits alone",
+    }[done[0].exact]
+    write_out(
+        f"{len(done[0].ids)} edits on {given.model or log.base.name}; {exact}\n"
+        + _written(given.out, _open(given.out))
+    )
     return 0
 
 
 def diff(argv: list[str]) -> int:
     """``diff A[@N] B[@N]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron diff", description="Compares two runs, or two moments of one "
-                                     "(FOLDER@17 is the state after entry 17): which edits, which weights, how far apart.")
+    parser = argparse.ArgumentParser(
+        prog="easyedit-neuron diff",
+        description="Compares two runs, or two moments of one "
+        "(FOLDER@17 is the state after entry 17): which edits, which weights, how far apart.",
+    )
     parser.add_argument("a", metavar="A[@N]", help=FOLDER)
     parser.add_argument("b", metavar="B[@N]", help="the same of the other")
     parser.add_argument("--json", action="store_true", help="write JSON")
@@ -111,7 +133,9 @@ def diff(argv: list[str]) -> int:
     if given.json:
         write_out(json.dumps(vars(found)) + "\n")
         return 0
-    lines = [f"edits in both: {len(found.both)}; only in A: {_numbers(found.only_a)}; only in B: {_numbers(found.only_b)}"]
+    lines = [
+        f"edits in both: {len(found.both)}; only in A: {_numbers(found.only_a)}; only in B: {_numbers(found.only_b)}"
+    ]
     if not found.same_base:
         lines.append("the base models differ: the norms below are of the changes alone")
     rows = [("parameter", "|A|", "|B|", "|A - B|", "cosine", "neurons A", "B", "both")]
@@ -126,8 +150,11 @@ def diff(argv: list[str]) -> int:
 
 def squash(argv: list[str]) -> int:
     """``squash FOLDER --out DIR [--upto N]``."""
-    parser = argparse.ArgumentParser(prog="easyedit-neuron squash", description="Makes one edit of all: a log with the total "
-                                     "change of every weight, and which edits it is made of.")
+    parser = argparse.ArgumentParser(
+        prog="easyedit-neuron squash",
+        description="Makes one edit of all: a log with the total "
+        "change of every weight, and which edits it is made of.",
+    )
     parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
     parser.add_argument("--upto", type=int, metavar="N", help="as of entry N")
     _add_out(parser)
@@ -146,12 +173,15 @@ def squash(argv: list[str]) -> int:
 
     _write(given.out, fill)
     one = _open(given.out)
-    write_out(f"{len(ids)} edits as one: {one.entries[0]['bytes']:,} bytes, before {sum(log.line(n)['bytes'] for n in ids):,}\n"
-              + _written(given.out, one))
+    write_out(
+        f"{len(ids)} edits as one: {one.entries[0]['bytes']:,} bytes, before {sum(log.line(n)['bytes'] for n in ids):,}\n"
+        + _written(given.out, one)
+    )
     return 0
 
 
-# -- parts ---------------------------------------------------------------------------------------------------------------
+# -- parts
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def _open(folder: str):
@@ -168,7 +198,9 @@ def _at(text: str):
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", required=True, help=f"folder that does not exist yet; gets {WEIGHTS} and log/")
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help=f"folder that does not exist yet; gets {WEIGHTS} and log/"
+    )
     add_model(parser, "base model (default: the one that the log names)")
 
 
@@ -178,7 +210,9 @@ def _base(log, given: argparse.Namespace):
 
     free(Path(given.out))
     base = log.base
-    model, tok = load_base(given.model or base.name, given.device, {about["dtype"] for about in base.weights.values()})
+    model, tok = load_base(
+        given.model or base.name, given.device, {about["dtype"] for about in base.weights.values()}
+    )
     base.check(model)
     return model, tok
 
@@ -188,30 +222,36 @@ def _put_in_weights(log, model) -> None:
     from safetensors.torch import load_file
 
     from ...editlog import replay as make_again
-    from ...write import restore
+    from ...edits.write import restore
 
     file = log.folder.parent / WEIGHTS
     if not file.is_file():
         if make_again(log, model).exact is False:
-            raise StateError(f"{file} is not there, and here the edits cannot be made again to the same bits; replay the log "
-                             "first, into a folder of its own, or work where the run was made")
+            raise StateError(
+                f"{file} is not there, and here the edits cannot be made again to the same bits; replay the log "
+                "first, into a folder of its own, or work where the run was made"
+            )
         return
     restore(model, {name: value for name, value in load_file(file).items() if name in log.base.weights})
     log.check_weights(model)
 
 
 def _save_weights(log, model, folder: Path) -> None:
-    from ...tensorfile import save_tensors
+    from ...utils.io import save_tensors
 
-    save_tensors(folder / WEIGHTS, {name: model.get_parameter(name) for name in log.base.weights}, {"base": log.base.name})
+    save_tensors(
+        folder / WEIGHTS,
+        {name: model.get_parameter(name) for name in log.base.weights},
+        {"base": log.base.name},
+    )
 
 
 def _write(out: str, fill: Callable[[Path], None]) -> None:
-    from ...lifelong import durable
+    from ...utils.io import write_folder
 
     folder = Path(out).expanduser()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_folder(folder, fill)
+    write_folder(folder, fill)
 
 
 def _written(out: str, log) -> str:
@@ -224,15 +264,28 @@ def _listed(log) -> str:
     rows = [("id", "edit", "method", "change", "|change|", "Rel", "")]
     for line in entries:
         if "file" not in line:
-            rows.append((str(line["id"]), f"{line['type']} {line.get('of', line.get('to'))}", "", "", "", "", ""))
+            rows.append(
+                (str(line["id"]), f"{line['type']} {line.get('of', line.get('to'))}", "", "", "", "", "")
+            )
             continue
         norm = sum(about["norm"] ** 2 for about in line["changes"].values()) ** 0.5
-        rows.append((str(line["id"]), _asked(line), line["method"], _changed(line), f"{norm:.3g}", _rel(line),
-                     "" if line["id"] in alive else "not in the weights"))
+        rows.append(
+            (
+                str(line["id"]),
+                _asked(line),
+                line["method"],
+                _changed(line),
+                f"{norm:.3g}",
+                _rel(line),
+                "" if line["id"] in alive else "not in the weights",
+            )
+        )
     base = log.base
     size = sum(line.get("bytes", 0) for line in entries)
-    return (f"{log.folder}: {len(alive)} edits in the weights, {len(entries)} entries, {size:,} bytes; base model {base.name}\n\n"
-            + _aligned(rows))
+    return (
+        f"{log.folder}: {len(alive)} edits in the weights, {len(entries)} entries, {size:,} bytes; base model {base.name}\n\n"
+        + _aligned(rows)
+    )
 
 
 def _asked(line: dict[str, Any]) -> str:
@@ -251,14 +304,25 @@ def _changed(line: dict[str, Any]) -> str:
 
 
 def _rel(line: dict[str, Any]) -> str:
-    found = [value for metrics in line["metrics"].get("immediate", ()) if metrics for value in metrics.get("rewrite_acc", ())]
+    found = [
+        value
+        for metrics in line["metrics"].get("immediate", ())
+        if metrics
+        for value in metrics.get("rewrite_acc", ())
+    ]
     return f"{sum(found) / len(found):.3f}" if found else "-"
 
 
 def _numbers(ids: list[int]) -> str:
-    return "none" if not ids else f"{len(ids)} ({', '.join(map(str, ids[:10]))}{', ...' if len(ids) > 10 else ''})"
+    return (
+        "none"
+        if not ids
+        else f"{len(ids)} ({', '.join(map(str, ids[:10]))}{', ...' if len(ids) > 10 else ''})"
+    )
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )

@@ -1,10 +1,10 @@
 """Hyperparameters of AlphaEdit, the null-space path."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Optional
+from typing import ClassVar, Literal
 
-from ...hparams_model import doc
-from ...paths.hparams import PathHyperParams
+from ...hyperparameters.model import doc
+from ...locate_then_edit.hparams import PathHyperParams
 
 
 @dataclass(kw_only=True)
@@ -16,4 +16,4 @@ class AlphaEditHyperParams(PathHyperParams):
     path: Literal["alphaedit"] = doc("AlphaEdit solves in the null space of the covariance", "alphaedit")
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
     mom2_adjustment: bool = doc("EasyEdit's field; the covariance is always used on this path", True)
-    P_loc: Optional[str] = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
+    P_loc: str | None = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)

@@ -1,13 +1,24 @@
 """AlphaEdit: the null-space path, for every neuron or those of a mask."""
 
+from ...locate_then_edit.apply import apply_path
 from ...masks import mask_factory
-from ...paths.apply import apply_path
 
 
-def apply_alphaedit_to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False,
-                             keep_original_weight=False, records=None, **kwargs):
+def apply_alphaedit_to_model(
+    model,
+    tok,
+    requests,
+    hparams,
+    copy=False,
+    return_orig_weights=False,
+    keep_original_weight=False,
+    records=None,
+    **kwargs,
+):
     """Edits ``model`` in place; arguments and return value of EasyEdit's ``apply_*_to_model``.
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """
-    return apply_path("AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records)
+    return apply_path(
+        "AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records
+    )

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...arch.view import ModelView
 from ...attribution import contribution_scores
+from ...edits.request import EditRequest
 from ...errors import HparamsError
-from ...fingerprint import key_fingerprint
-from ...requests import EditRequest
+from ...utils.fingerprint import key_fingerprint
 from .rows import Places, Row, rows_of
 
 
@@ -43,9 +43,10 @@ class Neurons:
 def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[Neurons]:
     """Neurons of every request, found on the weights as they are.
 
-    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the layers that are searched, for every token t of the object, from
-    one forward pass and one product per layer; the ``neuron_num`` highest of each token. t is what the model itself says at each
-    position of the new object (``locate_on: prediction``), or the old object's token (``ground_truth``).
+    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the layers that are searched, for every token t
+    of the object, from one forward pass and one product per layer; the ``neuron_num`` highest of each token.
+    t is what the model itself says at each position of the new object (``locate_on: prediction``), or the old
+    object's token (``ground_truth``).
 
     Args:
         view, tok: model and tokenizer.
@@ -63,8 +64,12 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
     layers = hparams.searched_layers(view.n_layers)
     available = len(layers) * view.d_ff
     if hparams.neuron_num > available:
-        raise HparamsError(f"field 'neuron_num': {len(layers)} layers have {available} neurons, got {hparams.neuron_num}")
-    rows = rows_of(tok, requests, hparams, view.model.config.model_type, "target_new" if predicted else "ground_truth")
+        raise HparamsError(
+            f"field 'neuron_num': {len(layers)} layers have {available} neurons, got {hparams.neuron_num}"
+        )
+    rows = rows_of(
+        tok, requests, hparams, view.model.config.model_type, "target_new" if predicted else "ground_truth"
+    )
     if hparams.random:
         found = [_drawn(request, row, layers, view.d_ff, hparams) for request, row in zip(requests, rows)]
     else:
@@ -72,7 +77,9 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
     return [neurons.once() for neurons in found] if hparams.repeated_neurons == "once" else found
 
 
-def _highest(view: ModelView, rows: list[Row], layers: list[int], predicted: bool, count: int) -> list[Neurons]:
+def _highest(
+    view: ModelView, rows: list[Row], layers: list[int], predicted: bool, count: int
+) -> list[Neurons]:
     made = contribution_scores(view, Places.of(rows, view.input_device).targets, layers, predicted)
     # the best of each layer first: all layers' scores next to each other would be held a second time
     best = [made.scores[layer].topk(min(count, view.d_ff), dim=1) for layer in layers]
@@ -89,6 +96,10 @@ def _drawn(request: EditRequest, row: Row, layers: list[int], d_ff: int, hparams
     """Different neurons for every token; they depend on seed and request alone, not on the batch."""
     key = {"seed": hparams.seed, "prompt": request.text, "answer": row.answer}
     generator = torch.Generator().manual_seed(int(key_fingerprint(key), 16) >> 1)
-    drawn = torch.cat([torch.randperm(len(layers) * d_ff, generator=generator)[:hparams.neuron_num] for _ in row.answer])
+    drawn = torch.cat(
+        [torch.randperm(len(layers) * d_ff, generator=generator)[: hparams.neuron_num] for _ in row.answer]
+    )
     tokens = torch.tensor(row.answer).repeat_interleave(hparams.neuron_num)
-    return Neurons(torch.tensor(layers)[drawn // d_ff], drawn % d_ff, tokens, torch.full((len(drawn),), torch.nan))
+    return Neurons(
+        torch.tensor(layers)[drawn // d_ff], drawn % d_ff, tokens, torch.full((len(drawn),), torch.nan)
+    )

@@ -1,9 +1,9 @@
 """Hyperparameters of the fine-tuning baselines, with EasyEdit's field names."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Optional, Union
+from typing import ClassVar, Literal
 
-from ...hparams_model import ModelHyperParams, doc, require
+from ...hyperparameters.model import ModelHyperParams, doc, require
 
 
 @dataclass(kw_only=True)
@@ -19,26 +19,41 @@ class FTHyperParams(ModelHyperParams):
 
     objective_optimization: Literal["prompt_last", "target_new"] = doc(
         "prompt_last: every target token is predicted from the prompt's last token (FT-L); target_new: cross-entropy of the target "
-        "after the prompt (FT-M)", "prompt_last")
+        "after the prompt (FT-M)",
+        "prompt_last",
+    )
     weight_decay: float = doc("Adam's L2 term", 0.0)
     kl_factor: float = doc("EasyEdit's field; its FT does not read it either", 0.0)
-    norm_constraint: Union[bool, float] = doc("largest change of any single weight; false: none", False)
+    norm_constraint: bool | float = doc("largest change of any single weight; false: none", False)
     target_special_tokens: bool = doc(
         "prompt_last: the target is tokenised with special tokens, as EasyEdit does, so that a BOS token is trained as a "
-        "target where the tokenizer adds one; false: the target's own tokens only", True)
+        "target where the tokenizer adds one; false: the target's own tokens only",
+        True,
+    )
 
     batch_size: int = doc("requests per Adam step", 64)
 
-    rewrite_module_tmp: Optional[str] = doc("template of the trained weight; unset: the down projection of the architecture table", None)
+    rewrite_module_tmp: str | None = doc(
+        "template of the trained weight; unset: the down projection of the architecture table", None
+    )
 
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
         super().validate()
         self.require_positive("num_steps", "lr")
         self.require_not_negative("weight_decay")
-        require(bool(self.layers) and min(self.layers) >= 0 and len(set(self.layers)) == len(self.layers), "layers",
-                f"must be a non-empty list of different layer numbers, got {self.layers}")
-        require(self.norm_constraint is False or (self.norm_constraint is not True and self.norm_constraint > 0), "norm_constraint",
-                f"must be false (none) or greater than 0, got {self.norm_constraint}")
-        require(self.rewrite_module_tmp is None or self.rewrite_module_tmp.count("{}") == 1, "rewrite_module_tmp",
-                "must hold '{}' exactly once, for the layer's number")
+        require(
+            bool(self.layers) and min(self.layers) >= 0 and len(set(self.layers)) == len(self.layers),
+            "layers",
+            f"must be a non-empty list of different layer numbers, got {self.layers}",
+        )
+        require(
+            self.norm_constraint is False or (self.norm_constraint is not True and self.norm_constraint > 0),
+            "norm_constraint",
+            f"must be false (none) or greater than 0, got {self.norm_constraint}",
+        )
+        require(
+            self.rewrite_module_tmp is None or self.rewrite_module_tmp.count("{}") == 1,
+            "rewrite_module_tmp",
+            "must hold '{}' exactly once, for the layer's number",
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,20 +35,33 @@ class Ensemble:
 
     def to_info(self) -> dict[str, Any]:
         """For the record, as plain JSON values."""
-        return {"neurons": {site.key: len(units) for site, units in self.members}, "threshold": self.threshold, "p": self.p,
-                "parameters_moved": self.parameters, "share_moved": self.share}
+        return {
+            "neurons": {site.key: len(units) for site, units in self.members},
+            "threshold": self.threshold,
+            "p": self.p,
+            "parameters_moved": self.parameters,
+            "share_moved": self.share,
+        }
 
 
-def choose(scores: Mapping[str, Tensor], sites: Sequence[Projection], axis: Axis, model: nn.Module, share: float,
-           p: Optional[float] = None) -> Ensemble:
-    """All neurons whose score is at least the (1 - p) quantile of all scores together; ties at the threshold all count.
+def choose(
+    scores: Mapping[str, Tensor],
+    sites: Sequence[Projection],
+    axis: Axis,
+    model: nn.Module,
+    share: float,
+    p: float | None = None,
+) -> Ensemble:
+    """All neurons whose score is at least the (1 - p) quantile of all scores together; ties at the threshold
+    all count.
 
     Args:
         scores: ``{site.key: [units]}``.
         sites: the sites, which say how many parameters a neuron has.
         axis: what a neuron is.
         model: its parameters (tied ones once) are the whole of ``share``.
-        share: without ``p``: the largest ensemble, of at least one neuron, that holds at most this share of the parameters.
+        share: without ``p``: the largest ensemble, of at least one neuron, that holds at most this share of
+            the parameters.
         p: share of the neurons instead.
 
     Raises:
@@ -55,8 +69,10 @@ def choose(scores: Mapping[str, Tensor], sites: Sequence[Projection], axis: Axis
     """
     flat = torch.cat([scores[site.key].to(torch.float64) for site in sites])
     if bool((flat == flat[0]).all()) and len(flat) > 1:
-        raise EditError("all scores are equal: the target modules do not touch the answer's probability (is the answer certain, "
-                        "or impossible?); choose other layers or modules, or localize: shared")
+        raise EditError(
+            "all scores are equal: the target modules do not touch the answer's probability (is the answer certain, "
+            "or impossible?); choose other layers or modules, or localize: shared"
+        )
     sizes = [site.size(axis) for site in sites]
     costs = torch.cat([torch.full((count,), each) for count, each in sizes])
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -69,4 +85,6 @@ def choose(scores: Mapping[str, Tensor], sites: Sequence[Projection], axis: Axis
     kept = (flat >= threshold).split([count for count, _ in sizes])
     members = [(site, mask.nonzero()[:, 0]) for site, mask in zip(sites, kept) if bool(mask.any())]
     moved = int(costs[flat >= threshold].sum())
-    return Ensemble(members, float(threshold), int((flat >= threshold).sum()) / len(flat), moved / total, moved)
+    return Ensemble(
+        members, float(threshold), int((flat >= threshold).sum()) / len(flat), moved / total, moved
+    )

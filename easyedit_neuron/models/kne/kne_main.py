@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from ...arch import ModelView
-from ...requests import EditRequest
-from ...stopwatch import Stopwatch
-from ...vectors import Trained, apply_vectors
+from ...edits.apply_vectors import Trained, apply_vectors
+from ...edits.request import EditRequest
+from ...utils.timing import Stopwatch
 from .attribute import mean_attributions
 from .ensemble import choose
 from .shared import answers, attribution_options, shared_scores, sites_of
-from .train import train, unit_deltas
+from .train_ensemble import train, unit_deltas
 
 
-def apply_kne_to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False,
-                       keep_original_weight=False, records=None, **kwargs):
+def apply_kne_to_model(
+    model,
+    tok,
+    requests,
+    hparams,
+    copy=False,
+    return_orig_weights=False,
+    keep_original_weight=False,
+    records=None,
+    **kwargs,
+):
     """Edits ``model`` in place by KNE.
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch, trained as one.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch,
+            trained as one.
         hparams: ``KNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
@@ -30,10 +40,12 @@ def apply_kne_to_model(model, tok, requests, hparams, copy=False, return_orig_we
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got nowhere; the model
-            is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got
+            nowhere; the model is then as it was.
     """
-    return apply_vectors("KNE", model, tok, requests, hparams, execute_kne, copy, return_orig_weights, records)
+    return apply_vectors(
+        "KNE", model, tok, requests, hparams, execute_kne, copy, return_orig_weights, records
+    )
 
 
 def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> Trained:
@@ -44,13 +56,20 @@ def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> T
         shared = shared_scores(view, tok, hparams)
         scores, located = shared.scores, {"requests": shared.requests, "model": shared.model}
     else:
-        scores = mean_attributions(view, answers(view, tok, requests, hparams), sites, **attribution_options(hparams))
+        scores = mean_attributions(
+            view, answers(view, tok, requests, hparams), sites, **attribution_options(hparams)
+        )
         located = {"requests": len(requests)}
     ensemble = choose(scores, sites, hparams.neuron_axis, view.model, hparams.share_of_parameters, hparams.p)
     watch.lap("locate")
     fit = train(view, tok, requests, ensemble.members, hparams)
     units = unit_deltas(view, ensemble.members, fit.vectors, hparams.neuron_axis)
     watch.lap("train")
-    info = {**ensemble.to_info(), "localized_on": located, "losses": fit.losses, "steps": len(fit.losses["loss"]) - 1,
-            "stop": fit.stop}
+    info = {
+        **ensemble.to_info(),
+        "localized_on": located,
+        "losses": fit.losses,
+        "steps": len(fit.losses["loss"]) - 1,
+        "stop": fit.stop,
+    }
     return Trained(units, [fit.losses["loss"]], fit.probability, watch.seconds, info)

@@ -1,12 +1,14 @@
-"""``localize: shared``: one ensemble for all edits, by mean scores of a localisation set on the unedited model (paper, 4.4)."""
+"""``localize: shared``: one ensemble for all edits, by mean scores of a localisation set on the unedited
+model (paper, 4.4)."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,11 +16,11 @@ from ... import data
 from ...arch import ModelView, Projection, projection
 from ...arch.frozen import eval_mode
 from ...attribution.targets import TargetTokens, target_tokens
+from ...edits.request import EditRequest, prepare
+from ...edits.session import kept
 from ...errors import HparamsError, RequestError
-from ...fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
-from ...requests import EditRequest, prepare
-from ...state import kept
-from ...stats import files
+from ...statistics import matrix_files as files
+from ...utils.fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
 from .attribute import mean_attributions
 
 LOG = logging.getLogger(__name__)
@@ -40,33 +42,49 @@ class SharedScores:
 
 
 def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
-    """Scores the first ``localization_set_size`` requests on the model as it is now, and keeps the means with the model.
+    """Scores the first ``localization_set_size`` requests on the model as it is now, and keeps the means with
+    the model.
 
-    Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights have changed since,
-    until ``state.forget(model)`` or another call; deep copies of the model take them along. They are also cached below
-    ``stats_dir``, under a key of weights, tokens, modules and settings, so that calling this again on the unedited model (in a
-    process that goes on with an earlier run) costs a fingerprint.
+    Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights
+    have changed since, until ``state.forget(model)`` or another call; deep copies of the model take them
+    along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules and settings, so
+    that calling this again on the unedited model (in a process that goes on with an earlier run) costs a
+    fingerprint.
 
     Args:
         model, tok: the model before its first edit, and its tokenizer.
-        requests: EasyEdit's request dictionaries; fewer than ``localization_set_size`` are all taken, and a warning says so.
+        requests: EasyEdit's request dictionaries; fewer than ``localization_set_size`` are all taken, and a
+            warning says so.
         hparams: ``KNEHyperParams``.
 
     Raises:
-        NeuronEditError: bad requests, modules that the model does not have, a cache file that is damaged or foreign.
+        NeuronEditError: bad requests, modules that the model does not have, a cache file that is damaged or
+            foreign.
     """
     view = ModelView.of(model, **hparams.module_overrides())
-    used = prepare(requests[:hparams.localization_set_size])
+    used = prepare(requests[: hparams.localization_set_size])
     if len(used) < hparams.localization_set_size:
-        LOG.warning("the ensemble is shared among %d requests, localization_set_size asks for %d", len(used),
-                    hparams.localization_set_size)
+        LOG.warning(
+            "the ensemble is shared among %d requests, localization_set_size asks for %d",
+            len(used),
+            hparams.localization_set_size,
+        )
     with eval_mode(model):
         targets, sites = answers(view, tok, used, hparams), sites_of(view, hparams)
-        tokens = tensors_fingerprint((name, getattr(targets, name)) for name in ("owner", "position", "token_ids"))
+        tokens = tensors_fingerprint(
+            (name, getattr(targets, name)) for name in ("owner", "position", "token_ids")
+        )
         tokens += tensors_fingerprint([("ids", targets.batch.input_ids)])
-        about = {"kind": "kne-scores", "model": model_fingerprint(model), "tokens": tokens, "dtype": str(view.compute_dtype),
-                 "setting": _setting(hparams),
-                 "modules": [[site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites]}
+        about = {
+            "kind": "kne-scores",
+            "model": model_fingerprint(model),
+            "tokens": tokens,
+            "dtype": str(view.compute_dtype),
+            "setting": _setting(hparams),
+            "modules": [
+                [site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites
+            ],
+        }
         path = Path(hparams.stats_dir).expanduser() / f"kne-scores-{key_fingerprint(about)}.safetensors"
         cached = files.read(path, about)
         if cached is None:
@@ -90,8 +108,10 @@ def shared_scores(view: ModelView, tok, hparams) -> SharedScores:
     if found is not None:
         return found
     if hparams.localization_data is None:
-        raise HparamsError("field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or "
-                           "tiny-world, or call easyedit_neuron.models.kne.shared.localize_shared on the unedited model first")
+        raise HparamsError(
+            "field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or "
+            "tiny-world, or call easyedit_neuron.models.kne.shared.localize_shared on the unedited model first"
+        )
     return localize_shared(view.model, tok, data.load(hparams.localization_data), hparams)
 
 
@@ -110,22 +130,35 @@ def answers(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> T
     texts = [getattr(request, hparams.locate_on) for request in requests]
     for request, text in zip(requests, texts):
         if text is None:
-            raise RequestError(f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; give "
-                               "it, or locate on 'target_new'")
+            raise RequestError(
+                f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; give "
+                "it, or locate on 'target_new'"
+            )
     return target_tokens(tok, [request.text for request in requests], texts, view.input_device)
 
 
 def attribution_options(hparams) -> dict[str, Any]:
     """Keyword arguments of ``mean_attributions``."""
-    return {"axis": hparams.neuron_axis, "steps": hparams.attribution_steps, "rule": hparams.attribution_rule,
-            "scaling": hparams.scaling, "probability": hparams.token_probability, "step_batch": hparams.step_batch}
+    return {
+        "axis": hparams.neuron_axis,
+        "steps": hparams.attribution_steps,
+        "rule": hparams.attribution_rule,
+        "scaling": hparams.scaling,
+        "probability": hparams.token_probability,
+        "step_batch": hparams.step_batch,
+    }
 
 
 def _setting(hparams) -> dict[str, Any]:
     """What the scores depend on beside model and tokens; ``step_batch`` changes their rounding alone."""
     options = {name: value for name, value in attribution_options(hparams).items() if name != "step_batch"}
-    return {**options, "locate_on": hparams.locate_on, "layers": sorted(hparams.layers), "target_modules": hparams.target_modules,
-            "projections": hparams.projections}
+    return {
+        **options,
+        "locate_on": hparams.locate_on,
+        "layers": sorted(hparams.layers),
+        "target_modules": hparams.target_modules,
+        "projections": hparams.projections,
+    }
 
 
 def _key(hparams) -> str:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hparams_model import doc
-from ...paths.hparams import PathHyperParams
+from ...hyperparameters.model import doc
+from ...locate_then_edit.hparams import PathHyperParams
 
 
 @dataclass(kw_only=True)

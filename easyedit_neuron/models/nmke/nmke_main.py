@@ -1,11 +1,20 @@
 """NMKE: score the neurons of the edited layers on the edit's own prompts, mask, edit through the mask."""
 
+from ...locate_then_edit.apply import apply_path
 from ...masks import mask_factory
-from ...paths.apply import apply_path
 
 
-def apply_nmke_to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False,
-                        keep_original_weight=False, records=None, **kwargs):
+def apply_nmke_to_model(
+    model,
+    tok,
+    requests,
+    hparams,
+    copy=False,
+    return_orig_weights=False,
+    keep_original_weight=False,
+    records=None,
+    **kwargs,
+):
     """Edits ``model`` in place by NMKE.
 
     Args:
@@ -24,4 +33,6 @@ def apply_nmke_to_model(model, tok, requests, hparams, copy=False, return_orig_w
     Raises:
         NeuronEditError: bad hyperparameters or requests; model and state are then as they were.
     """
-    return apply_path("NMKE", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records)
+    return apply_path(
+        "NMKE", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records
+    )

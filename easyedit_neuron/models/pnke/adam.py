@@ -1,4 +1,5 @@
-"""Eq. 9 by Adam (B.6.1): the loss of Eq. 1 for a FFN whose critical neurons alone may change, layer after layer."""
+"""Eq. 9 by Adam (B.6.1): the loss of Eq. 1 for a FFN whose critical neurons alone may change, layer after
+layer."""
 
 from __future__ import annotations
 
@@ -8,20 +9,20 @@ import torch
 from torch import Tensor
 
 from ...arch import Capture, ModelView, take
+from ...arch.tokens import Batch, pad
+from ...edits.apply_vectors import Trained, apply_vectors
+from ...edits.record import UnitDelta
+from ...edits.request import EditRequest
+from ...edits.session import SequentialState
+from ...edits.write import down_names, fingerprint, restore, write
 from ...errors import EditError
+from ...locate_then_edit.apply import check_layers, state_under
+from ...locate_then_edit.compute_keys import KeyPrompts, key_prompts
+from ...locate_then_edit.compute_z import find_targets
+from ...locate_then_edit.preservation import kept_prompts
+from ...locate_then_edit.update import before_norm
 from ...masks import mask_factory
-from ...paths.apply import check_layers, state_under
-from ...paths.execute import before_norm
-from ...paths.kept import kept_prompts
-from ...paths.keys import KeyPrompts, key_prompts
-from ...paths.target import find_targets
-from ...record import UnitDelta
-from ...requests import EditRequest
-from ...state import SequentialState
-from ...stopwatch import Stopwatch
-from ...tokens import Batch, pad
-from ...vectors import Trained, apply_vectors
-from ...write import down_names, fingerprint, restore, write
+from ...utils.timing import Stopwatch
 from .neurons import CriticalNeurons
 
 LOG = logging.getLogger(__name__)
@@ -38,30 +39,48 @@ def apply_adam(model, tok, requests, hparams, copy=False, return_orig_weights=Fa
         done.append((state, prepared))
         return execute_adam(view, tok, prepared, hparams, state)
 
-    edited, originals = apply_vectors("PNKE", model, tok, requests, hparams, execute, copy, return_orig_weights, records)
+    edited, originals = apply_vectors(
+        "PNKE", model, tok, requests, hparams, execute, copy, return_orig_weights, records
+    )
     view = ModelView.of(edited, **hparams.module_overrides())
-    (state, prepared), = done  # contexts and statistics stay those of the unedited model
+    ((state, prepared),) = done  # contexts and statistics stay those of the unedited model
     state.note(fingerprint(edited, down_names(view, hparams.layers)), {}, prepared)
     return edited, originals
 
 
-def execute_adam(view: ModelView, tok, requests: list[EditRequest], hparams, state: SequentialState) -> Trained:
+def execute_adam(
+    view: ModelView, tok, requests: list[EditRequest], hparams, state: SequentialState
+) -> Trained:
     """Computes the changes of one batch of requests; the model is afterwards as it was.
 
-    z* and the residual ``r = (z* - z) / layers left`` are those of ``paths.execute``. In a layer with FFN f, x_1 its inputs at
-    the subjects' last tokens (in all contexts; a request's weights are those of its key's mean), x_0 those at tokens of text::
+    z* and the residual ``r = (z* - z) / layers left`` are those of ``paths.execute``. In a layer with FFN f,
+    x_1 its inputs at the subjects' last tokens (in all contexts; a request's weights are those of its key's
+    mean), x_0 those at tokens of text::
 
-        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2      (Eq. 1 and 9)
+        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2      (Eq. 1
+        and 9)
 
-    lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of the tokens.
+    lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of
+    the tokens.
 
     Raises:
-        EditError: the loss becomes infinite or is no number, or never falls below the first; or there is nothing to train.
+        EditError: the loss becomes infinite or is no number, or never falls below the first; or there is
+            nothing to train.
     """
-    watch, info = Stopwatch(), {"contexts": [context for group in state.contexts for context in group], "layers": {}}
+    watch, info = (
+        Stopwatch(),
+        {"contexts": [context for group in state.contexts for context in group], "layers": {}},
+    )
     layers, z_layer = list(hparams.layers), hparams.layers[-1]
-    targets = find_targets(view, tok, requests, hparams, info["contexts"], z_layer,
-                           kept=kept_prompts(requests, state.edited, hparams))
+    targets = find_targets(
+        view,
+        tok,
+        requests,
+        hparams,
+        info["contexts"],
+        z_layer,
+        kept=kept_prompts(requests, state.edited, hparams),
+    )
     wanted = torch.stack([t.value for t in targets], 1)
     watch.lap("target")
     factory = mask_factory(hparams)
@@ -91,12 +110,17 @@ def execute_adam(view: ModelView, tok, requests: list[EditRequest], hparams, sta
             watch.lap("solve")
     finally:
         restore(view.model, originals)
-    return Trained(changes, [t.losses for t in targets], [t.probability for t in targets], watch.seconds, info)
+    return Trained(
+        changes, [t.losses for t in targets], [t.probability for t in targets], watch.seconds, info
+    )
 
 
 @torch.no_grad()
-def _at_subjects(view: ModelView, prompts: KeyPrompts, layer: int, z_layer: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(input ``[R, d_model]`` and output ``[R, d_model]`` of a FFN, z ``[d_model, R]``) at the last token of all rows."""
+def _at_subjects(
+    view: ModelView, prompts: KeyPrompts, layer: int, z_layer: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(input ``[R, d_model]`` and output ``[R, d_model]`` of a FFN, z ``[d_model, R]``) at the last token of
+    all rows."""
     found = []
     for start in range(0, len(prompts.batch.lengths), ROWS):
         part = prompts.batch.rows(start, start + ROWS)
@@ -127,7 +151,9 @@ def _run(view: ModelView, batch: Batch, layer: int, last: int) -> tuple[Tensor, 
         return output
 
     name = view.arch.mlp_module_tmp.format(layer)
-    with Capture(view, [layer, last], ("ffn_out", "layer_out"), stop_after=last, edit_modules=[(layer, name, keep)]) as seen:
+    with Capture(
+        view, [layer, last], ("ffn_out", "layer_out"), stop_after=last, edit_modules=[(layer, name, keep)]
+    ) as seen:
         view.model(**batch.inputs, use_cache=False)
     return read[0], seen
 
@@ -139,11 +165,15 @@ def _weights(prompts: KeyPrompts) -> Tensor:
 
 
 @torch.enable_grad()
-def _descend(neurons: CriticalNeurons, x: Tensor, residual: Tensor, weights: Tensor, kept: Tensor, layer: int, hparams) -> dict:
+def _descend(
+    neurons: CriticalNeurons, x: Tensor, residual: Tensor, weights: Tensor, kept: Tensor, layer: int, hparams
+) -> dict:
     """Adam on L; changes ``neurons.parts`` and gives back the course of the loss."""
     trained = [part.change for part in neurons.parts if part.kind in hparams.adam_trains]
     if not trained:
-        raise EditError(f"layer {layer}: field 'adam_trains' names nothing that the FFN has: {hparams.adam_trains}")
+        raise EditError(
+            f"layer {layer}: field 'adam_trains' names nothing that the FFN has: {hparams.adam_trains}"
+        )
     with torch.no_grad():
         wanted, before = neurons.written(x) + residual, neurons.written(kept)
     for change in trained:
@@ -157,15 +187,22 @@ def _descend(neurons: CriticalNeurons, x: Tensor, residual: Tensor, weights: Ten
         loss = edit + hparams.mom2_update_weight * preserve
         losses.append(float(loss.detach()))
         if losses[-1] < best["loss"]:  # the steps of Adam do not all go down
-            best = {"step": step, "loss": losses[-1], "edit_loss": float(edit.detach()), "preserve_loss": float(preserve.detach())}
+            best = {
+                "step": step,
+                "loss": losses[-1],
+                "edit_loss": float(edit.detach()),
+                "preserve_loss": float(preserve.detach()),
+            }
             reached = [change.detach().clone() for change in trained]
         if not loss.isfinite() or losses[-1] <= hparams.adam_stop * losses[0] or step == hparams.adam_steps:
             break
         loss.backward()
         optimizer.step()
     if not loss.isfinite() or best["step"] == 0 < losses[0]:
-        raise EditError(f"layer {layer}: Adam on Eq. 9 diverged, its loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {step} "
-                        f"steps; lower adam_lr ({hparams.adam_lr}). The model was left as it was")
+        raise EditError(
+            f"layer {layer}: Adam on Eq. 9 diverged, its loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {step} "
+            f"steps; lower adam_lr ({hparams.adam_lr}). The model was left as it was"
+        )
     for change, value in zip(trained, reached):
         change.requires_grad_(False).copy_(value)
     LOG.debug("layer %d: %d steps, loss %.3g to %.3g", layer, step, losses[0], best["loss"])

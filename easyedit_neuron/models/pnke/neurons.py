@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...arch import ModelView, projection, projection_names
+from ...edits.record import UnitDelta
 from ...errors import ArchitectureError
-from ...record import UnitDelta
 
 KINDS = ("w_out", "w_in", "b_in")
 
@@ -23,7 +23,8 @@ class Part:
     Attributes:
         kind: ``w_out``, ``w_in`` or ``b_in``.
         name: of the parameter.
-        units: int64 ``[k]``, its rows (``axis: output``) or columns (``input``) in ``ModelView.matrix(name)``, ascending.
+        units: int64 ``[k]``, its rows (``axis: output``) or columns (``input``) in
+            ``ModelView.matrix(name)``, ascending.
         axis, shape: as in ``UnitDelta``.
         start: ``[k, d]``, these rows or columns as they are, in the compute dtype.
         change: ``[k, d]``, what is added to them; zero at first.
@@ -38,7 +39,7 @@ class Part:
     change: Tensor
 
     @classmethod
-    def of(cls, view: ModelView, kind: str, name: str, units: Tensor, axis: str = "output") -> "Part":
+    def of(cls, view: ModelView, kind: str, name: str, units: Tensor, axis: str = "output") -> Part:
         """The units as they stand in the model."""
         matrix = view.matrix(name)
         rows = matrix if axis == "output" else matrix.T
@@ -56,11 +57,13 @@ class Part:
 
 
 class CriticalNeurons:
-    """The neurons ``units`` of one FFN: what they write for given inputs of the FFN, and how that changes with their parameters.
+    """The neurons ``units`` of one FFN: what they write for given inputs of the FFN, and how that changes
+    with their parameters.
 
-    Neuron i is row i of every matrix that reads the residual stream (gate and up in a gated FFN), element i of its bias, and
-    column i of the down projection. The FFN's own forward is run on these alone, so that activation function and gating are the model's; a
-    product costs ``d_model * n`` and not ``d_model * d_ff``.
+    Neuron i is row i of every matrix that reads the residual stream (gate and up in a gated FFN), element i
+    of its bias, and column i of the down projection. The FFN's own forward is run on these alone, so that
+    activation function and gating are the model's; a product costs ``d_model * n`` and not ``d_model *
+    d_ff``.
 
     Args:
         view, layer: which FFN.
@@ -88,15 +91,18 @@ class CriticalNeurons:
         for module, parts in inputs.items():
             name = module.removeprefix(prefix)
             if name not in mlp._modules:
-                raise ArchitectureError(f"{module} is not a child of the FFN {prefix[:-1]!r}: solver adam cannot run its "
-                                        "neurons alone")
+                raise ArchitectureError(
+                    f"{module} is not a child of the FFN {prefix[:-1]!r}: solver adam cannot run its "
+                    "neurons alone"
+                )
             small[name] = _Rows(*parts)
         self._ffn = copy.copy(mlp)
         self._ffn.__dict__.pop("forward", None)  # a hook that was put around the whole FFN's
         self._ffn._modules = {**mlp._modules, **small}
 
     def written(self, x: Tensor) -> Tensor:
-        """``sum_i v_i q_i(x)`` over the neurons, ``[rows, d_model]``, for inputs of the FFN ``x [rows, d_model]``."""
+        """``sum_i v_i q_i(x)`` over the neurons, ``[rows, d_model]``, for inputs of the FFN ``x [rows,
+        d_model]``."""
         return self._ffn.forward(x)
 
 
@@ -113,10 +119,13 @@ class _Rows(nn.Module):
 
 
 def _reading(view: ModelView, layer: int, units: Tensor) -> dict[str, Tensor]:
-    """{module that reads the residual stream: its rows that belong to the neurons}; gate and up may be one module."""
+    """{module that reads the residual stream: its rows that belong to the neurons}; gate and up may be one
+    module."""
     names = [name for name in ("gate_proj", "up_proj") if name in projection_names(view)]
     if not names:
-        raise ArchitectureError("solver adam needs the FFN's up projection (and gate); the field 'projections' names it by hand")
+        raise ArchitectureError(
+            "solver adam needs the FFN's up projection (and gate); the field 'projections' names it by hand"
+        )
     found: dict[str, Tensor] = {}
     for name in names:
         one = projection(view, layer, name)

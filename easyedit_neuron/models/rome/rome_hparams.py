@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hparams_model import doc
-from ...paths.hparams import PathHyperParams
+from ...hyperparameters.model import doc
+from ...locate_then_edit.hparams import PathHyperParams
 
 
 @dataclass(kw_only=True)
@@ -20,9 +20,15 @@ class ROMEHyperParams(PathHyperParams):
     path: Literal["rome"] = doc("ROME makes rank-one updates", "rome")
     L2: float = doc("ridge added to the diagonal of C", 0.0)
     accumulate_keys: Literal[False] = doc("ROME protects no earlier edits; MEMIT and AlphaEdit can", False)
-    enable_prompt_keys: Literal[False] = doc("EasyEdit's field of R-ROME; keys of the bare prompt alone are not offered", False)
-    enable_random_prefix_keys: Literal[True] = doc("EasyEdit's field of R-ROME, which is averaged_keys here", True)
-    original_implementation: Literal[False] = doc("EasyEdit's field of R-ROME; ROME itself is averaged_keys: false", False)
+    enable_prompt_keys: Literal[False] = doc(
+        "EasyEdit's field of R-ROME; keys of the bare prompt alone are not offered", False
+    )
+    enable_random_prefix_keys: Literal[True] = doc(
+        "EasyEdit's field of R-ROME, which is averaged_keys here", True
+    )
+    original_implementation: Literal[False] = doc(
+        "EasyEdit's field of R-ROME; ROME itself is averaged_keys: false", False
+    )
 
     def _check_alg_name(self) -> None:
         if self.alg_name in self.ALG_ALIASES:

@@ -1,7 +1,7 @@
 """Model and tokenizer by words in the path, padding side by the method's name."""
 
 RIGHT_PADDED = ["ROME", "MEMIT", "EMMET", "EAMET", "R-ROME", "AlphaEdit", "CORE", "SPHERE"]
-ENDOFTEXT = {name: "<|endoftext|>" for name in ("eos_token", "pad_token", "unk_token")}
+ENDOFTEXT = dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
 
 
 def load(name, alg_name):
@@ -11,7 +11,9 @@ def load(name, alg_name):
 
     path = name.lower()
     if "t5" in path:
-        return transformers.T5ForConditionalGeneration.from_pretrained(name), transformers.T5Tokenizer.from_pretrained(name)
+        return transformers.T5ForConditionalGeneration.from_pretrained(
+            name
+        ), transformers.T5Tokenizer.from_pretrained(name)
     if "chatglm-api" in path or "gpt-3.5" in path:
         return None, None
     if "gpt" in path:
@@ -24,9 +26,15 @@ def load(name, alg_name):
         model, tok = AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
         tok.pad_token_id = tok.eos_token_id
     elif "qwen2" in path or "qwen3" in path:
-        model, tok = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name, **ENDOFTEXT)
+        model, tok = (
+            AutoModelForCausalLM.from_pretrained(name),
+            AutoTokenizer.from_pretrained(name, **ENDOFTEXT),
+        )
     elif "qwen" in path:
-        model, tok = AutoModelForCausalLM.from_pretrained(name, fp32=False), AutoTokenizer.from_pretrained(name, **ENDOFTEXT)
+        model, tok = (
+            AutoModelForCausalLM.from_pretrained(name, fp32=False),
+            AutoTokenizer.from_pretrained(name, **ENDOFTEXT),
+        )
     elif "mistral" in path:
         model, tok = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
         tok.pad_token_id = tok.eos_token_id

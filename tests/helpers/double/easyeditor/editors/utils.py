@@ -9,7 +9,8 @@ def restore_after_edit(editor, edited_model, weights_copy):
 
 
 def put_back(model, weights_copy):
-    """The weights of before into the parameters of those names, in place; what a method keeps elsewhere is not asked about."""
+    """The weights of before into the parameters of those names, in place; what a method keeps elsewhere is
+    not asked about."""
     import torch
 
     with torch.no_grad():
@@ -30,20 +31,29 @@ def summary_metrics(metrics):
 
 def chunks(values, size):
     for start in range(0, len(values), size):
-        yield values[start:start + size]
+        yield values[start : start + size]
 
 
 def _as_list(value):
     return [value] if isinstance(value, str) else value
 
 
-def prepare_requests(prompts, target_new, ground_truth, rephrase_prompts=None, locality_inputs=None, portability_inputs=None,
-                     **kwargs):
+def prepare_requests(
+    prompts,
+    target_new,
+    ground_truth,
+    rephrase_prompts=None,
+    locality_inputs=None,
+    portability_inputs=None,
+    **kwargs,
+):
     """One dictionary per prompt; of the keywords ``subject`` is looked at."""
     ground_truth = [None] * len(prompts) if ground_truth is None else _as_list(ground_truth)
     assert len(ground_truth) == len(prompts)
-    requests = [{"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
-                for prompt, truth, target in zip(prompts, ground_truth, target_new)]
+    requests = [
+        {"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
+        for prompt, truth, target in zip(prompts, ground_truth, target_new)
+    ]
     if "subject" in kwargs:
         subjects = _as_list(kwargs["subject"])
         assert len(subjects) == len(prompts)
@@ -55,7 +65,9 @@ def prepare_requests(prompts, target_new, ground_truth, rephrase_prompts=None, l
             request["rephrase_prompt"] = rephrase
     for section, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
         for kind, given in (inputs or {}).items():
-            for request, prompt, truth in zip(requests, _as_list(given["prompt"]), _as_list(given["ground_truth"])):
+            for request, prompt, truth in zip(
+                requests, _as_list(given["prompt"]), _as_list(given["ground_truth"])
+            ):
                 if prompt is not None:
                     request[section][kind] = {"prompt": prompt, "ground_truth": truth}
     return requests

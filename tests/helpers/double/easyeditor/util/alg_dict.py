@@ -8,6 +8,8 @@ def _stand_in(name):
     return apply
 
 
-_NAMES = ("ROME MEMIT MEMIT-FE FT DINM KN MEND SERAC IKE FT-Api QLoRA LoRA DPO GRACE PMET MELO WISE R-ROME EMMET EAMET AlphaEdit "
-          "SPHERE ULTRAEDIT CORE DeepEdit-Api SimIE DEFER")
+_NAMES = (
+    "ROME MEMIT MEMIT-FE FT DINM KN MEND SERAC IKE FT-Api QLoRA LoRA DPO GRACE PMET MELO WISE R-ROME EMMET EAMET AlphaEdit "
+    "SPHERE ULTRAEDIT CORE DeepEdit-Api SimIE DEFER"
+)
 ALG_DICT = {name: _stand_in(name) for name in _NAMES.split()}

@@ -1,0 +1,254 @@
+"""What one edit did: enough to save it, apply it again, or take it back."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import torch
+from safetensors import safe_open
+
+from ..errors import StateError
+from ..utils.io import save_tensors
+
+FORMAT = 3
+
+
+@dataclass(frozen=True)
+class LayerDelta:
+    """The change of one layer's down_proj in factors: ``W += left @ right.T``.
+
+    Attributes:
+        left: [d_model, n] float32.
+        right: [d_ff, n] float32; rows outside the mask are zero.
+        mask: bool [d_ff], or None where all neurons may change.
+        density: share of neurons that may change.
+        leakage: ``tr(D C D^T) / (||D||^2 tr C)``, None where no covariance was at hand.
+        delivered: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
+        mask_info: sizes and thresholds of the mask.
+        keys: [d_ff, n], what later edits are told to protect (``SequentialState.note``); None where they are
+            told nothing.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    mask: torch.Tensor | None = None
+    density: float = 1.0
+    leakage: float | None = None
+    delivered: float | None = None
+    mask_info: dict[str, Any] = field(default_factory=dict)
+    keys: torch.Tensor | None = None
+
+    def matrix(self) -> torch.Tensor:
+        """The delta itself, [d_model, d_ff] float32."""
+        return self.left @ self.right.T
+
+    @property
+    def neurons(self) -> torch.Tensor:
+        """int64, the neurons whose vectors change, ascending."""
+        return self.right.any(1).nonzero().squeeze(1).cpu()
+
+    def negated(self) -> "LayerDelta":
+        """What takes the change back: its matrix is the negative of this one's, bit for bit."""
+        return dataclasses.replace(self, left=-self.left)
+
+    def to(self, device: torch.device) -> "LayerDelta":
+        """With the factors on a device."""
+        return dataclasses.replace(self, left=self.left.to(device), right=self.right.to(device))
+
+
+@dataclass(frozen=True)
+class UnitDelta:
+    """The change of single rows or columns of one parameter ``W [d_out, d_in]`` (``ModelView.matrix``; a bias
+    is ``[d_out, 1]``).
+
+    Attributes:
+        units: int64 [n], numbers of the rows (``axis: output``) or columns (``input``), ascending, each once.
+        vectors: [n, d] float32, what is added to them; d is d_in for rows, d_out for columns.
+        axis: ``output`` or ``input``.
+        shape: (d_out, d_in).
+        info: what a method has to say about it, as plain JSON values.
+    """
+
+    units: torch.Tensor
+    vectors: torch.Tensor
+    axis: Literal["output", "input"]
+    shape: tuple[int, int]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        side, length = self.shape if self.axis == "output" else self.shape[::-1]
+        ascending = bool((self.units[1:] > self.units[:-1]).all()) if len(self.units) else True
+        inside = not len(self.units) or (int(self.units[0]) >= 0 and int(self.units[-1]) < side)
+        if tuple(self.vectors.shape) != (len(self.units), length) or not ascending or not inside:
+            raise StateError(
+                f"unit delta: expected ascending numbers below {side} and vectors of length {length}, got "
+                f"{len(self.units)} numbers and vectors {list(self.vectors.shape)}"
+            )
+
+    @property
+    def density(self) -> float:
+        """Share of the parameter's rows or columns that changes."""
+        return len(self.units) / (self.shape[0] if self.axis == "output" else self.shape[1])
+
+    @property
+    def neurons(self) -> torch.Tensor:
+        """``units``, as ``LayerDelta.neurons``."""
+        return self.units.cpu()
+
+    def negated(self) -> "UnitDelta":
+        """What takes the change back."""
+        return dataclasses.replace(self, vectors=-self.vectors)
+
+    def to(self, device: torch.device) -> "UnitDelta":
+        """With the vectors on a device."""
+        return dataclasses.replace(self, units=self.units.to(device), vectors=self.vectors.to(device))
+
+    def matrix(self) -> torch.Tensor:
+        """The delta itself, [d_out, d_in]."""
+        whole = self.vectors.new_zeros(self.shape)
+        if self.axis == "output":
+            whole[self.units] = self.vectors
+        else:
+            whole[:, self.units] = self.vectors.T
+        return whole
+
+
+Delta = Union[LayerDelta, UnitDelta]
+
+
+@dataclass
+class EditRecord:
+    """One call of an ``apply_*_to_model``.
+
+    Attributes:
+        method, hparams: name and all hyperparameters.
+        requests: the edits, EasyEdit's keys.
+        contexts: context templates that were used, ``context_groups`` the sizes of their groups.
+        layers: layer -> LayerDelta, the low-rank changes of down projections.
+        names: layer -> name of the parameter of that change.
+        losses: loss curve per request (of z*, or of the trained vectors); ``probability`` of the new object
+            at its end.
+        seconds: stage -> seconds.
+        fingerprint_before, fingerprint_after: of the edited weights together.
+        weights: parameter name -> {"dtype", "shape" (as the model keeps it), "base", "before", "after"}: the
+            fingerprint of every edited parameter before its first edit, before and after this one
+            (``tensors_fingerprint``). Filled by ``state.commit``.
+        seed: seed of the method.
+        units: parameter name -> UnitDelta, the changes of single rows and columns.
+        info: what else a method reports, as plain JSON values.
+        metrics: how good the edit is, if somebody measured it; the runner: {"rewrite_acc": [..], ...} per
+            request, right after it.
+    """
+
+    method: str
+    hparams: dict[str, Any]
+    requests: list[dict[str, Any]]
+    contexts: list[str]
+    layers: dict[int, LayerDelta]
+    names: dict[int, str]
+    losses: list[list[float]]
+    probability: list[float]
+    seconds: dict[str, float]
+    fingerprint_before: str
+    fingerprint_after: str
+    seed: int
+    units: dict[str, UnitDelta] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    context_groups: list[int] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def deltas(self) -> Mapping[str, Delta]:
+        """All changes by parameter name."""
+        return {**{self.names[layer]: delta for layer, delta in self.layers.items()}, **self.units}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain JSON values."""
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("layers", "units")
+        }
+        plain["layers"] = {
+            str(l): {
+                "density": d.density,
+                "leakage": d.leakage,
+                "delivered": d.delivered,
+                "rank": d.left.shape[1],
+                "mask": d.mask_info,
+            }
+            for l, d in self.layers.items()
+        }
+        plain["names"] = {str(l): name for l, name in self.names.items()}
+        plain["units"] = {
+            name: {
+                "axis": d.axis,
+                "shape": list(d.shape),
+                "units": d.units.tolist(),
+                "density": d.density,
+                "info": d.info,
+            }
+            for name, d in self.units.items()
+        }
+        plain["format"] = FORMAT
+        return json.loads(json.dumps(plain))
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file (factors and masks, the rest as JSON in its metadata), atomically."""
+        tensors = {}
+        for l, delta in self.layers.items():
+            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
+            # clones: layers may have one mask, and safetensors refuses tensors that share memory
+            tensors |= {
+                f"{l}.{name}": value.clone()
+                for name, value in (("mask", delta.mask), ("keys", delta.keys))
+                if value is not None
+            }
+        tensors |= {f"units.{name}": delta.vectors for name, delta in self.units.items()}
+        save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EditRecord":
+        """Reads what ``save`` wrote.
+
+        Raises:
+            StateError: not such a file, or of an unknown format.
+        """
+        try:
+            with safe_open(path, "pt") as handle:
+                plain = json.loads((handle.metadata() or {})["record"])
+                # copies begin where the allocator puts them: a product of tensors that lie crookedly may
+                # round otherwise
+                tensors = {key: handle.get_tensor(key).clone() for key in handle.keys()}
+        except Exception as problem:
+            raise StateError(f"{path}: not an edit record ({problem})") from problem
+        if plain.pop("format", None) != FORMAT:
+            raise StateError(f"{path}: edit record of another format than {FORMAT}")
+        layers = {}
+        for key, about in plain.pop("layers").items():
+            layers[int(key)] = LayerDelta(
+                tensors[f"{key}.left"],
+                tensors[f"{key}.right"],
+                tensors.get(f"{key}.mask"),
+                about["density"],
+                about["leakage"],
+                about["delivered"],
+                about["mask"],
+                tensors.get(f"{key}.keys"),
+            )
+        plain["names"] = {int(l): name for l, name in plain["names"].items()}
+        units = {
+            name: UnitDelta(
+                torch.tensor(about["units"], dtype=torch.int64),
+                tensors[f"units.{name}"],
+                about["axis"],
+                tuple(about["shape"]),
+                about["info"],
+            )
+            for name, about in plain.pop("units").items()
+        }
+        return cls(layers=layers, units=units, **plain)

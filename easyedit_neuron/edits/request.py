@@ -1,0 +1,122 @@
+"""Edit requests: EasyEdit's dictionaries, checked once, before anything is changed."""
+
+from dataclasses import dataclass, field
+
+from ..errors import RequestError
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One validated request.
+
+    Attributes:
+        index: position in the list that was given.
+        prompt: the prompt with the subject replaced by exactly one ``{}``.
+        subject: the subject as it stands in the prompt.
+        target_new: the new object with a leading space.
+        ground_truth: the old object with a leading space, or None.
+        raw: the caller's dictionary, untouched.
+    """
+
+    index: int
+    prompt: str
+    subject: str
+    target_new: str
+    ground_truth: str | None = None
+    raw: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The prompt with its subject filled in."""
+        return self.prompt.format(self.subject)
+
+    @property
+    def fact(self) -> "Fact":
+        """What the edit says."""
+        return self.subject, self.prompt, self.target_new
+
+
+Fact = tuple[str, str, str]
+"""(subject, prompt template, new object) of an edit."""
+
+_REMEDIES = {
+    "subject": "; give the editor subject=[...], one per prompt, as it stands there (EasyEdit's normal_edit takes none: "
+    "call batch_edit)"
+}
+
+
+def _text(request: dict, name: str, index: int) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError(
+            f"request {index}: field {name!r} must be a non-empty string, got {value!r}{_REMEDIES.get(name, '')}"
+        )
+    return value
+
+
+def _first(value):
+    """The first alias of a ground truth given as a list, or a list of lists."""
+    while isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return value
+
+
+def _template(prompt: str, subject: str, index: int) -> str:
+    """The prompt with ``{}`` for the subject. Where the subject occurs more than once its last occurrence is
+    taken: a causal model has read all of them only there."""
+    if prompt.count("{}") == 1:
+        before, after = prompt.split("{}")
+    else:
+        at = prompt.rfind(subject)
+        if at < 0:
+            raise RequestError(
+                f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; it must, letter for letter"
+            )
+        before, after = prompt[:at], prompt[at + len(subject) :]
+    if "{" in before + after or "}" in before + after:
+        raise RequestError(
+            f"request {index}: prompt {prompt!r} holds braces besides the subject; remove them"
+        )
+    return before + "{}" + after
+
+
+def prepare(requests: list[dict]) -> list[EditRequest]:
+    """Checks EasyEdit request dictionaries; never changes them.
+
+    Args:
+        requests: dictionaries with ``prompt``, ``subject``, ``target_new`` and optionally ``ground_truth``.
+
+    Raises:
+        RequestError: names the request's index, the field and what to do.
+    """
+    if not isinstance(requests, (list, tuple)) or not requests:
+        raise RequestError(
+            "requests must be a non-empty list of dictionaries with prompt, subject and target_new"
+        )
+    prepared = []
+    for index, request in enumerate(requests):
+        if not isinstance(request, dict):
+            raise RequestError(f"request {index}: must be a dictionary, got {type(request).__name__}")
+        subject, prompt = _text(request, "subject", index), _text(request, "prompt", index)
+        target, truth = _text(request, "target_new", index), _first(request.get("ground_truth"))
+        prepared.append(
+            EditRequest(
+                index,
+                _template(prompt, subject, index),
+                subject,
+                " " + target.lstrip(" "),
+                " " + truth.lstrip(" ") if isinstance(truth, str) and truth.strip() else None,
+                request,
+            )
+        )
+    return prepared
+
+
+def plain_request(request: EditRequest) -> dict:
+    """The fields of a request that make the edit."""
+    return {
+        "prompt": request.text,
+        "subject": request.subject,
+        "target_new": request.target_new.strip(),
+        "ground_truth": request.ground_truth and request.ground_truth.strip(),
+    }

@@ -1,0 +1,86 @@
+"""The one place that changes weights: add a delta, try one out, put the originals back."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from ..arch.view import ModelView
+from ..errors import StateError
+from ..utils.fingerprint import tensors_fingerprint
+from .record import Delta, UnitDelta
+
+
+def down_names(view: ModelView, layers: Iterable[int]) -> list[str]:
+    """Names of the down_proj weights of the layers."""
+    return [view.down_weight_name(layer) for layer in layers]
+
+
+def fingerprint(model: torch.nn.Module, names: Iterable[str]) -> str:
+    """Fingerprint of the named parameters."""
+    return tensors_fingerprint((name, model.get_parameter(name)) for name in names)
+
+
+def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Copies of parameters in EasyEdit's form: {parameter name: tensor in the parameter's own layout}."""
+    return {name: model.get_parameter(name).detach().clone() for name in names}
+
+
+@torch.no_grad()
+def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
+    """Writes copies back, bit for bit."""
+    for name, value in originals.items():
+        model.get_parameter(name).copy_(value)
+
+
+@torch.no_grad()
+def add_delta(view: ModelView, name: str, delta: Delta) -> None:
+    """``W += delta`` in float32 (float64 for a float64 weight), rounded once to the weight's dtype.
+
+    Raises:
+        StateError: the delta, or the weight with it (float16 ends at 65504), is not finite, or of another
+            shape than the weight; nothing is written.
+    """
+    weight = view.matrix(name)
+    if isinstance(delta, UnitDelta):
+        if tuple(weight.shape) != tuple(delta.shape):
+            raise StateError(
+                f"{name}: the delta is for a weight {list(delta.shape)}, the model's is {list(weight.shape)}"
+            )
+        units, change = delta.units.to(weight.device), delta.vectors
+        rows = weight if delta.axis == "output" else weight.T
+        rows[units] = _sum(name, rows[units], change)
+    else:
+        weight.copy_(_sum(name, weight, delta.matrix()))
+
+
+def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    change = change.to(weight.device)
+    if not bool(torch.isfinite(change).all()):
+        raise StateError(f"{name}: the computed delta is not finite; the model was left as it was")
+    changed = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + change).to(weight.dtype)
+    if not bool(torch.isfinite(changed).all()):
+        raise StateError(f"{name}: the edited weight overflows {weight.dtype}; the model was left as it was")
+    return changed
+
+
+def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
+    """Adds all deltas or none; returns copies of the parameters as they were."""
+    originals = clone_weights(view.model, deltas)
+    try:
+        for name, delta in deltas.items():
+            add_delta(view, name, delta)
+    except BaseException:
+        restore(view.model, originals)
+        raise
+    return originals
+
+
+@contextmanager
+def trial(view: ModelView, layers: list[int]):
+    """Down_proj weights written inside the block are exactly undone at its end, also after an exception."""
+    originals = clone_weights(view.model, down_names(view, layers))
+    try:
+        yield
+    finally:
+        restore(view.model, originals)

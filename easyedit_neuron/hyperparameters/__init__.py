@@ -1,0 +1,1 @@
+"""Base classes of all hyperparameters, and the check of their values against the type annotations."""

@@ -1,0 +1,87 @@
+"""The hyperparameters that all methods share: which model, where, and the names of its modules."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ..errors import HparamsError
+from .base import HyperParams
+
+MODULE_FIELDS = (
+    "rewrite_module_tmp",
+    "layer_module_tmp",
+    "mlp_module_tmp",
+    "attn_module_tmp",
+    "ln_f_module",
+    "lm_head_module",
+)
+
+
+def doc(text: str, default=..., factory=None):
+    """A dataclass field with its documentation in ``metadata["help"]``."""
+    metadata = {"help": text}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def require(holds: bool, name: str, message: str) -> None:
+    """``HparamsError`` that names the field unless ``holds``."""
+    if not holds:
+        raise HparamsError(f"field '{name}': {message}")
+
+
+@dataclass(kw_only=True)
+class ModelHyperParams(HyperParams):
+    """Model, device and module names, with EasyEdit's field names.
+
+    ``NEEDS_SUBJECT``: the method refuses a request without a subject, so an editor looks for it before the
+        first edit.
+    """
+
+    NEEDS_SUBJECT: ClassVar[bool] = True
+
+    alg_name: str = doc("name of the method")
+    model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")
+    device: int | str = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0)
+    model_parallel: bool = doc("load with device_map='auto'", False)
+    fp16: bool = doc("load the model in float16", False)
+    bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
+    max_length: int = doc("longest prompt in tokens, evaluation only", 40)
+    batch_size: int = doc("requests that are edited together", 1)
+    seed: int = doc("seed of everything random in the method", 0)
+
+    rewrite_module_tmp: str | None = doc(
+        "template of the FFN's down projection; unset: from the architecture table", None
+    )
+    layer_module_tmp: str | None = doc("template of a layer; unset: from the architecture table", None)
+    mlp_module_tmp: str | None = doc("template of the FFN; unset: from the architecture table", None)
+    attn_module_tmp: str | None = doc("template of the attention; unset: from the architecture table", None)
+    ln_f_module: str | None = doc("final norm; unset: from the architecture table", None)
+    lm_head_module: str | None = doc("unembedding; unset: from the architecture table", None)
+
+    def validate(self) -> None:
+        """Ranges, with the field's name in the error."""
+        self.require_positive("batch_size", "max_length")
+        self.require_not_negative("seed")
+
+    def check_inputs(self) -> None:
+        """That the files which the method will read are there; editors call it before they load a model. Here
+        there are none.
+
+        Raises:
+            NeuronEditError: names the field and what to do.
+        """
+
+    def require_positive(self, *names: str) -> None:
+        """``HparamsError`` for the first of the fields that is not greater than 0."""
+        for name in names:
+            require(getattr(self, name) > 0, name, f"must be greater than 0, got {getattr(self, name)}")
+
+    def require_not_negative(self, *names: str) -> None:
+        """``HparamsError`` for the first of the fields that is negative."""
+        for name in names:
+            require(getattr(self, name) >= 0, name, f"must not be negative, got {getattr(self, name)}")
+
+    def module_overrides(self) -> dict[str, str | None]:
+        """The module names that were set by hand, for ``ModelView.of``."""
+        return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}

@@ -1,0 +1,136 @@
+"""Check one value against a type annotation, converting only what YAML and the command line read differently.
+
+What is converted: an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`` as a string), an
+    integral ``float`` or
+numeric string to ``int`` (``1e3``), a tuple to a list and back. Everything else must already have the right
+type; a ``bool`` is never a number, because ``batch_size: yes`` is a mistake and not a 1.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from typing import Any
+
+from ..utils.suggest import did_you_mean
+
+
+class TypeMismatch(Exception):
+    """The value does not fit; the message says what was expected and what was given."""
+
+
+def convert(value: Any, annotation: Any) -> Any:
+    """Return ``value`` as ``annotation`` wants it, or raise :class:`TypeMismatch`."""
+    if annotation is Any or annotation is object:
+        return value
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Literal:
+        return _literal(value, arguments)
+    if origin is typing.Union or origin is types.UnionType:
+        return _union(value, arguments)
+    if annotation is type(None):
+        return _expect(value is None, value, "null")
+    if annotation is bool:
+        return _expect(isinstance(value, bool), value, "true or false")
+    if annotation is int:
+        return _int(value)
+    if annotation is float:
+        return _float(value)
+    if annotation is str:
+        return _expect(isinstance(value, str), value, "a string")
+    container = origin or annotation
+    if container in (list, tuple):
+        return _sequence(value, container, arguments)
+    if container is dict:
+        return _mapping(value, arguments)
+    return _expect(isinstance(value, container), value, getattr(container, "__name__", str(container)))
+
+
+def _expect(fits: bool, value: Any, wanted: str) -> Any:
+    if not fits:
+        raise TypeMismatch(f"must be {wanted}, not {value!r} ({type(value).__name__})")
+    return value
+
+
+def _number(value: Any, wanted: str) -> float:
+    _expect(not isinstance(value, bool) and isinstance(value, (int, float, str)), value, wanted)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise TypeMismatch(f"must be {wanted}, not {value!r} ({type(value).__name__})") from None
+    _expect(not math.isnan(number), value, wanted)
+    return number
+
+
+def _float(value: Any) -> float:
+    return _number(value, "a number")
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _number(value, "an integer")
+    _expect(math.isfinite(number) and number.is_integer(), value, "an integer")
+    return int(number)
+
+
+def _literal(value: Any, allowed: tuple) -> Any:
+    for choice in allowed:
+        # type() as well: True == 1 and 1 == 1.0 in Python, and neither was meant.
+        if type(choice) is type(value) and choice == value:
+            return choice
+    raise TypeMismatch(f"must be one of the values below, not {value!r}: {did_you_mean(value, allowed)}")
+
+
+def _union(value: Any, members: tuple) -> Any:
+    # First a member that takes the value unchanged, then one that converts it: "cpu" in int | str stays a
+    # string, and the string "1e-1" in float | None becomes a number.
+    problems = []
+    converted = []
+    for member in members:
+        try:
+            result = convert(value, member)
+        except TypeMismatch as problem:
+            if member is not type(None):
+                problems.append(str(problem))
+            continue
+        if type(result) is type(value) and result == value:
+            return result
+        converted.append(result)
+    if converted:
+        return converted[0]
+    optional = " (or null)" if type(None) in members else ""
+    raise TypeMismatch(" / ".join(problems) + optional)
+
+
+def _sequence(value: Any, container: type, arguments: tuple) -> Any:
+    _expect(isinstance(value, (list, tuple)), value, "a list")
+    if not arguments:
+        return container(value)
+    if container is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
+        _expect(len(value) == len(arguments), value, f"a list of {len(arguments)} values")
+        wanted = arguments
+    else:
+        wanted = (arguments[0],) * len(value)
+    items = []
+    for index, (item, annotation) in enumerate(zip(value, wanted)):
+        try:
+            items.append(convert(item, annotation))
+        except TypeMismatch as problem:
+            raise TypeMismatch(f"item {index} {problem}") from None
+    return container(items)
+
+
+def _mapping(value: Any, arguments: tuple) -> dict:
+    _expect(isinstance(value, dict), value, "a mapping")
+    if not arguments:
+        return dict(value)
+    result = {}
+    for key, item in value.items():
+        try:
+            result[convert(key, arguments[0])] = convert(item, arguments[1])
+        except TypeMismatch as problem:
+            raise TypeMismatch(f"entry {key!r} {problem}") from None
+    return result

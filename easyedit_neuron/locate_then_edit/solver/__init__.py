@@ -1,0 +1,1 @@
+"""The least-squares problem of an edit and its solvers."""

@@ -1,0 +1,1 @@
+"""Optimisation shared by the methods that train vectors."""

@@ -1,0 +1,2 @@
+"""Statistics of a layer's keys: text source, covariance in one pass over all layers, null space, cache on
+disk."""

@@ -1,0 +1,1 @@
+"""Small helpers that know nothing of models and edits: files, timing, fingerprints, memory, error texts."""

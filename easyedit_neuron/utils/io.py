@@ -1,0 +1,117 @@
+"""Files and folders that are complete or absent, and that survive a kill or a power cut: data first, then one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ..errors import StateError
+
+PART = ".part"
+"""Suffix of the names of unfinished files and folders."""
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a ``StateError`` that names ``path``."""
+    try:
+        yield
+    except (OSError, SafetensorError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise StateError(
+            f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what the "
+            "message says) and give the same command again"
+        ) from problem
+
+
+def sync(path: Path | str) -> None:
+    """Flush the content of a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[str]:
+    """Yield a temporary name in the same folder; the file written there replaces ``path`` unless the block fails.
+
+    The name is unique, so that several processes may write the same path.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=PART)
+    os.close(handle)
+    try:
+        yield name
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors (copied to the CPU, contiguous) and metadata to ``path`` atomically; its folder must exist."""
+    with replacing(path) as name:
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            name,
+            metadata=metadata,
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole. The temporary name is fixed: a killed writer leaves nothing for the next one to find."""
+    part = path.with_name(f".{path.name}{PART}")
+    with refusing(path):
+        try:
+            with open(part, "wb") as file:
+                file.write(text.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a file. A kill may leave a part of the text, which readers cut off (see ``lifelong.resume``)."""
+    with refusing(path), open(path, "ab") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Create a folder that appears complete: ``fill`` writes into a folder of another name, which is then renamed."""
+    part = path.with_name(path.name + PART)
+    with refusing(path):
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            fill(part)
+            for file in part.iterdir():
+                sync(file)
+            sync(part)
+            os.replace(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder if it exists, and what an earlier, killed removal left of it."""
+    part = path.with_name(path.name + PART)
+    with refusing(path):
+        shutil.rmtree(part, ignore_errors=True)
+        if path.is_dir():
+            os.replace(path, part)
+            shutil.rmtree(part)
