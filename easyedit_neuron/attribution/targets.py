@@ -1,4 +1,7 @@
-"""The tokens that scores are about, and the positions that predict them."""
+"""Prompts with their targets as token rows, and the positions that predict the target tokens.
+
+One set of rows serves attribution, the search for z*, and the training of FiNE's and KNE's vectors.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ class TargetTokens:
     """B prompts, each followed by its target (teacher forcing), and one entry for every target token.
 
     Attributes:
-        batch: B rows, prompt and all but the last token of the target; right-padded.
+        batch: B rows, prompt and target (without its last token unless asked for); right-padded.
         prompt_end: int64 ``[B]``, index of the prompt's last token.
-        owner: int64 ``[R]``, number of the prompt an entry belongs to, ascending.
+        owner: int64 ``[R]``, number of the row an entry belongs to, ascending.
         position: int64 ``[R]``, index in that row of the token that predicts the entry's.
         token_ids: int64 ``[R]``, the target tokens.
     """
@@ -31,36 +34,67 @@ class TargetTokens:
     position: Tensor
     token_ids: Tensor
 
+    @classmethod
+    def of(
+        cls, prompts: Sequence[list[int]], targets: Sequence[list[int]], device=None, whole: bool = False
+    ) -> TargetTokens:
+        """Rows of token ids: B prompts (none empty) and their targets; ``whole`` keeps a target's last token."""
+        ends = [len(prompt) - 1 for prompt in prompts]
+        rows = [prompt + (target if whole else target[:-1]) for prompt, target in zip(prompts, targets)]
+        entries = [
+            (row, end + i, token)
+            for row, (end, target) in enumerate(zip(ends, targets))
+            for i, token in enumerate(target)
+        ]
+        owner, position, ids = torch.tensor(entries, dtype=torch.long, device=device).view(-1, 3).unbind(1)
+        return cls(pad(rows, device), torch.tensor(ends, device=device), owner, position, ids)
+
     def first(self) -> TargetTokens:
         """The first target token of every prompt alone; R = B."""
-        kept = self.position == self.prompt_end[self.owner]
+        first = self.is_first
         return replace(
-            self, owner=self.owner[kept], position=self.position[kept], token_ids=self.token_ids[kept]
+            self, owner=self.owner[first], position=self.position[first], token_ids=self.token_ids[first]
         )
+
+    @property
+    def is_first(self) -> Tensor:
+        """bool ``[R]``, whether an entry is its target's first token."""
+        return self.position == self.prompt_end[self.owner]
 
     def rows(self, start: int, stop: int) -> TargetTokens:
         """The prompts ``start:stop``, numbered from 0."""
-        mine = (self.owner >= start) & (self.owner < stop)
+        inside = (self.owner >= start) & (self.owner < stop)
         return TargetTokens(
             self.batch.rows(start, stop),
             self.prompt_end[start:stop],
-            self.owner[mine] - start,
-            self.position[mine],
-            self.token_ids[mine],
+            self.owner[inside] - start,
+            self.position[inside],
+            self.token_ids[inside],
         )
+
+    def earlier_positions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All positions of the prompts but their last ones, where a KL term keeps what the model says.
+
+        Returns:
+            (row ``[K]``, position ``[K]``, float64 share ``[K]``: one over the number of such positions of the row).
+        """
+        device, ends = self.prompt_end.device, self.prompt_end.tolist()
+        places = [(row, at) for row, end in enumerate(ends) for at in range(end)]
+        row, position = torch.tensor(places, dtype=torch.long, device=device).view(-1, 2).unbind(1)
+        return row, position, 1.0 / self.prompt_end[row].double()
 
     def log_probabilities(
         self, view: ModelView, hidden: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the target tokens of some prompts, each behind those before it.
+        """Log probabilities of the target tokens of some prompts, each behind those before it.
 
         Args:
             view: the model.
             hidden: ``[n, T, d_model]``, input of the final norm for the prompts ``rows``.
-            rows: int64 ``[n]`` numbers of prompts; one may stand there several times.
+            rows: int64 ``[n]`` numbers of prompts; a number may stand there several times.
 
         Returns:
-            ``(row [E], entry [E], log p [E])``: where in ``rows`` and which of the R entries each of them is.
+            ``(row [E], entry [E], log p [E])``: the place in ``rows`` and the entry (of R) of each.
         """
         row, entry = (rows[:, None] == self.owner).nonzero(as_tuple=True)
         logs = view.logits(take(hidden, row, self.position[entry])).log_softmax(-1)
@@ -68,7 +102,7 @@ class TargetTokens:
 
 
 def target_tokens(tok, prompts: Sequence[str], targets: Sequence[str], device=None) -> TargetTokens:
-    """Tokenise prompts and targets; a target is what ``tokens.target_token_ids`` makes of it.
+    """Tokenise prompts and targets; a target becomes what ``tokens.target_token_ids`` makes of it.
 
     Args:
         tok: tokenizer, not changed.
@@ -84,18 +118,9 @@ def target_tokens(tok, prompts: Sequence[str], targets: Sequence[str], device=No
         raise NeuronEditError(
             f"expected as many targets as prompts and at least one, got {len(prompts)} and {len(targets)}"
         )
-    starts, answers = (
-        [token_ids(tok, text) for text in prompts],
-        [target_token_ids(tok, text) for text in targets],
-    )
-    batch = pad([start + answer[:-1] for start, answer in zip(starts, answers)], device)
-    entries = [
-        (row, len(start) - 1 + i, token)
-        for row, (start, answer) in enumerate(zip(starts, answers))
-        for i, token in enumerate(answer)
-    ]
-    owner, position, ids = torch.tensor(entries, device=device).unbind(1)
-    ends = torch.tensor([len(start) - 1 for start in starts], device=device)
-    if int(ends.min()) < 0:
-        raise NeuronEditError(f"prompt {int(ends.argmin())} has no tokens; give it at least one word")
-    return TargetTokens(batch, ends, owner, position, ids)
+    prompt_ids = [token_ids(tok, text) for text in prompts]
+    target_ids = [target_token_ids(tok, text) for text in targets]
+    empty = next((number for number, ids in enumerate(prompt_ids) if not ids), None)
+    if empty is not None:
+        raise NeuronEditError(f"prompt {empty} has no tokens; give it at least one word")
+    return TargetTokens.of(prompt_ids, target_ids, device)

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.frozen import eval_mode
-from ..edits.origins import note_edit, origins, set_origins
 from ..edits.record import EditRecord
 from ..edits.request import prepare
-from ..edits.session import state_of
+from ..edits.session import ModelSession
 from ..edits.write import clone_weights, down_names, fingerprint, restore
 from ..errors import StateError
-from ..locate_then_edit.apply import state_setting
-from ..locate_then_edit.context_templates import contexts_of
+from ..locate_then_edit.sequential_state import sequential_state, state_setting
 from ..utils.fingerprint import fingerprints
 from .log import EditLog
 from .undoing import change_weights, keys_of, settings_of, view_of
@@ -78,7 +76,8 @@ def replay(
         steps = [(1, number) for number in ids]
     log.base.check(model)
     names = list(log.base.weights)
-    originals, known = clone_weights(model, names), origins(model)
+    session = ModelSession.of(model)
+    originals, known = clone_weights(model, names), session.origins_copy()
     state, kept = None, {}
     try:
         if tok is not None and steps:
@@ -92,15 +91,15 @@ def replay(
                 _append(into, model, record, before)
     except BaseException:
         restore(model, originals)
-        set_origins(model, known)
+        session.origins = known
         raise
     after = fingerprints((name, model.get_parameter(name)) for name in names)[1]
     if into is None:
-        note_edit(model, originals, after)
+        session.note_edit(originals, after)
     if state is not None:
         for number in ids:
-            state.note(*kept[number])
-        state.note(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
+            state.append_edit(*kept[number])
+        state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
     exact = None
     if not selected:
         exact = after == log.weights_at(upto)
@@ -131,7 +130,7 @@ def _append(
     """The record, with the weights that it has found and left here."""
     record.fingerprint_before = fingerprints(before.items())[0]
     record.fingerprint_after, after = fingerprints((name, model.get_parameter(name)) for name in before)
-    for name, (base, present) in note_edit(model, before, after).items():
+    for name, (base, present) in ModelSession.of(model).note_edit(before, after).items():
         record.weights[name] |= {"base": base, "before": present, "after": after[name]}
     into.append(record)
 
@@ -160,13 +159,9 @@ def _prepare(log: EditLog, model: torch.nn.Module, tok, numbers: list[int]):
         return None
     first = next(record for record, hparams in zip(records, settings) if hparams is not None)
 
-    def contexts() -> list[list[str]]:
-        if not first.context_groups:
-            return contexts_of(model, tok, newest)
-        texts = iter(first.contexts)
-        return [[next(texts) for _ in range(count)] for count in first.context_groups]
-
+    texts = iter(first.contexts)
+    contexts = [[next(texts) for _ in range(count)] for count in first.context_groups] or None
     with eval_mode(model):
-        state, _ = state_of(view, tok, newest, state_setting(newest), contexts)
+        state, _ = sequential_state(view, tok, newest, contexts)
         state.statistics.ready()  # now, while the weights are the base's
     return state

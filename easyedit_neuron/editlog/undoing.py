@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 
 from ..arch.view import ModelView
-from ..edits.origins import note_written
 from ..edits.record import EditRecord
 from ..edits.request import prepare
-from ..edits.session import SequentialState, current_states
+from ..edits.session import ModelSession
 from ..edits.write import down_names, fingerprint, restore, write
 from ..errors import StateError
 from ..hyperparameters.model import MODULE_FIELDS
-from ..locate_then_edit.apply import state_setting
 from ..locate_then_edit.hparams import PathHyperParams
+from ..locate_then_edit.sequential_state import SequentialState, current_states, state_setting
 from ..registry import get_method
 from ..utils.fingerprint import tensors_fingerprint
 from .log import EditLog
@@ -96,7 +95,7 @@ def _change(model: torch.nn.Module, log: EditLog, number: int, sign: int) -> int
     except BaseException:
         restore(model, originals)
         raise
-    note_written(model, originals)
+    ModelSession.of(model).note_change(model, originals)
     mine = None if hparams is None else state_setting(hparams)
     for setting, state in current.items():
         _follow(state, view, record, sign, setting == mine)
@@ -106,10 +105,10 @@ def _change(model: torch.nn.Module, log: EditLog, number: int, sign: int) -> int
 def _follow(state: SequentialState, view: ModelView, record: EditRecord, sign: int, mine: bool) -> None:
     present = fingerprint(view.model, down_names(view, state.statistics.layers))
     if sign < 0:
-        state.take_out(record.fingerprint_after, present)
+        state.remove_edit(record.fingerprint_after, present)
     else:
-        state.note(record.fingerprint_after, keys_of(record) if mine else {}, prepare(record.requests))
-        state.note(present, {})  # the step before is the edit, so that it can be taken out again
+        state.append_edit(record.fingerprint_after, keys_of(record) if mine else {}, prepare(record.requests))
+        state.append_edit(present, {})  # the step before is the edit, so that it can be taken out again
 
 
 def _why_gone(log: EditLog, line: dict) -> str:

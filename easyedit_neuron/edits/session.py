@@ -1,18 +1,11 @@
-"""The sequential state of a model: keys of earlier edits, contexts and statistics. No module keeps a method's
-state.
+"""Everything that belongs to one model object between its edits. No module and no method keeps such state elsewhere."""
 
-It is bound to the model object and to its weights: after each edit the fingerprint of the edited weights is
-    noted, and
-before the next one the model's present fingerprint is looked up. If a host has put earlier weights back
-(EasyEdit does, after every non-sequential edit), the keys of the edits that are gone are dropped with them.
-"""
+from __future__ import annotations
 
 import copy
-import dataclasses
-import importlib
-import logging
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,321 +13,138 @@ from typing import Any
 import torch
 
 from ..arch.view import ModelView
-from ..errors import StateError
-from ..locate_then_edit.solver.key_buffer import KeyBuffer
-from ..locate_then_edit.solver.sequential import SequentialSolver
-from ..statistics.cache import Statistics
-from ..utils.fingerprint import fingerprints
-from .origins import note_edit, origins, set_origins
-from .record import Delta, EditRecord
-from .request import EditRequest, Fact
-from .write import down_names, fingerprint, restore, write
+from ..utils.fingerprint import fingerprints, tensors_fingerprint
+from .record import EditRecord
+from .write import restore, write
 
-LOG = logging.getLogger(__name__)
-GONE = "gone:"  # before a step: the edit is in the weights, but these have never been as they would be with it as the last
+Listener = Callable[[EditRecord], None]
 
 
 @dataclass
-class SequentialState:
-    """State of one model under one setting of layers, statistics and contexts.
+class ModelSession:
+    """What the package remembers of one model object; it lives as long as the model does.
 
     Attributes:
-        base: fingerprint of the edited weights before the first edit.
-        steps: fingerprints after each edit, or after one was taken back.
-        counts: keys that each edit added to every layer's buffer (0 where earlier edits are not protected).
-        edited: what each edit's requests say.
-        contexts: groups of context templates.
-        statistics: covariances and null spaces of the unedited model.
+        origins: parameter name -> the fingerprints that it has had, the one before any edit first.
+        sequential_states: setting -> ``locate_then_edit.SequentialState``, the one used last at the end.
+        method_state: what methods keep from one edit to the next, by key. Values are replaced, never changed.
+        newest_record: record of the newest edit. A host may have taken the edit back since.
+        newest_weights: fingerprint of the parameters that the newest edit wrote, together and of each.
+        listeners: called with the record of every edit; what one raises takes the edit back.
     """
 
-    base: str
-    contexts: list[list[str]]
-    statistics: Statistics
-    steps: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    edited: list[list[Fact]] = field(default_factory=list)
-    _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
-    _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
-    _waiting: dict[int, dict] = field(
-        default_factory=dict
-    )  # solvers of a saved state that have not been asked for since
-
-    def buffer(self, layer: int) -> KeyBuffer:
-        """M [d_ff, m]: the keys of all edits that are in the weights, each on the weights after its edit."""
-        if layer not in self._buffers:
-            view = self.statistics.view
-            self._buffers[layer] = KeyBuffer(view.d_ff, view.device_of(layer), view.compute_dtype)
-        return self._buffers[layer]
-
-    def solver(self, layer: int, setting: tuple, make: Callable[[], SequentialSolver]) -> SequentialSolver:
-        """The solver of a layer; a new one where ``setting`` is not that of the one before."""
-        if layer not in self._solvers or self._solvers[layer][0] != setting:
-            self._solvers.pop(layer, None)  # its memory is needed
-            self._solvers[layer] = setting, make()
-            waiting = self._waiting.pop(layer, None)
-            if waiting is not None and waiting["setting"] == list(setting):
-                self._solvers[layer][1].restore(waiting["solver"])
-        return self._solvers[layer][1]
-
-    @property
-    def held_bytes(self) -> dict[str, int]:
-        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers`` beside the
-        statistics."""
-        return {
-            "keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
-            "solvers": sum(solver.held_bytes for _, solver in self._solvers.values()),
-        }
-
-    def note(self, after: str, keys: dict[int, torch.Tensor], requests: Sequence[EditRequest] = ()) -> None:
-        """Appends an edit of ``requests`` that has been written; ``keys``: layer -> K [d_ff, n] to protect
-        from later edits, or empty."""
-        for layer, columns in keys.items():
-            self.buffer(layer).append(columns)
-        self.steps.append(after)
-        self.counts.append(next((k.shape[1] for k in keys.values()), 0))
-        self.edited.append([request.fact for request in requests])
-
-    def take_out(self, after: str, present: str) -> bool:
-        """Forgets a single edit that has been taken out of the weights; False if it is none of the state's.
-
-        Args:
-            after: fingerprint of the weights right after that edit, which tells which one it is.
-            present: of the weights now. Those that the steps since that edit noted exist no longer, so that
-                no step but ``present`` and those before the edit can be gone back to.
-        """
-        found = [number for number, step in enumerate(self.steps) if step.removeprefix(GONE) == after]
-        if not found:
-            self.note(present, {})
-            return False
-        at = found[-1]
-        start, count = sum(self.counts[:at]), self.counts[at]
-        for buffer in self._buffers.values() if count else ():
-            buffer.remove(slice(start, start + count))
-        del self.steps[at], self.counts[at], self.edited[at]
-        self.steps[at:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[at:]]
-        self.note(present, {})
-        return True
-
-    def saved(self) -> dict:
-        """Everything but the statistics, which have files of their own: tensors and plain values, for
-        ``restored``."""
-        solvers = self._waiting | {
-            layer: {"setting": list(setting), "solver": solver.saved()}
-            for layer, (setting, solver) in self._solvers.items()
-        }
-        return {
-            "base": self.base,
-            "contexts": self.contexts,
-            "steps": self.steps,
-            "counts": self.counts,
-            "edited": self.edited,
-            "buffers": {str(layer): buffer.saved() for layer, buffer in self._buffers.items()},
-            "solvers": {str(layer): solver for layer, solver in solvers.items()},
-            "statistics": self.statistics.held(),
-        }
+    origins: dict[str, list[str]] = field(default_factory=dict)
+    sequential_states: dict[str, Any] = field(default_factory=dict)
+    method_state: dict[str, Any] = field(default_factory=dict)
+    newest_record: EditRecord | None = None
+    newest_weights: tuple[str, dict[str, str]] = ("", {})
+    listeners: list[Listener] = field(default_factory=list)
 
     @classmethod
-    def restored(cls, saved: dict, statistics: Statistics) -> "SequentialState":
-        """The state that was saved. ``statistics`` are those of the unedited weights, which the model must
-        have now."""
-        statistics.hold(saved["statistics"])
-        return cls(
-            saved["base"],
-            saved["contexts"],
-            statistics,
-            list(saved["steps"]),
-            list(saved["counts"]),
-            [[tuple(fact) for fact in step] for step in saved["edited"]],
-            {int(layer): KeyBuffer.restored(buffer) for layer, buffer in saved["buffers"].items()},
-            _waiting={int(layer): solver for layer, solver in saved["solvers"].items()},
+    def of(cls, model: torch.nn.Module) -> ModelSession:
+        """The session of a model, a new one where there is none."""
+        return _SESSIONS.setdefault(model, cls())
+
+    def copy_for(self, twin: torch.nn.Module) -> None:
+        """Give a deep copy of the model this session: the earlier edits are in its weights too."""
+        states = {setting: state.copy_for(twin) for setting, state in self.sequential_states.items()}
+        _SESSIONS[twin] = ModelSession(
+            self.origins_copy(), states, dict(self.method_state), self.newest_record, self.newest_weights
         )
 
-    def follow(self, present: str, stale_keys: bool = False) -> bool:
-        """Drops the edits that are no longer in the weights; False if the weights are of no known step.
+    def origins_copy(self) -> dict[str, list[str]]:
+        """An independent copy of ``origins``, to go back to if an edit fails."""
+        return {name: list(history) for name, history in self.origins.items()}
 
-        ``stale_keys`` leaves their keys in the buffers, as EasyEdit does.
+    def note_edit(
+        self,
+        originals: Mapping[str, torch.Tensor],
+        after: Mapping[str, str],
+        before: Mapping[str, str] | None = None,
+    ) -> dict[str, tuple[str, str]]:
+        """Note in ``origins`` that an edit has been written.
+
+        Args:
+            originals: parameter name -> value before the edit. A value that is not in the parameter's history
+                (the weights were changed from outside) begins a new one. A value that is there has come back
+                (EasyEdit puts weights back): what followed it is forgotten.
+            after: parameter name -> fingerprint now.
+            before: fingerprints of ``originals``; computed where they are not given.
+
+        Returns:
+            Parameter name -> (fingerprint before its first edit, fingerprint before this one).
         """
-        known = [self.base] + self.steps
-        if present not in known:
-            return False
-        at = len(known) - 1 - known[::-1].index(present)
-        if at < len(self.steps):
-            LOG.info("earlier weights were put back: %d edit(s) forgotten", len(self.steps) - at)
-            del self.steps[at:], self.counts[at:], self.edited[at:]
-            for buffer in () if stale_keys else self._buffers.values():
-                buffer.truncate(sum(self.counts))
-        return True
+        base_and_before = {}
+        for name, value in originals.items():
+            present = before[name] if before else tensors_fingerprint([(name, value)])
+            history = self.origins.setdefault(name, [])
+            length = len(history) - history[::-1].index(present) if present in history else 0
+            history[length:] = [after[name]] if length else [present, after[name]]
+            base_and_before[name] = history[0], present
+        return base_and_before
+
+    def note_change(self, model: torch.nn.Module, names: Iterable[str]) -> None:
+        """Note that parameters were changed on purpose other than by an edit (one was taken back)."""
+        for name in names:
+            present = tensors_fingerprint([(name, model.get_parameter(name))])
+            self.origins.setdefault(name, []).append(present)
 
 
-_STATES: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, SequentialState]]" = (
-    weakref.WeakKeyDictionary()
-)
-_KEPT: "weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]]" = weakref.WeakKeyDictionary()
-_RECORDS: "weakref.WeakKeyDictionary[torch.nn.Module, EditRecord]" = weakref.WeakKeyDictionary()
-_NEWEST: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[str, dict[str, str]]]" = (
-    weakref.WeakKeyDictionary()
-)  # see commit
-_LISTENERS: "weakref.WeakKeyDictionary[torch.nn.Module, list[Callable[[EditRecord], None]]]" = (
-    weakref.WeakKeyDictionary()
-)
+_SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, ModelSession] = weakref.WeakKeyDictionary()
 
 
-def state_of(view: ModelView, tok, hparams, setting: str, make_contexts) -> tuple[SequentialState, str]:
-    """The model's state under ``setting`` and the fingerprint of its weights now.
+def commit(view: ModelView, record: EditRecord) -> dict[str, torch.Tensor]:
+    """Write the changes of a record and note it as the model's newest edit; on any error nothing has changed.
 
-    Args:
-        view, tok, hparams: as everywhere.
-        setting: key of everything that the state depends on beside the weights.
-        make_contexts: called without arguments where a new state is needed.
+    Fills in the record's fingerprints (``fingerprint_before``, ``fingerprint_after``, ``weights``) and adds the time
+    to ``seconds["write"]``.
 
     Returns:
-        (state, fingerprint). Weights that no step of the state produced start a new state.
+        {parameter name: original tensor} of all changed parameters.
     """
-    layers = list(hparams.layers)
-    present = fingerprint(view.model, down_names(view, layers))
-    states = _STATES.setdefault(view.model, {})
-    state = states.get(setting)
-    steps = 0 if state is None else len(state.steps)
-    known = state is not None and state.follow(present, hparams.has_quirk("stale_keys"))
-    if known and len(state.steps) < steps:
-        _RECORDS.pop(view.model, None)
-    if not known:
-        if state is not None:
-            LOG.warning("the weights were changed from outside: earlier edits are no longer protected")
-        state = SequentialState(present, make_contexts(), Statistics(view, tok, hparams))
-    states.pop(setting, None)
-    states[setting] = state  # the newest is the last
-    return state, present
-
-
-def share(model: torch.nn.Module, twin: torch.nn.Module) -> None:
-    """Gives a deep copy of a model the model's state: the earlier edits are in its weights too."""
-    if model in _RECORDS:
-        _RECORDS[twin] = _RECORDS[model]
-    if model in _KEPT:
-        _KEPT[twin] = dict(_KEPT[model])
-    set_origins(twin, origins(model))
-    if model in _STATES:
-        _STATES[twin] = {
-            setting: dataclasses.replace(
-                s,
-                statistics=s.statistics.of_copy(twin),
-                steps=list(s.steps),
-                counts=list(s.counts),
-                edited=list(s.edited),
-                _buffers={layer: b.copy() for layer, b in s._buffers.items()},
-                _solvers={},
-                _waiting={},
-            )
-            for setting, s in _STATES[model].items()
-        }
-
-
-def saved_states(model: torch.nn.Module) -> dict[str, dict]:
-    """All that is bound to a model, for ``restore_states``: tensors and plain values.
-
-    What methods keep must be dataclasses of such.
-    """
-    sequential = {setting: state.saved() for setting, state in _STATES.get(model, {}).items()}
-    others = {
-        key: {
-            "class": f"{type(value).__module__}:{type(value).__qualname__}",
-            "fields": {field.name: getattr(value, field.name) for field in dataclasses.fields(value)},
-        }
-        for key, value in _KEPT.get(model, {}).items()
-    }
-    return {"sequential": sequential, "kept": others, "origins": origins(model)}
-
-
-def restore_states(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
-    """Gives a model the states of another process. It must have the weights from before the first edit; what
-    the states say of the edited ones holds once those are in place."""
-    if saved["sequential"]:
-        _STATES[view.model] = {
-            setting: SequentialState.restored(state, Statistics(view, tok, hparams))
-            for setting, state in saved["sequential"].items()
-        }
-    set_origins(view.model, saved["origins"])
-    for key, value in saved["kept"].items():
-        module, _, name = value["class"].partition(":")
-        if not module.startswith("easyedit_neuron."):
-            raise StateError(f"the state keeps a {value['class']}, which is not of this package")
-        kept(view.model)[key] = getattr(importlib.import_module(module), name)(**value["fields"])
-
-
-def kept(model: torch.nn.Module) -> dict[str, Any]:
-    """What methods keep with a model from one edit to the next, each under a key of its own; never changed,
-    only replaced."""
-    return _KEPT.setdefault(model, {})
-
-
-def twin_of(view: ModelView, hparams) -> ModelView:
-    """View of a deep copy of the model, which takes the model's state with it."""
-    twin = copy.deepcopy(view.model)
-    share(view.model, twin)
-    return ModelView.of(twin, **hparams.module_overrides())
-
-
-def commit(
-    view: ModelView, deltas: Mapping[str, Delta], describe: Callable[[str], EditRecord]
-) -> tuple[dict[str, torch.Tensor], EditRecord]:
-    """Writes an edit and notes its record as the model's newest, or leaves the weights as they were.
-
-    Args:
-        view: the model.
-        deltas: parameter name -> change.
-        describe: makes the record from the fingerprint of the written parameters.
-
-    Returns:
-        ({parameter name: original tensor}, the record).
-    """
-    originals, known = write(view, deltas), origins(view.model)
+    started = time.perf_counter()
+    session, deltas = ModelSession.of(view.model), record.deltas
+    originals, origins = write(view, deltas), session.origins_copy()
     try:
-        after, each = fingerprints((name, view.model.get_parameter(name)) for name in deltas)
-        record = describe(after)
-        newest, theirs = _NEWEST.get(view.model, ("", {}))
-        # what the edit before has left is what this one has found: the weights need not be read once more
-        come_from = note_edit(
-            view.model, originals, each, theirs if newest == record.fingerprint_before else None
+        after, after_each = fingerprints((name, view.model.get_parameter(name)) for name in deltas)
+        # What the newest edit left is what this one found: then the weights need not be read once more.
+        newest, newest_each = session.newest_weights
+        history = session.note_edit(
+            originals, after_each, newest_each if newest == record.fingerprint_before else None
         )
+        record.fingerprint_after = after
         record.weights = {
             name: {
                 "dtype": str(value.dtype).removeprefix("torch."),
                 "shape": list(value.shape),
-                "base": come_from[name][0],
-                "before": come_from[name][1],
-                "after": each[name],
+                "base": history[name][0],
+                "before": history[name][1],
+                "after": after_each[name],
             }
             for name, value in originals.items()
         }
-        for listener in _LISTENERS.get(view.model, ()):
+        record.seconds["write"] = time.perf_counter() - started
+        for listener in session.listeners:
             listener(record)
     except BaseException:
         restore(view.model, originals)
-        set_origins(view.model, known)
+        session.origins = origins
         raise
-    remember(view.model, record)
-    _NEWEST[view.model] = after, each
-    return originals, record
+    session.newest_record, session.newest_weights = record, (after, after_each)
+    return originals
 
 
-def current_states(view: ModelView) -> dict[str, SequentialState]:
-    """Setting -> state, of those that know the model's present weights as their newest."""
-    found = {}
-    for setting, state in _STATES.get(view.model, {}).items():
-        if (
-            fingerprint(view.model, down_names(view, state.statistics.layers))
-            == (state.steps or [state.base])[-1]
-        ):
-            found[setting] = state
-    return found
+def copy_of(view: ModelView, hparams) -> ModelView:
+    """View of a deep copy of the model, which takes the model's session with it."""
+    twin = copy.deepcopy(view.model)
+    ModelSession.of(view.model).copy_for(twin)
+    return ModelView.of(twin, **hparams.module_overrides())
 
 
 @contextmanager
-def listening(model: torch.nn.Module, listener: Callable[[EditRecord], None]) -> Iterator[None]:
-    """Inside the block ``listener`` is called with the record of every edit of the model; what it raises
-    takes the edit back."""
-    listeners = _LISTENERS.setdefault(model, [])
+def listening(model: torch.nn.Module, listener: Listener) -> Iterator[None]:
+    """Call ``listener`` with the record of every edit of the model inside the block."""
+    listeners = ModelSession.of(model).listeners
     listeners.append(listener)
     try:
         yield
@@ -342,23 +152,15 @@ def listening(model: torch.nn.Module, listener: Callable[[EditRecord], None]) ->
         listeners.remove(listener)
 
 
-def remember(model: torch.nn.Module, record: EditRecord) -> None:
-    """Notes the newest edit of a model."""
-    _RECORDS[model] = record
-
-
 def last_record(model: torch.nn.Module) -> EditRecord | None:
     """Record of the newest edit of a model, or None if there was none.
 
     It stays until the next edit notices that a host has taken the edit back: EasyEdit does so before a caller
-        could ask.
+    could ask.
     """
-    return _RECORDS.get(model)
+    return ModelSession.of(model).newest_record
 
 
 def forget(model: torch.nn.Module) -> None:
-    """Drops all sequential state of a model; its next edit is a first edit."""
-    _STATES.pop(model, None)
-    _RECORDS.pop(model, None)
-    _KEPT.pop(model, None)
-    set_origins(model, {})
+    """Drop everything that is remembered of a model except its listeners; its next edit is a first edit."""
+    _SESSIONS[model] = ModelSession(listeners=ModelSession.of(model).listeners)

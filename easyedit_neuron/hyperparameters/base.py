@@ -21,14 +21,14 @@ import yaml
 from .. import resources
 from ..errors import HparamsError
 from ..utils.suggest import did_you_mean
-from .typecheck import TypeMismatch, convert
+from .options import Options
 
 EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_length", "batch_size")
 """Fields that EasyEdit's editors read from any hyperparameters without asking whether they exist."""
 
 
 @dataclass
-class HyperParams:
+class HyperParams(Options):
     """Subclass it as a dataclass; annotate every field and document it in ``field(metadata={"help": ...})``.
 
     A subclass sets ``ALG_NAME`` (and ``ALG_ALIASES``, other spellings that a file may use); ``alg_name`` is
@@ -41,20 +41,11 @@ class HyperParams:
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            try:
-                setattr(self, field.name, convert(getattr(self, field.name), hints[field.name]))
-            except TypeMismatch as problem:
-                raise HparamsError(f"field '{field.name}': {problem}") from None
+        self._convert_types()
         self._check_alg_name()
         if isinstance(getattr(self, "model_name", None), str):
             self.model_name = resources.model_path(self.model_name)
         self.validate()
-
-    def validate(self) -> None:
-        """Check ranges and rules between fields; raise ``HparamsError`` naming the field. Nothing to check
-        here."""
 
     # -- construction
     # ------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """The hyperparameters that all methods share: which model, where, and the names of its modules."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from ..errors import HparamsError
 from .base import HyperParams
+from .options import doc, require
+
+__all__ = ["MODULE_FIELDS", "ModelHyperParams", "doc", "require"]
 
 MODULE_FIELDS = (
     "rewrite_module_tmp",
@@ -14,20 +16,6 @@ MODULE_FIELDS = (
     "ln_f_module",
     "lm_head_module",
 )
-
-
-def doc(text: str, default=..., factory=None):
-    """A dataclass field with its documentation in ``metadata["help"]``."""
-    metadata = {"help": text}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-def require(holds: bool, name: str, message: str) -> None:
-    """``HparamsError`` that names the field unless ``holds``."""
-    if not holds:
-        raise HparamsError(f"field '{name}': {message}")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +49,7 @@ class ModelHyperParams(HyperParams):
 
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
+        super().validate()
         self.require_positive("batch_size", "max_length")
         self.require_not_negative("seed")
 
@@ -71,16 +60,6 @@ class ModelHyperParams(HyperParams):
         Raises:
             NeuronEditError: names the field and what to do.
         """
-
-    def require_positive(self, *names: str) -> None:
-        """``HparamsError`` for the first of the fields that is not greater than 0."""
-        for name in names:
-            require(getattr(self, name) > 0, name, f"must be greater than 0, got {getattr(self, name)}")
-
-    def require_not_negative(self, *names: str) -> None:
-        """``HparamsError`` for the first of the fields that is negative."""
-        for name in names:
-            require(getattr(self, name) >= 0, name, f"must not be negative, got {getattr(self, name)}")
 
     def module_overrides(self) -> dict[str, str | None]:
         """The module names that were set by hand, for ``ModelView.of``."""

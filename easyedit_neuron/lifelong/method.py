@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..arch.view import ModelView
-from ..edits.session import restore_states, saved_states
 from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError
 from ..host.load_model import load_model
+from ..locate_then_edit.sequential_state import restore_session, saved_session
 from ..registry import MethodSpec
 from .weights import GuardedWeights, Weights
 
@@ -72,9 +72,9 @@ class Method:
 
     def saved(self, model: torch.nn.Module) -> dict[str, Any]:
         """What the method keeps besides the weights, for ``load``."""
-        return {"state": saved_states(model)}
+        return {"state": saved_session(model)}
 
     def load(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
         """Takes that up. The model must still be untouched."""
         if any(saved["state"].values()):
-            restore_states(ModelView.of(model, **hparams.module_overrides()), tok, hparams, saved["state"])
+            restore_session(ModelView.of(model, **hparams.module_overrides()), tok, hparams, saved["state"])

@@ -1,14 +1,18 @@
 """The part of a forward pass that a change at the subject's last token can reach.
 
-A vector added there to the output of one block changes nothing in the blocks below, and, attention being
-causal, nothing at earlier tokens in the blocks above. Blocks below are therefore run once (``arch.Prefix``),
-and the earlier tokens enter the blocks above as frozen attention keys and values. Exact but for the rounding
-of matrix products of another shape.
+A vector added there to the output of one block changes nothing in the blocks below and, attention being causal, nothing
+at earlier tokens in the blocks above. The blocks below are therefore run once (``arch.Prefix``), and the earlier tokens
+enter the blocks above as cached attention keys and values. This is exact except for the rounding of matrix products of
+another shape.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from ..arch.capture import Capture, Prefix
@@ -16,7 +20,7 @@ from ..arch.states import take
 from ..arch.tokens import Batch
 from ..arch.view import ModelView
 
-KeysValues = tuple[torch.Tensor, torch.Tensor]
+KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,67 +31,59 @@ class Suffix:
         view: the model.
         ids, positions: [R, S] tokens and their positions in the whole row, right-padded.
         mask: [R, L + S], 1 at real tokens; the L columns of the past are left-padded.
-        prefix: the blocks up to the one whose output is changed, with its clean output [R, S, d_model] at
-            these tokens.
-        past: per block above it keys and values [R, heads, L, d_head]; None where whole rows are run (L = 0).
+        prefix: the blocks up to the one whose output is changed, with its clean output [R, S, d_model] at these tokens.
+        past: keys and values [R, heads, L, d_head] of every block above; None where whole rows are run (L = 0).
     """
 
     view: ModelView
-    ids: torch.Tensor
-    positions: torch.Tensor
-    mask: torch.Tensor
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
     prefix: Prefix
     past: list[KeysValues] | None
 
-    def rows(self, index: torch.Tensor) -> "Suffix":
+    def rows(self, index: Tensor) -> Suffix:
         """The rows of an index tensor."""
 
-        def some(x):
-            return x[index.to(x.device)]
+        def select(values: Tensor) -> Tensor:
+            return values[index.to(values.device)]
 
         return replace(
             self,
-            ids=some(self.ids),
-            positions=some(self.positions),
-            mask=some(self.mask),
+            ids=select(self.ids),
+            positions=select(self.positions),
+            mask=select(self.mask),
             prefix=self.prefix.rows(index),
-            past=self.past and [(some(k), some(v)) for k, v in self.past],
+            past=self.past and [(select(keys), select(values)) for keys, values in self.past],
         )
 
-    def run(self, add, layers: list[int] = ()) -> Capture:
-        """Runs the blocks above the prefix on ``add(hidden)``, up to the final norm.
+    def run(self, change: Callable[[Tensor], Tensor], layers: Sequence[int] = ()) -> Capture:
+        """Run the blocks above the prefix on its changed output, up to the final norm.
 
         Args:
-            add: from the clean output [R, S, d_model] to the changed one.
-            layers: blocks whose output is wanted too (``layer_out``).
+            change: from the clean output [R, S, d_model] to the changed one.
+            layers: blocks whose output is captured too (``layer_out``).
 
         Returns:
             Capture with ``final_hidden`` and ``layer_out`` [R, S, d_model].
         """
-        capture = Capture(
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask, "use_cache": False}
+        if self.past is not None:
+            inputs |= {"position_ids": self.positions, "past_key_values": self._cache(), "use_cache": True}
+        with Capture(
             self.view,
             layers,
             want=("layer_out", "final_hidden"),
-            edit_layer_out={self.prefix.layer: add},
+            edit_layer_out={self.prefix.layer: change},
             stop_after="final",
             skip=self.prefix,
-        )
-        with capture as seen:
-            if self.past is None:
-                self.view.model(input_ids=self.ids, attention_mask=self.mask, use_cache=False)
-            else:
-                self.view.model(
-                    input_ids=self.ids,
-                    attention_mask=self.mask,
-                    position_ids=self.positions,
-                    past_key_values=self._cache(),
-                    use_cache=True,
-                )
+        ) as seen:
+            self.view.model(**inputs)
         return seen
 
     def _cache(self) -> DynamicCache:
         cache = DynamicCache()
-        # the model reads the length of the past off block 0, which is not run
+        # The model reads the length of the past off block 0, which is not run.
         filler = self.prefix.hidden.new_zeros(1, 1, self.mask.shape[1] - self.ids.shape[1], 1)
         cache.update(filler, filler, 0)
         for number, (keys, values) in enumerate(self.past):
@@ -96,86 +92,74 @@ class Suffix:
 
 
 class CleanPass:
-    """One forward of whole rows on the unedited weights, up to the final norm.
+    """One forward pass of whole rows on the unedited weights, up to the final norm.
 
     Args:
         view: the model.
         batch: R rows.
         layer: the block whose output will be changed.
-        readings: blocks whose ``key``, ``resid_mid`` and ``ffn_out`` are kept too (for attribution, and for
-            the rome path).
+        read_layers: blocks whose ``key``, ``resid_mid`` and ``ffn_out`` are captured too.
 
     Attributes:
-        seen: Capture with ``final_hidden`` and what ``readings`` asks for.
+        seen: Capture with ``final_hidden`` and what ``read_layers`` asks for.
         prefix: the blocks up to ``layer``, with their output [R, T, d_model].
     """
 
-    def __init__(self, view: ModelView, batch: Batch, layer: int, readings: list[int] = ()):
+    def __init__(self, view: ModelView, batch: Batch, layer: int, read_layers: Sequence[int] = ()):
         self.view, self.batch = view, batch
         self._cache = DynamicCache()
-        want = {"final_hidden"} | ({"key", "resid_mid", "ffn_out"} if readings else set())
-        with (
-            torch.no_grad(),
-            Capture(view, readings, want=want, prefix_of=layer, stop_after="final") as self.seen,
-        ):
+        want = {"final_hidden", "key", "resid_mid", "ffn_out"} if read_layers else {"final_hidden"}
+        capture = Capture(view, read_layers, want=want, prefix_of=layer, stop_after="final")
+        with torch.no_grad(), capture as self.seen:
             view.model(**batch.inputs, past_key_values=self._cache, use_cache=True)
         self.prefix = self.seen.prefix
 
-    def suffix(self, start: torch.Tensor) -> tuple[Suffix, torch.Tensor]:
+    def suffix(self, start: Tensor) -> tuple[Suffix, Tensor]:
         """Rows from position ``start`` [R] on.
 
         Returns:
-            (Suffix, position [R] of ``start`` in it). Where the model hands out no keys and values of every
-            token, whole rows: then the position is ``start`` itself.
+            (Suffix, position [R] of ``start`` in it). Where the model does not hand out the keys and values of every
+            token these are whole rows, and the position is ``start`` itself.
         """
-        length, shape = int(start.max()), self.batch.input_ids.shape
-        past = self._past(shape[1])
-        if past is None or length == 0:
-            return Suffix(
-                self.view,
-                self.batch.input_ids,
-                torch.arange(shape[1], device=start.device).expand(shape),
-                self.batch.attention_mask,
-                self.prefix,
-                None,
-            ), start
-        rows = torch.arange(shape[0], device=start.device)[:, None]
-        width = int((self.batch.lengths - start).max())
-        positions = start[:, None] + torch.arange(width, device=start.device)
-        real = positions < self.batch.lengths[:, None]
-        positions = positions.clamp_max(shape[1] - 1)
-        # left-padded, so that the distance between two columns is the distance between their tokens (sliding
-        # windows)
-        before = start[:, None] - length + torch.arange(length, device=start.device)
-        mask = torch.cat([(before >= 0).long(), real.long()], 1)
-        before = before.clamp_min(0)
+        ids, lengths, device = self.batch.input_ids, self.batch.lengths, start.device
+        row_count, row_width = ids.shape
+        past_width = int(start.max())
+        past = self._past(row_width)
+        if past is None or past_width == 0:
+            positions = torch.arange(row_width, device=device).expand(ids.shape)
+            return Suffix(self.view, ids, positions, self.batch.attention_mask, self.prefix, None), start
 
-        def cut(states):  # [R, heads, T, d_head] -> [R, heads, L, d_head]
-            return take(states.transpose(1, 2), rows, before).transpose(1, 2)
+        # Tokens of the suffixes: from start to the end of the longest of them
+        rows = torch.arange(row_count, device=device)[:, None]
+        width = int((lengths - start).max())
+        positions = start[:, None] + torch.arange(width, device=device)
+        is_real = positions < lengths[:, None]
+        positions = positions.clamp_max(row_width - 1)
+        # The past is left-padded, so that the distance between two columns is that of their tokens (sliding windows).
+        past_positions = start[:, None] - past_width + torch.arange(past_width, device=device)
+        mask = torch.cat([(past_positions >= 0).long(), is_real.long()], 1)
+        past_positions = past_positions.clamp_min(0)
+
+        def cut(states: Tensor) -> Tensor:  # [R, heads, T, d_head] -> [R, heads, L, d_head]
+            return take(states.transpose(1, 2), rows, past_positions).transpose(1, 2)
 
         prefix = replace(self.prefix, hidden=take(self.prefix.hidden, rows, positions))
-        return Suffix(
-            self.view,
-            take(self.batch.input_ids, rows, positions),
-            positions,
-            mask,
-            prefix,
-            [(cut(k), cut(v)) for k, v in past],
-        ), torch.zeros_like(start)
+        cut_past = [(cut(keys), cut(values)) for keys, values in past]
+        suffix = Suffix(self.view, take(ids, rows, positions), positions, mask, prefix, cut_past)
+        return suffix, torch.zeros_like(start)
 
     def _past(self, width: int) -> list[KeysValues] | None:
-        """Keys and values of the blocks above, or None where a model keeps other things than those of every
-        token."""
+        """Keys and values of the blocks above, or None where a model caches something else than those of every token."""
         layers = getattr(self._cache, "layers", ())
         if len(layers) != self.view.n_layers:
             return None
         pairs = [(layer.keys, layer.values) for layer in layers[self.prefix.layer + 1 :]]
-        whole = all(
-            x is not None
-            and x.dim() == 4
-            and x.shape[0] == self.prefix.hidden.shape[0]
-            and x.shape[2] == width
+        complete = all(
+            states is not None
+            and states.dim() == 4
+            and states.shape[0] == self.prefix.hidden.shape[0]
+            and states.shape[2] == width
             for pair in pairs
-            for x in pair
+            for states in pair
         )
-        return pairs if whole else None
+        return pairs if complete else None

@@ -1,8 +1,11 @@
-"""Keys of the edited layers and the present value at z*'s layer."""
+"""compute_keys: keys of the edited layers, and the present value at z*'s layer."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..arch.capture import Capture, Prefix
 from ..arch.states import next_keys, take
@@ -15,12 +18,11 @@ ROWS_PER_FORWARD = 128
 
 @dataclass(frozen=True)
 class KeyPrompts:
-    """Every context of every request as one token batch, each row cut behind the subject (attention is
-    causal).
+    """Every context of every request as one token batch, each row cut behind the subject (attention is causal).
 
     Attributes:
-        batch: rows request-major, context-minor; the bare prompt is each request's first row. The last real
-            token of a row is the subject's last.
+        batch: rows request-major, context-minor; the bare prompt is each request's first row. The last real token of a
+            row is the subject's last.
         group_sizes: sizes of the context groups; their means are averaged with equal weight.
         n: number of requests.
     """
@@ -29,123 +31,123 @@ class KeyPrompts:
     group_sizes: list[int]
     n: int
 
-    def average(self, values: torch.Tensor) -> torch.Tensor:
+    def average(self, values: Tensor) -> Tensor:
         """Mean of group means: [rows, d] -> [n, d]."""
         groups = values.view(self.n, sum(self.group_sizes), -1).split(self.group_sizes, dim=1)
         return torch.stack([group.mean(1) for group in groups]).mean(0)
 
     @property
-    def bare(self) -> torch.Tensor:
-        """[n] the rows of the bare prompts."""
+    def bare(self) -> Tensor:
+        """[n] rows of the bare prompts."""
         return torch.arange(self.n) * sum(self.group_sizes)
+
+    @property
+    def row_weights(self) -> Tensor:
+        """[rows] weight of every row in the mean of its request."""
+        sizes = torch.tensor(self.group_sizes)
+        return (1 / (sizes * len(sizes))).repeat_interleave(sizes).repeat(self.n)
 
 
 def key_prompts(tok, requests: list[EditRequest], contexts: list[list[str]], device) -> KeyPrompts:
-    """Tokenises all contexts of all requests; ``contexts`` are groups, the first of them ``["{}"]``."""
-    flat = [context for group in contexts for context in group]
-    templates = [(context.replace("{}", r.prompt), r.subject) for r in requests for context in flat]
-    whole = encode(tok, [t.format(s) for t, s in templates])
-    lengths = torch.tensor([subject_last_index(tok, t, s) + 1 for t, s in templates])
+    """Tokenise all contexts of all requests; ``contexts`` are groups, the first of them ``["{}"]``."""
+    templates = [
+        (context.replace("{}", request.prompt), request.subject)
+        for request in requests
+        for group in contexts
+        for context in group
+    ]
+    batch = encode(tok, [template.format(subject) for template, subject in templates])
+    lengths = torch.tensor([subject_last_index(tok, *pair) + 1 for pair in templates])
     width = int(lengths.max())
     mask = (torch.arange(width)[None] < lengths[:, None]).long()
-    ids = whole.input_ids[:, :width] * mask
-    return KeyPrompts(
-        Batch(ids.to(device), mask.to(device), lengths.to(device)), [len(g) for g in contexts], len(requests)
-    )
+    cut = Batch((batch.input_ids[:, :width] * mask).to(device), mask.to(device), lengths.to(device))
+    return KeyPrompts(cut, [len(group) for group in contexts], len(requests))
 
 
 @torch.no_grad()
-def keys_of(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int, torch.Tensor]:
-    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they
-    are."""
-    found = {l: [] for l in layers}
+def compute_keys(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int, Tensor]:
+    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they are."""
+    rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD):
         part = prompts.batch.rows(start, start + ROWS_PER_FORWARD)
         with Capture(view, layers, stop_after="key") as seen:
             view.model(**part.inputs, use_cache=False)
-        for l in layers:
-            found[l].append(_last(seen.key[l], part))
+        for layer in layers:
+            rows[layer].append(_at_last(seen.key[layer], part))
     return {
-        l: prompts.average(torch.cat(parts).to(view.compute_dtype)).T.contiguous()
-        for l, parts in found.items()
+        layer: prompts.average(torch.cat(parts).to(view.compute_dtype)).T.contiguous()
+        for layer, parts in rows.items()
     }
 
 
 @dataclass(frozen=True)
 class LayerReading:
-    """What a layer gives at the subject's last token, in the compute dtype.
+    """What the solve of a layer needs, at the subject's last token, in the compute dtype.
 
     Attributes:
         keys: K [d_ff, n], averaged over contexts.
-        value: z [d_model, n] of z*'s layer on the bare prompts.
+        z: [d_model, n] present value of z*'s layer on the bare prompts.
         ffn_out: [d_model, n] output of this layer's down projection on the bare prompts.
     """
 
-    keys: torch.Tensor
-    value: torch.Tensor
-    ffn_out: torch.Tensor
+    keys: Tensor
+    z: Tensor
+    ffn_out: Tensor
 
 
 class LayerwiseKeys:
-    """Keys and present values, layer after layer, while the weights of the layers gone by are changed.
+    """Keys and present values layer after layer, while the weights of the layers below are changed.
 
-    The hidden states in front of the layer last asked for are kept: what lies below was final when they were
-        made. Each block of
-    each row is run once per state of the weights, the blocks between the edited layer and z*'s for the bare
-    prompts alone.
+    The hidden states in front of the layer last asked for are kept: what lies below was final when they were computed.
+    Every block of every row runs once per state of the weights; the blocks between the edited layer and z*'s run for
+    the bare prompts alone.
 
     Args:
-        view: the model; its weights may change between two calls from the layer last asked for on.
+        view: the model; between two calls its weights may change from the layer last asked for on.
         prompts: rows.
         z_layer: the layer where z* lives.
     """
 
     def __init__(self, view: ModelView, prompts: KeyPrompts, z_layer: int):
         self.view, self.prompts, self.z_layer = view, prompts, z_layer
-        total = len(prompts.batch.lengths)
-        self._parts = [
+        self._parts: list[tuple[Batch, Prefix | None]] = [
             (prompts.batch.rows(start, start + ROWS_PER_FORWARD), None)
-            for start in range(0, total, ROWS_PER_FORWARD)
+            for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD)
         ]
 
     @torch.no_grad()
-    def at(self, layer: int) -> "LayerReading":
-        """What the solve of ``layer`` needs; layers are asked for in ascending order."""
-        keys, values, outputs, bare = [], [], [], set(self.prompts.bare.tolist())
+    def at(self, layer: int) -> LayerReading:
+        """Read a layer; layers are asked for in ascending order."""
+        keys, values, ffn_outs, bare = [], [], [], set(self.prompts.bare.tolist())
         for number, (part, prefix) in enumerate(self._parts):
-            found, prefix = next_keys(self.view, part.inputs, layer, prefix)
+            layer_keys, prefix = next_keys(self.view, part.inputs, layer, prefix)
             self._parts[number] = part, prefix
-            keys.append(_last(found, part))
+            keys.append(_at_last(layer_keys, part))
             first = number * ROWS_PER_FORWARD
-            rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
-            if len(rows):
-                some, output = self._bare(part, prefix, rows, layer)
-                values.append(some)
-                outputs.append(output)
+            bare_rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
+            if len(bare_rows):
+                value, ffn_out = self._read_bare(part, prefix, bare_rows, layer)
+                values.append(value)
+                ffn_outs.append(ffn_out)
         dtype = self.view.compute_dtype
         return LayerReading(
             self.prompts.average(torch.cat(keys).to(dtype)).T.contiguous(),
             torch.cat(values).to(dtype).T.contiguous(),
-            torch.cat(outputs).to(dtype).T.contiguous(),
+            torch.cat(ffn_outs).to(dtype).T.contiguous(),
         )
 
-    def _bare(
-        self, part: Batch, prefix: Prefix | None, rows: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        some = part.select(rows)
+    def _read_bare(
+        self, part: Batch, prefix: Prefix | None, rows: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        batch, z_layer = part.select(rows), self.z_layer
         if prefix is not None:
             prefix = prefix.rows(rows)
-            prefix = replace(prefix, hidden=prefix.hidden[:, : some.input_ids.shape[1]])
-        with Capture(
-            self.view,
-            [layer, self.z_layer],
-            want=("layer_out", "ffn_out"),
-            stop_after=self.z_layer,
-            skip=prefix,
-        ) as seen:
-            self.view.model(**some.inputs, use_cache=False)
-        return _last(seen.layer_out[self.z_layer], some), _last(seen.ffn_out[layer], some)
+            prefix = replace(prefix, hidden=prefix.hidden[:, : batch.input_ids.shape[1]])
+        wanted = {"want": ("layer_out", "ffn_out"), "stop_after": z_layer, "skip": prefix}
+        with Capture(self.view, [layer, z_layer], **wanted) as seen:
+            self.view.model(**batch.inputs, use_cache=False)
+        return _at_last(seen.layer_out[z_layer], batch), _at_last(seen.ffn_out[layer], batch)
 
 
-def _last(values: torch.Tensor, part: Batch) -> torch.Tensor:
+def _at_last(values: Tensor, part: Batch) -> Tensor:
     return take(values, torch.arange(len(part.lengths)), part.last)

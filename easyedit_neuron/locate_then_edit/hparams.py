@@ -1,20 +1,23 @@
-"""Hyperparameters that every method on the locate-then-edit paths shares (EasyEdit's AlphaEdit fields and
-ours)."""
+"""Hyperparameters that every locate-then-edit method shares (EasyEdit's AlphaEdit fields and ours)."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..hyperparameters.model import ModelHyperParams, doc, require
-
-if TYPE_CHECKING:
-    from ..masks import MaskChoice
 
 
 @dataclass(kw_only=True)
 class PathHyperParams(ModelHyperParams):
-    """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron
-    mask."""
+    """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron mask.
+
+    A method with a mask of its own sets ``OWN_MASK``, and ``OWN_OPTIONS`` to the ``Options`` classes whose fields it has
+    inherited. ``OPTION_FIELDS``: (mask, option) -> field that holds it under another name.
+    """
+
+    OWN_MASK: ClassVar[str | None] = None
+    OWN_OPTIONS: ClassVar[tuple[type, ...]] = ()
+    OPTION_FIELDS: ClassVar[dict[tuple[str, str], str]] = {}
 
     layers: list[int] = doc("layers whose down_proj is edited, in order; the last one is where z* lives")
 
@@ -110,7 +113,7 @@ class PathHyperParams(ModelHyperParams):
 
     easyedit_quirks: (
         list[Literal["retokenised_target", "no_softcap", "stale_keys", "generated_contexts"]] | None
-    ) = doc("do as EasyEdit does where we deliberately do not; see paths.quirks", None)
+    ) = doc("do as EasyEdit does where we deliberately do not; see docs/guides/easyedit.md", None)
 
     def validate(self) -> None:
         """Ranges, with the field's name in the error."""
@@ -151,7 +154,7 @@ class PathHyperParams(ModelHyperParams):
                     name,
                     f"{template!r} must hold '{{}}' exactly once and no other braces",
                 )
-        self.mask_choice()
+        self._validate_mask()
         for pair in self.context_template_length_params or ():
             require(
                 len(pair) == 2 and min(pair) > 0,
@@ -164,16 +167,28 @@ class PathHyperParams(ModelHyperParams):
             "generated_contexts goes by context_length; leave out context_template_length_params",
         )
         require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
-        if self.path == "alphaedit":
-            require(
-                self.L2 > 0,
-                "L2",
-                "must be greater than 0 on the alphaedit path (the system is singular without it)",
-            )
+        require(
+            self.L2 > 0 or self.path != "alphaedit",
+            "L2",
+            "must be greater than 0 on the alphaedit path (the system is singular without it)",
+        )
+
+    def _validate_mask(self) -> None:
+        """The mask and its options."""
+        # Here and not above: masks import torch, which the command's help and its first checks can do without.
+        from ..masks import chosen_mask
+
+        has_indices = "indices" in (self.mask_options or {})
+        require(
+            self.mask != "fixed" or bool(self.mask_file) != has_indices,
+            "mask_file",
+            "mask 'fixed' needs the file with the neurons of every layer (or mask_options.indices, not both)",
+        )
+        chosen_mask(self)
 
     def check_inputs(self) -> None:
         """The covariance's text, and that its folder can be one."""
-        if self.path == "rome" and not self.mom2_adjustment:
+        if not self.uses_covariance:
             return
         from ..statistics.text import check_source  # here and not above: it imports torch
 
@@ -186,33 +201,33 @@ class PathHyperParams(ModelHyperParams):
         )
         check_source(self.mom2_dataset, self.mom2_n_samples, folder)
 
-    def mask_choice(self) -> "MaskChoice":
-        """The mask with its options, checked; raises ``HparamsError``."""
-        # here and not above: masks import torch, which the command's help and its first checks can do without
-        from ..masks import MaskChoice, read_indices
+    @classmethod
+    def own_fields(cls) -> set[str]:
+        """Names of the fields that are options of the method's own mask."""
+        return {name for options in cls.OWN_OPTIONS for name in options.field_names()}
 
-        usual, options = self.usual_mask_options(), self.mask_options or {}
-        if self.mask == "fixed":
-            require(
-                bool(self.mask_file) != ("indices" in options),
-                "mask_file",
-                "mask 'fixed' needs the file with the neurons of every layer (or mask_options.indices, not both)",
-            )
-            if self.mask_file:
-                usual["indices"] = read_indices(self.mask_file)
-        return MaskChoice.of(self.mask, options, usual)
+    @property
+    def masks_in_solve(self) -> bool:
+        """Whether the problem is restricted to the masked rows."""
+        return self.mask_stage == "solve" and self.mask != "none"
 
     @property
     def preserves(self) -> str:
-        """What the solve keeps while it writes the keys: ``covariance`` (the outputs of typical keys) or
-        ``nullspace`` of it."""
-        masked = self.mask_stage == "solve" and self.mask != "none"
-        return "covariance" if self.path == "memit" else self.solve_preserve if masked else "nullspace"
+        """What the solve preserves: ``covariance`` (the outputs of typical keys) or its ``nullspace``."""
+        if self.path == "memit":
+            return "covariance"
+        return self.solve_preserve if self.masks_in_solve else "nullspace"
+
+    @property
+    def preserves_subject(self) -> bool:
+        """Whether other facts of the subject are preserved; the keys of its earlier edits then give way."""
+        return bool(self.keep_edits or self.keep_prompts)
+
+    @property
+    def uses_covariance(self) -> bool:
+        """Whether the covariance of the text's keys is part of the problem."""
+        return self.path != "rome" or self.mom2_adjustment
 
     def has_quirk(self, name: str) -> bool:
         """Whether ``easyedit_quirks`` asks for EasyEdit's behaviour in this point."""
         return name in (self.easyedit_quirks or ())
-
-    def usual_mask_options(self) -> dict[str, Any]:
-        """Values that stand for the mask's own defaults."""
-        return {"seed": self.seed, "psem_cache_dir": str(Path(self.stats_dir) / "psem")}

@@ -1,10 +1,12 @@
-"""Other facts of an edit's subject, which the search for z* keeps.
+"""Other facts of an edit's subject, which the search for z* preserves.
 
-An edit is written at its subject's last token, where all facts of the subject are looked up: a z* that is
-searched for with the new fact alone in view loses half of the others, those of earlier edits among them.
-Earlier edits are known with their objects, so the search can ask for them again (``keep_edits``); of other
-facts prompts are known, and what the model says there is what it shall go on saying (``keep_prompts``).
+An edit is written at its subject's last token, where all facts of the subject are looked up. A z* that is searched for
+with the new fact alone in view loses half of the others, those of earlier edits among them. The objects of earlier
+edits are known, so the search can ask for them again (``keep_edits``). Of other facts only prompts are known: there
+the model shall go on saying what it says now (``keep_prompts``).
 """
+
+from __future__ import annotations
 
 import random
 from typing import NamedTuple
@@ -12,75 +14,76 @@ from typing import NamedTuple
 from ..edits.request import EditRequest, Fact
 
 
-class Kept(NamedTuple):
+class PreservedPrompt(NamedTuple):
     """Another prompt of an edit's subject.
 
     Attributes:
         template: with ``{}`` for the subject.
-        target: the object that is wanted behind it; None: whatever the model says now.
+        target: the object that shall follow it; None: whatever the model says now.
     """
 
     template: str
     target: str | None = None
 
 
-def keeps(hparams) -> bool:
-    """Whether anything is kept; keys of the subject's earlier edits then give way."""
-    return bool(hparams.keep_edits or hparams.keep_prompts)
+def preserved_prompts(
+    requests: list[EditRequest], edited: list[list[Fact]], hparams
+) -> list[list[PreservedPrompt]]:
+    """Other prompts of each request's subject that are preserved; never the edited prompt itself.
 
-
-def kept_prompts(requests: list[EditRequest], edited: list[list[Fact]], hparams) -> list[list[Kept]]:
-    """Per request the other prompts of its subject that are kept. Never the edited prompt itself.
-
-    With ``keep_edits`` all prompts of earlier edits of the subject and of the batch's other requests about
-    it, with their objects; where a prompt was edited more than once, the newest object. Then at most
-    ``keep_prompts`` prompts without an object: those of the subject's earlier edits, the newest first, unless
-    they are there already, and others, drawn by ``seed`` from ``keep_templates`` or, where there are none,
-    from the prompts of all edits so far, this batch's included.
+    With ``keep_edits``: all prompts of earlier edits of the subject, and of the batch's other requests about it, with
+    their objects (of a prompt that was edited more than once the newest). Then at most ``keep_prompts`` prompts without
+    an object: those of the subject's earlier edits, newest first, and others drawn by ``seed`` from ``keep_templates``
+    or, if that is unset, from the prompts of all edits so far, this batch's included.
 
     Args:
         requests: the batch.
-        edited: what earlier edits said, the oldest step first.
+        edited: facts of earlier edits, oldest step first.
+        hparams: ``PathHyperParams``.
     """
-    if not keeps(hparams):
-        return [[] for _ in requests]
     facts = [fact for step in edited for fact in step]
-    known = hparams.keep_templates
-    pool = dict.fromkeys(
-        known if known is not None else [prompt for _, prompt, _ in facts] + [r.prompt for r in requests]
-    )
-    return [_of_one(request, facts, requests, pool, hparams) for request in requests]
+    templates = hparams.keep_templates
+    if templates is None:
+        templates = [prompt for _, prompt, _ in facts] + [request.prompt for request in requests]
+    pool = list(dict.fromkeys(templates))
+    return [_of_request(request, facts, requests, pool, hparams) for request in requests]
 
 
-def _of_one(
-    request: EditRequest, facts: list[Fact], requests: list[EditRequest], pool: dict[str, None], hparams
-) -> list[Kept]:
-    beside = [other.fact for other in requests if other is not request] if hparams.keep_edits else []
-    own: dict[str, str] = {}
-    for subject, prompt, target in reversed([*facts, *beside]):
-        if subject == request.subject and prompt != request.prompt:
-            own.setdefault(prompt, target)
+def _of_request(
+    request: EditRequest, facts: list[Fact], batch: list[EditRequest], pool: list[str], hparams
+) -> list[PreservedPrompt]:
     if hparams.keep_edits:
-        first, more = [Kept(prompt, target) for prompt, target in own.items()], hparams.keep_prompts
+        facts = facts + [other.fact for other in batch if other is not request]
+    objects: dict[str, str] = {}
+    for subject, prompt, target in reversed(facts):
+        if subject == request.subject and prompt != request.prompt:
+            objects.setdefault(prompt, target)
+    if hparams.keep_edits:
+        chosen = [PreservedPrompt(prompt, target) for prompt, target in objects.items()]
+        draws = hparams.keep_prompts
     else:
-        first = [Kept(prompt) for prompt in own][: hparams.keep_prompts]
-        more = hparams.keep_prompts - len(first)
-    left_out = {request.prompt, *(one.template for one in first)}
-    rest = [prompt for prompt in pool if prompt not in left_out]
-    draw = random.Random(f"{hparams.seed} {request.subject} {request.prompt}")
-    return first + [Kept(prompt) for prompt in draw.sample(rest, min(len(rest), more))]
+        chosen = [PreservedPrompt(prompt) for prompt in objects][: hparams.keep_prompts]
+        draws = hparams.keep_prompts - len(chosen)
+    taken = {request.prompt, *(prompt.template for prompt in chosen)}
+    rest = [prompt for prompt in pool if prompt not in taken]
+    generator = random.Random(f"{hparams.seed} {request.subject} {request.prompt}")
+    return chosen + [PreservedPrompt(prompt) for prompt in generator.sample(rest, min(len(rest), draws))]
 
 
-def own_keys(requests: list[EditRequest], edited: list[list[Fact]], counts: list[int]) -> list[int]:
-    """Numbers of the keys in the buffers that are of earlier edits of these requests' subjects.
+def superseded_key_indices(
+    requests: list[EditRequest], edited: list[list[Fact]], counts: list[int]
+) -> list[int]:
+    """Indices of the buffered keys that belong to earlier edits of these requests' subjects.
 
     Args:
-        counts: keys that each step added; a step without keys was not protected.
+        requests: the batch.
+        edited: facts of earlier edits, per step.
+        counts: number of keys that each step added; a step without keys was not protected.
     """
-    subjects, found, start = {request.subject for request in requests}, [], 0
-    for step, count in zip(edited, counts):
-        found += [
-            start + number for number, (subject, _, _) in enumerate(step) if count and subject in subjects
-        ]
+    subjects = {request.subject for request in requests}
+    indices, start = [], 0
+    for facts, count in zip(edited, counts):
+        if count:
+            indices += [start + i for i, (subject, _, _) in enumerate(facts) if subject in subjects]
         start += count
-    return found
+    return indices

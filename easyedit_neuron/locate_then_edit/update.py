@@ -1,126 +1,157 @@
-"""The layer loop: from requests to factors, with the model the same before and after."""
+"""The layer loop of MEMIT, AlphaEdit, NMKE and PNKE, and the delta of one layer."""
+
+from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..arch.view import ModelView
-from ..attribution import Readings
 from ..edits.record import LayerDelta
 from ..edits.request import EditRequest
-from ..edits.session import SequentialState
-from ..edits.write import add_delta, trial
+from ..edits.write import add_delta
 from ..errors import HparamsError
 from ..masks import NeuronMask
 from ..statistics.nullspace import Subspace, null_space
-from ..utils.timing import Stopwatch
 from .compute_keys import LayerwiseKeys, key_prompts
-from .compute_z import Target, find_targets
-from .preservation import keeps, kept_prompts, own_keys
-from .solver.problem import Problem, leakage
+from .compute_z import TargetValues
+from .preservation import superseded_key_indices
+from .solver.problem import Problem
 from .solver.sequential import SequentialSolver
+
+if TYPE_CHECKING:
+    from .edit import LocateThenEdit
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Execution:
-    """Result of ``execute``: deltas per layer, keys after the edit, the targets and the seconds of each
-    stage."""
+def compute_deltas(
+    edit: LocateThenEdit, batch: list[EditRequest], targets: TargetValues, masks: dict[int, NeuronMask]
+) -> dict[int, LayerDelta]:
+    """Spread the target values over the edited layers, one layer after the other.
 
-    deltas: dict[int, LayerDelta]
-    keys_after: dict[int, torch.Tensor]
-    targets: list[Target]
-    seconds: dict[str, float]
-
-
-MaskMaker = Callable[[list[EditRequest], list[list[str]], Readings], dict[int, NeuronMask]]
-
-
-def execute(
-    view: ModelView,
-    tok,
-    requests: list[EditRequest],
-    hparams,
-    state: SequentialState,
-    make_masks: MaskMaker | None = None,
-) -> Execution:
-    """Computes the deltas of one batch of requests.
-
-    z* of every request at the last layer, then layer by layer: keys and present value on the already edited
-    layers, residual ``(z* - z) / layers left``, solve, mask. Inside, weights are changed and exactly put
-    back.
-
-    Args:
-        view, tok, requests, hparams, state: model, tokenizer, checked requests, ``PathHyperParams``,
-            sequential state.
-        make_masks: from requests, context groups, and the readings of all contexts of these requests
-            (request-major) at their last token, to a mask per layer, on the model as it is; None: every
-            neuron.
+    Each layer's delta is written into the model before the next layer is read; the block of ``edit.computing()`` puts
+    the weights back.
 
     Returns:
-        Execution. ``keys_after`` are the keys of the solve: a layer's keys depend on the layers below it
-        alone, and those had been edited by then.
+        layer -> LayerDelta. ``keys`` are those of the solve: a layer's keys depend on the layers below it alone, and
+        those have been edited by then.
     """
-    watch = Stopwatch()
-    state.statistics.ready()  # not in the loop, where it would be measured on layers that have been edited
-    for layer in (
-        hparams.layers
-    ):  # null spaces too: a file that cannot be read is an error before the search for z*, not after it
-        _solver(layer, hparams, state)
-    watch.lap("statistics")
-    layers, z_layer = list(hparams.layers), hparams.layers[-1]
-    flat = [context for group in state.contexts for context in group]
-    readings: list[Readings] = []
-
-    def read(clean, prompts):
-        return Readings.of(view, clean.seen, prompts.context_rows.flatten(), prompts.prompt_end.flatten())
-
-    targets = find_targets(
-        view,
-        tok,
-        requests,
-        hparams,
-        flat,
-        z_layer,
-        read if make_masks else None,
-        readings,
-        kept=kept_prompts(requests, state.edited, hparams),
-    )
-    wanted = torch.stack([t.value for t in targets], 1)
-    watch.lap("target")
-    masks = make_masks(requests, state.contexts, Readings.joined(readings)) if make_masks else {}
-    watch.lap("mask")
-    prompts = key_prompts(tok, requests, state.contexts, view.input_device)
-    replaced = own_keys(requests, state.edited, state.counts) if keeps(hparams) else []
+    view, layers, state = edit.view, edit.layers, edit.state
+    prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
+    superseded = []
+    if edit.hparams.preserves_subject:  # the new value holds the subject's earlier edits: their keys give way
+        superseded = superseded_key_indices(batch, state.edited, state.counts)
+    z_star, layerwise = targets.z, LayerwiseKeys(view, prompts, layers[-1])
     deltas: dict[int, LayerDelta] = {}
-    keys: dict[int, torch.Tensor] = {}
-    with trial(view, layers):
-        layerwise = LayerwiseKeys(view, prompts, z_layer)
-        for position, layer in enumerate(layers):
-            now = layerwise.at(layer)
-            keys[layer] = now.keys
-            residual = (wanted - now.value.to(wanted.device)) / (len(layers) - position)
-            watch.lap("keys")
-            residual = before_norm(view, layer, residual.to(now.keys.device), now.ffn_out)
-            deltas[layer] = _layer_delta(
-                keys[layer], residual, layer, hparams, state, masks.get(layer), replaced
+    for number, layer in enumerate(layers):
+        reading = layerwise.at(layer)
+        # Spread the remaining residual over the layers left.
+        residual = (z_star - reading.z.to(z_star.device)) / (len(layers) - number)
+        edit.watch.lap("keys")
+        residual = before_norm(view, layer, residual.to(reading.keys.device), reading.ffn_out)
+        deltas[layer] = layer_delta(edit, layer, reading.keys, residual, masks.get(layer), superseded)
+        edit.watch.lap("solve")
+        if layer != layers[-1]:
+            add_delta(view, view.down_weight_name(layer), deltas[layer])
+    return deltas
+
+
+def layer_delta(
+    edit: LocateThenEdit,
+    layer: int,
+    keys: Tensor,
+    residual: Tensor,
+    mask: NeuronMask | None,
+    superseded: list[int],
+) -> LayerDelta:
+    """Solve for one layer: ``R X^T``, with X from the problem of all neurons or of the masked ones.
+
+    Args:
+        edit: hyperparameters and state.
+        layer: number of the layer.
+        keys: K [d_ff, n].
+        residual: R [d_model, n], what the FFN's output shall gain at these keys.
+        mask: neurons that may change; None: all.
+        superseded: indices of earlier keys that are not protected.
+    """
+    hparams, covariance = edit.hparams, edit.state.statistics.covariance(layer)
+    solver = layer_solver(edit, layer)
+    if mask is not None and hparams.mask_stage == "solve":
+        subspace = None
+        if hparams.preserves == "nullspace":
+            subspace = _restricted_null_space(covariance, mask.rows, layer, hparams.nullspace_threshold)
+        right = solver.masked_right_factor(keys, mask.rows, subspace, superseded)
+    else:
+        right = solver.right_factor(keys, superseded)
+        if mask is not None:
+            right = right * mask.weight.to(right)[:, None]
+    carried = residual @ (right.T @ keys)
+    residual_share = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
+    return LayerDelta(
+        residual.contiguous(),
+        right.contiguous(),
+        None if mask is None else mask.rows,
+        1.0 if mask is None else mask.density,
+        leakage(residual, right, covariance),
+        residual_share,
+        {} if mask is None else mask.to_json(),
+        keys if hparams.accumulate_keys else None,
+    )
+
+
+def layer_solver(edit: LocateThenEdit, layer: int) -> SequentialSolver:
+    """The state's solver of a layer for the problem that the hyperparameters pose."""
+    hparams, state = edit.hparams, edit.state
+    masked, preserve = hparams.masks_in_solve, hparams.preserves
+    weight = hparams.mom2_update_weight if preserve == "covariance" else hparams.nullspace_threshold
+    setting = (preserve, masked, hparams.L2, weight, hparams.accumulate_keys, hparams.solve_dtype)
+    solver = state.solver(layer, setting)
+    if solver is not None:
+        return solver
+    if preserve == "covariance":
+        problem = Problem(hparams.L2, preserve=state.statistics.covariance(layer), weight=weight)
+    elif masked:
+        problem = Problem(hparams.L2)  # the null space is that of the masked rows, another one at every edit
+    else:
+        space = state.statistics.null_space(layer, weight)
+        if space.dim == 0:
+            raise HparamsError(
+                f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below {weight}, so "
+                "nothing may change; raise it"
             )
-            watch.lap("solve")
-            if position < len(layers) - 1:
-                add_delta(view, view.down_weight_name(layer), deltas[layer])
-    return Execution(deltas, keys, targets, watch.seconds)
+        problem = Problem(hparams.L2, subspace=space)
+    buffer = state.buffer(layer) if hparams.accumulate_keys else None
+    return state.add_solver(
+        layer, setting, SequentialSolver(problem, buffer, dtype=getattr(torch, hparams.solve_dtype))
+    )
 
 
-def before_norm(view: ModelView, layer: int, residual: torch.Tensor, ffn_out: torch.Tensor) -> torch.Tensor:
-    """What the FFN's output must gain for the block's output to gain ``residual``: other than it where a norm
-    lies between (gemma2).
+def _restricted_null_space(covariance: Tensor, rows: Tensor, layer: int, threshold: float) -> Subspace | None:
+    """Null space of the masked neurons' covariance; None where no neuron is masked in."""
+    index = rows.to(covariance.device).nonzero().squeeze(1)
+    if not len(index):
+        return None
+    space = null_space(covariance[index[:, None], index], threshold)
+    if space.dim == 0:
+        LOG.warning(
+            "layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; the layer "
+            "stays as it is",
+            layer,
+            len(index),
+            threshold,
+        )
+    return space
 
-    With ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)`` points exactly where ``N(f) + r`` does;
-    a norm cannot give it another length, which differs by ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit
-    writes r itself, of which ``g / s(f)`` arrives.
+
+def before_norm(view: ModelView, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
+    """What the FFN's output must gain for the block's output to gain ``residual``.
+
+    The two differ where a norm lies between (gemma2). With ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)``
+    points exactly where ``N(f) + r`` does. A norm cannot give it another length; the lengths differ by the factor
+    ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g / s(f)`` arrives.
 
     Args:
         view, layer: where.
@@ -131,83 +162,18 @@ def before_norm(view: ModelView, layer: int, residual: torch.Tensor, ffn_out: to
     if norm is None:
         return residual
     gain, scale = norm.gain.to(residual)[:, None], norm.scale(ffn_out.T.to(residual))
-    # a dimension that the norm does not let through cannot be written
-    return torch.where(
-        gain.abs() > 1e-4 * gain.abs().max(), residual * scale / gain, torch.zeros_like(residual)
-    )
+    # A dimension that the norm does not let through cannot be written.
+    passes = gain.abs() > 1e-4 * gain.abs().max()
+    return torch.where(passes, residual * scale / gain, torch.zeros_like(residual))
 
 
-def _layer_delta(
-    keys, residual, layer: int, hparams, state: SequentialState, mask: NeuronMask | None, replaced: list[int]
-) -> LayerDelta:
-    covariance = state.statistics.covariance(layer)
-    solver = _solver(layer, hparams, state)
-    if mask is not None and hparams.mask_stage == "solve":
-        right = solver.masked_right_factor(
-            keys, mask.rows, _restricted_null_space(layer, covariance, hparams), replaced
-        )
-    else:
-        right = solver.right_factor(keys, replaced)
-        if mask is not None:
-            right = right * mask.weight.to(right)[:, None]
-    carried = residual @ (right.T @ keys)
-    delivered = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
-    return LayerDelta(
-        residual.contiguous(),
-        right.contiguous(),
-        None if mask is None else mask.rows,
-        1.0 if mask is None else mask.density,
-        leakage(residual, right, covariance),
-        delivered,
-        {} if mask is None else mask.to_json(),
-    )
-
-
-def _solver(layer: int, hparams, state: SequentialState) -> SequentialSolver:
-    """The state's solver of a layer for the problem that the hyperparameters pose."""
-    masked = hparams.mask_stage == "solve" and hparams.mask != "none"
-    preserve = hparams.preserves
-    weight = hparams.mom2_update_weight if preserve == "covariance" else hparams.nullspace_threshold
-    setting = (preserve, masked, hparams.L2, weight, hparams.accumulate_keys, hparams.solve_dtype)
-
-    def make() -> SequentialSolver:
-        statistics = state.statistics
-        if preserve == "covariance":
-            problem = Problem(hparams.L2, preserve=statistics.covariance(layer), weight=weight)
-        elif masked:
-            problem = Problem(
-                hparams.L2
-            )  # the null space is that of the masked rows, another one at every edit
-        else:
-            space = statistics.null_space(layer, weight)
-            if space.dim == 0:
-                raise HparamsError(
-                    f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below {weight}, "
-                    "so nothing may change; raise it"
-                )
-            problem = Problem(hparams.L2, subspace=space)
-        return SequentialSolver(
-            problem,
-            state.buffer(layer) if hparams.accumulate_keys else None,
-            dtype=getattr(torch, hparams.solve_dtype),
-        )
-
-    return state.solver(layer, setting, make)
-
-
-def _restricted_null_space(
-    layer: int, covariance: torch.Tensor, hparams
-) -> Callable[[torch.Tensor], Subspace]:
-    def restricted(index: torch.Tensor) -> Subspace:
-        space = null_space(covariance[index[:, None], index], hparams.nullspace_threshold)
-        if space.dim == 0:
-            LOG.warning(
-                "layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; "
-                "the layer stays as it is",
-                layer,
-                len(index),
-                hparams.nullspace_threshold,
-            )
-        return space
-
-    return restricted
+def leakage(value_factor: Tensor, key_factor: Tensor, covariance: Tensor) -> float:
+    """``tr(D C D^T) / (|D|^2 tr C)`` of ``D = value_factor key_factor^T``; 1 / d_ff for a random direction."""
+    gram, trace = value_factor.T @ value_factor, covariance.diagonal().sum().to(key_factor)
+    rows = key_factor.any(1)
+    if 2 * int(rows.sum()) < len(rows):  # a mask's rows: only they are read
+        index = rows.to(covariance.device).nonzero().squeeze(1)
+        key_factor, covariance = key_factor[rows], covariance[index[:, None], index]
+    energy = ((key_factor.T @ (covariance.to(key_factor) @ key_factor)) * gram).sum()
+    norm = ((key_factor.T @ key_factor) * gram).sum() * trace
+    return float(energy / norm) if float(norm) > 0 else 0.0

@@ -1,31 +1,26 @@
 """What a mask function is.
 
-A mask function takes ``scores [B, d_ff]`` of one layer (B prompts or target tokens, floating point, finite;
-see ``attribution``), and keyword options, among them, if it wants it, ``layer: int | None``, the layer's
-number (for masks that differ by layer in something other than the scores). It returns a boolean tensor
-``[d_ff]``, or a ``NeuronMask``, on the scores' device. It is pure: no model, no global state, nothing random
-but under a ``seed`` option (filled in from the hyperparameter), the scores are not changed. Whatever is wrong
-with scores or options is a ``MaskError`` that names it. ``mask_function``, a decorator, checks scores and
-option names. ``register_mask`` gives the function a name and says which scores it wants; options are then set
-in the hyperparameter ``mask_options``, checked against the function's signature and its annotations.
+A mask function takes the scores [B, d_ff] of one layer (B prompts or target tokens, floating point, finite; see
+``attribution``) and returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A function with options
+also takes them, an instance of the ``Options`` dataclass that it is registered with, and the number of the layer:
+``function(scores, options, layer)``. It is pure: no model, no global state, nothing random except under a ``seed``
+option (filled in from the hyperparameter), and the scores are not changed. Whatever is wrong with the scores is a
+``MaskError`` that names it. ``register_mask`` gives the function a name and says which scores it is computed from.
 
-The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's ``[d_model, d_ff]`` matrix:
-neuron i's value vector.
+The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's [d_model, d_ff] matrix: neuron i's
+value vector.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import MaskError
-from ..utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -33,13 +28,12 @@ class NeuronMask:
     """The neurons of one layer that may change, and how they were chosen.
 
     Attributes:
-        mask: ``[d_ff]`` bool, or float32 weights in [0, 1] for a soft mask.
-        general, specific: ``[d_ff]`` bool, the two kinds of neurons; ``None`` for masks that know no kinds.
-        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the
-            threshold).
+        mask: bool [d_ff], or float32 weights in [0, 1] for a soft mask.
+        general, specific: bool [d_ff], the two kinds of neurons; None for masks that know no kinds.
+        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the threshold).
         general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
         general_threshold, specific_threshold: scores at the cut.
-        info: what else the mask has to say, as plain JSON values.
+        info: what else the mask reports, as plain JSON values.
     """
 
     mask: Tensor
@@ -51,16 +45,22 @@ class NeuronMask:
     specific_entropy: float | None = None
     general_threshold: float | None = None
     specific_threshold: float | None = None
-    info: dict = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_indices(cls, indices: Tensor, d_ff: int, device: torch.device) -> NeuronMask:
+        """The mask of some neurons, given by their numbers."""
+        mask = torch.zeros(d_ff, dtype=torch.bool, device=device)
+        return cls(mask.index_fill(0, indices.to(device), True))
 
     @property
     def weight(self) -> Tensor:
-        """float32 ``[d_ff]``, what the rows of the delta are multiplied by."""
+        """float32 [d_ff], what the rows of the delta are multiplied by."""
         return self.mask.float()
 
     @property
     def rows(self) -> Tensor:
-        """bool ``[d_ff]``, where the weight is not 0."""
+        """bool [d_ff], where the weight is not 0."""
         return self.mask != 0
 
     @property
@@ -70,7 +70,7 @@ class NeuronMask:
 
     @property
     def size(self) -> int:
-        """Neurons that may change: those with a weight other than 0."""
+        """Number of neurons that may change: those with a weight other than 0."""
         return int(self.rows.sum())
 
     @property
@@ -79,13 +79,8 @@ class NeuronMask:
         return self.size / self.mask.numel()
 
     @property
-    def mean_weight(self) -> float:
-        """Mean of the mask; equals ``density`` for a binary one."""
-        return float(self.mask.float().mean())
-
-    @property
     def indices(self) -> Tensor:
-        """int64 ``[size]``, ascending: the neurons that may change."""
+        """int64 [size], ascending: the neurons that may change."""
         return self.mask.nonzero().flatten()
 
     @property
@@ -95,8 +90,7 @@ class NeuronMask:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Neurons of each kind: ``general``, ``specific``, ``overlap`` (both), ``selected``; kinds only where
-        known."""
+        """Neurons ``selected``, and where kinds are known ``general``, ``specific`` and ``overlap`` (both)."""
         counts = {"selected": self.size}
         if self.general is not None and self.specific is not None:
             counts["general"] = int(self.general.sum())
@@ -104,25 +98,15 @@ class NeuronMask:
             counts["overlap"] = int((self.general & self.specific).sum())
         return counts
 
-    @property
-    def ratios(self) -> dict[str, float | None]:
-        """``{"general": ..., "specific": ...}`` shares asked for."""
-        return {"general": self.general_ratio, "specific": self.specific_ratio}
-
-    @property
-    def entropies(self) -> dict[str, float | None]:
-        """``{"general": H_g, "specific": H_s}``."""
-        return {"general": self.general_entropy, "specific": self.specific_entropy}
-
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Plain numbers for a record: everything but the per-neuron tensors."""
         return {
             "d_ff": self.mask.numel(),
             "density": self.density,
-            "mean_weight": self.mean_weight,
+            "mean_weight": float(self.mask.float().mean()),
             "counts": self.counts,
-            "ratios": self.ratios,
-            "entropies": self.entropies,
+            "ratios": {"general": self.general_ratio, "specific": self.specific_ratio},
+            "entropies": {"general": self.general_entropy, "specific": self.specific_entropy},
             "thresholds": {"general": self.general_threshold, "specific": self.specific_threshold},
             **self.info,
         }
@@ -131,34 +115,8 @@ class NeuronMask:
 MaskFunction = Callable[..., NeuronMask | Tensor]
 
 
-def mask_function(function: MaskFunction, check: Callable | None = None) -> MaskFunction:
-    """Check scores and option names before ``function`` runs; half-precision scores are made float32.
-
-    ``check`` stands for ``checked_scores`` where the scores are no such tensor.
-
-    Raises (at the call):
-        MaskError: scores of another shape than ``[B, d_ff]`` with ``B >= 1``, not floating point or not
-            finite; an option that the function does not have, or a required one that is missing.
-    """
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    known = [p.name for p in parameters]
-    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
-
-    @functools.wraps(function)
-    def checked(scores: Tensor, **options):
-        unknown = next((name for name in options if name not in known), None)
-        if unknown is not None:
-            raise MaskError(f"{function.__name__} has no option {unknown!r}: {did_you_mean(unknown, known)}")
-        missing = next((name for name in required if name not in options), None)
-        if missing is not None:
-            raise MaskError(f"{function.__name__} needs the option {missing!r}")
-        return function((check or checked_scores)(scores), **options)
-
-    return checked
-
-
 def checked_scores(scores: Tensor) -> Tensor:
-    """Scores ``[B, d_ff]``, at least float32; a ``MaskError`` unless they are finite and of that form."""
+    """Scores [B, d_ff], at least float32; ``MaskError`` unless they are finite and of that form."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
         got = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise MaskError(f"scores: expected a floating-point tensor [prompts, d_ff], got {got}")
@@ -174,34 +132,7 @@ def checked_scores(scores: Tensor) -> Tensor:
     return scores.detach() if scores.dtype == torch.float64 else scores.detach().float()
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a ``MaskError`` with the nearest valid value unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise MaskError(f"{name}: {value!r} is not a choice: {did_you_mean(value, choices)}")
-
-
-def check_share(name: str, value: object) -> float:
-    """``value`` as a float in (0, 1], or a ``MaskError``."""
-    number = check_number(name, value)
-    if not 0.0 < number <= 1.0:
-        raise MaskError(f"{name}: must be greater than 0 and at most 1, got {value!r}")
-    return number
-
-
-def check_number(name: str, value: object, above: float = -math.inf) -> float:
-    """``value`` as a finite float greater than ``above``, or a ``MaskError``."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value <= above
-    ):
-        condition = "" if above == -math.inf else f" greater than {above:g}"
-        raise MaskError(f"{name}: expected a finite number{condition}, got {value!r}")
-    return float(value)
-
-
 def min_max(values: Tensor) -> Tensor:
-    """Values scaled to [0, 1]; all ones where they tell no neuron from another."""
+    """Values scaled to [0, 1]; all ones where they are all equal."""
     low, high = values.min(), values.max()
     return torch.ones_like(values) if low == high else (values - low) / (high - low)

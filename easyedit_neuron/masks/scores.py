@@ -1,12 +1,11 @@
-"""What masks are made from: scores ``{layer: [B, d_ff]}`` of an edit, by kind.
+"""Scores that masks are computed from: ``{layer: [B, d_ff]}`` of a batch that is about to be edited.
 
-Each kind is a function of the ``Edit`` and of options; its signature is the list of its options and their
-defaults.
+A scores function takes the ``ScoringContext`` and an instance of the ``Options`` dataclass that it is registered with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,107 +13,153 @@ from torch import Tensor
 
 from ..arch.tokens import encode, target_token_ids
 from ..attribution import contribution_scores, integrated_gradients, neuron_scores, score_readings
-from ..models.pnke.pnke_scores import causal
-from .context import Edit, Prompts, object_tokens, objects, subject_ends
+from ..hyperparameters.options import Options, doc
+from .scoring_context import Prompts, ScoringContext, objects
 
 Scores = dict[int, Tensor]
 
 
-def _shift(kind: str):
-    def shift(
-        edit: Edit,
-        *,
-        amplify: float = 30.0,
-        attribution_target: Literal["predicted", "target_new", "ground_truth"] = "predicted",
-        reference_quirks: bool = False,
-        score_prompts: Prompts = "contexts",
-        prompt_batch: int = 32,
-    ) -> Scores:
-        """LPS or PSA at the last token of every prompt; B = prompts. Options as in
-        ``attribution.neuron_scores``."""
-        prompts = edit.prompts(score_prompts)
-        target: str | Tensor = "predicted"
-        if attribution_target != "predicted":
-            target = torch.tensor(
-                [target_token_ids(edit.tok, text)[0] for text in objects(prompts, attribution_target)]
-            )
-        options = dict(kind=kind, amplify=amplify, target=target, reference_quirks=reference_quirks)
-        return _prompt_scores(edit, prompts, score_prompts, prompt_batch, options)
+@dataclass(kw_only=True)
+class PromptOptions(Options):
+    """Which prompts are scored."""
 
-    return shift
-
-
-def _magnitude(kind: str):
-    def magnitude(edit: Edit, *, score_prompts: Prompts = "contexts", prompt_batch: int = 32) -> Scores:
-        """MPC or the activation at the last token of every prompt; B = prompts."""
-        return _prompt_scores(edit, edit.prompts(score_prompts), score_prompts, prompt_batch, dict(kind=kind))
-
-    return magnitude
-
-
-def _prompt_scores(edit: Edit, prompts, which: str, prompt_batch: int, options: dict) -> Scores:
-    if which == "contexts" and edit.readings is not None:
-        return score_readings(edit.view, edit.readings, **options).scores
-    batch = encode(
-        edit.tok, [template.format(request.subject) for template, request in prompts], edit.view.input_device
+    score_prompts: Prompts = doc(
+        "prompts that are scored: contexts in front of the prompt, or bare", "contexts"
     )
-    return neuron_scores(edit.view, batch, edit.layers, prompt_batch=prompt_batch, **options).scores
+    prompt_batch: int = doc("prompts per forward pass", 32)
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("prompt_batch")
 
 
-def contribution(
-    edit: Edit,
-    *,
-    attribution_target: Literal["predicted", "target_new", "ground_truth"] = "predicted",
-    score_prompts: Prompts = "bare",
-    prompt_batch: int = 32,
-) -> Scores:
-    """FiNE's contribution (``attribution.contribution_scores``); B = target tokens of all prompts.
+@dataclass(kw_only=True)
+class ShiftOptions(Options):
+    """Probability shifts (NMKE, Eq. 3)."""
 
-    ``predicted`` (release): the model's own token at each position of the new object; else the tokens of the
-    object named.
-    """
-    prompts, predicted = edit.prompts(score_prompts), attribution_target == "predicted"
-    targets = object_tokens(edit, prompts, "target_new" if predicted else attribution_target)
-    return contribution_scores(edit.view, targets, edit.layers, predicted, prompt_batch).scores
+    amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0)
+    attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
+        "token whose probability is scored: the model's own next token (released), or the first token of the new or "
+        "old object",
+        "predicted",
+    )
+    reference_quirks: bool = doc(
+        "repeat the released code's deviations (no LayerNorm bias on GPT-2, its epsilons)", False
+    )
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("amplify")
 
 
-def ig(
-    edit: Edit,
-    *,
-    attribution_target: Literal["target_new", "ground_truth"] = "target_new",
-    activation_position: Literal["last", "subject_last"] = "last",
-    whole_target: bool = False,
-    steps: int = 20,
-    rule: Literal["gauss", "right"] = "gauss",
-    step_batch: int = 64,
-    score_prompts: Prompts = "bare",
-) -> Scores:
-    """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B =
-    prompts."""
-    prompts = edit.prompts(score_prompts)
-    targets = object_tokens(edit, prompts, attribution_target)
-    position = subject_ends(edit, prompts) if activation_position == "subject_last" else None
+@dataclass(kw_only=True)
+class ShiftScoreOptions(ShiftOptions, PromptOptions):
+    """Options of the scores ``lps`` and ``psa``."""
+
+
+@dataclass(kw_only=True)
+class ContributionOptions(PromptOptions):
+    """Options of the scores ``contribution``."""
+
+    attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
+        "tokens contributed to: the model's own at each position of the new object (released), or the object's",
+        "predicted",
+    )
+    score_prompts: Prompts = doc("prompts that are scored", "bare")
+
+
+@dataclass(kw_only=True)
+class GradientOptions(Options):
+    """Options of the scores ``ig``."""
+
+    attribution_target: Literal["target_new", "ground_truth"] = doc(
+        "object whose probability is attributed", "target_new"
+    )
+    activation_position: Literal["last", "subject_last"] = doc("token whose neurons are scored", "last")
+    whole_target: bool = doc("probability of all of the object's tokens, else of the first", False)
+    steps: int = doc("points of the path", 20)
+    rule: Literal["gauss", "right"] = doc("quadrature of the path", "gauss")
+    step_batch: int = doc("points per forward and backward pass", 64)
+    score_prompts: Prompts = doc("prompts that are scored", "bare")
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("steps", "step_batch")
+
+
+def lps(context: ScoringContext, options: ShiftScoreOptions) -> Scores:
+    """Log-probability shift at the last token of every prompt (``attribution.neuron_scores``); B = prompts."""
+    return _shift(context, options, "lps")
+
+
+def psa(context: ScoringContext, options: ShiftScoreOptions) -> Scores:
+    """Probability shift at the last token of every prompt; B = prompts."""
+    return _shift(context, options, "psa")
+
+
+def mpc(context: ScoringContext, options: PromptOptions) -> Scores:
+    """MLP projection coefficient ``|q_i| |v_i|`` at the last token of every prompt; B = prompts."""
+    return _prompt_scores(context, options, kind="mpc")
+
+
+def activation(context: ScoringContext, options: PromptOptions) -> Scores:
+    """Activation ``|q_i|`` at the last token of every prompt; B = prompts."""
+    return _prompt_scores(context, options, kind="activation")
+
+
+def contribution(context: ScoringContext, options: ContributionOptions) -> Scores:
+    """FiNE's contribution (``attribution.contribution_scores``); B = target tokens of all prompts."""
+    prompts, predicted = context.prompts(options.score_prompts), options.attribution_target == "predicted"
+    targets = context.object_tokens(prompts, "target_new" if predicted else options.attribution_target)
+    return contribution_scores(context.view, targets, context.layers, predicted, options.prompt_batch).scores
+
+
+def ig(context: ScoringContext, options: GradientOptions) -> Scores:
+    """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B = prompts."""
+    prompts = context.prompts(options.score_prompts)
+    targets = context.object_tokens(prompts, options.attribution_target)
+    position = context.subject_ends(prompts) if options.activation_position == "subject_last" else None
     return integrated_gradients(
-        edit.view, targets, edit.layers, position, whole_target, steps, rule, step_batch
+        context.view,
+        targets,
+        context.layers,
+        position,
+        options.whole_target,
+        options.steps,
+        options.rule,
+        options.step_batch,
     ).scores
 
 
-def none(edit: Edit) -> Scores:
-    """For masks that look at nothing but the number of neurons: one row of zeros."""
-    return {layer: torch.zeros(1, edit.view.d_ff, device=edit.view.device_of(layer)) for layer in edit.layers}
+def none(context: ScoringContext, options: Options) -> Scores:
+    """One row of zeros, for masks that look at nothing but the number of neurons."""
+    view = context.view
+    return {layer: torch.zeros(1, view.d_ff, device=view.device_of(layer)) for layer in context.layers}
 
 
-SCORES: dict[str, Callable[..., Scores]] = {
-    "lps": _shift("lps"),
-    "psa": _shift("psa"),
-    "mpc": _magnitude("mpc"),
-    "activation": _magnitude("activation"),
-    "contribution": contribution,
-    "ig": ig,
-    "none": none,
-    "pnke": causal,
-}
-"""The kinds of scores that a mask can ask for."""
+def _shift(context: ScoringContext, options: ShiftScoreOptions, kind: str) -> Scores:
+    target: str | Tensor = "predicted"
+    if options.attribution_target != "predicted":
+        texts = objects(context.prompts(options.score_prompts), options.attribution_target)
+        target = torch.tensor([target_token_ids(context.tok, text)[0] for text in texts])
+    return _prompt_scores(
+        context,
+        options,
+        kind=kind,
+        amplify=options.amplify,
+        target=target,
+        reference_quirks=options.reference_quirks,
+    )
 
-OF_ONE_MASK = {"pnke"}
-"""Kinds that are more than one tensor, and so for the masks that were registered with them alone."""
+
+def _prompt_scores(context: ScoringContext, options: PromptOptions, **arguments) -> Scores:
+    if options.score_prompts == "contexts" and context.readings is not None:
+        return score_readings(context.view, context.readings, **arguments).scores
+    texts = [template.format(request.subject) for template, request in context.prompts(options.score_prompts)]
+    batch = encode(context.tok, texts, context.view.input_device)
+    return neuron_scores(
+        context.view, batch, context.layers, prompt_batch=options.prompt_batch, **arguments
+    ).scores

@@ -8,7 +8,6 @@ Direction = Literal["before_after", "after_before"]
 
 
 def divergence(before: Tensor, after: Tensor, direction: Direction) -> Tensor:
-    """``KL(before || after)``, or with ``after_before`` ``KL(after || before)``, in nats: ``[K]`` of
-    log-probabilities ``[K, V]``."""
+    """KL divergence in nats [K] of log-probabilities [K, V]: ``KL(before || after)``, or the other direction."""
     first, second = (before, after) if direction == "before_after" else (after, before)
     return (first.exp() * (first - second)).sum(-1)

@@ -28,6 +28,7 @@ standard deviation of q over the prompts.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,8 +40,8 @@ from ..arch.tokens import encode
 from ..attribution import neuron_scores
 from ..edits.request import EditRequest, prepare
 from ..locate_then_edit.context_templates import contexts_of
-from ..masks.context import Edit
-from ..masks.scores import SCORES
+from ..masks import ScoringContext, chosen_mask
+from ..masks.registry import load as load_target
 from ..models.nmke.nmke_mask import nmke_mask
 from ..models.pnke.pnke_mask import CausalScores, background_neurons, trigger_neurons
 from .command import Subject, hparams_of, layers_of, load, parser, run
@@ -96,8 +97,8 @@ class Definitions:
     def __init__(self, subject: Subject, layers: list[int], nmke, pnke):
         self.subject, self.layers, self.pnke = subject, layers, pnke
         self.choices = {
-            "NMKE": nmke.mask_choice(),
-            "PNKE": pnke.override({"strategy": "entropy"}).mask_choice(),
+            "NMKE": chosen_mask(nmke),
+            "PNKE": chosen_mask(pnke.override({"strategy": "entropy"})),
         }
         self.contexts = {
             name: contexts_of(subject.model, subject.tok, one)
@@ -107,11 +108,13 @@ class Definitions:
     def scores(self, definition: str, requests: list[EditRequest]) -> list[dict[int, Tensor | CausalScores]]:
         """Of every request: layer -> what its roles are made from. The prompts of all requests go through the
         model together."""
-        edit = Edit(self.subject.view, self.subject.tok, requests, self.contexts[definition], self.layers)
+        view, tok, contexts = self.subject.view, self.subject.tok, self.contexts[definition]
+        context = ScoringContext(view, tok, requests, contexts, self.layers)
         choice = self.choices[definition]
-        options = dict(choice.score_options)
-        options.pop("psem_cache_dir", None)  # a look leaves no files
-        found = SCORES[choice.scores](edit, **options)
+        options = choice.scores_options
+        if definition == "PNKE":
+            options = dataclasses.replace(options, psem_cache_dir=None)  # a look leaves no files
+        found = load_target(choice.scores.function)(context, options)
         if definition == "NMKE":  # rows are prompts, request by request
             found = {layer: scores.chunk(len(requests)) for layer, scores in found.items()}
         return [{layer: each[number] for layer, each in found.items()} for number in range(len(requests))]
@@ -119,7 +122,7 @@ class Definitions:
     def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
         """General and specific, or background and trigger."""
         if definition == "NMKE":
-            mask = nmke_mask(scores, **self.choices["NMKE"].mask_options)
+            mask = nmke_mask(scores, self.choices["NMKE"].options)
             return mask.general, mask.specific
         p = self.pnke
         return (

@@ -24,8 +24,8 @@ from ..arch.view import ModelView
 from ..edits.request import EditRequest, prepare
 from ..errors import NeuronEditError
 from ..host.load_model import load_model
-from ..locate_then_edit.compute_keys import key_prompts, keys_of
-from ..locate_then_edit.compute_z import Target, find_targets
+from ..locate_then_edit.compute_keys import compute_keys, key_prompts
+from ..locate_then_edit.compute_z import TargetValue, compute_z
 from ..locate_then_edit.context_templates import contexts_of
 from ..models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from ..statistics.cache import Statistics
@@ -36,7 +36,7 @@ REACHED = 0.5
 """Loss below which z* counts as found."""
 
 
-def probe_targets(found: list[list[Target]]) -> list[dict]:
+def probe_targets(found: list[list[TargetValue]]) -> list[dict]:
     """z* alone, by layer: means of |z|, |delta|, first and last loss, and the share that ended below
     ``REACHED``."""
     return [
@@ -52,7 +52,7 @@ def probe_targets(found: list[list[Target]]) -> list[dict]:
     ]
 
 
-def missed(tok, requests: list[EditRequest], found: list[list[Target]]) -> tuple[int, list[dict]]:
+def missed(tok, requests: list[EditRequest], found: list[list[TargetValue]]) -> tuple[int, list[dict]]:
     """(the layer at which most are reached, the requests that are not reached there: new object, its tokens,
     last loss)."""
     best = max(range(len(found)), key=lambda layer: sum(t.losses[-1] < REACHED for t in found[layer]))
@@ -73,8 +73,8 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
     layers = list(range(view.n_layers))
     bare = key_prompts(tok, requests, [["{}"]], view.input_device)
     told = key_prompts(tok, requests, [contexts[-1][:1]], view.input_device)
-    plain = keys_of(view, bare, layers)
-    other = keys_of(view, told, layers)
+    plain = compute_keys(view, bare, layers)
+    other = compute_keys(view, told, layers)
     words = [request.subject.split()[-1] for request in requests]
     same = torch.tensor([[a == b for b in words] for a in words]) & ~torch.eye(len(words), dtype=torch.bool)
     different = torch.tensor([[a.subject != b.subject for b in requests] for a in requests])
@@ -112,7 +112,7 @@ def _null_spaces(
 ) -> list[dict]:
     layers = list(range(view.n_layers))
     measured = Statistics(view, tok, hparams.override({"layers": layers}))
-    keys = keys_of(view, key_prompts(tok, requests, contexts, view.input_device), layers)
+    keys = compute_keys(view, key_prompts(tok, requests, contexts, view.input_device), layers)
     return [{"layer": layer, **probe_null_space(measured.covariance(layer), keys[layer])} for layer in layers]
 
 
@@ -151,7 +151,9 @@ def main(argv=None) -> int:
         groups = contexts_of(model, tok, hparams)
         flat = [context for group in groups for context in group]
         searched = requests[: args.targets]
-        found = [find_targets(view, tok, searched, hparams, flat, layer) for layer in range(view.n_layers)]
+        found = [
+            compute_z(view, tok, searched, hparams, flat, layer).targets for layer in range(view.n_layers)
+        ]
         best, out_of_reach = missed(tok, searched, found)
         keys = probe_keys(view, tok, requests[: args.keys], groups)
         if args.text:

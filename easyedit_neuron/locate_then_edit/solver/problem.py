@@ -35,16 +35,3 @@ class Problem:
     preserve: torch.Tensor | None = None
     subspace: Subspace | None = None
     weight: float = 1.0
-
-
-def leakage(left: torch.Tensor, right: torch.Tensor, covariance: torch.Tensor) -> float:
-    """``tr(D C D^T) / (||D||^2 tr C)`` of D = left right^T, from thin products; 1/d_ff for a random
-    direction."""
-    gram, trace = left.T @ left, covariance.diagonal().sum().to(right)
-    rows = right.any(1)
-    if 2 * int(rows.sum()) < len(rows):  # a mask's rows: only they are read
-        index = rows.to(covariance.device).nonzero().squeeze(1)
-        right, covariance = right[rows], covariance[index[:, None], index]
-    energy = ((right.T @ (covariance.to(right) @ right)) * gram).sum()
-    norm = ((right.T @ right) * gram).sum() * trace
-    return float(energy / norm) if float(norm) > 0 else 0.0

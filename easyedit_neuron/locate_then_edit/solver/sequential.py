@@ -9,7 +9,7 @@ memit in key space with ``A_0 = lambda C + L2 I``.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -310,7 +310,7 @@ class SequentialSolver:
         self,
         keys: torch.Tensor,
         rows: torch.Tensor,
-        null_space_of: Callable[[torch.Tensor], Subspace] | None = None,
+        subspace: Subspace | None = None,
         without: Sequence[int] = (),
     ) -> torch.Tensor:
         """``mask_stage: solve``: X of the same problem on the rows of a mask, with the buffer's keys as the
@@ -322,9 +322,8 @@ class SequentialSolver:
         Args:
             keys: K [d_ff, n].
             rows: boolean [d_ff]; all False gives zero.
-            null_space_of: None, or a function from indices [s] to the ``Subspace`` of the restricted
-                covariance; it is asked only where the problem preserves no covariance. The problem's own
-                subspace is ignored: a masked vector of it leaves it.
+            subspace: null space of the restricted covariance, in which the solution must lie; None: all of key space.
+                The problem's own subspace is ignored: a masked vector of it leaves it.
             without: numbers of the buffer's keys that this solve does not protect.
 
         Returns:
@@ -340,8 +339,7 @@ class SequentialSolver:
         if not len(index):
             return solution
         preserve = self.problem.preserve
-        space = null_space_of(index) if preserve is None and null_space_of is not None else None
-        if space is not None and space.dim == 0:
+        if subspace is not None and subspace.dim == 0:
             return solution
         masked = keys.T.to(device, torch.float64)[:, index]
         system = masked.T @ masked
@@ -352,8 +350,8 @@ class SequentialSolver:
             system.addmm_(gone.T, gone, alpha=-1)
         if preserve is not None:
             system.add_(preserve[index[:, None], index], alpha=self.problem.weight)
-        coordinates = _Coordinates(space, len(index), torch.float64)
-        if space is not None:
+        coordinates = _Coordinates(subspace, len(index), torch.float64)
+        if subspace is not None:
             system = coordinates.enter(coordinates.enter(system).T)
         system.diagonal().add_(self.problem.ridge)
         inner = torch.cholesky_solve(coordinates.enter(masked).T, cholesky(system))

@@ -1,7 +1,6 @@
 """AlphaEdit: the null-space path, for every neuron or those of a mask."""
 
-from ...locate_then_edit.apply import apply_path
-from ...masks import mask_factory
+from ...locate_then_edit.edit import apply_locate_then_edit
 
 
 def apply_alphaedit_to_model(
@@ -15,10 +14,10 @@ def apply_alphaedit_to_model(
     records=None,
     **kwargs,
 ):
-    """Edits ``model`` in place; arguments and return value of EasyEdit's ``apply_*_to_model``.
+    """Edit ``model`` in place; arguments and return value of EasyEdit's ``apply_*_to_model``.
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """
-    return apply_path(
-        "AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records
+    return apply_locate_then_edit(
+        "AlphaEdit", model, tok, requests, hparams, copy, return_orig_weights, records
     )

@@ -1,5 +1,7 @@
 """Which neurons FiNE trains: those that contribute most to the tokens of the object (paper, Algorithm 1)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +12,7 @@ from ...attribution import contribution_scores
 from ...edits.request import EditRequest
 from ...errors import HparamsError
 from ...utils.fingerprint import key_fingerprint
-from .rows import Places, Row, rows_of
+from .rows import Row, padded, rows_of
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,25 @@ class Neurons:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def once(self) -> "Neurons":
+    def once(self) -> Neurons:
         """Every neuron where it stands first."""
-        seen: dict[tuple[int, int], int] = {}
-        for number, place in enumerate(zip(self.layers.tolist(), self.units.tolist())):
-            seen.setdefault(place, number)
-        first = torch.tensor(list(seen.values()))
-        return Neurons(self.layers[first], self.units[first], self.token_ids[first], self.scores[first])
+        first: dict[tuple[int, int], int] = {}
+        for place, neuron in enumerate(zip(self.layers.tolist(), self.units.tolist())):
+            first.setdefault(neuron, place)
+        index = torch.tensor(list(first.values()))
+        return Neurons(self.layers[index], self.units[index], self.token_ids[index], self.scores[index])
 
 
 def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[Neurons]:
-    """Neurons of every request, found on the weights as they are.
+    """Neurons of every request, on the weights as they are.
 
-    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the layers that are searched, for every token t
-    of the object, from one forward pass and one product per layer; the ``neuron_num`` highest of each token.
-    t is what the model itself says at each position of the new object (``locate_on: prediction``), or the old
-    object's token (``ground_truth``).
+    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the searched layers, for every token t of the object, from
+    one forward pass and one product per layer; the ``neuron_num`` highest of each token. t is what the model itself says
+    at each position of the new object (``locate_on: prediction``), or the old object's token (``ground_truth``).
 
     Args:
         view, tok: model and tokenizer.
-        requests: n prepared requests (``requests.prepare``).
+        requests: n prepared requests (``edits.request.prepare``).
         hparams: ``FiNEHyperParams``.
 
     Returns:
@@ -60,46 +61,48 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
         HparamsError: a layer that the model does not have, none left, or fewer neurons than asked for.
         RequestError: ``ground_truth`` for a request without one; an object without tokens.
     """
-    predicted = hparams.locate_on == "prediction"
+    by_prediction = hparams.locate_on == "prediction"
     layers = hparams.searched_layers(view.n_layers)
     available = len(layers) * view.d_ff
     if hparams.neuron_num > available:
         raise HparamsError(
             f"field 'neuron_num': {len(layers)} layers have {available} neurons, got {hparams.neuron_num}"
         )
-    rows = rows_of(
-        tok, requests, hparams, view.model.config.model_type, "target_new" if predicted else "ground_truth"
-    )
+    which = "target_new" if by_prediction else "ground_truth"
+    rows = rows_of(tok, requests, hparams, view.model.config.model_type, which)
     if hparams.random:
-        found = [_drawn(request, row, layers, view.d_ff, hparams) for request, row in zip(requests, rows)]
+        neurons = [_drawn(request, row, layers, view.d_ff, hparams) for request, row in zip(requests, rows)]
     else:
-        found = _highest(view, rows, layers, predicted, hparams.neuron_num)
-    return [neurons.once() for neurons in found] if hparams.repeated_neurons == "once" else found
+        neurons = _highest(view, rows, layers, by_prediction, hparams.neuron_num)
+    return [each.once() for each in neurons] if hparams.repeated_neurons == "once" else neurons
 
 
 def _highest(
-    view: ModelView, rows: list[Row], layers: list[int], predicted: bool, count: int
+    view: ModelView, rows: list[Row], layers: list[int], by_prediction: bool, count: int
 ) -> list[Neurons]:
-    made = contribution_scores(view, Places.of(rows, view.input_device).targets, layers, predicted)
-    # the best of each layer first: all layers' scores next to each other would be held a second time
-    best = [made.scores[layer].topk(min(count, view.d_ff), dim=1) for layer in layers]
+    contributions = contribution_scores(view, padded(rows, view.input_device), layers, by_prediction)
+    # The best of each layer first: the scores of all layers side by side would be held a second time.
+    per_layer = min(count, view.d_ff)
+    best = [contributions.scores[layer].topk(per_layer, dim=1) for layer in layers]
     values = torch.cat([layer.values.cpu() for layer in best], dim=1)
     units = torch.cat([layer.indices.cpu() for layer in best], dim=1)
-    owners = torch.tensor(layers).repeat_interleave(min(count, view.d_ff))
-    scores, at = values.topk(count, dim=1)  # [R, k]
-    units, tokens = units.gather(1, at), made.token_ids[:, None].expand_as(at)
-    owned = [made.owner == number for number in range(len(rows))]
-    return [Neurons(*(x[mine].flatten() for x in (owners[at], units, tokens, scores))) for mine in owned]
+    layer_of = torch.tensor(layers).repeat_interleave(per_layer)
+    scores, place = values.topk(count, dim=1)  # [R, k]
+    units, tokens = units.gather(1, place), contributions.token_ids[:, None].expand_as(place)
+    neurons = []
+    for number in range(len(rows)):
+        own = contributions.owner == number
+        columns = (layer_of[place], units, tokens, scores)
+        neurons.append(Neurons(*(column[own].flatten() for column in columns)))
+    return neurons
 
 
 def _drawn(request: EditRequest, row: Row, layers: list[int], d_ff: int, hparams) -> Neurons:
     """Different neurons for every token; they depend on seed and request alone, not on the batch."""
-    key = {"seed": hparams.seed, "prompt": request.text, "answer": row.answer}
+    key = {"seed": hparams.seed, "prompt": request.text, "answer": row.target}
     generator = torch.Generator().manual_seed(int(key_fingerprint(key), 16) >> 1)
-    drawn = torch.cat(
-        [torch.randperm(len(layers) * d_ff, generator=generator)[: hparams.neuron_num] for _ in row.answer]
-    )
-    tokens = torch.tensor(row.answer).repeat_interleave(hparams.neuron_num)
-    return Neurons(
-        torch.tensor(layers)[drawn // d_ff], drawn % d_ff, tokens, torch.full((len(drawn),), torch.nan)
-    )
+    total, count = len(layers) * d_ff, hparams.neuron_num
+    drawn = torch.cat([torch.randperm(total, generator=generator)[:count] for _ in row.target])
+    tokens = torch.tensor(row.target).repeat_interleave(count)
+    scores = torch.full((len(drawn),), torch.nan)
+    return Neurons(torch.tensor(layers)[drawn // d_ff], drawn % d_ff, tokens, scores)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from ...arch import ModelView
-from ...edits.apply_vectors import Trained, apply_vectors
-from ...edits.request import EditRequest
-from ...utils.timing import Stopwatch
+from ...edits.edit import Edit
 from .attribute import mean_attributions
 from .ensemble import choose
 from .shared import answers, attribution_options, shared_scores, sites_of
@@ -23,12 +20,11 @@ def apply_kne_to_model(
     records=None,
     **kwargs,
 ):
-    """Edits ``model`` in place by KNE.
+    """Edit ``model`` in place by KNE.
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch,
-            trained as one.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch, trained as one.
         hparams: ``KNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
@@ -40,36 +36,33 @@ def apply_kne_to_model(
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got
-            nowhere; the model is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got nowhere; the
+            model is then as it was.
     """
-    return apply_vectors(
-        "KNE", model, tok, requests, hparams, execute_kne, copy, return_orig_weights, records
-    )
-
-
-def execute_kne(view: ModelView, tok, requests: list[EditRequest], hparams) -> Trained:
-    """The change that KNE makes of one batch of requests; the model is afterwards as it was."""
-    watch = Stopwatch()
-    sites = sites_of(view, hparams)
-    if hparams.localize == "shared":
-        shared = shared_scores(view, tok, hparams)
-        scores, located = shared.scores, {"requests": shared.requests, "model": shared.model}
-    else:
-        scores = mean_attributions(
-            view, answers(view, tok, requests, hparams), sites, **attribution_options(hparams)
-        )
-        located = {"requests": len(requests)}
-    ensemble = choose(scores, sites, hparams.neuron_axis, view.model, hparams.share_of_parameters, hparams.p)
-    watch.lap("locate")
-    fit = train(view, tok, requests, ensemble.members, hparams)
-    units = unit_deltas(view, ensemble.members, fit.vectors, hparams.neuron_axis)
-    watch.lap("train")
-    info = {
+    edit = Edit.begin("KNE", model, tok, requests, hparams, copy)
+    view, axis = edit.view, hparams.neuron_axis
+    with edit.computing():
+        # Score every row of the target modules (Eq. 3-5), then choose the ensemble (Eq. 6 and 7).
+        sites = sites_of(view, hparams)
+        if hparams.localize == "shared":
+            shared = shared_scores(view, tok, hparams)
+            scores, localized_on = shared.scores, {"requests": shared.requests, "model": shared.model}
+        else:
+            targets = answers(view, tok, edit.requests, hparams)
+            scores = mean_attributions(view, targets, sites, **attribution_options(hparams))
+            localized_on = {"requests": len(edit.requests)}
+        ensemble = choose(scores, sites, axis, view.model, hparams.share_of_parameters, hparams.p)
+        edit.watch.lap("locate")
+        # Train all its rows together (Eq. 8-11).
+        trained = train(view, tok, edit.requests, ensemble.members, hparams)
+        units = unit_deltas(view, ensemble.members, trained.vectors, axis)
+        edit.watch.lap("train")
+    edit.losses, edit.probability = [trained.losses["loss"]], trained.probability
+    edit.info = {
         **ensemble.to_info(),
-        "localized_on": located,
-        "losses": fit.losses,
-        "steps": len(fit.losses["loss"]) - 1,
-        "stop": fit.stop,
+        "localized_on": localized_on,
+        "losses": trained.losses,
+        "steps": len(trained.losses["loss"]) - 1,
+        "stop": trained.stop,
     }
-    return Trained(units, [fit.losses["loss"]], fit.probability, watch.seconds, info)
+    return edit.commit(units, records=records, return_orig_weights=return_orig_weights)

@@ -17,7 +17,7 @@ from ...arch import ModelView, Projection, projection
 from ...arch.frozen import eval_mode
 from ...attribution.targets import TargetTokens, target_tokens
 from ...edits.request import EditRequest, prepare
-from ...edits.session import kept
+from ...edits.session import ModelSession
 from ...errors import HparamsError, RequestError
 from ...statistics import matrix_files as files
 from ...utils.fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
@@ -46,7 +46,7 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
     the model.
 
     Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights
-    have changed since, until ``state.forget(model)`` or another call; deep copies of the model take them
+    have changed since, until ``edits.session.forget(model)`` or another call; deep copies of the model take them
     along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules and settings, so
     that calling this again on the unedited model (in a process that goes on with an earlier run) costs a
     fingerprint.
@@ -93,9 +93,9 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
             files.write(path, about, scores)
         else:
             scores = cached[0]
-    found = SharedScores(scores, len(used), about["model"])
-    kept(model)[_key(hparams)] = found
-    return found
+    shared = SharedScores(scores, len(used), about["model"])
+    ModelSession.of(model).method_state[_key(hparams)] = shared
+    return shared
 
 
 def shared_scores(view: ModelView, tok, hparams) -> SharedScores:
@@ -104,9 +104,9 @@ def shared_scores(view: ModelView, tok, hparams) -> SharedScores:
     Raises:
         HparamsError: none were made, and no data is named.
     """
-    found = kept(view.model).get(_key(hparams))
-    if found is not None:
-        return found
+    shared = ModelSession.of(view.model).method_state.get(_key(hparams))
+    if shared is not None:
+        return shared
     if hparams.localization_data is None:
         raise HparamsError(
             "field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or "

@@ -1,21 +1,20 @@
 """Training the ensemble: Adam on all its rows together, the model's weights left alone (Eq. 8-11).
 
-``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y
-+ s dW x`` on the output of the weight's module, so that nothing is written before the edit is known to be
-good.
+``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y + s dW x`` on
+the output of the weight's module, so that nothing is written before the edit is known to be good.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ...arch import Capture, ModelView, Projection, prefix_before, take
-from ...arch.capture import Prefix
 from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
 from ...arch.tokens import Batch, encode, pad, subject_last_index
@@ -23,33 +22,32 @@ from ...attribution.targets import target_tokens
 from ...edits.record import UnitDelta
 from ...edits.request import EditRequest
 from ...errors import EditError
-from ...optim.divergence import divergence
+from ...optim import Objective, divergence, minimise
 
 Members = Sequence[tuple[Projection, Tensor]]
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainedEnsemble:
     """What training gave.
 
     Attributes:
-        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (scaled, as they are added), compute
-            dtype.
+        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (scaled, as they are added), compute dtype.
         losses: ``{"loss", "nll", "kl": one value per evaluation}``; the last belongs to the vectors.
         probability: ``exp(-mean NLL)`` of every request's new object with the vectors.
         stop: ``probability`` or ``steps``.
     """
 
     vectors: dict[str, Tensor]
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    probability: list[float] = field(default_factory=list)
-    stop: str = "steps"
+    losses: dict[str, list[float]]
+    probability: list[float]
+    stop: str
 
 
-@torch.enable_grad()
-def train(view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams) -> Fit:
-    """``min over dW of mean_requests mean_tokens NLL(target) + kl_factor KL``, at most ``num_steps`` Adam
-    steps from zero.
+def train(
+    view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams
+) -> TrainedEnsemble:
+    """``min over dW of mean_requests mean_tokens NLL(target) + kl_factor KL``, at most ``num_steps`` Adam steps from zero.
 
     The blocks below the lowest member run once; only the positions in the loss reach the unembedding.
 
@@ -62,75 +60,158 @@ def train(view: ModelView, tok, requests: Sequence[EditRequest], members: Member
     Raises:
         EditError: the loss is not finite at some step, or is at the end not below that at the start.
     """
-    lowest = min(site.layer for site, _ in members)
-    vectors = {
-        site.key: torch.zeros(
-            len(units),
-            site.size(hparams.neuron_axis)[1],
-            dtype=view.compute_dtype,
-            device=site.rows.device,
-            requires_grad=True,
-        )
-        for site, units in members
-    }
-    scales = {site.key: hparams.alpha / math.sqrt(len(units)) for site, units in members}
-    edits = [
-        (
-            site.layer,
-            site.module,
-            _added(site, units, vectors[site.key], scales[site.key], hparams.neuron_axis),
-        )
-        for site, units in members
-    ]
-    size = hparams.train_batch_size
-    with frozen_parameters(view.model):
-        parts = [
-            _Part(view, tok, requests[i : i + size], lowest, hparams, len(requests))
-            for i in range(0, len(requests), size)
-        ]
-        opt = torch.optim.Adam(list(vectors.values()), lr=hparams.lr)
-        losses: dict[str, list[float]] = {"loss": [], "nll": [], "kl": []}
-        for step in range(hparams.num_steps + 1):
-            last = step == hparams.num_steps
-            opt.zero_grad()
-            nlls, kl = [], 0.0
-            for part in parts:
-                nll, divergence = part.losses(edits)
-                if not last:
-                    (nll.sum() / len(requests) + hparams.kl_factor * divergence).backward()
-                nlls += nll.detach().tolist()
-                kl += float(divergence.detach())
-            nll = sum(nlls) / len(nlls)
-            for name, value in (("loss", nll + hparams.kl_factor * kl), ("nll", nll), ("kl", kl)):
-                losses[name].append(value)
-            if not math.isfinite(losses["loss"][-1]):
-                raise EditError(
-                    f"{_which(requests)}: the loss is not finite at step {step}; the model was left as it was. "
-                    f"Lower lr ({hparams.lr}) or alpha ({hparams.alpha})"
-                )
-            likely = [math.exp(-value) for value in nlls]
-            if hparams.stop_probability is not None and min(likely) >= hparams.stop_probability:
-                return _fit(vectors, scales, losses, likely, "probability")
-            if not last:
-                opt.step()
-    if losses["loss"][-1] >= losses["loss"][0]:
+    with frozen_parameters(view.model), torch.enable_grad():
+        objective = _EnsembleObjective(view, tok, requests, members, hparams)
+        minimise(objective, hparams.lr, hparams.num_steps + 1)
+    curve = objective.curves["loss"]
+    if objective.stop == "steps" and curve[-1] >= curve[0]:
         raise EditError(
-            f"{_which(requests)}: training got nowhere, the loss went from {losses['loss'][0]:.4g} to "
-            f"{losses['loss'][-1]:.4g} in {hparams.num_steps} steps; the model was left as it was. Change lr "
-            f"({hparams.lr}) or alpha ({hparams.alpha})"
+            f"{_name(requests)}: training got nowhere, the loss went from {curve[0]:.4g} to {curve[-1]:.4g} in "
+            f"{hparams.num_steps} steps; the model was left as it was. Change lr ({hparams.lr}) or alpha ({hparams.alpha})"
         )
-    return _fit(vectors, scales, losses, likely, "steps")
+    return TrainedEnsemble(
+        {key: vector.detach() * objective.scales[key] for key, vector in objective.vectors.items()},
+        objective.curves,
+        objective.probability,
+        objective.stop,
+    )
+
+
+class _EnsembleObjective(Objective):
+    """The loss of a batch that is trained as one: a single member. Gradients add up over parts of the batch."""
+
+    def __init__(self, view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams):
+        self.requests, self.hparams = requests, hparams
+        axis = hparams.neuron_axis
+        self.vectors = {
+            site.key: torch.zeros(
+                len(units),
+                site.size(axis)[1],
+                dtype=view.compute_dtype,
+                device=site.rows.device,
+                requires_grad=True,
+            )
+            for site, units in members
+        }
+        self.scales = {site.key: hparams.alpha / math.sqrt(len(units)) for site, units in members}
+        self.parameters = list(self.vectors.values())
+        self.hooks = []
+        for site, units in members:
+            units = units.to(site.rows.device)
+            change = partial(_with_change, site, units, self.vectors[site.key], self.scales[site.key], axis)
+            self.hooks.append((site.layer, site.module, change))
+        lowest, size = min(site.layer for site, _ in members), hparams.train_batch_size
+        self.parts = [
+            _Part(view, tok, requests[start : start + size], lowest, hparams, len(requests))
+            for start in range(0, len(requests), size)
+        ]
+        self.curves: dict[str, list[float]] = {"loss": [], "nll": [], "kl": []}
+        self.probability: list[float] = []
+        self.stop = "steps"
+
+    def losses(self) -> Tensor:
+        """[1], the loss; its gradients are computed part by part on the way."""
+        nlls, total_kl = [], 0.0
+        for part in self.parts:
+            nll, kl = part.losses(self.hooks)
+            if torch.is_grad_enabled():
+                (nll.sum() / len(self.requests) + self.hparams.kl_factor * kl).backward()
+            nlls += nll.detach().tolist()
+            total_kl += float(kl.detach())
+        mean_nll = sum(nlls) / len(nlls)
+        loss = mean_nll + self.hparams.kl_factor * total_kl
+        for name, value in (("loss", loss), ("nll", mean_nll), ("kl", total_kl)):
+            self.curves[name].append(value)
+        self.probability = [math.exp(-nll) for nll in nlls]
+        return torch.tensor([loss])
+
+    def backward(self, losses: Tensor, active: list[bool]) -> None:
+        """Nothing: ``losses`` has done it."""
+
+    def assess(self, losses: Tensor, step: int, last: bool) -> list[bool]:
+        """Go on until every request's object is likely enough."""
+        hparams = self.hparams
+        if not math.isfinite(self.curves["loss"][-1]):
+            raise EditError(
+                f"{_name(self.requests)}: the loss is not finite at step {step}; the model was left as it was. Lower lr "
+                f"({hparams.lr}) or alpha ({hparams.alpha})"
+            )
+        if hparams.stop_probability is not None and min(self.probability) >= hparams.stop_probability:
+            self.stop = "probability"
+        return [self.stop == "steps" and not last]
+
+
+class _Part:
+    """The token rows of some requests: prompt and new object, then the neutral prompts if the KL term is on these.
+
+    Args:
+        lowest: lowest layer that is trained; what lies below runs once.
+        batch_size: requests of the whole batch, over which the KL term is averaged.
+    """
+
+    def __init__(
+        self, view: ModelView, tok, requests: Sequence[EditRequest], lowest: int, hparams, batch_size: int
+    ):
+        self.view, self.direction, device = view, hparams.kl_direction, view.input_device
+        prompts, objects = [each.text for each in requests], [each.target_new for each in requests]
+        self.targets = target_tokens(tok, prompts, objects, device)
+        self.batch, self.kl_places = self.targets.batch, None
+        if hparams.kl_factor and hparams.kl_on == "neutral":
+            neutral = encode(tok, [hparams.kl_prompt.format(each.subject) for each in requests], device)
+            self.batch = _stacked(self.batch, neutral, device)
+            row = torch.arange(len(requests), 2 * len(requests), device=device)
+            position = [subject_last_index(tok, hparams.kl_prompt, each.subject) for each in requests]
+            share = torch.ones(len(requests), device=device)
+            self.kl_places = row, torch.tensor(position, device=device), share
+        elif hparams.kl_factor:
+            row, position, share = self.targets.earlier_positions()
+            self.kl_places = row, position, share.float()
+        with torch.no_grad():
+            self.prefix = prefix_before(view, self.batch.inputs, lowest)
+            if self.kl_places:
+                self.kl_share = self.kl_places[2] / batch_size
+                self.log_p0 = view.logits(take(self._run([]), *self.kl_places[:2])).log_softmax(-1)
+
+    def losses(self, hooks: list) -> tuple[Tensor, Tensor]:
+        """(mean NLL of the new object's tokens per request ``[m]``, this part's share of the mean KL)."""
+        targets, hidden = self.targets, self._run(hooks)
+        logs = self.view.logits(take(hidden, targets.owner, targets.position)).log_softmax(-1)
+        nll = -logs.gather(1, targets.token_ids.to(logs.device)[:, None])[:, 0]
+        owner = targets.owner.to(nll.device)
+        counts = torch.bincount(owner)
+        nll = nll.new_zeros(len(counts)).index_add(0, owner, nll) / counts
+        if not self.kl_places:
+            return nll, nll.new_zeros(())
+        after = self.view.logits(take(hidden, *self.kl_places[:2])).log_softmax(-1)
+        kl = divergence(self.log_p0, after, self.direction)
+        return nll, (kl * self.kl_share.to(after)).sum()
+
+    def _run(self, hooks: list) -> Tensor:
+        with Capture(self.view, [], "final_hidden", "final", skip=self.prefix, edit_modules=hooks) as seen:
+            self.view.model(**self.batch.inputs, use_cache=False)
+        return seen.final_hidden
+
+
+def _with_change(
+    site: Projection, units: Tensor, vectors: Tensor, scale: float, axis: Axis, output: Tensor, inputs: Tensor
+) -> Tensor:
+    """The output of a linear map with the change added to its neurons."""
+    if axis == "output":
+        rows, change = site.rows[units], inputs.to(vectors.dtype) @ vectors.T
+    else:
+        rows, change = site.rows, inputs[..., units].to(vectors.dtype) @ vectors
+    return output.index_add(-1, rows, (scale * change).to(output.dtype))
 
 
 def unit_deltas(
     view: ModelView, members: Members, vectors: Mapping[str, Tensor], axis: Axis
 ) -> dict[str, UnitDelta]:
     """The vectors as changes of parameters; those of several maps in one fused parameter are put together."""
-    grouped: dict[str, list[tuple[Projection, Tensor]]] = {}
+    by_parameter: dict[str, list[tuple[Projection, Tensor]]] = {}
     for site, units in members:
-        grouped.setdefault(site.parameter, []).append((site, units))
-    found = {}
-    for name, parts in grouped.items():
+        by_parameter.setdefault(site.parameter, []).append((site, units))
+    deltas = {}
+    for name, parts in by_parameter.items():
         shape = tuple(view.matrix(name).shape)
         info = {"layer": parts[0][0].layer, "neurons": {site.name: len(units) for site, units in parts}}
         if axis == "output":
@@ -139,88 +220,20 @@ def unit_deltas(
         else:
             units = torch.cat([units for _, units in parts]).unique()
             changes = torch.zeros(len(units), shape[0], dtype=vectors[parts[0][0].key].dtype)
-            for site, mine in parts:
-                changes[torch.searchsorted(units, mine)[:, None], site.rows.cpu()] += vectors[site.key].cpu()
-        found[name] = UnitDelta(units, changes, axis, shape, info)
-    return found
+            for site, own in parts:
+                place = torch.searchsorted(units, own)[:, None]
+                changes[place, site.rows.cpu()] += vectors[site.key].cpu()
+        deltas[name] = UnitDelta(units, changes, axis, shape, info)
+    return deltas
 
 
-def _fit(vectors, scales, losses, probability, stop) -> Fit:
-    return Fit(
-        {key: vector.detach() * scales[key] for key, vector in vectors.items()}, losses, probability, stop
-    )
-
-
-def _which(requests: Sequence[EditRequest]) -> str:
+def _name(requests: Sequence[EditRequest]) -> str:
     if len(requests) == 1:
         return f"request {requests[0].index} ({requests[0].text!r})"
     return f"the batch of {len(requests)} requests"
 
 
-def _added(site: Projection, units: Tensor, vectors: Tensor, scale: float, axis: Axis):
-    """``f(output, input)``: what the map gives with the change added to its neurons."""
-    units = units.to(site.rows.device)
-    rows = site.rows[units] if axis == "output" else site.rows
-
-    def edit(output: Tensor, x: Tensor) -> Tensor:
-        read = x if axis == "output" else x[..., units]
-        change = read.to(vectors.dtype) @ (vectors.T if axis == "output" else vectors)
-        return output.index_add(-1, rows, (scale * change).to(output.dtype))
-
-    return edit
-
-
-class _Part:
-    """The token rows of some requests: prompt and new object, then the neutral prompts if the KL term is
-    about these."""
-
-    def __init__(
-        self, view: ModelView, tok, requests: Sequence[EditRequest], lowest: int, hparams, whole: int
-    ):
-        self.view, self.direction = view, hparams.kl_direction
-        device = view.input_device
-        self.targets = target_tokens(
-            tok, [r.text for r in requests], [r.target_new for r in requests], device
-        )
-        self.batch, places = self.targets.batch, []
-        if hparams.kl_factor and hparams.kl_on == "neutral":
-            neutral = encode(tok, [hparams.kl_prompt.format(r.subject) for r in requests], device)
-            places = [
-                (len(requests) + i, subject_last_index(tok, hparams.kl_prompt, request.subject), 1.0)
-                for i, request in enumerate(requests)
-            ]
-            self.batch = _joined(self.batch, neutral, device)
-        elif hparams.kl_factor:
-            ends = self.targets.prompt_end.tolist()
-            places = [(row, at, 1.0 / end) for row, end in enumerate(ends) for at in range(end)]
-        self.kept = [torch.tensor(column, device=device) for column in zip(*places)]
-        with torch.no_grad():
-            self.prefix: Prefix | None = prefix_before(view, self.batch.inputs, lowest)
-            if self.kept:
-                self.kept[2] = self.kept[2] / whole  # the mean over the requests of all parts
-                self.before = view.logits(take(self._run([]), *self.kept[:2])).log_softmax(-1)
-
-    def losses(self, edits: list) -> tuple[Tensor, Tensor]:
-        """(mean NLL of the new object's tokens per request ``[m]``, this part's share of the mean KL) under
-        the edits."""
-        targets, hidden = self.targets, self._run(edits)
-        logs = self.view.logits(take(hidden, targets.owner, targets.position)).log_softmax(-1)
-        nll = -logs.gather(1, targets.token_ids.to(logs.device)[:, None])[:, 0]
-        owner = targets.owner.to(nll.device)
-        counts = torch.bincount(owner)
-        nll = nll.new_zeros(len(counts)).index_add(0, owner, nll) / counts
-        if not self.kept:
-            return nll, nll.new_zeros(())
-        after = self.view.logits(take(hidden, *self.kept[:2])).log_softmax(-1)
-        return nll, (divergence(self.before, after, self.direction) * self.kept[2].to(after)).sum()
-
-    def _run(self, edits: list) -> Tensor:
-        with Capture(self.view, [], "final_hidden", "final", skip=self.prefix, edit_modules=edits) as seen:
-            self.view.model(**self.batch.inputs, use_cache=False)
-        return seen.final_hidden
-
-
-def _joined(first: Batch, second: Batch, device) -> Batch:
+def _stacked(first: Batch, second: Batch, device) -> Batch:
     return pad(
         [
             batch.input_ids[row, :length].tolist()

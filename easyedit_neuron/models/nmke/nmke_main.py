@@ -1,7 +1,8 @@
-"""NMKE: score the neurons of the edited layers on the edit's own prompts, mask, edit through the mask."""
+"""NMKE: score the neurons of the edited layers on the edit's own prompts, mask them, edit through the mask."""
 
-from ...locate_then_edit.apply import apply_path
-from ...masks import mask_factory
+from ...locate_then_edit.edit import LocateThenEdit
+from ...masks import make_masks
+from .nmke_mask import nmke_masks
 
 
 def apply_nmke_to_model(
@@ -15,7 +16,7 @@ def apply_nmke_to_model(
     records=None,
     **kwargs,
 ):
-    """Edits ``model`` in place by NMKE.
+    """Edit ``model`` in place by NMKE.
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
@@ -33,6 +34,12 @@ def apply_nmke_to_model(
     Raises:
         NeuronEditError: bad hyperparameters or requests; model and state are then as they were.
     """
-    return apply_path(
-        "NMKE", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records
-    )
+    own_mask = hparams.mask == "nmke"
+    edit = LocateThenEdit.begin("NMKE", model, tok, requests, hparams, copy)
+    with edit.computing():
+        for batch in edit.batches():  # all requests together; one by one on the rome path
+            targets = edit.compute_z(batch)  # target values, and the neurons on the same prompts
+            context = edit.scoring_context(batch, targets)
+            masks = nmke_masks(context, hparams) if own_mask else make_masks(context, hparams)
+            edit.update_layers(batch, targets, masks)  # keys, residual and solve, layer by layer
+    return edit.commit(records, return_orig_weights)

@@ -7,139 +7,150 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ...errors import MaskError
-from ...masks.contract import NeuronMask, check_choice, check_number, check_share, mask_function, min_max
+from ...hyperparameters.options import Options, doc, require
+from ...masks import NeuronMask, ScoringContext, checked_scores
+from ...masks.choose import own_options
+from ...masks.contract import min_max
+from ...masks.registry import load, scores_spec
 
-log = logging.getLogger(__name__)
-
-SCORE_FORMS = ("zscore", "raw")
-RATIOS = ("entropy", "linear", "fixed")
-TIES = ("include", "exclude")
-NEURONS = ("both", "general", "specific", "overlap", "non_overlap")
-MASK_VALUES = ("binary", "soft")
-
+LOG = logging.getLogger(__name__)
 STD_EPS = 1e-6
 LOG_EPS = 1e-8
 
 
-@mask_function
-def nmke_mask(
-    scores: Tensor,
-    *,
-    layer: int | None = None,
-    score_form: Literal["zscore", "raw"] = "zscore",
-    ratio: Literal["entropy", "linear", "fixed"] = "entropy",
-    general_bounds: Sequence[float] = (0.3, 0.4),
-    specific_bounds: Sequence[float] = (0.3, 0.4),
-    gamma_general: float = 3.0,
-    gamma_specific: float = 2.0,
-    tau: float = 30.0,
-    general_scaler: float = 0.4,
-    general_bias: float = 0.0,
-    specific_scaler: float = 0.4,
-    specific_bias: float = 0.0,
-    general_ratio: float | None = None,
-    specific_ratio: float | None = None,
-    ties: Literal["include", "exclude"] = "include",
-    neurons: Literal["both", "general", "specific", "overlap", "non_overlap"] = "both",
-    mask_values: Literal["binary", "soft"] = "binary",
-) -> NeuronMask:
-    """Mask from the scores ``S [B, d_ff]`` of B prompts.
+@dataclass(kw_only=True)
+class NMKEOptions(Options):
+    """Options of mask ``nmke``; hyperparameters of NMKE."""
 
-    1. general score ``Qg_i`` = number of prompts with ``S_bi > 0`` (Eq. 4), S z-scored over the neurons of
-    each prompt
-       first unless ``score_form="raw"``; specific score ``Qs_i = max_b S_bi`` (Eq. 5).
-    2. entropies ``H_g`` (Eq. 6) and ``H_s`` (Eq. 7), see ``general_entropy`` and ``specific_entropy``.
-    3. ratio ``rho = lo + (hi - lo) H^gamma`` (``entropy``, released), ``scaler * H + bias`` (``linear``,
-    paper) or given (``fixed``).
-    4. a neuron is general when ``Qg_i >= quantile(Qg, 1 - rho_g)``, specific likewise; mask = general OR
-    specific (Eq. 8).
+    score_form: Literal["zscore", "raw"] = doc(
+        "general score counts z-scored (released) or raw (paper, Eq. 4) positive scores", "zscore"
+    )
+    ratio: Literal["entropy", "linear", "fixed"] = doc(
+        "entropy: lo + (hi - lo) H^gamma (released); linear: scaler * H + bias (paper); "
+        "fixed: general_ratio and specific_ratio",
+        "entropy",
+    )
+    general_bounds: list[float] = doc("(lo, hi) of the general ratio", factory=lambda: [0.3, 0.4])
+    specific_bounds: list[float] = doc("(lo, hi) of the specific ratio", factory=lambda: [0.3, 0.4])
+    gamma_general: float = doc("exponent of the general entropy", 3.0)
+    gamma_specific: float = doc("exponent of the specific entropy", 2.0)
+    tau: float = doc("temperature of the general entropy's softmax", 30.0)
+    general_scaler: float = doc("lambda of the general neurons, ratio: linear", 0.4)
+    general_bias: float = doc("beta of the general neurons, ratio: linear", 0.0)
+    specific_scaler: float = doc("lambda of the specific neurons, ratio: linear", 0.4)
+    specific_bias: float = doc("beta of the specific neurons, ratio: linear", 0.0)
+    general_ratio: float | None = doc("share of general neurons, ratio: fixed", None)
+    specific_ratio: float | None = doc("share of specific neurons, ratio: fixed", None)
+    ties: Literal["include", "exclude"] = doc(
+        "neurons whose score equals the threshold (released: include). Qg is a small integer, so many neurons tie and the "
+        "mask gets denser than the ratio; exclude never selects more than the ratio asks for and may select none",
+        "include",
+    )
+    neurons: Literal["both", "general", "specific", "overlap", "non_overlap"] = doc(
+        "which of the two kinds (Fig. 6, Table 3)", "both"
+    )
+    mask_values: Literal["binary", "soft"] = doc(
+        "binary: 0/1; soft: every neuron of the layer is scaled by its normalised score, without a selection "
+        "(paper, Table 4)",
+        "binary",
+    )
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("tau", "gamma_general", "gamma_specific")
+        self.require_share("general_ratio", "specific_ratio")
+        for kind in ("general", "specific"):
+            bounds = getattr(self, f"{kind}_bounds")
+            ordered = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1
+            require(ordered, f"{kind}_bounds", f"must be [lo, hi] with 0 < lo <= hi <= 1, got {bounds}")
+            scaler, bias = getattr(self, f"{kind}_scaler"), getattr(self, f"{kind}_bias")
+            require(
+                self.ratio != "linear" or (0 <= bias <= 1 and 0 <= scaler + bias <= 1),
+                f"{kind}_scaler",
+                f"the ratio runs from {kind}_bias to {kind}_scaler + {kind}_bias, both must lie in [0, 1]; got scaler "
+                f"{scaler} and bias {bias}",
+            )
+            share = f"{kind}_ratio"
+            require(
+                self.ratio != "fixed" or getattr(self, share) is not None,
+                share,
+                "ratio 'fixed' needs a share in (0, 1]",
+            )
+
+
+def nmke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
+    """``{layer: NeuronMask}`` of a batch: score every neuron (Eq. 3), then select (Eq. 4 to 8).
 
     Args:
-        scores: ``[B, d_ff]``, finite, ``d_ff >= 2``; one prompt is enough. Half precision is computed in
-            float32.
-        layer: not used.
-        score_form: ``zscore`` (released) or ``raw`` (paper).
-        ratio: how the shares come about.
-        general_bounds, specific_bounds: (lo, hi) for ``entropy``, in (0, 1].
-        gamma_general, gamma_specific: exponents for ``entropy``, > 0.
-        tau: temperature of the softmax in H_g, > 0.
-        general_scaler, general_bias, specific_scaler, specific_bias: for ``linear``; ``bias`` and ``scaler +
-            bias`` in [0, 1].
-        general_ratio, specific_ratio: for ``fixed``, in (0, 1].
-        ties: ``include`` (released): neurons on the threshold are selected. Qg is a small integer, so many
-            neurons tie and the mask gets denser than the ratio. ``exclude``: only neurons above the
-            threshold, which never selects more than the ratio asks for and may select none.
-        neurons: ``both`` (general OR specific), one kind alone, ``overlap`` (AND) or ``non_overlap`` (exactly
-            one of them); Fig. 6 and Table 3.
-        mask_values: ``binary``, or ``soft`` (Table 4): every neuron's update is scaled by its attribution
-            score, min-max normalised over the layer's neurons, with no selection at all (the paper blames the
-            soft variant's "dense" updates for its loss of locality). The paper does not say which score; here
-            the larger of the normalised Qg and Qs, as OR; with ``neurons``: the one kind's score, the smaller
-            (overlap), or the difference (non_overlap).
+        context: the batch on the unedited weights.
+        hparams: ``NMKEHyperParams``.
+    """
+    spec = scores_spec(hparams.attribution)
+    scores = load(spec.function)(context, own_options(hparams, load(spec.options)))
+    return {layer: nmke_mask(scores[layer], hparams, layer) for layer in context.layers}
+
+
+def nmke_mask(scores: Tensor, options: NMKEOptions, layer: int | None = None) -> NeuronMask:
+    """Mask from the scores ``S [B, d_ff]`` of B prompts.
+
+    1. General score ``Qg_i`` = number of prompts with ``S_bi > 0`` (Eq. 4), S z-scored over the neurons of each prompt
+       first unless ``score_form: raw``. Specific score ``Qs_i = max_b S_bi`` (Eq. 5).
+    2. Entropies ``H_g`` (Eq. 6) and ``H_s`` (Eq. 7), see ``general_entropy`` and ``specific_entropy``.
+    3. Ratios ``rho = lo + (hi - lo) H^gamma`` (``entropy``, released), ``scaler * H + bias`` (``linear``, paper), or given.
+    4. A neuron is general when ``Qg_i >= quantile(Qg, 1 - rho_g)``, specific likewise; mask = general OR specific (Eq. 8).
+
+    A soft mask (Table 4) scales every neuron's update by its score, min-max normalised over the layer, with no selection.
+    The paper does not say which score; here the larger of the normalised Qg and Qs, as OR. With ``neurons`` it is the one
+    kind's score, the smaller (overlap), or the difference (non_overlap).
+
+    Args:
+        scores: ``[B, d_ff]``, finite, ``d_ff >= 2``; one prompt is enough. Half precision is computed in float32.
+        options: ``NMKEOptions`` (an ``NMKEHyperParams`` is one).
+        layer: for the log.
 
     Returns:
-        ``NeuronMask`` on the scores' device; ``general`` and ``specific`` hold the binary sets also when the
-        mask is soft.
+        ``NeuronMask`` on the scores' device; ``general`` and ``specific`` hold the binary sets also when the mask is soft.
 
     Raises:
-        MaskError: an option that is unknown or out of range; scores that are not finite.
+        MaskError: scores that are not finite or of another shape.
     """
-    for name, value, choices in (
-        ("score_form", score_form, SCORE_FORMS),
-        ("ratio", ratio, RATIOS),
-        ("ties", ties, TIES),
-        ("neurons", neurons, NEURONS),
-        ("mask_values", mask_values, MASK_VALUES),
-    ):
-        check_choice(name, value, choices)
+    scores = checked_scores(scores)
     if scores.shape[1] < 2:
         raise MaskError(f"scores: the entropies need at least two neurons, got {list(scores.shape)}")
-    tau = check_number("tau", tau, above=0.0)
-    if ratio == "entropy":
-        to_general = _power("general_bounds", general_bounds, "gamma_general", gamma_general)
-        to_specific = _power("specific_bounds", specific_bounds, "gamma_specific", gamma_specific)
-    elif ratio == "linear":
-        to_general = _linear("general", general_scaler, general_bias)
-        to_specific = _linear("specific", specific_scaler, specific_bias)
+    q_general, q_specific = general_score(scores, options.score_form), scores.max(dim=0).values
+    h_general, h_specific = general_entropy(scores, options.tau), specific_entropy(scores)
+    rho_general, rho_specific = _ratio(h_general, "general", options), _ratio(h_specific, "specific", options)
+    general, cut_general = _select(q_general, rho_general, options.ties)
+    specific, cut_specific = _select(q_specific, rho_specific, options.ties)
+    if options.mask_values == "binary":
+        mask = _combine_sets(general, specific, options.neurons)
     else:
-        to_general, to_specific = (
-            _fixed("general_ratio", general_ratio),
-            _fixed("specific_ratio", specific_ratio),
-        )
-
-    h_general, h_specific = general_entropy(scores, tau), specific_entropy(scores)
-    q_general, q_specific = general_score(scores, score_form), scores.max(dim=0).values
-    rho_general, rho_specific = to_general(h_general), to_specific(h_specific)
-    general, cut_general = _select(q_general, rho_general, ties)
-    specific, cut_specific = _select(q_specific, rho_specific, ties)
-    if mask_values == "binary":
-        mask = _combine_sets(general, specific, neurons)
-    else:
-        mask = _combine_weights(min_max(q_general), min_max(q_specific), neurons)
+        mask = _combine_weights(min_max(q_general), min_max(q_specific), options.neurons)
     if not mask.any():
-        log.warning(
+        LOG.warning(
             "layer %s: the mask holds no neuron (neurons=%s, ties=%s); the edit cannot change it",
             layer,
-            neurons,
-            ties,
+            options.neurons,
+            options.ties,
         )
     return NeuronMask(
-        mask=mask,
-        general=general,
-        specific=specific,
-        general_ratio=rho_general,
-        specific_ratio=rho_specific,
-        general_entropy=float(h_general),
-        specific_entropy=float(h_specific),
-        general_threshold=cut_general,
-        specific_threshold=cut_specific,
+        mask,
+        general,
+        specific,
+        rho_general,
+        rho_specific,
+        float(h_general),
+        float(h_specific),
+        cut_general,
+        cut_specific,
     )
 
 
@@ -160,8 +171,7 @@ def general_entropy(scores: Tensor, tau: float = 30.0) -> Tensor:
 def specific_entropy(scores: Tensor) -> Tensor:
     """``H_s = H(p) / log d_ff`` (Eq. 7), p = positive part of ``max_b S_bi`` normalised; a scalar in [0, 1].
 
-    0 when no score is positive (their sum below 1e-8), which puts the ratio at its lower bound as in the
-    released code.
+    0 when no score is positive (their sum below 1e-8), which puts the ratio at its lower bound as in the released code.
     """
     positive = scores.max(dim=0).values.clamp(min=0)
     total = positive.sum()
@@ -174,33 +184,14 @@ def _entropy(weights: Tensor) -> Tensor:
     return -(weights * (weights + LOG_EPS).log()).sum(dim=-1)
 
 
-def _power(bounds_name: str, bounds: Sequence[float], gamma_name: str, gamma: float):
-    try:
-        low, high = bounds
-    except (TypeError, ValueError):
-        raise MaskError(f"{bounds_name}: expected (low, high), got {bounds!r}") from None
-    low, high = check_share(f"{bounds_name}[0]", low), check_share(f"{bounds_name}[1]", high)
-    if low > high:
-        raise MaskError(f"{bounds_name}: the lower bound {low} is above the upper bound {high}")
-    gamma = check_number(gamma_name, gamma, above=0.0)
-    return lambda entropy: float(low + (high - low) * entropy.pow(gamma))
-
-
-def _linear(kind: str, scaler: float, bias: float):
-    scaler, bias = check_number(f"{kind}_scaler", scaler), check_number(f"{kind}_bias", bias)
-    if not (0 <= bias <= 1 and 0 <= scaler + bias <= 1):
-        raise MaskError(
-            f"{kind}_scaler, {kind}_bias: the ratio runs from bias to scaler + bias, both must lie in [0, 1]; "
-            f"got scaler {scaler} and bias {bias}"
-        )
-    return lambda entropy: float(scaler * entropy + bias)
-
-
-def _fixed(name: str, value: float | None):
-    if value is None:
-        raise MaskError(f"{name}: ratio='fixed' needs a share in (0, 1]")
-    share = check_share(name, value)
-    return lambda _entropy: share
+def _ratio(entropy: Tensor, kind: str, options: NMKEOptions) -> float:
+    """Share of the neurons that are selected as ``general`` or ``specific`` ones."""
+    if options.ratio == "fixed":
+        return getattr(options, f"{kind}_ratio")
+    if options.ratio == "linear":
+        return float(getattr(options, f"{kind}_scaler") * entropy + getattr(options, f"{kind}_bias"))
+    low, high = getattr(options, f"{kind}_bounds")
+    return float(low + (high - low) * entropy.pow(getattr(options, f"gamma_{kind}")))
 
 
 def _select(score: Tensor, ratio: float, ties: str) -> tuple[Tensor, float]:

@@ -1,52 +1,20 @@
-"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing): a path's, the mask's, and those of the
-update."""
+"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing): a path's, the mask's, and those of the update."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hyperparameters.model import doc, require
-from ...locate_then_edit.own_mask import OwnMaskHyperParams
-
-SAME_NAME = (
-    "strategy",
-    "thresholds",
-    "background_activation",
-    "background_std",
-    "trigger_activation",
-    "trigger_attribution",
-    "alpha",
-    "q_base",
-    "gamma",
-    "activation_share",
-    "min_neurons",
-    "activation_position",
-    "activation_value",
-    "attribution_target",
-    "whole_target",
-    "psem_size",
-    "psem_sources",
-    "psem_paraphrase_model",
-    "psem_translation_models",
-    "psem_max_new_tokens",
-    "psem_cache_by",
-)
-"""Fields that are options of mask ``pnke`` and its scores, under the same name."""
+from ...hyperparameters.options import doc, require
+from ...locate_then_edit.hparams import PathHyperParams
+from .pnke_options import PNKEOptions
 
 
 @dataclass(kw_only=True)
-class PNKEHyperParams(OwnMaskHyperParams):
+class PNKEHyperParams(PNKEOptions, PathHyperParams):
     """Every option of the method; the defaults are the paper's. There is no released code."""
 
     ALG_NAME: ClassVar[str] = "PNKE"
     OWN_MASK: ClassVar[str] = "pnke"
-    OWN_OPTIONS: ClassVar[dict[str, dict[str, str]]] = {
-        "pnke": {
-            **{name: name for name in SAME_NAME},
-            "steps": "ig_steps",
-            "rule": "ig_rule",
-            "step_batch": "ig_step_batch",
-        }
-    }
+    OWN_OPTIONS: ClassVar[tuple[type, ...]] = (PNKEOptions,)
 
     path: Literal["rome", "memit", "alphaedit"] = doc(
         "Eq. 10 on the principles of MEMIT (memit) or ROME (rome); with mask_stage solve alphaedit is memit",
@@ -57,72 +25,14 @@ class PNKEHyperParams(OwnMaskHyperParams):
         "solve",
     )
     mask: str = doc(
-        "which neurons may change; the fields below are the options of pnke, other masks have theirs in mask_options",
+        "which neurons may change; pnke takes its options from this method's fields, other masks from mask_options",
         "pnke",
     )
     L2: float = doc("ridge added to the diagonal (not in Eq. 10)", 0.0)
     preserve: Literal["covariance", "nullspace"] = doc(
-        "mask_stage solve: what stands for the retained samples K0; covariance: lambda C among the critical neurons (Eq. 10), "
-        "lambda is mom2_update_weight; nullspace: the update lies in the null space of that",
+        "mask_stage solve: what stands for the retained samples K0. covariance: lambda C among the critical neurons "
+        "(Eq. 10), lambda is mom2_update_weight; nullspace: the update lies in the null space of that",
         "covariance",
-    )
-
-    psem_size: int = doc("m, prompts in P_sem (B.1)", 10)
-    psem_sources: list[Literal["dataset", "paraphrase", "translation", "context"]] = doc(
-        "sources of P_sem, asked in this order until there are m prompts; 'dataset' takes the request's rephrase_prompt, which "
-        "generalisation is measured on",
-        factory=lambda: ["dataset", "paraphrase", "translation", "context"],
-    )
-    psem_paraphrase_model: str | None = doc(
-        "model that writes the paraphrases; unset: the edited model itself", None
-    )
-    psem_translation_models: list[str] | None = doc(
-        "two translation models, into another language and back; unset: no back-translation", None
-    )
-    psem_max_new_tokens: int = doc("longest paraphrase or translation", 40)
-    psem_cache_by: Literal["strict", "text"] = doc(
-        "what a cached paraphrase is found by: strict: also the weights that wrote it, which every edit changes; text: not those",
-        "strict",
-    )
-
-    activation_position: Literal["last", "subject_last"] = doc(
-        "token whose activations are read and attributed to: the prompt's last, or the subject's, where keys are read",
-        "last",
-    )
-    activation_value: Literal["signed", "magnitude"] = doc(
-        "Act(n, p): the activation as it is, or its absolute value", "signed"
-    )
-    background_activation: float = doc(
-        "theta_bg_act (B.2): percentile of the mean activation over P_sem", 75.0
-    )
-    background_std: float = doc("epsilon_stable (B.2): percentile of the standard deviation over P_sem", 25.0)
-    trigger_activation: float = doc("theta_trig_act (B.3.3): percentile of the activation on P_spec", 90.0)
-    trigger_attribution: float = doc("theta_attr (B.3.3): percentile of the attribution", 90.0)
-    thresholds: Literal["percentile", "range"] = doc(
-        "what these four are: percentiles of the layer, or percent of the way from the least to the greatest value",
-        "percentile",
-    )
-    attribution_target: Literal["target_new", "ground_truth", "predicted"] = doc(
-        "whose probability is attributed: the new object, the old one, or the model's own next token",
-        "target_new",
-    )
-    whole_target: bool = doc("probability of all of the object's tokens, else of the first", False)
-    ig_steps: int = doc("points of the path of integrated gradients (C.1: 10 + 20 evaluations)", 20)
-    ig_rule: Literal["gauss", "right"] = doc(
-        "quadrature of the path: Gauss-Legendre, or the Riemann sum", "gauss"
-    )
-    ig_step_batch: int = doc("points per forward and backward pass; halved where memory does not suffice", 64)
-
-    strategy: Literal["entropy", "trigger", "background", "activation"] = doc(
-        "which neurons are critical (Fig. 3): Algorithm 4, N_trig or N_bg as they are, or activation_share of the most active",
-        "entropy",
-    )
-    alpha: float = doc("weight of the activation in the importance s (Eq. 5)", 0.5)
-    q_base: float = doc("percentile of s where its entropy is greatest (Eq. 6)", 85.0)
-    gamma: float = doc("percentiles per nat that the entropy lacks (Eq. 6)", 10.0)
-    activation_share: float = doc("share of neurons of strategy: activation", 0.1)
-    min_neurons: int = doc(
-        "critical neurons at least; where the selection has fewer, the next best by s join them", 1
     )
 
     solver: Literal["closed_form", "adam"] = doc(
@@ -142,48 +52,10 @@ class PNKEHyperParams(OwnMaskHyperParams):
     )
 
     def validate(self) -> None:
-        """Ranges; the mask's options are checked by the mask."""
+        """Check the ranges and rules between fields."""
         super().validate()
-        self.require_positive(
-            "psem_size",
-            "psem_max_new_tokens",
-            "ig_steps",
-            "ig_step_batch",
-            "min_neurons",
-            "adam_steps",
-            "adam_lr",
-            "adam_preserve_tokens",
-        )
-        self.require_not_negative("gamma", "adam_stop")
-        for name in (
-            "background_activation",
-            "background_std",
-            "trigger_activation",
-            "trigger_attribution",
-            "q_base",
-        ):
-            require(
-                0 <= getattr(self, name) <= 100,
-                name,
-                f"must lie between 0 and 100, got {getattr(self, name)}",
-            )
-        require(0 <= self.alpha <= 1, "alpha", f"must lie between 0 and 1, got {self.alpha}")
-        require(
-            0 < self.activation_share <= 1,
-            "activation_share",
-            f"must be in (0, 1], got {self.activation_share}",
-        )
-        require(len(set(self.psem_sources)) == len(self.psem_sources), "psem_sources", "names a source twice")
-        require(
-            self.psem_translation_models is None or len(self.psem_translation_models) == 2,
-            "psem_translation_models",
-            "must name two models: into the other language, and back",
-        )
-        require(
-            not (self.whole_target and self.attribution_target == "predicted"),
-            "whole_target",
-            "the model's own prediction is one token; set attribution_target to target_new or ground_truth",
-        )
+        self.require_positive("adam_steps", "adam_lr", "adam_preserve_tokens")
+        self.require_not_negative("adam_stop")
         require(self.solve_preserve == "nullspace", "solve_preserve", "is called 'preserve' in PNKE")
         if self.preserve == "nullspace":
             require(
@@ -211,5 +83,9 @@ class PNKEHyperParams(OwnMaskHyperParams):
     @property
     def preserves(self) -> str:
         """``preserve`` where the problem is restricted to masked neurons, on the path memit too."""
-        masked = self.mask_stage == "solve" and self.mask != "none"
-        return self.preserve if masked else super().preserves
+        return self.preserve if self.masks_in_solve else super().preserves
+
+    @property
+    def uses_covariance(self) -> bool:
+        """Adam takes tokens of the text for K0, not their covariance."""
+        return self.solver == "closed_form" and super().uses_covariance

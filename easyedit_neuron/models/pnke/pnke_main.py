@@ -1,8 +1,9 @@
 """PNKE: identify causal neurons, select the critical ones, edit these alone."""
 
-from ...locate_then_edit.apply import apply_path
-from ...masks import mask_factory
-from .adam import apply_adam
+from ...locate_then_edit.edit import LocateThenEdit
+from ...masks import make_masks
+from .pnke_adam import train_critical_neurons
+from .pnke_scores import pnke_masks
 
 
 def apply_pnke_to_model(
@@ -16,34 +17,37 @@ def apply_pnke_to_model(
     records=None,
     **kwargs,
 ):
-    """Edits ``model`` in place by PNKE.
+    """Edit ``model`` in place by PNKE.
 
-    Where the paper's equations are: P_sem (Algorithm 1) ``prompts``; activations and attributions
-    ``masks.causal``; N_bg, N_trig, N_causal, N_critical (Eq. 2 to 7, Algorithms 2 to 4) ``masks.pnke``; the
-    update by ridge regression (Eq. 10) ``paths.execute`` with ``mask_stage: solve``, by Adam (Eq. 8 and 9)
-    ``adam``.
+    Where the paper's equations are: P_sem (Algorithm 1) ``prompts``; activations and attributions ``pnke_scores``; N_bg,
+    N_trig, N_causal, N_critical (Eq. 2 to 7, Algorithms 2 to 4) ``pnke_mask``; the update by ridge regression (Eq. 10)
+    ``locate_then_edit.update`` with ``mask_stage: solve``, by Adam (Eq. 8 and 9) ``pnke_adam``.
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch.
-            Every request selects its critical neurons; the update of the batch may use those of all.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch. Every request
+            selects its critical neurons; the update of the batch may use those of all.
         hparams: ``PNKEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used.
-        records: list to which the ``EditRecord`` is appended; its ``info["identification"]`` holds P_sem and
-            the costs of Table 3.
+        records: list to which the ``EditRecord`` is appended; its ``info["identification"]`` holds P_sem and the costs of
+            Table 3.
         **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
 
     Returns:
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, an update that diverges; model and state are then as
-            they were.
+        NeuronEditError: bad hyperparameters or requests, an update that diverges; model and state are then as they were.
     """
-    if hparams.solver == "adam":
-        return apply_adam(model, tok, requests, hparams, copy, return_orig_weights, records)
-    return apply_path(
-        "PNKE", model, tok, requests, hparams, copy, return_orig_weights, mask_factory(hparams), records
-    )
+    own_mask = hparams.mask == "pnke"
+    update = train_critical_neurons if hparams.solver == "adam" else LocateThenEdit.update_layers
+    edit = LocateThenEdit.begin("PNKE", model, tok, requests, hparams, copy)
+    with edit.computing():
+        for batch in edit.batches():  # all requests together; one by one on the rome path
+            targets = edit.compute_z(batch)  # target values, and the neurons on the same prompts
+            context = edit.scoring_context(batch, targets)
+            masks = pnke_masks(context, hparams) if own_mask else make_masks(context, hparams)
+            update(edit, batch, targets, masks)  # Eq. 10 in closed form, or Eq. 9 by Adam
+    return edit.commit(records, return_orig_weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,148 +11,123 @@ from torch import Tensor
 from ...arch import Capture, ModelView, take
 from ...arch.calls import ModelCalls
 from ...arch.tokens import Batch, encode, token_ids
-from ...attribution import TargetTokens, integrated_gradients, read_prompts
-from ...errors import MaskError
-from ...masks.context import Edit, object_tokens, subject_ends
+from ...attribution import IntegratedGradients, TargetTokens, integrated_gradients, read_prompts
+from ...masks import NeuronMask, ScoringContext
+from ...masks.choose import own_options
 from ...utils.memory import in_batches
 from ...utils.timing import Stopwatch
-from .pnke_mask import CausalScores
-from .prompts import SOURCES, PromptSettings, SemanticPrompts, semantic_prompts
+from .pnke_mask import CausalScores, pnke_mask
+from .pnke_options import PNKEScoringOptions
+from .prompts import PromptSettings, SemanticPrompts, semantic_prompts
 
 COST = "identification"
-"""Key of the report that says what identifying the neurons took."""
+"""Key of the report that says what identifying the neurons cost (Table 3)."""
 
 
-def causal(
-    edit: Edit,
-    *,
-    strategy: Literal["entropy", "trigger", "background", "activation"] = "entropy",
-    activation_position: Literal["last", "subject_last"] = "last",
-    activation_value: Literal["signed", "magnitude"] = "signed",
-    attribution_target: Literal["target_new", "ground_truth", "predicted"] = "target_new",
-    whole_target: bool = False,
-    steps: int = 20,
-    rule: Literal["gauss", "right"] = "gauss",
-    step_batch: int = 64,
-    prompt_batch: int = 64,
-    psem_size: int = 10,
-    psem_sources: Sequence[str] = SOURCES,
-    psem_paraphrase_model: str | None = None,
-    psem_translation_models: Sequence[str] | None = None,
-    psem_max_new_tokens: int = 40,
-    psem_cache_dir: str | None = None,
-    psem_cache_by: Literal["strict", "text"] = "strict",
-    seed: int = 0,
-) -> dict[int, list[CausalScores]]:
-    """``{layer: one CausalScores per request}``.
-
-    The prompts of P_sem of all requests go through the model together, as far as the last edited layer's
-    activations; the points of the paths of integrated gradients likewise, from the attributed layer on.
-    P_spec's activations come with the gradients.
+def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
+    """``{layer: NeuronMask}`` of a batch: score every neuron, then select the critical ones.
 
     Args:
-        edit: see ``Edit``. ``report["identification"]`` gets P_sem with its sources, the passes through the
-            model, the seconds.
-        strategy: that of the mask; what it does not look at is not computed.
-        activation_position: token whose activations are read and attributed to: the prompt's last, or the
-            subject's last. A prompt of P_sem without the subject is left out of the latter, and the report
-            counts it.
-        activation_value: Act: the activation itself, or its absolute value. The sign of a gated FFN's
-            activation says nothing by itself: with its row of the up projection and its column of the down
-                projection flipped it is the same neuron.
-        attribution_target: whose probability is attributed: the new object, the old one, or the token that
-            the model would say.
-        whole_target: all of the object's tokens, else the first.
-        steps, rule, step_batch: as in ``attribution.integrated_gradients``.
-        prompt_batch: prompts per forward pass; halved where memory does not suffice.
-        psem_size ... psem_cache_by, seed: as in ``prompts.PromptSettings``.
+        context: the batch on the unedited weights.
+        hparams: ``PNKEHyperParams``.
+    """
+    scores = pnke_scores(context, own_options(hparams, PNKEScoringOptions))
+    return {layer: pnke_mask(scores[layer], hparams, layer) for layer in context.layers}
+
+
+def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[int, list[CausalScores]]:
+    """``{layer: one CausalScores per request}``; what the strategy does not look at is not computed.
+
+    The prompts of P_sem of all requests go through the model together, as far as the last edited layer's activations.
+    The points of the paths of integrated gradients do likewise, from the attributed layer on; P_spec's activations come
+    with them. A prompt of P_sem without the subject has no ``activation_position: subject_last`` and is left out; the
+    report counts such prompts. ``context.report["identification"]`` gets P_sem with its sources, the passes through the
+    model and the seconds.
 
     Raises:
         RequestError: ``ground_truth`` for a request without one.
-        MaskError: all tokens of an object that the model is to predict.
-        HparamsError: of the prompts' settings.
+        HparamsError: a model that is to write prompts cannot be used.
     """
-    if whole_target and attribution_target == "predicted":
-        raise MaskError(
-            "whole_target: the model's own prediction is one token; name target_new or ground_truth, or leave it out"
-        )
-    view, count, watch = edit.view, len(edit.requests), Stopwatch()
-    prompts: list[SemanticPrompts] = []
-    if strategy in ("entropy", "background"):
-        settings = PromptSettings(
-            m=psem_size,
-            sources=tuple(psem_sources),
-            seed=seed,
-            cache_dir=psem_cache_dir,
-            paraphrase_model=psem_paraphrase_model,
-            translation_models=None if psem_translation_models is None else tuple(psem_translation_models),
-            contexts=edit.contexts,
-            max_new_tokens=psem_max_new_tokens,
-            paraphrase_cache=psem_cache_by,
-        )
-        prompts = semantic_prompts(edit.requests, view.model, edit.tok, settings)
+    view, watch = context.view, Stopwatch()
+    prompts = _semantic_prompts(context, options)
+    if options.uses_prompts:
         watch.lap("semantic prompts")
-    # P_spec has to be run by itself only where nothing is attributed
-    with_gradients = strategy in ("entropy", "trigger")
-    places = [
-        place
-        for number, one in enumerate(prompts)
-        for place in _places(edit, number, one.texts, activation_position)
-    ]
-    lost = [
-        len(one.texts) - sum(place[0] == number for place in places) for number, one in enumerate(prompts)
-    ]
-    if not with_gradients:
-        ends = _bare_ends(edit, activation_position)
+    places, lost = _places(context, prompts, options.activation_position)
+    if not options.uses_attribution:  # the gradients bring P_spec's activations with them
+        ends = _bare_ends(context, options.activation_position).tolist()
         places += [
-            (number, request.text, end)
-            for number, (request, end) in enumerate(zip(edit.requests, ends.tolist()))
+            _Place(number, request.text, end)
+            for number, (request, end) in enumerate(zip(context.requests, ends))
         ]
-    owner = [number for number, _, _ in places]
+    activations_at, gradients = None, None
     with ModelCalls(view) as calls:
         if places:
-            batch = encode(edit.tok, [text for _, text, _ in places], view.input_device)
-            found = activations(
-                view, batch, edit.layers, torch.tensor([end for _, _, end in places]), prompt_batch
-            )
+            batch = encode(context.tok, [place.text for place in places], view.input_device)
+            ends = torch.tensor([place.position for place in places])
+            activations_at = activations(view, batch, context.layers, ends, options.prompt_batch)
         watch.lap("activations")
-        attributions = None
-        if with_gradients:
-            predicted = attribution_target == "predicted"
-            targets = (
-                _predicted(edit)
-                if predicted
-                else object_tokens(edit, edit.prompts("bare"), attribution_target)
-            )
-            at = _bare_ends(edit, activation_position)
-            attributions = integrated_gradients(
-                view, targets, edit.layers, at, whole_target, steps, rule, step_batch
-            )
+        if options.uses_attribution:
+            gradients = _gradients(context, options)
             watch.lap("attribution")
-    value = torch.abs if activation_value == "magnitude" else lambda q: q
-    scores: dict[int, list[CausalScores]] = {}
-    for layer in edit.layers:
-        none = torch.empty(0, view.d_ff, device=view.device_of(layer), dtype=view.compute_dtype)
-        rows = value(found[layer]) if places else none
-        mine = [
-            rows[[row for row, number in enumerate(owner) if number == request]] for request in range(count)
-        ]
-        if with_gradients:
-            specific, attribution = value(attributions.activations[layer]), attributions.scores[layer]
-            semantic = mine if prompts else [None] * count
-            scores[layer] = [CausalScores(*each) for each in zip(specific, semantic, attribution)]
-        else:
-            scores[layer] = [CausalScores(each[-1], each[:-1] if prompts else None) for each in mine]
-    _report(edit, prompts, lost, calls, watch)
+    scores = {}
+    for layer in context.layers:
+        empty = torch.empty(0, view.d_ff, device=view.device_of(layer), dtype=view.compute_dtype)
+        rows = empty if activations_at is None else activations_at[layer]
+        scores[layer] = _layer_scores(context, options, places, rows, gradients, layer)
+    _report(context, prompts, lost, calls, watch)
     return scores
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A text of a request, and the token of it that is read."""
+
+    request: int
+    text: str
+    position: int
+
+
+def _semantic_prompts(context: ScoringContext, options: PNKEScoringOptions) -> list[SemanticPrompts]:
+    if not options.uses_prompts:
+        return []
+    models = options.psem_translation_models
+    settings = PromptSettings(
+        m=options.psem_size,
+        sources=tuple(options.psem_sources),
+        seed=options.seed,
+        cache_dir=options.psem_cache_dir,
+        paraphrase_model=options.psem_paraphrase_model,
+        translation_models=None if models is None else tuple(models),
+        contexts=context.contexts,
+        max_new_tokens=options.psem_max_new_tokens,
+        paraphrase_cache=options.psem_cache_by,
+    )
+    return semantic_prompts(context.requests, context.view.model, context.tok, settings)
+
+
+def _places(
+    context: ScoringContext, prompts: list[SemanticPrompts], position: str
+) -> tuple[list[_Place], list[int]]:
+    """The texts of P_sem with the token to read, and how many texts of each request lack such a token."""
+    places, lost = [], []
+    for number, semantic in enumerate(prompts):
+        subject, before = context.requests[number].subject, len(places)
+        for text in semantic.texts:
+            start = text.rfind(subject)
+            if position == "last":
+                places.append(_Place(number, text, len(token_ids(context.tok, text)) - 1))
+            elif start >= 0:
+                end = len(token_ids(context.tok, text[: start + len(subject)])) - 1
+                places.append(_Place(number, text, end))
+        lost.append(len(semantic.texts) - (len(places) - before))
+    return places, lost
 
 
 @torch.no_grad()
 def activations(
     view: ModelView, batch: Batch, layers: Sequence[int], position: Tensor, prompt_batch: int = 64
 ) -> dict[int, Tensor]:
-    """Act(n_i, p): ``{layer: [B, d_ff]}`` inputs of the down projection at ``position [B]`` of B prompts, in
-    the compute dtype.
+    """Act(n_i, p): ``{layer: [B, d_ff]}`` inputs of the down projection at ``position [B]``, in the compute dtype.
 
     The forward ends in front of the last of the down projections.
     """
@@ -162,70 +137,96 @@ def activations(
         with Capture(view, layers, stop_after="key") as seen:
             view.model(**part.inputs, use_cache=False)
         at = torch.arange(len(rows)), position[list(rows)]
-        return list(
-            zip(
-                *(
-                    take(seen.key[layer], *at).to(view.device_of(layer), view.compute_dtype)
-                    for layer in layers
-                )
-            )
-        )
+        by_layer = [
+            take(seen.key[layer], *at).to(view.device_of(layer), view.compute_dtype) for layer in layers
+        ]
+        return list(zip(*by_layer))
 
-    found = in_batches(range(len(position)), prompt_batch, run, "activations on P_sem")
-    return {layer: torch.stack(rows) for layer, rows in zip(layers, zip(*found))}
+    rows = in_batches(range(len(position)), prompt_batch, run, "activations on P_sem")
+    return {layer: torch.stack(columns) for layer, columns in zip(layers, zip(*rows))}
 
 
-def _places(edit: Edit, number: int, texts: Sequence[str], where: str) -> list[tuple[int, str, int]]:
-    """(number of the request, text, token to read) of the texts that have such a token."""
-    subject, found = edit.requests[number].subject, []
-    for text in texts:
-        at = text.rfind(subject)
-        if where == "last" or at >= 0:
-            found.append(
-                (
-                    number,
-                    text,
-                    len(token_ids(edit.tok, text if where == "last" else text[: at + len(subject)])) - 1,
-                )
-            )
-    return found
-
-
-def _bare_ends(edit: Edit, where: str) -> Tensor:
-    """``[requests]``, the token of every P_spec that is read."""
-    if where == "subject_last":
-        return subject_ends(edit, edit.prompts("bare"))
-    return torch.tensor([len(token_ids(edit.tok, request.text)) - 1 for request in edit.requests])
-
-
-def _predicted(edit: Edit) -> TargetTokens:
-    """The bare prompts with the token that the model would say behind each."""
-    device = edit.view.input_device
-    batch = encode(edit.tok, [request.text for request in edit.requests], device)
-    if edit.readings is not None:
-        each = len(edit.readings.top1) // len(edit.requests)
-        top1 = edit.readings.top1[::each]  # the first context of a request is the bare prompt
+def _gradients(context: ScoringContext, options: PNKEScoringOptions) -> IntegratedGradients:
+    if options.attribution_target == "predicted":
+        targets = _predicted(context)
     else:
-        top1 = read_prompts(edit.view, batch, edit.layers[:1]).top1
+        targets = context.object_tokens(context.prompts("bare"), options.attribution_target)
+    return integrated_gradients(
+        context.view,
+        targets,
+        context.layers,
+        _bare_ends(context, options.activation_position),
+        options.whole_target,
+        options.ig_steps,
+        options.ig_rule,
+        options.ig_step_batch,
+    )
+
+
+def _bare_ends(context: ScoringContext, position: str) -> Tensor:
+    """``[requests]``, the token of every P_spec that is read."""
+    if position == "subject_last":
+        return context.subject_ends(context.prompts("bare"))
+    return torch.tensor([len(token_ids(context.tok, request.text)) - 1 for request in context.requests])
+
+
+def _predicted(context: ScoringContext) -> TargetTokens:
+    """The bare prompts with the token that the model would say behind each."""
+    device = context.view.input_device
+    batch = encode(context.tok, [request.text for request in context.requests], device)
+    if context.readings is not None:
+        each = len(context.readings.top1) // len(context.requests)
+        top1 = context.readings.top1[::each]  # the first context of a request is the bare prompt
+    else:
+        top1 = read_prompts(context.view, batch, context.layers[:1]).top1
     owner = torch.arange(len(top1), device=device)
     return TargetTokens(batch, batch.last, owner, batch.last, top1.to(device))
 
 
+def _layer_scores(
+    context: ScoringContext,
+    options: PNKEScoringOptions,
+    places: list[_Place],
+    rows: Tensor,
+    gradients: IntegratedGradients | None,
+    layer: int,
+) -> list[CausalScores]:
+    """One CausalScores per request; ``rows`` are the activations at the places."""
+    magnitude = options.activation_value == "magnitude"
+    rows = rows.abs() if magnitude else rows
+    by_request = [
+        rows[[row for row, place in enumerate(places) if place.request == number]]
+        for number in range(len(context.requests))
+    ]
+    if gradients is None:  # P_spec's activation is the last row of its request
+        return [
+            CausalScores(values[-1], values[:-1] if options.uses_prompts else None) for values in by_request
+        ]
+    specific = gradients.activations[layer]
+    specific = specific.abs() if magnitude else specific
+    semantic = by_request if options.uses_prompts else [None] * len(by_request)
+    return [CausalScores(*each) for each in zip(specific, semantic, gradients.scores[layer])]
+
+
 def _report(
-    edit: Edit, prompts: list[SemanticPrompts], lost: list[int], calls: ModelCalls, watch: Stopwatch
+    context: ScoringContext,
+    prompts: list[SemanticPrompts],
+    lost: list[int],
+    calls: ModelCalls,
+    watch: Stopwatch,
 ) -> None:
-    """Adds to what was reported before: on the rome path every request is scored by itself."""
-    report = edit.report.setdefault(COST, {"requests": 0, "passes": {}, "seconds": {}, "prompts": []})
-    report["requests"] += len(edit.requests)
-    for name, found in (("passes", calls.to_json()), ("seconds", watch.seconds)):
-        for key, value in found.items():
+    """Add to what was reported before: on the rome path every request is scored by itself."""
+    report = context.report.setdefault(COST, {"requests": 0, "passes": {}, "seconds": {}, "prompts": []})
+    report["requests"] += len(context.requests)
+    for name, values in (("passes", calls.to_json()), ("seconds", watch.seconds)):
+        for key, value in values.items():
             report[name][key] = report[name].get(key, 0) + value
     report["prompts"] += [
         {
-            "texts": list(one.texts),
-            "sources": list(one.sources),
-            "shortfall": one.shortfall,
+            "texts": list(semantic.texts),
+            "sources": list(semantic.sources),
+            "shortfall": semantic.shortfall,
             "without_subject": missing,
         }
-        for one, missing in zip(prompts, lost)
+        for semantic, missing in zip(prompts, lost)
     ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hyperparameters.model import doc
+from ...hyperparameters.options import doc
 from ...locate_then_edit.hparams import PathHyperParams
 
 

@@ -126,9 +126,9 @@ def _reading(view: ModelView, layer: int, units: Tensor) -> dict[str, Tensor]:
         raise ArchitectureError(
             "solver adam needs the FFN's up projection (and gate); the field 'projections' names it by hand"
         )
-    found: dict[str, Tensor] = {}
+    rows_of: dict[str, Tensor] = {}
     for name in names:
-        one = projection(view, layer, name)
-        rows = one.rows.cpu()[units]
-        found[one.module] = torch.cat([found[one.module], rows]) if one.module in found else rows
-    return found
+        site = projection(view, layer, name)
+        rows = site.rows.cpu()[units]
+        rows_of[site.module] = torch.cat([rows_of[site.module], rows]) if site.module in rows_of else rows
+    return rows_of

@@ -1,0 +1,121 @@
+"""One call of an ``apply_*_to_model``, from EasyEdit's arguments to the written record: what all methods share."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..arch.frozen import eval_mode
+from ..arch.tokens import check_vocabulary
+from ..arch.view import ModelView
+from ..utils.timing import Stopwatch
+from .record import EditRecord, LayerDelta, UnitDelta
+from .request import EditRequest, plain_request, prepare
+from .session import commit, copy_of
+from .write import fingerprint
+
+
+@dataclass
+class Edit:
+    """The requests of one call, the model, and what the method has to report.
+
+    Attributes:
+        method: name for the record.
+        view, tok: model and tokenizer; the tokenizer is never changed, the model not before ``commit``.
+        requests: the checked requests, one batch.
+        hparams: hyperparameters of the method.
+        losses: loss curve of every request (or one curve, where the batch is trained as one).
+        probability: of the new object at the end, per request.
+        info: what else the method reports, as plain JSON values.
+        watch: seconds by stage.
+        fingerprint_before: of the edited parameters together; computed in ``commit`` where it is not known before.
+        record: what was written, after ``commit``.
+    """
+
+    method: str
+    view: ModelView
+    tok: Any
+    requests: list[EditRequest]
+    hparams: Any
+    losses: list[list[float]] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    fingerprint_before: str | None = None
+    record: EditRecord | None = None
+
+    @classmethod
+    def begin(cls, method: str, model, tok, requests: list[dict], hparams, copy: bool = False):
+        """Check everything that can be checked before the work begins.
+
+        Args:
+            method: name for the record.
+            model, tok: causal language model and tokenizer.
+            requests: EasyEdit's request dictionaries.
+            hparams: a ``ModelHyperParams``.
+            copy: edit a deep copy of the model, which takes the model's session with it.
+
+        Raises:
+            NeuronEditError: bad requests, modules or layers that the model does not have, a tokenizer of another model.
+        """
+        prepared = prepare(requests)
+        view = ModelView.of(model, **hparams.module_overrides())
+        cls.check(view, hparams)
+        check_vocabulary(view.model, tok, prepared)
+        return cls(method, copy_of(view, hparams) if copy else view, tok, prepared, hparams)
+
+    @staticmethod
+    def check(view: ModelView, hparams) -> None:
+        """Compare the hyperparameters with the model; methods with layers do."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """The block in which the method computes: no dropout."""
+        return eval_mode(self.view.model)
+
+    def commit(
+        self,
+        units: dict[str, UnitDelta] | None = None,
+        layers: dict[int, LayerDelta] | None = None,
+        contexts: list[list[str]] = (),
+        records: list[EditRecord] | None = None,
+        return_orig_weights: bool = False,
+    ) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+        """Write the changes, or leave everything as it was on an error.
+
+        Args:
+            units: parameter name -> change of single rows or columns.
+            layers: layer -> low-rank change of its down projection.
+            contexts: groups of context templates that were used.
+            records: the ``EditRecord`` is appended to it.
+            return_orig_weights: return copies of the weights as they were.
+
+        Returns:
+            (edited model, {parameter name: original tensor}), the second empty unless asked for.
+        """
+        layers, units = layers or {}, units or {}
+        names = {layer: self.view.down_weight_name(layer) for layer in layers}
+        before = self.fingerprint_before or fingerprint(self.view.model, [*names.values(), *units])
+        self.record = EditRecord(
+            method=self.method,
+            hparams=self.hparams.to_dict(),
+            requests=[plain_request(request) for request in self.requests],
+            contexts=[context for group in contexts for context in group],
+            context_groups=[len(group) for group in contexts],
+            layers=layers,
+            names=names,
+            units=units,
+            losses=self.losses,
+            probability=self.probability,
+            seconds=self.watch.seconds,
+            fingerprint_before=before,
+            fingerprint_after="",
+            seed=self.hparams.seed,
+            info=self.info,
+        )
+        originals = commit(self.view, self.record)
+        if records is not None:
+            records.append(self.record)
+        return self.view.model, originals if return_orig_weights else {}

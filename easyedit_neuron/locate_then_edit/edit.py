@@ -1,0 +1,187 @@
+"""One locate-then-edit call: target values, masks, deltas and the sequential state that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from ..arch.frozen import eval_mode
+from ..arch.view import ModelView
+from ..edits.edit import Edit
+from ..edits.record import EditRecord, LayerDelta, UnitDelta
+from ..edits.request import EditRequest
+from ..edits.write import down_names, fingerprint, trial
+from ..errors import HparamsError
+from ..masks import NeuronMask, ScoringContext, make_masks
+from .compute_z import TargetValues, compute_z
+from .preservation import preserved_prompts
+from .rome_update import compute_rome_deltas, joined
+from .sequential_state import SequentialState, sequential_state
+from .update import compute_deltas, layer_solver
+
+
+@dataclass
+class LocateThenEdit(Edit):
+    """One call of a method that edits down projections along ``hparams.path``.
+
+    A method's main goes through ``batches``, and for each of them ``compute_z``, its masks, ``update_layers``, inside
+    ``computing``; then it calls ``commit``. After an exception model and state are as they were.
+
+    Attributes:
+        state: what earlier edits left.
+        deltas: layer -> change, complete after the last ``update_layers``.
+        units: parameter name -> change, for methods that train single rows or columns instead.
+    """
+
+    state: SequentialState = None  # type: ignore[assignment]
+    deltas: dict[int, LayerDelta] = field(default_factory=dict)
+    units: dict[str, UnitDelta] = field(default_factory=dict)
+    _rome_parts: dict[int, list[LayerDelta]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, method: str, model, tok, requests: list[dict], hparams, copy: bool = False):
+        """As ``Edit.begin``; then the sequential state and the statistics of the unedited model.
+
+        Both come before the search for z*: a file that cannot be read is an error before the work, and the statistics
+        are never measured on edited layers.
+        """
+        edit = super().begin(method, model, tok, requests, hparams, copy)
+        with eval_mode(edit.view.model):
+            edit.state, edit.fingerprint_before = sequential_state(edit.view, tok, hparams)
+            if hparams.uses_covariance:
+                edit.state.statistics.ready()
+                for layer in edit.layers if hparams.path != "rome" else ():
+                    layer_solver(edit, layer)
+        edit.watch.lap("statistics")
+        return edit
+
+    @staticmethod
+    def check(view: ModelView, hparams) -> None:
+        """``HparamsError`` for layers that the model does not have."""
+        last = view.n_layers - 1
+        missing = [layer for layer in hparams.layers if layer > last]
+        if missing:
+            raise HparamsError(f"field 'layers': the model has layers 0 to {last}, got {missing}")
+        if hparams.v_loss_layer is not None and not 0 <= hparams.v_loss_layer <= last:
+            raise HparamsError(
+                f"field 'v_loss_layer': the model has layers 0 to {last}, got {hparams.v_loss_layer}"
+            )
+
+    @property
+    def layers(self) -> list[int]:
+        """The edited layers, ascending."""
+        return list(self.hparams.layers)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The block in which the method computes: no dropout, and down projections written in it are put back."""
+        with eval_mode(self.view.model), trial(self.view, self.layers):
+            yield
+
+    def batches(self) -> list[list[EditRequest]]:
+        """What is solved together: all requests, or on the rome path one after the other, each on the weights of before."""
+        return [[request] for request in self.requests] if self.hparams.path == "rome" else [self.requests]
+
+    def compute_z(self, batch: list[EditRequest], layer: int | None = None) -> TargetValues:
+        """Target values of a batch, and what attribution needs of the same prompts if there is a mask.
+
+        Args:
+            batch: from ``batches``.
+            layer: unset: the last edited layer, on the rome path the first. A layer that is named is a later one of the
+                rome path, whose masks have been made.
+        """
+        hparams, is_rome = self.hparams, self.hparams.path == "rome"
+        preserved = None
+        if hparams.preserves_subject:
+            earlier = self.requests[: self.requests.index(batch[0])]
+            edited = [*self.state.edited, [request.fact for request in earlier]]
+            preserved = preserved_prompts(batch, edited, hparams)
+        targets = compute_z(
+            self.view,
+            self.tok,
+            batch,
+            hparams,
+            [context for group in self.state.contexts for context in group],
+            self.layers[0 if is_rome else -1] if layer is None else layer,
+            site="ffn_out" if is_rome else "layer_out",
+            preserved=preserved,
+            read_neurons=hparams.mask != "none" and layer is None,
+        )
+        self.watch.lap("target")
+        return targets
+
+    def scoring_context(self, batch: list[EditRequest], targets: TargetValues) -> ScoringContext:
+        """What a batch's masks are computed from."""
+        return ScoringContext(
+            self.view, self.tok, batch, self.state.contexts, self.layers, targets.readings, self.info
+        )
+
+    def update_layers(
+        self, batch: list[EditRequest], targets: TargetValues, masks: dict[int, NeuronMask] | None = None
+    ) -> None:
+        """Compute the deltas of a batch, layer by layer: keys, residual, solve, mask."""
+        self.watch.lap("mask")
+        if self.hparams.path == "rome":
+            deltas, targets = compute_rome_deltas(self, batch, targets, masks or {})
+            for layer, delta in deltas.items():
+                self._rome_parts.setdefault(layer, []).append(delta)
+        else:
+            self.deltas = compute_deltas(self, batch, targets, masks or {})
+        self.report(targets)
+
+    def report(self, targets: TargetValues) -> None:
+        """Add loss curves and probabilities of a search to the record."""
+        self.losses += [target.losses for target in targets.targets]
+        self.probability += [target.probability for target in targets.targets]
+
+    def commit(
+        self, records: list[EditRecord] | None = None, return_orig_weights: bool = False
+    ) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+        """Write the edit and note it in the sequential state; see ``Edit.commit``."""
+        for layer, parts in self._rome_parts.items():
+            covariance = self.state.statistics.covariance(layer) if self.hparams.mom2_adjustment else None
+            self.deltas[layer] = joined(parts, covariance)
+        contexts = self.state.contexts
+        if self.units:
+            self.fingerprint_before = None  # other parameters than the state's
+        result = super().commit(self.units, self.deltas, contexts, records, return_orig_weights)
+        after = self.record.fingerprint_after
+        if self.units:
+            after = fingerprint(self.view.model, down_names(self.view, self.layers))
+        keys = {layer: delta.keys for layer, delta in self.deltas.items() if delta.keys is not None}
+        self.state.append_edit(after, keys, self.requests)
+        return result
+
+
+def apply_locate_then_edit(
+    method: str,
+    model,
+    tok,
+    requests: list[dict],
+    hparams,
+    copy: bool = False,
+    return_orig_weights: bool = False,
+    records: list[EditRecord] | None = None,
+) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """The whole of ROME, MEMIT and AlphaEdit, with the mask that ``hparams.mask`` names or none.
+
+    Args:
+        method: name for the record.
+        model, tok, requests, hparams, copy, return_orig_weights, records: those of ``apply_*_to_model``.
+
+    Returns:
+        (edited model, {parameter name: original tensor}), the second empty unless asked for.
+
+    Raises:
+        NeuronEditError: bad hyperparameters or requests; model and state are then as they were.
+    """
+    edit = LocateThenEdit.begin(method, model, tok, requests, hparams, copy)
+    with edit.computing():
+        for batch in edit.batches():
+            targets = edit.compute_z(batch)
+            masks = make_masks(edit.scoring_context(batch, targets), hparams)
+            edit.update_layers(batch, targets, masks)
+    return edit.commit(records, return_orig_weights)

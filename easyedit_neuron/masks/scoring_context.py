@@ -1,0 +1,74 @@
+"""What scores are computed from: the batch that is about to be edited, on the model as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..arch.tokens import subject_last_index
+from ..arch.view import ModelView
+from ..attribution import Readings, TargetTokens, target_tokens
+from ..edits.request import EditRequest
+from ..errors import RequestError
+
+Prompts = Literal["contexts", "bare"]
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """The batch that is about to be edited.
+
+    Attributes:
+        view, tok: model and tokenizer.
+        requests: the batch.
+        contexts: groups of context templates, the first of them ``["{}"]``.
+        layers: edited layers.
+        readings: ``attribution.Readings`` of every context of every request (request-major) at its last token, where
+            these prompts have been run already; else None.
+        report: what the scores have to report, as plain JSON values; it ends up in ``EditRecord.info``.
+    """
+
+    view: ModelView
+    tok: Any
+    requests: list[EditRequest]
+    contexts: list[list[str]]
+    layers: list[int]
+    readings: Readings | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def prompts(self, which: Prompts) -> list[tuple[str, EditRequest]]:
+        """(template, request), request-major: every context in front of the prompt, or the ``bare`` prompts."""
+        contexts = ["{}"] if which == "bare" else [context for group in self.contexts for context in group]
+        # by replacement, not by format: the prompt itself holds the subject's '{}'
+        return [
+            (context.replace("{}", request.prompt), request)
+            for request in self.requests
+            for context in contexts
+        ]
+
+    def object_tokens(self, prompts: list[tuple[str, EditRequest]], which: str) -> TargetTokens:
+        """The prompts, each followed by its request's new or old object; errors as ``objects``."""
+        texts = [template.format(request.subject) for template, request in prompts]
+        return target_tokens(self.tok, texts, objects(prompts, which), self.view.input_device)
+
+    def subject_ends(self, prompts: list[tuple[str, EditRequest]]) -> Tensor:
+        """int64 [B], index of the subject's last token in every prompt."""
+        return torch.tensor(
+            [subject_last_index(self.tok, template, request.subject) for template, request in prompts]
+        )
+
+
+def objects(prompts: list[tuple[str, EditRequest]], which: str) -> list[str]:
+    """The new or the old object of every prompt's request.
+
+    Raises:
+        RequestError: ``ground_truth`` for a request without one.
+    """
+    texts = [getattr(request, which) for _, request in prompts]
+    for text, (_, request) in zip(texts, prompts):
+        if text is None:
+            raise RequestError(f"request {request.index}: attribution_target {which!r} needs field {which!r}")
+    return texts
