@@ -104,8 +104,8 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost_or_counted_twice
     model, tok = tiny_model("llama")
     ran = memory_of(model, 25, error, layer)
     found = covariances(ModelView.of(model), tok, TEXTS, [1, 2], 10, torch.float64, window=120)
-    for l in (1, 2):
-        torch.testing.assert_close(found[l], expected[l], rtol=1e-5, atol=1e-6)
+    for number in (1, 2):
+        torch.testing.assert_close(found[number], expected[number], rtol=1e-5, atol=1e-6)
     assert "do not fit into memory: going on with" in caplog.text
     assert sum(rows for rows, _ in ran) == len(pieces(tok, TEXTS, 10))
     assert not any(m._forward_hooks for m in model.modules())
