@@ -37,8 +37,8 @@ class Architecture:
         ln_f_module: the norm before the unembedding.
         lm_head_module: the unembedding; may be the embedding module if the weights are tied.
         norm: kind of the final norm and of the post-FFN norm. ``rms`` multiplies by its weight,
-            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias. Default: told
-            by the module's class.
+            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias. Default:
+            detected from the module's class.
         pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a
             block that is always parallel.
         post_ffn_norm_tmp: norm between the FFN and the residual stream; ``None`` for most.
