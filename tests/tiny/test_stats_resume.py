@@ -58,8 +58,8 @@ def test_the_same_bits_wherever_it_was_interrupted(tmp_path, forwards, dtype):
     for count in forwards:
         interrupted(model, count, lambda: measure(model, tok, path, dtype))
     read = []
-    found = measure(model, tok, path, dtype, texts=(read.append(text) or text for text in TEXTS))
-    assert all(torch.equal(found[layer], whole[layer]) for layer in (1, 2)) and read == TEXTS
+    continued = measure(model, tok, path, dtype, texts=(read.append(text) or text for text in TEXTS))
+    assert all(torch.equal(continued[layer], whole[layer]) for layer in (1, 2)) and read == TEXTS
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
@@ -174,8 +174,8 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         measure(model, tok, path)
     assert [p.name for p in tmp_path.iterdir()] == ["sums.partial"]
-    found = measure(model, tok, path)
-    assert all(torch.equal(found[layer], whole[layer]) for layer in (1, 2))
+    continued = measure(model, tok, path)
+    assert all(torch.equal(continued[layer], whole[layer]) for layer in (1, 2))
 
 
 @pytest.fixture
@@ -199,8 +199,8 @@ def test_statistics_go_on_and_clear_up(tmp_path, eager):
     whole = statistics(model, tok, tmp_path / "whole").covariance(2)
     interrupted(model, 2, lambda: statistics(model, tok, tmp_path / "parts").covariance(2))
     assert names(tmp_path / "parts") == ["covariance-layers0-2.partial"]
-    found = statistics(model, tok, tmp_path / "parts")
-    assert torch.equal(found.covariance(2), whole)
+    continued = statistics(model, tok, tmp_path / "parts")
+    assert torch.equal(continued.covariance(2), whole)
     assert names(tmp_path / "parts") == [f"covariance-layer{layer}.safetensors" for layer in (0, 1, 2)]
 
 
@@ -216,13 +216,13 @@ def test_another_setting_does_not_see_the_unfinished_file(tmp_path, eager):
 
 def test_text_that_changes_under_way_gives_no_result(tmp_path, eager, monkeypatch):
     model, tok = tiny_model("llama")
-    found = statistics(model, tok, tmp_path)
+    own_statistics = statistics(model, tok, tmp_path)
     # between the first reading of the text and its measurement
     monkeypatch.setattr(
         cache_module, "model_fingerprint", lambda _: (tmp_path / "corpus.txt").write_text("Something else.")
     )
     with pytest.raises(DataError, match="corpus.txt.* was changed"):
-        found.covariance(1)
+        own_statistics.covariance(1)
     assert list((tmp_path / "stats").iterdir()) == []
 
 
