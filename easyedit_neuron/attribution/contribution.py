@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arch import ModelView
 from ..errors import NeuronEditError
-from .readings import read_prompts, written_columns
+from .readings import WrittenColumns, read_prompts
 from .targets import TargetTokens
 
 
@@ -77,8 +77,8 @@ def contribution_scores(
     distinct_tokens, row_of_token = tokens.to(weight.device).unique(return_inverse=True)
     scores = {}
     for layer in layers:
-        columns, factor = written_columns(view, layer, readings.ffn_out[layer])
-        projected = weight[distinct_tokens].to(factor.dtype) @ columns()
-        contribution = readings.activations[layer] * projected[row_of_token] * factor[:, None]
+        written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
+        projected = weight[distinct_tokens].to(written.factor.dtype) @ written.columns()
+        contribution = readings.activations[layer] * projected[row_of_token] * written.factor[:, None]
         scores[layer] = contribution.to(view.device_of(layer))
     return Contributions(scores, targets.owner.cpu(), tokens.cpu())

@@ -15,7 +15,7 @@ from ..arch import ModelView
 from ..errors import NeuronEditError
 from ..utils.suggest import did_you_mean
 from .projection import amplified_log_probs
-from .readings import Readings, read_prompts, written_columns
+from .readings import Readings, WrittenColumns, read_prompts
 
 LOG = logging.getLogger(__name__)
 
@@ -132,8 +132,8 @@ def score_readings(
 
 
 def _projection_coefficient(view: ModelView, readings: Readings, layer: int) -> Tensor:
-    columns, factor = written_columns(view, layer, readings.ffn_out[layer])
-    return readings.activations[layer].abs() * columns().norm(dim=0) * factor[:, None]
+    written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
+    return readings.activations[layer].abs() * written.columns().norm(dim=0) * written.factor[:, None]
 
 
 def _finite(scores: Tensor, layer: int) -> Tensor:

@@ -5,8 +5,8 @@ With the final norm's statistics frozen the logits are linear in the perturbatio
     logits(x_b + A q_bi v_i) = z_b + a_bi m_i,    a_bi = A q_bi / sigma_b,    m_i = U diag(g) v_i
 
 (v_i centred first for LayerNorm). ``m = U diag(g) W_down`` does not depend on the prompt. ``logsumexp.py``
-and ``fused.py`` compute each of its tiles once for all prompts, so neither a matrix [d_ff, d_model] per
-prompt nor one [d_ff, vocabulary] ever exists.
+and ``fused.py`` compute each of its tiles once for all prompts. No matrix [d_ff, d_model] per prompt or
+[d_ff, vocabulary] ever exists.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..arch import ModelView
 from .logsumexp import CPU_CHUNKS, GPU_CHUNKS, perturbed_logsumexp
-from .readings import Readings, written_columns
+from .readings import Readings, WrittenColumns
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def amplified_log_probs(
     target_rows = weight[targets].to(head.gain.dtype)
     log_probs = {}
     for layer, activations in readings.activations.items():
-        columns, factor = written_columns(view, layer, readings.ffn_out[layer])
-        scale = amplify * activations * factor[:, None] / head.sigma
+        written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
+        scale = amplify * activations * written.factor[:, None] / head.sigma
         # Log-probability without a perturbation.
         logits = head.logits(readings.resid_mid[layer], tokens_at_once)
         target_logit = logits.gather(1, targets[:, None])
@@ -131,7 +131,7 @@ def amplified_log_probs(
         amplified = torch.empty_like(scale)
         for first in range(0, view.d_ff, neurons_at_once):
             chunk = slice(first, first + neurons_at_once)
-            directions, chunk_scale = head.directions(columns(chunk)), scale[:, chunk]
+            directions, chunk_scale = head.directions(written.columns(chunk)), scale[:, chunk]
             sums = perturbed_logsumexp(
                 weight, directions, logits, chunk_scale, view.logit_softcap, tokens_at_once, chunks.elements
             )

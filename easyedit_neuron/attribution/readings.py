@@ -119,26 +119,32 @@ def read_prompts(
     return Readings.joined(parts)
 
 
-def written_columns(view: ModelView, layer: int, ffn_out: Tensor):
-    """What the neurons of a layer write to the residual stream: ``factor_b * column_i`` per activation.
+@dataclass(frozen=True)
+class WrittenColumns:
+    """What neuron i of a layer writes to the residual stream per activation: ``factor_b * column_i``.
 
     ``column_i`` is ``v_i`` and the factor 1. With a norm behind the FFN (gemma2) they are ``gain * v_i`` and
-    ``1 / rms_b``, the rms frozen at the real ``ffn_out``.
+    ``1 / rms_b``, the rms frozen at the real output of the FFN.
 
-    Args:
-        view: the model.
-        layer: number of the block.
-        ffn_out: ``[B, d_model]`` output of the down projection.
-
-    Returns:
-        ``(columns, factor [B])`` in dtype and on the device of ``ffn_out``; ``columns(neurons: slice)`` gives
-        ``[d_model, n]``, by default of all neurons.
+    Attributes:
+        matrix: ``[d_model, d_ff]``, W_down in the model's dtype.
+        gain: ``[d_model]`` or ``None``.
+        factor: ``[B]``; its dtype is that of the columns.
     """
-    matrix, norm = view.down_matrix(layer), view.post_ffn_norm_parameters(layer)
-    factor = torch.ones_like(ffn_out[:, 0]) if norm is None else 1.0 / norm.scale(ffn_out)
 
-    def columns(neurons: slice = slice(None)) -> Tensor:
-        written = matrix[:, neurons].to(ffn_out)
-        return written if norm is None else written * norm.gain.to(ffn_out)[:, None]
+    matrix: Tensor
+    gain: Tensor | None
+    factor: Tensor
 
-    return columns, factor
+    @classmethod
+    def of(cls, view: ModelView, layer: int, ffn_out: Tensor) -> WrittenColumns:
+        """Of a layer at the down projection's outputs ``ffn_out [B, d_model]``, in their dtype."""
+        norm = view.post_ffn_norm_parameters(layer)
+        if norm is None:
+            return cls(view.down_matrix(layer), None, torch.ones_like(ffn_out[:, 0]))
+        return cls(view.down_matrix(layer), norm.gain.to(ffn_out), 1.0 / norm.scale(ffn_out))
+
+    def columns(self, neurons: slice = slice(None)) -> Tensor:
+        """Columns ``[d_model, n]``; default: of all neurons."""
+        columns = self.matrix[:, neurons].to(self.factor)
+        return columns if self.gain is None else columns * self.gain[:, None]

@@ -1,8 +1,8 @@
 """Base class of all hyperparameters: the methods of EasyEdit's ``HyperParams``, with checking.
 
 EasyEdit never looks at the type of the object: it reads ``EASYEDIT_FIELDS`` and hands the rest to the method.
-Here a misspelt, missing or ill-typed field is an error before a model is loaded, because a field that is
-silently ignored is a wrong experiment.
+Here a misspelt, missing or ill-typed field is an error before a model is loaded: a field that is silently
+ignored is a wrong experiment.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Check a value against a type annotation, converting only what YAML and the command line read differently.
 
-Converted are an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`` as a string), an integral
-``float`` or numeric string to ``int`` (``1e3``), a tuple to a list and back. Everything else must already
-have the right type. A ``bool`` is never a number, because ``batch_size: yes`` is a mistake and not a 1.
+Conversions: an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`` as a string); an integral
+``float`` or numeric string to ``int`` (``1e3``); a tuple to a list and back. Everything else must already
+have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mistake and not a 1.
 """
 
 from __future__ import annotations

@@ -30,11 +30,10 @@ _TOKENIZER_SAMPLE = 32
 class Statistics:
     """Covariances and null spaces of one model, computed when they are first asked for.
 
-    The key of a cache file hashes the model's weights and buffers, the tokenizer, the text, the layer and its
-    module, the piece length and the dtype; that of a null space also the threshold. Files are written
-    atomically, and a file whose stored key differs from its name's is refused. A measurement under way saves
-    its sums in a ``.partial`` file and continues from there after an interruption. The model is held by a
-    weak reference.
+    The key of a cache file hashes weights and buffers, tokenizer, text, layer, module, piece length and
+    dtype, and the threshold of a null space. Files are written atomically, and a file whose stored key
+    differs from its name's is refused. A measurement under way saves its sums in a ``.partial`` file and
+    continues from there after an interruption. The model is held by a weak reference.
 
     Args:
         view, tok, hparams: model, tokenizer, ``PathHyperParams``.

@@ -1,8 +1,8 @@
 """Trees of tensors and plain values as flat tensors and JSON, and back to the same bits in the same layout.
 
 A matrix product rounds by the layout of its factors as well as by their values: a transposed or an unaligned
-matrix may take another kernel. So that a continued run computes what an uninterrupted one would, a tensor
-comes back with its strides and alignment, and one object stays one object.
+matrix may take another kernel. A tensor therefore comes back with its strides and alignment, and one object
+stays one object. A continued run then computes what an uninterrupted one would.
 """
 
 from __future__ import annotations
