@@ -1,5 +1,4 @@
-"""What the package knows about model architectures: the table of module names, one view per model, one way to
-hook."""
+"""Model architectures: the table of module names, one view per model, one place that sets hooks."""
 
 from .capture import Capture
 from .norms import NormParameters, norm_parameters
@@ -14,9 +13,9 @@ __all__ = [
     "Capture",
     "ModelView",
     "NormParameters",
+    "Projection",
     "next_keys",
     "norm_parameters",
-    "Projection",
     "prefix_before",
     "projection",
     "projection_names",

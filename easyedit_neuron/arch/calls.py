@@ -1,18 +1,19 @@
-"""How much of a model was run: calls, and how many whole passes they amount to."""
+"""Counts of forward and backward passes, also in whole passes through the model."""
 
 from __future__ import annotations
 
-from .capture import _tensor_of
+from .capture import hidden_states_in, hidden_states_out
 from .view import ModelView
+
+COUNTS = ("forward_calls", "backward_calls", "forward_equivalents", "backward_equivalents")
 
 
 class ModelCalls:
-    """Context manager that counts the passes through a model inside it; nested ones count each for
-    themselves.
+    """Context manager that counts the passes through a model inside it. Nested ones count independently.
 
-    A row that runs r of the model's L blocks counts r / L of a forward equivalent (a block that is stopped in
-    front of its down projection counts as run, one that a ``Prefix`` stands for does not); a row whose
-    gradient runs back through r blocks r / L of a backward equivalent.
+    A row of a batch that runs r of the model's L blocks counts r / L of a forward equivalent. A block that
+    stops in front of its down projection counts as run; one that a ``Prefix`` replaces does not. A row
+    whose gradient runs back through r blocks counts r / L of a backward equivalent.
 
     Attributes:
         forward_calls, backward_calls: batched calls.
@@ -33,17 +34,16 @@ class ModelCalls:
         return self._backward_rows / self._view.n_layers
 
     def to_json(self) -> dict[str, float]:
-        """All four."""
-        names = ("forward_calls", "backward_calls", "forward_equivalents", "backward_equivalents")
-        return {name: getattr(self, name) for name in names}
+        """All four counts by name."""
+        return {name: getattr(self, name) for name in COUNTS}
 
     def __enter__(self) -> ModelCalls:
-        self._handles.append(self._view.model.register_forward_pre_hook(self._called))
+        self._handles.append(self._view.model.register_forward_pre_hook(self._count_call))
         for layer in range(self._view.n_layers):
-            # the FFN and not the block: of a block that is skipped the hooks run too
+            # The FFN and not the block: the hooks of a skipped block run too.
             mlp = self._view.mlp(layer)
-            self._handles.append(mlp.register_forward_pre_hook(self._run, with_kwargs=True))
-            self._handles.append(mlp.register_forward_hook(self._watch(layer == self._view.n_layers - 1)))
+            self._handles.append(mlp.register_forward_pre_hook(self._count_forward, with_kwargs=True))
+            self._handles.append(mlp.register_forward_hook(self._backward_counter(layer)))
         return self
 
     def __exit__(self, *_error) -> None:
@@ -51,20 +51,20 @@ class ModelCalls:
             handle.remove()
         self._handles.clear()
 
-    def _called(self, _module, _args) -> None:
+    def _count_call(self, _module, _args) -> None:
         self.forward_calls += 1
 
-    def _run(self, _module, args, kwargs) -> None:
-        self._forward_rows += len(args[0] if args else next(iter(kwargs.values())))
+    def _count_forward(self, _module, args, kwargs) -> None:
+        self._forward_rows += len(hidden_states_in(args, kwargs))
 
-    def _watch(self, last: bool):
-        def back(gradient) -> None:
+    def _backward_counter(self, layer: int):
+        def count(gradient) -> None:
             self._backward_rows += len(gradient)
-            self.backward_calls += last
+            self.backward_calls += layer == self._view.n_layers - 1
 
         def hook(_module, _args, output) -> None:
-            out = _tensor_of(output)
-            if out.requires_grad:
-                out.register_hook(back)
+            hidden = hidden_states_out(output)
+            if hidden.requires_grad:
+                hidden.register_hook(count)
 
         return hook

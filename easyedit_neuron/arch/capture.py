@@ -1,11 +1,13 @@
-"""Reading (and replacing) hidden states of a forward pass. The only place in the package that sets hooks."""
+"""Reading and replacing hidden states of a forward pass. The only place in the package that sets hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ArchitectureError
 from .view import ModelView
@@ -14,17 +16,17 @@ WANTS = ("key", "resid_mid", "ffn_out", "layer_out", "final_hidden")
 
 
 class _StopForward(Exception):
-    """Ends a forward pass once everything wanted has been seen; never leaves the ``with`` block."""
+    """Ends a forward pass once everything has been captured; never leaves the ``with`` block."""
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The lower blocks of a forward pass that has been run: what the last of them gave.
+    """The output of the lower blocks of a forward pass, from which later passes can start.
 
     Attributes:
-        layer: number of that block.
+        layer: number of the last of these blocks.
         hidden: ``[B, T, d_model]``, its output, detached.
-        tail: whatever else a block returns behind the hidden states, or ``None`` where it returns them alone.
+        tail: what the block returns behind the hidden states; ``None`` if it returns them alone.
     """
 
     layer: int
@@ -32,63 +34,56 @@ class Prefix:
     tail: tuple | None
 
     def rows(self, index: Tensor) -> Prefix:
-        """Of the rows of an index tensor."""
+        """Prefix of the batch rows in an index tensor."""
         return replace(self, hidden=self.hidden[index.to(self.hidden.device)])
 
-    def last(self, *_args, **_kwargs):
-        """In place of the last block's forward."""
-        return self._bundle(self.hidden)
-
-    def through(self, *args, **kwargs):
-        """In place of an earlier block's forward: hands its input on."""
-        return self._bundle(args[0] if args else kwargs["hidden_states"])
-
-    def _bundle(self, hidden: Tensor):
+    def output(self, hidden: Tensor):
+        """``hidden`` in the form in which a block returns it."""
         return hidden if self.tail is None else (hidden, *self.tail)
 
 
 class Capture:
     """Context manager that keeps hidden states of the forward passes run inside it (the latest pass wins).
 
-    Hooks exist only inside the ``with`` block and are gone after an exception too. Works under grad and
-    ``no_grad``; captured tensors are the model's own (not copied, not detached).
+    Hooks exist only inside the ``with`` block and are removed after an exception too. Works under grad and
+    ``no_grad``. Captured tensors are the model's own: not copied, not detached.
 
     Args:
         view: the model.
-        layers: layers whose ``key``, ``resid_mid``, ``ffn_out``, ``layer_out`` are kept.
-        want: any of
+        layers: layers whose ``key``, ``resid_mid``, ``ffn_out``, ``layer_out`` are captured.
+        want: names of the states to capture. Default ``("key",)``.
 
-            - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]`` per
-              layer.
-            - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]`` per
-              layer. In a parallel block (GPT-J, GPT-NeoX) it is input + attention, although the FFN there
-              does not read it.
-            - ``ffn_out``: output of the down projection, before any post-FFN norm; ``[B, T, d_model]`` per
-              layer.
-            - ``layer_out``: output of the block, as the next block gets it; ``[B, T, d_model]`` per layer.
+            - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]``.
+            - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]``.
+              In a parallel block (GPT-J, GPT-NeoX): input + attention, which the FFN there does not read.
+            - ``ffn_out``: output of the down projection, before any post-FFN norm; ``[B, T, d_model]``.
+            - ``layer_out``: output of the block, as the next block gets it; ``[B, T, d_model]``.
             - ``final_hidden``: input of the final norm; ``[B, T, d_model]``.
-        stop_after: end the forward after this layer, or after the last layer with ``"final"`` (before the
-            final norm, so that no logits are computed), or with ``"key"``, where nothing else is wanted, in
-            front of the down projection of the last of ``layers``. The call of the model then does not
-            return: nothing after it in the ``with`` block runs.
+        stop_after: where the forward ends; ``None`` (default): it runs to its end. The call of the model
+            does not return if it is ended, so nothing after it in the ``with`` block runs.
+
+            - a layer number: after this layer.
+            - ``"final"``: after the last layer, before the final norm; no logits are computed.
+            - ``"key"``: in front of the down projection of the last of ``layers``; only keys can be captured.
         edit_layer_out: ``{layer: f}``, replaces the output of a block by ``f(output [B, T, d_model])``.
-        edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``; a
+        edit_key: ``{layer: f}``, replaces the input of a down projection by ``f(input [B, T, d_ff])``. A
             captured ``key`` is the edited one.
-        edit_modules: ``(layer, module name, f)``, replaces the output of any module of a block by ``f(output,
-            input)``; several of one module act one after the other. Of a down projection the input is the
-            ``key``, edited or not, and a captured ``ffn_out`` is the edited output.
-        prefix_of: a block whose output, before any edit, is kept as ``prefix``.
-        skip: a ``Prefix`` of an earlier pass over the same batch: its blocks are not run again, the last of
-            them hands on the hidden states that it gave then. Exact; what is edited or captured must lie at
-            its end or behind it.
+        edit_modules: ``(layer, module name, f)``, replaces the output of a module of the block by ``f(output,
+            input)``. Several edits of a module act in their order. For a down projection the input is the
+            (edited) ``key``, and a captured ``ffn_out`` is the edited output.
+        prefix_of: layer whose output, before any edit, is stored as ``prefix``.
+        skip: a ``Prefix`` of an earlier pass over the same batch. Its blocks are not run again: the last of
+            them returns the stored hidden states. The result is exact. Captures and edits must lie at the
+            prefix's end or behind it.
 
     Attributes:
-        key, resid_mid, ffn_out, layer_out: layer -> tensor, what ``want`` asked for.
-        final_hidden: tensor or None.
-        prefix: ``Prefix`` up to ``prefix_of``, or None.
+        key, resid_mid, ffn_out, layer_out: ``{layer: tensor}``, filled as ``want`` says.
+        final_hidden: tensor or ``None``.
+        prefix: ``Prefix`` up to ``prefix_of``, or ``None``.
 
     Raises:
-        ArchitectureError: an unknown ``want``, a layer that does not exist or lies behind ``stop_after``.
+        ArchitectureError: an unknown name in ``want``; a layer that does not exist, lies behind
+            ``stop_after`` or inside ``skip``.
 
     Example:
         >>> with torch.no_grad(), Capture(view, [3], want={"key"}, stop_after=3) as seen:
@@ -113,7 +108,7 @@ class Capture:
         self.layers = list(dict.fromkeys(layers))
         self.want = {want} if isinstance(want, str) else set(want)
         self.stop_after = stop_after
-        self.edits = dict(edit_layer_out or {})
+        self.layer_edits = dict(edit_layer_out or {})
         self.key_edits = dict(edit_key or {})
         self.module_edits = list(edit_modules)
         self.prefix_of = prefix_of
@@ -125,51 +120,42 @@ class Capture:
         self.layer_out: dict[int, Tensor] = {}
         self.final_hidden: Tensor | None = None
         self.prefix: Prefix | None = None
-        self._inputs: dict[int, Tensor] = {}
-        self._forwards: list[tuple] = []
-        self._handles: list = []
+        self._block_inputs: dict[int, Tensor] = {}
+        self._cleanup = ExitStack()
         self._stop = _StopForward()
 
     def _check(self) -> None:
         unknown = self.want - set(WANTS)
         if unknown:
             raise ArchitectureError(f"want: unknown {sorted(unknown)}; known: {', '.join(WANTS)}")
-        ends = [] if self.prefix_of is None else [self.prefix_of]
-        inside = [*self.key_edits, *(layer for layer, _, _ in self.module_edits)]
-        for layer in [*self.layers, *self.edits, *inside, *ends]:
+        # Every place that is touched, as (layer, whether it is the block's output or inside the block).
+        reads_inside = bool(self.want - {"layer_out", "final_hidden"})
+        outputs = [*self.layer_edits, *([] if self.prefix_of is None else [self.prefix_of])]
+        edited_inside = [*self.key_edits, *(layer for layer, _, _ in self.module_edits)]
+        places = [(layer, not reads_inside) for layer in self.layers]
+        places += [(layer, True) for layer in outputs] + [(layer, False) for layer in edited_inside]
+        for layer, _ in places:
             self.view.layer(layer)
-        if self.skip is not None:
-            inner = [
-                l for l in self.layers if l <= self.skip.layer and self.want - {"layer_out", "final_hidden"}
-            ]
-            inner += [l for l in inside if l <= self.skip.layer]
-            early = inner + [l for l in [*self.layers, *self.edits, *ends] if l < self.skip.layer]
-            if early:
-                raise ArchitectureError(
-                    f"skip: layer {early[0]} is not run, so nothing inside it can be captured or edited"
-                )
-        if self.stop_after is None or self.stop_after == "final":
-            return
+        first_place = (-1, False) if self.skip is None else (self.skip.layer, True)
+        skipped = [place[0] for place in places if place < first_place]
+        if skipped:
+            raise ArchitectureError(f"skip: layer {skipped[0]} is not run and cannot be captured or edited")
         if self.stop_after == "key":
-            outputs = [
-                l
-                for l in [*self.edits, *inside[len(self.key_edits) :], *ends]
-                if l >= max(self.layers, default=-1)
-            ]
-            if self.want != {"key"} or not self.layers or outputs:
+            last = max(self.layers, default=-1)
+            outputs += [layer for layer, _, _ in self.module_edits]
+            if self.want != {"key"} or not self.layers or any(layer >= last for layer in outputs):
                 raise ArchitectureError(
-                    "stop_after='key' ends the forward in front of the down projection of the last layer: "
-                    "only keys can be wanted, and no output of that layer"
+                    "stop_after='key' ends the forward in front of the last layer's down projection: want "
+                    "may only be 'key', and no output of that layer can be edited or kept"
                 )
-            return
-        self.view.layer(self.stop_after)
-        late = [layer for layer in [*self.layers, *self.edits, *inside, *ends] if layer > self.stop_after]
-        if late or "final_hidden" in self.want:
-            what = f"layer {late[0]}" if late else "final_hidden"
-            raise ArchitectureError(f"stop_after={self.stop_after} ends the forward before {what} is reached")
-
-    # ---- hooks
-    # ---------------------------------------------------------------------------------------------------
+        elif self.stop_after not in (None, "final"):
+            self.view.layer(self.stop_after)
+            late = [f"layer {layer}" for layer, _ in places if layer > self.stop_after]
+            late += ["final_hidden"] if "final_hidden" in self.want else []
+            if late:
+                raise ArchitectureError(
+                    f"stop_after={self.stop_after} ends the forward before {late[0]} is reached"
+                )
 
     def __enter__(self) -> Capture:
         try:
@@ -183,124 +169,116 @@ class Capture:
         self._remove_hooks()
         if error is not self._stop:
             return False
-        error.__traceback__ = None  # its frames hold what the forward held, and through this object themselves: only gc would free it
+        # The traceback holds the forward's tensors, and this object holds the error: only the garbage
+        # collector would free them.
+        error.__traceback__ = None
         return True
 
     def _remove_hooks(self) -> None:
-        for module, original in self._forwards:
-            if original is None:
-                del module.forward
-            else:
-                module.forward = original
-        self._forwards.clear()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._inputs.clear()
-
-    def _before(self, module, keep: Callable[[Tensor], None]) -> None:
-        def hook(_module, args, kwargs):
-            keep(args[0] if args else kwargs["hidden_states"])
-
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-
-    def _after(self, module, keep: Callable[[Tensor], None]) -> None:
-        self._handles.append(module.register_forward_hook(lambda _module, _args, out: keep(_tensor_of(out))))
+        self._cleanup.close()
+        self._block_inputs.clear()
 
     def _set_hooks(self) -> None:
+        view = self.view
         if self.skip is not None:
-            self._skip_blocks()
+            self._skip_blocks(self.skip)
         for layer, edit in self.key_edits.items():
-            self._handles.append(
-                self.view.down_proj(layer).register_forward_pre_hook(_input_editor(edit), with_kwargs=True)
-            )
+            self._hook_input(view.down_proj(layer), partial(_edited_input, edit))
         for _, name, edit in self.module_edits:
-            self._handles.append(
-                self.view.model.get_submodule(name).register_forward_hook(
-                    _output_editor(edit), with_kwargs=True
-                )
-            )
+            self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, edit))
         for layer in self.layers:
             if "key" in self.want:
-                self._before(self.view.down_proj(layer), _setter(self.key, layer))
+                self._read_input(view.down_proj(layer), partial(self.key.__setitem__, layer))
             if "ffn_out" in self.want:
-                self._after(self.view.down_proj(layer), _setter(self.ffn_out, layer))
+                self._read_output(view.down_proj(layer), partial(self.ffn_out.__setitem__, layer))
             if "resid_mid" in self.want:
                 self._capture_resid_mid(layer)
-        # layer outputs last and in this order: the prefix is unedited, a captured output edited, and stopping
-        # comes after all
+        # Block outputs come last and in this order: the prefix is unedited, a captured output is edited, and
+        # the forward stops after both.
         if self.prefix_of is not None:
-            self._handles.append(self.view.layer(self.prefix_of).register_forward_hook(self._keep_prefix))
-        for layer, edit in self.edits.items():
-            self._handles.append(self.view.layer(layer).register_forward_hook(self._editor(edit)))
+            self._hook_output(view.layer(self.prefix_of), self._keep_prefix)
+        for layer, edit in self.layer_edits.items():
+            self._hook_output(view.layer(layer), partial(_edited_block_output, edit))
         if "layer_out" in self.want:
             for layer in self.layers:
-                self._after(self.view.layer(layer), _setter(self.layer_out, layer))
+                self._read_output(view.layer(layer), partial(self.layer_out.__setitem__, layer))
         if "final_hidden" in self.want:
-            self._before(self.view.final_norm, lambda x: setattr(self, "final_hidden", x))
+            self._read_input(view.final_norm, partial(setattr, self, "final_hidden"))
         if self.stop_after == "final":
-            self._before(self.view.final_norm, self._halt)
+            self._read_input(view.final_norm, self._halt)
         elif self.stop_after == "key":
-            self._before(self.view.down_proj(max(self.layers)), self._halt)
+            self._read_input(view.down_proj(max(self.layers)), self._halt)
         elif self.stop_after is not None:
-            self._after(self.view.layer(self.stop_after), self._halt)
+            self._read_output(view.layer(self.stop_after), self._halt)
+
+    def _hook_input(self, module: nn.Module, hook: Callable) -> None:
+        self._cleanup.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def _hook_output(self, module: nn.Module, hook: Callable) -> None:
+        self._cleanup.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def _read_input(self, module: nn.Module, read: Callable[[Tensor], None]) -> None:
+        self._hook_input(module, lambda _module, args, kwargs: read(hidden_states_in(args, kwargs)))
+
+    def _read_output(self, module: nn.Module, read: Callable[[Tensor], None]) -> None:
+        self._hook_output(module, lambda _module, _args, _kwargs, output: read(hidden_states_out(output)))
 
     def _capture_resid_mid(self, layer: int) -> None:
         if not self.view.arch.parallel_residual:
-            self._before(self.view.pre_ffn_norm(layer), _setter(self.resid_mid, layer))
+            self._read_input(self.view.pre_ffn_norm(layer), partial(self.resid_mid.__setitem__, layer))
             return
-        self._before(self.view.layer(layer), _setter(self._inputs, layer))
 
-        def add_branch(branch: Tensor) -> None:
-            self.resid_mid[layer] = self._inputs.pop(layer) + branch
+        def add_to_input(attention: Tensor) -> None:
+            self.resid_mid[layer] = self._block_inputs.pop(layer) + attention
 
-        self._after(self.view.attn_branch(layer), add_branch)
+        self._read_input(self.view.layer(layer), partial(self._block_inputs.__setitem__, layer))
+        self._read_output(self.view.attn_branch(layer), add_to_input)
 
-    def _editor(self, edit):
-        def hook(_module, _args, output):
-            new = edit(_tensor_of(output))
-            return (new, *output[1:]) if isinstance(output, (tuple, list)) else new
-
-        return hook
-
-    def _keep_prefix(self, _module, _args, output) -> None:
+    def _keep_prefix(self, _module, _args, _kwargs, output) -> None:
         tail = tuple(output[1:]) if isinstance(output, (tuple, list)) else None
-        self.prefix = Prefix(self.prefix_of, _tensor_of(output).detach(), tail)
+        self.prefix = Prefix(self.prefix_of, hidden_states_out(output).detach(), tail)
 
-    def _skip_blocks(self) -> None:
-        # an instance attribute shadows the method and leaves hooks at work; accelerate may have set one
-        # already
-        for layer in range(self.skip.layer + 1):
-            module = self.view.layer(layer)
-            self._forwards.append((module, module.__dict__.get("forward")))
-            module.forward = self.skip.last if layer == self.skip.layer else self.skip.through
+    def _skip_blocks(self, prefix: Prefix) -> None:
+        # An instance attribute shadows the method and leaves the block's hooks in place.
+        for layer in range(prefix.layer + 1):
+            block = self.view.layer(layer)
+            shadowed = block.__dict__.get("forward")  # accelerate may have set one already
+            if shadowed is None:
+                self._cleanup.callback(delattr, block, "forward")
+            else:
+                self._cleanup.callback(setattr, block, "forward", shadowed)
+            block.forward = partial(_skipped_forward, prefix, layer)
 
     def _halt(self, _tensor: Tensor) -> None:
         raise self._stop
 
 
-def _setter(store: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
-    def keep(tensor: Tensor) -> None:
-        store[layer] = tensor
-
-    return keep
+def hidden_states_in(args: tuple, kwargs: dict) -> Tensor:
+    """Hidden states among the arguments of a module's forward."""
+    return args[0] if args else kwargs["hidden_states"]
 
 
-def _input_editor(edit):
-    def hook(_module, args, kwargs):
-        if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    return hook
-
-
-def _output_editor(edit):
-    def hook(_module, args, kwargs, output):
-        return edit(output, args[0] if args else kwargs["hidden_states"])
-
-    return hook
-
-
-def _tensor_of(output) -> Tensor:
+def hidden_states_out(output) -> Tensor:
+    """Hidden states among what a module's forward returns."""
     return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _edited_input(edit, _module, args, kwargs):
+    if args:
+        return (edit(args[0]), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+
+def _edited_module_output(edit, _module, args, kwargs, output):
+    return edit(output, hidden_states_in(args, kwargs))
+
+
+def _edited_block_output(edit, _module, _args, _kwargs, output):
+    hidden = edit(hidden_states_out(output))
+    return (hidden, *output[1:]) if isinstance(output, (tuple, list)) else hidden
+
+
+def _skipped_forward(prefix: Prefix, layer: int, *args, **kwargs):
+    # The last skipped block returns the stored states, those before it hand their input on.
+    hidden = prefix.hidden if layer == prefix.layer else hidden_states_in(args, kwargs)
+    return prefix.output(hidden)

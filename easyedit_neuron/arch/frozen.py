@@ -1,5 +1,4 @@
-"""Flags of a model that are changed for a while and come back as they were: gradients of the parameters,
-training mode."""
+"""Flags of a model that change for the length of a block: gradients of the parameters, training mode."""
 
 from __future__ import annotations
 
@@ -10,8 +9,7 @@ from torch import nn
 
 @contextmanager
 def frozen_parameters(model: nn.Module):
-    """Inside the block no parameter of ``model`` asks for a gradient; afterwards every flag is as it was,
-    also on an error."""
+    """Switch off the gradients of all parameters inside the block; restore every flag afterwards."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in flags:
@@ -24,8 +22,7 @@ def frozen_parameters(model: nn.Module):
 
 @contextmanager
 def eval_mode(model: nn.Module):
-    """No dropout inside the block; afterwards every submodule's training flag is as it was, also on an
-    error."""
+    """Switch off dropout inside the block; restore the training flag of every submodule afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from ..errors import ArchitectureError
 
+EPS_NAMES = ("variance_epsilon", "eps", "epsilon")
+
 
 @dataclass(frozen=True)
 class NormParameters:
     """A norm written as ``gain * (x - centre(x)) / scale(x) + bias``.
 
     Attributes:
-        centred: True for LayerNorm (the mean is taken off), False for RMSNorm.
-        gain: ``[d_model]`` (``1 + weight`` where the module is written that way).
+        centred: True for LayerNorm (subtracts the mean), False for RMSNorm.
+        gain: ``[d_model]``; ``1 + weight`` for norms that are written that way.
         bias: ``[d_model]`` or ``None``.
         eps: added to the variance (or mean square) under the root.
     """
@@ -27,8 +29,7 @@ class NormParameters:
     eps: float
 
     def scale(self, x: Tensor) -> Tensor:
-        """Denominator of the norm at ``x [..., d_model]``: ``sqrt(var + eps)`` or ``sqrt(mean square +
-        eps)``, ``[...]``."""
+        """Denominator ``[...]`` at ``x [..., d_model]``: ``sqrt(variance or mean square + eps)``."""
         if self.centred:
             return torch.sqrt(x.var(dim=-1, unbiased=False) + self.eps)
         return torch.sqrt(x.pow(2).mean(dim=-1) + self.eps)
@@ -38,11 +39,11 @@ def detect_norm(module: nn.Module) -> str:
     """Kind of a norm module by its class; used for models described by hand.
 
     Raises:
-        ArchitectureError: the class says neither LayerNorm nor RMSNorm.
+        ArchitectureError: the class is neither a LayerNorm nor an RMSNorm.
     """
+    name = type(module).__name__.lower()
     if isinstance(module, nn.LayerNorm):
         return "layer"
-    name = type(module).__name__.lower()
     if "rmsnorm" in name:
         return "rms"
     if "layernorm" in name:
@@ -66,12 +67,9 @@ def norm_parameters(module: nn.Module, kind: str) -> NormParameters:
     weight = getattr(module, "weight", None)
     if weight is None:
         raise ArchitectureError(f"norm {type(module).__name__} has no weight")
-    for name in ("variance_epsilon", "eps", "epsilon"):
-        eps = getattr(module, name, None)
-        if eps is not None:
-            break
-    else:
-        raise ArchitectureError(f"norm {type(module).__name__} has none of variance_epsilon, eps, epsilon")
+    eps = next((getattr(module, n) for n in EPS_NAMES if getattr(module, n, None) is not None), None)
+    if eps is None:
+        raise ArchitectureError(f"norm {type(module).__name__} has none of {', '.join(EPS_NAMES)}")
     weight = weight.detach()
     gain = 1.0 + weight if kind == "rms_unit_offset" else weight
     bias = getattr(module, "bias", None) if kind == "layer" else None

@@ -1,11 +1,14 @@
-"""The linear maps of a block by their common names, also where an architecture fuses several into one
-parameter.
+"""The linear maps of a block by their common names, also if an architecture fuses several into one parameter.
 
-A projection is written as the module's name, ``"model.layers.{}.self_attn.q_proj"``, and for a fused one as
-the rows that are its own: ``"...c_attn[1/3]"`` the first of three equal blocks of rows,
-    ``"...query_key_value[1/3 by head]"`` the first third of the
-rows of every head, ``"...qkv_proj[0:4096]"`` rows 0 to 4095. The table holds those of the known
-architectures; others, and other names, are added by the override ``projections`` of ``ModelView.of``.
+A projection is written as its module's name: ``"model.layers.{}.self_attn.q_proj"``. A fused one adds the
+rows that belong to it:
+
+- ``"...c_attn[1/3]"``: the first of three equal blocks of rows;
+- ``"...query_key_value[1/3 by head]"``: the first third of the rows of every head;
+- ``"...qkv_proj[0:4096]"``: rows 0 to 4095.
+
+The architecture table holds those of its architectures. The override ``projections`` of ``ModelView.of`` adds
+others.
 """
 
 from __future__ import annotations
@@ -19,14 +22,13 @@ from torch import Tensor
 
 from ..errors import ArchitectureError
 from ..utils.suggest import did_you_mean
-from .view import ModelView
+from .view import ModelView, bias_of
 
 Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-_SPELLING = re.compile(
-    r"(?P<module>[^\[\]]+)(\[((?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?|(?P<start>\d+):(?P<stop>\d+))\])?"
-)
+_PART = r"(?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?"
+_SPELLING = re.compile(rf"(?P<module>[^\[\]]+)(\[({_PART}|(?P<start>\d+):(?P<stop>\d+))\])?")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class Projection:
         name: common name, such as ``q_proj``.
         module: name of the module that computes it, perhaps together with others.
         parameter: name of its weight, as in ``model.named_parameters()``.
-        rows: int64 ``[d_out]``, ascending: the map's rows in ``ModelView.matrix(parameter)`` ``[all rows,
-            d_in]``, which are also its numbers among the outputs of the module. On the weight's device.
+        rows: int64 ``[d_out]``, ascending, on the weight's device: the map's rows in
+            ``ModelView.matrix(parameter)`` ``[all rows, d_in]``, and its entries in the module's output.
         d_in: length of a row.
-        fused: the parameter holds other rows too.
+        fused: whether the parameter holds other rows too.
     """
 
     layer: int
@@ -54,12 +56,11 @@ class Projection:
 
     @property
     def key(self) -> str:
-        """``"<layer>.<name>"``, under which its scores are kept."""
+        """``"<layer>.<name>"``, under which its scores are stored."""
         return f"{self.layer}.{self.name}"
 
     def size(self, axis: Axis) -> tuple[int, int]:
-        """(number of neurons, parameters of each): rows of d_in numbers (``output``) or columns of d_out
-        (``input``)."""
+        """(neurons, parameters of each): d_out rows (``output``) or d_in columns (``input``)."""
         return (len(self.rows), self.d_in) if axis == "output" else (self.d_in, len(self.rows))
 
     def weight(self, view: ModelView) -> Tensor:
@@ -68,38 +69,38 @@ class Projection:
         return matrix[self.rows] if self.fused else matrix
 
     def bias(self, view: ModelView) -> Tensor | None:
-        """``[all rows]``, the module's bias, or ``None``."""
-        bias = getattr(view.model.get_submodule(self.module), "bias", None)
-        return None if bias is None else bias.detach()
+        """Bias ``[all rows]`` of the module, or ``None``."""
+        return bias_of(view.model.get_submodule(self.module))
 
 
 def projection_names(view: ModelView) -> list[str]:
-    """Names that the model's architecture has."""
+    """Names of the projections that the model's architecture has."""
     return list(_spellings(view))
 
 
 def projection(view: ModelView, layer: int, name: str) -> Projection:
-    """The map called ``name`` in a layer.
+    """The projection called ``name`` in a layer.
 
     Raises:
-        ArchitectureError: no such layer; a name that the architecture does not have (a FFN without a gate has
-            no ``gate_proj``), the message lists those it has; a module that does not exist or has no
-            floating-point matrix; rows that the matrix does not have.
+        ArchitectureError: no such layer; a name that the architecture does not have (an FFN without a gate
+            has no ``gate_proj``); a module that does not exist or has no floating-point matrix; rows that the
+            matrix does not have.
     """
     view.layer(layer)
-    spelled = _spellings(view)
-    if name not in spelled:
+    spellings = _spellings(view)
+    if name not in spellings:
         raise ArchitectureError(
-            f"{view.arch.model_type} has no projection {name!r}{_why(name)}; it has {', '.join(spelled)}. "
-            "The field 'projections' adds one by hand"
+            f"{view.arch.model_type} has no projection {name!r}{_reason(name)}; it has "
+            f"{', '.join(spellings)}. The field 'projections' adds one by hand"
         )
-    found = _SPELLING.fullmatch(spelled[name]) if isinstance(spelled[name], str) else None
-    if found is None or found["module"].count("{}") != 1:
+    spelling = spellings[name]
+    match = _SPELLING.fullmatch(spelling) if isinstance(spelling, str) else None
+    if match is None or match["module"].count("{}") != 1:
         raise ArchitectureError(
-            f"projections.{name}: {spelled[name]!r} must name a module with '{{}}' for the layer, and may "
-            "end in [1/3], [1/3 by head] or [0:4096]"
+            f"projections.{name}: {spelling!r} must name a module with '{{}}' for the layer, and may end in "
+            "[1/3], [1/3 by head] or [0:4096]"
         )
-    module = found["module"].removesuffix(".weight").format(layer)
+    module = match["module"].removesuffix(".weight").format(layer)
     try:
         weight = view.model.get_submodule(module).weight
     except AttributeError:
@@ -113,36 +114,36 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
             "cannot be edited; load the model unquantised and not offloaded"
         )
     size, d_in = view.matrix(f"{module}.weight").shape
-    rows = _rows(found, size, view, name).to(weight.device)
+    rows = _rows(match, size, view, name).to(weight.device)
     return Projection(layer, name, module, f"{module}.weight", rows, d_in, len(rows) < size)
 
 
 def _spellings(view: ModelView) -> dict[str, str]:
-    spelled = {**view.arch.projections}
-    spelled.setdefault("down_proj", view.arch.rewrite_module_tmp)
-    return spelled
+    spellings = dict(view.arch.projections)
+    spellings.setdefault("down_proj", view.arch.rewrite_module_tmp)
+    return spellings
 
 
-def _why(name: str) -> str:
+def _reason(name: str) -> str:
     if name == "gate_proj":
         return " (its FFN has no gate)"
     return "" if name in NAMES else f" ({did_you_mean(name, NAMES)})"
 
 
-def _rows(found: re.Match, size: int, view: ModelView, name: str) -> Tensor:
-    every = torch.arange(size)
-    if found["start"]:
-        start, stop = int(found["start"]), int(found["stop"])
+def _rows(match: re.Match, size: int, view: ModelView, name: str) -> Tensor:
+    rows = torch.arange(size)
+    if match["start"]:
+        start, stop = int(match["start"]), int(match["stop"])
         if not start < stop <= size:
             raise ArchitectureError(f"projections.{name}: rows {start}:{stop} of a weight with {size} rows")
-        return every[start:stop]
-    if not found["part"]:
-        return every
-    part, parts = int(found["part"]), int(found["parts"])
-    heads = view.model.config.num_attention_heads if found["by_head"] else 1
+        return rows[start:stop]
+    if not match["part"]:
+        return rows
+    part, parts = int(match["part"]), int(match["parts"])
+    heads = view.model.config.num_attention_heads if match["by_head"] else 1
     if not 1 <= part <= parts or size % (parts * heads):
-        each = f" of each of {heads} heads" if heads > 1 else ""
+        of_heads = f" of each of {heads} heads" if heads > 1 else ""
         raise ArchitectureError(
-            f"projections.{name}: part {part} of {parts}{each} of a weight with {size} rows"
+            f"projections.{name}: part {part} of {parts}{of_heads} of a weight with {size} rows"
         )
-    return every.view(heads, parts, -1)[:, part - 1].flatten()
+    return rows.view(heads, parts, -1)[:, part - 1].flatten()

@@ -1,4 +1,4 @@
-"""One model seen through the architecture table: the modules and matrices that the methods need."""
+"""One model seen through the architecture table: modules and matrices by layer number."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from torch.nn import functional
 from ..errors import ArchitectureError
 from ..utils.suggest import did_you_mean
 from .norms import NormParameters, detect_norm, norm_parameters
-from .table import ARCHITECTURES, EASYEDIT_FIELDS, LAYER_TEMPLATES, Architecture
+from .table import ARCHITECTURES, REQUIRED_FIELDS, Architecture
 
-OVERRIDES = tuple(f.name for f in fields(Architecture) if f.name != "model_type")
+OVERRIDES = tuple(field.name for field in fields(Architecture) if field.name != "model_type")
+MODULE_FIELDS = tuple(n for n in OVERRIDES if n not in ("norm", "parallel_residual", "projections"))
 
 
 class ModelView:
-    """Access to a causal language model's parts by layer number. Make one with ``ModelView.of``.
+    """Access to a causal language model's parts by layer number. Create it with ``ModelView.of``.
 
-    Holds no copies: modules and matrices are those of the model, on the model's devices and in its dtypes.
+    Holds no copies: modules and matrices are the model's, on its devices and in its dtypes.
 
     Attributes:
         model: the model itself.
-        arch: its ``Architecture``, overrides applied, ``parallel_residual`` resolved to a bool.
-        n_layers, d_model, d_ff, vocab_size: sizes, read off the weights.
+        arch: its ``Architecture`` with overrides applied and ``parallel_residual`` resolved to a bool.
+        n_layers, d_model, d_ff, vocab_size: sizes, read from the weights.
         logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
     """
 
@@ -40,37 +41,27 @@ class ModelView:
 
     @classmethod
     def of(cls, model: nn.Module, **overrides) -> ModelView:
-        """View of ``model``, its architecture found by ``model.config.model_type``.
+        """View of ``model`` with the table's entry for ``model.config.model_type``.
 
         Args:
             model: a causal language model of transformers.
-            **overrides: fields of ``Architecture`` (``rewrite_module_tmp``, ``layer_module_tmp``,
-                ``mlp_module_tmp``, ``attn_module_tmp``, ``ln_f_module``, ``lm_head_module``, ``norm``,
-                ``pre_ffn_norm_tmp``, ``post_ffn_norm_tmp``, ``attn_branch_tmp``, ``parallel_residual``,
-                ``projections``); ``None`` keeps the table's entry. ``projections`` adds to the table's.
+            **overrides: fields of ``Architecture``. ``None`` keeps the table's entry; ``projections`` adds to
+                the table's.
 
         Raises:
-            ArchitectureError: unknown architecture and not all modules named by hand; an override that does
-                not exist in the model (the message names the field); a weight that cannot be edited in place.
+            ArchitectureError: an unknown architecture of which not all modules are named by hand; a module
+                that the model does not have (the message names the field); a weight that cannot be edited.
         """
-        unknown = [name for name in overrides if name not in OVERRIDES]
-        if unknown:
-            raise ArchitectureError(
-                f"unknown field {unknown[0]!r} of an architecture: {did_you_mean(unknown[0], OVERRIDES)}"
-            )
-        given = {name: _clean(name, value) for name, value in overrides.items() if value is not None}
-        arch = _architecture(model, given)
+        overrides = {name: _clean(name, value) for name, value in overrides.items()}
+        arch = _architecture(model, {n: value for n, value in overrides.items() if value is not None})
         flag = arch.parallel_residual
         parallel = bool(getattr(model.config, flag, True)) if isinstance(flag, str) else flag
         if not parallel and arch.pre_ffn_norm_tmp is None:
             raise ArchitectureError(
-                "pre_ffn_norm_tmp is unset: name the norm in front of the FFN, or set parallel_residual=True for a block "
-                "whose attention and FFN read the same input"
+                "pre_ffn_norm_tmp is unset: name the norm in front of the FFN, or set parallel_residual=True "
+                "for a block whose attention and FFN read the same input"
             )
         return cls(model, replace(arch, parallel_residual=parallel))
-
-    # ---- modules
-    # -------------------------------------------------------------------------------------------------
 
     def layer(self, layer: int) -> nn.Module:
         """Transformer block ``layer``."""
@@ -85,7 +76,7 @@ class ModelView:
         return self._at("attn_module_tmp", layer)
 
     def attn_branch(self, layer: int) -> nn.Module:
-        """Module whose output attention adds to the residual stream."""
+        """Module whose output is added to the residual stream as the attention's branch."""
         return self._at("attn_branch_tmp" if self.arch.attn_branch_tmp else "attn_module_tmp", layer)
 
     def pre_ffn_norm(self, layer: int) -> nn.Module:
@@ -97,17 +88,13 @@ class ModelView:
         return self._at("post_ffn_norm_tmp", layer) if self.arch.post_ffn_norm_tmp else None
 
     def down_proj(self, layer: int) -> nn.Module:
-        """Down projection of a layer's FFN: the module whose weight is edited and whose input are the
-        activations ``q``."""
+        """Down projection of an FFN: its weight is edited, its input are the neuron activations q."""
         return self._at("rewrite_module_tmp", layer)
 
     @property
     def final_norm(self) -> nn.Module:
         """Norm in front of the unembedding."""
         return self._get("ln_f_module", self.arch.ln_f_module)
-
-    # ---- matrices
-    # ------------------------------------------------------------------------------------------------
 
     def down_weight_name(self, layer: int) -> str:
         """Name of the edited parameter in ``model.named_parameters()``."""
@@ -119,13 +106,12 @@ class ModelView:
         return self.matrix(self.down_weight_name(layer))
 
     def matrix(self, name: str) -> Tensor:
-        """Any weight or bias by its name as ``W [d_out, d_in]`` (a bias: ``[d_out, 1]``), a view of the
-        parameter.
+        """A weight by its name as ``W [d_out, d_in]``, or a bias as ``[d_out, 1]``; a view of the parameter.
 
-        GPT-2's Conv1D keeps its weight as ``[in, out]``; this is the one place that transposes it.
+        GPT-2's Conv1D stores its weight as ``[in, out]``; this is the one place that transposes it.
 
         Raises:
-            ArchitectureError: no parameter of that name, or one of another number of dimensions.
+            ArchitectureError: no parameter of that name, or one with another number of dimensions.
         """
         path, _, leaf = name.rpartition(".")
         try:
@@ -144,45 +130,41 @@ class ModelView:
 
     def down_bias(self, layer: int) -> Tensor | None:
         """Bias ``[d_model]`` of the down projection, or ``None``."""
-        bias = getattr(self.down_proj(layer), "bias", None)
-        return None if bias is None else bias.detach()
-
-    def ffn_value_gain(self, layer: int) -> Tensor | None:
-        """Gain ``[d_model]`` of the norm behind the FFN (gemma2: ``1 + weight``), or ``None`` where there is
-        none.
-
-        Neuron i then adds ``gain * v_i / rms(FFN output)`` to the residual stream instead of ``v_i``.
-        """
-        norm = self.post_ffn_norm_parameters(layer)
-        return None if norm is None else norm.gain
+        return bias_of(self.down_proj(layer))
 
     def post_ffn_norm_parameters(self, layer: int) -> NormParameters | None:
-        """Parameters of the norm behind the FFN, or ``None``."""
+        """Parameters of the norm behind the FFN (gemma2), or ``None`` without such a norm.
+
+        With it, neuron i adds ``gain * v_i / rms(FFN output)`` to the residual stream instead of ``v_i``.
+        """
         norm = self.post_ffn_norm(layer)
-        return None if norm is None else norm_parameters(norm, self.arch.norm or detect_norm(norm))
+        return None if norm is None else self._norm_parameters(norm)
 
     def final_norm_parameters(self) -> NormParameters:
         """Parameters of the final norm."""
-        return norm_parameters(self.final_norm, self.arch.norm or detect_norm(self.final_norm))
+        return self._norm_parameters(self.final_norm)
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """``(W [vocab_size, d_model], bias [vocab_size] or None)`` of the unembedding."""
         head = self._get("lm_head_module", self.arch.lm_head_module)
-        bias = getattr(head, "bias", None)
-        return head.weight.detach(), None if bias is None else bias.detach()
+        return head.weight.detach(), bias_of(head)
 
     def logits(self, hidden: Tensor, softcap: bool = True) -> Tensor:
-        """The model's own logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm, in
-        ``compute_dtype``.
+        """The model's logits ``[..., vocab_size]`` for inputs ``[..., d_model]`` of its final norm.
 
-        Without ``softcap`` they are not capped, although the model does.
+        Args:
+            hidden: input of the final norm.
+            softcap: whether to apply the model's soft cap.
+
+        Returns:
+            Logits in ``compute_dtype``.
         """
         weight, bias = self.unembedding()
         logits = functional.linear(self.final_norm(hidden).to(weight.device, weight.dtype), weight, bias)
         return (self.softcap(logits) if softcap else logits).to(self.compute_dtype)
 
     def softcap(self, logits: Tensor) -> Tensor:
-        """The model's final soft capping; the logits themselves where it has none."""
+        """Apply the model's final soft cap; the identity for a model without one."""
         cap = self.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -192,8 +174,7 @@ class ModelView:
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """float64 for a float64 model, else float32: half precision holds the weights, never what is computed
-        from them."""
+        """float64 for a float64 model, else float32. Half precision is for weights, not for results."""
         return torch.promote_types(self.unembedding()[0].dtype, torch.float32)
 
     @property
@@ -201,14 +182,14 @@ class ModelView:
         """Device on which the model expects ``input_ids``."""
         return self.model.get_input_embeddings().weight.device
 
-    # ---- checks
-    # --------------------------------------------------------------------------------------------------
-
     def _check_layer(self, layer: int) -> None:
         if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
             raise ArchitectureError(
                 f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}"
             )
+
+    def _norm_parameters(self, norm: nn.Module) -> NormParameters:
+        return norm_parameters(norm, self.arch.norm or detect_norm(norm))
 
     def _at(self, field: str, layer: int) -> nn.Module:
         self._check_layer(layer)
@@ -233,16 +214,11 @@ class ModelView:
         return count
 
     def _check_modules(self) -> None:
-        # every named module must exist in the first and the last layer, so that a typing error shows before
-        # any work
-        for field in OVERRIDES:
+        # Look up every module in the first and the last layer, so that a misspelt name shows before any work.
+        for field in MODULE_FIELDS:
             name = getattr(self.arch, field)
-            if not isinstance(name, str) or field in ("norm", "parallel_residual"):
-                continue
-            if field.endswith("_tmp"):
-                self._at(field, 0), self._at(field, self.n_layers - 1)
-            else:
-                self._get(field, name)
+            if name is not None:
+                self._get(field, name.format(0)), self._get(field, name.format(self.n_layers - 1))
 
     def _check_down_matrices(self) -> int:
         for layer in range(self.n_layers):
@@ -250,8 +226,8 @@ class ModelView:
             name = self.down_weight_name(layer)
             if weight is None or weight.dim() != 2 or not weight.is_floating_point():
                 raise ArchitectureError(
-                    f"rewrite_module_tmp: {name} is not a floating-point matrix, so it cannot be edited in place; "
-                    "load the model unquantised (float32, bfloat16 or float16)"
+                    f"rewrite_module_tmp: {name} is not a floating-point matrix, so it cannot be edited in "
+                    "place; load the model unquantised (float32, bfloat16 or float16)"
                 )
             if weight.is_meta:
                 raise ArchitectureError(
@@ -260,43 +236,51 @@ class ModelView:
         rows, d_ff = self.down_matrix(0).shape
         if rows != self.d_model:
             raise ArchitectureError(
-                f"rewrite_module_tmp: {self.down_weight_name(0)} writes {rows} numbers where the residual stream has "
-                f"{self.d_model}; name the FFN's down projection"
+                f"rewrite_module_tmp: {self.down_weight_name(0)} writes {rows} numbers where the residual "
+                f"stream has {self.d_model}; name the FFN's down projection"
             )
         return d_ff
 
 
+def bias_of(module: nn.Module) -> Tensor | None:
+    """Bias of a module, detached, or ``None``."""
+    bias = getattr(module, "bias", None)
+    return None if bias is None else bias.detach()
+
+
 def is_conv1d(module: nn.Module) -> bool:
     """Whether a module is GPT-2's linear layer, whose weight is ``[in, out]``."""
-    # by class name: transformers has moved the class, and an adapter may subclass it
+    # By class name: transformers has moved the class, and an adapter may subclass it.
     return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
 
 
 def _clean(field: str, value):
-    """An override as the table spells it; EasyEdit's FT hyperparameters end their template in ``.weight``."""
-    if field in ("parallel_residual", "norm", "projections"):
+    if field not in OVERRIDES:
+        raise ArchitectureError(
+            f"unknown field {field!r} of an architecture: {did_you_mean(field, OVERRIDES)}"
+        )
+    if value is None or field not in MODULE_FIELDS:
         return value
     if not isinstance(value, str):
         raise ArchitectureError(f"{field}: expected a module name, got {value!r}")
-    value = value.removesuffix(".weight")
+    value = value.removesuffix(".weight")  # EasyEdit's FT hyperparameters end their template so
     if field.endswith("_tmp") and value.count("{}") != 1:
         raise ArchitectureError(f"{field}: {value!r} must hold '{{}}' once, in place of the layer number")
     return value
 
 
-def _architecture(model: nn.Module, given: dict) -> Architecture:
+def _architecture(model: nn.Module, overrides: dict) -> Architecture:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    known = ARCHITECTURES.get(model_type)
-    if known is not None:
-        return replace(
-            known, **{**given, "projections": {**known.projections, **given.get("projections", {})}}
-        )
-    missing = [name for name in EASYEDIT_FIELDS if name not in given]
+    entry = ARCHITECTURES.get(model_type)
+    if entry is not None:
+        projections = {**entry.projections, **overrides.get("projections", {})}
+        return replace(entry, **{**overrides, "projections": projections})
+    missing = [name for name in REQUIRED_FIELDS if name not in overrides]
     if missing:
         raise ArchitectureError(
-            f"no entry for model_type {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). Name its modules by hand: "
-            f"{', '.join(EASYEDIT_FIELDS)} (templates with '{{}}' for the layer: {', '.join(LAYER_TEMPLATES)}), and "
-            "pre_ffn_norm_tmp or parallel_residual=True; norm, post_ffn_norm_tmp and attn_branch_tmp where they differ. "
-            f"Missing now: {', '.join(missing)}"
+            f"no entry for model_type {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). Name its "
+            f"modules by hand: {', '.join(REQUIRED_FIELDS)} (names in _tmp are templates with '{{}}' for the "
+            "layer), and pre_ffn_norm_tmp or parallel_residual=True; norm, post_ffn_norm_tmp and "
+            f"attn_branch_tmp where they differ. Missing now: {', '.join(missing)}"
         )
-    return Architecture(model_type=model_type or "unknown", **given)
+    return Architecture(model_type=model_type or "unknown", **overrides)

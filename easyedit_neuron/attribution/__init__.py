@@ -1,4 +1,4 @@
-"""How much each FFN neuron contributes to tokens that follow a prompt."""
+"""Scores of FFN neurons: how much each contributes to the tokens that follow a prompt."""
 
 from .contribution import Contributions, contribution_scores
 from .integrated import IntegratedGradients, integrated_gradients
@@ -8,9 +8,9 @@ from .readings import Readings, read_prompts
 from .targets import TargetTokens, target_tokens
 
 __all__ = [
+    "KINDS",
     "Contributions",
     "IntegratedGradients",
-    "KINDS",
     "NeuronScores",
     "Readings",
     "TargetTokens",

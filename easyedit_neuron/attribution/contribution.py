@@ -1,4 +1,4 @@
-"""FiNE's contribution of every FFN neuron to given tokens (Eq. 3)."""
+"""FiNE's contribution of every FFN neuron to the tokens of a target (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arch import ModelView
 from ..errors import NeuronEditError
-from .readings import read_prompts, written_columns
+from .readings import WrittenColumns, read_prompts
 from .targets import TargetTokens
 
 
@@ -19,7 +19,7 @@ class Contributions:
     """Contributions to R tokens.
 
     Attributes:
-        scores: ``{layer: [R, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's
+        scores: ``{layer: [R, d_ff] float32}`` (float64 for a float64 model), on the device of the layer's
             edited weight.
         owner: ``[R]`` number of the prompt that a row belongs to, ascending (CPU).
         token_ids: ``[R]`` the tokens t (CPU).
@@ -43,23 +43,26 @@ def contribution_scores(
     predicted: bool = False,
     prompt_batch: int = 32,
 ) -> Contributions:
-    """``c_{t,i} = q_i (W_u W_down)_{t,i}`` of every neuron i of ``layers`` to every target token t.
+    """``c_{t,i} = q_i (W_u W_down)_{t,i}`` of every neuron i of ``layers`` to every target token t (Eq. 3).
 
     q is read at the position that predicts t, in one forward over prompt and target. ``W_u`` is the
-    unembedding as it is, without the final norm (paper and release); only its rows of the tokens in question
-    are multiplied. Where a norm follows the FFN (gemma2) ``W_down``'s columns stand for what the neurons
-    really write, ``gain * v_i / rms(FFN output)``.
+    unembedding without the final norm (paper and release); only its rows of target tokens are multiplied.
+    Where a norm follows the FFN (gemma2), what neuron i writes replaces column i of ``W_down``:
+    ``gain * v_i / rms(FFN output)``.
 
     Args:
         view: the model.
         targets: prompts and their targets (``target_tokens``).
         layers: layers to score.
-        predicted: True: t is the model's own most probable token at each of the target's positions, the
-            target's earlier tokens before it (release); False: the target's own tokens (paper).
-        prompt_batch: prompts per forward pass.
+        predicted: False (default, paper): t are the target's own tokens. True (release): t is the model's
+            most probable token at each of the target's positions, behind the target's earlier tokens.
+        prompt_batch: prompts per forward pass. Default 32.
+
+    Returns:
+        ``Contributions`` with one row per target token.
 
     Raises:
-        NeuronEditError: no layers, ``prompt_batch`` below 1.
+        NeuronEditError: no layers, or ``prompt_batch`` below 1.
         ArchitectureError: a layer that does not exist.
     """
     layers = list(layers)
@@ -67,16 +70,15 @@ def contribution_scores(
         raise NeuronEditError(
             f"contribution needs layers and a prompt_batch of at least 1, got {layers} and {prompt_batch}"
         )
-    at = targets.owner, targets.position
-    readings = read_prompts(view, targets.batch, layers, prompt_batch, at, final=predicted)
+    places = targets.owner, targets.position
+    readings = read_prompts(view, targets.batch, layers, prompt_batch, places, final=predicted)
     tokens = readings.top1 if predicted else targets.token_ids
     weight, _ = view.unembedding()
-    asked, which = tokens.to(weight.device).unique(return_inverse=True)
+    distinct_tokens, row_of_token = tokens.to(weight.device).unique(return_inverse=True)
     scores = {}
     for layer in layers:
-        columns, factor = written_columns(view, layer, readings.ffn_out[layer])
-        projected = weight[asked].to(factor.dtype) @ columns()
-        scores[layer] = (readings.activations[layer] * projected[which] * factor[:, None]).to(
-            view.device_of(layer)
-        )
+        written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
+        projected = weight[distinct_tokens].to(written.factor.dtype) @ written.columns()
+        contribution = readings.activations[layer] * projected[row_of_token] * written.factor[:, None]
+        scores[layer] = contribution.to(view.device_of(layer))
     return Contributions(scores, targets.owner.cpu(), tokens.cpu())

@@ -1,10 +1,8 @@
-"""The sum of ``logsumexp.py`` as one Triton kernel: product, perturbation and sum over the vocabulary, no
-logit ever written.
+"""The sum of ``logsumexp.py`` as one Triton kernel, which writes no logit to memory.
 
-It has only ever run in Triton's interpreter (Triton 3.9, ``TRITON_INTERPRET=1``) and been compiled for sm_80
-and sm_90: on no GPU has it run, its block sizes are guesses and its speed is unknown. ``logsumexp.py``
-    therefore uses it on a device only after it has
-given the plain path's numbers there.
+It has run in Triton's interpreter (Triton 3.9, ``TRITON_INTERPRET=1``) and was compiled for sm_80 and sm_90,
+but never ran on a GPU: its block sizes are guesses and its speed is unknown. ``logsumexp.py`` uses it on a
+device only after it has reproduced the plain sum there.
 """
 
 from __future__ import annotations
@@ -16,13 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TOKENS, NEURONS, INNER = (
-    64,
-    64,
-    32,
-)  # the tile of m, and how much of d_model goes into one step of its product
-PROMPTS = 16  # of one program; the product is made again for every further group
-PROGRAMS = 512  # wanted at least, to fill a GPU
+TOKENS, NEURONS = 64, 64  # tile of m
+INNER = 32  # part of d_model in one step of the tile's product
+PROMPTS = 16  # per program; every further group computes the product again
+PROGRAMS = 512  # at least so many, to fill a GPU
 
 
 @triton.jit
@@ -49,8 +44,7 @@ def _kernel(
     neurons_block: tl.constexpr,
     inner_block: tl.constexpr,
 ):
-    """One block of neurons, one share of the vocabulary, one group of prompts: maximum and sum are kept in
-    registers."""
+    """A block of neurons, a share of the vocabulary, a group of prompts; maximum and sum in registers."""
     neuron = tl.program_id(0) * neurons_block + tl.arange(0, neurons_block)
     is_neuron = neuron < neurons
     first, end = tl.program_id(1) * share, tl.minimum((tl.program_id(1) + 1) * share, vocabulary)
@@ -76,13 +70,12 @@ def _kernel(
             effect = tl.dot(u, v, effect, input_precision=precision)
         tile_top, tile_total = tl.zeros_like(top), tl.zeros_like(total)
         for b in range(group):
-            prompt = tl.minimum(
-                tl.program_id(2) * group + b, prompts - 1
-            )  # a group may be larger: the last one again
+            # A group may be larger than the prompts left: the last prompt is computed again.
+            prompt = tl.minimum(tl.program_id(2) * group + b, prompts - 1)
             z = tl.load(base + prompt.to(tl.int64) * base_row + token, mask=is_token, other=0.0)
             a = tl.load(scale + prompt * scale_row + neuron, mask=is_neuron, other=0.0)
             logits = z[:, None] + a[None, :] * effect
-            if capped:  # tanh: Triton's language has none
+            if capped:  # tanh, which Triton's language does not have
                 logits = cap - 2.0 * cap / (tl.exp(2.0 / cap * logits) + 1.0)
             logits = tl.where(is_token[:, None], logits, float("-inf"))
             highest = tl.max(logits, 0)
@@ -107,12 +100,12 @@ def fused_logsumexp(
     cap: float | None,
     precision: Literal["ieee", "tf32"] = "ieee",
 ) -> Tensor:
-    """``[B, n]`` float32; arguments as ``logsumexp.plain_logsumexp`` has them, all but ``weight`` float32, on
-    one GPU.
+    """The sum ``[B, n]`` float32 on one GPU; it needs the memory of the result per share of the vocabulary.
 
-    ``precision`` is that of the product's factors: ``ieee`` is float32, ``tf32`` uses tensor cores and keeps
-    10 bits. Memory: the result, once per share of the vocabulary. ``weight`` is read as it is, half precision
-    too.
+    Args:
+        weight, columns, base, scale, cap: as in ``logsumexp.perturbed_logsumexp``, all float32 but
+            ``weight``, which may be in half precision.
+        precision: of the product's factors. ``ieee`` (default): float32; ``tf32``: tensor cores, 10 bits.
     """
     weight, columns, base, scale = (
         x if x.stride(1) == 1 else x.contiguous() for x in (weight, columns, base, scale)

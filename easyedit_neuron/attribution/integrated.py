@@ -24,9 +24,9 @@ class IntegratedGradients:
     """Attributions of B prompts.
 
     Attributes:
-        scores: ``{layer: [B, d_ff] float32}`` (float64 for a float64 model) on the device of the layer's
+        scores: ``{layer: [B, d_ff] float32}`` (float64 for a float64 model), on the device of the layer's
             edited weight.
-        activations: ``{layer: [B, d_ff]}`` the real activations a at the position, likewise.
+        activations: ``{layer: [B, d_ff]}`` the real activations a at the position, same dtype and device.
         probability: ``[B]`` the target's probability under them (CPU).
     """
 
@@ -45,33 +45,32 @@ def integrated_gradients(
     rule: Literal["gauss", "right"] = "gauss",
     step_batch: int = 64,
 ) -> IntegratedGradients:
-    """``attr_i = a_i * integral_0^1 dP(alpha a) / da_i d alpha`` for every neuron of every layer, each layer
-    by itself.
+    """``attr_i = a_i * integral_0^1 dP(alpha a) / da_i d alpha`` for every neuron of every layer by itself.
 
-    a are the inputs of the layer's down projection at one token; along the path from zero to a all else in
-    the network is computed anew, at the other tokens with their own activations. P is the probability of the
-    target behind the prompt. The attributions of a layer add up to ``P(a) - P(0)`` but for the error of the
+    a are the inputs of the layer's down projection at one token, and P is the probability of the target
+    behind the prompt. Along the path from zero to a, the rest of the network is computed anew; other tokens
+    keep their own activations. The attributions of a layer add up to ``P(a) - P(0)``, up to the error of the
     rule. The blocks below a layer do not depend on its path and are run once.
 
-    With a norm behind the FFN (gemma2) the norm undoes alpha: P moves where ``|FFN output|`` is about the
-    root of the norm's eps and hardly elsewhere, and few points see little of it.
+    With a norm behind the FFN (gemma2), the norm undoes alpha: P changes only where ``|FFN output|`` is near
+    the root of the norm's eps. Few points resolve little of that.
 
     Args:
-        view: the model; parameters, flags and gradients are left as they are.
+        view: the model; its parameters, flags and gradients are unchanged afterwards.
         targets: B prompts and their targets (``target_tokens``).
         layers: layers to attribute to.
-        position: ``[B]`` index of the token; unset: the prompt's last. A later one than the target's first
+        position: ``[B]`` index of the token. Default: the prompt's last. A position behind the target's first
             prediction gets 0.
-        whole_target: P of all of the target's tokens, teacher-forced (their product); else of the first.
-        steps: points on the path, m.
-        rule: ``gauss``: Gauss-Legendre, exact for polynomials of degree 2m - 1; ``right``: the Riemann sum at
-            alpha = j / m.
-        step_batch: points per forward and backward pass; bounds the memory, and is halved where that does not
-            suffice.
+        whole_target: False (default): P of the target's first token. True: the product of P over all of the
+            target's tokens, teacher-forced.
+        steps: points on the path, m. Default 20.
+        rule: ``gauss`` (default): Gauss-Legendre, exact for polynomials of degree ``2m - 1``. ``right``: the
+            Riemann sum at ``alpha = j / m``.
+        step_batch: points per forward and backward pass; halved if they do not fit into memory. Default 64.
 
     Raises:
-        NeuronEditError: ``steps`` or ``step_batch`` below 1, an unknown rule, positions that are not in their
-            rows.
+        NeuronEditError: no layers, ``steps`` or ``step_batch`` below 1, an unknown rule, positions outside of
+            their rows.
         ArchitectureError: a layer that does not exist.
     """
     layers = list(layers)
@@ -82,16 +81,17 @@ def integrated_gradients(
     scores: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     activations: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     probability = []
-    group = max(1, step_batch // steps)
+    prompts_at_once = max(1, step_batch // steps)
     with frozen_parameters(view.model):
-        for start in range(0, len(position), group):
-            paths = _Paths(view, answers, range(start, min(start + group, len(position))), position)
+        for start in range(0, len(position), prompts_at_once):
+            part = slice(start, min(start + prompts_at_once, len(position)))
+            paths = _Paths(view, answers.rows(part.start, part.stop), position[part])
             for layer in sorted(layers):
                 a = paths.activations(layer)
-                slopes = paths.gradients(layer, a, alphas, step_batch)
-                slope = torch.einsum("bmi,m->bi", slopes, weights.to(slopes))
-                activations[layer].append(a.to(slope.dtype))
-                scores[layer].append(a * slope)
+                gradients = paths.gradients(layer, a, alphas, step_batch)
+                mean_gradient = torch.einsum("bmi,m->bi", gradients, weights.to(gradients))
+                activations[layer].append(a.to(mean_gradient.dtype))
+                scores[layer].append(a * mean_gradient)
             probability.append(paths.probability())
     return IntegratedGradients(
         {layer: torch.cat(parts) for layer, parts in scores.items()},
@@ -103,62 +103,59 @@ def integrated_gradients(
 class _Paths:
     """The paths of b prompts, layer after layer in ascending order."""
 
-    def __init__(self, view: ModelView, answers: TargetTokens, prompts: range, position: Tensor):
+    def __init__(self, view: ModelView, answers: TargetTokens, position: Tensor):
         self.view = view
-        self.answers = answers.rows(prompts.start, prompts.stop)
-        self.batch = self.answers.batch
-        self.position = position[prompts.start : prompts.stop]
-        self.every = torch.arange(len(prompts), device=position.device)
+        self.answers = answers
+        self.position = position
+        self.prompts = torch.arange(len(position), device=position.device)
         self.prefix: Prefix | None = None
 
     @torch.no_grad()
     def activations(self, layer: int) -> Tensor:
-        """``[b, d_ff]`` at the position, in the model's dtype. What lies below the layer is not run again."""
-        keys, self.prefix = next_keys(
-            self.view, self.batch.inputs, layer, self.prefix
-        )  # the paths start there too
-        return take(keys, self.every, self.position)
+        """Activations ``[b, d_ff]`` at the position, in the dtype of the model; ``gradients`` starts here."""
+        keys, self.prefix = next_keys(self.view, self.answers.batch.inputs, layer, self.prefix)
+        return take(keys, self.prompts, self.position)
 
     @torch.no_grad()
     def probability(self) -> Tensor:
-        """``[b]`` of the target under the real activations (CPU)."""
-        return self._run(self.every).cpu()
+        """``[b]``, of the target under the real activations (CPU)."""
+        return self._run(self.prompts).cpu()
 
     def gradients(self, layer: int, a: Tensor, alphas: Tensor, step_batch: int) -> Tensor:
-        """``[b, m, d_ff]``: dP/da at the points ``alpha a`` of the layer last asked for."""
+        """``[b, m, d_ff]``: dP/da at the points ``alpha a`` of the layer of the last ``activations``."""
         steps = len(alphas)
 
         @torch.enable_grad()
-        def some(numbers: range):
-            points = torch.tensor(numbers)
-            rows, alpha = points // steps, alphas[points % steps].to(a.device, self.view.compute_dtype)
-            point = (alpha[:, None] * a[rows.to(a.device)]).to(a.dtype).requires_grad_()
-            return torch.autograd.grad(self._run(rows.to(self.every.device), layer, point).sum(), point)[
-                0
-            ].unbind(0)
+        def run(numbers: range):
+            numbers = torch.tensor(numbers)
+            prompts, alpha = numbers // steps, alphas[numbers % steps].to(a.device, self.view.compute_dtype)
+            points = (alpha[:, None] * a[prompts.to(a.device)]).to(a.dtype).requires_grad_()
+            probability = self._run(prompts.to(self.prompts.device), layer, points)
+            return torch.autograd.grad(probability.sum(), points)[0].unbind(0)
 
-        found = in_batches(range(len(a) * steps), step_batch, some, "integrated gradients")
-        return torch.stack(found).view(len(a), steps, -1).to(self.view.compute_dtype)
+        gradients = in_batches(range(len(a) * steps), step_batch, run, "integrated gradients")
+        return torch.stack(gradients).view(len(a), steps, -1).to(self.view.compute_dtype)
 
-    def _run(self, rows: Tensor, layer: int | None = None, point: Tensor | None = None) -> Tensor:
-        """Probability of the target for prompts ``rows [n]``, ``point [n, d_ff]`` standing for their
-        activations if given."""
-        every, at = torch.arange(len(rows), device=rows.device), self.position[rows]
+    def _run(self, prompts: Tensor, layer: int | None = None, points: Tensor | None = None) -> Tensor:
+        """Probability ``[n]`` of the targets of ``prompts [n]``.
 
-        def put(q: Tensor) -> Tensor:
-            return q.index_put((every.to(q.device), at.to(q.device)), point)
+        With ``points [n, d_ff]`` these replace the layer's activations at the position.
+        """
+        rows, position = torch.arange(len(prompts), device=prompts.device), self.position[prompts]
 
-        skip = self.prefix and self.prefix.rows(rows)
-        with Capture(
-            self.view, [], "final_hidden", "final", skip=skip, edit_key={} if point is None else {layer: put}
-        ) as seen:
+        def put_points(q: Tensor) -> Tensor:
+            return q.index_put((rows.to(q.device), position.to(q.device)), points)
+
+        batch, edits = self.answers.batch, {} if points is None else {layer: put_points}
+        skip = self.prefix and self.prefix.rows(prompts)
+        with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_key=edits) as seen:
             self.view.model(
-                input_ids=self.batch.input_ids[rows],
-                attention_mask=self.batch.attention_mask[rows],
+                input_ids=batch.input_ids[prompts],
+                attention_mask=batch.attention_mask[prompts],
                 use_cache=False,
             )
-        row, _, logs = self.answers.log_probabilities(self.view, seen.final_hidden, rows)
-        return logs.new_zeros(len(rows)).index_add(0, row.to(logs.device), logs).exp()
+        row, _, log_probs = self.answers.log_probabilities(self.view, seen.final_hidden, prompts)
+        return log_probs.new_zeros(len(prompts)).index_add(0, row.to(log_probs.device), log_probs).exp()
 
 
 def _check(layers, targets: TargetTokens, position, steps: int, rule: str, step_batch: int) -> None:

@@ -1,4 +1,4 @@
-"""What a neuron says: the tokens that its value vector points at (logit lens; FiNE, Tables 6 and 8)."""
+"""The logit lens: the tokens that a neuron's value vector points at (FiNE, Tables 6 and 8)."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ def top_tokens(
     added: Tensor | None = None,
     final_norm: bool = False,
 ) -> list[tuple[str, float]]:
-    """The k tokens with the highest ``(W_u W_down)_{t,i}``: what neuron i of the layer adds to logits per
-    unit of activation.
+    """The k tokens t with the highest ``(W_u W_down)_{t,i}``: what neuron i adds to logits per activation.
 
-    Without the final norm, as in Eq. 3; with the gain of a norm behind the FFN (gemma2), whose denominator
-    depends on the prompt and changes no ranking.
+    Where a norm follows the FFN (gemma2), its gain is applied. The denominators of norms depend on the
+    prompt and change no ranking, so they are left out.
 
     Args:
         view: the model.
         tok: tokenizer; its ``decode`` spells the tokens, leading spaces included.
-        layer, neuron: of the neuron.
-        k: number of tokens.
-        added: ``[d_model]``, a change of the value vector that the model does not have (yet).
-        final_norm: what the model's own unembedding makes of the vector: with the final norm's gain, a
-            LayerNorm's centring too. Its denominator, which depends on the prompt, is left out; it changes no
-            ranking.
+        layer: number of the block.
+        neuron: number i of the neuron in the layer.
+        k: number of tokens. Default 5.
+        added: ``[d_model]``, a change of the value vector that is not in the model. Default: no change.
+        final_norm: whether to apply the final norm's gain, and a LayerNorm's centring, before the
+            unembedding. Default False, as in Eq. 3.
 
     Returns:
-        k pairs (token, value), highest first, values in the compute dtype.
+        k pairs (token, value), highest first.
 
     Raises:
         NeuronEditError: no such neuron, or k not in 1 .. vocabulary.
@@ -52,13 +51,16 @@ def top_tokens(
     if not 1 <= k <= view.vocab_size:
         raise NeuronEditError(f"k must lie in 1..{view.vocab_size}, got {k}")
     weight, _ = view.unembedding()
-    column, gain = columns[:, neuron].to(weight.device, view.compute_dtype), view.ffn_value_gain(layer)
-    column = column if added is None else column + added.to(column)
-    column = column if gain is None else column * gain.to(column)
+    column = columns[:, neuron].to(weight.device, view.compute_dtype)
+    if added is not None:
+        column = column + added.to(column)
+    post_ffn_norm = view.post_ffn_norm_parameters(layer)
+    if post_ffn_norm is not None:
+        column = column * post_ffn_norm.gain.to(column)
     if final_norm:
         norm = view.final_norm_parameters()
         column = (column - column.mean() if norm.centred else column) * norm.gain.to(column)
-    # rows of the unembedding a part at a time: a half-precision one need not be copied as a whole
-    said = torch.cat([part.to(column.dtype) @ column for part in weight.split(1 << 15)])
-    best = said.topk(k)
-    return [(tok.decode([token]), value) for token, value in zip(best.indices.tolist(), best.values.tolist())]
+    # Converts the unembedding in parts, so that no full copy of a half-precision one is made.
+    logits = torch.cat([part.to(column.dtype) @ column for part in weight.split(1 << 15)])
+    top = logits.topk(k)
+    return [(tok.decode([token]), value) for token, value in zip(top.indices.tolist(), top.values.tolist())]

@@ -1,9 +1,10 @@
-"""The sum over the vocabulary under amplified neurons: ``log sum_v exp(softcap(base_bv + scale_bi (W
-columns)_vi))``.
+"""The sum over the vocabulary under amplified neurons.
 
-The product ``m = W columns`` is the same for every prompt: each tile of it is made once, used for all prompts
-while it is in the cache, and dropped. An entry of a tile costs a prompt one multiply-add, one power of two
-and one addition.
+    out_bi = log sum_v exp(softcap(base_bv + scale_bi (W columns)_vi))
+
+The product ``m = W columns`` is the same for every prompt. Each tile of it is computed once, used for all
+prompts while it is in the cache, and dropped. An entry of a tile costs a prompt one multiply-add, one power
+of two and one addition.
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 LOG2E = math.log2(math.e)  # powers of two, because exp2 is about three times as fast as exp on a CPU
 REACH = 40.0
-"""As long as neurons move the logits of a tile by at most 2^+-40, its sum may be taken relative to the
-largest unperturbed logit.
+"""A tile's sum may be taken relative to the largest unperturbed logit if neurons move its logits by at most
+2^+-40.
 
-That sum is at least 2^-40 and at most 2^40 times the vocabulary. float32 holds 2^-126 to 2^127, so what
-underflows on the way, within a tile or where tiles of different height are joined, is below 2^-86 before and
-2^-46 after division by such a sum, which leaves float32's 2^-24 alone even when 2^18 tokens do it.
+Such a sum lies between 2^-40 and 2^40 times the vocabulary, and float32 between 2^-126 and 2^127. What
+underflows within a tile, or where tiles of different height are joined, is below 2^-86. After division by the
+sum it is below 2^-46, far from float32's 2^-24 even if it happens for 2^18 tokens.
 """
 CAP = 60.0
-"""A soft cap up to here keeps every logit where exp can neither overflow nor vanish, and no reference is
-needed."""
+"""Up to this soft cap exp can neither overflow nor vanish, and no reference logit is subtracted."""
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Neurons and tokens handled at once, and numbers in the largest temporary ``[prompts, tokens,
-    neurons]``."""
+    """Sizes of what is handled at once.
+
+    Attributes:
+        neurons, tokens: of a tile.
+        elements: numbers in the largest temporary ``[prompts, tokens, neurons]``.
+    """
 
     neurons: int
     tokens: int
     elements: int
 
 
-# a CPU is fastest while tile and temporary stay in its cache (1 MiB each in float32), a GPU with few large
-# kernels (64 MiB)
+# A CPU is fastest while tile and temporary stay in its cache (1 MiB each in float32), a GPU with few large
+# kernels (64 MiB).
 CPU_CHUNKS = Chunks(512, 512, 1 << 18)
 GPU_CHUNKS = Chunks(1024, 4096, 1 << 24)
 
@@ -58,16 +62,18 @@ def perturbed_logsumexp(
     tokens: int,
     elements: int,
 ) -> Tensor:
-    """``[B, n]`` for B prompts and n neurons, in the dtype of ``columns``: by the fused kernel where it
-    works, or plainly.
+    """Log-sum-exp ``[B, n]`` for B prompts and n neurons, by the fused kernel where it works.
 
     Args:
         weight: ``[V, d]`` unembedding W, any floating dtype.
         columns: ``[d, n]`` what the neurons add to the unembedding's input.
-        base: ``[B, V]`` unperturbed logits, without soft cap.
-        scale: ``[B, n]`` by how much each neuron is moved.
-        cap: soft cap c, ``softcap(x) = c tanh(x / c)``; ``None``: the identity.
+        base: ``[B, V]`` unperturbed logits before the soft cap.
+        scale: ``[B, n]`` factor by which each neuron is moved.
+        cap: c of the soft cap ``c tanh(x / c)``, or ``None``.
         tokens, elements: see ``Chunks``; the fused kernel has sizes of its own.
+
+    Returns:
+        ``[B, n]`` in the dtype of ``columns``.
     """
     kernel = fused_kernel(columns.device) if columns.is_cuda and columns.dtype == torch.float32 else None
     if kernel is not None:
@@ -77,8 +83,7 @@ def perturbed_logsumexp(
 
 @functools.cache
 def fused_kernel(device: torch.device) -> Callable[..., Tensor] | None:
-    """The kernel of ``fused.py`` if Triton is there and the kernel gives the plain path's numbers on the
-    device."""
+    """The kernel of ``fused.py``, or ``None`` without Triton or if its numbers on the device are wrong."""
     try:
         from .fused import fused_logsumexp
     except ImportError:
@@ -86,12 +91,12 @@ def fused_kernel(device: torch.device) -> Callable[..., Tensor] | None:
     random = torch.Generator().manual_seed(0)
     shapes = (200, 40), (40, 70), (3, 200), (3, 70)
     try:
-        given = [torch.randn(*shape, generator=random).to(device) for shape in shapes]
+        inputs = [torch.randn(*shape, generator=random).to(device) for shape in shapes]
         for cap in (None, 5.0):
-            found, known = fused_logsumexp(*given, cap), plain_logsumexp(*given, cap, 64, 1 << 14)
-            torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-4)
-    except Exception as error:  # whatever a compiler may say: the other way is as right
-        log.warning(
+            expected = plain_logsumexp(*inputs, cap, 64, 1 << 14)
+            torch.testing.assert_close(fused_logsumexp(*inputs, cap), expected, rtol=1e-4, atol=1e-4)
+    except Exception as error:  # a compiler may raise anything, and the plain sum is as right
+        LOG.warning(
             "the fused kernel of the attribution does not work on %s, going on without it: %s", device, error
         )
         return None
@@ -110,32 +115,35 @@ def plain_logsumexp(
     """``perturbed_logsumexp`` in PyTorch; arguments and result as there."""
     unit = LOG2E if cap is None else 1.0 / cap
     scale = scale * unit
-    reach = scale.abs().amax(0)
+    largest_scale = scale.abs().amax(0)
+    # The sum so far is 2^top * total.
     top, total = torch.full_like(scale, float("-inf")), torch.zeros_like(scale)
     prompts, neurons = scale.shape
     group = min(prompts, max(1, elements // (tokens * neurons)))
     tile, work = columns.new_empty(tokens, neurons), columns.new_empty(group, tokens, neurons)
     for start in range(0, len(weight), tokens):
-        part, plain = weight[start : start + tokens].to(columns.dtype), base[:, start : start + tokens]
+        # Effect of each neuron on this tile's tokens, the same for all prompts.
+        part, logits = weight[start : start + tokens].to(columns.dtype), base[:, start : start + tokens]
         effect = torch.mm(part, columns, out=tile[: len(part)])
-        height = plain.amax(1, keepdim=True) if cap is None else torch.zeros_like(plain[:, :1])
-        plain, height = (plain - height) * unit, height * LOG2E
-        # not "> REACH": a NaN goes the way that is safe
-        bounded = bool((reach * effect.abs().amax(0)).max() <= REACH) if cap is None else cap <= CAP
+        height = logits.amax(1, keepdim=True) if cap is None else torch.zeros_like(logits[:, :1])
+        logits, height = (logits - height) * unit, height * LOG2E
+        # Written as "<=" so that NaN takes the safe way.
+        bounded = bool((largest_scale * effect.abs().amax(0)).max() <= REACH) if cap is None else cap <= CAP
         sums, highest = torch.empty_like(scale), torch.zeros_like(scale)
         for row in range(0, prompts, group):
-            some = slice(row, min(row + group, prompts))
-            logits = torch.addcmul(
-                plain[some, :, None], scale[some, None], effect, out=work[: some.stop - row, : len(part)]
+            rows = slice(row, min(row + group, prompts))
+            moved = torch.addcmul(
+                logits[rows, :, None], scale[rows, None], effect, out=work[: rows.stop - row, : len(part)]
             )
             if cap is not None:
-                logits.tanh_().mul_(cap * LOG2E)
+                moved.tanh_().mul_(cap * LOG2E)
             if not bounded:
-                highest[some] = logits.amax(1)
-                logits.sub_(highest[some, None])
-            torch.sum(logits.exp2_(), 1, out=sums[some])
+                highest[rows] = moved.amax(1)
+                moved.sub_(highest[rows, None])
+            torch.sum(moved.exp2_(), 1, out=sums[rows])
+        # Join the tile's sum to that of the earlier tiles.
         highest += height
-        new = torch.maximum(top, highest)
-        total = total * torch.exp2(top - new) + sums * torch.exp2(highest - new)
-        top = new
+        new_top = torch.maximum(top, highest)
+        total = total * torch.exp2(top - new_top) + sums * torch.exp2(highest - new_top)
+        top = new_top
     return (top + total.log2()) / LOG2E

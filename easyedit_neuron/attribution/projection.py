@@ -4,9 +4,9 @@ With the final norm's statistics frozen the logits are linear in the perturbatio
 
     logits(x_b + A q_bi v_i) = z_b + a_bi m_i,    a_bi = A q_bi / sigma_b,    m_i = U diag(g) v_i
 
-(v_i centred first for LayerNorm). ``m = U diag(g) W_down`` does not depend on the prompt; ``logsumexp.py``
-and ``fused.py`` sum over the vocabulary with each of its tiles made once for all prompts. At no time exists a
-matrix [d_ff, d_model] per prompt, or one [d_ff, vocabulary].
+(v_i centred first for LayerNorm). ``m = U diag(g) W_down`` does not depend on the prompt. ``logsumexp.py``
+and ``fused.py`` compute each of its tiles once for all prompts. No matrix [d_ff, d_model] per prompt or
+[d_ff, vocabulary] ever exists.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from torch import Tensor
 
 from ..arch import ModelView
 from .logsumexp import CPU_CHUNKS, GPU_CHUNKS, perturbed_logsumexp
-from .readings import Readings, written_columns
+from .readings import Readings, WrittenColumns
 
 
 @dataclass(frozen=True)
 class FrozenHead:
-    """Final norm with frozen statistics, and unembedding: ``softcap(U (gain * centre(x) / sigma + norm_bias)
-    + bias)``.
+    """Final norm with frozen statistics, and unembedding.
 
-    The statistics are those of the input of the final norm, i.e. of the last block's output. It is what the
-    released code uses too: its patched model file hands out the blocks' outputs (for blocks 4-8 and 31 only).
+    ``logits(x) = U (gain * centre(x) / sigma + norm_bias) + bias``, before the soft cap. The statistics are
+    those of the final norm's real input, the last block's output, as in the released code.
 
     Attributes:
         view: the model.
         sigma: ``[B, 1]`` the norm's denominator at the real final hidden state of each prompt.
         gain: ``[d_model]``.
         norm_bias: ``[d_model]``, or 0.
-        centred: whether the norm takes the mean off.
+        centred: whether the norm subtracts the mean.
     """
 
     view: ModelView
@@ -47,32 +46,27 @@ class FrozenHead:
     def of(cls, view: ModelView, final_hidden: Tensor, reference_quirks: bool = False) -> FrozenHead:
         """Freeze the norm at ``final_hidden [B, d_model]``.
 
-        ``reference_quirks`` does as the released NMKE code: RMSNorm with eps 1e-6 whatever the model's own;
+        ``reference_quirks`` follows the released NMKE code: RMSNorm with eps 1e-6 whatever the model's own;
         LayerNorm without its bias and with ``std + 1e-5`` in place of ``sqrt(var + eps)``.
         """
         norm = view.final_norm_parameters()
-        sigma = norm.scale(final_hidden)
-        bias = norm.bias
+        sigma, bias = norm.scale(final_hidden), norm.bias
         if reference_quirks and norm.centred:
             sigma, bias = final_hidden.var(dim=-1, unbiased=False).sqrt() + 1e-5, None
         elif reference_quirks:
             sigma = torch.sqrt(final_hidden.pow(2).mean(dim=-1) + 1e-6)
-        place = dict(device=final_hidden.device, dtype=final_hidden.dtype)
-        return cls(
-            view,
-            sigma[:, None],
-            norm.gain.to(**place),
-            0.0 if bias is None else bias.to(**place),
-            norm.centred,
-        )
+        norm_bias = 0.0 if bias is None else bias.to(final_hidden)
+        return cls(view, sigma[:, None], norm.gain.to(final_hidden), norm_bias, norm.centred)
 
     def directions(self, written: Tensor) -> Tensor:
-        """What ``written [d_model, n]`` adds to the unembedding's input but for ``1 / sigma``."""
+        """``sigma`` times what ``written [d_model, n]`` adds to the unembedding's input; ``[d_model, n]``."""
         return self.gain[:, None] * self._centre(written, 0)
 
     def logits(self, x: Tensor, tokens: int) -> Tensor:
-        """``[B, vocab_size]`` of ``x [B, d_model]`` without soft cap; weights are converted ``tokens`` rows
-        at a time."""
+        """Logits ``[B, vocab_size]`` of ``x [B, d_model]`` before the soft cap.
+
+        The weights are converted to the dtype of ``x``, ``tokens`` rows at a time.
+        """
         weight, bias = self.view.unembedding()
         normed = self._centre(x, 1) / self.sigma * self.gain + self.norm_bias
         logits = torch.cat([normed @ part.to(normed.dtype).T for part in weight.split(tokens)], 1)
@@ -84,8 +78,12 @@ class FrozenHead:
 
 @dataclass(frozen=True)
 class LogProbabilities:
-    """Log-probability of the targets, unperturbed ``base [B, 1]`` and per amplified neuron ``amplified [B,
-    d_ff]``."""
+    """Log-probabilities of the targets.
+
+    Attributes:
+        base: ``[B, 1]`` without a perturbation.
+        amplified: ``[B, d_ff]`` with one neuron amplified at a time.
+    """
 
     base: Tensor
     amplified: Tensor
@@ -108,37 +106,37 @@ def amplified_log_probs(
         readings: hidden states of B prompts.
         targets: ``[B]`` token ids w, on the readings' device.
         amplify: A.
-        reference_quirks: see ``FrozenHead.of``.
-        neuron_chunk, vocab_chunk: neurons and tokens handled at once; by device when unset (``CPU_CHUNKS``,
+        reference_quirks: see ``FrozenHead.of``. Default False.
+        neuron_chunk, vocab_chunk: neurons and tokens handled at once. Default: by device (``CPU_CHUNKS``,
             ``GPU_CHUNKS``).
 
     Returns:
-        ``{layer: LogProbabilities}``, compute dtype, on the readings' device.
+        ``{layer: LogProbabilities}`` in the compute dtype, on the readings' device.
     """
     head = FrozenHead.of(view, readings.final_hidden, reference_quirks)
     weight, _ = view.unembedding()
     chunks = CPU_CHUNKS if weight.device.type == "cpu" else GPU_CHUNKS
-    neurons, tokens = (
-        min(neuron_chunk or chunks.neurons, view.d_ff),
-        min(vocab_chunk or chunks.tokens, len(weight)),
-    )
-    answers = weight[targets].to(head.gain.dtype)
-    found = {}
+    neurons_at_once = min(neuron_chunk or chunks.neurons, view.d_ff)
+    tokens_at_once = min(vocab_chunk or chunks.tokens, len(weight))
+    target_rows = weight[targets].to(head.gain.dtype)
+    log_probs = {}
     for layer, activations in readings.activations.items():
-        columns, factor = written_columns(view, layer, readings.ffn_out[layer])
-        scale = amplify * activations * factor[:, None] / head.sigma
-        base = head.logits(readings.resid_mid[layer], tokens)
-        target = base.gather(1, targets[:, None])
-        before = view.softcap(target) - view.softcap(base).logsumexp(1, keepdim=True)
-        after = torch.empty_like(scale)
-        for first in range(0, view.d_ff, neurons):
-            some = slice(first, first + neurons)
-            added, moved = head.directions(columns(some)), scale[:, some]
+        written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
+        scale = amplify * activations * written.factor[:, None] / head.sigma
+        # Log-probability without a perturbation.
+        logits = head.logits(readings.resid_mid[layer], tokens_at_once)
+        target_logit = logits.gather(1, targets[:, None])
+        base = view.softcap(target_logit) - view.softcap(logits).logsumexp(1, keepdim=True)
+        # The same with each neuron amplified, a chunk of neurons at a time.
+        amplified = torch.empty_like(scale)
+        for first in range(0, view.d_ff, neurons_at_once):
+            chunk = slice(first, first + neurons_at_once)
+            directions, chunk_scale = head.directions(written.columns(chunk)), scale[:, chunk]
             sums = perturbed_logsumexp(
-                weight, added, base, moved, view.logit_softcap, tokens, chunks.elements
+                weight, directions, logits, chunk_scale, view.logit_softcap, tokens_at_once, chunks.elements
             )
-            after[:, some] = view.softcap(target + moved * (answers @ added)) - sums
-        # a silent neuron changes nothing: exactly nothing, not the rounding of two sums taken in different
-        # orders
-        found[layer] = LogProbabilities(before, torch.where(scale == 0, before, after))
-    return found
+            moved_logit = view.softcap(target_logit + chunk_scale * (target_rows @ directions))
+            amplified[:, chunk] = moved_logit - sums
+        # A silent neuron changes exactly nothing; two sums in different order could differ by rounding.
+        log_probs[layer] = LogProbabilities(base, torch.where(scale == 0, base, amplified))
+    return log_probs

@@ -1,4 +1,4 @@
-"""What the attribution needs of each prompt, read at its last real token or at positions that are given."""
+"""The hidden states that attribution needs, read at the last token of each prompt or at given positions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Readings:
         activations: ``{layer: [B, d_ff]}`` neuron activations q.
         resid_mid: ``{layer: [B, d_model]}`` residual stream before the FFN is added.
         ffn_out: ``{layer: [B, d_model]}`` output of the down projection.
-        final_hidden: ``[B, d_model]`` input of the final norm; ``None`` where it was not captured.
-        top1: ``[B]`` the model's own most probable next token; ``None`` likewise.
+        final_hidden: ``[B, d_model]`` input of the final norm; ``None`` if it was not captured.
+        top1: ``[B]`` the model's most probable next token; ``None`` if ``final_hidden`` is.
     """
 
     activations: dict[int, Tensor]
@@ -32,34 +32,43 @@ class Readings:
 
     @classmethod
     def of(cls, view: ModelView, seen: Capture, rows: Tensor, positions: Tensor) -> Readings:
-        """The places ``(rows [B], positions [B])`` of a forward whose ``key``, ``resid_mid`` and ``ffn_out``
-        were captured."""
-        device = view.unembedding()[0].device
+        """Read the places ``(rows [B], positions [B])`` of a forward.
 
-        def at(tensor: Tensor) -> Tensor:
-            return take(tensor, rows, positions).detach()
+        Args:
+            view: the model.
+            seen: the forward's capture with ``key``, ``resid_mid`` and ``ffn_out``, perhaps ``final_hidden``.
+            rows, positions: int64 ``[B]``, indices into batch and tokens.
+        """
+        device, dtype = view.unembedding()[0].device, view.compute_dtype
 
-        hidden = None if seen.final_hidden is None else at(seen.final_hidden)
-        states = (
-            {layer: at(tensor).to(device, view.compute_dtype) for layer, tensor in found.items()}
-            for found in (seen.key, seen.resid_mid, seen.ffn_out)
+        def read(states: Tensor) -> Tensor:
+            return take(states, rows, positions).detach()
+
+        layer_states = (
+            {layer: read(states).to(device, dtype) for layer, states in captured.items()}
+            for captured in (seen.key, seen.resid_mid, seen.ffn_out)
         )
-        # in the model's own dtype and through its own norm, so that this is the token the model would say
-        top1 = None if hidden is None else view.logits(hidden).argmax(dim=-1)
-        return cls(*states, None if hidden is None else hidden.to(device, view.compute_dtype), top1)
+        if seen.final_hidden is None:
+            return cls(*layer_states, None, None)
+        hidden = read(seen.final_hidden)
+        # In the model's own dtype and through its own norm, so that this is the token the model would say.
+        top1 = view.logits(hidden).argmax(dim=-1)
+        return cls(*layer_states, hidden.to(device, dtype), top1)
 
     @classmethod
     def joined(cls, parts: Sequence[Readings]) -> Readings:
-        """One after the other."""
-
-        def rows(tensors):
-            return None if tensors[0] is None else torch.cat(tensors)
-
-        states = (
-            {layer: rows([getattr(part, name)[layer] for part in parts]) for layer in getattr(parts[0], name)}
+        """Concatenate the places of several readings of the same layers."""
+        layer_states = (
+            {
+                layer: torch.cat([getattr(part, name)[layer] for part in parts])
+                for layer in getattr(parts[0], name)
+            }
             for name in ("activations", "resid_mid", "ffn_out")
         )
-        return cls(*states, rows([part.final_hidden for part in parts]), rows([part.top1 for part in parts]))
+        if parts[0].final_hidden is None:
+            return cls(*layer_states, None, None)
+        hidden, top1 = ([getattr(part, name) for part in parts] for name in ("final_hidden", "top1"))
+        return cls(*layer_states, torch.cat(hidden), torch.cat(top1))
 
 
 @torch.no_grad()
@@ -71,21 +80,21 @@ def read_prompts(
     at: tuple[Tensor, Tensor] | None = None,
     final: bool = True,
 ) -> Readings:
-    """Run the prompts, ``prompt_batch`` at a time, and keep one token of each, or the tokens at ``at``.
+    """Run the prompts and read one position of each, or the positions ``at``.
 
     Args:
         view: the model.
-        batch: ``tokens.Batch`` with ``input_ids [P, T]``, ``attention_mask [P, T]``, ``lengths [P]``
-            (right-padded).
+        batch: ``tokens.Batch`` with ``input_ids [P, T]``, ``attention_mask [P, T]``, ``lengths [P]``,
+            right-padded.
         layers: layers to read.
-        prompt_batch: prompts per forward pass; bounds the memory at ``prompt_batch * T * d_ff`` numbers per
-            layer.
-        at: ``(rows [B], positions [B])``, the rows ascending; unset: every prompt's last real token (B = P).
-        final: also read ``final_hidden`` and ``top1``; without them the forward ends at the last of
-            ``layers``.
+        prompt_batch: prompts per forward pass; it bounds the memory at ``prompt_batch * T * d_ff`` numbers
+            per layer. Default 32.
+        at: ``(rows [B], positions [B])``, rows ascending. Default: the last token of every prompt (B = P).
+        final: whether to read ``final_hidden`` and ``top1``. Without them the forward ends at the last of
+            ``layers``. Default True.
 
     Raises:
-        NeuronEditError: an empty batch, or a prompt without a real token.
+        NeuronEditError: an empty batch, or a prompt without a token.
     """
     ids, mask = batch.input_ids, batch.attention_mask
     lengths = torch.as_tensor(batch.lengths, device="cpu")
@@ -93,37 +102,49 @@ def read_prompts(
         raise NeuronEditError("attribution needs at least one prompt; the batch is empty")
     if int(lengths.min()) < 1:
         raise NeuronEditError(f"prompt {int(lengths.argmin())} of the batch has no tokens")
-    owner, position = (torch.arange(len(lengths)), lengths - 1) if at is None else (x.cpu() for x in at)
+    rows, positions = (torch.arange(len(lengths)), lengths - 1) if at is None else (x.cpu() for x in at)
     want = {"key", "resid_mid", "ffn_out", *(["final_hidden"] if final else [])}
-    stop = "final" if final else max(layers)
     parts = []
     for start in range(0, ids.shape[0], prompt_batch):
-        here = (owner >= start) & (owner < start + prompt_batch)
-        part, width = slice(start, start + prompt_batch), int(lengths[start : start + prompt_batch].max())
-        with Capture(view, layers, want, stop) as seen:
+        part = slice(start, start + prompt_batch)
+        width = int(lengths[part].max())
+        with Capture(view, layers, want, stop_after="final" if final else max(layers)) as seen:
             view.model(
                 input_ids=ids[part, :width].to(view.input_device),
                 attention_mask=mask[part, :width].to(view.input_device),
                 use_cache=False,
             )
-        parts.append(Readings.of(view, seen, owner[here] - start, position[here]))
+        in_part = (rows >= part.start) & (rows < part.stop)
+        parts.append(Readings.of(view, seen, rows[in_part] - start, positions[in_part]))
     return Readings.joined(parts)
 
 
-def written_columns(view: ModelView, layer: int, ffn_out: Tensor):
-    """What neurons write to the residual stream: ``(neurons -> [d_model, n] columns, factor [B])``.
+@dataclass(frozen=True)
+class WrittenColumns:
+    """What neuron i of a layer writes to the residual stream per activation: ``factor_b * column_i``.
 
-    Neuron i writes ``factor * column_i`` for an activation of 1: ``v_i``, or with a norm behind the FFN
-    (gemma2) ``gain * v_i / rms_b``, the rms frozen at the real ``ffn_out [B, d_model]``. Dtype and device are
-    those of ``ffn_out``.
+    ``column_i`` is ``v_i`` and the factor 1. With a norm behind the FFN (gemma2) they are ``gain * v_i`` and
+    ``1 / rms_b``, the rms frozen at the real output of the FFN.
+
+    Attributes:
+        matrix: ``[d_model, d_ff]``, W_down in the model's dtype.
+        gain: ``[d_model]`` or ``None``.
+        factor: ``[B]``; its dtype is that of the columns.
     """
-    matrix, norm = view.down_matrix(layer), view.post_ffn_norm_parameters(layer)
-    place = dict(device=ffn_out.device, dtype=ffn_out.dtype)
-    factor = torch.ones_like(ffn_out[:, 0]) if norm is None else 1.0 / norm.scale(ffn_out)
-    gain = None if norm is None else norm.gain.to(**place)
 
-    def columns(neurons: slice = slice(None)) -> Tensor:
-        part = matrix[:, neurons].to(**place)
-        return part if gain is None else part * gain[:, None]
+    matrix: Tensor
+    gain: Tensor | None
+    factor: Tensor
 
-    return columns, factor
+    @classmethod
+    def of(cls, view: ModelView, layer: int, ffn_out: Tensor) -> WrittenColumns:
+        """Of a layer at the down projection's outputs ``ffn_out [B, d_model]``, in their dtype."""
+        norm = view.post_ffn_norm_parameters(layer)
+        if norm is None:
+            return cls(view.down_matrix(layer), None, torch.ones_like(ffn_out[:, 0]))
+        return cls(view.down_matrix(layer), norm.gain.to(ffn_out), 1.0 / norm.scale(ffn_out))
+
+    def columns(self, neurons: slice = slice(None)) -> Tensor:
+        """Columns ``[d_model, n]``; default: of all neurons."""
+        columns = self.matrix[:, neurons].to(self.factor)
+        return columns if self.gain is None else columns * self.gain[:, None]

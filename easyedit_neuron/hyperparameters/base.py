@@ -1,9 +1,8 @@
 """Base class of all hyperparameters: the methods of EasyEdit's ``HyperParams``, with checking.
 
-EasyEdit never looks at the type of the object it is given; it reads ``alg_name``, ``model_name``, ``device``,
-``model_parallel``, ``max_length`` and ``batch_size`` and hands the rest to the method. Here a misspelt,
-missing or ill-typed field is an error before a model is loaded, because a field that is silently ignored is a
-wrong experiment.
+EasyEdit never looks at the type of the object: it reads ``EASYEDIT_FIELDS`` and hands the rest to the method.
+Here a misspelt, missing or ill-typed field is an error before a model is loaded: a field that is silently
+ignored is a wrong experiment.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_le
 
 @dataclass
 class HyperParams(Options):
-    """Subclass it as a dataclass; annotate every field and document it in ``field(metadata={"help": ...})``.
+    """Base of hyperparameter dataclasses; annotate every field and document it in ``metadata["help"]``.
 
-    A subclass sets ``ALG_NAME`` (and ``ALG_ALIASES``, other spellings that a file may use); ``alg_name`` is
-    checked against it and stored in the first spelling. ``validate`` is the place for ranges and for rules
-    between fields; it runs after the types were checked, on every construction (also
-    ``dataclasses.replace``).
+    A subclass sets ``ALG_NAME`` and perhaps ``ALG_ALIASES``, other spellings that a file may use.
+    ``alg_name`` is checked against them and stored as ``ALG_NAME``. Every construction (also
+    ``dataclasses.replace``) checks the types and then calls ``validate``.
     """
 
     ALG_NAME: ClassVar[str] = ""
@@ -47,23 +45,23 @@ class HyperParams(Options):
             self.model_name = resources.model_path(self.model_name)
         self.validate()
 
-    # -- construction
-    # ------------------------------------------------------------------------------------------------
-
     @classmethod
     def from_hparams(cls, hparams_name_or_path: str | Path) -> HyperParams:
-        """Read a YAML or JSON file: a path with or without ``.yaml``, or a shipped name such as
-        ``"NMKE/tiny-llama"``.
+        """Read a YAML or JSON file.
 
-        A file below the working directory wins over a shipped one. Raises ``HparamsError`` when neither
-        exists, when the file is no mapping, and for every problem that :meth:`from_dict` finds.
+        Args:
+            hparams_name_or_path: a path with or without ``.yaml``, or a shipped name such as
+                ``"NMKE/tiny-llama"``. A file below the working directory wins over a shipped one.
+
+        Raises:
+            HparamsError: neither exists, the file is no mapping, or ``from_dict`` refuses its values.
         """
         path = find_hparams(hparams_name_or_path)
         return cls.from_dict(read_hparams(path), source=path)
 
     @classmethod
     def from_json(cls, fpath: str | Path) -> HyperParams:
-        """Read a JSON file (EasyEdit's method of that name), with the same checks as :meth:`from_hparams`."""
+        """Read a JSON file (EasyEdit's method of that name), with the same checks as ``from_hparams``."""
         path = Path(fpath)
         if not path.is_file():
             raise HparamsError(f"no hyperparameter file {str(path)!r}")
@@ -71,7 +69,7 @@ class HyperParams(Options):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str | Path | None = None) -> HyperParams:
-        """Build from a mapping of field names to values; ``source`` (a file) is named in error messages."""
+        """Build from a mapping of field names to values; error messages name ``source`` (a file)."""
         try:
             return cls._build(values)
         except HparamsError as problem:
@@ -85,29 +83,26 @@ class HyperParams(Options):
         for name in values:
             if name not in fields:
                 raise HparamsError(f"unknown field '{name}' for {cls.__name__}: {did_you_mean(name, fields)}")
-        required = [
-            name
+        missing = [
+            f"'{name}'"
             for name, field in fields.items()
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if name not in values and field.default is field.default_factory is dataclasses.MISSING
         ]
-        missing = [name for name in required if name not in values]
         if missing:
-            listed = ", ".join(f"'{name}'" for name in missing)
-            raise HparamsError(
-                f"missing field{'s' if len(missing) > 1 else ''} {listed} for {cls.__name__}: add it"
-            )
+            plural = "s" if len(missing) > 1 else ""
+            raise HparamsError(f"missing field{plural} {', '.join(missing)} for {cls.__name__}: add it")
         return cls(**values)
 
     def override(self, changes: dict[str, Any], source: str | None = None) -> HyperParams:
-        """A checked copy with the given fields changed; the object itself stays as it is."""
+        """A checked copy with some fields changed; the object itself is unchanged."""
         return type(self).from_dict({**self.to_dict(), **changes}, source=source)
 
-    # -- EasyEdit's other methods
-    # ------------------------------------------------------------------------------------
-
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain Python values (a deep copy). Of a model in memory, ``model_name = (model,
-        tokenizer)``, only where it came from: every edit's record holds such a dictionary."""
+        """All fields as plain Python values (a deep copy).
+
+        Every edit's record holds such a dictionary. A model in memory, ``model_name = (model, tokenizer)``,
+        is therefore replaced by the path that it was loaded from.
+        """
         name = getattr(self, "model_name", None)
         plain = copy.copy(self)
         if isinstance(name, (tuple, list)) and name:
@@ -117,8 +112,7 @@ class HyperParams(Options):
 
     @staticmethod
     def construct_float_from_scientific_notation(config: dict[str, Any]) -> dict[str, Any]:
-        """Numeric strings of a mapping become floats, in place (EasyEdit's loaders call it on what YAML gave
-        them)."""
+        """Convert a mapping's numeric strings to floats, in place; EasyEdit's loaders call it."""
         for key, value in config.items():
             if isinstance(value, str):
                 try:
@@ -127,48 +121,41 @@ class HyperParams(Options):
                     continue
         return config
 
-    # -- checks
-    # ------------------------------------------------------------------------------------------------------
-
     def _check_alg_name(self) -> None:
-        given = getattr(self, "alg_name", None)
-        if not self.ALG_NAME or given is None:
+        alg_name = getattr(self, "alg_name", None)
+        if not self.ALG_NAME or alg_name is None:
             return
-        if given not in (self.ALG_NAME, *self.ALG_ALIASES):
+        if alg_name not in (self.ALG_NAME, *self.ALG_ALIASES):
             raise HparamsError(
-                f"field 'alg_name': {type(self).__name__} is for {self.ALG_NAME!r}, the value is {given!r}; load the file with "
-                f"the class of {given!r}, or correct alg_name"
+                f"field 'alg_name': {type(self).__name__} is for {self.ALG_NAME!r}, the value is "
+                f"{alg_name!r}; load the file with the class of {alg_name!r}, or correct alg_name"
             )
         self.alg_name = self.ALG_NAME
 
 
 def find_hparams(name_or_path: str | Path) -> Path:
-    """The file that ``from_hparams`` reads for a path or a shipped name; ``HparamsError`` when there is
-    none."""
-    given = str(name_or_path)
-    suffixed = given if given.endswith((".yaml", ".yml", ".json")) else given + ".yaml"
-    path = Path(suffixed).expanduser()
+    """The file that ``from_hparams`` reads for a path or shipped name; ``HparamsError`` without one."""
+    name = str(name_or_path)
+    file_name = name if name.endswith((".yaml", ".yml", ".json")) else name + ".yaml"
+    path = Path(file_name).expanduser()
     if path.is_file():
         return path
-    # "hparams/NMKE/tiny-llama" is the documented spelling in a checkout; it works in any working directory.
-    shipped = given.replace("\\", "/")
-    shipped = shipped[len("hparams/") :] if shipped.startswith("hparams/") else shipped
     try:
-        return resources.hparams_path(shipped)
+        # "hparams/NMKE/tiny-llama" is the documented spelling; it works in any working directory.
+        return resources.hparams_path(name.replace("\\", "/").removeprefix("hparams/"))
     except HparamsError as problem:
         raise HparamsError(
-            f"no hyperparameter file {suffixed!r} in the working directory, and {problem}"
+            f"no hyperparameter file {file_name!r} in the working directory, and {problem}"
         ) from None
 
 
 def read_hparams(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file; ``HparamsError`` names the file when it is unreadable or no
-    mapping."""
+    """The mapping in a YAML or JSON file; ``HparamsError`` if it cannot be read or is no mapping."""
     path = Path(path)
     values = _parse(path, json.loads if path.suffix == ".json" else _load_yaml)
-    bad = [key for key in values if not isinstance(key, str)]
-    if bad:
-        raise HparamsError(f"{path}: field names must be strings, found {bad[0]!r}")
+    for key in values:
+        if not isinstance(key, str):
+            raise HparamsError(f"{path}: field names must be strings, found {key!r}")
     return values
 
 
@@ -178,24 +165,23 @@ def _parse(path: Path, parser: typing.Callable[[str], Any]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as problem:
         raise HparamsError(f"{path}: cannot be read: {' '.join(str(problem).split())}") from None
     if not isinstance(values, dict):
-        raise HparamsError(
-            f"{path}: must be a mapping of field names to values, found {type(values).__name__}"
-        )
+        kind = type(values).__name__
+        raise HparamsError(f"{path}: must be a mapping of field names to values, found {kind}")
     return values
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML lets the second of two equal keys win without a word."""
+    """Refuses a mapping with two equal keys, of which plain YAML silently takes the second."""
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
+        keys = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"field {key!r} is given twice", key_node.start_mark
                 )
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 

@@ -18,12 +18,15 @@ MODULE_FIELDS = (
 )
 
 
+def _module(part: str):
+    return doc(f"{part}; unset: from the architecture table", None)
+
+
 @dataclass(kw_only=True)
 class ModelHyperParams(HyperParams):
     """Model, device and module names, with EasyEdit's field names.
 
-    ``NEEDS_SUBJECT``: the method refuses a request without a subject, so an editor looks for it before the
-        first edit.
+    ``NEEDS_SUBJECT``: the method refuses a request without a subject. Editors check it before the first edit.
     """
 
     NEEDS_SUBJECT: ClassVar[bool] = True
@@ -38,27 +41,24 @@ class ModelHyperParams(HyperParams):
     batch_size: int = doc("requests that are edited together", 1)
     seed: int = doc("seed of everything random in the method", 0)
 
-    rewrite_module_tmp: str | None = doc(
-        "template of the FFN's down projection; unset: from the architecture table", None
-    )
-    layer_module_tmp: str | None = doc("template of a layer; unset: from the architecture table", None)
-    mlp_module_tmp: str | None = doc("template of the FFN; unset: from the architecture table", None)
-    attn_module_tmp: str | None = doc("template of the attention; unset: from the architecture table", None)
-    ln_f_module: str | None = doc("final norm; unset: from the architecture table", None)
-    lm_head_module: str | None = doc("unembedding; unset: from the architecture table", None)
+    rewrite_module_tmp: str | None = _module("template of the FFN's down projection")
+    layer_module_tmp: str | None = _module("template of a layer")
+    mlp_module_tmp: str | None = _module("template of the FFN")
+    attn_module_tmp: str | None = _module("template of the attention")
+    ln_f_module: str | None = _module("final norm")
+    lm_head_module: str | None = _module("unembedding")
 
     def validate(self) -> None:
-        """Ranges, with the field's name in the error."""
+        """Check the ranges of the shared fields."""
         super().validate()
         self.require_positive("batch_size", "max_length")
         self.require_not_negative("seed")
 
     def check_inputs(self) -> None:
-        """That the files which the method will read are there; editors call it before they load a model. Here
-        there are none.
+        """Check that the files the method will read exist; called before a model is loaded. Default: none.
 
         Raises:
-            NeuronEditError: names the field and what to do.
+            NeuronEditError: names the field and the remedy.
         """
 
     def module_overrides(self) -> dict[str, str | None]:

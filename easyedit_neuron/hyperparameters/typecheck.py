@@ -1,9 +1,8 @@
-"""Check one value against a type annotation, converting only what YAML and the command line read differently.
+"""Check a value against a type annotation, converting only what YAML and the command line read differently.
 
-What is converted: an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`` as a string), an
-    integral ``float`` or
-numeric string to ``int`` (``1e3``), a tuple to a list and back. Everything else must already have the right
-type; a ``bool`` is never a number, because ``batch_size: yes`` is a mistake and not a 1.
+Conversions: an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`` as a string); an integral
+``float`` or numeric string to ``int`` (``1e3``); a tuple to a list and back. Everything else must already
+have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mistake and not a 1.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from ..utils.suggest import did_you_mean
 
 
 class TypeMismatch(Exception):
-    """The value does not fit; the message says what was expected and what was given."""
+    """The value does not fit; the message says what was expected and what the value is."""
 
 
 def convert(value: Any, annotation: Any) -> Any:
-    """Return ``value`` as ``annotation`` wants it, or raise :class:`TypeMismatch`."""
+    """Return ``value`` converted to ``annotation``; raise ``TypeMismatch`` if it does not fit."""
     if annotation is Any or annotation is object:
         return value
     origin = typing.get_origin(annotation)
@@ -37,7 +36,7 @@ def convert(value: Any, annotation: Any) -> Any:
     if annotation is int:
         return _int(value)
     if annotation is float:
-        return _float(value)
+        return _number(value, "a number")
     if annotation is str:
         return _expect(isinstance(value, str), value, "a string")
     container = origin or annotation
@@ -48,24 +47,20 @@ def convert(value: Any, annotation: Any) -> Any:
     return _expect(isinstance(value, container), value, getattr(container, "__name__", str(container)))
 
 
-def _expect(fits: bool, value: Any, wanted: str) -> Any:
+def _expect(fits: bool, value: Any, expected: str) -> Any:
     if not fits:
-        raise TypeMismatch(f"must be {wanted}, not {value!r} ({type(value).__name__})")
+        raise TypeMismatch(f"must be {expected}, not {value!r} ({type(value).__name__})")
     return value
 
 
-def _number(value: Any, wanted: str) -> float:
-    _expect(not isinstance(value, bool) and isinstance(value, (int, float, str)), value, wanted)
+def _number(value: Any, expected: str) -> float:
+    _expect(not isinstance(value, bool) and isinstance(value, (int, float, str)), value, expected)
     try:
         number = float(value)
     except (ValueError, OverflowError):
-        raise TypeMismatch(f"must be {wanted}, not {value!r} ({type(value).__name__})") from None
-    _expect(not math.isnan(number), value, wanted)
+        number = math.nan
+    _expect(not math.isnan(number), value, expected)
     return number
-
-
-def _float(value: Any) -> float:
-    return _number(value, "a number")
 
 
 def _int(value: Any) -> int:
@@ -76,19 +71,18 @@ def _int(value: Any) -> int:
     return int(number)
 
 
-def _literal(value: Any, allowed: tuple) -> Any:
-    for choice in allowed:
-        # type() as well: True == 1 and 1 == 1.0 in Python, and neither was meant.
+def _literal(value: Any, choices: tuple) -> Any:
+    for choice in choices:
+        # Compares the types too: True == 1 and 1 == 1.0 in Python, and neither was meant.
         if type(choice) is type(value) and choice == value:
             return choice
-    raise TypeMismatch(f"must be one of the values below, not {value!r}: {did_you_mean(value, allowed)}")
+    raise TypeMismatch(f"must be one of the values below, not {value!r}: {did_you_mean(value, choices)}")
 
 
 def _union(value: Any, members: tuple) -> Any:
-    # First a member that takes the value unchanged, then one that converts it: "cpu" in int | str stays a
+    # A member that takes the value unchanged wins over one that converts it: "cpu" in int | str stays a
     # string, and the string "1e-1" in float | None becomes a number.
-    problems = []
-    converted = []
+    problems, converted = [], []
     for member in members:
         try:
             result = convert(value, member)
@@ -109,13 +103,11 @@ def _sequence(value: Any, container: type, arguments: tuple) -> Any:
     _expect(isinstance(value, (list, tuple)), value, "a list")
     if not arguments:
         return container(value)
-    if container is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        _expect(len(value) == len(arguments), value, f"a list of {len(arguments)} values")
-        wanted = arguments
-    else:
-        wanted = (arguments[0],) * len(value)
+    if container is list or arguments[1:] == (Ellipsis,):
+        arguments = (arguments[0],) * len(value)
+    _expect(len(value) == len(arguments), value, f"a list of {len(arguments)} values")
     items = []
-    for index, (item, annotation) in enumerate(zip(value, wanted)):
+    for index, (item, annotation) in enumerate(zip(value, arguments)):
         try:
             items.append(convert(item, annotation))
         except TypeMismatch as problem:

@@ -1,2 +1,1 @@
-"""Statistics of a layer's keys: text source, covariance in one pass over all layers, null space, cache on
-disk."""
+"""Statistics of keys: text source, covariance of all layers in one pass, null space, cache on disk."""

@@ -1,4 +1,4 @@
-"""Uncentred second moment of a layer's keys, for all edited layers in one pass."""
+"""Uncentred second moment of the keys of all edited layers in one pass."""
 
 import logging
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from ..arch.view import ModelView
 from ..errors import DataError, StateError
 from ..utils.memory import is_out_of_memory
 from .key_sums import KeySums
-from .matrix_files import Unfinished
+from .matrix_files import UnfinishedSums
 from .windows import WINDOW_CHARACTERS, head, pieces, windows
 
 LOG = logging.getLogger(__name__)
 TOKENS_PER_BATCH = 4096
-"""Enough for a GPU to be busy; more is slower on a CPU."""
+"""Enough to keep a GPU busy; more is slower on a CPU."""
 
 
 @torch.no_grad()
@@ -29,31 +29,30 @@ def covariances(
     max_length: int = 256,
     dtype: torch.dtype = torch.float32,
     tokens_per_batch: int = TOKENS_PER_BATCH,
-    unfinished: Unfinished | None = None,
+    unfinished: UnfinishedSums | None = None,
     window: int = WINDOW_CHARACTERS,
 ) -> dict[int, torch.Tensor]:
-    """``C_l = 1/N sum_t k_t k_t^T`` over all N real tokens of the texts, k = input of down_proj of layer l
-    (MEMIT, Eq. 15).
+    """``C_l = 1/N sum_t k_t k_t^T`` over all N tokens of the texts (MEMIT, Eq. 15).
 
-    The forward ends in front of the down projection of the last of the layers. Padding never counts. Texts
-    are read, tokenised and sorted by length a window at a time; window and batches change the result by
-    rounding only. A batch that does not fit into memory is halved and run again, and later ones are no
-    larger.
+    k is the input of layer l's down projection; the forward ends in front of the last one. Padding never
+    counts. Texts are read, tokenised and sorted by length a window at a time; windows and batches change the
+    result by rounding only. A batch that does not fit into memory is halved and run again, and later ones are
+    no larger.
 
     Args:
         view, tok: model and tokenizer.
         texts: plain text, in the same order at each call with the same ``unfinished``.
-        layers: layers to measure, together.
-        max_length: longest piece in tokens.
-        dtype: dtype of the sums; see ``KeySums`` for what float32 costs.
-        tokens_per_batch: tokens of a forward, padding included.
-        unfinished: where to go on from, and where to save the sums from time to time. Its file stays: remove
-            it once the result is safe.
-        window: characters of a window.
+        layers: layers to measure together.
+        max_length: longest piece in tokens. Default 256.
+        dtype: dtype of the sums; see ``KeySums`` for the error of float32 (default).
+        tokens_per_batch: tokens of a forward, padding included. Default 4096.
+        unfinished: saved sums to continue from and to update from time to time. The caller removes the file
+            once the result is saved. Default: nothing is saved.
+        window: characters of a window. Default 2^19.
 
     Returns:
-        layer -> [d_ff, d_ff], symmetric, on the device of the layer's weight; in host memory if there is no
-        room on a GPU.
+        ``{layer: [d_ff, d_ff]}``, symmetric, on the device of the layer's weight, or in host memory if there
+        is no room.
 
     Raises:
         DataError: the texts have no token.
@@ -74,7 +73,7 @@ def covariances(
 
 
 def _add(view: ModelView, sums: KeySums, rows: list[list[int]], tokens: int) -> int:
-    """Adds the keys of the rows, longest first; returns the tokens per batch that fitted."""
+    """Add the keys of the rows, longest first; return the tokens per batch that fitted into memory."""
     while rows:
         batch = head(rows, tokens)
         try:
@@ -108,12 +107,12 @@ def _add(view: ModelView, sums: KeySums, rows: list[list[int]], tokens: int) -> 
 def _keys(
     view: ModelView, rows: list[list[int]], layers: list[int], dtype: torch.dtype
 ) -> dict[int, torch.Tensor]:
-    """layer -> keys [N, d_ff] of all real tokens of the rows."""
+    """``{layer: keys [N, d_ff]}`` of all tokens of the rows."""
     batch = pad(rows, view.input_device)
     with Capture(view, layers, stop_after="key") as seen:
         view.model(**batch.inputs, use_cache=False)
     real = batch.attention_mask.bool()
-    # popped: the whole of a layer's keys and its real ones exist together for one layer at a time
+    # Popped, so that padded and selected keys exist together for one layer at a time.
     return {layer: _select(seen.key.pop(layer), real).to(dtype) for layer in layers}
 
 

@@ -1,27 +1,26 @@
-"""Running sums of ``k k^T``: symmetric, so half of the work; on the layer's device or in host memory."""
+"""Running sums of ``k k^T``, computed as upper triangles; on the layer's device or in host memory."""
 
 import torch
 
 from ..arch.view import ModelView
 from ..errors import StateError
 from ..utils.memory import is_out_of_memory
-from .memory_use import announce, near, to_host, zeros_near
+from .memory_use import leave_full_device, log_memory_needs, to_device_or_host, zeros_on_device_or_host
 
 BLOCK = 256
-"""Rows that are added together. Of d_ff 2048, 56% of the square is computed (a product as a whole takes 1.5
-times as long)."""
+"""Rows that are added together. With d_ff 2048, 56% of the square is computed; the whole product takes 1.5
+times as long."""
 
 
 class KeySums:
-    """``sum_t k_t k_t^T`` of some layers, upper triangle by blocks of rows.
+    """``sum_t k_t k_t^T`` of several layers, upper triangle by blocks of rows.
 
-    float32 sums differ from float64 ones by about 1e-6 of the largest eigenvalue at 10^5 to 10^6 tokens,
-    growing with the square root of the number of batches (3e-6 at 4 10^6 tokens, of random keys at d_ff 256):
-    that is the size of the float32 eigen- decomposition's own error, so that nothing finer is done about it.
-    Small eigenvalues suffer less than that bound says where the large ones live in few neurons: of the
-        shipped model's layer 4 (166,604 tokens, largest eigenvalue 10^5) at most one
-    eigenvalue changes its side of 1e-2, 1e-3 or 1e-4. Where that matters, or for a text of 10^8 tokens,
-    float64 is there: twice the memory, and more than twice the time.
+    float32 sums differ from float64 ones by about 1e-6 of the largest eigenvalue at 10^5 to 10^6 tokens. The
+    difference grows with the square root of the number of batches: 3e-6 at 4 10^6 tokens of random keys with
+    d_ff 256. That is the size of the float32 eigen-decomposition's own error. Small eigenvalues suffer less
+    where the large ones live in few neurons: in the shipped model's layer 4 (166,604 tokens, largest
+    eigenvalue 10^5) at most one eigenvalue changes its side of 1e-2, 1e-3 or 1e-4. float64 takes twice the
+    memory and more than twice the time; it is for texts of about 10^8 tokens.
 
     Args:
         view: the model.
@@ -29,8 +28,8 @@ class KeySums:
         dtype: of the sums.
 
     Attributes:
-        count: tokens added so far; the caller counts.
-        sums: layer -> [d_ff, d_ff]; below the diagonal blocks not yet meaningful.
+        count: tokens added so far; the caller counts them.
+        sums: ``{layer: [d_ff, d_ff]}``; entries below the diagonal blocks are not meaningful yet.
 
     Raises:
         StateError: there is no memory for the sums.
@@ -40,15 +39,19 @@ class KeySums:
         self.count = 0
         self.dtype = dtype
         self._devices = {layer: view.device_of(layer) for layer in layers}
-        announce(layers, view.d_ff, dtype, {str(device) for device in self._devices.values()})
-        self.sums = {l: zeros_near(view.d_ff, dtype, device, _what(l)) for l, device in self._devices.items()}
+        log_memory_needs(layers, view.d_ff, dtype, {str(device) for device in self._devices.values()})
+        self.sums = {
+            layer: zeros_on_device_or_host(view.d_ff, dtype, device, _name(layer))
+            for layer, device in self._devices.items()
+        }
 
     def add(self, layer: int, keys: torch.Tensor) -> None:
-        """Adds the keys [N, d_ff] of a layer, in the dtype of the sums. Running out of memory in the middle
-        adds nothing twice.
+        """Add the keys ``[N, d_ff]`` of a layer, in the dtype of the sums.
+
+        Running out of GPU memory moves the layer's sums to the host; nothing is added twice.
 
         Raises:
-            StateError: no memory although the sums are in host memory; the sums are of no use then.
+            StateError: no memory although the sums are in host memory. The sums are unusable then.
         """
         start = 0
         while start < keys.shape[1]:
@@ -61,10 +64,10 @@ class KeySums:
                     raise
                 if self.sums[layer].device.type == "cpu":
                     raise StateError(
-                        f"{_what(layer)}: no room even to add {BLOCK} of its rows ({error})"
+                        f"{_name(layer)}: no room even to add {BLOCK} of its rows ({error})"
                     ) from error
-            # the rows that did not fit were not added; those before them were
-            to_host(_what(layer), self.sums[layer].device)
+            # The rows that did not fit were not added, so the same block is added again.
+            leave_full_device(self.sums[layer].device, _name(layer))
             self.sums[layer] = self.sums[layer].cpu()
 
     def _add_rows(self, layer: int, start: int, keys: torch.Tensor) -> None:
@@ -72,29 +75,31 @@ class KeySums:
         rows, columns = keys[:, start : start + BLOCK].T, keys[:, start:]
         if target.device == keys.device:
             target.addmm_(rows, columns)
-        else:  # the product where the keys are: a GPU makes and sends it faster than a CPU would compute it
+        else:  # a GPU computes and sends the product faster than a CPU would compute it
             target.add_((rows @ columns).to(target.device))
 
     def restore(self, sums: dict[int, torch.Tensor], count: int) -> None:
-        """Continues from earlier sums."""
+        """Continue from saved sums of ``count`` tokens."""
         for layer, tensor in sums.items():
             self.sums[layer].copy_(tensor)
         self.count = count
 
     def covariances(self) -> dict[int, torch.Tensor]:
-        """layer -> C, computed in place of the sums; on the layer's device where there is room. The sums are
-        gone then."""
-        found = {}
+        """``{layer: C}``, on the layer's device if there is room. Computed in place: the sums are gone."""
+        covariances = {}
         for layer in list(self.sums):
             matrix = self.sums.pop(layer).div_(self.count)
+            # Make the diagonal blocks symmetric and mirror the upper triangle.
             for start in range(0, len(matrix), BLOCK):
                 stop = start + BLOCK
                 square = matrix[start:stop, start:stop]
                 square.copy_((square + square.T) / 2)
                 matrix[stop:, start:stop] = matrix[start:stop, stop:].T
-            found[layer] = near(matrix, self._devices[layer], f"covariance of layer {layer}")
-        return found
+            covariances[layer] = to_device_or_host(
+                matrix, self._devices[layer], f"covariance of layer {layer}"
+            )
+        return covariances
 
 
-def _what(layer: int) -> str:
+def _name(layer: int) -> str:
     return f"sums of the keys of layer {layer}"

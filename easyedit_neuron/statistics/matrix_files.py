@@ -1,5 +1,4 @@
-"""Files of statistics: tensors with all that they depend on beside them, and a measurement that is not
-finished."""
+"""Files of statistics: matrices with their provenance, and the sums of an unfinished measurement."""
 
 import json
 import logging
@@ -15,21 +14,21 @@ from .key_sums import KeySums
 
 LOG = logging.getLogger(__name__)
 SAVE_SECONDS = 600.0
-"""Least time between two writes of unfinished sums: those of five layers of an 8B model are 4 GB, some ten
+"""Least time between two writes of unfinished sums. Those of five layers of an 8B model are 4 GB, about ten
 seconds of writing."""
 
 
-def write(path: Path, about: dict, tensors: dict[str, torch.Tensor], **more: str) -> None:
-    """Writes tensors atomically, with ``about`` (JSON-able) and further metadata."""
+def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
+    """Write tensors atomically, with ``provenance`` (a JSON-able dictionary of all they depend on)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, tensors, {"about": json.dumps(about, sort_keys=True), **more})
+    save_tensors(path, tensors, {"about": json.dumps(provenance, sort_keys=True), **metadata})
 
 
-def read(path: Path, about: dict) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """Tensors on the CPU and metadata of a file; None if there is none.
+def read(path: Path, provenance: dict) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+    """``(tensors on the CPU, metadata)`` of a file, or ``None`` if there is none.
 
     Raises:
-        StateError: the file is damaged, or was made from something else than ``about``.
+        StateError: the file is damaged, or has another provenance.
     """
     if not path.is_file():
         return None
@@ -37,45 +36,47 @@ def read(path: Path, about: dict) -> tuple[dict[str, torch.Tensor], dict[str, st
         with safe_open(path, "pt") as handle:
             metadata = handle.metadata() or {}
             stored = json.loads(metadata.get("about", "null"))
-            if stored == about:
-                # copies: the file's tensors are not aligned, and BLAS then rounds otherwise than it did when
-                # they were measured
-                return {name: handle.get_tensor(name).clone() for name in handle.keys()}, metadata
+            if stored == provenance:
+                # Copies, because the file's tensors are not aligned and BLAS would round differently.
+                names = handle.keys()
+                return {name: handle.get_tensor(name).clone() for name in names}, metadata
     except Exception as problem:
         raise StateError(
             f"{path}: not a readable statistics file ({problem}); delete it to measure anew"
         ) from problem
-    raise StateError(f"{path}: was made from {stored}, expected {about}; delete it to measure anew")
+    raise StateError(f"{path}: was made from {stored}, expected {provenance}; delete it to measure anew")
 
 
-class Unfinished:
-    """Sums of a measurement under way, on disk, so that an interrupted one goes on where it was last saved.
+class UnfinishedSums:
+    """Sums of a measurement under way, on disk, from which an interrupted measurement continues.
 
-    The file is replaced as a whole, between two windows of texts. Since a measurement's arithmetic does not
-    depend on when it is saved, a continued one ends with the same bits as one that was never interrupted.
+    The file is replaced as a whole between two windows of texts. The arithmetic does not depend on when it is
+    saved, so a continued measurement ends with the same bits as an uninterrupted one.
 
     Args:
-        path: the file; it may not exist.
-        about: what the sums depend on.
-        save_seconds: least time between two writes.
+        path: the file; it may not exist yet.
+        provenance: what the sums depend on.
+        save_seconds: least time between two writes. Default: ``SAVE_SECONDS``.
     """
 
-    def __init__(self, path: Path, about: dict, save_seconds: float | None = None):
-        self._path, self._about = path, about
-        self._every = SAVE_SECONDS if save_seconds is None else save_seconds
-        self._saved = time.monotonic()
+    def __init__(self, path: Path, provenance: dict, save_seconds: float | None = None):
+        self._path, self._provenance = path, provenance
+        self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
+        self._last_write = time.monotonic()
 
     def load(self, sums: KeySums, tokens_per_batch: int) -> tuple[int, int]:
-        """Puts what the file holds into the sums; returns how many texts they are of, and the tokens per
-        batch that had fitted.
+        """Copy the file's sums into ``sums``.
+
+        Returns:
+            ``(number of texts in the sums, tokens per batch that fitted into memory)``.
 
         Raises:
-            StateError: the file is damaged or foreign. It stays as it is.
+            StateError: the file is damaged or foreign; it stays as it is.
         """
-        found = read(self._path, self._about)
-        if found is None:
+        content = read(self._path, self._provenance)
+        if content is None:
             return 0, tokens_per_batch
-        tensors, metadata = found
+        tensors, metadata = content
         try:
             position = json.loads(metadata["position"])
             texts, tokens, fitted = position["texts"], position["tokens"], position["tokens_per_batch"]
@@ -88,19 +89,15 @@ class Unfinished:
         return texts, min(fitted, tokens_per_batch)
 
     def save(self, sums: KeySums, texts: int, tokens_per_batch: int) -> None:
-        """Writes the sums of the first ``texts`` texts, unless the last write is too recent."""
-        if time.monotonic() - self._saved < self._every:
+        """Write the sums of the first ``texts`` texts, unless the last write is too recent."""
+        if time.monotonic() - self._last_write < self._save_seconds:
             return
+        tensors = {f"layer{layer}": tensor for layer, tensor in sums.sums.items()}
         position = {"texts": texts, "tokens": sums.count, "tokens_per_batch": tokens_per_batch}
-        write(
-            self._path,
-            self._about,
-            {f"layer{layer}": tensor for layer, tensor in sums.sums.items()},
-            position=json.dumps(position),
-        )
-        self._saved = time.monotonic()
+        write(self._path, self._provenance, tensors, position=json.dumps(position))
+        self._last_write = time.monotonic()
         LOG.info("%d texts, %d tokens measured so far; saved in %s", texts, sums.count, self._path)
 
     def remove(self) -> None:
-        """Deletes the file, once the measurement's results are safe."""
+        """Delete the file, once the measurement's results are saved."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Memory of statistics: how much, said before it is taken, and the host's where a GPU has no more."""
+"""Memory of statistics: how much they need, and host memory as the way out when a GPU is full."""
 
 import logging
 
@@ -16,8 +16,7 @@ def matrix_bytes(size: int, dtype: torch.dtype) -> int:
 
 
 def decomposition_bytes(size: int, dtype: torch.dtype) -> int:
-    """Bytes that a symmetric eigen-decomposition takes beside its matrix: the vectors and twice as much
-    workspace (``syevd``)."""
+    """Bytes of a symmetric eigen-decomposition beside its matrix: vectors and twice as much workspace."""
     return 3 * matrix_bytes(size, dtype)
 
 
@@ -29,61 +28,55 @@ def readable(count: int) -> str:
     return f"{number:.1f} {units[0]}" if units[0] != "bytes" else f"{count} bytes"
 
 
-def announce(layers: list[int], size: int, dtype: torch.dtype, devices: set[str]) -> None:
-    """Logs what covariances and null spaces of the layers are about to need."""
-    one = matrix_bytes(size, dtype)
+def log_memory_needs(layers: list[int], size: int, dtype: torch.dtype, devices: set[str]) -> None:
+    """Log what covariances and null spaces of the layers are about to need."""
+    matrix = matrix_bytes(size, dtype)
     LOG.info(
-        "memory on %s: %s for the %s sums of layers %s, %s a layer; %s for the eigen-decomposition of a layer beside its "
-        "covariance; at most %s for a null space",
+        "memory on %s: %s for the %s sums of layers %s, %s a layer; %s for the eigen-decomposition of a "
+        "layer beside its covariance; at most %s for a null space",
         ", ".join(sorted(devices)),
-        readable(one * len(layers)),
+        readable(matrix * len(layers)),
         str(dtype).removeprefix("torch."),
         layers,
-        readable(one),
+        readable(matrix),
         readable(decomposition_bytes(size, dtype)),
-        readable(one // 2),
+        readable(matrix // 2),
     )
 
 
-def near(tensor: torch.Tensor, device: torch.device, what: str) -> torch.Tensor:
-    """The tensor on ``device`` or, where that is full, as it is in host memory."""
-    return _or_on_host(lambda: tensor.to(device), tensor.cpu, device, what)
-
-
-def zeros_near(size: int, dtype: torch.dtype, device: torch.device, what: str) -> torch.Tensor:
-    """Zeros [size, size] on ``device`` or, where that is full, in host memory.
-
-    Raises:
-        StateError: host memory is full as well; says how much is needed.
-    """
+def to_device_or_host(tensor: torch.Tensor, device: torch.device, name: str) -> torch.Tensor:
+    """The tensor on ``device``, or in host memory if a GPU is full; ``name`` is for the log."""
     try:
-        return _or_on_host(
-            lambda: torch.zeros(size, size, dtype=dtype, device=device),
-            lambda: torch.zeros(size, size, dtype=dtype),
-            device,
-            what,
-        )
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise StateError(
-            f"{what}: no room for {readable(matrix_bytes(size, dtype))} in host memory; free some, or measure fewer "
-            "layers together (layers_at_once)"
-        ) from error
-
-
-def _or_on_host(make, make_on_host, device: torch.device, what: str):
-    try:
-        return make()
+        return tensor.to(device)
     except Exception as error:
         if torch.device(device).type == "cpu" or not is_out_of_memory(error):
             raise
-    # outside of the handler, whose traceback holds what the failed attempt had allocated
-    to_host(what, device)
-    return make_on_host()
+    # Outside of the handler: its traceback holds what the failed attempt had allocated.
+    leave_full_device(device, name)
+    return tensor.cpu()
 
 
-def to_host(what: str, device: torch.device) -> None:
-    """Says that something goes to host memory, and gives the device's unused memory back."""
-    LOG.warning("%s: no room on %s, going on in host memory", what, device)
+def zeros_on_device_or_host(size: int, dtype: torch.dtype, device: torch.device, name: str) -> torch.Tensor:
+    """Zeros ``[size, size]`` on ``device``, or in host memory if a GPU is full; ``name`` is for the log.
+
+    Raises:
+        StateError: host memory is full as well; the message says how much is needed.
+    """
+    try:
+        return torch.zeros(size, size, dtype=dtype, device=device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if torch.device(device).type == "cpu":
+            raise StateError(
+                f"{name}: no room for {readable(matrix_bytes(size, dtype))} in host memory; free some, or "
+                "measure the layers one after the other, in runs with fewer 'layers'"
+            ) from error
+    leave_full_device(device, name)
+    return zeros_on_device_or_host(size, dtype, torch.device("cpu"), name)
+
+
+def leave_full_device(device: torch.device, name: str) -> None:
+    """Log that ``name`` goes to host memory, and release the device's unused memory."""
+    LOG.warning("%s: no room on %s, going on in host memory", name, device)
     torch.cuda.empty_cache()  # does nothing without CUDA

@@ -1,28 +1,24 @@
 """The directions of key space in which the model's text has (almost) no energy."""
 
-import logging
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import StateError
 from ..utils.memory import is_out_of_memory
-from .memory_use import decomposition_bytes, near, readable, to_host
-
-LOG = logging.getLogger(__name__)
+from .memory_use import decomposition_bytes, leave_full_device, readable, to_device_or_host
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """An orthonormal basis of the null space, or of its complement where that is smaller.
+    """An orthonormal basis of the null space, or of its complement if that is smaller.
 
-    ``P = B B^T`` of a null space of dimension r is also ``I - B' B'^T`` of the d_ff - r other eigenvectors:
-    the thinner basis is exact, never larger than half of P, and a product with it never costs more than one
-    with P.
+    With r the dimension of the null space, ``P = B B^T`` is also ``I - B' B'^T`` of the d_ff - r other
+    eigenvectors. The thinner basis is exact, at most half as large as P, and never slower in a product.
 
     Attributes:
-        basis: [d_ff, min(r, d_ff - r)], orthonormal columns.
-        complement: True if ``basis`` spans the complement of the null space.
+        basis: ``[d_ff, min(r, d_ff - r)]``, orthonormal columns.
+        complement: whether ``basis`` spans the complement of the null space.
     """
 
     basis: torch.Tensor
@@ -30,35 +26,39 @@ class Subspace:
 
     @property
     def dim(self) -> int:
-        """Dimension of the null space."""
+        """Dimension r of the null space."""
         d_ff, rank = self.basis.shape
         return d_ff - rank if self.complement else rank
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        """``P x`` for x [d_ff, n]: two thin products, P itself is never built."""
+        """``P x`` for x ``[d_ff, n]`` by two thin products; P itself is never built."""
         basis = self.basis.to(x)  # a float64 covariance has a float64 basis, keys are float32
         inside = basis @ (basis.T @ x)
         return x - inside if self.complement else inside
 
 
 def null_space(covariance: torch.Tensor, threshold: float) -> Subspace:
-    """Span of the eigenvectors of ``covariance`` [d_ff, d_ff] whose eigenvalue is below ``threshold``
-    (AlphaEdit's P).
+    """Span of the eigenvectors of ``covariance`` whose eigenvalue is below ``threshold`` (AlphaEdit's P).
 
-    By a symmetric eigen-decomposition, which takes about three times the covariance's memory beside it (d_ff
-    14336, float32: 2.3 GiB): vectors and workspace, where AlphaEdit's SVD computes two sets of vectors. A GPU
-        that has no room leaves it to
-    the CPU. The thinner of the two bases is kept, in the covariance's dtype, on its device if there is room.
+    The symmetric eigen-decomposition takes about three times the covariance's memory beside it (d_ff 14336,
+    float32: 2.3 GiB), less than AlphaEdit's SVD. It runs on the CPU if a GPU has no room.
+
+    Args:
+        covariance: ``[d_ff, d_ff]``, symmetric.
+        threshold: bound of the eigenvalues.
+
+    Returns:
+        The thinner of the two bases, in the covariance's dtype, on its device if there is room.
 
     Raises:
-        StateError: host memory does not suffice; says how much is needed.
+        StateError: host memory does not suffice; the message says how much is needed.
     """
     values, vectors = _eigh(covariance)
-    small = int((values < threshold).sum())  # eigh sorts ascending
-    complement = 2 * small > values.numel()
-    basis = (vectors[:, small:] if complement else vectors[:, :small]).contiguous()
+    rank = int((values < threshold).sum())  # eigh sorts ascending
+    complement = 2 * rank > values.numel()
+    basis = (vectors[:, rank:] if complement else vectors[:, :rank]).contiguous()
     del vectors
-    return Subspace(near(basis, covariance.device, "basis of a null space"), complement)
+    return Subspace(to_device_or_host(basis, covariance.device, "basis of a null space"), complement)
 
 
 def _eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,8 +70,8 @@ def _eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if matrix.device.type == "cpu":
             need = readable(decomposition_bytes(len(matrix), matrix.dtype))
             raise StateError(
-                f"eigen-decomposition of a covariance of d_ff {len(matrix)}: no room for {need} in host memory; "
-                "free some"
+                f"eigen-decomposition of a covariance of d_ff {len(matrix)}: no room for {need} in host "
+                "memory; free some"
             ) from error
-    to_host("eigen-decomposition", matrix.device)
+    leave_full_device(matrix.device, "eigen-decomposition")
     return _eigh(matrix.cpu())

@@ -1,4 +1,4 @@
-"""The text that the covariance is measured on, read line by line: never all of it in memory."""
+"""The text that the covariance is measured on, read line by line and never held in memory as a whole."""
 
 import importlib.util
 import json
@@ -25,44 +25,42 @@ class Texts:
     """Texts of a source in the source's order, read anew at each iteration; blank ones are left out.
 
     Args:
-        source: ``tiny-world`` (the shipped body), the path of a ``.txt`` file (one text a line) or a
-            ``.jsonl`` file (field ``text``, ``content`` or ``sentence``), or a name that
-            ``datasets.load_dataset`` knows (``wikipedia``, ``wikitext``). Of the last, the first
-            ``n_samples`` rows are streamed once into a ``.jsonl`` file below ``folder``, which later runs
-            read: only the first needs the ``datasets`` package and a network.
-        n_samples: most texts; where a file has more, that many are drawn with ``seed``.
+        source: one of
+
+            - ``tiny-world``: the shipped text;
+            - the path of a ``.txt`` file (one text a line) or a ``.jsonl`` file (field ``text``, ``content``
+              or ``sentence``);
+            - a name that ``datasets.load_dataset`` knows (``wikipedia``, ``wikitext``). Its first
+              ``n_samples`` rows are streamed once into a ``.jsonl`` file, so only the first run needs the
+              ``datasets`` package and a network.
+        n_samples: most texts; of a file with more, that many are drawn.
         seed: of the draw.
-        folder: where streamed texts are kept.
+        folder: folder of streamed texts.
 
     Attributes:
-        fingerprint: hash of all texts of the source and, where there are more than ``n_samples``, of the
-            draw.
+        fingerprint: hash of all texts of the source and, if there are more than ``n_samples``, of the draw.
 
     Raises:
-        DataError: the file is missing, empty or malformed (all of it is read here, before anything is
-            measured), the name cannot be loaded, or the file changes between its first reading and a later
-            one.
+        DataError: the file is missing, empty or malformed (it is read whole here); the name cannot be loaded;
+            the file changes between its first reading and a later one.
     """
 
     def __init__(self, source: str, n_samples: int, seed: int, folder: Path):
-        path = _named(source)
-        if path is None:
-            path = _streamed(source, n_samples, folder)
+        path = _local_file(source) or _stream(source, n_samples, folder)
         self._path, self._stamp = path, _stamp(path)
         count = 0
 
         def counted() -> Iterator[str]:
             nonlocal count
-            for text in _read(path):
-                count += 1
+            for count, text in enumerate(_read(path), 1):  # noqa: B007
                 yield text
 
         self.fingerprint = text_fingerprint(counted())
         if not count:
             raise DataError(f"mom2_dataset: {source!r} holds no text")
-        self._chosen = None
+        self._drawn = None
         if count > n_samples:
-            self._chosen = frozenset(random.Random(seed).sample(range(count), n_samples))
+            self._drawn = frozenset(random.Random(seed).sample(range(count), n_samples))
             self.fingerprint = key_fingerprint({"texts": self.fingerprint, "drawn": n_samples, "seed": seed})
         self._count = min(count, n_samples)
 
@@ -72,7 +70,7 @@ class Texts:
     def __iter__(self) -> Iterator[str]:
         self._check_unchanged()
         for index, text in enumerate(_read(self._path)):
-            if self._chosen is None or index in self._chosen:
+            if self._drawn is None or index in self._drawn:
                 yield text
         self._check_unchanged()
 
@@ -82,24 +80,23 @@ class Texts:
 
 
 def check_source(source: str, n_samples: int, folder: Path) -> None:
-    """``DataError`` where :class:`Texts` would find no file and has no means to load one; nothing is read and
-    nothing loaded."""
-    if _named(source) is not None or _kept(source, n_samples, folder)[1].is_file():
+    """Raise ``DataError`` if ``Texts`` would find no file and could load none. Reads and loads nothing."""
+    if _local_file(source) is not None or _stream_target(source, n_samples, folder)[1].is_file():
         return
     if importlib.util.find_spec("datasets") is None:
         raise DataError(
-            f"mom2_dataset: {source!r} is neither 'tiny-world' nor a .txt or .jsonl file, and to load it as a data "
-            "set needs the package 'datasets', which is not installed; name a local text file, or install datasets"
+            f"mom2_dataset: {source!r} is neither 'tiny-world' nor a .txt or .jsonl file, and to load it as "
+            "a data set needs the package 'datasets', which is not installed; name a local text file, or "
+            "install datasets"
         )
 
 
-def _named(source: str) -> Path | None:
-    """The file that a source names, None for the name of a data set."""
-    path = (
-        resources.data_dir("tiny-world") / "text_train.txt"
-        if source == "tiny-world"
-        else Path(source).expanduser()
-    )
+def _local_file(source: str) -> Path | None:
+    """The file that a source names, or ``None`` for the name of a data set."""
+    if source == "tiny-world":
+        path = resources.data_dir("tiny-world") / "text_train.txt"
+    else:
+        path = Path(source).expanduser()
     if path.suffix not in (".txt", ".jsonl"):
         return None
     if not path.is_file():
@@ -107,10 +104,33 @@ def _named(source: str) -> Path | None:
     return path
 
 
-def _kept(name: str, n_samples: int, folder: Path) -> tuple[dict, Path]:
-    """What is streamed of a data set of the hub, and the file that it is kept in."""
-    about = {"dataset": _HUB.get(name, (name,)), "rows": n_samples}
-    return about, folder / f"texts-{key_fingerprint(about)}.jsonl"
+def _stream_target(name: str, n_samples: int, folder: Path) -> tuple[tuple[str, ...], Path]:
+    """Arguments of ``load_dataset`` for a data set of the hub, and the file for its texts."""
+    dataset = _HUB.get(name, (name,))
+    return dataset, folder / f"texts-{key_fingerprint({'dataset': dataset, 'rows': n_samples})}.jsonl"
+
+
+def _stream(name: str, n_samples: int, folder: Path) -> Path:
+    """The file with the first rows of a data set of the hub, streamed if it does not exist."""
+    dataset, path = _stream_target(name, n_samples, folder)
+    if path.is_file():
+        LOG.info("mom2_dataset %r: using the texts in %s", name, path)
+        return path
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(*dataset, split="train", streaming=True).take(n_samples)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({"text": next(row[f] for f in _FIELDS if f in row)}) + "\n")
+    except Exception as problem:
+        raise DataError(
+            f"mom2_dataset: {name!r} is neither a .txt or .jsonl file nor a data set that can be loaded here "
+            f"({problem!r}); name a local text file instead"
+        ) from problem
+    LOG.info("mom2_dataset %r: its first %d texts are in %s", name, n_samples, path)
+    return path
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -123,8 +143,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _read(path: Path) -> Iterator[str]:
     try:
-        # lines of a file end at newlines only, as they must: JSON strings may hold U+2028 and its like
-        # unescaped
+        # Iterating over a file splits at newlines only: JSON strings may hold U+2028 unescaped.
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -139,32 +158,9 @@ def _field(path: Path, number: int, line: str) -> str:
     try:
         record = json.loads(line)
         text = record if isinstance(record, str) else next(record[f] for f in _FIELDS if f in record)
-        text.encode()  # an attribute of strings alone; half a surrogate pair fails here and not in the tokenizer
+        text.encode()  # refuses other types, and half a surrogate pair before the tokenizer meets it
         return text
     except (ValueError, AttributeError, TypeError, StopIteration) as problem:
         raise DataError(
             f"{path}, line {number}: needs a JSON object with a string in one of {_FIELDS}"
         ) from problem
-
-
-def _streamed(name: str, n_samples: int, folder: Path) -> Path:
-    """The file with the first rows of a data set of the hub, streamed there if it does not exist."""
-    about, path = _kept(name, n_samples, folder)
-    if path.is_file():
-        LOG.info("mom2_dataset %r: the texts kept in %s", name, path)
-        return path
-    try:
-        from datasets import load_dataset
-
-        rows = load_dataset(*about["dataset"], split="train", streaming=True).take(n_samples)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps({"text": next(row[f] for f in _FIELDS if f in row)}) + "\n")
-    except Exception as problem:
-        raise DataError(
-            f"mom2_dataset: {name!r} is neither a .txt or .jsonl file nor a data set that can be loaded here ({problem!r}); "
-            "name a local text file instead"
-        ) from problem
-    LOG.info("mom2_dataset %r: its first %d texts are kept in %s", name, n_samples, path)
-    return path

@@ -1,4 +1,4 @@
-"""Cheap, order-sensitive fingerprints of tensors, models and texts."""
+"""Cheap, order-sensitive fingerprints of tensors, models, tokenizers and texts, 16 hexadecimal digits."""
 
 import hashlib
 import itertools
@@ -9,20 +9,18 @@ from typing import Any
 import torch
 
 _CHUNK = 1 << 22
-_STEP = 0x9E3779B97F4A7C15 - (
-    1 << 64
-)  # odd, golden ratio: positions get unrelated weights in int64 arithmetic
+# Odd, from the golden ratio: neighbouring positions get unrelated weights in int64 arithmetic.
+_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 def tensor_checksum(tensor: torch.Tensor) -> int:
     """64-bit position-weighted sum of a tensor's bit patterns, computed on its own device.
 
-    Any single changed element changes it; two different weight matrices collide with probability about 2^-64.
-    It guards against mistakes, not against an adversary.
+    Any change of one element changes it; two different matrices collide with probability about 2^-64. It
+    guards against mistakes, not against an adversary.
     """
     flat = tensor.detach().contiguous().flatten()
-    ints = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
-    bits = flat.view(ints)
+    bits = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     for start in range(0, bits.numel(), _CHUNK):
         part = bits[start : start + _CHUNK].to(torch.int64)
@@ -32,48 +30,43 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
 
 
 def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """Hex digest (16 characters) of named tensors: names, shapes, dtypes and contents."""
-    return _of_lines(_line(name, tensor) for name, tensor in tensors)
+    """Fingerprint of named tensors: names, shapes, dtypes and contents."""
+    return _digest(_line(name, tensor) for name, tensor in tensors)
 
 
 def fingerprints(tensors: Iterable[tuple[str, torch.Tensor]]) -> tuple[str, dict[str, str]]:
-    """``tensors_fingerprint`` of all of them, and of each alone by its name; every tensor is read once."""
+    """``tensors_fingerprint`` of all tensors together and of each by its name; every tensor is read once."""
     lines = {name: _line(name, tensor) for name, tensor in tensors}
-    return _of_lines(lines.values()), {name: _of_lines([line]) for name, line in lines.items()}
+    return _digest(lines.values()), {name: _digest([line]) for name, line in lines.items()}
+
+
+def model_fingerprint(model: torch.nn.Module) -> str:
+    """Fingerprint of all parameters and buffers of a model (rotary frequencies are buffers)."""
+    return tensors_fingerprint(itertools.chain(model.named_parameters(), model.named_buffers()))
+
+
+def text_fingerprint(texts: Iterable[str]) -> str:
+    """Fingerprint of a list of texts."""
+    return _digest(text + "\0" for text in texts)
+
+
+def tokenizer_fingerprint(tok, texts: list[str], sample: int = 32) -> str:
+    """Fingerprint of a tokenizer: its vocabulary, and the token ids of the first ``sample`` texts."""
+    ids = [tok(text)["input_ids"] for text in texts[:sample]]
+    return key_fingerprint({"vocabulary": tok.get_vocab(), "ids": ids})
+
+
+def key_fingerprint(parts: dict[str, Any]) -> str:
+    """Fingerprint of a JSON-able dictionary, the key of a cache entry."""
+    return _digest([json.dumps(parts, sort_keys=True)])
 
 
 def _line(name: str, tensor: torch.Tensor) -> str:
     return f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{tensor_checksum(tensor)};"
 
 
-def _of_lines(lines: Iterable[str]) -> str:
+def _digest(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode())
     return digest.hexdigest()[:16]
-
-
-def model_fingerprint(model: torch.nn.Module) -> str:
-    """Fingerprint of all parameters and buffers (rotary frequencies among them) of a model."""
-    return tensors_fingerprint(itertools.chain(model.named_parameters(), model.named_buffers()))
-
-
-def text_fingerprint(texts: Iterable[str]) -> str:
-    """Hex digest (16 characters) of a list of texts."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-def tokenizer_fingerprint(tok, texts: list[str], sample: int = 32) -> str:
-    """Hex digest (16 characters) of a tokenizer: its vocabulary, and the token ids of the first ``sample``
-    texts."""
-    ids = [tok(text)["input_ids"] for text in texts[:sample]]
-    return key_fingerprint({"vocabulary": tok.get_vocab(), "ids": ids})
-
-
-def key_fingerprint(parts: dict[str, Any]) -> str:
-    """Hex digest (16 characters) of a JSON-able dictionary, the key of a cache entry."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

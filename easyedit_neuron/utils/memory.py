@@ -1,4 +1,4 @@
-"""Running out of memory, and going on with less."""
+"""Detecting that memory ran out, and continuing with smaller batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -7,39 +7,37 @@ from typing import TypeVar
 import torch
 
 LOG = logging.getLogger(__name__)
-_CPU_WORDS = ("not enough memory", "DefaultCPUAllocator: can't allocate memory")
+_CPU_MESSAGES = ("not enough memory", "DefaultCPUAllocator: can't allocate memory")
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that an allocation failed, on a GPU or (``DefaultCPUAllocator``) in main
-    memory."""
+    """Whether an exception says that an allocation failed, on a GPU or in main memory."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
 
 
 def in_batches(
     items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]], what: str
 ) -> list[Result]:
-    """Results of ``run``, one per item; arguments and errors as those of ``batch_results``."""
+    """Results of ``run``, one per item. Arguments and errors as in ``batch_results``."""
     return [result for batch in batch_results(items, size, run, what) for result in batch]
 
 
 def batch_results(
     items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Result], what: str
 ) -> list[Result]:
-    """What ``run`` gives for consecutive batches of the items; a batch that does not fit is halved and run
-    again.
+    """Results of ``run`` for consecutive batches; one that does not fit into memory is halved and run again.
 
     Args:
-        items: what is worked through, in order.
-        size: items in the first batch; what did not fit once is not tried again.
-        run: leaves nothing behind when it fails.
-        what: for the log line.
+        items: the items in order.
+        size: items in the first batch. Later batches are never larger than the last one that fitted.
+        run: the computation; it must leave nothing behind when it fails.
+        what: name of the computation, for the log.
 
     Raises:
-        The error of ``run``: any that is no lack of memory, and that too when a single item does not fit.
+        Exception: an error of ``run`` other than out-of-memory, or out-of-memory for a single item.
     """
     results: list[Result] = []
     done = 0
@@ -54,7 +52,7 @@ def batch_results(
         else:
             done += len(batch)
             continue
-        # outside of the handler: the traceback holds the tensors of the failed batch
+        # Outside of the handler: its traceback holds the tensors of the failed batch.
         LOG.warning("%s: %d at once do not fit into memory, going on with %d", what, len(batch), size)
         torch.cuda.empty_cache()  # does nothing without CUDA
     return results

@@ -1,4 +1,4 @@
-"""One sentence for error messages: which known name was probably meant."""
+"""The part of an error message that says which valid name was probably meant."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: object, choices: Iterable[object]) -> str:
-    """Return ``"did you mean 'x'? "`` or ``""``, followed by the list of valid names.
+    """``"did you mean 'x'? "`` or ``""``, followed by the sorted list of all valid names.
 
-    The comparison ignores case, so that ``nmke`` finds ``NMKE``; the list is sorted and complete, because a
-    message that hides half of the valid names sends its reader back to the source.
+    The comparison ignores case, so that ``nmke`` matches ``NMKE``.
     """
-    known = sorted({str(choice) for choice in choices})
-    lowered = {choice.lower(): choice for choice in known}
-    close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
-    guess = f"did you mean {lowered[close[0]]!r}? " if close else ""
-    return f"{guess}Known: {', '.join(known) if known else 'none'}."
+    valid = sorted({str(choice) for choice in choices})
+    by_lower_case = {choice.lower(): choice for choice in valid}
+    close = difflib.get_close_matches(str(name).lower(), list(by_lower_case), n=1, cutoff=0.5)
+    guess = f"did you mean {by_lower_case[close[0]]!r}? " if close else ""
+    return f"{guess}Known: {', '.join(valid) if valid else 'none'}."

@@ -26,17 +26,17 @@ def fused():
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("cap", [None, 5.0])
 def test_equals_the_sum_written_out(fused, device, sizes, cap):
-    given = drawn(*sizes)
-    found = fused.fused_logsumexp(*(x.to(device) for x in given), cap)
-    torch.testing.assert_close(found.cpu().double(), written_out(*given, cap), rtol=1e-5, atol=1e-5)
+    inputs = drawn(*sizes)
+    result = fused.fused_logsumexp(*(x.to(device) for x in inputs), cap)
+    torch.testing.assert_close(result.cpu().double(), written_out(*inputs, cap), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("programs", [1, 2])
 def test_several_tiles_and_shares_of_the_vocabulary(fused, device, monkeypatch, programs):
     monkeypatch.setattr(fused, "PROGRAMS", programs)
-    given = drawn(300, 8, 20, 2, size=500.0)  # also far outside of float32's range of exp
-    found = fused.fused_logsumexp(*(x.to(device) for x in given), None)
-    torch.testing.assert_close(found.cpu().double(), written_out(*given), rtol=1e-5, atol=1e-4)
+    inputs = drawn(300, 8, 20, 2, size=500.0)  # also far outside of float32's range of exp
+    result = fused.fused_logsumexp(*(x.to(device) for x in inputs), None)
+    torch.testing.assert_close(result.cpu().double(), written_out(*inputs), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -48,9 +48,9 @@ def test_half_precision_unembedding_and_strided_inputs(fused, device, dtype):
         base.T.contiguous().T,
         scale.repeat(1, 2)[:, :30],
     )
-    found = fused.fused_logsumexp(*(x.to(device) for x in views), None)
+    result = fused.fused_logsumexp(*(x.to(device) for x in views), None)
     torch.testing.assert_close(
-        found.cpu().double(), written_out(weight, columns, base, scale), rtol=1e-5, atol=1e-5
+        result.cpu().double(), written_out(weight, columns, base, scale), rtol=1e-5, atol=1e-5
     )
 
 
@@ -62,9 +62,9 @@ def test_log_probabilities_of_a_model(fused, device, monkeypatch, model_type):
     readings = read_prompts(view, right_padded(tok), [2])
     monkeypatch.setattr(projection, "perturbed_logsumexp", logsumexp.plain_logsumexp)
     plain = amplified_log_probs(view, readings, readings.top1, 30.0)[2]
-    monkeypatch.setattr(projection, "perturbed_logsumexp", lambda *given: fused.fused_logsumexp(*given[:5]))
-    found = amplified_log_probs(view, readings, readings.top1, 30.0, neuron_chunk=40)[2]
-    torch.testing.assert_close(found.amplified, plain.amplified, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(projection, "perturbed_logsumexp", lambda *inputs: fused.fused_logsumexp(*inputs[:5]))
+    result = amplified_log_probs(view, readings, readings.top1, 30.0, neuron_chunk=40)[2]
+    torch.testing.assert_close(result.amplified, plain.amplified, rtol=1e-4, atol=1e-4)
     assert (plain.amplified - plain.base).abs().max() > 1.0
 
 
@@ -73,7 +73,7 @@ def test_used_where_it_gives_the_right_numbers(fused, device):
     assert logsumexp.fused_kernel(device) is fused.fused_logsumexp
 
 
-@pytest.mark.parametrize("wrong", [lambda *given: torch.zeros_like(given[3]), lambda *given: given[9]])
+@pytest.mark.parametrize("wrong", [lambda *inputs: torch.zeros_like(inputs[3]), lambda *inputs: inputs[9]])
 def test_not_used_where_it_is_wrong_or_fails(fused, device, monkeypatch, caplog, wrong):
     logsumexp.fused_kernel.cache_clear()
     monkeypatch.setattr(fused, "fused_logsumexp", wrong)

@@ -104,10 +104,10 @@ def test_the_parts_add_up(model_type, overrides):
         if view.down_bias(layer) is not None:
             ffn = ffn + view.down_bias(layer)
         torch.testing.assert_close(ffn, seen.ffn_out[layer], rtol=1e-5, atol=1e-5)
-        gain = view.ffn_value_gain(layer)
-        assert (gain is not None) == (model_type == "gemma2")
-        if gain is not None:
-            ffn = gain * ffn / torch.sqrt(ffn.pow(2).mean(-1, keepdim=True) + 1e-6)
+        post_ffn_norm = view.post_ffn_norm_parameters(layer)
+        assert (post_ffn_norm is not None) == (model_type == "gemma2")
+        if post_ffn_norm is not None:
+            ffn = post_ffn_norm.gain * ffn / torch.sqrt(ffn.pow(2).mean(-1, keepdim=True) + 1e-6)
         torch.testing.assert_close(seen.resid_mid[layer] + ffn, seen.layer_out[layer], rtol=1e-5, atol=2e-5)
     norm, (matrix, bias) = view.final_norm_parameters(), view.unembedding()
     hidden = seen.final_hidden
@@ -159,8 +159,11 @@ def test_hooks_are_gone_afterwards_also_after_an_exception():
         model(input_ids=ids)
         assert _hooks(model) > before
     assert _hooks(model) == before
-    with pytest.raises(RuntimeError, match="mine"), Capture(view, range(4), want=ALL, stop_after=None):
-        raise RuntimeError("mine")
+    with (
+        pytest.raises(RuntimeError, match="in the block"),
+        Capture(view, range(4), want=ALL, stop_after=None),
+    ):
+        raise RuntimeError("in the block")
     assert _hooks(model) == before
 
     def broken(_hidden):
@@ -310,9 +313,12 @@ def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
         (dict(layers=[0], want={"keys"}), "unknown \\['keys'\\]"),
         (dict(layers=[2], stop_after=1), "before layer 2"),
         (dict(layers=[0], want={"final_hidden"}, stop_after=1), "before final_hidden"),
-        (dict(layers=[0], want={"key", "ffn_out"}, stop_after="key"), "only keys can be wanted"),
-        (dict(layers=[], stop_after="key"), "only keys can be wanted"),
-        (dict(layers=[1], stop_after="key", edit_layer_out={1: None}), "no output of that layer"),
+        (dict(layers=[0], want={"key", "ffn_out"}, stop_after="key"), "may only be 'key'"),
+        (dict(layers=[], stop_after="key"), "may only be 'key'"),
+        (
+            dict(layers=[1], stop_after="key", edit_layer_out={1: None}),
+            "no output of that layer can be edited",
+        ),
         (dict(layers=[0], edit_layer_out={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], edit_key={9: None}), "layer 9 does not exist"),
         (dict(layers=[0], stop_after=0, edit_key={1: None}), "before layer 1"),

@@ -23,29 +23,29 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
     ids = torch.tensor([tok("Anna Berg was born")["input_ids"]])
     parameters = dict(model.named_parameters())
     for name in names:
-        found, seen = projection(view, 2, name), {}
+        linear_map, seen = projection(view, 2, name), {}
 
-        def keep(output, x):
+        def keep(output, x, seen=seen):
             seen.update(x=x, y=output)
             return output
 
-        with Capture(view, [], edit_modules=[(2, found.module, keep)]):
+        with Capture(view, [], edit_modules=[(2, linear_map.module, keep)]):
             model(input_ids=ids)
         assert (
-            found.parameter in parameters
-            and found.rows.dtype == torch.int64
-            and bool((found.rows.diff() > 0).all())
+            linear_map.parameter in parameters
+            and linear_map.rows.dtype == torch.int64
+            and bool((linear_map.rows.diff() > 0).all())
         )
-        bias = found.bias(view)
+        bias = linear_map.bias(view)
         expected = functional.linear(
-            seen["x"], found.weight(view), None if bias is None else bias[found.rows]
+            seen["x"], linear_map.weight(view), None if bias is None else bias[linear_map.rows]
         )
-        torch.testing.assert_close(seen["y"][..., found.rows], expected, rtol=1e-4, atol=1e-5)
-        assert found.weight(view).shape == (len(found.rows), found.d_in)
-        assert found.fused == (model_type in ("gpt2", "gpt_neox") and name in PLAIN[:3])
+        torch.testing.assert_close(seen["y"][..., linear_map.rows], expected, rtol=1e-4, atol=1e-5)
+        assert linear_map.weight(view).shape == (len(linear_map.rows), linear_map.d_in)
+        assert linear_map.fused == (model_type in ("gpt2", "gpt_neox") and name in PLAIN[:3])
 
 
-@pytest.mark.parametrize("model_type, forward", [("gpt2", "one after the other"), ("gpt_neox", "by head")])
+@pytest.mark.parametrize("model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head")])
 @torch.no_grad()
 def test_the_rows_of_fused_maps(model_type, forward):
     """d_model 32, 4 heads of 8: GPT-2 keeps q, k, v one after the other, GPT-NeoX head by head."""
@@ -170,4 +170,4 @@ def test_an_unknown_architecture():
 )
 def test_wrong_spellings(spelled, words):
     with pytest.raises(ArchitectureError, match=words.replace("[", "\\[")):
-        projection(ModelView.of(tiny_model("llama")[0], projections={"mine": spelled}), 1, "mine")
+        projection(ModelView.of(tiny_model("llama")[0], projections={"own": spelled}), 1, "own")

@@ -76,11 +76,11 @@ def test_an_unknown_architecture_can_be_named_by_hand():
     view = ModelView.of(model, **LLAMA_BY_HAND, pre_ffn_norm_tmp="model.layers.{}.post_attention_layernorm")
     assert view.arch.model_type == "llamoid" and view.n_layers == 4
     ids = torch.tensor([tok("Anna Berg")["input_ids"]])
-    with torch.no_grad(), Capture(view, [1], {"resid_mid"}) as mine:
+    with torch.no_grad(), Capture(view, [1], {"resid_mid"}) as by_hand:
         model(input_ids=ids)
     with torch.no_grad(), Capture(expected, [1], {"resid_mid"}) as table:
         model(input_ids=ids)
-    assert torch.equal(mine.resid_mid[1], table.resid_mid[1])
+    assert torch.equal(by_hand.resid_mid[1], table.resid_mid[1])
     assert view.final_norm_parameters().centred is False
 
 

@@ -45,16 +45,16 @@ def plainly(model, model_type, tok, prompt, target, layer, predicted):
 def test_contribution_equals_the_formula(model_type, predicted):
     model, tok = tiny_model(model_type, dtype=torch.float64)
     view = ModelView.of(model)
-    found = contribution_scores(
+    contributions = contribution_scores(
         view, target_tokens(tok, PROMPTS, TARGETS), range(4), predicted=predicted, prompt_batch=3
     )
     for layer in range(4):
         for number, (prompt, target) in enumerate(zip(PROMPTS, TARGETS)):
             rows, tokens = plainly(model, model_type, tok, prompt, target, layer, predicted)
-            mine = found.owner == number
-            assert found.token_ids[mine].tolist() == tokens and len(tokens) >= 1
+            rows_of_prompt = contributions.owner == number
+            assert contributions.token_ids[rows_of_prompt].tolist() == tokens and len(tokens) >= 1
             # the norms compute in float32 whatever the model's dtype
-            torch.testing.assert_close(found.of(number)[layer], rows, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(contributions.of(number)[layer], rows, rtol=1e-4, atol=1e-5)
             assert rows.abs().max() > 1e-2
 
 
@@ -63,7 +63,7 @@ def test_the_contributions_of_a_layer_add_up_to_its_part_of_the_logit():
     model, tok = tiny_model("llama", dtype=torch.float64)
     view = ModelView.of(model)
     targets = target_tokens(tok, PROMPTS[:1], TARGETS[:1])
-    found = contribution_scores(view, targets, [1])
+    contributions = contribution_scores(view, targets, [1])
     seen = []
     view.down_proj(1).register_forward_hook(
         lambda _module, _args, out: seen.append(out[0, targets.prompt_end[0]])
@@ -71,19 +71,21 @@ def test_the_contributions_of_a_layer_add_up_to_its_part_of_the_logit():
     with torch.no_grad():
         model(**targets.batch.inputs)
     expected = model.lm_head.weight[targets.token_ids[0]] @ seen[0]
-    torch.testing.assert_close(found.scores[1][0].sum(), expected.detach())
+    torch.testing.assert_close(contributions.scores[1][0].sum(), expected.detach())
 
 
 def test_rows_belong_to_requests_and_half_precision_is_computed_in_float32():
     model, tok = tiny_model("qwen2", dtype=torch.bfloat16)
     targets = target_tokens(tok, PROMPTS, TARGETS)
-    found = contribution_scores(ModelView.of(model), targets, [0, 3])
+    contributions = contribution_scores(ModelView.of(model), targets, [0, 3])
     counts = [len(tok(" " + target.strip(), add_special_tokens=False)["input_ids"]) for target in TARGETS]
     assert (
-        torch.bincount(found.owner).tolist() == counts
-        and found.token_ids.tolist() == targets.token_ids.tolist()
+        torch.bincount(contributions.owner).tolist() == counts
+        and contributions.token_ids.tolist() == targets.token_ids.tolist()
     )
-    assert all(s.dtype == torch.float32 and s.shape == (sum(counts), 48) for s in found.scores.values())
+    assert all(
+        s.dtype == torch.float32 and s.shape == (sum(counts), 48) for s in contributions.scores.values()
+    )
     assert targets.first().token_ids.tolist() == [
         int(targets.token_ids[targets.owner == number][0]) for number in range(4)
     ]

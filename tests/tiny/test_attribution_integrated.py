@@ -45,15 +45,15 @@ def test_attributions_add_up_to_the_change_of_the_probability(model_type, whole)
         model_type, dtype=torch.float64, **({"rms_norm_eps": 30.0} if model_type == "gemma2" else {})
     )
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
-    found = integrated_gradients(view, targets, [0, 2, 3], whole_target=whole, steps=60, step_batch=50)
+    attributions = integrated_gradients(view, targets, [0, 2, 3], whole_target=whole, steps=60, step_batch=50)
     with torch.no_grad():
         for number, (prompt, target) in enumerate(zip(PROMPTS, TARGETS)):
             full = probability(model, tok, prompt, target, whole)
-            torch.testing.assert_close(found.probability[number], full, rtol=1e-5, atol=0)
+            torch.testing.assert_close(attributions.probability[number], full, rtol=1e-5, atol=0)
             for layer in (0, 2, 3):
                 change = full - probability(model, tok, prompt, target, whole, layer, 0.0)
                 torch.testing.assert_close(
-                    found.scores[layer][number].sum(), change, rtol=2e-4, atol=1e-5 * float(full)
+                    attributions.scores[layer][number].sum(), change, rtol=2e-4, atol=1e-5 * float(full)
                 )
 
 
@@ -78,7 +78,7 @@ def test_twenty_points_and_the_riemann_sum():
 def test_at_another_token():
     model, tok = tiny_model("gpt2", dtype=torch.float64)
     view, targets = ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS)
-    found = integrated_gradients(
+    attributions = integrated_gradients(
         view, targets, [1], position=targets.prompt_end - torch.tensor([2, 0]), steps=40
     )
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_at_another_token():
             probability(model, tok, PROMPTS[0], TARGETS[0], False, 1, scale, at=-3) for scale in (1.0, 0.0)
         )
         change = full - zero
-    torch.testing.assert_close(found.scores[1][0].sum(), change, rtol=1e-4, atol=1e-10)
+    torch.testing.assert_close(attributions.scores[1][0].sum(), change, rtol=1e-4, atol=1e-10)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gptj"])
@@ -108,11 +108,11 @@ def test_captum_finds_the_same(model_type):
         return logits.softmax(-1)[:, answer]
 
     forward(torch.zeros(1, 48, dtype=torch.float64))
-    theirs = IntegratedGradients(forward).attribute(
+    captums = IntegratedGradients(forward).attribute(
         seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre"
     )
-    mine = integrated_gradients(view, targets, [2], steps=20).scores[2]
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    ours = integrated_gradients(view, targets, [2], steps=20).scores[2]
+    torch.testing.assert_close(ours, captums, rtol=1e-4, atol=1e-4 * float(captums.abs().max()))
 
 
 def test_a_batch_gives_what_single_prompts_give_and_the_model_is_left_alone():
@@ -121,8 +121,8 @@ def test_a_batch_gives_what_single_prompts_give_and_the_model_is_left_alone():
     next(model.parameters()).requires_grad_(False)
     flags = [p.requires_grad for p in model.parameters()]
     with torch.no_grad():
-        found = integrated_gradients(view, together, [3, 1], step_batch=7, steps=5)
-    assert list(found.scores) == [3, 1] and flags == [p.requires_grad for p in model.parameters()]
+        attributions = integrated_gradients(view, together, [3, 1], step_batch=7, steps=5)
+    assert list(attributions.scores) == [3, 1] and flags == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters())
     for number in range(2):
         alone = integrated_gradients(
@@ -131,20 +131,20 @@ def test_a_batch_gives_what_single_prompts_give_and_the_model_is_left_alone():
         for layer in (1, 3):
             scale = float(alone.scores[layer].abs().max())
             torch.testing.assert_close(
-                found.scores[layer][number], alone.scores[layer][0], rtol=1e-3, atol=1e-4 * scale
+                attributions.scores[layer][number], alone.scores[layer][0], rtol=1e-3, atol=1e-4 * scale
             )
             torch.testing.assert_close(
-                found.activations[layer][number], alone.activations[layer][0], rtol=1e-4, atol=1e-5
+                attributions.activations[layer][number], alone.activations[layer][0], rtol=1e-4, atol=1e-5
             )
 
 
 def test_half_precision():
     model, tok = tiny_model("llama", dtype=torch.bfloat16)
-    found = integrated_gradients(ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), [1])
+    attributions = integrated_gradients(ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), [1])
     assert (
-        found.scores[1].dtype == torch.float32
-        and torch.isfinite(found.scores[1]).all()
-        and found.scores[1].any()
+        attributions.scores[1].dtype == torch.float32
+        and torch.isfinite(attributions.scores[1]).all()
+        and attributions.scores[1].any()
     )
 
 

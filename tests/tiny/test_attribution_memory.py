@@ -12,17 +12,17 @@ from helpers.tiny_models import tiny_model
 
 
 class _Largest(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that is not a view of a known one."""
+    """Remembers the number of elements of the largest tensor that is not a view of ``existing``."""
 
-    def __init__(self, known):
+    def __init__(self, existing):
         super().__init__()
-        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.existing = {tensor.untyped_storage().data_ptr() for tensor in existing}
         self.numel = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.existing:
                 self.numel = max(self.numel, tensor.numel())
         return result
 

@@ -93,9 +93,9 @@ def test_scores_equal_the_formula_written_out(model_type, overrides, kind):
         assert (
             kind == "mpc"
             and result.target_ids is None
-            or result.target_ids.tolist() == [one["target"] for one in naive]
+            or result.target_ids.tolist() == [score["target"] for score in naive]
         )
-        expected = torch.stack([one[kind] for one in naive])
+        expected = torch.stack([score[kind] for score in naive])
         assert result.scores[layer].dtype == torch.float32
         # the norms of the model itself compute in float32, so padded and single runs differ by about 1e-6
         torch.testing.assert_close(result.scores[layer].double(), expected, rtol=2e-5, atol=2e-5)
@@ -166,7 +166,7 @@ def test_scores_are_clamped_where_the_probability_vanishes():
     view = ModelView.of(model)
     scores = neuron_scores(view, right_padded(tok), [1], amplify=30000.0, target=[3, 4, 5, 6])
     naive = [_naive(model, view, tok, text, 1, 30000.0, target=3 + row) for row, text in enumerate(TEXTS)]
-    expected = torch.stack([one["lps"] for one in naive])
+    expected = torch.stack([score["lps"] for score in naive])
     torch.testing.assert_close(scores.scores[1].double(), expected, rtol=1e-4, atol=1e-4)
     floor = math.log(1e-8)
     assert scores.scores[1].min() >= floor and (scores.scores[1] < floor + 15).float().mean() > 0.3

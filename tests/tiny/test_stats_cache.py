@@ -100,8 +100,8 @@ def test_a_file_of_another_setting_is_refused(llama, tmp_path):
     measure(*llama, hparams)
     first = files(tmp_path)
     measure(*llama, hparams.override({"mom2_max_length": 5}))
-    theirs = [p for p in files(tmp_path) if p not in first]
-    shutil.copy(theirs[0], first[0])
+    other_setting = [p for p in files(tmp_path) if p not in first]
+    shutil.copy(other_setting[0], first[0])
     with pytest.raises(StateError, match=r"was made from .*'max_length': 5.*delete it"):
         measure(*llama, hparams)
 

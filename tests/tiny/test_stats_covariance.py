@@ -41,14 +41,14 @@ def plain(model, rows, layer, template):
 )
 def test_equals_a_plain_loop_whatever_window_and_batches(model_type, tokens_per_batch, window):
     model, tok = tiny_model(model_type)
-    found = covariances(
+    measured = covariances(
         ModelView.of(model), tok, iter(TEXTS), [1, 2], 10, torch.float64, tokens_per_batch, window=window
     )
     rows = []
     for text in TEXTS:
         ids = tok(text)["input_ids"]
         rows += [ids[i : i + 10] for i in range(0, len(ids), 10)]
-    for layer, matrix in found.items():
+    for layer, matrix in measured.items():
         assert matrix.shape == (48, 48) and matrix.dtype == torch.float64
         torch.testing.assert_close(matrix, plain(model, rows, layer, DOWN[model_type]), rtol=1e-5, atol=1e-6)
 
@@ -103,9 +103,9 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost_or_counted_twice
     )
     model, tok = tiny_model("llama")
     ran = memory_of(model, 25, error, layer)
-    found = covariances(ModelView.of(model), tok, TEXTS, [1, 2], 10, torch.float64, window=120)
-    for l in (1, 2):
-        torch.testing.assert_close(found[l], expected[l], rtol=1e-5, atol=1e-6)
+    measured = covariances(ModelView.of(model), tok, TEXTS, [1, 2], 10, torch.float64, window=120)
+    for number in (1, 2):
+        torch.testing.assert_close(measured[number], expected[number], rtol=1e-5, atol=1e-6)
     assert "do not fit into memory: going on with" in caplog.text
     assert sum(rows for rows, _ in ran) == len(pieces(tok, TEXTS, 10))
     assert not any(m._forward_hooks for m in model.modules())
@@ -166,8 +166,8 @@ def test_windows_by_hand():
 
 def test_a_window_is_read_when_it_is_asked_for():
     read = []
-    made = windows((read.append(text) or text for text in ("ab", "cd", "ef")), 3)
-    assert next(made) == ["ab", "cd"] and read == ["ab", "cd"]
+    groups = windows((read.append(text) or text for text in ("ab", "cd", "ef")), 3)
+    assert next(groups) == ["ab", "cd"] and read == ["ab", "cd"]
 
 
 def test_pieces_lose_no_token():

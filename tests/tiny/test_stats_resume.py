@@ -14,13 +14,13 @@ from easyedit_neuron.statistics import cache as cache_module
 from easyedit_neuron.statistics import matrix_files as files_module
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.covariance import covariances
-from easyedit_neuron.statistics.matrix_files import Unfinished
+from easyedit_neuron.statistics.matrix_files import UnfinishedSums
 from easyedit_neuron.utils import io as tensorfile
 from helpers.editing import make_hparams
 from helpers.tiny_models import CORPUS, tiny_model
 
 TEXTS = (CORPUS + ["Oslo is", "Anna Berg"]) * 3
-ABOUT = {"model": "tiny", "layers": [1, 2]}
+PROVENANCE = {"model": "tiny", "layers": [1, 2]}
 
 
 class Interrupted(Exception):
@@ -45,7 +45,7 @@ def interrupted(model, forwards, run):
 
 def measure(model, tok, path=None, dtype=torch.float32, texts=TEXTS):
     """Twelve windows of one or two texts; saved after each."""
-    unfinished = None if path is None else Unfinished(path, ABOUT, save_seconds=0)
+    unfinished = None if path is None else UnfinishedSums(path, PROVENANCE, save_seconds=0)
     return covariances(ModelView.of(model), tok, texts, [1, 2], 10, dtype, 30, unfinished, window=60)
 
 
@@ -58,8 +58,8 @@ def test_the_same_bits_wherever_it_was_interrupted(tmp_path, forwards, dtype):
     for count in forwards:
         interrupted(model, count, lambda: measure(model, tok, path, dtype))
     read = []
-    found = measure(model, tok, path, dtype, texts=(read.append(text) or text for text in TEXTS))
-    assert all(torch.equal(found[layer], whole[layer]) for layer in (1, 2)) and read == TEXTS
+    continued = measure(model, tok, path, dtype, texts=(read.append(text) or text for text in TEXTS))
+    assert all(torch.equal(continued[layer], whole[layer]) for layer in (1, 2)) and read == TEXTS
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
@@ -81,7 +81,7 @@ def test_the_file_says_where_it_stands(tmp_path):
     with safe_open(path, "pt") as stored:
         metadata = stored.metadata()
     position = json.loads(metadata["position"])
-    assert json.loads(metadata["about"]) == ABOUT
+    assert json.loads(metadata["about"]) == PROVENANCE
     assert position["tokens"] == sum(len(tok(text)["input_ids"]) for text in TEXTS[: position["texts"]])
     assert 0 < position["texts"] < len(TEXTS) and position["tokens_per_batch"] == 30
 
@@ -121,7 +121,7 @@ def test_it_is_saved_no_oftener_than_asked(tmp_path, monkeypatch):
         99,
         torch.float32,
         8192,
-        Unfinished(tmp_path / "x", ABOUT, 3),
+        UnfinishedSums(tmp_path / "x", PROVENANCE, 3),
         window=1,
     )
     assert writes == [3, 6, 9, 12, 15, 18]
@@ -130,9 +130,9 @@ def test_it_is_saved_no_oftener_than_asked(tmp_path, monkeypatch):
 def damaged(path, damage):
     if damage == "foreign":
         tensors = load_file(path)
-        save_file(tensors, path, {"about": json.dumps({**ABOUT, "model": "other"}), "position": "{}"})
+        save_file(tensors, path, {"about": json.dumps({**PROVENANCE, "model": "other"}), "position": "{}"})
     elif damage == "without position":
-        save_file(load_file(path), path, {"about": json.dumps(ABOUT)})
+        save_file(load_file(path), path, {"about": json.dumps(PROVENANCE)})
     elif damage == "without a layer":
         with safe_open(path, "pt") as stored:
             metadata = stored.metadata()
@@ -174,8 +174,8 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         measure(model, tok, path)
     assert [p.name for p in tmp_path.iterdir()] == ["sums.partial"]
-    found = measure(model, tok, path)
-    assert all(torch.equal(found[layer], whole[layer]) for layer in (1, 2))
+    continued = measure(model, tok, path)
+    assert all(torch.equal(continued[layer], whole[layer]) for layer in (1, 2))
 
 
 @pytest.fixture
@@ -189,10 +189,8 @@ def names(folder):
     return sorted(path.name.rpartition("-")[0] + path.suffix for path in (folder / "stats").iterdir())
 
 
-def statistics(model, tok, folder, **options):
-    return Statistics(
-        ModelView.of(model), tok, make_hparams("AlphaEdit", folder, layers=[0, 1, 2]), **options
-    )
+def statistics(model, tok, folder):
+    return Statistics(ModelView.of(model), tok, make_hparams("AlphaEdit", folder, layers=[0, 1, 2]))
 
 
 def test_statistics_go_on_and_clear_up(tmp_path, eager):
@@ -201,8 +199,8 @@ def test_statistics_go_on_and_clear_up(tmp_path, eager):
     whole = statistics(model, tok, tmp_path / "whole").covariance(2)
     interrupted(model, 2, lambda: statistics(model, tok, tmp_path / "parts").covariance(2))
     assert names(tmp_path / "parts") == ["covariance-layers0-2.partial"]
-    found = statistics(model, tok, tmp_path / "parts")
-    assert torch.equal(found.covariance(2), whole)
+    continued = statistics(model, tok, tmp_path / "parts")
+    assert torch.equal(continued.covariance(2), whole)
     assert names(tmp_path / "parts") == [f"covariance-layer{layer}.safetensors" for layer in (0, 1, 2)]
 
 
@@ -216,42 +214,15 @@ def test_another_setting_does_not_see_the_unfinished_file(tmp_path, eager):
     assert [p.read_bytes() for p in (tmp_path / "stats").glob("*.partial")] == [before]
 
 
-def test_layers_in_groups(tmp_path, eager):
-    model, tok = tiny_model("llama")
-    (tmp_path / "all").mkdir(), (tmp_path / "groups").mkdir()
-    whole, calls = statistics(model, tok, tmp_path / "all"), []
-    last = model.model.layers[2].mlp.down_proj.register_forward_pre_hook(lambda *_: calls.append(1))
-    groups = statistics(model, tok, tmp_path / "groups", layers_at_once=2)
-    for layer in (1, 2, 0):
-        torch.testing.assert_close(groups.covariance(layer), whole.covariance(layer), rtol=1e-5, atol=1e-7)
-    last.remove()
-    assert calls and set(names(tmp_path / "groups")) == {
-        f"covariance-layer{layer}.safetensors" for layer in (0, 1, 2)
-    }
-
-
-def test_finished_groups_are_not_measured_again(tmp_path, eager):
-    model, tok = tiny_model("llama")
-    handle = model.model.layers[2].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(Interrupted()))
-    with pytest.raises(Interrupted):
-        statistics(model, tok, tmp_path, layers_at_once=2).covariance(0)
-    handle.remove()
-    assert names(tmp_path) == ["covariance-layer0.safetensors", "covariance-layer1.safetensors"]
-    ran = []
-    model.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda *_: ran.append(1))
-    statistics(model, tok, tmp_path, layers_at_once=2).covariance(0)
-    assert not ran
-
-
 def test_text_that_changes_under_way_gives_no_result(tmp_path, eager, monkeypatch):
     model, tok = tiny_model("llama")
-    found = statistics(model, tok, tmp_path)
+    own_statistics = statistics(model, tok, tmp_path)
     # between the first reading of the text and its measurement
     monkeypatch.setattr(
         cache_module, "model_fingerprint", lambda _: (tmp_path / "corpus.txt").write_text("Something else.")
     )
     with pytest.raises(DataError, match="corpus.txt.* was changed"):
-        found.covariance(1)
+        own_statistics.covariance(1)
     assert list((tmp_path / "stats").iterdir()) == []
 
 

@@ -8,12 +8,12 @@ import torch
 
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.statistics.memory_use import (
-    announce,
     decomposition_bytes,
+    log_memory_needs,
     matrix_bytes,
-    near,
     readable,
-    zeros_near,
+    to_device_or_host,
+    zeros_on_device_or_host,
 )
 
 
@@ -32,7 +32,7 @@ def test_bytes_by_hand():
 
 def test_what_is_needed_is_said(caplog):
     with caplog.at_level(logging.INFO):
-        announce([4, 5, 6, 7, 8], 14336, torch.float32, {"cuda:0"})
+        log_memory_needs([4, 5, 6, 7, 8], 14336, torch.float32, {"cuda:0"})
     (line,) = caplog.messages
     for part in (
         "memory on cuda:0",
@@ -45,8 +45,8 @@ def test_what_is_needed_is_said(caplog):
 
 def test_a_matrix_that_no_memory_holds():
     """The allocator's own error, not one made up."""
-    with pytest.raises(StateError, match="sums: no room for 64.0 TiB in host memory.*layers_at_once"):
-        zeros_near(1 << 22, torch.float32, torch.device("cpu"), "sums")
+    with pytest.raises(StateError, match="sums: no room for 64.0 TiB in host memory.*fewer 'layers'"):
+        zeros_on_device_or_host(1 << 22, torch.float32, torch.device("cpu"), "sums")
 
 
 class Full:
@@ -64,7 +64,9 @@ class Full:
 
 def test_a_full_gpu_leaves_a_tensor_on_the_host(caplog):
     assert (
-        near(Full(torch.cuda.OutOfMemoryError("CUDA out of memory")), torch.device("cuda", 1), "basis")
+        to_device_or_host(
+            Full(torch.cuda.OutOfMemoryError("CUDA out of memory")), torch.device("cuda", 1), "basis"
+        )
         == "on the host"
     )
     assert caplog.messages == ["basis: no room on cuda:1, going on in host memory"]
@@ -75,7 +77,7 @@ def test_a_full_gpu_leaves_a_tensor_on_the_host(caplog):
 )
 def test_other_errors_are_not_swallowed(error, device):
     with pytest.raises(type(error)):
-        near(Full(error), torch.device(device), "basis")
+        to_device_or_host(Full(error), torch.device(device), "basis")
 
 
 def test_sums_that_do_not_fit_on_the_gpu_are_made_on_the_host(monkeypatch, caplog):
@@ -87,8 +89,7 @@ def test_sums_that_do_not_fit_on_the_gpu_are_made_on_the_host(monkeypatch, caplo
         return plain(*size, **options)
 
     monkeypatch.setattr(torch, "zeros", zeros)
-    made = zeros_near(3, torch.float64, torch.device("cuda"), "sums")
-    assert (
-        made.device.type == "cpu" and made.shape == (3, 3) and made.dtype == torch.float64 and not made.any()
-    )
+    zeros_on_host = zeros_on_device_or_host(3, torch.float64, torch.device("cuda"), "sums")
+    assert zeros_on_host.device.type == "cpu" and zeros_on_host.dtype == torch.float64
+    assert torch.equal(zeros_on_host, plain(3, 3, dtype=torch.float64))
     assert "sums: no room on cuda" in caplog.text

@@ -81,7 +81,9 @@ def test_a_full_gpu_leaves_the_decomposition_to_the_cpu(monkeypatch, caplog):
         return plain(x)
 
     monkeypatch.setattr(torch.linalg, "eigh", eigh)
-    monkeypatch.setattr("easyedit_neuron.statistics.nullspace.near", lambda tensor, device, what: tensor)
+    monkeypatch.setattr(
+        "easyedit_neuron.statistics.nullspace.to_device_or_host", lambda tensor, device, what: tensor
+    )
     space = null_space(matrix.as_subclass(OnGpu), 0.1)
     assert torch.equal(space.basis, expected.basis) and space.complement == expected.complement
     assert "eigen-decomposition: no room on cuda:0, going on in host memory" in caplog.text

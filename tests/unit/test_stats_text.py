@@ -136,8 +136,8 @@ def test_a_data_set_is_streamed_once_and_kept(tmp_path, load, monkeypatch):
 @pytest.mark.parametrize("rows", [[{"text": "one"}, OSError("connection lost")], [{"title": "one"}]])
 def test_an_interrupted_or_unusable_data_set_leaves_nothing(tmp_path, load, monkeypatch, rows):
     monkeypatch.setitem(sys.modules, "datasets", hub(rows, []))
-    with pytest.raises(DataError, match="mom2_dataset: 'mine' .*name a local text file"):
-        load("mine")
+    with pytest.raises(DataError, match="mom2_dataset: 'unknown-set' .*name a local text file"):
+        load("unknown-set")
     assert list((tmp_path / "stats").iterdir()) == []
 
 
