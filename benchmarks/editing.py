@@ -9,9 +9,9 @@ import torch
 
 from easyedit_neuron import data
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.edits.session import SequentialState
+from easyedit_neuron.locate_then_edit.sequential_state import SequentialState
 from easyedit_neuron.edits.write import down_names, fingerprint
-from easyedit_neuron.locate_then_edit.apply import state_under
+from easyedit_neuron.locate_then_edit.sequential_state import sequential_state
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.nullspace import Subspace
 
@@ -92,7 +92,7 @@ class DrawnStatistics(Statistics):
 
 def prepared(view: ModelView, tok, hparams, rank: int) -> SequentialState:
     """The state in which the first edit will find drawn statistics."""
-    state, _ = state_under(view, tok, hparams)
+    state, _ = sequential_state(view, tok, hparams)
     state.statistics = DrawnStatistics(view, tok, hparams, rank)
     return state
 

@@ -21,7 +21,7 @@ from benchmarks.models import random_llama
 from easyedit_neuron.arch.frozen import frozen_parameters
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.locate_then_edit.z_prompts import target_prompts
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 
@@ -63,7 +63,7 @@ def main() -> int:
         prompts = target_prompts(tok, edits, flat, hparams.kl_prompt, "cpu")
         with frozen_parameters(model):
             result = timing.alternate(
-                lambda: find_targets(view, tok, edits, hparams, flat, LAYERS[-1]),
+                lambda: compute_z(view, tok, edits, hparams, flat, LAYERS[-1]).targets,
                 lambda: floor(view, prompts, hparams.v_num_grad_steps),
                 args.repeats,
             )

@@ -25,7 +25,7 @@ from easyedit_neuron.arch.tokens import target_token_ids
 from easyedit_neuron.attribution.quadrature import nodes
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.masks import CausalScores
-from easyedit_neuron.masks.context import Edit
+from easyedit_neuron.masks import ScoringContext
 from easyedit_neuron.models.pnke.pnke_hparams import PNKEHyperParams
 from easyedit_neuron.models.pnke.pnke_main import apply_pnke_to_model
 from easyedit_neuron.models.pnke.pnke_scores import causal

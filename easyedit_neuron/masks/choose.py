@@ -118,11 +118,12 @@ def _check_names(
             raise HparamsError(
                 f"field 'mask_options': {title} has no option {name!r}: {did_you_mean(name, [*known, ATTRIBUTION])}"
             )
-        target = hparams.OPTION_FIELDS.get((hparams.mask, name), name)
-        for cls in kinds:
-            target = cls.ALIASES.get(target, target)
-        if target in own_fields and (is_own or target != name):
-            raise HparamsError(f"field 'mask_options': set {name!r} by the field '{target}'")
+        field = hparams.OPTION_FIELDS.get((hparams.mask, name))
+        if field is None and is_own:
+            field = next((cls.ALIASES[name] for cls in kinds if name in cls.ALIASES), name)
+            field = field if field in own_fields else None
+        if field is not None:
+            raise HparamsError(f"field 'mask_options': set {name!r} by the field '{field}'")
     if is_own:
         return
     for entry in dataclasses.fields(hparams):

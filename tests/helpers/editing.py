@@ -2,7 +2,7 @@
 
 import torch
 
-from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.models.alphaedit.alphaedit_main import apply_alphaedit_to_model
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
@@ -81,7 +81,7 @@ def apply(model, tok, requests, hparams, **options):
 
 def find_target(view, tok, request, hparams, contexts, layer):
     """The search for one request."""
-    (target,) = find_targets(view, tok, [request], hparams, contexts, layer)
+    (target,) = compute_z(view, tok, [request], hparams, contexts, layer).targets
     return target
 
 

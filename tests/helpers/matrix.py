@@ -14,8 +14,8 @@ import pytest
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
-from easyedit_neuron.locate_then_edit.apply import state_under
 from easyedit_neuron.locate_then_edit.hparams import PathHyperParams
+from easyedit_neuron.locate_then_edit.sequential_state import sequential_state
 from helpers.contract import METHODS, about_tokenizer, settings
 from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, taught, weights_of, without_time
 
@@ -182,7 +182,7 @@ def protected(editor):
     methods without one."""
     if not isinstance(editor.hparams, PathHyperParams) or getattr(editor.hparams, "solver", "") == "adam":
         return None
-    state, _ = state_under(ModelView.of(editor.model), editor.tok, editor.hparams)
+    state, _ = sequential_state(ModelView.of(editor.model), editor.tok, editor.hparams)
     assert {len(buffer) for buffer in state._buffers.values()} <= {sum(state.counts)}
     return state.counts
 

@@ -9,8 +9,8 @@ import torch
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit.compute_keys import key_prompts, keys_of
-from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.compute_keys import compute_keys, key_prompts
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.statistics.cache import Statistics
 from helpers.editing import CONTEXTS, METHODS, apply, make_hparams
 from helpers.plain_search import plain_keys
@@ -176,7 +176,9 @@ class Pair:
         """z* (v*) of both, for one request, and ours before the search."""
         hparams, layer, theirs = self.hparams_of_easyedit(), self.hparams.layers[-1], _their_request(request)
         site = "ffn_out" if self.rome else "layer_out"
-        (ours,) = find_targets(self.view, self.tok, prepare([request]), self.hparams, FLAT, layer, site=site)
+        (ours,) = compute_z(
+            self.view, self.tok, prepare([request]), self.hparams, FLAT, layer, site=site
+        ).targets
         if not self.rome:
             return (
                 self.module.compute_z(self.theirs, self.tok, theirs, hparams, layer, GROUPS).detach(),
@@ -208,7 +210,7 @@ class Pair:
                 for request in theirs
             ]
             return [(torch.stack(found, 1), ours / ours.norm(dim=0))]
-        ours = keys_of(
+        ours = compute_keys(
             self.view, key_prompts(self.tok, prepare(requests), GROUPS, "cpu"), self.hparams.layers
         )
         found = [

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from easyedit_neuron.editlog import EditLog, diff, redo, replay, squash, undo
-from easyedit_neuron.edits import session as state_module
-from easyedit_neuron.edits.session import last_record
+from easyedit_neuron.edits.session import ModelSession, last_record
 from easyedit_neuron.errors import StateError
 from helpers.contract import apply, differing, fresh, parameters
 from helpers.editing import REQUESTS, put_back
@@ -16,7 +15,7 @@ SEQUENTIAL = ["NMKE post", "NMKE solve", "MEMIT"]
 
 
 def state_of(model):
-    (state,) = state_module._STATES[model].values()
+    (state,) = ModelSession.of(model).sequential_states.values()
     return state
 
 

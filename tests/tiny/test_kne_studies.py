@@ -80,15 +80,15 @@ def test_single_edits_start_from_the_untouched_model_and_failures_are_counted(sh
     model, tok = shipped_model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     hparams = KNEHyperParams.from_hparams("KNE/tiny-llama").override({"num_steps": 8, "layers": [3]})
-    bench, seen, execute = Bench(model, tok, data.load("tiny-world", size=3)), [], kne_main.execute_kne
+    bench, seen, execute = Bench(model, tok, data.load("tiny-world", size=3)), [], kne_main.train
 
-    def second_fails(view, tok, requests, hparams):
+    def second_fails(*arguments):
         seen.append(all(torch.equal(p, before[name]) for name, p in model.named_parameters()))
         if len(seen) % 3 == 2:
             raise EditError("no")
-        return execute(view, tok, requests, hparams)
+        return execute(*arguments)
 
-    monkeypatch.setattr(kne_main, "execute_kne", second_fails)
+    monkeypatch.setattr(kne_main, "train", second_fails)
     single, sequence = (bench.run(hparams, sequential) for sequential in (False, True))
     assert single["failed"] == sequence["failed"] == 1 and seen == [True, True, True, True, False, False]
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -1,6 +1,7 @@
 """Every mask by name on every path and stage: what it selects, and that nothing else changes."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from easyedit_neuron.attribution import (
     target_tokens,
 )
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.errors import MaskError, NeuronEditError, RequestError
-from easyedit_neuron.masks import NeuronMask, get_mask, neuron_masks, register_mask, registry
+from easyedit_neuron.errors import HparamsError, MaskError, RequestError
+from easyedit_neuron.hyperparameters.options import Options, doc
+from easyedit_neuron.masks import NeuronMask, ScoringContext, get_mask, make_masks, register_mask, registry
+from easyedit_neuron.masks.generic import TopOptions
 from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
@@ -25,15 +28,20 @@ PROMPTS = [r["prompt"] for r in REQUESTS[:2]]
 NEW = [r["target_new"] for r in REQUESTS[:2]]
 
 
+@dataclass(kw_only=True)
+class StepOptions(Options):
+    step: int = doc("distance of two neurons", 3)
+
+
+def every_third(scores, options, layer):
+    return torch.arange(scores.shape[1]) % options.step == layer % options.step
+
+
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """The registry with a mask of a user's: every third neuron of each layer, as a plain tensor."""
     monkeypatch.setattr(registry, "_MASKS", dict(registry._MASKS))
-    register_mask(
-        "mine",
-        lambda scores, layer, step=3: torch.arange(scores.shape[1]) % step == layer % step,
-        scores="mpc",
-    )
+    register_mask("mine", every_third, scores="mpc", options=StepOptions)
 
 
 def quick(method, folder, mask, model_type="llama", **changes):
@@ -93,7 +101,8 @@ def test_nmke_is_its_mask_on_the_path_of_alphaedit(tmp_path):
     contexts = [["{}"], CONTEXTS]
     model, tok = tiny_model("llama")
     hparams = make_hparams("NMKE", tmp_path, tau=20.0, attribution_target="target_new")
-    masks = neuron_masks(ModelView.of(model), tok, prepare(REQUESTS[:2]), hparams, contexts)
+    context = ScoringContext(ModelView.of(model), tok, prepare(REQUESTS[:2]), contexts, [1, 2])
+    masks = make_masks(context, hparams)
     assert all(torch.equal(masks[layer].mask, record.layers[layer].mask) for layer in (1, 2))
 
 
@@ -132,7 +141,7 @@ def test_a_mask_on_other_scores_and_other_prompts(tmp_path):
         _, record = quick(
             "MEMIT", tmp_path, "contribution", mask_options={"attribution": "mpc", "score_prompts": prompts}
         )
-        assert torch.equal(record.layers[2].mask, get_mask("contribution")(scores).mask)
+        assert torch.equal(record.layers[2].mask, get_mask("contribution")(scores, TopOptions(), 2).mask)
 
 
 @pytest.mark.parametrize("kind", ["lps", "psa", "mpc", "activation"])
@@ -140,32 +149,33 @@ def test_prompts_that_have_been_run_are_not_run_again(kind, tmp_path):
     model, tok = tiny_model("llama")
     view, contexts = ModelView.of(model), [["{}"], CONTEXTS]
     hparams = make_hparams("AlphaEdit", tmp_path, mask="activation", mask_options={"attribution": kind})
-    expected = neuron_masks(view, tok, prepare(REQUESTS[:2]), hparams, contexts)
+    requests = prepare(REQUESTS[:2])
+    expected = make_masks(ScoringContext(view, tok, requests, contexts, [1, 2]), hparams)
     texts = [c.replace("{}", p) for p in PROMPTS for c in ["{}", *CONTEXTS]]
     readings = read_prompts(view, encode(tok, texts), [1, 2])
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model was run"))
-    masks = neuron_masks(view, tok, prepare(REQUESTS[:2]), hparams, contexts, readings)
+    masks = make_masks(ScoringContext(view, tok, requests, contexts, [1, 2], readings), hparams)
     assert all(torch.equal(masks[layer].mask, expected[layer].mask) for layer in (1, 2))
 
 
 @pytest.mark.parametrize(
     "mask, changes, error, words",
     [
-        ("contribution", {"mask_options": {"top_k": 49}}, MaskError, "between 1 and the 48 neurons"),
+        ("contribution", {"mask_options": {"top_k": 49}}, MaskError, "the layer has 48 neurons, got 49"),
         (
             "contribution",
             {"mask_options": {"attribution_target": "ground_truth"}},
             RequestError,
             "needs field 'ground_truth'",
         ),
-        ("ig", {"mask_options": {"steps": 0}}, NeuronEditError, "steps must be at least 1"),
+        ("ig", {"mask_options": {"steps": 0}}, HparamsError, "option 'steps': must be greater than 0"),
         (
             "nmke",
             {"mask_options": {"mask_values": "soft"}, "mask_stage": "solve"},
             MaskError,
             "a soft mask cannot restrict",
         ),
-        ("random", {"mask_options": {"density": 2.0}}, MaskError, "density"),
+        ("random", {"mask_options": {"density": 2.0}}, HparamsError, "density"),
         ("half", {}, MaskError, "got \\[24\\]"),
     ],
 )

@@ -9,9 +9,8 @@ from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import neuron_scores
 from easyedit_neuron.errors import HparamsError, MaskError
-from easyedit_neuron.masks import choice as masks_choice
-from easyedit_neuron.masks.scores import SCORES
-from easyedit_neuron.models.nmke.nmke_mask import nmke_mask
+from easyedit_neuron.models.nmke import nmke_main
+from easyedit_neuron.models.nmke.nmke_mask import NMKEOptions, nmke_mask
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
@@ -70,14 +69,14 @@ def test_the_mask_is_that_of_every_context_of_every_request(tmp_path):
     scores = neuron_scores(ModelView.of(model), encode(tok, texts), [1, 2]).scores
     for layer in (1, 2):
         assert scores[layer].shape == (6, 48) and torch.equal(
-            nmke_mask(scores[layer]).mask, record.layers[layer].mask
+            nmke_mask(scores[layer], NMKEOptions()).mask, record.layers[layer].mask
         )
 
 
 def test_a_soft_mask_scales_rows(tmp_path, monkeypatch):
     seen = {}
-    plain = masks_choice.neuron_masks
-    monkeypatch.setattr(masks_choice, "neuron_masks", lambda *args: seen.setdefault("masks", plain(*args)))
+    plain = nmke_main.nmke_masks
+    monkeypatch.setattr(nmke_main, "nmke_masks", lambda *args: seen.setdefault("masks", plain(*args)))
     _, full = edit(tmp_path, mask="none")
     _, soft = edit(tmp_path, mask_values="soft")
     weight = seen["masks"][1].weight
@@ -141,8 +140,8 @@ def test_the_scored_token_decides_about_the_mask(kind, tmp_path):
     batch = encode(tok, [r["prompt"] for r in REQUESTS[:2]])
     scores = neuron_scores(ModelView.of(model), batch, [2], target=first).scores[2]
     own = neuron_scores(ModelView.of(model), batch, [2]).scores[2]
-    assert torch.equal(record.layers[2].mask, nmke_mask(scores).mask) and not torch.equal(
-        nmke_mask(scores).mask, nmke_mask(own).mask
+    assert torch.equal(record.layers[2].mask, nmke_mask(scores, NMKEOptions()).mask) and not torch.equal(
+        nmke_mask(scores, NMKEOptions()).mask, nmke_mask(own, NMKEOptions()).mask
     )
 
 
@@ -169,7 +168,10 @@ def test_options_edit(changes, tmp_path):
 @pytest.mark.parametrize("stage", ["post", "solve"])
 def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypatch, caplog):
     """ties: exclude with tiny ratios selects nobody when all scores tie."""
-    monkeypatch.setitem(SCORES, "lps", lambda edit: {layer: torch.zeros(3, 48) for layer in edit.layers})
+    monkeypatch.setattr(
+        "easyedit_neuron.masks.scores.lps",
+        lambda context, options: {layer: torch.zeros(3, 48) for layer in context.layers},
+    )
     clean, _ = tiny_model("llama")
     model, record = edit(tmp_path, ties="exclude", mask_stage=stage, path=path, solve_preserve=preserve)
     assert all(

@@ -6,7 +6,7 @@ import torch
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot, target_nll
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
@@ -141,7 +141,7 @@ def test_a_batch_writes_all_of_its_requests(tmp_path):
     )
     view = ModelView.of(model)
     prompts = key_prompts(tok, prepare(requests), [["{}"], hparams.context_templates], "cpu")
-    keys = keys_of(view, prompts, [2])
+    keys = compute_keys(view, prompts, [2])
     _, _, record = apply(model, tok, requests, hparams)
     delta = record.layers[2]
     assert (
@@ -165,10 +165,10 @@ def test_layers_get_equal_shares_of_the_residual(tmp_path):
     _, _, record = apply(model, tok, SUBJECT_LAST, hparams)
     clean, _ = tiny_model("llama")
     prompts = key_prompts(tok, prepare(SUBJECT_LAST), [["{}"], hparams.context_templates], "cpu")
-    z = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).value
+    z = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).z
     with torch.no_grad():
         clean.model.layers[1].mlp.down_proj.weight += record.layers[1].matrix()
-    z_after = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).value
+    z_after = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).z
     torch.testing.assert_close(
         record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4
     )
@@ -214,6 +214,7 @@ def test_the_record_says_what_was_done(tmp_path):
         "mask",
         "keys",
         "solve",
+        "write",
     }
     assert record.fingerprint_before != record.fingerprint_after
     plain = record.to_json()
@@ -254,8 +255,8 @@ def test_a_norm_behind_the_ffn_is_reckoned_with(tmp_path):
         output(after.ffn_out), wanted / (wanted / gain).pow(2).mean(0).sqrt(), rtol=1e-4, atol=1e-6
     )
     # the block's output goes most of the way to z*: here z* - z is the residual
-    moved = after.value - before.value
+    moved = after.z - before.z
     assert float((moved * residual).sum() / residual.pow(2).sum()) > 0.7
     torch.testing.assert_close(
-        after.value - output(after.ffn_out), before.value - output(before.ffn_out), rtol=1e-6, atol=1e-8
+        after.z - output(after.ffn_out), before.z - output(before.ffn_out), rtol=1e-6, atol=1e-8
     )

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from easyedit_neuron.edits import session as state_module
+from easyedit_neuron.edits import edit as record_module
 from easyedit_neuron.edits import write as write_module
+from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
-from easyedit_neuron.locate_then_edit import apply as apply_module
+from easyedit_neuron.locate_then_edit import edit as edit_module
 from easyedit_neuron.locate_then_edit import update as execute_module
+from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
@@ -40,8 +42,8 @@ FAILURES = {
     "a delta that is not finite": (execute_module.SequentialSolver, "right_factor", nan, StateError),
     "the second layer of the loop": (
         execute_module,
-        "_layer_delta",
-        second_call_fails(execute_module._layer_delta),
+        "layer_delta",
+        second_call_fails(execute_module.layer_delta),
         Broken,
     ),
     "keys of the second layer": (
@@ -51,8 +53,8 @@ FAILURES = {
         Broken,
     ),
     "the second write": (write_module, "add_delta", second_call_fails(write_module.add_delta), Broken),
-    "the record": (apply_module, "EditRecord", fail, Broken),
-    "z*": (execute_module, "find_targets", fail, Broken),
+    "the record": (record_module, "EditRecord", fail, Broken),
+    "z*": (edit_module, "compute_z", fail, Broken),
 }
 
 
@@ -66,15 +68,15 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
     model.model.layers[0].eval()
     model.lm_head.weight.requires_grad_(False)
     before = snapshot(model)
-    (state,) = state_module._STATES[model].values()
+    (state,) = ModelSession.of(model).sequential_states.values()
     steps, counts = list(state.steps), list(state.counts)
     records = []
     with monkeypatch.context() as patched:
         patched.setattr(module, name, broken)
         with pytest.raises(error):
-            apply_module.apply_path("NMKE", model, tok, REQUESTS[2:], hparams, records=records)
+            apply_nmke_to_model(model, tok, REQUESTS[2:], hparams, records=records)
     assert changed_tensors(model, before) == [] and records == []
-    assert list(state_module._STATES[model].values()) == [state] and (
+    assert list(ModelSession.of(model).sequential_states.values()) == [state] and (
         state.steps,
         state.counts,
         len(state.buffer(1)),
@@ -115,7 +117,7 @@ def test_one_bad_request_stops_the_batch(bad, message, tmp_path):
         apply(model, tok, [REQUESTS[0], {**REQUESTS[1], **bad}], make_hparams("NMKE", tmp_path))
     assert (
         changed_tensors(model, before) == []
-        and model not in state_module._STATES
+        and not ModelSession.of(model).sequential_states
         and not (tmp_path / "stats").exists()
     )
 

@@ -7,9 +7,9 @@ import torch
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.locate_then_edit.apply import state_under
-from easyedit_neuron.locate_then_edit.compute_z import find_targets
-from easyedit_neuron.locate_then_edit.preservation import Kept
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
+from easyedit_neuron.locate_then_edit.preservation import PreservedPrompt
+from easyedit_neuron.locate_then_edit.sequential_state import sequential_state
 from helpers.editing import CONTEXTS, REQUESTS, apply, make_hparams
 from helpers.plain_search import PlainLoss, plain_search
 from helpers.pnke_cases import pnke_hparams
@@ -17,13 +17,13 @@ from helpers.tiny_models import tiny_model
 
 FLAT, LAYER = ["{}", *CONTEXTS], 1
 KEPT = [
-    [Kept("{} plays"), Kept("The home of {} is", " Oslo city")],
+    [PreservedPrompt("{} plays"), PreservedPrompt("The home of {} is", " Oslo city")],
     [],
     [
-        Kept("{} lives in"),
-        Kept("{} speaks", " French"),
-        Kept("The country of {}"),
-        Kept("{} eats", " fish and rice"),
+        PreservedPrompt("{} lives in"),
+        PreservedPrompt("{} speaks", " French"),
+        PreservedPrompt("The country of {}"),
+        PreservedPrompt("{} eats", " fish and rice"),
     ],
 ]
 MORE = {"prompt": "Anna Berg plays", "subject": "Anna Berg", "target_new": "tennis", "ground_truth": "golf"}
@@ -51,13 +51,13 @@ def test_search_in_float64(model_type, site, tmp_path, exact):
         plain_search(model, module, tok, request, hparams, FLAT, kept)
         for request, kept in zip(REQUESTS, KEPT)
     ]
-    found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site, kept=KEPT)
+    found = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site, preserved=KEPT).targets
     for target, (_, delta, losses) in zip(found, wanted):
         assert target.losses == pytest.approx(losses, rel=1e-8)
         torch.testing.assert_close(
             target.value - target.initial, delta, rtol=1e-6, atol=1e-7
         )  # Adam divides by small second moments
-    without = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site)
+    without = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
     assert without[1].losses == pytest.approx(found[1].losses, rel=1e-9) and without[2].losses[
         1:
     ] != pytest.approx(found[2].losses[1:], rel=1e-4)
@@ -70,10 +70,12 @@ def test_prompts_that_ask_for_the_edited_fact_are_not_kept(tmp_path):
     again = request["prompt"].replace(
         request["subject"], "{}"
     )  # answered as the edited prompt is: it is the edited prompt
-    loss = PlainLoss(model, view.layer(LAYER), tok, request, FLAT, [Kept(again)])
+    loss = PlainLoss(model, view.layer(LAYER), tok, request, FLAT, [PreservedPrompt(again)])
     assert loss.keeping(delta, hparams) == 0.0 and loss(delta, hparams) > 0
-    plain = find_targets(view, tok, prepare([request]), hparams, FLAT, LAYER)
-    both = find_targets(view, tok, prepare([request]), hparams, FLAT, LAYER, kept=[[Kept(again)]])
+    plain = compute_z(view, tok, prepare([request]), hparams, FLAT, LAYER).targets
+    both = compute_z(
+        view, tok, prepare([request]), hparams, FLAT, LAYER, preserved=[[PreservedPrompt(again)]]
+    ).targets
     torch.testing.assert_close(both[0].value, plain[0].value, rtol=1e-9, atol=1e-12)
 
 
@@ -95,7 +97,7 @@ def test_an_edit_knows_the_subjects_earlier_one(method, options, tmp_path):
     )
     apply(model, tok, [earlier], hparams)
     template = earlier["prompt"].replace(earlier["subject"], "{}")
-    kept = [Kept(template, earlier["target_new"] if "keep_edits" in options else None)]
+    kept = [PreservedPrompt(template, earlier["target_new"] if "keep_edits" in options else None)]
     losses = [plain_search(model, module, tok, MORE, hparams, FLAT, known)[2] for known in (kept, [])]
     found = apply(model, tok, [MORE], hparams)[2].losses[0]
     assert found == pytest.approx(losses[0], rel=1e-7) and found != pytest.approx(losses[1], rel=1e-4)
@@ -109,7 +111,10 @@ def test_two_edits_of_a_subject_in_one_batch(method, tmp_path):
     view, first = ModelView.of(model), REQUESTS[0]
     module = view.mlp(LAYER) if method == "ROME" else view.layer(LAYER)
     hparams = make_hparams(method, tmp_path, layers=[LAYER], v_num_grad_steps=4, keep_edits=True)
-    kept = [[Kept(one["prompt"].replace(one["subject"], "{}"), one["target_new"])] for one in (MORE, first)]
+    kept = [
+        [PreservedPrompt(one["prompt"].replace(one["subject"], "{}"), one["target_new"])]
+        for one in (MORE, first)
+    ]
     wanted = [plain_search(model, module, tok, first, hparams, FLAT, [] if method == "ROME" else kept[0])[2]]
     if method == "MEMIT":
         wanted.append(plain_search(model, module, tok, MORE, hparams, FLAT, kept[1])[2])
@@ -137,7 +142,7 @@ def test_a_second_edit_of_a_subject_arrives_in_full(method, changes, options, tm
         for request in (REQUESTS[0], REQUESTS[2], MORE):
             record = apply(model, tok, [request], hparams)[2]
         delivered[bool(keeps)] = record.layers[1].delivered
-        state, _ = state_under(ModelView.of(model), tok, hparams)
+        state, _ = sequential_state(ModelView.of(model), tok, hparams)
         assert len(state.buffer(1)) == 3 and [pair for step in state.edited for pair in step] == [
             request.fact for request in prepare([REQUESTS[0], REQUESTS[2], MORE])
         ]
@@ -153,7 +158,7 @@ def test_edits_that_were_taken_back_are_not_known_any_more(tmp_path):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(before[name])  # as a host does
-    state, _ = state_under(ModelView.of(model), tok, hparams)
+    state, _ = sequential_state(ModelView.of(model), tok, hparams)
     assert [[subject for subject, _, _ in step] for step in state.edited] == [
         ["Anna Berg"]
     ] and state.counts == [1]

@@ -7,7 +7,7 @@ from easyedit_neuron.arch.tokens import subject_last_index
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.locate_then_edit import compute_keys as keys_module
-from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from easyedit_neuron.locate_then_edit.context_templates import ENGLISH_OPENERS, context_templates
 from helpers.editing import CONTEXTS, REQUESTS
 from helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -46,8 +46,8 @@ def test_keys_are_means_of_group_means(model_type, rows, monkeypatch):
     monkeypatch.setattr(keys_module, "ROWS_PER_FORWARD", rows)
     model, tok = tiny_model(model_type)
     prompts = key_prompts(tok, prepare(REQUESTS), GROUPS, "cpu")
-    keys = keys_of(ModelView.of(model), prompts, [1, 2])
-    present = LayerwiseKeys(ModelView.of(model), prompts, 3).at(1).value
+    keys = compute_keys(ModelView.of(model), prompts, [1, 2])
+    present = LayerwiseKeys(ModelView.of(model), prompts, 3).at(1).z
     assert prompts.group_sizes == [1, 2] and present.shape == (32, 3)
     for n, request in enumerate(REQUESTS):
         for layer in (1, 2):

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.edits import session as state_module
-from easyedit_neuron.edits.session import forget, last_record
+from easyedit_neuron.edits import session
+from easyedit_neuron.edits.session import ModelSession, forget, last_record
+from easyedit_neuron.locate_then_edit.sequential_state import SequentialState
 from easyedit_neuron.statistics.cache import Statistics
 from helpers.editing import REQUESTS, apply, make_hparams, put_back, snapshot
 from helpers.tiny_models import tiny_model
@@ -20,7 +21,7 @@ FIRST, SECOND = REQUESTS[:1], REQUESTS[2:]
 
 
 def states(model):
-    return list(state_module._STATES.get(model, {}).values())
+    return list(ModelSession.of(model).sequential_states.values())
 
 
 @pytest.fixture
@@ -61,12 +62,12 @@ def test_an_earlier_edit_is_protected(setting):
 def test_keys_are_those_of_the_edited_model(setting):
     from easyedit_neuron.arch.view import ModelView
     from easyedit_neuron.edits.request import prepare
-    from easyedit_neuron.locate_then_edit.compute_keys import key_prompts, keys_of
+    from easyedit_neuron.locate_then_edit.compute_keys import compute_keys, key_prompts
 
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
     prompts = key_prompts(tok, prepare(FIRST), [["{}"], hparams.context_templates], "cpu")
-    now = keys_of(ModelView.of(model), prompts, [1, 2])
+    now = compute_keys(ModelView.of(model), prompts, [1, 2])
     for layer in (1, 2):
         torch.testing.assert_close(states(model)[0].buffer(layer).columns(), now[layer], rtol=1e-5, atol=1e-6)
 
@@ -79,9 +80,9 @@ def test_accumulation_can_be_turned_off(setting):
     put_back(twin, {n: p.detach() for n, p in model.named_parameters()})
     state = states(model)[0]
     # the same statistics: the twin's would be measured on the edited weights
-    state_module._STATES[twin] = {
-        k: state_module.SequentialState(s.steps[-1], s.contexts, s.statistics)
-        for k, s in state_module._STATES[model].items()
+    ModelSession.of(twin).sequential_states = {
+        setting: SequentialState(state.steps[-1], state.contexts, state.statistics)
+        for setting, state in ModelSession.of(model).sequential_states.items()
     }
     assert len(state.buffer(1)) == 0, "nothing is kept that nothing reads"
     records = [apply(m, tok, SECOND, hparams)[2] for m in (model, twin)]
@@ -148,10 +149,10 @@ def test_the_state_does_not_keep_a_model_alive(setting):
     model, tok, hparams = setting
     edited, _, _ = apply(copy.deepcopy(model), tok, FIRST, hparams)
     gc.collect()
-    gone, count = weakref.ref(edited), len(state_module._STATES)
+    gone, count = weakref.ref(edited), len(session._SESSIONS)
     del edited
     gc.collect()
-    assert gone() is None and len(state_module._STATES) == count - 1
+    assert gone() is None and len(session._SESSIONS) == count - 1
 
 
 @pytest.mark.parametrize("method", ["AlphaEdit", "ROME"])

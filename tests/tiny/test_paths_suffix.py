@@ -8,8 +8,8 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.locate_then_edit import cached_forward as suffix_module
 from easyedit_neuron.locate_then_edit import compute_z as target_module
-from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, key_prompts, keys_of
-from easyedit_neuron.locate_then_edit.compute_z import find_targets
+from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
 from helpers.plain_search import plain_search
 from helpers.tiny_models import MODEL_TYPES, tiny_model
@@ -34,7 +34,7 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     # a stop between the fastest and the slowest request
     stop = sorted(min(each) for each in losses)
     hparams = hparams.override({"v_stop_loss": (stop[0] + stop[1]) / 2})
-    found = find_targets(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site)
+    found = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
     assert len({len(t.losses) for t in found}) > 1 or len(found[0].losses) == 8
     for target, request in zip(found, REQUESTS):
         initial, delta, plain = plain_search(model, module, tok, request, hparams, FLAT)
@@ -65,9 +65,9 @@ def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
 def test_without_keys_and_values_whole_rows_give_the_same(model_type, tmp_path, monkeypatch):
     model, tok = tiny_model(model_type, dtype=torch.float64)
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-    fast = find_targets(*args)
+    fast = compute_z(*args).targets
     monkeypatch.setattr(suffix_module.CleanPass, "_past", lambda self, width: None)
-    for one, other in zip(fast, find_targets(*args)):
+    for one, other in zip(fast, compute_z(*args).targets):
         assert one.losses == pytest.approx(other.losses, rel=1e-10)
         torch.testing.assert_close(one.value, other.value, rtol=1e-9, atol=1e-10)
 
@@ -77,9 +77,9 @@ def test_batching_changes_nothing(size, tmp_path):
     model, tok = tiny_model("llama")
     hparams = make_hparams("AlphaEdit", tmp_path)
     args = ModelView.of(model), tok, prepare(REQUESTS)
-    together = find_targets(*args, hparams, FLAT, LAYER)
+    together = compute_z(*args, hparams, FLAT, LAYER).targets
     for one, other in zip(
-        together, find_targets(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER)
+        together, compute_z(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER).targets
     ):
         torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
         assert one.probability == pytest.approx(other.probability, rel=1e-4)
@@ -105,9 +105,9 @@ def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
 
     model, tok = tiny_model("llama")
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-    expected = find_targets(*args)
+    expected = compute_z(*args).targets
     monkeypatch.setattr(target_module, "CleanPass", small)
-    for one, other in zip(expected, find_targets(*args)):
+    for one, other in zip(expected, compute_z(*args).targets):
         torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
     assert sizes == [3, 1, 1, 1]
 
@@ -119,9 +119,9 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(target_module, "CleanPass", never)
     model, tok = tiny_model("llama")
     with pytest.raises(torch.OutOfMemoryError):
-        find_targets(
+        compute_z(
             ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-        )
+        ).targets
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -135,7 +135,7 @@ def test_layerwise_keys_in_float64(model_type, exact):
     generator = torch.Generator().manual_seed(0)
     for layer in (0, 1, 2):
         now = layerwise.at(layer)
-        keys, values = now.keys, now.value
+        keys, values = now.keys, now.z
         for number, request in enumerate(REQUESTS):
             seen = {}
             expected = []
@@ -163,4 +163,4 @@ def test_layerwise_keys_in_float64(model_type, exact):
         with torch.no_grad():
             view.down_matrix(layer).add_(0.1 * torch.randn(32, 48, generator=generator, dtype=torch.float64))
         # what execute relies on: a layer's keys do not move when the layer itself is edited
-        torch.testing.assert_close(keys_of(view, prompts, [layer])[layer], keys, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(compute_keys(view, prompts, [layer])[layer], keys, rtol=1e-12, atol=1e-12)

@@ -9,8 +9,8 @@ import torch
 from easyedit_neuron.arch import ModelView, projection
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.errors import EditError
-from easyedit_neuron.models.pnke.adam import _descend
-from easyedit_neuron.models.pnke.neurons import CriticalNeurons
+from easyedit_neuron.models.pnke.critical_neurons import CriticalNeurons
+from easyedit_neuron.models.pnke.pnke_adam import train_layer
 from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, put_back, snapshot
 from helpers.plain_search import plain_keys
 from helpers.pnke_cases import edit, own_prompts, pnke_hparams  # noqa: F401
@@ -50,7 +50,7 @@ def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation
     weights = torch.tensor([0.5, 0.25, 0.25], dtype=F64)
     hparams = pnke_hparams(tmp_path, mom2_update_weight=0.3, **ADAM)
     neurons = CriticalNeurons(view, layer, units)
-    told = _descend(neurons, x, residual, weights, kept, layer, hparams)
+    told = train_layer(neurons, x, residual, weights, kept, layer, hparams)
 
     plain = copy.deepcopy(model)
     masks, ffn = parameters_of(view, layer, units), ModelView.of(plain).mlp(layer)
@@ -105,7 +105,7 @@ def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
         adam_stop=0.0,
     )
     neurons = CriticalNeurons(view, 2, units)
-    told = _descend(neurons, x, residual, torch.ones(2, dtype=F64), kept, 2, hparams)
+    told = train_layer(neurons, x, residual, torch.ones(2, dtype=F64), kept, 2, hparams)
 
     def keys(states):
         seen = []
@@ -234,10 +234,7 @@ def test_a_sequence_of_edits_keeps_its_state(tmp_path, caplog):
     model, tok = tiny_model("llama")
     first, weights = edit(model, tok, REQUESTS[:1], tmp_path, **ADAM)
     second, _ = edit(model, tok, REQUESTS[1:2], tmp_path, **ADAM)
-    assert first.fingerprint_after == second.fingerprint_before and first.info["contexts"] == [
-        "{}",
-        *CONTEXTS,
-    ]
+    assert first.fingerprint_after == second.fingerprint_before and first.contexts == ["{}", *CONTEXTS]
     assert "changed from outside" not in caplog.text
     put_back(model, weights)
     again, _ = edit(model, tok, REQUESTS[1:2], tmp_path, **ADAM)

@@ -10,11 +10,13 @@ from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import MaskError, RequestError
 from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
-from easyedit_neuron.locate_then_edit.solver.problem import Problem, leakage
+from easyedit_neuron.locate_then_edit.solver.problem import Problem
 from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
-from easyedit_neuron.masks import CausalScores, pnke_mask
-from easyedit_neuron.masks.context import Edit
-from easyedit_neuron.models.pnke.pnke_scores import causal
+from easyedit_neuron.locate_then_edit.update import leakage
+from easyedit_neuron.masks import ScoringContext
+from easyedit_neuron.models.pnke.pnke_mask import CausalScores, pnke_mask
+from easyedit_neuron.models.pnke.pnke_options import PNKEOptions, PNKEScoringOptions
+from easyedit_neuron.models.pnke.pnke_scores import pnke_scores
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.nullspace import null_space
 from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot
@@ -32,12 +34,11 @@ def test_the_critical_neurons_of_the_requests_change_and_nothing_else(model_type
     before = snapshot(model)
     record, weights = edit(model, tok, REQUESTS[:2], tmp_path)
     clean, _ = tiny_model(model_type)
-    scores = causal(
-        Edit(ModelView.of(clean), tok, prepare(REQUESTS[:2]), [["{}"], CONTEXTS], [1, 2]), steps=4
-    )
+    context = ScoringContext(ModelView.of(clean), tok, prepare(REQUESTS[:2]), [["{}"], CONTEXTS], [1, 2])
+    scores = pnke_scores(context, PNKEScoringOptions(ig_steps=4))
     names = []
     for layer, delta in record.layers.items():
-        expected = pnke_mask(scores[layer], min_neurons=5)
+        expected = pnke_mask(scores[layer], PNKEOptions(min_neurons=5))
         assert torch.equal(delta.mask, expected.mask) and 5 <= expected.size <= 10
         now, then = (ModelView.of(m).down_matrix(layer) for m in (model, clean))
         assert torch.equal((now != then).any(0), delta.mask)
@@ -135,11 +136,12 @@ def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
     kept = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
     solver = SequentialSolver(Problem(0.1, **kept), buffer)
 
-    def restricted(index):
-        return null_space(covariance[index[:, None], index], 2.0)
-
     with _Largest() as work:
-        right = solver.masked_right_factor(keys, rows, restricted)
+        index = rows.nonzero().squeeze(1)
+        subspace = None
+        if preserve == "nullspace":
+            subspace = null_space(covariance[index[:, None], index], 2.0)
+        right = solver.masked_right_factor(keys, rows, subspace)
         share = leakage(torch.randn(8, n), right, covariance)
     assert work.numbers <= d_ff * 8 and work.factored and max(work.factored) <= critical
     assert torch.equal(right.any(1), rows)
@@ -237,7 +239,7 @@ def test_earlier_edits_are_protected_or_not(tmp_path):
     "changes, error, words",
     [
         ({"attribution_target": "ground_truth"}, RequestError, "needs field 'ground_truth'"),
-        ({"min_neurons": 49}, MaskError, "between 1 and the 48 neurons"),
+        ({"min_neurons": 49}, MaskError, "the layer has 48 neurons, got 49"),
     ],
 )
 def test_mistakes_leave_the_model_alone(changes, error, words, tmp_path):
@@ -252,13 +254,10 @@ def test_mistakes_leave_the_model_alone(changes, error, words, tmp_path):
 
 def test_scores_on_which_nothing_can_be_told_apart_still_edit(tmp_path, monkeypatch):
     """All scores equal, in every layer: the first neurons, and a record that says so."""
-    from easyedit_neuron.masks.scores import SCORES
-
     flat = CausalScores(torch.ones(48), torch.ones(2, 48), torch.zeros(48))
-    monkeypatch.setitem(
-        SCORES,
-        "pnke",
-        lambda edit, *, strategy="entropy", **options: {layer: [flat] for layer in edit.layers},
+    monkeypatch.setattr(
+        "easyedit_neuron.models.pnke.pnke_scores.pnke_scores",
+        lambda context, options: {layer: [flat] for layer in context.layers},
     )
     model, tok = tiny_model("llama")
     record, _ = edit(model, tok, REQUESTS[:1], tmp_path, min_neurons=3)

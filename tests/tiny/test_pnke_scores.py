@@ -10,9 +10,10 @@ from easyedit_neuron.arch.calls import ModelCalls
 from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.attribution import TargetTokens, integrated_gradients, target_tokens
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.errors import MaskError, RequestError
-from easyedit_neuron.masks.context import Edit
-from easyedit_neuron.models.pnke.pnke_scores import causal
+from easyedit_neuron.errors import HparamsError, RequestError
+from easyedit_neuron.masks import ScoringContext
+from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
+from easyedit_neuron.models.pnke.pnke_scores import pnke_scores
 from helpers.editing import CONTEXTS, REQUESTS
 from helpers.pnke_cases import P_SEM, own_prompts, plain_activations  # noqa: F401
 from helpers.tiny_models import MODEL_TYPES, tiny_model
@@ -21,14 +22,18 @@ pytestmark = pytest.mark.usefixtures("own_prompts")
 GROUPS = [["{}"], list(CONTEXTS)]
 
 
+def causal(context, **options):
+    return pnke_scores(context, PNKEScoringOptions(**options))
+
+
 def edit_of(model, tok, requests=REQUESTS, layers=(1, 2)):
-    return Edit(ModelView.of(model), tok, prepare(requests), GROUPS, list(layers))
+    return ScoringContext(ModelView.of(model), tok, prepare(requests), GROUPS, list(layers))
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_activations_and_attributions_are_those_of_single_passes(model_type):
     model, tok = tiny_model(model_type, dtype=torch.float64)
-    scores = causal(edit_of(model, tok), steps=3, step_batch=4, prompt_batch=4)
+    scores = causal(edit_of(model, tok), ig_steps=3, ig_step_batch=4, prompt_batch=4)
     for layer in (1, 2):
         for request, one in zip(REQUESTS, scores[layer]):
             # norms and softmax are float32 whatever the model's dtype
@@ -48,7 +53,7 @@ def test_activations_and_attributions_are_those_of_single_passes(model_type):
 def test_at_the_subject_and_by_magnitude():
     model, tok = tiny_model("llama")
     edit = edit_of(model, tok, REQUESTS[:1])
-    (one,) = causal(edit, steps=2, activation_position="subject_last", activation_value="magnitude")[1]
+    (one,) = causal(edit, ig_steps=2, activation_position="subject_last", activation_value="magnitude")[1]
     texts = [*P_SEM["Anna Berg"], REQUESTS[0]["prompt"]]
     ends = [len(tok(text[: text.index("Anna Berg") + 9])["input_ids"]) - 1 for text in texts]
     plain = plain_activations(model, tok, 1, texts, ends).abs()
@@ -62,7 +67,7 @@ def test_a_subject_at_the_end_is_the_last_token():
     request = {"prompt": "You know that Norway", "subject": "Norway", "target_new": "is Oslo"}
     edit = edit_of(model, tok, [request])
     last, subject = (
-        causal(edit, strategy="trigger", steps=2, activation_position=where)[1][0]
+        causal(edit, strategy="trigger", ig_steps=2, activation_position=where)[1][0]
         for where in ("last", "subject_last")
     )
     assert torch.equal(last.specific, subject.specific) and torch.equal(last.attribution, subject.attribution)
@@ -73,14 +78,14 @@ def test_prompts_without_the_subject_are_left_out_and_counted(monkeypatch):
     model, tok = tiny_model("llama")
     for where, rows, lost in (("subject_last", 1, 2), ("last", 3, 0)):
         edit = edit_of(model, tok, REQUESTS[:1])
-        (one,) = causal(edit, steps=2, activation_position=where)[2]
+        (one,) = causal(edit, ig_steps=2, activation_position=where)[2]
         assert one.semantic.shape == (rows, 48)
         (told,) = edit.report["identification"]["prompts"]
         assert (
             told["without_subject"] == lost and told["texts"] == P_SEM["Anna Berg"] and told["shortfall"] == 7
         )
     monkeypatch.setitem(P_SEM, "Anna Berg", ["She was born in"])
-    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), steps=2, activation_position="subject_last")[2]
+    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=2, activation_position="subject_last")[2]
     assert one.semantic.shape == (0, 48)
 
 
@@ -96,7 +101,7 @@ def test_prompts_without_the_subject_are_left_out_and_counted(monkeypatch):
 def test_what_a_strategy_does_not_look_at_is_not_computed(strategy, has):
     model, tok = tiny_model("qwen2")
     edit = edit_of(model, tok)
-    scores = causal(edit, strategy=strategy, steps=2)
+    scores = causal(edit, strategy=strategy, ig_steps=2)
     for layer in (1, 2):
         assert all((one.semantic is not None, one.attribution is not None) == has for one in scores[layer])
         plain = plain_activations(model, tok, layer, [r["prompt"] for r in REQUESTS])
@@ -113,7 +118,7 @@ def test_what_identification_costs():
     """Three requests, six prompts of P_sem, two layers of four, five points of each path, by hand."""
     model, tok = tiny_model("llama")
     edit = edit_of(model, tok)
-    causal(edit, steps=5)
+    causal(edit, ig_steps=5)
     report = edit.report["identification"]
     # one call for P_sem (blocks 0 to 2), two for the keys of P_spec (blocks 0 and 1, then 1 and 2), one a
     # layer for the paths (from the layer on), and one for the probability (from block 2 on)
@@ -129,7 +134,7 @@ def test_what_identification_costs():
         "attribution",
     }
     # the same again for other requests adds up, as on the rome path
-    causal(edit, steps=5)
+    causal(edit, ig_steps=5)
     assert report["passes"]["forward_calls"] == 12 and report["requests"] == 6 and len(report["prompts"]) == 6
 
 
@@ -149,7 +154,7 @@ def test_a_whole_target_of_many_tokens_and_the_models_own_token():
         ({"attribution_target": "predicted"}, own, False),
         ({"attribution_target": "ground_truth", "whole_target": True}, old, True),
     ):
-        (one,) = causal(edit, strategy="trigger", steps=3, **options)[2]
+        (one,) = causal(edit, strategy="trigger", ig_steps=3, **options)[2]
         expected = integrated_gradients(view, tokens, [2], whole_target=whole, steps=3).scores[2][0]
         torch.testing.assert_close(
             one.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
@@ -160,7 +165,7 @@ def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
     model, tok = tiny_model("llama")
     (one,) = causal(
         edit_of(model, tok, REQUESTS[:1]),
-        steps=1,
+        ig_steps=1,
         psem_size=2,
         psem_sources=["context"],
         psem_translation_models=["a", "b"],
@@ -188,7 +193,7 @@ def test_bad_input():
         causal(
             edit_of(model, tok, [{**REQUESTS[0], "ground_truth": None}]), attribution_target="ground_truth"
         )
-    with pytest.raises(MaskError, match="whole_target"):
+    with pytest.raises(HparamsError, match="whole_target"):
         causal(edit_of(model, tok), attribution_target="predicted", whole_target=True)
 
 
@@ -232,7 +237,7 @@ def test_captum_over_the_activations_as_a_layer():
     q = plain_activations(model, tok, 2, [REQUESTS[0]["prompt"]])
     method = LayerIntegratedGradients(forward, layer)
     theirs = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
-    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), steps=20)[2]
+    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=20)[2]
     torch.testing.assert_close(
         one.attribution[None], theirs.detach(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max())
     )

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.edits import session as state_module
 from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import StateError
+from easyedit_neuron.hyperparameters.options import Options
+from easyedit_neuron.locate_then_edit import edit as edit_module
 from easyedit_neuron.locate_then_edit import rome_update as rome_module
 from easyedit_neuron.locate_then_edit.context_templates import context_templates
 from easyedit_neuron.masks import register_mask, registry
@@ -85,7 +87,9 @@ def test_what_a_mask_delivers(stage, adjusted, tmp_path):
 
 def test_an_empty_mask_leaves_the_layer_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_MASKS", dict(registry._MASKS))
-    register_mask("upper", lambda scores, layer: torch.full((48,), layer == 2), scores="mpc")
+    register_mask(
+        "upper", lambda scores, options, layer: torch.full((48,), layer == 2), scores="mpc", options=Options
+    )
     for stage in ("post", "solve"):
         model, tok = tiny_model("llama")
         before = snapshot(model)
@@ -135,19 +139,19 @@ def test_several_requests_are_several_calls(mask, tmp_path):
 def test_no_keys_are_kept(tmp_path):
     model, tok = tiny_model("llama")
     apply(model, tok, REQUESTS[:2], make_hparams("ROME", tmp_path, v_num_grad_steps=2))
-    (state,) = state_module._STATES[model].values()
+    (state,) = ModelSession.of(model).sequential_states.values()
     assert state.counts == [0] and len(state.buffer(1)) == 0
 
 
 @pytest.mark.parametrize(
-    "name, error",
-    [("find_targets", ZeroDivisionError), ("_direction", ZeroDivisionError), ("nan", StateError)],
+    "name, error", [("compute_z", ZeroDivisionError), ("_direction", ZeroDivisionError), ("nan", StateError)]
 )
 def test_a_failure_at_the_second_request_leaves_everything_as_it_was(name, error, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     hparams = make_hparams("ROME", tmp_path, v_num_grad_steps=2)
     before, calls = snapshot(model), []
-    plain = getattr(rome_module, "_direction" if name == "nan" else name)
+    module = edit_module if name == "compute_z" else rome_module
+    plain = getattr(module, "_direction" if name == "nan" else name)
 
     def broken(*args, **kwargs):
         calls.append(1)
@@ -156,7 +160,7 @@ def test_a_failure_at_the_second_request_leaves_everything_as_it_was(name, error
         return plain(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rome_module, "_direction" if name == "nan" else name, broken)
+        patched.setattr(module, "_direction" if name == "nan" else name, broken)
         with pytest.raises(error):
             apply(model, tok, REQUESTS, hparams)
     assert len(calls) > 2 and changed_tensors(model, before) == []

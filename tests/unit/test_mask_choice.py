@@ -2,21 +2,36 @@
 
 import dataclasses
 import json
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from easyedit_neuron.errors import HparamsError, MaskError
-from easyedit_neuron.masks import MaskChoice, NeuronMask, register_mask, registry
+from easyedit_neuron.hyperparameters.options import Options, doc
+from easyedit_neuron.masks import NeuronMask, ScoringContext, chosen_mask, make_masks, register_mask, registry
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
+from easyedit_neuron.models.pnke.pnke_hparams import PNKEHyperParams
 
 CLASSES = (AlphaEditHyperParams, MEMITHyperParams, NMKEHyperParams)
 
 
 def hparams(cls, **changes):
     return cls(alg_name=cls.ALG_NAME, model_name="in memory", layers=[1], **changes)
+
+
+def changed(options):
+    """The options that differ from their defaults."""
+    if options is None:
+        return {}
+    return {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.default is dataclasses.MISSING or getattr(options, field.name) != field.default
+    }
 
 
 @pytest.fixture
@@ -36,10 +51,10 @@ def own_registry(monkeypatch):
     ],
 )
 def test_every_mask_has_a_name_in_every_method(cls, mask, options, scores):
-    choice = hparams(cls, mask=mask, mask_options=options).mask_choice()
-    assert choice.name == mask and choice.scores == scores
-    assert {**choice.mask_options, **choice.score_options} == {
-        k: v for k, v in (options or {}).items() if k != "attribution"
+    chosen = chosen_mask(hparams(cls, mask=mask, mask_options=options))
+    assert chosen.name == mask and chosen.scores.name == scores
+    assert changed(chosen.options) | changed(chosen.scores_options) == {
+        name: value for name, value in (options or {}).items() if name != "attribution"
     }
 
 
@@ -48,40 +63,43 @@ def test_defaults():
 
 
 def test_the_fields_of_nmke_are_the_options_of_its_mask():
-    choice = hparams(
-        NMKEHyperParams, tau=20.0, amplify=10.0, attribution="psa", mask_options={"prompt_batch": 4}
-    ).mask_choice()
-    assert choice.scores == "psa" and choice.mask_options["tau"] == 20.0
-    assert choice.score_options == {
-        "amplify": 10.0,
-        "attribution_target": "predicted",
-        "reference_quirks": False,
-        "prompt_batch": 4,
-    }
-    same = hparams(
-        AlphaEditHyperParams, mask="nmke", mask_options={"tau": 20, "amplify": 10, "attribution": "psa"}
-    ).mask_choice()
-    assert (same.scores, same.mask_options, same.score_options) == ("psa", {"tau": 20.0}, {"amplify": 10.0})
+    fields = {"tau": 20.0, "amplify": 10.0, "attribution": "psa"}
+    nmke = hparams(NMKEHyperParams, **fields, mask_options={"prompt_batch": 4})
+    chosen = chosen_mask(nmke)
+    assert chosen.scores.name == "psa" and chosen.options is nmke
+    assert changed(chosen.scores_options) == {"amplify": 10.0, "prompt_batch": 4}
+    elsewhere = {"tau": 20, "amplify": 10, "attribution": "psa"}
+    same = chosen_mask(hparams(AlphaEditHyperParams, mask="nmke", mask_options=elsewhere))
+    assert same.scores.name == "psa" and same.options.tau == 20.0
+    assert changed(same.scores_options) == {"amplify": 10.0}
+
+
+def test_the_options_of_pnke_have_short_names_elsewhere():
+    own = chosen_mask(hparams(PNKEHyperParams, ig_steps=7, seed=3))
+    assert own.options.ig_steps == own.scores_options.ig_steps == 7 and own.scores_options.seed == 3
+    elsewhere = chosen_mask(hparams(MEMITHyperParams, mask="pnke", mask_options={"steps": 7, "alpha": 0.2}))
+    assert (elsewhere.scores_options.ig_steps, elsewhere.options.alpha) == (7, 0.2)
+    with pytest.raises(HparamsError, match="set 'steps' by the field 'ig_steps'"):
+        hparams(PNKEHyperParams, mask_options={"steps": 7})
 
 
 def test_the_seed_is_that_of_the_method_unless_told():
-    assert hparams(MEMITHyperParams, mask="random", seed=7).mask_choice().mask_options == {"seed": 7}
+    assert chosen_mask(hparams(MEMITHyperParams, mask="random", seed=7)).options.seed == 7
     given = {"density": 0.25, "seed": 1}
-    assert hparams(MEMITHyperParams, mask="random", mask_options=given).mask_choice().mask_options == given
-    random = hparams(NMKEHyperParams, mask="random", mask_density=0.1, seed=3).mask_choice()
-    assert random.mask_options == {"density": 0.1, "seed": 3}
+    options = chosen_mask(hparams(MEMITHyperParams, mask="random", mask_options=given)).options
+    assert (options.density, options.seed) == (0.25, 1)
+    options = chosen_mask(hparams(NMKEHyperParams, mask="random", mask_density=0.1, seed=3)).options
+    assert (options.density, options.seed) == (0.1, 3)
 
 
 def test_given_neurons(tmp_path):
     path = tmp_path / "neurons.json"
     path.write_text(json.dumps({"1": [4]}))
     for cls in CLASSES:
-        assert hparams(cls, mask="fixed", mask_file=str(path)).mask_choice().mask_options == {
-            "indices": {"1": [4]}
-        }
-        assert hparams(cls, mask="fixed", mask_options={"indices": [2]}).mask_choice().mask_options == {
-            "indices": [2]
-        }
+        by_file = chosen_mask(hparams(cls, mask="fixed", mask_file=str(path)))
+        assert by_file.options.indices == {1: [4]}
+        by_option = chosen_mask(hparams(cls, mask="fixed", mask_options={"indices": [2]}))
+        assert by_option.options.indices == [2]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -97,10 +115,10 @@ def test_given_neurons(tmp_path):
             "'mask_options': mask 'contribution' .*'topk': did you mean 'top_k'",
         ),
         (dict(mask="contribution", mask_options={"layer": 1}), "no option 'layer'"),
-        (dict(mask="contribution", mask_options={"top_k": 2.5}), "option 'top_k' must be an integer"),
+        (dict(mask="contribution", mask_options={"top_k": 2.5}), "option 'top_k': must be an integer"),
         (
             dict(mask="ig", mask_options={"attribution_target": "target"}),
-            "'attribution_target' must be .*did you mean 'target_new'",
+            "option 'attribution_target': must be .*did you mean 'target_new'",
         ),
         (
             dict(mask="ig", mask_options={"attribution": "lsp"}),
@@ -135,38 +153,37 @@ def test_an_option_of_nmke_has_one_place(changes, words):
         hparams(NMKEHyperParams, **changes)
 
 
-def test_a_mask_of_ones_own_brings_its_options(own_registry):
-    @register_mask("first", scores="none")
-    def first(scores, count: int, step: float = 1.0):
-        return torch.arange(scores.shape[1]) < count
+@dataclass(kw_only=True)
+class CountOptions(Options):
+    count: int = doc("neurons")
 
-    choice = hparams(MEMITHyperParams, mask="first", mask_options={"count": "4"}).mask_choice()
-    assert choice.mask_options == {"count": 4}
-    with pytest.raises(HparamsError, match="mask 'first' needs the option 'count'"):
+
+def first(scores, options, layer):
+    return torch.arange(scores.shape[1]) < options.count + layer
+
+
+def test_a_mask_from_outside_brings_its_options(own_registry):
+    register_mask("first", first, scores="none", options=CountOptions)
+    chosen = chosen_mask(hparams(MEMITHyperParams, mask="first", mask_options={"count": "4"}))
+    assert chosen.options.count == 4
+    with pytest.raises(HparamsError, match="needs the option 'count'"):
         hparams(AlphaEditHyperParams, mask="first")
     with pytest.raises(HparamsError, match="no option 'cuont': did you mean 'count'"):
         hparams(AlphaEditHyperParams, mask="first", mask_options={"count": 1, "cuont": 4})
-    assert (
-        dataclasses.replace(hparams(MEMITHyperParams), mask="first", mask_options={"count": 2})
-        .mask_choice()
-        .name
-        == "first"
-    )
+    replaced = dataclasses.replace(hparams(MEMITHyperParams), mask="first", mask_options={"count": 2})
+    assert chosen_mask(replaced).name == "first"
 
 
-@dataclasses.dataclass
-class Sizes:
-    d_ff: int = 6
-    device: str = "cpu"
-
-    def device_of(self, layer):
-        return self.device
+def masks_of(name, layers, mask_options=None):
+    view = SimpleNamespace(d_ff=6, device_of=lambda layer: "cpu")
+    settings = hparams(MEMITHyperParams, mask=name, mask_options=mask_options)
+    return make_masks(ScoringContext(view, None, [], [], layers), settings)
 
 
 @pytest.mark.parametrize(
     "result, words",
     [
-        (torch.ones(5, dtype=torch.bool), "expected a boolean tensor \\[6\\] or a NeuronMask, got \\[5\\]"),
+        (torch.ones(5, dtype=torch.bool), r"expected a tensor \[6\] for layer 0, got \[5\]"),
         ([True] * 6, "got list"),
         (torch.full((6,), 1.5), "weights between 0 and 1"),
         (NeuronMask(torch.full((6,), float("nan"))), "weights between 0 and 1"),
@@ -174,21 +191,17 @@ class Sizes:
     ],
 )
 def test_what_a_mask_function_returns_is_checked(result, words, own_registry):
-    from easyedit_neuron.masks.scores import Edit
-
     register_mask("own", lambda scores: result, scores="none")
     with pytest.raises(MaskError, match=words):
-        MaskChoice.of("own").masks(Edit(Sizes(), None, [], [], [0]))
+        masks_of("own", [0])
 
 
 def test_a_plain_tensor_is_a_mask_and_the_layer_is_handed_on(own_registry):
-    from easyedit_neuron.masks.scores import Edit
-
-    register_mask("own", lambda scores, layer: torch.arange(6) == layer, scores="none")
-    masks = MaskChoice.of("own").masks(Edit(Sizes(), None, [], [], [2, 5]))
-    assert {layer: mask.indices.tolist() for layer, mask in masks.items()} == {2: [2], 5: [5]}
-    assert (
-        masks[2].weight.tolist() == [0, 0, 1, 0, 0, 0]
-        and masks[2].rows.dtype == torch.bool
-        and masks[2].binary
-    )
+    register_mask("first", first, scores="none", options=CountOptions)
+    masks = masks_of("first", [2, 4], {"count": 1})
+    assert {layer: mask.indices.tolist() for layer, mask in masks.items()} == {
+        2: [0, 1, 2],
+        4: [0, 1, 2, 3, 4],
+    }
+    assert masks[2].weight.tolist() == [1, 1, 1, 0, 0, 0]
+    assert masks[2].rows.dtype == torch.bool and masks[2].binary

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from easyedit_neuron.errors import MaskError
-from easyedit_neuron.masks import get_mask, nmke_mask
-from easyedit_neuron.models.nmke.nmke_mask import general_entropy, general_score, specific_entropy
+from easyedit_neuron.errors import HparamsError, MaskError
+from easyedit_neuron.models.nmke import nmke_mask as module
+from easyedit_neuron.models.nmke.nmke_mask import (
+    NMKEOptions,
+    general_entropy,
+    general_score,
+    specific_entropy,
+)
 
 # z-score > 0 means above the row's mean (0 and 1): neurons 0-3 in the first row, neuron 2 in the second
 #   Qg = [1, 1, 2, 1, 0] (z-scored), [2, 2, 2, 1, 1] (raw);   Qs = [1, 2, 3, 4, 1]
@@ -17,6 +22,10 @@ SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0, -10.0], [1.0, 1.0, 2.0, 0.0, 1.0]])
 # quantile 0.6 of 5 numbers lies at 0.6 * 4 = 2.4, between the third and the fourth of them in order:
 #   of Qg: 0 1 1|1 2 -> 1;   of Qs: 1 1 2|3 4 -> 2 + 0.4 * (3 - 2) = 2.4
 FIXED = dict(ratio="fixed", general_ratio=0.4, specific_ratio=0.4)
+
+
+def nmke_mask(scores, layer=None, **options):
+    return module.nmke_mask(scores, NMKEOptions(**options), layer)
 
 
 def _chosen(mask):
@@ -33,9 +42,9 @@ def test_ties_at_the_threshold_make_the_mask_denser_than_asked():
     assert result.general_threshold == 1.0 and result.specific_threshold == pytest.approx(2.4)
     assert _chosen(result.general) == [0, 1, 2, 3] and _chosen(result.specific) == [2, 3]
     assert _chosen(result.mask) == [0, 1, 2, 3]
-    assert result.density == 0.8 and result.mean_weight == pytest.approx(0.8)
+    assert result.density == 0.8 and result.to_json()["mean_weight"] == pytest.approx(0.8)
     assert result.counts == {"selected": 4, "general": 4, "specific": 2, "overlap": 2}
-    assert result.ratios == {"general": 0.4, "specific": 0.4}
+    assert result.to_json()["ratios"] == {"general": 0.4, "specific": 0.4}
     assert result.mask.dtype == torch.bool and result.indices.tolist() == [0, 1, 2, 3]
 
 
@@ -78,7 +87,7 @@ def test_soft_mask_scales_every_neuron_by_its_score():
         assert result.mask.dtype == torch.float32
         assert result.mask.tolist() == pytest.approx(expected)
     both = nmke_mask(SCORES, mask_values="soft", **FIXED)
-    assert both.density == 0.8 and both.mean_weight == pytest.approx(0.6)
+    assert both.density == 0.8 and both.to_json()["mean_weight"] == pytest.approx(0.6)
     assert _chosen(both.specific) == [2, 3]
 
 
@@ -100,7 +109,7 @@ def test_half_the_entropy():
     # two of four neurons share everything: H = log 2 / log 4 = 1/2
     scores = torch.tensor([[1.0, 1.0, -99.0, -99.0]])
     result = nmke_mask(scores, tau=1.0)
-    assert result.entropies == pytest.approx({"general": 0.5, "specific": 0.5}, abs=1e-5)
+    assert result.to_json()["entropies"] == pytest.approx({"general": 0.5, "specific": 0.5}, abs=1e-5)
     assert result.general_ratio == pytest.approx(0.3 + 0.1 * 0.5**3, abs=1e-5)
     assert result.specific_ratio == pytest.approx(0.3 + 0.1 * 0.5**2, abs=1e-5)
     bounds = nmke_mask(
@@ -111,7 +120,7 @@ def test_half_the_entropy():
         gamma_general=1.0,
         gamma_specific=3.0,
     )
-    assert bounds.ratios == pytest.approx({"general": 0.4, "specific": 0.2}, abs=1e-5)
+    assert bounds.to_json()["ratios"] == pytest.approx({"general": 0.4, "specific": 0.2}, abs=1e-5)
     linear = nmke_mask(
         scores,
         tau=1.0,
@@ -121,7 +130,7 @@ def test_half_the_entropy():
         specific_scaler=-0.2,
         specific_bias=0.3,
     )
-    assert linear.ratios == pytest.approx({"general": 0.35, "specific": 0.2}, abs=1e-5)
+    assert linear.to_json()["ratios"] == pytest.approx({"general": 0.35, "specific": 0.2}, abs=1e-5)
 
 
 def test_temperature_sharpens_the_general_entropy_only():
@@ -214,28 +223,27 @@ def test_record_of_a_mask_is_plain_numbers():
 @pytest.mark.parametrize(
     "options,words",
     [
-        (dict(score_form="z-score"), "score_form.*did you mean 'zscore'"),
-        (dict(ratio="entropic"), "ratio.*did you mean 'entropy'"),
-        (dict(ties="included"), "ties.*did you mean 'include'"),
-        (dict(neurons="nonoverlap"), "neurons.*did you mean 'non_overlap'"),
-        (dict(mask_values="softer"), "mask_values.*did you mean 'soft'"),
-        (dict(general_bound=(0.1, 0.2)), "no option 'general_bound': did you mean 'general_bounds'"),
-        (dict(general_bounds=(0.0, 0.2)), "general_bounds\\[0\\]: must be greater than 0"),
-        (dict(specific_bounds=(0.1, 1.2)), "specific_bounds\\[1\\]: .*at most 1"),
-        (dict(specific_bounds=(0.5, 0.2)), "lower bound 0.5 is above"),
-        (dict(specific_bounds=0.5), "expected \\(low, high\\)"),
-        (dict(gamma_general=0.0), "gamma_general: .*greater than 0"),
-        (dict(gamma_specific=float("nan")), "gamma_specific"),
-        (dict(tau=-1.0), "tau"),
-        (dict(tau="30"), "tau"),
-        (dict(ratio="fixed", specific_ratio=0.3), "general_ratio: ratio='fixed' needs"),
-        (dict(ratio="fixed", general_ratio=0.3, specific_ratio=1.5), "specific_ratio: .*at most 1"),
-        (dict(ratio="linear", general_scaler=0.9, general_bias=0.2), "general_scaler, general_bias"),
+        (dict(score_form="z-score"), "'score_form': .*did you mean 'zscore'"),
+        (dict(ratio="entropic"), "'ratio': .*did you mean 'entropy'"),
+        (dict(ties="included"), "'ties': .*did you mean 'include'"),
+        (dict(neurons="nonoverlap"), "'neurons': .*did you mean 'non_overlap'"),
+        (dict(mask_values="softer"), "'mask_values': .*did you mean 'soft'"),
+        (dict(general_bounds=[0.0, 0.2]), "'general_bounds': .*0 < lo <= hi <= 1"),
+        (dict(specific_bounds=[0.1, 1.2]), "'specific_bounds': .*0 < lo <= hi <= 1"),
+        (dict(specific_bounds=[0.5, 0.2]), "'specific_bounds': .*0 < lo <= hi <= 1"),
+        (dict(specific_bounds=0.5), "'specific_bounds': must be a list"),
+        (dict(gamma_general=0.0), "'gamma_general': must be greater than 0"),
+        (dict(gamma_specific=float("nan")), "'gamma_specific': must be a number"),
+        (dict(tau=-1.0), "'tau': must be greater than 0"),
+        (dict(tau="hot"), "'tau': must be a number"),
+        (dict(ratio="fixed", specific_ratio=0.3), "'general_ratio': ratio 'fixed' needs"),
+        (dict(ratio="fixed", general_ratio=0.3, specific_ratio=1.5), "'specific_ratio': must be in"),
+        (dict(ratio="linear", general_scaler=0.9, general_bias=0.2), "'general_scaler': the ratio runs"),
     ],
 )
 def test_bad_options_name_the_option(options, words):
-    with pytest.raises(MaskError, match=words):
-        get_mask("nmke")(SCORES, **options)
+    with pytest.raises(HparamsError, match=words):
+        NMKEOptions(**options)
 
 
 @pytest.mark.parametrize(

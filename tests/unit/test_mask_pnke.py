@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 
+from easyedit_neuron import MEMITHyperParams
 from easyedit_neuron.errors import HparamsError, MaskError
-from easyedit_neuron.masks import CausalScores, MaskChoice, get_mask, pnke_mask
+from easyedit_neuron.masks import chosen_mask, get_mask
+from easyedit_neuron.models.pnke import pnke_mask as module
 from easyedit_neuron.models.pnke.pnke_mask import (
-    STRATEGIES,
+    CausalScores,
     background_neurons,
     entropy_percentile,
     importance,
@@ -17,6 +19,7 @@ from easyedit_neuron.models.pnke.pnke_mask import (
     threshold,
     trigger_neurons,
 )
+from easyedit_neuron.models.pnke.pnke_options import PNKEOptions
 
 F64 = torch.float64
 # means 4, 5, 1, 2, 3; standard deviations 0.816, 0, 0.816, 1.633, 1.633
@@ -27,6 +30,10 @@ ONE = CausalScores(SPECIFIC, SEMANTIC, ATTRIBUTION)
 WIDE = dict(
     trigger_activation=50, trigger_attribution=50
 )  # N_trig = {0, 3}; with N_bg = {1} N_causal = {0, 1, 3}
+
+
+def pnke_mask(scores, **options):
+    return module.pnke_mask(scores, PNKEOptions(**options), 0)
 
 
 def numbers(mask):
@@ -180,7 +187,7 @@ def test_every_request_selects_for_itself_and_the_mask_is_the_union():
 
 def test_equal_scores_select_the_first_neurons(caplog):
     flat = CausalScores(torch.ones(6), torch.ones(3, 6), torch.zeros(6))
-    for strategy in STRATEGIES[:3]:
+    for strategy in ("entropy", "trigger", "background"):
         found = pnke_mask([flat], strategy=strategy, min_neurons=2)
         assert numbers(found.mask) == [0, 1] and found.info["requests"][0]["filled_up"] == 2
     assert found.info["requests"][0]["critical"] == 2 and "filled up" in caplog.text
@@ -219,20 +226,18 @@ def test_one_prompt_or_none_has_no_background_neurons(semantic):
     "options, words",
     [
         (dict(strategy="entropie"), "did you mean 'entropy'"),
-        (dict(thresholds="value"), "thresholds"),
-        (dict(alpha=1.5), "alpha"),
-        (dict(q_base=101), "q_base"),
-        (dict(trigger_activation=-1), "trigger_activation"),
-        (dict(gamma=-1.0), "gamma"),
-        (dict(min_neurons=0), "between 1 and the 5"),
-        (dict(min_neurons=6), "between 1 and the 5"),
-        (dict(activation_share=0.0), "activation_share"),
-        (dict(gama=1.0), "did you mean 'gamma'"),
+        (dict(thresholds="value"), "'thresholds'"),
+        (dict(alpha=1.5), "'alpha'"),
+        (dict(q_base=101), "'q_base'"),
+        (dict(trigger_activation=-1), "'trigger_activation'"),
+        (dict(gamma=-1.0), "'gamma'"),
+        (dict(min_neurons=0), "'min_neurons'"),
+        (dict(activation_share=0.0), "'activation_share'"),
     ],
 )
 def test_bad_options(options, words):
-    with pytest.raises(MaskError, match=words):
-        pnke_mask([ONE], **options)
+    with pytest.raises(HparamsError, match=words):
+        PNKEOptions(**options)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +255,17 @@ def test_bad_scores(scores, words):
         pnke_mask(scores)
 
 
+def test_more_neurons_than_the_layer_has():
+    with pytest.raises(MaskError, match="min_neurons: the layer has 5 neurons, got 6"):
+        pnke_mask([ONE], min_neurons=6)
+
+
 def test_the_mask_and_its_scores_belong_together():
-    assert get_mask("pnke") is pnke_mask and MaskChoice.of("pnke").scores == "pnke"
+    def memit(mask, **options):
+        fields = {"alg_name": "MEMIT", "model_name": "in memory", "layers": [1]}
+        return MEMITHyperParams(**fields, mask=mask, mask_options=options)
+
+    assert get_mask("pnke") is module.pnke_mask and chosen_mask(memit("pnke")).scores.name == "pnke"
     for name, kind in (("pnke", "ig"), ("activation", "pnke")):
         with pytest.raises(HparamsError, match="is made from scores"):
-            MaskChoice.of(name, {"attribution": kind})
+            memit(name, attribution=kind)

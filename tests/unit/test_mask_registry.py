@@ -1,22 +1,23 @@
 """The mask registry, and the masks that do not look at the scores."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from easyedit_neuron.errors import MaskError
+from easyedit_neuron.errors import HparamsError, MaskError
+from easyedit_neuron.hyperparameters.options import Options, doc
 from easyedit_neuron.masks import (
     NeuronMask,
-    fixed_mask,
     get_mask,
     mask_names,
     mask_spec,
-    nmke_mask,
-    no_mask,
-    random_mask,
     register_mask,
+    register_scores,
     registry,
 )
-from easyedit_neuron.masks.contract import mask_function
+from easyedit_neuron.masks.generic import FixedOptions, RandomOptions, fixed_mask, no_mask, random_mask
+from easyedit_neuron.models.nmke.nmke_mask import nmke_mask
 
 SCORES = torch.zeros(2, 20)
 
@@ -24,11 +25,12 @@ SCORES = torch.zeros(2, 20)
 @pytest.fixture
 def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_MASKS", dict(registry._MASKS))
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
 
 
 def test_the_shipped_masks_and_their_scores():
     kinds = {name: mask_spec(name).scores for name in mask_names()}
-    assert kinds == {
+    assert {
         "nmke": "lps",
         "contribution": "contribution",
         "ig": "ig",
@@ -37,8 +39,14 @@ def test_the_shipped_masks_and_their_scores():
         "random": "none",
         "fixed": "none",
         "pnke": "pnke",
-    }
+    }.items() <= kinds.items()
     assert get_mask("nmke") is nmke_mask and get_mask("none") is no_mask
+
+
+def test_every_built_in_entry_can_be_loaded():
+    for spec in (*registry._MASKS.values(), *registry._SCORES.values()):
+        assert callable(registry.load(spec.function))
+        assert spec.options is None or issubclass(registry.load(spec.options), Options)
 
 
 def test_an_unknown_name_gets_the_nearest_one():
@@ -48,79 +56,108 @@ def test_an_unknown_name_gets_the_nearest_one():
         get_mask("nmkee")
 
 
+@dataclass(kw_only=True)
+class CountOptions(Options):
+    count: int = doc("neurons", 2)
+
+
 def test_a_new_mask_is_one_registration(own_registry):
-    @register_mask("strongest")
-    @mask_function
-    def strongest(scores, *, layer=None, count=2):
-        best = scores.max(dim=0).values.topk(count).indices
-        return NeuronMask(torch.zeros(scores.shape[1], dtype=torch.bool).scatter(0, best, True))
+    @register_mask("strongest", options=CountOptions)
+    def strongest(scores, options, layer):
+        best = scores.max(dim=0).values.topk(options.count).indices
+        return NeuronMask.from_indices(best, scores.shape[1], scores.device)
 
-    found = get_mask("strongest")(torch.tensor([[0.0, 5.0, 1.0, 3.0]]))
-    assert found.indices.tolist() == [1, 3] and found.density == 0.5
-    assert found.counts == {"selected": 2} and found.ratios == {"general": None, "specific": None}
-    with pytest.raises(MaskError, match="no option 'counts': did you mean 'count'"):
-        get_mask("strongest")(SCORES, counts=3)
+    mask = get_mask("strongest")(torch.tensor([[0.0, 5.0, 1.0, 3.0]]), CountOptions(), 0)
+    assert mask.indices.tolist() == [1, 3] and mask.density == 0.5
+    assert mask.counts == {"selected": 2}
+    assert mask.to_json()["ratios"] == {"general": None, "specific": None}
 
 
-def test_a_taken_name_is_an_error_and_the_same_function_is_not(own_registry):
-    register_mask("nmke", nmke_mask)
-    with pytest.raises(MaskError, match="'nmke' is already registered by .*nmke_mask with scores 'lps'"):
-        register_mask("nmke", nmke_mask, scores="mpc")
+def test_a_taken_name_is_an_error_and_the_same_registration_is_not(own_registry):
+    def mine(scores):
+        return scores[0] > 0
+
+    assert register_mask("mine", mine) is mine and register_mask("mine", mine) is mine
+    with pytest.raises(MaskError, match="'mine' is already registered .*scores='lps'"):
+        register_mask("mine", mine, scores="mpc")
     with pytest.raises(MaskError, match="scores 'lpd' are unknown: did you mean 'lps'"):
-        register_mask("other", nmke_mask, scores="lpd")
-    with pytest.raises(MaskError, match="'nmke' is already registered by .*nmke_mask"):
-        register_mask("nmke", random_mask)
+        register_mask("other", mine, scores="lpd")
+    with pytest.raises(MaskError, match="'nmke' is already registered"):
+        register_mask("nmke", mine)
     with pytest.raises(MaskError, match="expected a name"):
-        register_mask("", random_mask)
+        register_mask("", mine)
+
+
+def test_new_scores_are_one_registration(own_registry):
+    def ones(context):
+        return {layer: torch.ones(1, 4) for layer in context.layers}
+
+    register_scores("ones", ones)
+    register_mask("on_ones", lambda scores: scores[0] > 0, scores="ones")
+    assert mask_spec("on_ones").scores == "ones"
+    with pytest.raises(MaskError, match="scores 'lps' is already registered"):
+        register_scores("lps", ones)
+    with pytest.raises(MaskError, match="register_scores: expected a name"):
+        register_scores(" ", ones)
 
 
 def test_none_keeps_every_neuron():
-    assert no_mask(SCORES).full and no_mask(SCORES, layer=3).size == 20
+    assert no_mask(SCORES).full and no_mask(SCORES).size == 20
 
 
 def test_random_masks_are_of_the_given_density_and_repeat_under_a_seed():
-    first = random_mask(SCORES, density=0.3, seed=5, layer=2)
+    options = RandomOptions(density=0.3, seed=5)
+    first = random_mask(SCORES, options, 2)
     assert first.size == 6 and first.density == 0.3 and first.mask.dtype == torch.bool
-    assert torch.equal(first.mask, random_mask(SCORES + 1, density=0.3, seed=5, layer=2).mask)
-    for other in (dict(seed=6, layer=2), dict(seed=5, layer=3), dict(seed=5)):
-        assert not torch.equal(first.mask, random_mask(SCORES, density=0.3, **other).mask)
-    assert random_mask(SCORES, density=0.001).size == 1 and random_mask(SCORES, density=1.0).full
+    assert torch.equal(first.mask, random_mask(SCORES + 1, options, 2).mask)
+    for seed, layer in ((6, 2), (5, 3)):
+        other = random_mask(SCORES, RandomOptions(density=0.3, seed=seed), layer)
+        assert not torch.equal(first.mask, other.mask)
+    assert random_mask(SCORES, RandomOptions(density=0.001), 0).size == 1
+    assert random_mask(SCORES, RandomOptions(density=1.0), 0).full
 
 
 def test_random_masks_leave_the_global_generator_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    random_mask(SCORES)
+    random_mask(SCORES, RandomOptions(), 0)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_fixed_masks_by_list_and_by_layer():
-    assert fixed_mask(SCORES, indices=[3, 0]).indices.tolist() == [0, 3]
-    by_layer = {2: [1], "3": torch.tensor([4, 5])}
-    assert fixed_mask(SCORES, indices=by_layer, layer=2).indices.tolist() == [1]
-    assert fixed_mask(SCORES, indices=by_layer, layer=3).indices.tolist() == [4, 5]
+    assert fixed_mask(SCORES, FixedOptions(indices=[3, 0]), 0).indices.tolist() == [0, 3]
+    by_layer = FixedOptions(indices={2: [1], "3": [4, 5]})
+    assert fixed_mask(SCORES, by_layer, 2).indices.tolist() == [1]
+    assert fixed_mask(SCORES, by_layer, 3).indices.tolist() == [4, 5]
 
 
 @pytest.mark.parametrize(
-    "name,options,words",
+    "cls, options, words",
     [
-        ("random", dict(density=0.0), "density: must be greater than 0"),
-        ("random", dict(density=1.1), "density: .*at most 1"),
-        ("random", dict(density=True), "density: expected a finite number"),
-        ("random", dict(seed=-1), "seed"),
-        ("random", dict(sede=1), "no option 'sede': did you mean 'seed'"),
-        ("fixed", {}, "needs the option 'indices'"),
-        ("fixed", dict(indices=[]), "list is empty"),
-        ("fixed", dict(indices=[20]), "20 is not a neuron; the layer has neurons 0 to 19"),
-        ("fixed", dict(indices=[-1]), "-1 is not a neuron"),
-        ("fixed", dict(indices=[1, 2, 1]), "neuron 1 is given twice"),
-        ("fixed", dict(indices=["a"]), "expected neuron numbers"),
-        ("fixed", dict(indices="12"), "expected neuron numbers"),
-        ("fixed", dict(indices=[0.5]), "expected neuron numbers"),
-        ("fixed", dict(indices={1: [2]}, layer=4), "no entry for layer 4; there are entries for 1"),
-        ("none", dict(density=1), "no option 'density'"),
+        (RandomOptions, dict(density=0.0), "'density': must be in"),
+        (RandomOptions, dict(density=1.1), "'density': must be in"),
+        (RandomOptions, dict(density=True), "'density': must be a number"),
+        (RandomOptions, dict(seed=-1), "'seed': must not be negative"),
+        (FixedOptions, dict(indices=["a"]), "'indices': .*must be an integer"),
+        (FixedOptions, dict(indices="12"), "'indices': must be a list"),
+        (FixedOptions, dict(indices=[0.5]), "'indices': .*must be an integer"),
     ],
 )
-def test_bad_options_are_refused(name, options, words):
+def test_bad_options_are_refused(cls, options, words):
+    with pytest.raises(HparamsError, match=words):
+        cls(**options)
+
+
+@pytest.mark.parametrize(
+    "indices, words",
+    [
+        ([], "list is empty"),
+        ([20], "20 is not a neuron; the layer has neurons 0 to 19"),
+        ([-1], "-1 is not a neuron"),
+        ([1, 2, 1], "neuron 1 is given twice"),
+        ({1: [2]}, "no entry for layer 4; there are entries for 1"),
+    ],
+)
+def test_neurons_that_the_layer_does_not_have(indices, words):
     with pytest.raises(MaskError, match=words):
-        get_mask(name)(SCORES, **options)
+        fixed_mask(SCORES, FixedOptions(indices=indices), 4)

@@ -3,7 +3,11 @@
 from types import SimpleNamespace
 
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit.preservation import Kept, kept_prompts, own_keys
+from easyedit_neuron.locate_then_edit.preservation import (
+    PreservedPrompt,
+    preserved_prompts,
+    superseded_key_indices,
+)
 
 EDITED = [
     [("Anna", "{} lives in", " Oslo")],
@@ -25,7 +29,7 @@ def options(count=0, templates=None, seed=0, edits=False):
 
 def found(*given, **named):
     """The templates; with objects as pairs."""
-    kept = kept_prompts(REQUESTS, EDITED, options(*given, **named))
+    kept = preserved_prompts(REQUESTS, EDITED, options(*given, **named))
     return [[one.template if one.target is None else tuple(one) for one in prompts] for prompts in kept]
 
 
@@ -49,7 +53,7 @@ def test_templates_by_hand():
 
 def test_newest_first_where_not_all_are_kept():
     again = prepare([{"prompt": "Anna was born in", "subject": "Anna", "target_new": "X"}])
-    assert kept_prompts(again, EDITED, options(1)) == [[Kept("{} works for")]]
+    assert preserved_prompts(again, EDITED, options(1)) == [[PreservedPrompt("{} works for")]]
 
 
 def test_earlier_edits_with_their_objects():
@@ -65,7 +69,9 @@ def test_earlier_edits_with_their_objects():
 
 def test_the_newest_object_of_a_prompt_counts():
     edited = [*EDITED, [("Anna", "{} lives in", " Bergen")]]
-    assert kept_prompts(REQUESTS[:1], edited, options(edits=True)) == [[Kept("{} lives in", " Bergen")]]
+    assert preserved_prompts(REQUESTS[:1], edited, options(edits=True)) == [
+        [PreservedPrompt("{} lives in", " Bergen")]
+    ]
 
 
 def test_requests_of_one_batch_know_each_other():
@@ -76,14 +82,16 @@ def test_requests_of_one_batch_know_each_other():
             REQUESTS[1].raw,
         ]
     )
-    assert kept_prompts(both, [], options(edits=True)) == [
-        [Kept("{} speaks", " Thai")],
-        [Kept("{} plays", " golf")],
+    assert preserved_prompts(both, [], options(edits=True)) == [
+        [PreservedPrompt("{} speaks", " Thai")],
+        [PreservedPrompt("{} plays", " golf")],
         [],
     ]
 
 
 def test_keys_of_the_subjects():
-    assert own_keys(REQUESTS, EDITED, [1, 2, 0, 1]) == [0, 2]
-    assert own_keys(REQUESTS, EDITED, [0, 2, 0, 1]) == [1]  # an edit that was not protected has no key
-    assert own_keys(REQUESTS[1:], EDITED, [1, 2, 0, 1]) == []
+    assert superseded_key_indices(REQUESTS, EDITED, [1, 2, 0, 1]) == [0, 2]
+    assert superseded_key_indices(REQUESTS, EDITED, [0, 2, 0, 1]) == [
+        1
+    ]  # an edit that was not protected has no key
+    assert superseded_key_indices(REQUESTS[1:], EDITED, [1, 2, 0, 1]) == []

@@ -14,14 +14,17 @@ def _mask(seed, share=0.4):
     return torch.rand(D, generator=torch.Generator().manual_seed(seed)) < share
 
 
-def _plain_masked(keys, earlier, problem, rows, null_space_of=None):
+def _null_space(covariance, rows):
+    index = rows.nonzero().squeeze(1)
+    return null_space(covariance[index][:, index], 1e-9)
+
+
+def _plain_masked(keys, earlier, problem, rows, subspace=None):
     """The plain equation of the restricted problem (PNKE Eq. 10, or with the null space of C_mm), zero
     elsewhere."""
     index = rows.nonzero().squeeze(1)
     preserve = None if problem.preserve is None else problem.preserve[index][:, index]
-    inner = Problem(
-        problem.ridge, preserve, None if null_space_of is None else null_space_of(index), problem.weight
-    )
+    inner = Problem(problem.ridge, preserve, subspace, problem.weight)
     expected = torch.zeros_like(keys)
     expected[index] = plain(keys[index], earlier[index], inner)
     return expected
@@ -34,17 +37,13 @@ def test_masked_rows_equal_the_restricted_formula(case, n, m):
     """The covariance's ridge, none, and the restricted null space by its thin basis and by that of its
     complement."""
     problem, restricted = PROBLEMS.get(case, PROBLEMS["ridge"]), None
-    if case not in PROBLEMS:
-
-        def restricted(index):
-            space = null_space(some_covariance(case)[index][:, index], 1e-9)
-            assert space.complement == (case == 5) and space.dim > 0
-            return space
-
     buffer, keys = buffer_of(m), some_keys(n, 1)
     solver = SequentialSolver(problem, buffer)
     for seed in range(2):  # another mask at the next edit
         rows = _mask(seed)
+        if case not in PROBLEMS:
+            restricted = _null_space(some_covariance(case), rows)
+            assert restricted.complement == (case == 5) and restricted.dim > 0
         got = solver.masked_right_factor(keys, rows, restricted)
         expected = _plain_masked(keys, buffer.columns(), problem, rows, restricted)
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10)
@@ -75,18 +74,15 @@ def test_masks_without_a_buffer_without_rows_and_without_a_null_space():
     torch.testing.assert_close(solver.masked_right_factor(keys, rows), expected, rtol=1e-8, atol=1e-10)
     assert not solver.masked_right_factor(keys, rows & False).any()
     nothing = SequentialSolver(PROBLEMS["ridge"], buffer_of(3))
-    assert not nothing.masked_right_factor(
-        keys, rows, lambda index: Subspace(torch.zeros(len(index), 0, dtype=F64), complement=False)
-    ).any()
+    empty = Subspace(torch.zeros(int(rows.sum()), 0, dtype=F64), complement=False)
+    assert not nothing.masked_right_factor(keys, rows, empty).any()
 
 
 def test_the_restricted_null_space_is_not_left():
     """Delta C = 0 where the null space is that of the restricted covariance; masking a finished solution
     breaks it."""
     keys, rows, cov = some_keys(2, 1), torch.arange(D) % 2 == 0, some_covariance(rank=6)
-    inside = SequentialSolver(Problem(0.5)).masked_right_factor(
-        keys, rows, lambda i: null_space(cov[i][:, i], 1e-9)
-    )
+    inside = SequentialSolver(Problem(0.5)).masked_right_factor(keys, rows, _null_space(cov, rows))
     assert float(inside.norm()) > 1e-3 and float((cov @ inside).norm()) < 1e-9
     post = SequentialSolver(Problem(0.5, subspace=null_space(cov, 1e-9))).right_factor(keys) * rows[:, None]
     assert float((cov @ post).norm()) > 1e-3

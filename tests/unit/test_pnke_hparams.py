@@ -1,13 +1,11 @@
 """PNKE's hyperparameters: what goes together, where a mistake is found, and how they reach the mask."""
 
-import inspect
-
 import pytest
 
 from easyedit_neuron import PNKEHyperParams
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.masks import pnke_mask
-from easyedit_neuron.models.pnke.pnke_scores import causal
+from easyedit_neuron.masks import chosen_mask
+from easyedit_neuron.models.pnke.pnke_options import PNKEOptions
 
 
 def hparams(**changes):
@@ -16,32 +14,13 @@ def hparams(**changes):
     )
 
 
-def test_the_defaults_are_those_of_mask_and_scores():
-    made = hparams()
-    choice = made.mask_choice()
-    for function, options in ((pnke_mask, choice.mask_options), (causal, choice.score_options)):
-        defaults = {
-            name: p.default
-            for name, p in inspect.signature(function).parameters.items()
-            if p.kind is p.KEYWORD_ONLY
-        }
-        for name, value in options.items():
-            if name != "psem_cache_dir":
-                assert (list(value) if isinstance(value, (list, tuple)) else value) == (
-                    list(defaults[name]) if isinstance(defaults[name], tuple) else defaults[name]
-                ), name
-        assert set(defaults) - set(options) <= {"layer", "prompt_batch"}
-    assert choice.score_options["psem_cache_dir"].endswith("psem")
-
-
-def test_fields_reach_the_mask_under_their_options_names():
-    choice = hparams(ig_steps=7, ig_rule="right", ig_step_batch=3, gamma=2.0, seed=5).mask_choice()
-    assert (
-        choice.score_options["steps"],
-        choice.score_options["rule"],
-        choice.score_options["step_batch"],
-    ) == (7, "right", 3)
-    assert choice.mask_options["gamma"] == 2.0 and choice.score_options["seed"] == 5
+def test_fields_are_the_options_of_mask_and_scores():
+    made = hparams(ig_steps=7, gamma=2.0, seed=5)
+    chosen = chosen_mask(made)
+    assert chosen.options.gamma == 2.0 and chosen.scores_options.ig_steps == 7
+    assert chosen.scores_options.seed == 5 and chosen.scores_options.psem_cache_dir.endswith("psem")
+    for name in PNKEOptions.field_names():
+        assert getattr(chosen.scores_options, name) == getattr(made, name)
 
 
 @pytest.mark.parametrize(
