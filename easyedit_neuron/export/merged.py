@@ -1,4 +1,4 @@
-"""Edits inside a whole checkpoint, for whoever wants neither peft nor this package."""
+"""Edits inside a whole checkpoint, which needs neither peft nor this package."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from ..edits.record import EditRecord
-from ..edits.write import fingerprint
-from ..utils.io import write_folder
-from .provenance import Exported, describe, folder_size, free, write_about
-from .source import Source, fingerprints
+from .side_file import Exported, describe, refuse_existing, write_export
+from .source import Source
 
 
 def export_merged(
@@ -23,27 +21,24 @@ def export_merged(
     base: str | None = None,
     ids: Sequence | None = None,
 ) -> Exported:
-    """Writes the edited model and its tokenizer with ``save_pretrained`` into the folder ``out``, and the
-    side file beside them.
+    """Write the edited model, its tokenizer and the side file into the folder ``out``.
 
     ``from_pretrained(out)`` has the weights of the edits made one after the other on ``model``, bit for bit.
-
-    Args and errors as those of ``export_peft``; ``tok``: tokenizer, or None to leave it out.
+    Arguments and errors as for ``export_peft``; ``tok``: tokenizer, or None to leave it out.
     """
-    out = Path(out)
-    free(out)
+    refuse_existing(out)
     source = Source.of(edits, model, base, ids)
-    before = fingerprints(source.model, source.parameters)
-    with source.edited():
-        after = fingerprint(source.model, source.parameters)
-        about = describe(source, "merged", before, after, {name: {} for name in source.parameters})
-        write_folder(out, lambda folder: save_model(source.model, tok, folder, about))
-    return Exported(out, about, folder_size(out))
+    with source.edited() as weights:
+        side_file = describe(source, "merged", weights, {name: {} for name in source.parameters})
+        return write_checkpoint(out, source.model, tok, side_file)
 
 
-def save_model(model: nn.Module, tok, folder: Path, about: dict) -> None:
-    """Checkpoint, tokenizer and side file."""
-    model.save_pretrained(folder)
-    if tok is not None:
-        tok.save_pretrained(folder)
-    write_about(folder, about, [])
+def write_checkpoint(out: str | Path, model: nn.Module, tok, side_file: dict) -> Exported:
+    """Write a model, its tokenizer (or None) and the side file."""
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        if tok is not None:
+            tok.save_pretrained(folder)
+
+    return write_export(out, side_file, fill)

@@ -182,7 +182,7 @@ def test_mistakes(run, arguments, part, capfd, monkeypatch):
 def test_a_damaged_log(run, tmp_path, capfd):
     folder = run[0]
     log = EditLog(folder / "run" / "log").copy(tmp_path / "log")
-    path = tmp_path / "log" / log.line(1)["file"]
+    path = tmp_path / "log" / log.edit_entry(1)["file"]
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     assert main(["export", str(tmp_path / "log"), "--to", "sparse", "--out", str(tmp_path / "out")]) == 2
     assert "entry 1" in capfd.readouterr().err and not (tmp_path / "out").exists()

@@ -62,7 +62,11 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
             == b.shape[1]
             <= min(changes[name].shape)
         )
-        assert made.about["parameters"][name]["rank"] == made.about["parameters"][name]["full_rank"] == rank
+        assert (
+            made.side_file["parameters"][name]["rank"]
+            == made.side_file["parameters"][name]["full_rank"]
+            == rank
+        )
         torch.testing.assert_close(b @ a, changes[name], rtol=0, atol=2e-7 * float(changes[name].abs().max()))
     for name in set(changes) - weights:
         bias = tensors[f"base_model.model.{name.removesuffix('.bias')}.lora_B.bias"].double()
@@ -80,7 +84,8 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
     for name, value in merged.named_parameters():
         assert distance(value, edited.get_parameter(name)) < 1e-6 and distance(value, truth[name]) < 5e-7
     assert all(
-        about["truncation"] == 0 and about["deviation"] < 1e-4 for about in made.about["parameters"].values()
+        about["truncation"] == 0 and about["deviation"] < 1e-4
+        for about in made.side_file["parameters"].values()
     )
 
 
@@ -94,7 +99,7 @@ def test_side_file_and_config(folder, tmp_path):
     ]
     assert made.size == sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir())
     about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
-    assert about == made.about and about["kind"] == "peft"
+    assert about == made.side_file and about["kind"] == "peft"
     assert about["base"]["model_type"] == "gpt2" and about["base"]["dtype"] == "float32"
     assert [edit["id"] for edit in about["edits"]] == ["a", "b", "c"]
     assert [edit["requests"][0]["target_new"] for edit in about["edits"]] == [
@@ -156,7 +161,7 @@ def test_a_cut_adapter_reports_what_it_loses(folder, tmp_path):
         made = export_peft(records, base, tmp_path / str(rank), max_rank=rank)
         tensors = load_file(tmp_path / str(rank) / "adapter_model.safetensors")
         for name, change in changes.items():
-            path, about = name.removesuffix(".weight"), made.about["parameters"][name]
+            path, about = name.removesuffix(".weight"), made.side_file["parameters"][name]
             a, b = (tensors[f"base_model.model.{path}.lora_{side}.weight"].double() for side in "AB")
             assert (len(a), about["rank"], about["full_rank"]) == (rank, rank, 3)
             singular = torch.linalg.svdvals(change)
@@ -169,7 +174,7 @@ def test_a_cut_adapter_reports_what_it_loses(folder, tmp_path):
     made = export_peft(records, base, tmp_path / "energy", energy=0.5)
     for name, change in changes.items():
         power = torch.linalg.svdvals(change).square()
-        rank = made.about["parameters"][name]["rank"]
+        rank = made.side_file["parameters"][name]["rank"]
         assert power[:rank].sum() >= 0.5 * power.sum() > power[: rank - 1].sum()
 
 
@@ -185,7 +190,7 @@ def test_more_edits_than_dimensions(tmp_path, folder):
         }
         many.append(EditRecord(**{**vars(records[0]), "layers": layers}))
     made = export_peft(many, base, tmp_path / "adapter")
-    assert {about["rank"] for about in made.about["parameters"].values()} == {32}
+    assert {about["rank"] for about in made.side_file["parameters"].values()} == {32}
     merged, truth = with_adapter(base, tmp_path / "adapter").merge_and_unload(), edited_in_float64(base, many)
     assert all(distance(value, truth[name]) < 1e-6 for name, value in merged.named_parameters())
 
@@ -206,7 +211,7 @@ def test_half_precision(dtype, folder, tmp_path):
         )
         rounding = float((moved - change).norm() / moved.norm())
         assert (
-            made.about["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5)
+            made.side_file["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5)
             and 1e-5 < rounding < 0.05
         )
     adapted, truth = with_adapter(base, tmp_path / "adapter"), edited_in_float64(base, records)

@@ -34,7 +34,7 @@ def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
 
     # what it holds: the rows or columns that differ, and no others
     tensors = load_file(tmp_path / "sparse" / NAME)
-    for name, about in made.about["parameters"].items():
+    for name, about in made.side_file["parameters"].items():
         differ = edited.get_parameter(name) != base.get_parameter(name)
         sides = [differ.any(1), differ.any(0)] if differ.dim() == 2 else [differ]
         sizes = [int(side.sum()) * differ.numel() // len(side) for side in sides]
@@ -143,7 +143,7 @@ def test_checkpoints(kind, folder, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")(prompt)["input_ids"] == tok(prompt)["input_ids"]
     about = json.loads((tmp_path / "merged" / "easyedit_neuron.json").read_text())
     assert (
-        about == made.about
+        about == made.side_file
         and about["kind"] == "merged"
         and [edit["id"] for edit in about["edits"]] == [0, 1, 2]
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
-from easyedit_neuron.export.factors import Factors, summed, truncated
+from easyedit_neuron.export.factors import Factors, summed_factors, truncate
 
 
 def rows(shape, units, *vectors):
@@ -19,7 +19,7 @@ def columns(shape, units, *vectors):
 
 def sum_of(*deltas):
     """The sum of one parameter's changes, each by a record of its own."""
-    return summed([SimpleNamespace(deltas={"w": delta}) for delta in deltas]).get("w")
+    return summed_factors([SimpleNamespace(deltas={"w": delta}) for delta in deltas]).get("w")
 
 
 def test_rows_and_columns_of_several_edits_by_hand():
@@ -27,7 +27,7 @@ def test_rows_and_columns_of_several_edits_by_hand():
     found = sum_of(
         rows(shape, [1, 3], [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]), rows(shape, [1], [10, 10, 10, 10, 10])
     )
-    assert found.rank == 2 and found.shape == shape  # row 1 once, although two edits change it
+    assert found.rank == 2 and found.matrix().shape == shape  # row 1 once, although two edits change it
     expected = torch.zeros(shape)
     expected[1], expected[3] = torch.tensor([11.0, 12, 13, 14, 15]), torch.tensor([6.0, 7, 8, 9, 10])
     assert torch.equal(found.matrix().float(), expected)
@@ -71,7 +71,7 @@ def test_what_does_not_change_is_left_out():
     one = LayerDelta(torch.tensor([[1.0], [2]]), torch.tensor([[3.0], [4], [5]]))
     assert sum_of(zero, one).rank == 1
     records = [SimpleNamespace(deltas={"a": one, "b": zero}), SimpleNamespace(deltas={"a": one, "c": one})]
-    found = summed(records)
+    found = summed_factors(records)
     assert set(found) == {"a", "c"} and torch.equal(found["a"].matrix().float(), 2 * one.matrix())
 
 
@@ -80,7 +80,7 @@ def test_a_cut_loses_the_smallest_singular_values():
     v, _ = torch.linalg.qr(torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4)))
     whole = (u * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)) @ v.T
     factors = Factors(u * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64), v)
-    assert truncated(factors, max_rank=3)[0] is factors and truncated(factors)[1] == 0
+    assert truncate(factors, max_rank=3)[0] is factors and truncate(factors)[1] == 0
     for options, rank, lost in (
         ({"max_rank": 2}, 2, (1 / 21) ** 0.5),
         ({"max_rank": 1}, 1, (5 / 21) ** 0.5),
@@ -89,7 +89,7 @@ def test_a_cut_loses_the_smallest_singular_values():
         ({"energy": 0.9, "max_rank": 1}, 1, (5 / 21) ** 0.5),
         ({"energy": 1.0}, 3, 0),
     ):
-        cut, error = truncated(factors, **options)
+        cut, error = truncate(factors, **options)
         assert cut.rank == rank and error == pytest.approx(lost, abs=1e-6)
         kept = (u[:, :rank] * torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)[:rank]) @ v[:, :rank].T
         torch.testing.assert_close(cut.matrix(), kept, rtol=0, atol=1e-12)

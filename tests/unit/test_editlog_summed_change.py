@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_neuron.editlog.total import Total
+from easyedit_neuron.editlog.summed_change import SummedChange
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 
 SHAPE = (5, 7)
@@ -41,7 +41,7 @@ def dense(deltas):
 
 
 def total(deltas):
-    result = Total(SHAPE)
+    result = SummedChange(SHAPE)
     for delta in deltas:
         result.add(delta)
     return result
@@ -98,6 +98,6 @@ def test_taken_out_again():
     deltas = CASES["all"]
     result = total(deltas)
     for delta in deltas:
-        result.add(delta, -1)
+        result.add(delta.negated())
     left, right = result.factors()
     assert float((left @ right.T).abs().max()) < 1e-12
