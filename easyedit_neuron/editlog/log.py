@@ -59,7 +59,6 @@ class EditLog:
         self._exists = header is not None
         self._header = header or {"format": FORMAT, "model": model, "fingerprint": fingerprint}
         self._entries, self._bytes = read_entries(self.folder)
-        self._track_all()
 
     # -- reading
 
@@ -71,7 +70,12 @@ class EditLog:
     @property
     def base(self) -> Base:
         """The model before the first edit."""
-        return Base(self._header["model"] or "unknown", self._header["fingerprint"], dict(self._base_weights))
+        weights: dict[str, dict[str, Any]] = {}
+        for entry in self._entries:
+            for name, weight in entry["weights"].items():
+                first = {"fingerprint": weight["before"], "dtype": weight["dtype"], "shape": weight["shape"]}
+                weights.setdefault(name, first)
+        return Base(self._header["model"] or "unknown", self._header["fingerprint"], weights)
 
     def weights_at(self, upto: int | None = None) -> dict[str, str | None]:
         """Parameter name -> fingerprint after entry ``upto`` (unset: the newest; 0: the base).
@@ -79,11 +83,8 @@ class EditLog:
         It has all edited parameters. None where the log does not know it (after ``squash`` without the
         model).
         """
-        if upto is None:
-            return dict(self._newest_weights)
-        weights: dict[str, str | None] = {
-            name: weight["fingerprint"] for name, weight in self._base_weights.items()
-        }
+        weights: dict[str, str | None]
+        weights = {name: weight["fingerprint"] for name, weight in self.base.weights.items()}
         for entry in self._entries[: self._count(upto)]:
             weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
         return weights
@@ -155,19 +156,16 @@ class EditLog:
 
     def check_weights(self, model: torch.nn.Module) -> None:
         """Raise a ``StateError`` unless the edited parameters of ``model`` are those of the newest entry."""
-        expected = {
-            name: {**weight, "fingerprint": self._newest_weights[name]}
-            for name, weight in self._base_weights.items()
-        }
-        for name, weight in expected.items():
-            if weight["fingerprint"] is None:
+        base, newest = self.base.weights, self.weights_at()
+        for name, fingerprint in newest.items():
+            if fingerprint is None:
                 raise StateError(
                     f"{self.folder}: the log does not know the weights that it leaves ({name}): it was "
                     "squashed without the model; squash again with it"
                 )
         check_weights(
             model,
-            expected,
+            {name: {**base[name], "fingerprint": fingerprint} for name, fingerprint in newest.items()},
             f"the one that {self.folder} describes after its newest entry",
             "give the model that the log was written with, or make it again from the base (replay)",
         )
@@ -230,11 +228,12 @@ class EditLog:
             after: parameter name -> fingerprint now, of what has changed.
             **reference: ``of`` or ``to``.
         """
+        base, before = self.base.weights, self.weights_at()
         weights = {
             name: {
-                "dtype": self._base_weights[name]["dtype"],
-                "shape": self._base_weights[name]["shape"],
-                "before": self._newest_weights[name],
+                "dtype": base[name]["dtype"],
+                "shape": base[name]["shape"],
+                "before": before[name],
                 "after": fingerprint,
             }
             for name, fingerprint in after.items()
@@ -254,7 +253,6 @@ class EditLog:
             if "file" in entry:
                 (self.folder / entry["file"]).unlink(missing_ok=True)
         self._entries, self._bytes = remaining, len(text.encode())
-        self._track_all()
 
     def copy(self, folder: str | Path, upto: int | None = None) -> EditLog:
         """Copy the entries up to ``upto`` into another folder, which must not hold a log yet."""
@@ -265,10 +263,9 @@ class EditLog:
             if "file" in entry:
                 self[entry["id"]]  # raises if the file was changed
                 shutil.copyfile(self.folder / entry["file"], folder / entry["file"])
-        if self._exists:
-            write_text(folder / ENTRIES_FILE, "".join(map(entry_text, entries)))
-            write_header(folder, self._header)
-        return EditLog(folder, self._header["model"], self._header["fingerprint"])
+        write_text(folder / ENTRIES_FILE, "".join(map(entry_text, entries)))
+        write_header(folder, self._header)
+        return EditLog(folder)
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
@@ -304,39 +301,23 @@ class EditLog:
         append_text(path, text)
         self._entries.append(json.loads(text))  # as it will be read again
         self._bytes += len(text.encode())
-        self._track(self._entries[-1])
-
-    def _track_all(self) -> None:
-        self._base_weights: dict[str, dict[str, Any]] = {}
-        self._newest_weights: dict[str, str | None] = {}
-        for entry in self._entries:
-            self._track(entry)
-
-    def _track(self, entry: dict[str, Any]) -> None:
-        for name, weight in entry["weights"].items():
-            base = {"fingerprint": weight["before"], "dtype": weight["dtype"], "shape": weight["shape"]}
-            self._base_weights.setdefault(name, base)
-            self._newest_weights[name] = weight["after"]
 
     def _check_follows(self, record: EditRecord) -> None:
+        base, newest = self.base.weights, self.weights_at()
         for name, weight in record.weights.items():
-            if name not in self._newest_weights:
+            if name not in base:
                 if weight["before"] != weight["base"]:
                     LOG.warning(
                         "%s: %s had been edited before the log began; those weights are its base",
                         self.folder,
                         name,
                     )
-                continue
-            newest = self._newest_weights[name]
-            if newest is None:
+            elif newest[name] is None:
                 raise StateError(
-                    f"{self.folder}: the log does not know the weights that its newest entry left (it was "
-                    "squashed without the model), so no edit can follow; squash again with the model"
+                    f"{self.folder}: no edit can follow an entry that was squashed without the model"
                 )
-            if newest != weight["before"]:
-                is_base = weight["before"] == self._base_weights[name]["fingerprint"]
-                hint = "; they are the base's" if is_base else ""
+            elif newest[name] != weight["before"]:
+                hint = "; they are the base's" if weight["before"] == base[name]["fingerprint"] else ""
                 raise StateError(
                     f"the edit was made on other weights of {name} than entry {len(self._entries)} of "
                     f"{self.folder} left{hint}: an edit between the two is not in the log, or was undone "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,28 +84,28 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
         }
         for number, record in zip(ids, records)
     ]
-    record = EditRecord(
+    weights: dict[str, dict[str, Any]] = {}
+    for name in (*names.values(), *units):
+        form = {key: base[name][key] for key in ("dtype", "shape")}
+        original = base[name]["fingerprint"]
+        weights[name] = {**form, "base": original, "before": original, "after": None}
+    # Hyperparameters, contexts and seed stay those of the newest edit.
+    return dataclasses.replace(
+        newest,
         method="+".join(dict.fromkeys(record.method for record in records)),
-        hparams=newest.hparams,
         requests=[request for record in records for request in record.requests],
-        contexts=newest.contexts,
-        context_groups=newest.context_groups,
         layers=layers,
         names=names,
+        units=units,
+        info={"squashed": provenance},
+        weights=weights,
         losses=[],
         probability=[],
         seconds={},
+        metrics={},
         fingerprint_before="",
         fingerprint_after="",
-        seed=newest.seed,
-        units=units,
-        info={"squashed": provenance},
     )
-    for name in record.deltas:
-        weight = dict(base[name])
-        fingerprint = weight.pop("fingerprint")
-        record.weights[name] = {**weight, "base": fingerprint, "before": fingerprint, "after": None}
-    return record
 
 
 def _joined_keys(records: list[EditRecord], layer: int) -> torch.Tensor | None:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta
+
+
+class Factors(NamedTuple):
+    """A change ``W[d_out, d_in] += left @ right.T`` in float64: left ``[d_out, r]``, right ``[d_in, r]``."""
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def rank(self) -> int:
+        """r: columns of the factors; the product's rank may be smaller."""
+        return self.left.shape[1]
+
+    def matrix(self) -> Tensor:
+        """The change itself, ``[d_out, d_in]``."""
+        return self.left @ self.right.T
 
 
 class SummedChange:
@@ -52,9 +69,8 @@ class SummedChange:
         ((axis, (numbers, vectors)),) = self._units.items()
         return UnitDelta(numbers, vectors, axis, self.shape)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """(left [d_out, r], right [d_in, r]) with r at most min(d_out, d_in); the sum is ``left @
-        right.T``."""
+    def factors(self) -> Factors:
+        """The sum as factors with r at most min(d_out, d_in)."""
         d_out, d_in = self.shape
         lefts, rights = list(self._lefts), list(self._rights)
         for axis, (numbers, vectors) in self._units.items():
@@ -64,7 +80,7 @@ class SummedChange:
             rights.append(vectors.T if axis == "output" else selector)
         left = torch.cat([torch.zeros(d_out, 0, dtype=torch.float64), *lefts], 1)
         right = torch.cat([torch.zeros(d_in, 0, dtype=torch.float64), *rights], 1)
-        return (left, right) if left.shape[1] <= min(self.shape) else _compress(left, right)
+        return Factors(left, right) if left.shape[1] <= min(self.shape) else _compress(left, right)
 
     def neurons(self) -> set[tuple[str, int]]:
         """(axis, number) of the rows (``output``) and columns (``input``) that may have changed.
@@ -95,7 +111,7 @@ def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
     return sums
 
 
-def _compress(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _compress(left: Tensor, right: Tensor) -> Factors:
     """Factors of the same product with as many columns as its rank (QR of the longer side, SVD of the
     rest)."""
     left_is_longer = len(left) >= len(right)
@@ -104,4 +120,4 @@ def _compress(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     u, s, v = torch.linalg.svd(rest @ short.T, full_matrices=False)
     rank = max(1, int((s > s.max() * 1e-13 * max(len(left), len(right))).sum()))
     long, short = basis @ (u[:, :rank] * s[:rank]), v[:rank].T.contiguous()
-    return (long, short) if left_is_longer else (short, long)
+    return Factors(long, short) if left_is_longer else Factors(short, long)

@@ -12,8 +12,7 @@ the base.
 """
 
 from .adapter import export_peft
-from .importing import import_edits
-from .merged import export_merged
+from .checkpoint import export_merged, import_edits
 from .side_file import Exported, read_side_file
 from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse

@@ -1,37 +1,13 @@
-"""The sum of many edits of one parameter as a product of two thin matrices."""
+"""Exact sums of edits as factors, and their best approximation of lower rank."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ..editlog.summed_change import sum_changes
+from ..editlog.summed_change import Factors, sum_changes
 from ..edits.record import EditRecord
-
-
-@dataclass(frozen=True)
-class Factors:
-    """A change ``W[d_out, d_in] += left @ right.T``.
-
-    Attributes:
-        left: ``[d_out, r]``, float64.
-        right: ``[d_in, r]``, float64.
-    """
-
-    left: Tensor
-    right: Tensor
-
-    @property
-    def rank(self) -> int:
-        """r: columns of the factors; the product's rank may be smaller."""
-        return self.left.shape[1]
-
-    def matrix(self) -> Tensor:
-        """The change itself, ``[d_out, d_in]`` float64."""
-        return self.left @ self.right.T
 
 
 def summed_factors(records: Iterable[EditRecord]) -> dict[str, Factors]:

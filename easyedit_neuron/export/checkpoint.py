@@ -1,16 +1,39 @@
-"""Make an edited checkpoint from an export and its base model."""
+"""Edited checkpoints, from edits or from an export: whole models that need neither peft nor this package."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import nn
 
+from ..edits.record import EditRecord
 from ..edits.write import fingerprint
 from ..errors import StateError
-from .merged import write_checkpoint
-from .side_file import Exported, check_base, read_side_file, refuse_existing
+from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
+from .source import Source
 from .sparse import apply_sparse
+
+
+def export_merged(
+    edits: Iterable[EditRecord],
+    model: nn.Module,
+    tok,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    ids: Sequence | None = None,
+) -> Exported:
+    """Write the edited model, its tokenizer and the side file into the folder ``out``.
+
+    ``from_pretrained(out)`` has the weights of the edits made one after the other on ``model``, bit for bit.
+    Arguments and errors as for ``export_peft``; ``tok``: tokenizer, or None to leave it out.
+    """
+    refuse_existing(out)
+    source = Source.of(edits, model, base, ids)
+    with source.edited() as weights:
+        side_file = describe(source, "merged", weights, {name: {} for name in source.parameters})
+        return _write_checkpoint(out, source.model, tok, side_file)
 
 
 def import_edits(
@@ -58,4 +81,13 @@ def import_edits(
     }
     if take_off:
         side_file["edits"] = []
-    return write_checkpoint(out, model, tok, side_file)
+    return _write_checkpoint(out, model, tok, side_file)
+
+
+def _write_checkpoint(out: str | Path, model: nn.Module, tok, side_file: dict) -> Exported:
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        if tok is not None:
+            tok.save_pretrained(folder)
+
+    return write_export(out, side_file, fill)
