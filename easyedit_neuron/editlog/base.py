@@ -1,5 +1,4 @@
-"""The base model of a log: fingerprints of the parameters that the log edits, and the check of a model
-against them."""
+"""The base model of a log, and the check of a model against fingerprints of its parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ class Base:
     Attributes:
         name: path, hub name, or name of the shipped model.
         fingerprint: ``model_fingerprint`` of all its weights and buffers; None if it was not taken.
-        weights: name of every edited parameter -> {"fingerprint" (``tensors_fingerprint``), "dtype",
-            "shape"}.
+        weights: name of every edited parameter -> {"fingerprint", "dtype", "shape"}.
     """
 
     name: str

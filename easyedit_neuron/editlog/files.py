@@ -47,8 +47,7 @@ def read_header(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         if (folder / ENTRIES_FILE).is_file():
             raise StateError(
-                f"{folder}: {HEADER_FILE} is missing, which names the base model of {ENTRIES_FILE}; put it "
-                "back"
+                f"{folder}: {HEADER_FILE} is missing, which names the base of {ENTRIES_FILE}; put it back"
             )
         return None
     try:
@@ -64,8 +63,8 @@ def read_header(folder: Path) -> dict[str, Any] | None:
 def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Read the complete entries of a log, and how many bytes their lines take.
 
-    A last entry whose line or file was not written to its end (the process was killed) is left out with a
-    warning.
+    A last entry whose line or file was not written to its end (the process was killed) is left out. A
+    warning says so.
 
     Raises:
         StateError: a line is damaged and others follow it, or an entry is missing or out of order.

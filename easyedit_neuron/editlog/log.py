@@ -16,17 +16,8 @@ from .. import resources
 from ..edits.record import EditRecord
 from ..errors import StateError
 from ..utils.io import append_text, refusing, sync, write_text
+from . import files
 from .base import Base, check_weights
-from .files import (
-    ENTRIES_FILE,
-    FORMAT,
-    HEADER_FILE,
-    entry_text,
-    file_digest,
-    read_entries,
-    read_header,
-    write_header,
-)
 from .summary import content_digest, summarize_delta
 
 LOG = logging.getLogger(__name__)
@@ -43,10 +34,9 @@ class EditLog:
 
     Args:
         folder: the log's own folder; created with the first entry.
-        model: name of the base model, for a new log; unset: ``model_name`` of the first record's
-            hyperparameters.
-        fingerprint: ``model_fingerprint`` of the whole base model, for a new log; unset: the base is
-            recognized by the edited weights alone.
+        model: name of the base model, for a new log; unset: ``model_name`` of the first record's ``hparams``.
+        fingerprint: ``model_fingerprint`` of the base model, for a new log; unset: the edited weights alone
+            identify the base.
 
     Raises:
         StateError: the folder holds a log of another format, or a damaged one. A last entry that was not
@@ -55,10 +45,10 @@ class EditLog:
 
     def __init__(self, folder: str | Path, model: str | None = None, fingerprint: str | None = None):
         self.folder = Path(folder).expanduser()
-        header = read_header(self.folder)
+        header = files.read_header(self.folder)
         self._exists = header is not None
-        self._header = header or {"format": FORMAT, "model": model, "fingerprint": fingerprint}
-        self._entries, self._bytes = read_entries(self.folder)
+        self._header = header or {"format": files.FORMAT, "model": model, "fingerprint": fingerprint}
+        self._entries, self._bytes = files.read_entries(self.folder)
 
     # -- reading
 
@@ -73,18 +63,17 @@ class EditLog:
         weights: dict[str, dict[str, Any]] = {}
         for entry in self._entries:
             for name, weight in entry["weights"].items():
-                first = {"fingerprint": weight["before"], "dtype": weight["dtype"], "shape": weight["shape"]}
-                weights.setdefault(name, first)
+                if name not in weights:
+                    weights[name] = {key: weight[key] for key in ("dtype", "shape")}
+                    weights[name]["fingerprint"] = weight["before"]
         return Base(self._header["model"] or "unknown", self._header["fingerprint"], weights)
 
     def weights_at(self, upto: int | None = None) -> dict[str, str | None]:
-        """Parameter name -> fingerprint after entry ``upto`` (unset: the newest; 0: the base).
+        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base).
 
-        It has all edited parameters. None where the log does not know it (after ``squash`` without the
-        model).
+        None where the log does not know one (after ``squash`` without the model).
         """
-        weights: dict[str, str | None]
-        weights = {name: weight["fingerprint"] for name, weight in self.base.weights.items()}
+        weights: dict[str, str | None] = {name: w["fingerprint"] for name, w in self.base.weights.items()}
         for entry in self._entries[: self._count(upto)]:
             weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
         return weights
@@ -135,10 +124,9 @@ class EditLog:
         path = self.folder / entry["file"]
         if not path.is_file():
             raise StateError(f"{path}: missing, and entry {number} needs it; put it back")
-        if file_digest(path) != entry["sha256"]:
+        if files.file_digest(path) != entry["sha256"]:
             raise StateError(
-                f"{path}: was changed after entry {number} was written (its SHA-256 differs); put the right "
-                "file back"
+                f"{path}: was changed after entry {number} was written; put back the file with its SHA-256"
             )
         return EditRecord.load(path)
 
@@ -151,8 +139,8 @@ class EditLog:
             raise StateError(f"{self.folder}: entry {number} is no edit but of type {entry['type']}")
         ids = [entry["id"] for entry in self._entries if "file" in entry]
         listed = f"{ids[0]} to {ids[-1]}" if len(ids) > 8 else ", ".join(map(str, ids))
-        known = f"the edits are {listed}" if ids else "the log has no edits"
-        raise StateError(f"{self.folder}: there is no edit {number}; {known}")
+        reason = f"the edits are {listed}" if ids else "the log has no edits"
+        raise StateError(f"{self.folder}: there is no edit {number}; {reason}")
 
     def check_weights(self, model: torch.nn.Module) -> None:
         """Raise a ``StateError`` unless the edited parameters of ``model`` are those of the newest entry."""
@@ -205,7 +193,7 @@ class EditLog:
                 "type": "edit",
                 "file": path.name,
                 "bytes": path.stat().st_size,
-                "sha256": file_digest(path),
+                "sha256": files.file_digest(path),
                 "content": content_digest(record),
                 "method": record.method,
                 "requests": record.requests,
@@ -229,15 +217,10 @@ class EditLog:
             **reference: ``of`` or ``to``.
         """
         base, before = self.base.weights, self.weights_at()
-        weights = {
-            name: {
-                "dtype": base[name]["dtype"],
-                "shape": base[name]["shape"],
-                "before": before[name],
-                "after": fingerprint,
-            }
-            for name, fingerprint in after.items()
-        }
+        weights: dict[str, dict[str, Any]] = {}
+        for name, fingerprint in after.items():
+            form = {key: base[name][key] for key in ("dtype", "shape")}
+            weights[name] = {**form, "before": before[name], "after": fingerprint}
         number = len(self._entries) + 1
         self._append({"id": number, "type": kind, **reference, "weights": weights})
         return number
@@ -247,8 +230,8 @@ class EditLog:
         if count == len(self._entries) or not self._exists:
             return
         remaining, dropped = self._entries[: self._count(count)], self._entries[count:]
-        text = "".join(map(entry_text, remaining))
-        write_text(self.folder / ENTRIES_FILE, text)
+        text = "".join(map(files.entry_text, remaining))
+        write_text(self.folder / files.ENTRIES_FILE, text)
         for entry in dropped:
             if "file" in entry:
                 (self.folder / entry["file"]).unlink(missing_ok=True)
@@ -263,14 +246,14 @@ class EditLog:
             if "file" in entry:
                 self[entry["id"]]  # raises if the file was changed
                 shutil.copyfile(self.folder / entry["file"], folder / entry["file"])
-        write_text(folder / ENTRIES_FILE, "".join(map(entry_text, entries)))
-        write_header(folder, self._header)
+        write_text(folder / files.ENTRIES_FILE, "".join(map(files.entry_text, entries)))
+        files.write_header(folder, self._header)
         return EditLog(folder)
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
         """Raise a ``StateError`` if a folder holds a log."""
-        if (folder / HEADER_FILE).exists() or (folder / ENTRIES_FILE).exists():
+        if (folder / files.HEADER_FILE).exists() or (folder / files.ENTRIES_FILE).exists():
             raise StateError(f"{folder} holds a log already; nothing was changed, choose another folder")
 
     def _count(self, upto: int | None) -> int:
@@ -280,8 +263,7 @@ class EditLog:
             return total
         if not 0 <= upto <= total:
             raise StateError(
-                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {total} (0 is the base "
-                "model)"
+                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {total} (0: the base)"
             )
         return upto
 
@@ -291,11 +273,11 @@ class EditLog:
         header = {**self._header, "model": self._header["model"] or shipped.get(model_name, model_name)}
         with refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        write_header(self.folder, header)
+        files.write_header(self.folder, header)
         self._header, self._exists = header, True
 
     def _append(self, entry: dict[str, Any]) -> None:
-        path, text = self.folder / ENTRIES_FILE, entry_text(entry)
+        path, text = self.folder / files.ENTRIES_FILE, files.entry_text(entry)
         if path.is_file() and path.stat().st_size > self._bytes:
             os.truncate(path, self._bytes)  # an entry that was not written to its end
         append_text(path, text)
@@ -307,11 +289,8 @@ class EditLog:
         for name, weight in record.weights.items():
             if name not in base:
                 if weight["before"] != weight["base"]:
-                    LOG.warning(
-                        "%s: %s had been edited before the log began; those weights are its base",
-                        self.folder,
-                        name,
-                    )
+                    text = "%s: %s had been edited before the log began; those weights are its base"
+                    LOG.warning(text, self.folder, name)
             elif newest[name] is None:
                 raise StateError(
                     f"{self.folder}: no edit can follow an entry that was squashed without the model"

@@ -28,8 +28,7 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
     not logged.
 
     Args:
-        model: has the weights that the newest entry of the log left; for a new log, those before the first
-            edit.
+        model: has the weights that the newest entry of the log left; for a new log, any.
         folder: the log's folder, or a log.
 
     Raises:
@@ -43,43 +42,35 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
         _note_restored_weights(log, model, before)
         log.append(record)
 
-    _note_restored_weights(log, model)
+    _note_restored_weights(log, model, {})
     with listening(model, write):
         yield log
-        _note_restored_weights(log, model)
+        _note_restored_weights(log, model, {})
 
 
-def _note_restored_weights(
-    log: EditLog, model: torch.nn.Module, before: dict[str, str] | None = None
-) -> None:
+def _note_restored_weights(log: EditLog, model: torch.nn.Module, before: dict[str, str]) -> None:
     """Append a ``restore`` entry if the weights are those of an earlier entry.
 
-    Args:
-        before: fingerprints of parameters just before an edit that has been written; the others are computed.
+    ``before`` has the fingerprints of parameters just before an edit that is already written; the others are
+    computed.
     """
-    present = dict(before or {})
     parameters = dict(model.named_parameters())
-    base = {name: weight["fingerprint"] for name, weight in log.base.weights.items()}
+    base, newest, present = log.weights_at(0), log.weights_at(), {}
     for name in base:
         if name not in parameters:
             raise StateError(f"{log.folder} is the log of another model: this one has no parameter {name!r}")
-        if name not in present:
-            present[name] = tensors_fingerprint([(name, parameters[name])])
-    present = {name: present[name] for name in base}
-    newest = log.weights_at()
+        present[name] = before.get(name) or tensors_fingerprint([(name, parameters[name])])
     if present == newest:
         return
     # Find the last entry after which the weights were the present ones; 0 is the base.
-    weights = dict(base)
-    restored = 0 if weights == present else None
+    weights, restored = base, 0 if base == present else None
     for entry in log.entries:
         weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
         restored = entry["id"] if weights == present else restored
     if restored is None:
         raise StateError(
             f"{log.folder}: the weights are not those of entry {len(log.entries)}, nor of an earlier one: "
-            "they were changed from outside, or the model is another; put the right ones back, or begin "
-            "another log"
+            "they were changed from outside, or the model is another; put them back, or begin another log"
         )
     changed = {name: value for name, value in present.items() if value != newest[name]}
     log.append_event("restore", changed, to=restored)

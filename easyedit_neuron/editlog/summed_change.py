@@ -112,8 +112,7 @@ def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
 
 
 def _compress(left: Tensor, right: Tensor) -> Factors:
-    """Factors of the same product with as many columns as its rank (QR of the longer side, SVD of the
-    rest)."""
+    """Factors of the same product with as many columns as its rank (QR of the longer side, then SVD)."""
     left_is_longer = len(left) >= len(right)
     long, short = (left, right) if left_is_longer else (right, left)
     basis, rest = torch.linalg.qr(long)  # long [d, k] = basis [d, min(d, k)] rest

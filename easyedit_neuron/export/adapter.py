@@ -53,8 +53,7 @@ def export_peft(
     Returns:
         The folder. ``side_file["parameters"]`` has for each parameter: ``rank``; ``full_rank`` before
         truncation; ``truncation``, its relative error in the Frobenius norm; ``deviation``, the relative
-        error of the adapter's change against that of the edited weights, which includes the rounding of
-        these.
+        error of the adapter's change against that of the edited weights, with their rounding.
 
     Raises:
         NeuronEditError: the model is not the log's base, a parameter that LoRA cannot change (the message
@@ -108,8 +107,7 @@ def check_truncation(max_rank: int | None, energy: float | None) -> None:
 
 
 def _deviation(source: Source, name: str, original: torch.Tensor, factors: Factors) -> float:
-    """``||(W' - W) - D|| / ||W' - W||`` of the edited weight W', the original W and the adapter's change
-    D."""
+    """``||(W' - W) - D|| / ||W' - W||``: edited weight W', original W, change D of the adapter."""
     difference = source.model.get_parameter(name).detach().double().cpu() - original.double().cpu()
     change = factors.matrix()
     if difference.dim() == 1:

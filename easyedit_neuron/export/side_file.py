@@ -116,18 +116,14 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
         ) from None
     except (OSError, ValueError) as problem:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
-    known = isinstance(side_file, dict) and side_file.get("format") == FORMAT
-    if not known or side_file.get("kind") not in KINDS:
+    is_side_file = isinstance(side_file, dict) and side_file.get("format") == FORMAT
+    if not is_side_file or side_file.get("kind") not in KINDS:
         raise StateError(
             f"{folder / NAME}: not the side file of an export, or of another format than {FORMAT}"
         )
     for name, digest in side_file["files"].items():
-        if not (folder / name).is_file():
-            raise StateError(f"{folder}: {name} is missing; export again")
-        if file_digest(folder / name) != digest:
-            raise StateError(
-                f"{folder / name}: not the file that was exported, its checksum differs; export again"
-            )
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
+            raise StateError(f"{folder / name}: not the file that was exported (other SHA-256); export again")
     return folder, side_file
 
 
@@ -154,7 +150,7 @@ def check_base(
     now = split_fingerprints(model, touched)
     if now["rest"] != base["rest"]:
         raise StateError(
-            f"{folder} is of {base['name']}, and this is another model: weights that the edits do not touch "
+            f"{folder} is of {base['name']}, and this is another model: weights that the edits do not change "
             "differ"
         )
     expected, opposite = base["touched"], side_file["after"]

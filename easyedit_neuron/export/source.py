@@ -67,7 +67,8 @@ class Source:
         """
         if isinstance(edits, EditLog):
             edits.base.check(model)
-            ids, base = edits.ids if ids is None else ids, base or edits.base.name
+            ids = edits.ids if ids is None else ids
+            base = base or edits.base.name
         records = list(edits)
         if not any(record.deltas for record in records):
             raise NeuronEditError("there is nothing to export: no edit that changes a weight")
@@ -98,8 +99,7 @@ class Source:
 
     @contextmanager
     def edited(self) -> Iterator[EditedWeights]:
-        """Give the model the edits' weights inside the block, written one after the other; then its own
-        again."""
+        """Give the model the weights of the edits, written one after the other, inside the block only."""
         names = self.parameters
         before = split_fingerprints(self.model, names)
         originals: dict[str, torch.Tensor] = {}
@@ -115,9 +115,8 @@ class Source:
 def split_fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
     """{"touched": fingerprint of the named parameters, "rest": of all others}.
 
-    Buffers are left out: some (rotary frequencies) are computed when the model is loaded, and round as the
-        machine
-    does.
+    Buffers are left out: some (rotary frequencies) are computed when the model is loaded, so that their
+    rounding depends on the machine.
     """
     names = set(touched)
     rest = ((name, tensor) for name, tensor in model.named_parameters() if name not in names)

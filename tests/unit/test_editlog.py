@@ -58,10 +58,10 @@ def test_read_again(log):
     again.verify()
     assert again.ids == [1, 2, 3] and len(again) == 3 and again.entries == log.entries
     for number, record in zip((1, 2, 3), again):
-        wanted = make(number, f"w{number - 1}", f"w{number}")
-        assert record.to_json() == wanted.to_json()
+        expected = make(number, f"w{number - 1}", f"w{number}")
+        assert record.to_json() == expected.to_json()
         for side in ("left", "right", "keys"):
-            assert torch.equal(getattr(record.layers[1], side), getattr(wanted.layers[1], side))
+            assert torch.equal(getattr(record.layers[1], side), getattr(expected.layers[1], side))
     assert again.base.name == "some-model" and again.base.fingerprint == "whole"
     assert again.base.weights == {NAME: {"fingerprint": "w0", "dtype": "float32", "shape": [3, 4]}}
     assert [again.weights_at(n) for n in (0, 2, None)] == [{NAME: "w0"}, {NAME: "w2"}, {NAME: "w3"}]

@@ -15,7 +15,7 @@ def test_numbers_and_ranges():
         and chosen(ids, "3,5-9") == [3, 5, 8, 9]
         and chosen(ids, "8, 1-2,1") == [1, 2, 8]
     )
-    for wanted, words in (
+    for selection, words in (
         ("4", "no edit 4 is in the weights; there are 1 to 9"),
         ("6-7", "no edit 6-7"),
         ("10-12", "edit 10-12"),
@@ -24,7 +24,7 @@ def test_numbers_and_ranges():
         ("", "'' is no number"),
     ):
         with pytest.raises(NeuronEditError, match=words):
-            chosen(ids, wanted)
+            chosen(ids, selection)
     with pytest.raises(NeuronEditError, match="the log holds none"):
         chosen([], "1")
 
