@@ -75,14 +75,10 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
             raise StateError(
                 f"{name}: some edits change its rows and others its columns, which no single entry can hold"
             )
+    contents = [log.edit_entry(number)["content"] for number in ids]
     provenance = [
-        {
-            "id": number,
-            "method": record.method,
-            "requests": record.requests,
-            "content": log.edit_entry(number)["content"],
-        }
-        for number, record in zip(ids, records)
+        {"id": number, "method": record.method, "requests": record.requests, "content": content}
+        for number, record, content in zip(ids, records, contents)
     ]
     weights: dict[str, dict[str, Any]] = {}
     for name in (*names.values(), *units):
