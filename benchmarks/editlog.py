@@ -19,7 +19,7 @@ import torch
 from easyedit_neuron import data
 from easyedit_neuron.cli.settings import cache_dir
 from easyedit_neuron.editlog import EditLog, replay, undo
-from easyedit_neuron.editlog.total import totals
+from easyedit_neuron.editlog.summed_change import sum_changes
 from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.host.load_model import load_model
 from easyedit_neuron.registry import get_method
@@ -71,7 +71,7 @@ def _undo_error(log: EditLog, model, base, number: int) -> float:
     """Largest error of a weight after one undo, in units of the dtype's rounding of the largest weight."""
     twin, own = copy.deepcopy(model), log.copy(Path(tempfile.mkdtemp()) / "log")
     undo(twin, own, number)
-    before, after = totals([log[number]]), 0.0
+    before, after = sum_changes([log[number]]), 0.0
     for name, total in before.items():
         left, right = total.factors()
         delta = left @ right.T

@@ -2,10 +2,10 @@
 
     python examples/serve_edited_model.py [FOLDER]       files go into FOLDER (default: a temporary one)
 
-Two sides that know of each other only through a folder. The editing side makes edits, keeps their log and
-exports an adapter. The serving side has the base model loaded once and needs nothing but transformers and
-peft: a new version of the edits is loaded beside the one in use, one call switches over, and the old one is
-    dropped. The base weights are never written, never loaded again.
+The editing side makes edits, logs them and exports an adapter. The serving side has loaded the base model
+once and needs nothing but transformers and peft. The two share nothing but a folder. A new version of the
+edits is loaded beside the one in use; one call switches over, and the old one is dropped. The base weights
+are never written and never loaded again.
 """
 
 import sys
@@ -25,17 +25,16 @@ BASE = resources.model_path("tiny-llama")
 
 
 class Server:
-    """A base model and the newest version of its edits; ``answer`` may be called at any time in between."""
+    """A base model with the newest version of its edits; ``answer`` works with or without edits."""
 
     def __init__(self, base: str):
         self.tok = AutoTokenizer.from_pretrained(base)
-        self.model = (
-            AutoModelForCausalLM.from_pretrained(base).float().eval()
-        )  # the precision that the edits are made in
+        # float32 is the precision that the edits are made in.
+        self.model = AutoModelForCausalLM.from_pretrained(base).float().eval()
         self.version = None
 
     def switch(self, version: str, adapter: Path) -> None:
-        """Loads an adapter, answers with it from now on, drops the one before."""
+        """Load an adapter, answer with it from now on, and drop the previous one."""
         old, self.version = self.version, version
         if old is None:
             self.model = PeftModel.from_pretrained(self.model, str(adapter), adapter_name=version)
@@ -46,20 +45,17 @@ class Server:
 
     @torch.no_grad()
     def answer(self, prompt: str) -> str:
-        """What the model writes behind the prompt, up to the end of the sentence."""
+        """The text that the model writes after the prompt, up to the end of the sentence."""
         inputs = self.tok(prompt, return_tensors="pt")
-        written = self.model.generate(
+        tokens = self.model.generate(
             **inputs, max_new_tokens=8, do_sample=False, pad_token_id=self.tok.eos_token_id
         )
-        return (
-            self.tok.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            .split(".")[0]
-            .strip()
-        )
+        new_tokens = tokens[0, inputs["input_ids"].shape[1] :]
+        return self.tok.decode(new_tokens, skip_special_tokens=True).split(".")[0].strip()
 
 
 def main(folder: Path, edits: int = 3) -> dict[str, list[str]]:
-    """Ask before and after, undo the second edit, ask again; returns the answers by version."""
+    """Ask before and after the edits, undo the second one and ask again; return the answers by version."""
     requests = data.load("tiny-world", size=edits)
     server, answers = Server(BASE), {}
 
@@ -68,20 +64,18 @@ def main(folder: Path, edits: int = 3) -> dict[str, list[str]]:
 
     ask("unedited")
 
-    # the editing side
+    # The editing side: exports are made from the log and the unedited model.
     editor = resolve_base_editor("builtin").from_hparams(FiNEHyperParams.from_hparams("FiNE/tiny-llama"))
-    base = AutoModelForCausalLM.from_pretrained(
-        BASE
-    ).float()  # exports are made from the log and the unedited model
+    base = AutoModelForCausalLM.from_pretrained(BASE).float()
     with recording(editor.model, folder / "log") as log:
         editor.edit_requests(requests, sequential_edit=True, verbose=False)
     export_peft(log, base, folder / "v1")
 
-    # the serving side
+    # The serving side.
     server.switch("v1", folder / "v1")
     ask("v1")
 
-    # one edit was a mistake
+    # One edit was a mistake: undo it in the log, export again and switch over.
     undo(editor.model, log, log.ids[1])
     export_peft(log, base, folder / "v2")
     server.switch("v2", folder / "v2")
@@ -89,8 +83,8 @@ def main(folder: Path, edits: int = 3) -> dict[str, list[str]]:
 
     for number, request in enumerate(requests):
         print(f"{request['prompt']} ... (edit: {request['target_new']})")
-        for version, given in answers.items():
-            print(f"    {version:8}  {given[number]}")
+        for version, version_answers in answers.items():
+            print(f"    {version:8}  {version_answers[number]}")
     return answers
 
 

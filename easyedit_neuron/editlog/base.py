@@ -1,5 +1,4 @@
-"""Which model a log is of: fingerprints of the parameters that it edits, and what is said where they do not
-fit."""
+"""The base model of a log, and the check of a model against fingerprints of its parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 
-from .. import resources
 from ..errors import StateError
 from ..utils.fingerprint import model_fingerprint, tensors_fingerprint
 
@@ -19,9 +17,8 @@ class Base:
 
     Attributes:
         name: path, hub name, or name of the shipped model.
-        fingerprint: of all its weights and buffers (``model_fingerprint``); None where nobody took it.
-        weights: name of every parameter that is edited -> its fingerprint (``tensors_fingerprint``), dtype
-            and shape.
+        fingerprint: ``model_fingerprint`` of all its weights and buffers; None if it was not taken.
+        weights: name of every edited parameter -> {"fingerprint", "dtype", "shape"}.
     """
 
     name: str
@@ -29,51 +26,40 @@ class Base:
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def check(self, model: torch.nn.Module) -> None:
-        """``StateError`` that says what differs, unless ``model`` is the base."""
-        check_weights(
-            model,
-            self.weights,
-            "fingerprint",
-            f"the log's base ({self.name})",
-            "load the unedited model that the edits were made on, in the same dtype",
-        )
+        """Raise a ``StateError`` that says what differs, unless ``model`` is the base."""
+        remedy = "load the unedited model that the edits were made on, in the same dtype"
+        check_weights(model, self.weights, f"the log's base ({self.name})", remedy)
         if self.fingerprint is not None and model_fingerprint(model) != self.fingerprint:
             raise StateError(
-                f"the model is not the log's base ({self.name}): the weights that the log edits are the same, "
-                "others differ. Nothing was changed; load the model that the edits were made on"
+                f"the model is not the log's base ({self.name}): the weights that the log edits are the "
+                "same, others differ. Nothing was changed; load the model that the edits were made on"
             )
 
 
 def check_weights(
-    model: torch.nn.Module, wanted: dict[str, dict[str, Any]], which: str, what: str, remedy: str
+    model: torch.nn.Module, expected: dict[str, dict[str, Any]], description: str, remedy: str
 ) -> None:
-    """``StateError`` unless the model's parameters have the wanted dtypes, shapes and fingerprints.
+    """Raise a ``StateError`` unless the model's parameters are the expected ones.
 
     Args:
         model: not changed.
-        wanted: parameter name -> {"dtype", "shape", ``which``: fingerprint}.
-        which: key of the fingerprint.
-        what, remedy: for the message, which model is wanted and what to do.
+        expected: parameter name -> {"dtype", "shape", "fingerprint"}.
+        description, remedy: for the message, which model is expected and what to do.
     """
-    for name, about in wanted.items():
-        try:
-            value = model.get_parameter(name)
-        except AttributeError:
-            raise StateError(
-                f"the model is not {what}: it has no parameter {name!r}. Nothing was changed; {remedy}"
-            ) from None
-        form = [str(value.dtype).removeprefix("torch."), list(value.shape)]
-        if form != [about["dtype"], about["shape"]]:
-            raise StateError(
-                f"the model is not {what}: its {name} is {form[0]} {form[1]}, not {about['dtype']} "
-                f"{about['shape']}. Nothing was changed; {remedy}"
-            )
-        if tensors_fingerprint([(name, value)]) != about[which]:
-            raise StateError(
-                f"the model is not {what}: its {name} has other values. Nothing was changed; {remedy}"
-            )
+    for name, weight in expected.items():
+        difference = _difference(model, name, weight)
+        if difference:
+            raise StateError(f"the model is not {description}: {difference}. Nothing was changed; {remedy}")
 
 
-def portable_name(name: str) -> str:
-    """The name of a shipped model where its folder is meant, which is another one on every machine."""
-    return next((short for short in resources.SHIPPED_MODELS if name == resources.model_path(short)), name)
+def _difference(model: torch.nn.Module, name: str, expected: dict[str, Any]) -> str | None:
+    try:
+        parameter = model.get_parameter(name)
+    except AttributeError:
+        return f"it has no parameter {name!r}"
+    dtype, shape = str(parameter.dtype).removeprefix("torch."), list(parameter.shape)
+    if (dtype, shape) != (expected["dtype"], expected["shape"]):
+        return f"its {name} is {dtype} {shape}, not {expected['dtype']} {expected['shape']}"
+    if tensors_fingerprint([(name, parameter)]) != expected["fingerprint"]:
+        return f"its {name} has other values"
+    return None

@@ -1,19 +1,18 @@
-"""What two edited models differ in, told from their logs."""
+"""The difference of two edited models, computed from their logs."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from .log import EditLog
-from .total import Total, totals
+from .summed_change import SummedChange, sum_changes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two states of models, a and b.
+    """The difference of two states of models, a and b.
 
     Attributes:
         same_base: the parameters that both edit were the same before.
@@ -32,7 +31,7 @@ class Difference:
 
 
 def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None = None) -> Difference:
-    """Compares two logs, or two states of one.
+    """Compare two logs, or two states of one.
 
     Args:
         a, b: logs; the same one for two of its states.
@@ -42,49 +41,53 @@ def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None =
         StateError: an unknown entry, or a file that is missing or was changed.
     """
     ids_a, ids_b = a.ids_at(upto_a), b.ids_at(upto_b)
-    waiting: dict[str, list[int]] = {}
-    for number in ids_b:
-        waiting.setdefault(b.line(number)["content"], []).append(number)
-    both, only_a = [], []
-    for number in ids_a:
-        same = waiting.get(a.line(number)["content"])
-        if same:
-            both.append((number, same.pop(0)))
-        else:
-            only_a.append(number)
-    matched = Counter(number for _, number in both)
-    only_b = [number for number in ids_b if not matched[number]]
-    first, second = a.base.weights, b.base.weights
+    both, only_a, only_b = _match(a, b, ids_a, ids_b)
+    base_a, base_b = a.base.weights, b.base.weights
     same_base = all(
-        first[name]["fingerprint"] == second[name]["fingerprint"] for name in first.keys() & second.keys()
+        base_a[name]["fingerprint"] == base_b[name]["fingerprint"] for name in base_a.keys() & base_b.keys()
     )
-    all_a, all_b = totals(a[number] for number in ids_a), totals(b[number] for number in ids_b)
-    # from the edits that differ alone: the others would cancel up to rounding
-    rest_a, rest_b = totals(a[number] for number in only_a), totals(b[number] for number in only_b)
-    parameters = {
-        name: _compared(all_a.get(name), all_b.get(name), rest_a.get(name), rest_b.get(name))
-        for name in sorted(all_a.keys() | all_b.keys())
-    }
+    sums_a, sums_b = (sum_changes(log[number] for number in ids) for log, ids in ((a, ids_a), (b, ids_b)))
+    # The distance comes from the edits that differ alone: the others would cancel only up to rounding.
+    rest_a, rest_b = (sum_changes(log[number] for number in ids) for log, ids in ((a, only_a), (b, only_b)))
+    parameters = {}
+    for name in sorted(sums_a.keys() | sums_b.keys()):
+        zero = SummedChange((sums_a.get(name) or sums_b[name]).shape)
+        parameters[name] = _compare(*(sums.get(name, zero) for sums in (sums_a, sums_b, rest_a, rest_b)))
     return Difference(same_base, both, only_a, only_b, parameters)
 
 
-def _compared(a: Total | None, b: Total | None, rest_a: Total | None, rest_b: Total | None) -> dict[str, Any]:
+def _match(
+    a: EditLog, b: EditLog, ids_a: list[int], ids_b: list[int]
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """(pairs of the same edits, ids only in a, ids only in b)."""
+    unmatched_b: dict[str, list[int]] = {}
+    for number in ids_b:
+        unmatched_b.setdefault(b.edit_entry(number)["content"], []).append(number)
+    both, only_a = [], []
+    for number in ids_a:
+        candidates = unmatched_b.get(a.edit_entry(number)["content"])
+        if candidates:
+            both.append((number, candidates.pop(0)))
+        else:
+            only_a.append(number)
+    matched_b = {number for _, number in both}
+    return both, only_a, [number for number in ids_b if number not in matched_b]
+
+
+def _compare(a: SummedChange, b: SummedChange, rest_a: SummedChange, rest_b: SummedChange) -> dict[str, Any]:
     norm_a, norm_b = _norm(a), _norm(b)
-    cross = a.dot(b) if a is not None and b is not None else 0.0
-    squared = _norm(rest_a) ** 2 + _norm(rest_b) ** 2
-    if rest_a is not None and rest_b is not None:
-        squared -= 2 * rest_a.dot(rest_b)
-    neurons = [set() if total is None else total.neurons() for total in (a, b)]
+    squared_distance = _norm(rest_a) ** 2 + _norm(rest_b) ** 2 - 2 * rest_a.dot(rest_b)
+    neurons_a, neurons_b = a.neurons(), b.neurons()
     return {
         "norm_a": norm_a,
         "norm_b": norm_b,
-        "norm": math.sqrt(max(squared, 0.0)),
-        "cosine": cross / (norm_a * norm_b) if norm_a and norm_b else None,
-        "neurons_a": len(neurons[0]),
-        "neurons_b": len(neurons[1]),
-        "neurons_both": len(neurons[0] & neurons[1]),
+        "norm": math.sqrt(max(squared_distance, 0.0)),
+        "cosine": a.dot(b) / (norm_a * norm_b) if norm_a and norm_b else None,
+        "neurons_a": len(neurons_a),
+        "neurons_b": len(neurons_b),
+        "neurons_both": len(neurons_a & neurons_b),
     }
 
 
-def _norm(total: Total | None) -> float:
-    return 0.0 if total is None else math.sqrt(max(total.dot(total), 0.0))
+def _norm(change: SummedChange) -> float:
+    return math.sqrt(max(change.dot(change), 0.0))

@@ -12,97 +12,96 @@ from typing import Any
 
 import torch
 
+from .. import resources
 from ..edits.record import EditRecord
 from ..errors import StateError
 from ..utils.io import append_text, refusing, sync, write_text
-from . import chain
-from .base import Base, check_weights, portable_name
-from .content import about_change, content_of
+from . import files
+from .base import Base, check_weights
+from .summary import content_digest, summarize_delta
 
 LOG = logging.getLogger(__name__)
+STEP_SIGNS = {"edit": 1, "redo": 1, "undo": -1}
+"""Types of entries that add the change of an edit to the weights (1), or take it out (-1)."""
 
 
 class EditLog:
-    """Opens a log, or begins one with the first ``append``.
+    """Open a log, or begin one with the first ``append``.
 
     Iterating gives the records of the edits that are in the weights, in the order in which they were added;
     ``ids`` are their ids and ``len`` their number. ``log[id]`` is the record of any edit, also one that was
-    taken back. Files are checked as they are read.
+    undone. The file of a record is checked against its SHA-256 whenever it is read.
 
     Args:
-        folder: the log's own folder; made with the first entry.
-        model: name of the base model, for a new log; unset: that of the first record's hyperparameters.
-        fingerprint: ``model_fingerprint`` of the whole base model, for a new log; unset: only the edited
-            weights tell it.
+        folder: the log's own folder; created with the first entry.
+        model: name of the base model, for a new log; unset: ``model_name`` of the first record's ``hparams``.
+        fingerprint: ``model_fingerprint`` of the base model, for a new log; unset: the edited weights alone
+            identify the base.
 
     Raises:
-        StateError: the folder holds no log of this format, or a damaged one. A last entry that was not
+        StateError: the folder holds a log of another format, or a damaged one. A last entry that was not
             written to its end is left out with a warning.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None, fingerprint: str | None = None):
         self.folder = Path(folder).expanduser()
-        self._lines: list[dict[str, Any]] = []
-        self._bytes = 0
-        self._first: dict[
-            str, dict[str, Any]
-        ] = {}  # of every edited parameter: what is known of it before the first edit
-        self._now: dict[str, str | None] = {}
-        self._head = chain.read_head(self.folder)
-        if self._head is None:
-            self._new = model, fingerprint
-            return
-        self._lines, self._bytes = chain.read_lines(self.folder / chain.LINES, chain.hash_of(self._head))
-        self._drop_torn_file()
-        self._note_all()
+        header = files.read_header(self.folder)
+        self._exists = header is not None
+        self._header = header or {"format": files.FORMAT, "model": model, "fingerprint": fingerprint}
+        self._entries, self._bytes = files.read_entries(self.folder)
 
     # -- reading
-    # ---------------------------------------------------------------------------------------------------------
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """All lines, oldest first; not to be changed."""
-        return list(self._lines)
-
-    @property
-    def head(self) -> str | None:
-        """Hash of the newest entry; None while there is none."""
-        return self._lines[-1]["hash"] if self._lines else None
+        """All entries, oldest first; not to be changed."""
+        return list(self._entries)
 
     @property
     def base(self) -> Base:
         """The model before the first edit."""
-        head = self._head or {"model": self._new[0] or "unknown", "fingerprint": self._new[1]}
-        return Base(head["model"], head["fingerprint"], dict(self._first))
+        weights: dict[str, dict[str, Any]] = {}
+        for entry in self._entries:
+            for name, weight in entry["weights"].items():
+                if name not in weights:
+                    weights[name] = {key: weight[key] for key in ("dtype", "shape")}
+                    weights[name]["fingerprint"] = weight["before"]
+        return Base(self._header["model"] or "unknown", self._header["fingerprint"], weights)
 
     def weights_at(self, upto: int | None = None) -> dict[str, str | None]:
-        """Parameter name -> fingerprint after entry ``upto`` (unset: the newest; 0: the base), of all edited
-        parameters.
+        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base).
 
-        None where the log does not know it (after ``squash`` without the model).
+        None where the log does not know one (after ``squash`` without the model).
         """
-        if upto is None:
-            return dict(self._now)
-        found: dict[str, str | None] = {name: about["fingerprint"] for name, about in self._first.items()}
-        for line in self._lines[: self.number(upto)]:
-            found |= {name: about["after"] for name, about in line["weights"].items()}
-        return found
+        weights: dict[str, str | None] = {name: w["fingerprint"] for name, w in self.base.weights.items()}
+        for entry in self._entries[: self._count(upto)]:
+            weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
+        return weights
 
     def steps(self, upto: int | None = None) -> list[tuple[int, int]]:
-        """What makes the weights after entry ``upto`` from the base: (1, id) adds an edit's change, (-1, id)
-        takes it out."""
-        return chain.steps(self._lines[: self.number(upto)])
+        """The steps from the base to the weights after entry ``upto``.
+
+        (1, id) adds the change of an edit, (-1, id) takes it out.
+        """
+        steps, number = [], self._count(upto)
+        while number > 0:
+            entry = self._entries[number - 1]
+            if entry["type"] == "restore":
+                number = entry["to"]
+            else:
+                steps.append((STEP_SIGNS[entry["type"]], entry.get("of", entry["id"])))
+                number -= 1
+        return steps[::-1]
 
     def ids_at(self, upto: int | None = None) -> list[int]:
-        """Ids of the edits that are in the weights after entry ``upto``, in the order in which they were
-        added."""
-        found: list[int] = []
+        """Ids of the edits in the weights after entry ``upto``, in the order in which they were added."""
+        ids: list[int] = []
         for sign, number in self.steps(upto):
             if sign > 0:
-                found.append(number)
+                ids.append(number)
             else:
-                found.remove(number)
-        return found
+                ids.remove(number)
+        return ids
 
     @property
     def ids(self) -> list[int]:
@@ -116,241 +115,190 @@ class EditLog:
         return (self[number] for number in self.ids)
 
     def __getitem__(self, number: int) -> EditRecord:
-        """The record of an edit; its file is checked.
+        """Read the record of an edit.
 
         Raises:
             StateError: no such edit, or a file that is missing or was changed.
         """
-        line = self.line(number)
-        path = self.folder / line["file"]
+        entry = self.edit_entry(number)
+        path = self.folder / entry["file"]
         if not path.is_file():
             raise StateError(f"{path}: missing, and entry {number} needs it; put it back")
-        if chain.file_hash(path) != line["sha256"]:
+        if files.file_digest(path) != entry["sha256"]:
             raise StateError(
-                f"{path}: was changed after entry {number} was written (its SHA-256 does not fit); put the right "
-                f"file back"
+                f"{path}: was changed after entry {number} was written; put back the file with its SHA-256"
             )
         return EditRecord.load(path)
 
-    def line(self, number: int) -> dict[str, Any]:
-        """The line of an edit; ``StateError`` for another entry, or none."""
-        if 1 <= number <= len(self._lines):
-            if "file" in self._lines[number - 1]:
-                return self._lines[number - 1]
-            raise StateError(
-                f"{self.folder}: entry {number} is no edit but of type {self._lines[number - 1]['type']}"
-            )
-        edits = [line["id"] for line in self._lines if "file" in line]
-        raise StateError(f"{self.folder}: there is no edit {number}; {_known(edits)}")
-
-    def number(self, upto: int | None) -> int:
-        """``upto`` as a number of entries; ``StateError`` unless the log has so many."""
-        if upto is None:
-            return len(self._lines)
-        if not 0 <= upto <= len(self._lines):
-            raise StateError(
-                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {len(self._lines)} (0 is the "
-                f"base model)"
-            )
-        return upto
+    def edit_entry(self, number: int) -> dict[str, Any]:
+        """The entry of an edit; ``StateError`` if there is none, or one of another type."""
+        if 1 <= number <= len(self._entries):
+            entry = self._entries[number - 1]
+            if "file" in entry:
+                return entry
+            raise StateError(f"{self.folder}: entry {number} is no edit but of type {entry['type']}")
+        ids = [entry["id"] for entry in self._entries if "file" in entry]
+        listed = f"{ids[0]} to {ids[-1]}" if len(ids) > 8 else ", ".join(map(str, ids))
+        reason = f"the edits are {listed}" if ids else "the log has no edits"
+        raise StateError(f"{self.folder}: there is no edit {number}; {reason}")
 
     def check_weights(self, model: torch.nn.Module) -> None:
-        """``StateError`` unless the edited parameters of ``model`` are those that the newest entry left."""
-        wanted = {
-            name: {**about, "now": after}
-            for (name, about), after in zip(self._first.items(), self._now.values())
-        }
-        unknown = [name for name, about in wanted.items() if about["now"] is None]
-        if unknown:
-            raise StateError(
-                f"{self.folder}: the log does not know the weights that it leaves ({unknown[0]}): it was squashed "
-                "without the model; squash again with it"
-            )
+        """Raise a ``StateError`` unless the edited parameters of ``model`` are those of the newest entry."""
+        base, newest = self.base.weights, self.weights_at()
+        for name, fingerprint in newest.items():
+            if fingerprint is None:
+                raise StateError(
+                    f"{self.folder}: the log does not know the weights that it leaves ({name}): it was "
+                    "squashed without the model; squash again with it"
+                )
         check_weights(
             model,
-            wanted,
-            "now",
+            {name: {**base[name], "fingerprint": fingerprint} for name, fingerprint in newest.items()},
             f"the one that {self.folder} describes after its newest entry",
             "give the model that the log was written with, or make it again from the base (replay)",
         )
 
     def verify(self) -> None:
-        """Reads every file; ``StateError`` for the first that is missing or was changed."""
-        for line in self._lines:
-            if "file" in line:
-                self[line["id"]]
+        """Read every file; ``StateError`` for the first that is missing or was changed."""
+        for entry in self._entries:
+            if "file" in entry:
+                self[entry["id"]]
 
     # -- writing
-    # ---------------------------------------------------------------------------------------------------------
 
     def append(self, record: EditRecord) -> int:
-        """Adds an edit; returns its id. It is on the disk when this returns.
+        """Add an edit and return its id. It is on the disk when this returns.
 
         Raises:
-            StateError: the record knows nothing of its weights, or was made on others than the newest entry
-                left (an edit between them is not in the log). Nothing is changed.
+            StateError: the record has no fingerprints of its weights, or was made on other weights than the
+                newest entry left (an edit between them is not in the log). Nothing is changed.
         """
         if not record.weights:
             raise StateError(
                 "the record has no fingerprints of its weights: it was not made by an edit of this version"
             )
         self._check_follows(record)
-        self._begin(record)
-        number = len(self._lines) + 1
+        if not self._exists:
+            self._create(str(record.hparams.get("model_name", "unknown")))
+        number = len(self._entries) + 1
         path = self.folder / f"{number:06d}.safetensors"
         with refusing(path):
             record.save(path)
             sync(path)
             sync(self.folder)
-        kept = ("dtype", "shape", "before", "after")
-        weights = {name: {key: about[key] for key in kept} for name, about in record.weights.items()}
+        # The file is on the disk before the line that names it is written.
         self._append(
             {
                 "id": number,
                 "type": "edit",
                 "file": path.name,
                 "bytes": path.stat().st_size,
-                "sha256": chain.file_hash(path),
-                "content": content_of(record),
+                "sha256": files.file_digest(path),
+                "content": content_digest(record),
                 "method": record.method,
                 "requests": record.requests,
-                "changes": {name: about_change(delta) for name, delta in record.deltas.items()},
+                "changes": {name: summarize_delta(delta) for name, delta in record.deltas.items()},
                 "metrics": record.metrics,
                 "run": record.info.get("run", {}),
-                "weights": weights,
+                "weights": {
+                    name: {key: weight[key] for key in ("dtype", "shape", "before", "after")}
+                    for name, weight in record.weights.items()
+                },
             }
         )
         return number
 
-    def note(self, kind: str, after: dict[str, str], **about: Any) -> int:
-        """Adds an entry without a file (``undo``, ``redo``: ``of=id``; ``restore``: ``to=number``).
+    def append_event(self, kind: str, after: dict[str, str], **reference: int) -> int:
+        """Add an entry without a file and return its id.
 
         Args:
-            kind: its type.
+            kind: ``undo`` or ``redo`` (with ``of=id``), or ``restore`` (with ``to=id``).
             after: parameter name -> fingerprint now, of what has changed.
+            **reference: ``of`` or ``to``.
         """
-        first = self._first
-        weights = {
-            name: {
-                "dtype": first[name]["dtype"],
-                "shape": first[name]["shape"],
-                "before": self._now[name],
-                "after": value,
-            }
-            for name, value in after.items()
-        }
-        number = len(self._lines) + 1
-        self._append({"id": number, "type": kind, **about, "weights": weights})
+        base, before = self.base.weights, self.weights_at()
+        weights: dict[str, dict[str, Any]] = {}
+        for name, fingerprint in after.items():
+            form = {key: base[name][key] for key in ("dtype", "shape")}
+            weights[name] = {**form, "before": before[name], "after": fingerprint}
+        number = len(self._entries) + 1
+        self._append({"id": number, "type": kind, **reference, "weights": weights})
         return number
 
-    def cut(self, count: int) -> None:
-        """Drops the entries behind the first ``count``: for a run that goes on from an earlier state."""
-        if count == len(self._lines) or self._head is None:
+    def truncate(self, count: int) -> None:
+        """Drop the entries after the first ``count``: for a run that goes on from an earlier state."""
+        if count == len(self._entries) or not self._exists:
             return
-        kept = self._lines[: self.number(count)]
-        write_text(self.folder / chain.LINES, "".join(chain.as_text(line) for line in kept))
-        for line in self._lines[count:]:
-            if "file" in line:
-                (self.folder / line["file"]).unlink(missing_ok=True)
-        self._lines, self._bytes = kept, (self.folder / chain.LINES).stat().st_size
-        self._note_all()
+        remaining, dropped = self._entries[: self._count(count)], self._entries[count:]
+        text = "".join(map(files.entry_text, remaining))
+        write_text(self.folder / files.ENTRIES_FILE, text)
+        for entry in dropped:
+            if "file" in entry:
+                (self.folder / entry["file"]).unlink(missing_ok=True)
+        self._entries, self._bytes = remaining, len(text.encode())
 
     def copy(self, folder: str | Path, upto: int | None = None) -> EditLog:
-        """The entries up to ``upto`` in another folder, which must not hold a log yet."""
-        count, folder = self.number(upto), Path(folder)
+        """Copy the entries up to ``upto`` into another folder, which must not hold a log yet."""
+        entries, folder = self._entries[: self._count(upto)], Path(folder)
         self.refuse_taken(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for line in self._lines[:count]:
-            if "file" in line:
-                self[line["id"]]  # checks it
-                shutil.copyfile(self.folder / line["file"], folder / line["file"])
-        if self._head is not None:
-            write_text(folder / chain.LINES, "".join(chain.as_text(line) for line in self._lines[:count]))
-            write_text(folder / chain.HEAD, json.dumps(self._head, indent=2) + "\n")
-        return EditLog(folder, *(() if self._head else self._new))
+        for entry in entries:
+            if "file" in entry:
+                self[entry["id"]]  # raises if the file was changed
+                shutil.copyfile(self.folder / entry["file"], folder / entry["file"])
+        write_text(folder / files.ENTRIES_FILE, "".join(map(files.entry_text, entries)))
+        files.write_header(folder, self._header)
+        return EditLog(folder)
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
-        """``StateError`` if a folder holds a log."""
-        if (folder / chain.HEAD).exists() or (folder / chain.LINES).exists():
+        """Raise a ``StateError`` if a folder holds a log."""
+        if (folder / files.HEADER_FILE).exists() or (folder / files.ENTRIES_FILE).exists():
             raise StateError(f"{folder} holds a log already; nothing was changed, choose another folder")
 
-    def _begin(self, record: EditRecord) -> None:
-        if self._head is not None:
-            return
-        name, fingerprint = self._new
-        name = name or portable_name(str(record.hparams.get("model_name", "unknown")))
-        head = {"format": chain.FORMAT, "model": name, "fingerprint": fingerprint}
+    def _count(self, upto: int | None) -> int:
+        """``upto`` as a number of entries; ``StateError`` unless the log has so many."""
+        total = len(self._entries)
+        if upto is None:
+            return total
+        if not 0 <= upto <= total:
+            raise StateError(
+                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {total} (0: the base)"
+            )
+        return upto
+
+    def _create(self, model_name: str) -> None:
+        # The folder of a shipped model differs between machines, its short name does not.
+        shipped = {resources.model_path(name): name for name in resources.SHIPPED_MODELS}
+        header = {**self._header, "model": self._header["model"] or shipped.get(model_name, model_name)}
         with refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / chain.HEAD, json.dumps(head, indent=2) + "\n")
-        self._head = head
+        files.write_header(self.folder, header)
+        self._header, self._exists = header, True
 
-    def _append(self, line: dict[str, Any]) -> None:
-        line = chain.sealed(line, self.head or chain.hash_of(self._head))
-        path, text = self.folder / chain.LINES, chain.as_text(line)
+    def _append(self, entry: dict[str, Any]) -> None:
+        path, text = self.folder / files.ENTRIES_FILE, files.entry_text(entry)
         if path.is_file() and path.stat().st_size > self._bytes:
             os.truncate(path, self._bytes)  # an entry that was not written to its end
         append_text(path, text)
-        self._lines.append(line)
+        self._entries.append(json.loads(text))  # as it will be read again
         self._bytes += len(text.encode())
-        self._note(line)
-
-    def _note_all(self) -> None:
-        self._first, self._now = {}, {}
-        for line in self._lines:
-            self._note(line)
-
-    def _note(self, line: dict[str, Any]) -> None:
-        for name, about in line["weights"].items():
-            self._first.setdefault(
-                name, {"fingerprint": about["before"], "dtype": about["dtype"], "shape": about["shape"]}
-            )
-            self._now[name] = about["after"]
 
     def _check_follows(self, record: EditRecord) -> None:
-        now = self._now
-        for name, about in record.weights.items():
-            if name not in now:
-                if about["before"] != about["base"]:
-                    LOG.warning(
-                        "%s: %s had been edited before the log began; those weights are its base",
-                        self.folder,
-                        name,
-                    )
-            elif now[name] is None:
+        base, newest = self.base.weights, self.weights_at()
+        for name, weight in record.weights.items():
+            if name not in base:
+                if weight["before"] != weight["base"]:
+                    text = "%s: %s had been edited before the log began; those weights are its base"
+                    LOG.warning(text, self.folder, name)
+            elif newest[name] is None:
                 raise StateError(
-                    f"{self.folder}: the log does not know the weights that its newest entry left (squashed without "
-                    "the model), so that nothing can follow"
+                    f"{self.folder}: no edit can follow an entry that was squashed without the model"
                 )
-            elif now[name] != about["before"]:
-                where = "; they are the base's" if about["before"] == self._first[name]["fingerprint"] else ""
+            elif newest[name] != weight["before"]:
+                hint = "; they are the base's" if weight["before"] == base[name]["fingerprint"] else ""
                 raise StateError(
-                    f"the edit was made on other weights of {name} than entry {len(self._lines)} of {self.folder} "
-                    f"left"
-                    f"{where}: an edit between the two is not in the log, or was taken back without it"
+                    f"the edit was made on other weights of {name} than entry {len(self._entries)} of "
+                    f"{self.folder} left{hint}: an edit between the two is not in the log, or was undone "
+                    "without it"
                 )
-
-    def _drop_torn_file(self) -> None:
-        """The newest entry does not count if its file was not written to its end."""
-        if self._lines and "file" in self._lines[-1]:
-            line = self._lines[-1]
-            path = self.folder / line["file"]
-            if not path.is_file() or path.stat().st_size < line["bytes"]:
-                LOG.warning(
-                    "%s: entry %d was not written to its end (its file is missing or short) and is left out",
-                    self.folder,
-                    line["id"],
-                )
-                self._lines.pop()
-                self._bytes -= len(chain.as_text(line).encode())
-
-
-def _known(edits: list[int]) -> str:
-    if not edits:
-        return "the log has no edits"
-    return (
-        f"the edits are {edits[0]} to {edits[-1]}"
-        if len(edits) > 8
-        else f"the edits are {', '.join(map(str, edits))}"
-    )

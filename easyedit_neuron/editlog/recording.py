@@ -1,4 +1,4 @@
-"""Writing a log while any host edits."""
+"""Write a log while any host edits."""
 
 from __future__ import annotations
 
@@ -17,61 +17,60 @@ from .log import EditLog
 
 @contextmanager
 def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[EditLog]:
-    """Every edit of ``model`` by a method of this package goes into a log, whoever calls it::
+    """Log every edit of ``model`` by a method of this package, whichever code makes it::
 
         editor = BaseEditor.from_hparams(hparams)        # EasyEdit's or the built-in one
         with recording(editor.model, "edits/norway") as log:
             editor.edit(prompts, target_new=..., subject=..., sequential_edit=True)
 
-    Where a host puts earlier weights back (EasyEdit does after every edit that is not sequential) the log has
-    a ``restore`` entry, in front of the next edit or at the end of the block. Edits of copies of the model
-    are not recorded.
+    A host may put earlier weights back (EasyEdit does after every edit that is not sequential). The log then
+    has a ``restore`` entry before the next edit or at the end of the block. Edits of copies of the model are
+    not logged.
 
     Args:
-        model: has the weights that the newest entry of the log left, or that its first edit shall find.
+        model: has the weights that the newest entry of the log left; for a new log, any.
         folder: the log's folder, or a log.
 
     Raises:
-        StateError: the model is not the one that the log is of. An edit whose record cannot be written is
-            taken back, and the error is raised from the edit.
+        StateError: the model is not the log's. An edit whose record cannot be written is taken back, and the
+            error is raised from the edit.
     """
     log = folder if isinstance(folder, EditLog) else EditLog(folder)
-    _follow(log, _present(model, log))  # it may have been put back since
 
     def write(record: EditRecord) -> None:
-        before = {name: about["before"] for name, about in record.weights.items()}
-        _follow(log, _present(model, log, before))
+        before = {name: weight["before"] for name, weight in record.weights.items()}
+        _note_restored_weights(log, model, before)
         log.append(record)
 
+    _note_restored_weights(log, model, {})
     with listening(model, write):
         yield log
-        _follow(log, _present(model, log))
+        _note_restored_weights(log, model, {})
 
 
-def _present(model: torch.nn.Module, log: EditLog, known: dict[str, str] | None = None) -> dict[str, str]:
-    """Fingerprints of the parameters that the log has edited, those that are known taken from there."""
-    known, names = known or {}, log.base.weights
-    for name in names:
-        if not any(name == present for present, _ in model.named_parameters()):
+def _note_restored_weights(log: EditLog, model: torch.nn.Module, before: dict[str, str]) -> None:
+    """Append a ``restore`` entry if the weights are those of an earlier entry.
+
+    ``before`` has the fingerprints of parameters just before an edit that is already written; the others are
+    computed.
+    """
+    parameters = dict(model.named_parameters())
+    base, newest, present = log.weights_at(0), log.weights_at(), {}
+    for name in base:
+        if name not in parameters:
             raise StateError(f"{log.folder} is the log of another model: this one has no parameter {name!r}")
-    return {
-        name: known.get(name) or tensors_fingerprint([(name, model.get_parameter(name))]) for name in names
-    }
-
-
-def _follow(log: EditLog, present: dict[str, str]) -> None:
-    """A ``restore`` entry, if the weights are no longer those of the newest entry but of an earlier one."""
-    base, now = log.base.weights, log.weights_at()
-    if present == now:
+        present[name] = before.get(name) or tensors_fingerprint([(name, parameters[name])])
+    if present == newest:
         return
-    at = {name: about["fingerprint"] for name, about in base.items()}
-    found = 0 if at == present else None
-    for line in log.entries:
-        at |= {name: about["after"] for name, about in line["weights"].items()}
-        found = line["id"] if at == present else found
-    if found is None:
+    # Find the last entry after which the weights were the present ones; 0 is the base.
+    weights, restored = base, 0 if base == present else None
+    for entry in log.entries:
+        weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
+        restored = entry["id"] if weights == present else restored
+    if restored is None:
         raise StateError(
-            f"{log.folder}: the weights are not those of entry {len(log.entries)}, nor of an earlier one: they were "
-            "changed from outside, or the model is another; put the right ones back, or begin another log"
+            f"{log.folder}: the weights are not those of entry {len(log.entries)}, nor of an earlier one: "
+            "they were changed from outside, or the model is another; put them back, or begin another log"
         )
-    log.note("restore", {name: value for name, value in present.items() if value != now[name]}, to=found)
+    changed = {name: value for name, value in present.items() if value != newest[name]}
+    log.append_event("restore", changed, to=restored)

@@ -1,4 +1,4 @@
-"""Making an edited model again from the base model and a log."""
+"""Make an edited model again from the base model and a log."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..edits.request import prepare
 from ..edits.session import ModelSession
 from ..edits.write import clone_weights, down_names, fingerprint, restore
 from ..errors import StateError
-from ..locate_then_edit.sequential_state import sequential_state, state_setting
+from ..locate_then_edit.sequential_state import SequentialState, sequential_state, state_setting
 from ..utils.fingerprint import fingerprints
 from .log import EditLog
-from .undoing import change_weights, keys_of, settings_of, view_of
+from .undoing import change_weights, protected_keys, sequential_hparams, view_of
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What was done.
+    """The result of ``replay``.
 
     Attributes:
         ids: the edits that are in the weights now, in the order in which they were added.
@@ -48,17 +48,17 @@ def replay(
     without: Iterable[int] = (),
     into: EditLog | None = None,
 ) -> Replayed:
-    """Makes the edits of a log on the base model.
+    """Make the edits of a log on the base model.
 
-    The same changes are added (and taken out) in the same order and dtype as they were: on the same kind of
-    machine the weights are bit for bit those of the log, and ``exact`` says so. Elsewhere a product of
-    factors may round otherwise; every weight is then within the rounding of its dtype, once per edit.
+    The same changes are added (and taken out) in the same order and dtype as before. On the same kind of
+    machine the weights are those of the log bit for bit, and ``exact`` says so. Elsewhere a product of
+    factors may round differently; every weight is then within the rounding of its dtype, once per edit.
 
     Args:
         log: the log. Every file that is used is checked.
         model: the base model, changed in place.
-        tok: its tokenizer; with it the sequential state is made again too: contexts and keys from the
-            records, statistics of the base model from their cache (measured, where they are not there).
+        tok: its tokenizer. With it the sequential state is made again too: contexts and keys from the
+            records, statistics of the base model from their cache (measured if they are not cached).
         upto: entry to stop after (0: nothing is done).
         only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
         without: ids of such edits to leave out. What the others wrote was computed with these in place, and
@@ -69,56 +69,61 @@ def replay(
         StateError: not the base model, an unknown id, a file that is missing or was changed. The model is
             then as it was.
     """
-    steps, selected = log.steps(upto), only is not None or bool(tuple(without))
-    ids = log.ids_at(upto)
+    without = tuple(without)
+    selected = only is not None or bool(without)
+    steps, ids = log.steps(upto), log.ids_at(upto)
+    log_ids = list(dict.fromkeys(number for _, number in steps))
     if selected:
-        ids = _choose(log, ids, only, tuple(without))
+        ids = _select(log, ids, only, without)
         steps = [(1, number) for number in ids]
     log.base.check(model)
+
     names = list(log.base.weights)
     session = ModelSession.of(model)
-    originals, known = clone_weights(model, names), session.origins_copy()
-    state, kept = None, {}
+    originals, known_origins = clone_weights(model, names), session.origins_copy()
+    state: SequentialState | None = None
+    state_edits: dict[int, tuple] = {}
     try:
         if tok is not None and steps:
-            state = _prepare(log, model, tok, [number for _, number in log.steps(upto)])
+            state = _new_state([log[number] for number in log_ids], model, tok)
         for sign, number in steps:
             record = log[number]
             before = change_weights(view_of(model, record), record, sign)
             if state is not None:
-                kept[number] = record.fingerprint_after, keys_of(record), prepare(record.requests)
+                requests = prepare(record.requests)
+                state_edits[number] = record.fingerprint_after, protected_keys(record), requests
             if into is not None:
                 _append(into, model, record, before)
     except BaseException:
         restore(model, originals)
-        session.origins = known
+        session.origins = known_origins
         raise
+
+    # Note the edits in what is bound to the model, now that none can fail any more.
     after = fingerprints((name, model.get_parameter(name)) for name in names)[1]
     if into is None:
         session.note_edit(originals, after)
     if state is not None:
         for number in ids:
-            state.append_edit(*kept[number])
+            state.append_edit(*state_edits[number])
         state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
-    exact = None
-    if not selected:
-        exact = after == log.weights_at(upto)
-        if not exact and None not in log.weights_at(upto).values():
-            LOG.warning(
-                "%s: the weights differ from the log's by rounding: it was written on another kind of machine, or with "
-                "another version of torch",
-                log.folder,
-            )
+    exact = None if selected else after == log.weights_at(upto)
+    if exact is False and None not in log.weights_at(upto).values():
+        LOG.warning(
+            "%s: the weights differ from the log's by rounding: it was written on another kind of machine, "
+            "or with another version of torch",
+            log.folder,
+        )
     return Replayed(ids, exact, state is not None)
 
 
-def _choose(log: EditLog, ids: list[int], only: Iterable[int] | None, without: tuple[int, ...]) -> list[int]:
+def _select(log: EditLog, ids: list[int], only: Iterable[int] | None, without: tuple[int, ...]) -> list[int]:
     only = ids if only is None else list(only)
     for number in (*only, *without):
-        log.line(number)
+        log.edit_entry(number)
         if number not in ids:
             raise StateError(
-                f"{log.folder}: edit {number} is not in the weights there (it was taken back, or made later); in "
+                f"{log.folder}: edit {number} is not in the weights there (it was undone, or made later); in "
                 f"them are {', '.join(map(str, ids)) or 'none'}"
             )
     return [number for number in ids if number in only and number not in without]
@@ -127,7 +132,7 @@ def _choose(log: EditLog, ids: list[int], only: Iterable[int] | None, without: t
 def _append(
     into: EditLog, model: torch.nn.Module, record: EditRecord, before: dict[str, torch.Tensor]
 ) -> None:
-    """The record, with the weights that it has found and left here."""
+    """Append the record with the fingerprints of the weights here, before and after it."""
     record.fingerprint_before = fingerprints(before.items())[0]
     record.fingerprint_after, after = fingerprints((name, model.get_parameter(name)) for name in before)
     for name, (base, present) in ModelSession.of(model).note_edit(before, after).items():
@@ -135,33 +140,30 @@ def _append(
     into.append(record)
 
 
-def _prepare(log: EditLog, model: torch.nn.Module, tok, numbers: list[int]):
-    """The state of an unedited model under the settings of the edits; None where they share none."""
-    records = [log[number] for number in dict.fromkeys(numbers)]
-    settings = [settings_of(record) for record in records]
-    if not any(settings):
+def _new_state(records: list[EditRecord], model: torch.nn.Module, tok) -> SequentialState | None:
+    """The state of the unedited model under the settings of the edits; None where they share none."""
+    hparams_of = [sequential_hparams(record) for record in records]
+    sequential = [(record, hparams) for record, hparams in zip(records, hparams_of) if hparams is not None]
+    if not sequential:
         LOG.info("the edits have no sequential state")
         return None
-    newest = [hparams for hparams in settings if hparams is not None][-1]
+    first_record, newest_hparams = sequential[0][0], sequential[-1][1]
+    setting = state_setting(newest_hparams)
     view = view_of(model, records[-1])
-    downs = set(down_names(view, newest.layers))
-    mixed = [
-        record
-        for record, hparams in zip(records, settings)
-        if downs & record.deltas.keys()
-        and (hparams is None or state_setting(hparams) != state_setting(newest))
-    ]
-    if mixed:
+    state_weights = set(down_names(view, newest_hparams.layers))
+    if any(
+        state_weights & record.deltas.keys() and (hparams is None or state_setting(hparams) != setting)
+        for record, hparams in zip(records, hparams_of)
+    ):
         LOG.warning(
-            "edits under other settings changed the same weights, so that the sequential state is not made again; the "
-            "next edit begins one"
+            "edits under other settings changed the same weights, so the sequential state is not made again; "
+            "the next edit begins a new one"
         )
         return None
-    first = next(record for record, hparams in zip(records, settings) if hparams is not None)
 
-    texts = iter(first.contexts)
-    contexts = [[next(texts) for _ in range(count)] for count in first.context_groups] or None
+    texts = iter(first_record.contexts)
+    contexts = [[next(texts) for _ in range(count)] for count in first_record.context_groups] or None
     with eval_mode(model):
-        state, _ = sequential_state(view, tok, newest, contexts)
+        state, _ = sequential_state(view, tok, newest_hparams, contexts)
         state.statistics.ready()  # now, while the weights are the base's
     return state

@@ -1,4 +1,4 @@
-"""Taking a single edit out of the weights, and putting it back in."""
+"""Take a single edit out of the weights, and put it back."""
 
 from __future__ import annotations
 
@@ -12,107 +12,94 @@ from ..edits.write import down_names, fingerprint, restore, write
 from ..errors import StateError
 from ..hyperparameters.model import MODULE_FIELDS
 from ..locate_then_edit.hparams import PathHyperParams
-from ..locate_then_edit.sequential_state import SequentialState, current_states, state_setting
+from ..locate_then_edit.sequential_state import current_states, state_setting
 from ..registry import get_method
-from ..utils.fingerprint import tensors_fingerprint
+from ..utils.fingerprint import fingerprints
 from .log import EditLog
 
 
 def undo(model: torch.nn.Module, log: EditLog, number: int) -> int:
-    """Takes an edit out of the weights, wherever in the sequence it was made; the log has an entry of it.
+    """Take an edit out of the weights, wherever in the sequence it was made, and log that.
 
-    ``W <- W - delta`` in float32, rounded once to the weight's dtype: the weights of an edit that was the
-    newest come back up to that rounding (``replay`` up to the entry before it gives them bit for bit). In the
-    model's sequential state the keys of the edit are gone, so that the next edit is solved as if it had never
-    been made; what the edits behind it wrote stays as they wrote it.
+    ``W <- W - delta`` in float32, rounded once to the weight's dtype. Undoing the newest edit thus gives the
+    earlier weights up to that rounding (``replay`` up to the entry before it gives them bit for bit). The
+    model's sequential state loses the keys of the edit: the next edit is solved as if it had never been made.
+    What later edits wrote stays as they wrote it.
 
     Args:
         model: has the weights that the newest entry of the log left; changed in place.
-        log: of its edits.
+        log: the log of its edits.
         number: id of an edit.
 
     Returns:
-        Id of the entry.
+        Id of the new entry.
 
     Raises:
         StateError: another model, no such edit, one that is not in the weights, a file of the log that is
             missing or was changed; nothing is changed then.
     """
-    line = log.line(number)
+    log.edit_entry(number)
     if number not in log.ids:
-        raise StateError(
-            f"{log.folder}: edit {number} is not in the weights any more: {_why_gone(log, line)}"
-        )
-    return _change(model, log, number, -1)
+        undone = [entry["id"] for entry in log.entries if entry["type"] == "undo" and entry["of"] == number]
+        reason = f"entry {undone[-1]} took it back" if undone else "earlier weights were put back after it"
+        raise StateError(f"{log.folder}: edit {number} is not in the weights any more: {reason}")
+    return _apply_step(model, log, number, -1)
 
 
 def redo(model: torch.nn.Module, log: EditLog, number: int) -> int:
-    """Puts an edit back in that was taken out; it is then the newest, and its keys are protected from later
-    edits again.
+    """Put an edit back that was undone.
 
-    Arguments and errors as for ``undo``.
+    It is then the newest, and later edits protect its keys again. Arguments and errors as for ``undo``.
     """
-    log.line(number)
+    log.edit_entry(number)
     if number in log.ids:
         raise StateError(f"{log.folder}: edit {number} is in the weights")
-    return _change(model, log, number, 1)
+    return _apply_step(model, log, number, 1)
 
 
 def view_of(model: torch.nn.Module, record: EditRecord) -> ModelView:
-    """The model as the record's hyperparameters name its modules."""
-    return ModelView.of(
-        model,
-        **{name: record.hparams[name] for name in MODULE_FIELDS if record.hparams.get(name) is not None},
-    )
+    """View of the model with the module names of the record's hyperparameters."""
+    fields = {name: record.hparams.get(name) for name in MODULE_FIELDS}
+    return ModelView.of(model, **{name: value for name, value in fields.items() if value is not None})
 
 
-def settings_of(record: EditRecord) -> PathHyperParams | None:
+def sequential_hparams(record: EditRecord) -> PathHyperParams | None:
     """The record's hyperparameters, if its method has a sequential state."""
-    hparams = get_method(record.hparams["alg_name"]).load_hparams()
-    return hparams.from_dict(record.hparams) if issubclass(hparams, PathHyperParams) else None
+    hparams_class = get_method(record.hparams["alg_name"]).load_hparams()
+    return hparams_class.from_dict(record.hparams) if issubclass(hparams_class, PathHyperParams) else None
 
 
 def change_weights(view: ModelView, record: EditRecord, sign: int) -> dict[str, torch.Tensor]:
-    """Adds the record's changes (1) or takes them out (-1); returns the parameters as they were."""
+    """Add the record's changes (1) or take them out (-1); return copies of the parameters as they were."""
     deltas = {name: delta.to(view.matrix(name).device) for name, delta in record.deltas.items()}
     return write(view, deltas if sign > 0 else {name: delta.negated() for name, delta in deltas.items()})
 
 
-def keys_of(record: EditRecord) -> dict[int, torch.Tensor]:
+def protected_keys(record: EditRecord) -> dict[int, torch.Tensor]:
     """Layer -> keys that later edits have to protect."""
     return {layer: delta.keys for layer, delta in record.layers.items() if delta.keys is not None}
 
 
-def _change(model: torch.nn.Module, log: EditLog, number: int, sign: int) -> int:
+def _apply_step(model: torch.nn.Module, log: EditLog, number: int, sign: int) -> int:
     record = log[number]
     log.check_weights(model)
-    view, hparams = view_of(model, record), settings_of(record)
-    current = current_states(view)
+    view, hparams = view_of(model, record), sequential_hparams(record)
+    states = current_states(view)
     originals = change_weights(view, record, sign)
     try:
-        after = {name: tensors_fingerprint([(name, model.get_parameter(name))]) for name in originals}
-        entry = log.note("undo" if sign < 0 else "redo", after, of=number)
+        after = fingerprints((name, model.get_parameter(name)) for name in originals)[1]
+        entry_id = log.append_event("undo" if sign < 0 else "redo", after, of=number)
     except BaseException:
         restore(model, originals)
         raise
     ModelSession.of(model).note_change(model, originals)
-    mine = None if hparams is None else state_setting(hparams)
-    for setting, state in current.items():
-        _follow(state, view, record, sign, setting == mine)
-    return entry
-
-
-def _follow(state: SequentialState, view: ModelView, record: EditRecord, sign: int, mine: bool) -> None:
-    present = fingerprint(view.model, down_names(view, state.statistics.layers))
-    if sign < 0:
-        state.remove_edit(record.fingerprint_after, present)
-    else:
-        state.append_edit(record.fingerprint_after, keys_of(record) if mine else {}, prepare(record.requests))
-        state.append_edit(present, {})  # the step before is the edit, so that it can be taken out again
-
-
-def _why_gone(log: EditLog, line: dict) -> str:
-    back = [entry for entry in log.entries if entry["type"] == "undo" and entry["of"] == line["id"]]
-    if back:
-        return f"entry {back[-1]['id']} took it back"
-    return "earlier weights were put back after it"
+    setting = None if hparams is None else state_setting(hparams)
+    for state_key, state in states.items():
+        present = fingerprint(model, down_names(view, state.statistics.layers))
+        if sign < 0:
+            state.remove_edit(record.fingerprint_after, present)
+        else:
+            keys = protected_keys(record) if state_key == setting else {}
+            state.append_edit(record.fingerprint_after, keys, prepare(record.requests))
+            state.append_edit(present, {})  # a step of its own: the edit's step can then be taken out again
+    return entry_id

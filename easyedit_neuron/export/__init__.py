@@ -1,20 +1,19 @@
-"""Edits in the forms that others can use: a PEFT adapter, a sparse file of touched rows, a merged checkpoint.
+"""Edits in forms that other tools read: a PEFT adapter, a sparse file of touched rows, a merged checkpoint.
 
-All of them are made from a sequence of ``EditRecord`` s and the model that these were made on; a log
-(``editlog``) is such a sequence. Every folder that is written has a side file, ``easyedit_neuron.json``:
-kind, edits, fingerprints of the base.
+All are made from a sequence of ``EditRecord`` objects, or a log of them (``editlog``), and the model that
+these edits were made on. Every folder has a side file, ``easyedit_neuron.json``: kind, edits, fingerprints of
+the base.
 
-- :func:`export_peft`: exact low-rank factors, or cut down by SVD with the error reported;
-- :func:`export_sparse`, :func:`apply_sparse`: bit for bit in and out;
-- :func:`export_merged`: ``save_pretrained``;
-- :func:`import_edits`: an adapter or a sparse file on its base, as a checkpoint;
-- :func:`sizes`: bytes of every form.
+- ``export_peft``: exact low-rank factors, or truncated by SVD with the error reported;
+- ``export_sparse``, ``apply_sparse``: put in and taken off bit for bit;
+- ``export_merged``: ``save_pretrained``;
+- ``import_edits``: an adapter or a sparse file on its base, as a checkpoint;
+- ``sizes``: bytes of every form.
 """
 
 from .adapter import export_peft
-from .importing import import_edits
-from .merged import export_merged
-from .provenance import Exported, read_about
+from .checkpoint import export_merged, import_edits
+from .side_file import Exported, read_side_file
 from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
@@ -26,7 +25,7 @@ __all__ = [
     "export_peft",
     "export_sparse",
     "import_edits",
-    "read_about",
+    "read_side_file",
     "size_table",
     "sizes",
 ]

@@ -1,4 +1,4 @@
-"""Bytes of the forms in which edits can be kept or handed on."""
+"""Bytes of the forms in which edits can be stored or handed on."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from torch import nn
 from ..edits.record import EditRecord
 from ..errors import NeuronEditError
 from .adapter import export_peft
-from .provenance import folder_size
+from .side_file import folder_size
 from .source import Source
 from .sparse import export_sparse
 
 ENERGY = 0.99
-"""Where the cut adapter of a size report is cut unless something else is asked for."""
+"""Share of the squared singular values in the cut adapter of a size report, unless the caller says
+otherwise."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One form.
+    """Size of one form.
 
     Attributes:
         form: its name.
-        bytes: of all its files; of whole models: of the parameters.
+        bytes: of all its files, of whole models of the parameters; None where the form cannot hold the edits.
         edits: how many edits it holds.
-        note: what is lost, or why the form cannot be.
+        note: what is lost, or why the form cannot hold the edits.
     """
 
     form: str
@@ -40,60 +41,56 @@ class Size:
 def sizes(
     edits: Iterable[EditRecord], model: nn.Module, max_rank: int | None = None, energy: float | None = None
 ) -> list[Size]:
-    """Every form of these edits of ``model``, really written (into a temporary folder) and weighed; only
-    whole models are counted by their parameters.
+    """Sizes of every form of these edits of ``model``.
 
-    ``max_rank`` and ``energy`` say where the cut adapter is cut; without either it keeps ``ENERGY`` of the
-    squared singular values.
+    Every form is written into a temporary folder; only whole models are counted by their parameters.
+    ``max_rank`` and ``energy`` truncate the cut adapter; without either it keeps ``ENERGY``.
     """
-    source = Source.of(edits, model)
-    count, weights = source.requests, weights_bytes(model)
-    energy = ENERGY if max_rank is None and energy is None else energy
+    records = Source.of(edits, model).records
+    count = sum(len(record.requests) for record in records)
+    if max_rank is None and energy is None:
+        energy = ENERGY
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "records").mkdir()
-        for number, record in enumerate(source.records):
+        for number, record in enumerate(records):
             record.save(folder / "records" / f"{number}.safetensors")
-        found = [
-            Size("records", folder_size(folder / "records"), count, "float32 factors, masks, hyperparameters")
-        ]
+        size = folder_size(folder / "records")
+        rows.append(Size("records", size, count, "float32 factors, masks, hyperparameters"))
         for form, options in (("adapter", {}), ("cut adapter", {"max_rank": max_rank, "energy": energy})):
             try:
-                made = export_peft(source.records, model, folder / form, **options)
+                adapter = export_peft(records, model, folder / form, **options)
+                rows.append(Size(form, adapter.size, count, _note(adapter.side_file["parameters"])))
             except NeuronEditError as problem:
-                found.append(Size(form, None, count, str(problem)))
-            else:
-                found.append(Size(form, made.size, count, _note(made.about["parameters"])))
-        found.append(
-            Size("sparse", export_sparse(source.records, model, folder / "sparse").size, count, "bit for bit")
+                rows.append(Size(form, None, count, str(problem)))
+        rows.append(
+            Size("sparse", export_sparse(records, model, folder / "sparse").size, count, "bit for bit")
         )
-    return [*found, Size("merged", weights, count, "bit for bit"), Size("unedited model", weights, 0)]
+    # A tied parameter counts once.
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return [*rows, Size("merged", weights, count, "bit for bit"), Size("unedited model", weights, 0)]
 
 
-def weights_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters, tied ones once."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
-def size_table(found: list[Size]) -> str:
-    """A report for the terminal."""
-    whole = found[-1].bytes
+def size_table(sizes: list[Size]) -> str:
+    """A table for the terminal; the last size is the unedited model's."""
     rows = [("form", "bytes", "per edit", "of the model", "")]
-    for size in found:
-        if size.bytes is None:
-            rows.append((size.form, "-", "-", "-", size.note))
-            continue
-        each = f"{size.bytes // size.edits:,}" if size.edits else ""
-        rows.append((size.form, f"{size.bytes:,}", each, f"{size.bytes / whole:.2%}", size.note))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:]), row[4]]) for row in rows
-    )
-    return "".join(line.rstrip() + "\n" for line in lines)
+    for size in sizes:
+        cells = ("-", "-", "-")
+        if size.bytes is not None:
+            per_edit = f"{size.bytes // size.edits:,}" if size.edits else ""
+            cells = (f"{size.bytes:,}", per_edit, f"{size.bytes / sizes[-1].bytes:.2%}")
+        rows.append((size.form, *cells, size.note))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for form, *cells, note in rows:
+        aligned = map(str.rjust, cells, widths[1:])
+        lines.append("  ".join([form.ljust(widths[0]), *aligned, note]).rstrip() + "\n")
+    return "".join(lines)
 
 
 def _note(parameters: dict[str, dict]) -> str:
-    ranks = [about["rank"] for about in parameters.values() if about["rank"]]
-    lost = max(about["truncation"] for about in parameters.values())
+    ranks = [parameter["rank"] for parameter in parameters.values() if parameter["rank"]]
+    lost = max(parameter["truncation"] for parameter in parameters.values())
     rank = f"rank {min(ranks)} to {max(ranks)}" if min(ranks) < max(ranks) else f"rank {ranks[0]}"
     return rank + (f", at most {lost:.1%} of a weight's change lost" if lost else ", nothing lost")

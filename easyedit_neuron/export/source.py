@@ -1,4 +1,4 @@
-"""What is exported: edits, and the model that they were made on."""
+"""The edits to export, and the model that they were made on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,29 @@ from ..utils.fingerprint import tensors_fingerprint
 
 
 @dataclass(frozen=True)
+class EditedWeights:
+    """The weights that the edits change, before and after.
+
+    Attributes:
+        originals: parameter name -> copy of its value before.
+        before: fingerprints of the unedited model, as ``split_fingerprints`` gives them.
+        after: fingerprint of the touched parameters with the edits.
+    """
+
+    originals: dict[str, torch.Tensor]
+    before: dict[str, str]
+    after: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Edits of one model, in order.
 
     Attributes:
         view: the model without these edits.
         records: the edits.
-        ids: their names, as the side file of an export lists them.
-        base: name of the model, for whoever loads the export.
+        ids: their names in the side file of an export.
+        base: name of the model in the export.
     """
 
     view: ModelView
@@ -41,11 +56,10 @@ class Source:
         base: str | None = None,
         ids: Sequence | None = None,
     ) -> Source:
-        """Edits of ``model``: a list of records, or a log, of which those count that have not been taken
-        back.
+        """Edits of ``model``: a list of records, or the edits of a log that are in the weights.
 
-        ``base`` is by default the log's name of it, or the ``model_name`` of the first edit's
-        hyperparameters, ``ids`` the log's numbers, or 0, 1, ...
+        ``base`` is by default the log's name of the model, or ``model_name`` of the first edit's
+        hyperparameters; ``ids`` are the log's, or 0, 1, ...
 
         Raises:
             NeuronEditError: no edits, or none that changes anything.
@@ -53,24 +67,25 @@ class Source:
         """
         if isinstance(edits, EditLog):
             edits.base.check(model)
-            ids, base = edits.ids if ids is None else ids, base or edits.base.name
+            ids = edits.ids if ids is None else ids
+            base = base or edits.base.name
         records = list(edits)
-        if not records or not any(record.deltas for record in records):
+        if not any(record.deltas for record in records):
             raise NeuronEditError("there is nothing to export: no edit that changes a weight")
         ids = list(range(len(records))) if ids is None else list(ids)
         if len(ids) != len(records):
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
-        named, view = records[0].hparams.get("model_name"), view_of(model, records[0])
+        view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
-            shape = (
-                (len(delta.left), len(delta.right)) if isinstance(delta, LayerDelta) else tuple(delta.shape)
-            )
-            if tuple(view.matrix(name).shape) != shape:
+            low_rank = isinstance(delta, LayerDelta)
+            shape = [len(delta.left), len(delta.right)] if low_rank else list(delta.shape)
+            if list(view.matrix(name).shape) != shape:
                 raise StateError(
-                    f"{name}: an edit changes a weight {list(shape)}, the model's is "
+                    f"{name}: an edit changes a weight {shape}, the model's is "
                     f"{list(view.matrix(name).shape)}; give the model that the edits were made on"
                 )
-        return cls(view, records, ids, base or (named if isinstance(named, str) else "in memory"))
+        model_name = records[0].hparams.get("model_name")
+        return cls(view, records, ids, base or (model_name if isinstance(model_name, str) else "in memory"))
 
     @property
     def model(self) -> torch.nn.Module:
@@ -82,28 +97,27 @@ class Source:
         """Names of all parameters that the edits change, sorted."""
         return sorted({name for record in self.records for name in record.deltas})
 
-    @property
-    def requests(self) -> int:
-        """Number of single edits; a record may hold a batch of them."""
-        return sum(len(record.requests) for record in self.records)
-
     @contextmanager
-    def edited(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The model has the edits' weights inside the block (written one after the other, as when they were
-        made), and its own again behind it. Yields copies of its own, {parameter name: tensor}."""
+    def edited(self) -> Iterator[EditedWeights]:
+        """Give the model the weights of the edits, written one after the other, inside the block only."""
+        names = self.parameters
+        before = split_fingerprints(self.model, names)
         originals: dict[str, torch.Tensor] = {}
         try:
             for record in self.records:
                 for name, value in write(self.view, record.deltas).items():
                     originals.setdefault(name, value)
-            yield originals
+            yield EditedWeights(originals, before, fingerprint(self.model, names))
         finally:
             restore(self.model, originals)
 
 
-def fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
-    """{"touched": fingerprint of the named parameters, "rest": of all others}. Buffers are left out: some
-    (rotary frequencies) are computed where the model is loaded, and round as the machine does."""
+def split_fingerprints(model: torch.nn.Module, touched: Sequence[str]) -> dict[str, str]:
+    """{"touched": fingerprint of the named parameters, "rest": of all others}.
+
+    Buffers are left out: some (rotary frequencies) are computed when the model is loaded, so that their
+    rounding depends on the machine.
+    """
     names = set(touched)
     rest = ((name, tensor) for name, tensor in model.named_parameters() if name not in names)
     return {"touched": fingerprint(model, touched), "rest": tensors_fingerprint(rest)}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..edits.record import EditRecord
 from ..edits.write import clone_weights, fingerprint, restore
 from ..errors import NeuronEditError, StateError
-from ..utils.io import save_tensors, write_folder
-from .provenance import Exported, check_base, describe, folder_size, free, read_about, write_about
-from .source import Source, fingerprints
+from ..utils.io import save_tensors
+from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
+from .source import Source
 
 WEIGHTS = "sparse.safetensors"
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -28,44 +28,37 @@ def export_sparse(
     base: str | None = None,
     ids: Sequence | None = None,
 ) -> Exported:
-    """Writes the folder ``out`` with what ``apply_sparse`` needs to give the model the edited weights, bit
-    for bit, and to take them off again.
+    """Write the folder ``out``, from which ``apply_sparse`` puts the edits in and takes them off bit for bit.
 
-    ``sparse.safetensors`` holds per touched parameter the numbers of its rows or columns (whichever takes
-    less room) that differ, ``<parameter>.units`` int64 ``[n]``, and the exclusive or of their bits before and
-    after, ``<parameter>.bits`` ``[n, d]`` in the integer of the weight's size. Sums of floating-point numbers
-    would be rounded, and could not be taken off exactly.
+    ``sparse.safetensors`` holds for each touched parameter ``<parameter>.units``, int64 ``[n]``: the numbers
+    of the rows or columns (whichever takes less room) that differ. ``<parameter>.bits`` ``[n, d]`` is the
+    exclusive or of their bits before and after, in the integer of the weight's size. Sums of floating-point
+    numbers would be rounded, and could not be taken off exactly.
 
-    Args and errors as those of ``export_peft``; there is nothing that this form cannot hold.
-    ``about["parameters"]`` says per parameter: ``dim``, of the stored tensor, that ``units`` number;
-    ``units``, how many; ``of``, of how many.
+    Arguments and errors as for ``export_peft``; this form holds every edit. ``side_file["parameters"]`` has
+    for each parameter: ``dim`` of the stored tensor that ``units`` number; ``units``, how many; ``of``, of
+        how many.
     """
-    out = Path(out)
-    free(out)
+    refuse_existing(out)
     source = Source.of(edits, model, base, ids)
-    before = fingerprints(source.model, source.parameters)
-    tensors, about = {}, {}
-    with source.edited() as originals:
-        after = fingerprint(source.model, source.parameters)
-        for name in source.parameters:
-            dim, units, bits = _difference(originals[name], source.model.get_parameter(name))
+    tensors, parameters = {}, {}
+    with source.edited() as weights:
+        for name, original in sorted(weights.originals.items()):
+            dim, units, bits = _difference(original, source.model.get_parameter(name))
             tensors[f"{name}.units"], tensors[f"{name}.bits"] = units, bits
-            about[name] = {"dim": dim, "units": len(units), "of": originals[name].shape[dim]}
-    if after == before["touched"]:
+            parameters[name] = {"dim": dim, "units": len(units), "of": original.shape[dim]}
+    if weights.after == weights.before["touched"]:
         raise NeuronEditError("there is nothing to export: the edits leave every weight as it is")
-    described = describe(source, "sparse", before, after, about)
 
     def fill(folder: Path) -> None:
         save_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
-        write_about(folder, described, [WEIGHTS])
 
-    write_folder(out, fill)
-    return Exported(out, described, folder_size(out))
+    return write_export(out, describe(source, "sparse", weights, parameters), fill, [WEIGHTS])
 
 
 def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> dict[str, Tensor]:
-    """Gives ``model`` the edited weights of an ``export_sparse`` folder, or takes the edits off a model that
-    has them.
+    """Give ``model`` the edited weights of an ``export_sparse`` folder, or take the edits off a model with
+    them.
 
     Returns:
         {parameter name: copy of its value from before this call}.
@@ -74,22 +67,19 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
         StateError: another kind of export, a damaged one, or one of another model (or of this model with
             other edits in it); the model is as it was.
     """
-    folder, about = read_about(path)
-    if about["kind"] != "sparse":
-        raise StateError(f"{folder}: holds a {about['kind']} export, not a sparse one")
-    check_base(model, about, folder, taken_off=take_off)
-    names = list(about["parameters"])
-    originals = clone_weights(model, names)
+    folder, side_file = read_side_file(path)
+    if side_file["kind"] != "sparse":
+        raise StateError(f"{folder}: holds a {side_file['kind']} export, not a sparse one")
+    check_base(model, side_file, folder, has_edits=take_off)
+    parameters = side_file["parameters"]
+    expected = side_file["base"]["touched"] if take_off else side_file["after"]
+    originals = clone_weights(model, parameters)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
-            for name in names:
-                _flip(
-                    model.get_parameter(name),
-                    about["parameters"][name]["dim"],
-                    file.get_tensor(f"{name}.units"),
-                    file.get_tensor(f"{name}.bits"),
-                )
-        if fingerprint(model, sorted(names)) != (about["base"]["touched"] if take_off else about["after"]):
+            for name, parameter in parameters.items():
+                units, bits = file.get_tensor(f"{name}.units"), file.get_tensor(f"{name}.bits")
+                _flip(model.get_parameter(name), parameter["dim"], units, bits)
+        if fingerprint(model, sorted(parameters)) != expected:
             raise StateError(f"{folder}: does not lead to the weights that its side file names; export again")
     except BaseException:
         restore(model, originals)

@@ -46,13 +46,13 @@ class RunLog:
             self._log = EditLog(self.folder, fingerprint=self.fingerprint)
         else:
             log, count = EditLog(self.folder), saved["entries"]
-            if len(log.entries) < count or log.entries[count - 1]["hash"] != saved["head"]:
+            if len(log.entries) < count or _digest(log.entries[count - 1]) != saved["head"]:
                 raise StateError(
                     f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or "
                     f"another one). "
                     "Put the right one back, or go on without a log: runner.edit_log=false"
                 )
-            log.cut(count)
+            log.truncate(count)
             self._log = log
 
     def add(self, records: list, positions: range, metrics: list[dict | None]) -> None:
@@ -74,7 +74,8 @@ class RunLog:
         """For ``begin``."""
         if self._log is None:
             return {"entries": None, "head": None}
-        return {"entries": len(self._log.entries), "head": self._log.head}
+        entries = self._log.entries
+        return {"entries": len(entries), "head": _digest(entries[-1]) if entries else None}
 
     def _warn(self, size: int) -> None:
         needed, free = size * self.batches, shutil.disk_usage(self.folder).free
@@ -95,3 +96,8 @@ class RunLog:
             remove_folder(self.folder)
         # of a process that was killed at it
         shutil.rmtree(self.folder.with_name(self.folder.name + PART), ignore_errors=True)
+
+
+def _digest(entry: dict[str, Any]) -> str | None:
+    """SHA-256 of the entry's file; for an entry of an earlier version, the hash of its line."""
+    return entry.get("hash") or entry.get("sha256")

@@ -35,7 +35,7 @@ def run_of(name, kind, folder, requests=REQUESTS, **options):
 
 def plain_changes(records):
     """{parameter: the sum of its changes ``[d_out, d_in]``, float64}, entry by entry."""
-    found = {}
+    changes = {}
     for record in records:
         for name, delta in record.deltas.items():
             if isinstance(delta, LayerDelta):
@@ -48,8 +48,8 @@ def plain_changes(records):
                         change[unit] += vector
                     else:
                         change[:, unit] += vector
-            found[name] = found.get(name, 0) + change
-    return found
+            changes[name] = changes.get(name, 0) + change
+    return changes
 
 
 def as_stored(model, name, change):

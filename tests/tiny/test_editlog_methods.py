@@ -48,11 +48,11 @@ def test_a_sequence(variant, kind, tmp_path):
     touched = differing(before, parameters(model))
     assert touched == sorted(records[1].deltas)
     for name in log.base.weights:
-        wanted = origin[name].double()
+        expected = origin[name].double()
         for record in (records[0], records[2]):
-            wanted = wanted + (dense(view, name, record.deltas[name]) if name in record.deltas else 0)
-        scale = max(float(before[name].abs().max()), float(wanted.abs().max()))
-        error = float((model.get_parameter(name).detach().double() - wanted).abs().max())
+            expected = expected + (dense(view, name, record.deltas[name]) if name in record.deltas else 0)
+        scale = max(float(before[name].abs().max()), float(expected.abs().max()))
+        error = float((model.get_parameter(name).detach().double() - expected).abs().max())
         assert error <= 4 * torch.finfo(torch.float32).eps * scale, name  # four sums, each rounded once
     again, _ = fresh(kind)
     assert (
@@ -83,9 +83,9 @@ def test_other_dtypes(variant, dtype, tmp_path):
     replay(log, before, upto=2)
     undo(model, log, 3)
     for name in records[2].deltas:
-        one, other = model.get_parameter(name).double(), before.get_parameter(name).double()
-        scale = torch.maximum(one.abs(), base.get_parameter(name).double().abs())
-        assert bool(((one - other).abs() <= 2 * torch.finfo(dtype).eps * scale).all()), name
+        undone, replayed = model.get_parameter(name).double(), before.get_parameter(name).double()
+        scale = torch.maximum(undone.abs(), base.get_parameter(name).double().abs())
+        assert bool(((undone - replayed).abs() <= 2 * torch.finfo(dtype).eps * scale).all()), name
     again, _ = fresh(kind, dtype=dtype)
     assert (
         replay(EditLog(log.folder), again).exact is True

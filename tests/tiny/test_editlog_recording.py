@@ -76,10 +76,10 @@ def test_an_edit_whose_record_cannot_be_written_is_taken_back(tmp_path, monkeypa
 def test_weights_changed_from_outside_end_the_recording(tmp_path):
     model, tok = fresh("llama")
     hparams = settings("FiNE", tmp_path)
-    with pytest.raises(StateError, match="not those of entry 1, nor of an earlier one"):
-        with recording(model, tmp_path / "log") as log:
-            *_, record = apply(model, tok, [FIRST], hparams)
-            with torch.no_grad():
-                model.get_parameter(next(iter(record.deltas)))[0, 0] += 1
+    refused = pytest.raises(StateError, match="not those of entry 1, nor of an earlier one")
+    with refused, recording(model, tmp_path / "log") as log:
+        *_, record = apply(model, tok, [FIRST], hparams)
+        with torch.no_grad():
+            model.get_parameter(next(iter(record.deltas)))[0, 0] += 1
     *_, third = apply(model, tok, [SECOND], hparams)
     assert log.ids == [1] and third is not record  # nobody listens any more

@@ -54,8 +54,8 @@ def test_a_run_keeps_its_edits(run, world):
         torch.equal(value, model.get_parameter(name))
         for name, value in load_file(run / "weights.safetensors").items()
     )
-    known = json.loads((run / "run.json").read_text())
-    assert log.base.fingerprint == known["model"]["weights"] and log.base.name == str(world / "model")
+    run_file = json.loads((run / "run.json").read_text())
+    assert log.base.fingerprint == run_file["model"]["weights"] and log.base.name == str(world / "model")
 
 
 @pytest.mark.parametrize("fault", [("replace", 14), ("replace", -17), ("fsync", 31), ("fsync", 46)])
@@ -101,9 +101,9 @@ def call(capsys, *arguments, code=0):
 
 
 def test_log(run, capsys):
-    told = call(capsys, "log", run, "--verify")
-    assert "5 edits in the weights, 5 entries" in told and "5 entries verified" in told
-    row = next(line for line in told.splitlines() if line.startswith("3 "))
+    output = call(capsys, "log", run, "--verify")
+    assert "5 edits in the weights, 5 entries" in output and "5 entries verified" in output
+    row = next(line for line in output.splitlines() if line.startswith("3 "))
     assert "NMKE" in row and "2 weights, rank 1" in row
     entries = [json.loads(line) for line in call(capsys, "log", run / "log", "--json").splitlines()]
     assert entries == EditLog(run / "log").entries
@@ -111,8 +111,8 @@ def test_log(run, capsys):
 
 def test_undo_replay_diff_squash(run, world, tmp_path, capsys):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    told = call(capsys, "undo", run, 4, 2, "--out", tmp_path / "minus")
-    assert "edit 4 taken out" in told and "2 weights with 3 edits" in told
+    output = call(capsys, "undo", run, 4, 2, "--out", tmp_path / "minus")
+    assert "edit 4 taken out" in output and "2 weights with 3 edits" in output
     log = EditLog(tmp_path / "minus" / "log")
     assert log.ids == [1, 3, 5] and [entry.get("of") for entry in log.entries[5:]] == [4, 2]
     weights, model = load_file(tmp_path / "minus" / "weights.safetensors"), base_of(world)
@@ -132,15 +132,15 @@ def test_undo_replay_diff_squash(run, world, tmp_path, capsys):
     )
     assert len(EditLog(tmp_path / "some" / "log")) == 3
 
-    told = call(capsys, "diff", f"{run}@4", tmp_path / "minus")
-    assert "edits in both: 2; only in A: 2 (2, 4); only in B: 1 (5)" in told
-    found = json.loads(call(capsys, "diff", run, tmp_path / "minus", "--json"))
-    assert found["only_a"] == [2, 4] and found["only_b"] == []
+    output = call(capsys, "diff", f"{run}@4", tmp_path / "minus")
+    assert "edits in both: 2; only in A: 2 (2, 4); only in B: 1 (5)" in output
+    difference = json.loads(call(capsys, "diff", run, tmp_path / "minus", "--json"))
+    assert difference["only_a"] == [2, 4] and difference["only_b"] == []
 
     assert "5 edits as one" in call(capsys, "squash", run, "--out", tmp_path / "one")
-    one = load_file(tmp_path / "one" / "weights.safetensors")
+    squashed = load_file(tmp_path / "one" / "weights.safetensors")
     for name, value in load_file(run / "weights.safetensors").items():
-        torch.testing.assert_close(one[name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(squashed[name], value, rtol=0, atol=1e-6)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -175,8 +175,8 @@ def test_refusals(run, world, tmp_path, capsys):
         (("diff", run, f"{run}@9"), "there is no entry 9"),
         (("udno", run, 2), "unknown command 'udno': did you mean 'undo'?"),
     ):
-        told = call(capsys, *arguments, code=2)
-        assert reason in told and told.count("\n") == 1, told
+        output = call(capsys, *arguments, code=2)
+        assert reason in output and output.count("\n") == 1, output
     assert not (tmp_path / "x").exists() and not (tmp_path / "x.part").exists()
     assert "usage: easyedit-neuron undo" in call(capsys, "undo", run, code=2)
 

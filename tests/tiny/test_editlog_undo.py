@@ -53,8 +53,8 @@ def test_the_next_edit_is_solved_as_if_it_had_never_been(variant, replayed, tmp_
         assert replay(log, model, tok).state
     state = state_of(model)
     for layer in hparams.layers:
-        wanted = torch.cat([records[0].layers[layer].keys, records[2].layers[layer].keys], 1)
-        assert torch.equal(state.buffer(layer).columns(), wanted)
+        expected = torch.cat([records[0].layers[layer].keys, records[2].layers[layer].keys], 1)
+        assert torch.equal(state.buffer(layer).columns(), expected)
     if variant == "NMKE solve":
         return  # its rows are those of the next mask
     *_, record = apply(model, tok, [SECOND], hparams)
@@ -62,11 +62,11 @@ def test_the_next_edit_is_solved_as_if_it_had_never_been(variant, replayed, tmp_
     for layer in hparams.layers:
         earlier = torch.cat([records[0].layers[layer].keys, records[2].layers[layer].keys], 1)
         delta = record.layers[layer]
-        found = delta.right.double()
+        solved = delta.right.double()
         right = dense_solution(hparams, state, layer, delta.keys, earlier)
         if delta.mask is not None:
             right = right * delta.mask[:, None]
-        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5 * float(right.abs().max()))
+        torch.testing.assert_close(solved, right, rtol=1e-4, atol=1e-5 * float(right.abs().max()))
 
 
 def test_weights_put_back_after_an_undo(tmp_path):
@@ -126,16 +126,16 @@ def test_an_edit_without_accumulated_keys_is_undone(tmp_path):
 
 def test_a_selection_is_replayed(tmp_path):
     model, tok, hparams, log, records = edited("llama", "FiNE", tmp_path)
-    one, other, into = fresh("llama")[0], fresh("llama")[0], EditLog(tmp_path / "into")
+    first, second, into = fresh("llama")[0], fresh("llama")[0], EditLog(tmp_path / "into")
     assert (
-        replay(log, one, only=[3, 1], into=into).ids == [1, 3]
-        and replay(log, other, without=[2]).exact is None
+        replay(log, first, only=[3, 1], into=into).ids == [1, 3]
+        and replay(log, second, without=[2]).exact is None
     )
-    assert differing(parameters(one), parameters(other)) == []
+    assert differing(parameters(first), parameters(second)) == []
     again, _ = fresh("llama")
     assert into.ids == [1, 2] and replay(EditLog(into.folder), again).exact
-    assert differing(parameters(again), parameters(one)) == []
-    undo(one, into, 1)
+    assert differing(parameters(again), parameters(first)) == []
+    undo(first, into, 1)
     early, _ = fresh("llama")
     assert replay(log, early, upto=1).ids == [1]
     early_log = log.copy(tmp_path / "early", upto=1)
@@ -144,22 +144,27 @@ def test_a_selection_is_replayed(tmp_path):
 
 def test_the_difference_of_two_states(tmp_path):
     model, tok, hparams, log, records = edited("gpt2", "MEMIT", tmp_path)
-    found = diff(log, log, 1, 3)
-    assert (found.both, found.only_a, found.only_b, found.same_base) == ([(1, 1)], [], [2, 3], True)
-    for name, about in found.parameters.items():
+    difference = diff(log, log, 1, 3)
+    assert (difference.both, difference.only_a, difference.only_b, difference.same_base) == (
+        [(1, 1)],
+        [],
+        [2, 3],
+        True,
+    )
+    for name, parameter in difference.parameters.items():
         parts = [
             record.deltas[name].left.double() @ record.deltas[name].right.double().T for record in records
         ]
         a, b = parts[0], sum(parts)
-        wanted = {
+        expected = {
             "norm_a": a.norm(),
             "norm_b": b.norm(),
             "norm": (a - b).norm(),
             "cosine": (a * b).sum() / a.norm() / b.norm(),
         }
-        for key, value in wanted.items():
-            assert about[key] == pytest.approx(float(value), rel=1e-6), key
-        assert about["neurons_a"] == about["neurons_both"] <= about["neurons_b"] == 48
+        for key, value in expected.items():
+            assert parameter[key] == pytest.approx(float(value), rel=1e-6), key
+        assert parameter["neurons_a"] == parameter["neurons_both"] <= parameter["neurons_b"] == 48
     other = edited("gpt2", "MEMIT", tmp_path, requests=REQUESTS[:2], name="other")[3]
     assert diff(log, other).both == [(1, 1), (2, 2)] and diff(log, other).only_a == [3]
     foreign = edited("llama", "MEMIT", tmp_path, requests=REQUESTS[:1], name="foreign")[3]
@@ -175,22 +180,22 @@ def test_squashed(variant, kind, tmp_path):
     follow."""
     model, tok, hparams, log, records = edited(kind, variant, tmp_path)
     base, _ = fresh(kind)
-    one = squash(log, tmp_path / "one", base)
+    squashed = squash(log, tmp_path / "one", base)
     assert differing(parameters(base), parameters(fresh(kind)[0])) == []
-    done = replay(one, base, tok)
+    done = replay(squashed, base, tok)
     assert done.exact is True and done.ids == [1]
     for name, value in parameters(model).items():
         torch.testing.assert_close(
             base.get_parameter(name), value, rtol=0, atol=1e-6 * (1 + float(value.abs().max()))
         )
-    record = one[1]
-    assert [told["requests"] for told in record.info["squashed"]] == [r.requests for r in records] and len(
+    record = squashed[1]
+    assert [edit["requests"] for edit in record.info["squashed"]] == [r.requests for r in records] and len(
         record.requests
     ) == 3
     if done.state and variant != "PNKE adam":
         assert len(state_of(base).buffer(1)) == 3
-    assert one.append(apply(base, tok, [SECOND], hparams)[2]) == 2
-    undo(base, one, 1)
+    assert squashed.append(apply(base, tok, [SECOND], hparams)[2]) == 2
+    undo(base, squashed, 1)
     without = squash(log, tmp_path / "without")
     assert replay(without, fresh(kind)[0]).exact is False
     with pytest.raises(StateError, match="squashed without the model"):

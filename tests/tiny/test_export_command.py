@@ -44,10 +44,12 @@ def test_an_adapter(run, tmp_path, capfd):
         and out.startswith(f"2 edits as peft: {tmp_path / 'adapter'} (")
         and "nothing is lost" in out
     )
-    about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
-    worst = max(entry["deviation"] for entry in about["parameters"].values())
+    side_file = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
+    worst = max(entry["deviation"] for entry in side_file["parameters"].values())
     assert f"rounded to float32, are within {worst:.1e} of their change" in out
-    assert [edit["id"] for edit in about["edits"]] == [1, 3] and about["base"]["name"] == str(folder / "base")
+    assert [edit["id"] for edit in side_file["edits"]] == [1, 3] and side_file["base"]["name"] == str(
+        folder / "base"
+    )
     merged = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "adapter")).merge_and_unload()
     truth = edited_in_float64(base, records)
     assert all(distance(value, truth[name]) < 5e-7 for name, value in merged.named_parameters())
@@ -90,10 +92,10 @@ def test_a_cut_adapter(run, tmp_path, capfd):
         == 0
     )
     out = capfd.readouterr().out
-    about = json.loads((tmp_path / "cut" / "easyedit_neuron.json").read_text())
-    worst = max(entry["truncation"] for entry in about["parameters"].values())
+    side_file = json.loads((tmp_path / "cut" / "easyedit_neuron.json").read_text())
+    worst = max(entry["truncation"] for entry in side_file["parameters"].values())
     assert f"at most {worst:.2%} of a weight's change is lost" in out and "ranks 2 to 2" in out
-    answers = about["rewrite_acc"]
+    answers = side_file["rewrite_acc"]
     assert (
         f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut" in out
     )
@@ -111,10 +113,10 @@ def test_sparse_and_merged(run, tmp_path, capfd):
     assert (
         main(["import", str(tmp_path / "sparse" / "sparse.safetensors"), "--out", str(tmp_path / "in")]) == 0
     )
-    one, other = checkpoint(tmp_path / "in"), checkpoint(tmp_path / "merged")
-    assert same_weights(one, other) and distance(logits(one, tok), logits(base, tok)) > 1e-3
+    imported, merged = checkpoint(tmp_path / "in"), checkpoint(tmp_path / "merged")
+    assert same_weights(imported, merged) and distance(logits(imported, tok), logits(base, tok)) > 1e-3
     truth = edited_in_float64(base, records[1:])
-    assert all(distance(value, truth[name]) < 5e-7 for name, value in one.named_parameters())
+    assert all(distance(value, truth[name]) < 5e-7 for name, value in imported.named_parameters())
     source, edited_model, out = (str(tmp_path / name) for name in ("sparse", "in", "off"))
     assert main(["import", source, "--take-off", "--model", edited_model, "--out", out]) == 0
     assert same_weights(checkpoint(tmp_path / "off"), base) and "taken off" in capfd.readouterr().out
@@ -182,7 +184,7 @@ def test_mistakes(run, arguments, part, capfd, monkeypatch):
 def test_a_damaged_log(run, tmp_path, capfd):
     folder = run[0]
     log = EditLog(folder / "run" / "log").copy(tmp_path / "log")
-    path = tmp_path / "log" / log.line(1)["file"]
+    path = tmp_path / "log" / log.edit_entry(1)["file"]
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     assert main(["export", str(tmp_path / "log"), "--to", "sparse", "--out", str(tmp_path / "out")]) == 2
     assert "entry 1" in capfd.readouterr().err and not (tmp_path / "out").exists()

@@ -43,7 +43,7 @@ def record_of(deltas, hparams=None):
 def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)
     untouched = copy.deepcopy(base)
-    made = export_peft(records, base, tmp_path / "adapter")
+    exported = export_peft(records, base, tmp_path / "adapter")
     assert same_weights(base, untouched)
 
     # its factors, by plain sums
@@ -62,7 +62,11 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
             == b.shape[1]
             <= min(changes[name].shape)
         )
-        assert made.about["parameters"][name]["rank"] == made.about["parameters"][name]["full_rank"] == rank
+        assert (
+            exported.side_file["parameters"][name]["rank"]
+            == exported.side_file["parameters"][name]["full_rank"]
+            == rank
+        )
         torch.testing.assert_close(b @ a, changes[name], rtol=0, atol=2e-7 * float(changes[name].abs().max()))
     for name in set(changes) - weights:
         bias = tensors[f"base_model.model.{name.removesuffix('.bias')}.lora_B.bias"].double()
@@ -72,35 +76,36 @@ def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
 
     # loaded, and merged
     adapted = with_adapter(base, tmp_path / "adapter")
-    wanted, before = logits(edited, tok), logits(base, tok)
-    assert distance(logits(adapted, tok), wanted) < 1e-5 < distance(before, wanted)
+    expected, before = logits(edited, tok), logits(base, tok)
+    assert distance(logits(adapted, tok), expected) < 1e-5 < distance(before, expected)
     with adapted.disable_adapter():
         assert torch.equal(logits(adapted, tok), before)
     merged, truth = adapted.merge_and_unload(), edited_in_float64(base, records)
     for name, value in merged.named_parameters():
         assert distance(value, edited.get_parameter(name)) < 1e-6 and distance(value, truth[name]) < 5e-7
     assert all(
-        about["truncation"] == 0 and about["deviation"] < 1e-4 for about in made.about["parameters"].values()
+        parameter["truncation"] == 0 and parameter["deviation"] < 1e-4
+        for parameter in exported.side_file["parameters"].values()
     )
 
 
 def test_side_file_and_config(folder, tmp_path):
     base, edited, _, records = run_of("FiNE", "gpt2", folder)
-    made = export_peft(records, base, tmp_path / "adapter", base="gpt2-tiny", ids=["a", "b", "c"])
+    exported = export_peft(records, base, tmp_path / "adapter", base="gpt2-tiny", ids=["a", "b", "c"])
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
         "easyedit_neuron.json",
     ]
-    assert made.size == sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir())
-    about = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
-    assert about == made.about and about["kind"] == "peft"
-    assert about["base"]["model_type"] == "gpt2" and about["base"]["dtype"] == "float32"
-    assert [edit["id"] for edit in about["edits"]] == ["a", "b", "c"]
-    assert [edit["requests"][0]["target_new"] for edit in about["edits"]] == [
+    assert exported.size == sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir())
+    side_file = json.loads((tmp_path / "adapter" / "easyedit_neuron.json").read_text())
+    assert side_file == exported.side_file and side_file["kind"] == "peft"
+    assert side_file["base"]["model_type"] == "gpt2" and side_file["base"]["dtype"] == "float32"
+    assert [edit["id"] for edit in side_file["edits"]] == ["a", "b", "c"]
+    assert [edit["requests"][0]["target_new"] for edit in side_file["edits"]] == [
         r["target_new"] for r in REQUESTS
     ]
-    assert about["edits"][0]["fingerprint_after"] == records[0].fingerprint_after
+    assert side_file["edits"][0]["fingerprint_after"] == records[0].fingerprint_after
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "gpt2-tiny" and config["task_type"] == "CAUSAL_LM"
     assert config["fan_in_fan_out"] is True
@@ -120,16 +125,16 @@ def test_two_runs_stack(folder, tmp_path):
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             parameter.copy_(truth[name])
-    wanted = logits(plain, tok)
+    expected = logits(plain, tok)
 
     adapted = with_adapter(base, tmp_path / "first")
     adapted.load_adapter(str(tmp_path / "second"), "second")
     alone = logits(adapted, tok)
     adapted.base_model.set_adapter(["default", "second"])
-    assert distance(logits(adapted, tok), wanted) < 1e-5 < distance(alone, wanted)
+    assert distance(logits(adapted, tok), expected) < 1e-5 < distance(alone, expected)
     adapted.add_weighted_adapter(["default", "second"], [1.0, 1.0], "both", combination_type="cat")
     adapted.set_adapter("both")
-    assert distance(logits(adapted, tok), wanted) < 1e-5
+    assert distance(logits(adapted, tok), expected) < 1e-5
     merged = adapted.merge_and_unload()
     assert all(distance(value, truth[name]) < 5e-7 for name, value in merged.named_parameters())
 
@@ -153,23 +158,23 @@ def test_a_cut_adapter_reports_what_it_loses(folder, tmp_path):
     changes = plain_changes(records)
     lost = {}
     for rank in (1, 2, 3):
-        made = export_peft(records, base, tmp_path / str(rank), max_rank=rank)
+        exported = export_peft(records, base, tmp_path / str(rank), max_rank=rank)
         tensors = load_file(tmp_path / str(rank) / "adapter_model.safetensors")
         for name, change in changes.items():
-            path, about = name.removesuffix(".weight"), made.about["parameters"][name]
+            path, parameter = name.removesuffix(".weight"), exported.side_file["parameters"][name]
             a, b = (tensors[f"base_model.model.{path}.lora_{side}.weight"].double() for side in "AB")
-            assert (len(a), about["rank"], about["full_rank"]) == (rank, rank, 3)
+            assert (len(a), parameter["rank"], parameter["full_rank"]) == (rank, rank, 3)
             singular = torch.linalg.svdvals(change)
             expected = float((singular[rank:].square().sum() / singular.square().sum()).sqrt())
-            assert about["truncation"] == pytest.approx(expected, abs=1e-7)
+            assert parameter["truncation"] == pytest.approx(expected, abs=1e-7)
             assert float((b @ a - change).norm() / change.norm()) == pytest.approx(expected, abs=1e-6)
-            assert about["deviation"] == pytest.approx(expected, abs=1e-5)
-            lost[rank] = about["truncation"]
+            assert parameter["deviation"] == pytest.approx(expected, abs=1e-5)
+            lost[rank] = parameter["truncation"]
     assert lost[1] > lost[2] > lost[3] == 0
-    made = export_peft(records, base, tmp_path / "energy", energy=0.5)
+    exported = export_peft(records, base, tmp_path / "energy", energy=0.5)
     for name, change in changes.items():
         power = torch.linalg.svdvals(change).square()
-        rank = made.about["parameters"][name]["rank"]
+        rank = exported.side_file["parameters"][name]["rank"]
         assert power[:rank].sum() >= 0.5 * power.sum() > power[: rank - 1].sum()
 
 
@@ -184,8 +189,8 @@ def test_more_edits_than_dimensions(tmp_path, folder):
             for layer, d in records[0].layers.items()
         }
         many.append(EditRecord(**{**vars(records[0]), "layers": layers}))
-    made = export_peft(many, base, tmp_path / "adapter")
-    assert {about["rank"] for about in made.about["parameters"].values()} == {32}
+    exported = export_peft(many, base, tmp_path / "adapter")
+    assert {parameter["rank"] for parameter in exported.side_file["parameters"].values()} == {32}
     merged, truth = with_adapter(base, tmp_path / "adapter").merge_and_unload(), edited_in_float64(base, many)
     assert all(distance(value, truth[name]) < 1e-6 for name, value in merged.named_parameters())
 
@@ -195,7 +200,7 @@ def test_half_precision(dtype, folder, tmp_path):
     """The adapter keeps the edits in float32; edited weights have been rounded, as ``deviation`` says, and
     merging rounds too."""
     base, edited, tok, records = run_of("FiNE", "llama", folder, dtype=dtype)
-    made = export_peft(records, base, tmp_path / "adapter")
+    exported = export_peft(records, base, tmp_path / "adapter")
     tensors, eps = load_file(tmp_path / "adapter" / "adapter_model.safetensors"), torch.finfo(dtype).eps
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     for name, change in plain_changes(records).items():
@@ -206,7 +211,7 @@ def test_half_precision(dtype, folder, tmp_path):
         )
         rounding = float((moved - change).norm() / moved.norm())
         assert (
-            made.about["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5)
+            exported.side_file["parameters"][name]["deviation"] == pytest.approx(rounding, rel=1e-5)
             and 1e-5 < rounding < 0.05
         )
     adapted, truth = with_adapter(base, tmp_path / "adapter"), edited_in_float64(base, records)

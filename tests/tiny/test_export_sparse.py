@@ -23,7 +23,7 @@ NAME = "sparse.safetensors"
 )
 def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)
-    made = export_sparse(records, base, tmp_path / "sparse")
+    exported = export_sparse(records, base, tmp_path / "sparse")
     model = copy.deepcopy(base)
     before = snapshot(model)
     originals = apply_sparse(model, tmp_path / "sparse")
@@ -34,15 +34,17 @@ def test_in_and_out_bit_for_bit(run, kind, folder, tmp_path):
 
     # what it holds: the rows or columns that differ, and no others
     tensors = load_file(tmp_path / "sparse" / NAME)
-    for name, about in made.about["parameters"].items():
+    for name, parameter in exported.side_file["parameters"].items():
         differ = edited.get_parameter(name) != base.get_parameter(name)
         sides = [differ.any(1), differ.any(0)] if differ.dim() == 2 else [differ]
         sizes = [int(side.sum()) * differ.numel() // len(side) for side in sides]
-        assert sizes[about["dim"]] == min(sizes) == tensors[f"{name}.bits"].numel()
+        assert sizes[parameter["dim"]] == min(sizes) == tensors[f"{name}.bits"].numel()
         units = tensors[f"{name}.units"]
-        assert units.tolist() == sides[about["dim"]].nonzero()[:, 0].tolist() and about["units"] == len(units)
+        assert units.tolist() == sides[parameter["dim"]].nonzero()[:, 0].tolist() and parameter[
+            "units"
+        ] == len(units)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    assert weights < made.size < weights + 20_000  # the rest is JSON
+    assert weights < exported.size < weights + 20_000  # the rest is JSON
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -101,9 +103,9 @@ class TestRefused:
         key = next(key for key in good if key.endswith(".bits"))
         save_file({**good, key: good[key] ^ 1}, tmp_path / "sparse" / NAME)
         self.refused(base, tmp_path / "sparse", "sparse.safetensors: not the file that was exported")
-        about = json.loads((tmp_path / "sparse" / "easyedit_neuron.json").read_text())
-        about["files"] = {}
-        (tmp_path / "sparse" / "easyedit_neuron.json").write_text(json.dumps(about))
+        side_file = json.loads((tmp_path / "sparse" / "easyedit_neuron.json").read_text())
+        side_file["files"] = {}
+        (tmp_path / "sparse" / "easyedit_neuron.json").write_text(json.dumps(side_file))
         self.refused(base, tmp_path / "sparse", "does not lead to the weights that its side file names")
         (tmp_path / "sparse" / "easyedit_neuron.json").write_text("{")
         self.refused(base, tmp_path / "sparse", "not readable")
@@ -136,16 +138,16 @@ def test_checkpoints(kind, folder, tmp_path):
     """Merged at once, or by way of an adapter or a sparse file: from_pretrained gives the edited model; and
     the base again."""
     base, edited, tok, records = run_of("NMKE", kind, folder)
-    kept = copy.deepcopy(base)
-    made = export_merged(records, base, tok, tmp_path / "merged")
-    assert same_weights(checkpoint(tmp_path / "merged"), edited) and same_weights(base, kept)
+    untouched = copy.deepcopy(base)
+    exported = export_merged(records, base, tok, tmp_path / "merged")
+    assert same_weights(checkpoint(tmp_path / "merged"), edited) and same_weights(base, untouched)
     prompt = REQUESTS[0]["prompt"]
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")(prompt)["input_ids"] == tok(prompt)["input_ids"]
-    about = json.loads((tmp_path / "merged" / "easyedit_neuron.json").read_text())
+    side_file = json.loads((tmp_path / "merged" / "easyedit_neuron.json").read_text())
     assert (
-        about == made.about
-        and about["kind"] == "merged"
-        and [edit["id"] for edit in about["edits"]] == [0, 1, 2]
+        side_file == exported.side_file
+        and side_file["kind"] == "merged"
+        and [edit["id"] for edit in side_file["edits"]] == [0, 1, 2]
     )
 
     export_sparse(records, base, tmp_path / "sparse")

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from easyedit_neuron.editlog import EditLog
-from easyedit_neuron.editlog.chain import hash_of
 from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.errors import StateError
 
@@ -59,10 +58,10 @@ def test_read_again(log):
     again.verify()
     assert again.ids == [1, 2, 3] and len(again) == 3 and again.entries == log.entries
     for number, record in zip((1, 2, 3), again):
-        wanted = make(number, f"w{number - 1}", f"w{number}")
-        assert record.to_json() == wanted.to_json()
+        expected = make(number, f"w{number - 1}", f"w{number}")
+        assert record.to_json() == expected.to_json()
         for side in ("left", "right", "keys"):
-            assert torch.equal(getattr(record.layers[1], side), getattr(wanted.layers[1], side))
+            assert torch.equal(getattr(record.layers[1], side), getattr(expected.layers[1], side))
     assert again.base.name == "some-model" and again.base.fingerprint == "whole"
     assert again.base.weights == {NAME: {"fingerprint": "w0", "dtype": "float32", "shape": [3, 4]}}
     assert [again.weights_at(n) for n in (0, 2, None)] == [{NAME: "w0"}, {NAME: "w2"}, {NAME: "w3"}]
@@ -73,11 +72,11 @@ def test_read_again(log):
 
 
 def test_taken_back_made_again_and_put_back(log):
-    assert log.note("undo", {NAME: "w4"}, of=2) == 4
+    assert log.append_event("undo", {NAME: "w4"}, of=2) == 4
     assert log.ids == [1, 3] and [r.requests[0]["subject"][-1] for r in log] == ["1", "3"]
-    log.note("redo", {NAME: "w5"}, of=2)
+    log.append_event("redo", {NAME: "w5"}, of=2)
     assert log.ids == [1, 3, 2] and log.steps() == [(1, 1), (1, 2), (1, 3), (-1, 2), (1, 2)]
-    log.note("restore", {NAME: "w1"}, to=1)
+    log.append_event("restore", {NAME: "w1"}, to=1)
     log.append(make(9, "w1", "w6"))
     again = EditLog(log.folder)
     assert (
@@ -126,11 +125,9 @@ def test_a_torn_last_file_is_left_out(log, how, caplog):
     "damage, reason",
     [
         (lambda lines: lines[:1] + [lines[1][:20] + "\n"] + lines[2:], "line 2 is damaged"),
-        (lambda lines: lines[:1] + lines[2:], "entry 3 does not follow"),
+        (lambda lines: lines[:1] + lines[2:], "entry 3, which does not follow"),
         (lambda lines: [lines[0], lines[2], lines[1]], "does not follow"),
-        (lambda lines: lines[1:], "entry 2 does not follow"),
-        (lambda lines: [lines[0].replace('"Oslo"', '"Rome"'), *lines[1:]], "entry 1 was changed"),
-        (lambda lines: [*lines[:2], lines[2].replace('"Oslo"', '"Rome"')], "entry 3 was changed"),
+        (lambda lines: lines[1:], "entry 2, which does not follow"),
         (lambda lines: [*lines[:2], lines[2][:30] + "\n", '{"id": 4'], "line 3 is damaged"),
     ],
 )
@@ -143,25 +140,23 @@ def test_a_damaged_log_is_refused(log, damage, reason):
     assert files(log.folder) == before
 
 
-def test_a_forged_line_breaks_the_chain(log):
-    """A line whose own hash was made to fit is given away by the next one."""
-    path = log.folder / "entries.jsonl"
-    first, *rest = path.read_text().splitlines(keepends=True)
-    line = {
-        name: value for name, value in json.loads(first.replace('"Oslo"', '"Rome"')).items() if name != "hash"
-    }
-    path.write_text(json.dumps({**line, "hash": hash_of(line)}, ensure_ascii=False) + "\n" + "".join(rest))
-    with pytest.raises(StateError, match="entry 2 does not follow"):
-        EditLog(log.folder)
+def test_a_log_of_the_previous_version_still_opens(log):
+    """Its format was 1, and its lines held a chain of hashes."""
+    header, path = log.folder / "log.json", log.folder / "entries.jsonl"
+    header.write_text(header.read_text().replace('"format": 2', '"format": 1'))
+    entries = [{**entry, "previous": f"{entry['id']}0", "hash": f"{entry['id']}1"} for entry in log.entries]
+    path.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+    again = EditLog(log.folder)
+    again.verify()
+    assert again.entries == entries and again.ids == [1, 2, 3]
+    assert again.append(make(4, "w3", "w4")) == 4 and again.append_event("undo", {NAME: "w5"}, of=3) == 5
+    assert EditLog(log.folder).ids == [1, 2, 4]
 
 
-def test_another_head_is_refused(log):
+def test_a_damaged_head_is_refused(log):
     head = log.folder / "log.json"
     text = head.read_text()
-    head.write_text(text.replace("some-model", "another"))
-    with pytest.raises(StateError, match="entry 1 does not follow"):
-        EditLog(log.folder)
-    head.write_text(text.replace('"format": 1', '"format": 9'))
+    head.write_text(text.replace('"format": 2', '"format": 9'))
     with pytest.raises(StateError, match="format 9"):
         EditLog(log.folder)
     head.write_text("{")
@@ -215,7 +210,7 @@ def test_a_second_parameter_has_a_base_of_its_own(log, caplog):
 
 
 def test_cut_and_copy(log, tmp_path):
-    log.note("undo", {NAME: "w4"}, of=3)
+    log.append_event("undo", {NAME: "w4"}, of=3)
     copy = log.copy(tmp_path / "copy", upto=2)
     assert (
         copy.ids == [1, 2]
@@ -225,7 +220,7 @@ def test_cut_and_copy(log, tmp_path):
     )
     with pytest.raises(StateError, match="holds a log already"):
         log.copy(tmp_path / "copy")
-    log.cut(2)
+    log.truncate(2)
     assert (
         files(log.folder) == files(copy.folder)
         and log.weights_at() == {NAME: "w2"}
@@ -251,4 +246,4 @@ def test_the_same_edit_has_the_same_content(log, tmp_path):
 
 def test_nothing_is_made_before_the_first_entry(tmp_path):
     log = EditLog(tmp_path / "log")
-    assert len(log) == 0 and list(log) == [] and log.head is None and not (tmp_path / "log").exists()
+    assert len(log) == 0 and list(log) == [] and not (tmp_path / "log").exists()

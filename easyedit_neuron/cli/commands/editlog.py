@@ -56,7 +56,7 @@ def undo(argv: list[str]) -> int:
 
     log = _open(given.folder)
     for number in given.ids:
-        log.line(number)  # before a model is loaded
+        log.edit_entry(number)  # before a model is loaded
     model, _ = _base(log, given)
     _put_in_weights(log, model)
 
@@ -67,7 +67,7 @@ def undo(argv: list[str]) -> int:
         _save_weights(copy, model, part)
 
     _write(given.out, fill)
-    told = "".join(f"edit {number} taken out: {_asked(log.line(number))}\n" for number in given.ids)
+    told = "".join(f"edit {number} taken out: {_asked(log.edit_entry(number))}\n" for number in given.ids)
     write_out(told + _written(given.out, _open(given.out)))
     return 0
 
@@ -174,7 +174,7 @@ def squash(argv: list[str]) -> int:
     _write(given.out, fill)
     one = _open(given.out)
     write_out(
-        f"{len(ids)} edits as one: {one.entries[0]['bytes']:,} bytes, before {sum(log.line(n)['bytes'] for n in ids):,}\n"
+        f"{len(ids)} edits as one: {one.entries[0]['bytes']:,} bytes, before {sum(log.edit_entry(n)['bytes'] for n in ids):,}\n"
         + _written(given.out, one)
     )
     return 0
@@ -206,9 +206,9 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 def _base(log, given: argparse.Namespace):
     """The base model and its tokenizer, checked; refuses an ``--out`` that is there before it loads them."""
-    from ...export.provenance import free
+    from ...export.side_file import refuse_existing
 
-    free(Path(given.out))
+    refuse_existing(Path(given.out))
     base = log.base
     model, tok = load_base(
         given.model or base.name, given.device, {about["dtype"] for about in base.weights.values()}

@@ -49,14 +49,14 @@ def export(argv: list[str]) -> int:
 def _export(given: argparse.Namespace) -> int:
     from ...editlog import EditLog
     from ...export import export_merged, export_peft, export_sparse, size_table, sizes
-    from ...export.adapter import check_cut
-    from ...export.provenance import free
+    from ...export.adapter import check_truncation
+    from ...export.side_file import refuse_existing
 
-    check_cut(given.max_rank, given.energy)
+    check_truncation(given.max_rank, given.energy)
     log = EditLog(log_folder(given.log))
     ids = chosen(log.ids, given.edits)
     if not given.sizes:
-        free(Path(given.out))
+        refuse_existing(Path(given.out))
     model, tok = load_base(
         given.model or log.base.name, given.device, {about["dtype"] for about in log.base.weights.values()}
     )
@@ -92,11 +92,11 @@ def import_(argv: list[str]) -> int:
     add_model(parser, "base model (default: the one that the export names)")
     given = parser.parse_args(argv)
 
-    from ...export import import_edits, read_about
-    from ...export.provenance import free
+    from ...export import import_edits, read_side_file
+    from ...export.side_file import refuse_existing
 
-    free(Path(given.out))
-    _, about = read_about(given.path)
+    refuse_existing(Path(given.out))
+    _, about = read_side_file(given.path)
     model, tok = load_base(given.model or about["base"]["name"], given.device, {about["base"]["dtype"]})
     made = import_edits(given.path, model, tok, given.out, take_off=given.take_off)
     what = "taken off" if given.take_off else "put in"
@@ -109,11 +109,11 @@ def _edits(count: int) -> str:
 
 
 def _told(made, count: int) -> str:
-    parameters = made.about["parameters"]
+    parameters = made.side_file["parameters"]
     lines = [
-        f"{_edits(count)} as {made.about['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"
+        f"{_edits(count)} as {made.side_file['kind']}: {made.folder} ({made.size:,} bytes, {len(parameters)} parameters)"
     ]
-    if made.about["kind"] == "peft":
+    if made.side_file["kind"] == "peft":
         worst, about = max(parameters.items(), key=lambda item: item[1]["truncation"])
         lost = "nothing is lost"
         if about["truncation"]:
@@ -121,11 +121,11 @@ def _told(made, count: int) -> str:
         ranks = [about["rank"] for about in parameters.values()]
         lines.append(f"ranks {min(ranks)} to {max(ranks)}; {lost}")
         lines.append(
-            f"the edited model's weights, rounded to {made.about['base']['dtype']}, are within "
+            f"the edited model's weights, rounded to {made.side_file['base']['dtype']}, are within "
             f"{max(about['deviation'] for about in parameters.values()):.1e} of their change from it"
         )
-        if "rewrite_acc" in made.about:
-            answers = made.about["rewrite_acc"]
+        if "rewrite_acc" in made.side_file:
+            answers = made.side_file["rewrite_acc"]
             lines.append(
                 f"rewrite_acc {answers['edited']:.3f} with the whole edits, {answers['cut']:.3f} with the cut adapter"
             )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_neuron.editlog.total import Total
+from easyedit_neuron.editlog.summed_change import SummedChange
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 
 SHAPE = (5, 7)
@@ -41,7 +41,7 @@ def dense(deltas):
 
 
 def total(deltas):
-    result = Total(SHAPE)
+    result = SummedChange(SHAPE)
     for delta in deltas:
         result.add(delta)
     return result
@@ -73,14 +73,14 @@ def test_the_rank_is_exact():
 @pytest.mark.parametrize("case", CASES)
 def test_products(case):
     for other in CASES:
-        wanted = float((dense(CASES[case]) * dense(CASES[other])).sum())
-        assert total(CASES[case]).dot(total(CASES[other])) == pytest.approx(wanted, rel=1e-10, abs=1e-10)
+        expected = float((dense(CASES[case]) * dense(CASES[other])).sum())
+        assert total(CASES[case]).dot(total(CASES[other])) == pytest.approx(expected, rel=1e-10, abs=1e-10)
 
 
 def test_units_stay_units():
-    found = total(CASES["rows"]).units()
-    assert found.units.tolist() == [0, 2, 3] and found.axis == "output"
-    torch.testing.assert_close(found.matrix(), dense(CASES["rows"]))
+    units = total(CASES["rows"]).units()
+    assert units.units.tolist() == [0, 2, 3] and units.axis == "output"
+    torch.testing.assert_close(units.matrix(), dense(CASES["rows"]))
     assert total(CASES["all"]).units() is None and total(CASES["rows and columns"]).units() is None
 
 
@@ -98,6 +98,6 @@ def test_taken_out_again():
     deltas = CASES["all"]
     result = total(deltas)
     for delta in deltas:
-        result.add(delta, -1)
+        result.add(delta.negated())
     left, right = result.factors()
     assert float((left @ right.T).abs().max()) < 1e-12

@@ -1,0 +1,108 @@
+"""The text files of a log: ``log.json`` names the base model, ``entries.jsonl`` has one line per entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..errors import StateError
+from ..utils.io import write_text
+
+LOG = logging.getLogger(__name__)
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
+"""Entries of format 1 also hold a chain of hashes (``previous``, ``hash``), which is ignored."""
+HEADER_FILE, ENTRIES_FILE = "log.json", "entries.jsonl"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_header(folder: Path, header: dict[str, Any]) -> None:
+    """Write ``log.json``."""
+    write_text(folder / HEADER_FILE, json.dumps(header, indent=2) + "\n")
+
+
+def entry_text(entry: dict[str, Any]) -> str:
+    """The line of an entry."""
+    return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_header(folder: Path) -> dict[str, Any] | None:
+    """Read ``log.json``; None if the folder holds no log.
+
+    Raises:
+        StateError: the file is damaged, of another format, or missing beside ``entries.jsonl``.
+    """
+    path = folder / HEADER_FILE
+    if not path.is_file():
+        if (folder / ENTRIES_FILE).is_file():
+            raise StateError(
+                f"{folder}: {HEADER_FILE} is missing, which names the base of {ENTRIES_FILE}; put it back"
+            )
+        return None
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        log_format, _, _ = header["format"], header["model"], header["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise StateError(f"{path}: not the head of a log ({type(problem).__name__}: {problem})") from None
+    if log_format not in READABLE_FORMATS:
+        raise StateError(f"{path}: a log of format {log_format}; this version reads formats 1 to {FORMAT}")
+    return header
+
+
+def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read the complete entries of a log, and how many bytes their lines take.
+
+    A last entry whose line or file was not written to its end (the process was killed) is left out. A
+    warning says so.
+
+    Raises:
+        StateError: a line is damaged and others follow it, or an entry is missing or out of order.
+    """
+    path = folder / ENTRIES_FILE
+    if not path.is_file():
+        return [], 0
+    lines = path.read_bytes().split(b"\n")
+    torn = bool(lines.pop())  # text after the last line end
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            entry_id, _, _ = entry["id"], entry["type"], entry["weights"]
+        except (ValueError, KeyError, TypeError) as problem:
+            if number == len(lines) and not torn:
+                torn = True
+                break
+            raise StateError(
+                f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be "
+                "trusted from there on; put the right file back"
+            ) from None
+        if entry_id != number:
+            raise StateError(
+                f"{path}: line {number} holds entry {entry_id}, which does not follow the lines before it: "
+                "an entry is missing or out of order; put the right file back"
+            )
+        entries.append(entry)
+    if torn:
+        LOG.warning("%s: entry %d was not written to its end and is left out", path, len(entries) + 1)
+    if entries and not _has_whole_file(folder, entries[-1]):
+        LOG.warning("%s: entry %d is left out: its file is missing or short", folder, len(entries))
+        entries.pop()
+    return entries, sum(len(line) + 1 for line in lines[: len(entries)])
+
+
+def _has_whole_file(folder: Path, entry: dict[str, Any]) -> bool:
+    if "file" not in entry:
+        return True
+    path = folder / entry["file"]
+    return path.is_file() and path.stat().st_size >= entry["bytes"]

@@ -1,0 +1,35 @@
+"""What a log's entry says of an edit: a digest of its content, and a few numbers per change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+from ..edits.record import Delta, EditRecord, LayerDelta
+
+
+def content_digest(record: EditRecord) -> str:
+    """SHA-256 of an edit's changes, method and requests: the same for the same edit in another log."""
+    digest = hashlib.sha256(json.dumps([record.method, record.requests], sort_keys=True).encode())
+    for name, delta in sorted(record.deltas.items()):
+        tensors = (delta.left, delta.right) if isinstance(delta, LayerDelta) else (delta.units, delta.vectors)
+        for tensor in tensors:
+            digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype};".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def summarize_delta(delta: Delta) -> dict[str, Any]:
+    """Rank or number of units, neurons and Frobenius norm of a change."""
+    if isinstance(delta, LayerDelta):
+        energy = ((delta.left.T @ delta.left) * (delta.right.T @ delta.right)).sum()
+        return {
+            "rank": delta.left.shape[1],
+            "neurons": int(delta.right.any(1).sum()),
+            "norm": float(energy.clamp_min(0).sqrt()),
+        }
+    count = len(delta.units)
+    return {"units": count, "axis": delta.axis, "neurons": count, "norm": float(delta.vectors.norm())}

@@ -1,0 +1,122 @@
+"""The sum of many changes of one parameter, kept as factors while these are smaller than the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta
+
+
+class Factors(NamedTuple):
+    """A change ``W[d_out, d_in] += left @ right.T`` in float64: left ``[d_out, r]``, right ``[d_in, r]``."""
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def rank(self) -> int:
+        """r: columns of the factors; the product's rank may be smaller."""
+        return self.left.shape[1]
+
+    def matrix(self) -> Tensor:
+        """The change itself, ``[d_out, d_in]``."""
+        return self.left @ self.right.T
+
+
+class SummedChange:
+    """The sum of the changes of one parameter, in float64.
+
+    Factors of low-rank changes are joined, and compressed to rank min(d_out, d_in) when there are many more.
+    Rows and columns are added up by their number.
+
+    Args:
+        shape: (d_out, d_in).
+    """
+
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = tuple(shape)
+        self._lefts: list[Tensor] = []
+        self._rights: list[Tensor] = []
+        self._units: dict[str, tuple[Tensor, Tensor]] = {}  # axis -> (numbers, vectors)
+        self._columns = torch.zeros(self.shape[1], dtype=torch.bool)  # columns in low-rank changes
+
+    def add(self, delta: Delta) -> None:
+        """Add a change."""
+        if isinstance(delta, LayerDelta):
+            self._lefts.append(delta.left.double().cpu())
+            self._rights.append(delta.right.double().cpu())
+            self._columns[delta.neurons] = True
+            if sum(left.shape[1] for left in self._lefts) > 2 * min(self.shape):
+                left, right = _compress(torch.cat(self._lefts, 1), torch.cat(self._rights, 1))
+                self._lefts, self._rights = [left], [right]
+            return
+        numbers, vectors = delta.units.cpu(), delta.vectors.double().cpu()
+        if delta.axis in self._units:
+            old_numbers, old_vectors = self._units[delta.axis]
+            numbers, rows = torch.cat([old_numbers, numbers]).unique(return_inverse=True)
+            sums = old_vectors.new_zeros(len(numbers), old_vectors.shape[1])
+            vectors = sums.index_add_(0, rows, torch.cat([old_vectors, vectors]))
+        self._units[delta.axis] = numbers, vectors
+
+    def units(self) -> UnitDelta | None:
+        """The sum as rows or columns; None if it is anything else."""
+        if self._lefts or len(self._units) != 1:
+            return None
+        ((axis, (numbers, vectors)),) = self._units.items()
+        return UnitDelta(numbers, vectors, axis, self.shape)
+
+    def factors(self) -> Factors:
+        """The sum as factors with r at most min(d_out, d_in)."""
+        d_out, d_in = self.shape
+        lefts, rights = list(self._lefts), list(self._rights)
+        for axis, (numbers, vectors) in self._units.items():
+            selector = torch.zeros(d_out if axis == "output" else d_in, len(numbers), dtype=torch.float64)
+            selector[numbers, torch.arange(len(numbers))] = 1
+            lefts.append(selector if axis == "output" else vectors.T)
+            rights.append(vectors.T if axis == "output" else selector)
+        left = torch.cat([torch.zeros(d_out, 0, dtype=torch.float64), *lefts], 1)
+        right = torch.cat([torch.zeros(d_in, 0, dtype=torch.float64), *rights], 1)
+        return Factors(left, right) if left.shape[1] <= min(self.shape) else _compress(left, right)
+
+    def neurons(self) -> set[tuple[str, int]]:
+        """(axis, number) of the rows (``output``) and columns (``input``) that may have changed.
+
+        Low-rank changes count by their columns.
+        """
+        units = {(axis, number) for axis, (numbers, _) in self._units.items() for number in numbers.tolist()}
+        return units | {("input", number) for number in self._columns.nonzero().squeeze(1).tolist()}
+
+    def dot(self, other: SummedChange) -> float:
+        """Inner product of the two sums as matrices."""
+        units, other_units = self.units(), other.units()
+        if units is not None and other_units is not None and units.axis == other_units.axis:
+            shared = units.vectors[torch.isin(units.units, other_units.units)]
+            other_shared = other_units.vectors[torch.isin(other_units.units, units.units)]
+            return float((shared * other_shared).sum())
+        (left, right), (other_left, other_right) = self.factors(), other.factors()
+        return float(((left.T @ other_left) * (right.T @ other_right)).sum())
+
+
+def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
+    """Parameter name -> the sum of all changes of it."""
+    sums: dict[str, SummedChange] = {}
+    for record in records:
+        for name, delta in record.deltas.items():
+            shape = delta.shape if isinstance(delta, UnitDelta) else (len(delta.left), len(delta.right))
+            sums.setdefault(name, SummedChange(shape)).add(delta)
+    return sums
+
+
+def _compress(left: Tensor, right: Tensor) -> Factors:
+    """Factors of the same product with as many columns as its rank (QR of the longer side, then SVD)."""
+    left_is_longer = len(left) >= len(right)
+    long, short = (left, right) if left_is_longer else (right, left)
+    basis, rest = torch.linalg.qr(long)  # long [d, k] = basis [d, min(d, k)] rest
+    u, s, v = torch.linalg.svd(rest @ short.T, full_matrices=False)
+    rank = max(1, int((s > s.max() * 1e-13 * max(len(left), len(right))).sum()))
+    long, short = basis @ (u[:, :rank] * s[:rank]), v[:rank].T.contiguous()
+    return Factors(long, short) if left_is_longer else Factors(short, long)

@@ -1,0 +1,93 @@
+"""Edited checkpoints, from edits or from an export: whole models that need neither peft nor this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ..edits.record import EditRecord
+from ..edits.write import fingerprint
+from ..errors import StateError
+from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
+from .source import Source
+from .sparse import apply_sparse
+
+
+def export_merged(
+    edits: Iterable[EditRecord],
+    model: nn.Module,
+    tok,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    ids: Sequence | None = None,
+) -> Exported:
+    """Write the edited model, its tokenizer and the side file into the folder ``out``.
+
+    ``from_pretrained(out)`` has the weights of the edits made one after the other on ``model``, bit for bit.
+    Arguments and errors as for ``export_peft``; ``tok``: tokenizer, or None to leave it out.
+    """
+    refuse_existing(out)
+    source = Source.of(edits, model, base, ids)
+    with source.edited() as weights:
+        side_file = describe(source, "merged", weights, {name: {} for name in source.parameters})
+        return _write_checkpoint(out, source.model, tok, side_file)
+
+
+def import_edits(
+    path: str | Path, model: nn.Module, tok, out: str | Path, take_off: bool = False
+) -> Exported:
+    """Write the checkpoint ``out``: ``model`` with the edits of an export, or without them again.
+
+    Args:
+        path: a folder of ``export_peft`` or ``export_sparse``, or a file in it.
+        model: the model that the edits were made on (with ``take_off``: that has them); changed by this call.
+        tok: its tokenizer, or None.
+        out: a folder that does not exist yet.
+        take_off: take the edits off, which only a sparse export can do exactly.
+
+    Raises:
+        StateError: not such a folder, damaged, or of another model. Nothing is written, and the model is as
+            it was.
+    """
+    refuse_existing(out)
+    folder, side_file = read_side_file(path)
+    kind = side_file["kind"]
+    if kind == "merged":
+        raise StateError(
+            f"{folder}: is a whole model with the edits in it already; load it with from_pretrained"
+        )
+    if kind == "sparse":
+        apply_sparse(model, folder, take_off)
+    elif take_off:
+        raise StateError(
+            f"{folder}: an adapter cannot be taken off merged weights exactly, because they were rounded. "
+            f"Take the base model ({side_file['base']['name']}), or a sparse export"
+        )
+    else:
+        from peft import PeftModel  # takes seconds
+
+        check_base(model, side_file, folder)
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    touched = sorted(side_file["parameters"])
+    side_file = {
+        **side_file,
+        "kind": "merged",
+        "parameters": {name: {} for name in touched},
+        "after": fingerprint(model, touched),
+        "imported_from": kind,
+    }
+    if take_off:
+        side_file["edits"] = []
+    return _write_checkpoint(out, model, tok, side_file)
+
+
+def _write_checkpoint(out: str | Path, model: nn.Module, tok, side_file: dict) -> Exported:
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        if tok is not None:
+            tok.save_pretrained(folder)
+
+    return write_export(out, side_file, fill)
