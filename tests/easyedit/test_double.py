@@ -7,7 +7,7 @@ import pytest
 
 from easyedit_neuron import registry
 from easyedit_neuron.host import register
-from easyedit_neuron.host.model_name_check import ROUTES
+from easyedit_neuron.host.model_name_check import NAME_RULES
 from helpers import recorder
 from helpers.dummy_method import DummyHyperParams
 from helpers.edit_cases import same, weights_of, without_time
@@ -116,9 +116,9 @@ def test_padding_side_and_tokens(both, name, folder, tmp_path):
         assert tokenizers[0] == tokenizers[1], method
 
 
-@pytest.mark.parametrize("name", [route.word for route in ROUTES] + ["nothing that it knows"])
+@pytest.mark.parametrize("name", [rule.word for rule in NAME_RULES] + ["nothing that it knows"])
 def test_classes_by_words_in_the_path(both, name, monkeypatch):
-    """Which class loads model and tokenizer, for every word of ours (host/route.py) and none."""
+    """Which class loads model and tokenizer, for every word of ours (host/model_name_check.py) and none."""
     import transformers
 
     class Loaded(Exception):
