@@ -4,8 +4,6 @@ A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None),
 the record has one), "locality": {kind: {"prompt", "ground_truth"}}, "portability": {kind: {...}}}``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,14 +34,14 @@ def load(
 
     Args:
         source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read
-            less of a file than this function does).
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (they read less of a file
+            than this function does).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
             (MEND) or ``"knowedit"``; by default it is told from the keys of the first record (tiny-world:
             ``"knowedit"``).
-        size: number of requests wanted, the first ones of the file; by default all.
-        invalid: a record that makes no valid request is an ``"error"``, or is left out (``"skip"``) with a
-            warning that names it. ``size`` counts valid records.
+        size: number of valid requests to read, from the beginning of the file; by default all.
+        invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
+            with a warning that names it.
 
     Raises:
         DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record
@@ -65,8 +63,7 @@ def load(
     else:
         path, records = Path(type(source).__name__), records_of(source)
     convert = SHAPES[shape or detect_shape(path, records[0])]
-    requests = []
-    skipped = 0
+    requests, skipped = [], 0
     for index, raw in enumerate(records):
         if len(requests) == size:
             break
@@ -97,8 +94,7 @@ def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
 
 
 def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:
-    """The lines of a text file that are not empty: of a file of your own, or the shipped ``"train"`` or
-    ``"heldout"``."""
+    """The lines of a text file that are not blank: of a file, or of a split of the shipped text."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
     path = _locate(name_or_path, f"text_{split}.txt")

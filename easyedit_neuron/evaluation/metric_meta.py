@@ -20,7 +20,7 @@ def lm_meta(section: str, eval_metric: str = "token_em") -> dict:
 def locality_meta(kind: str) -> dict:
     """Entry of one locality kind."""
     protocol, scorer = "pre_post_argmax_token_match", "token_match"
-    return _entry(f"locality.{kind}_acc", protocol, scorer, f"locality.lm.{protocol}.{scorer}")
+    return _entry(f"locality.{kind}_acc", protocol, scorer, f"locality.lm.{protocol}")
 
 
 def _entry(result_key: str, protocol: str, scorer: str, group: str) -> dict:

@@ -32,11 +32,11 @@ NAME_RULES = (
     NameRule("gpt", "GPT2Tokenizer", ("gpt",)),
     NameRule("llama", "the model's own classes", ("",)),
     NameRule("baichuan", "the model's own classes", ("",)),
-    NameRule("chatglm", "AutoModel, which has no unembedding", ("chatglm",)),
-    NameRule("internlm", "AutoModel, which has no unembedding", ("internlm",)),
+    NameRule("chatglm", "AutoModel, which has no unembedding,", ("chatglm",)),
+    NameRule("internlm", "AutoModel, which has no unembedding,", ("internlm",)),
     NameRule("qwen2", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
     NameRule("qwen3", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
-    NameRule("qwen", "a model with the option fp32, which only the first Qwen has", ("qwen-",)),
+    NameRule("qwen", "a model with the option fp32, which only the first Qwen has,", ("qwen-",)),
     NameRule("mistral", "the model's own classes", ("",)),
 )
 _WORD_FOR_MODEL_TYPE = {"gpt": "gpt", "qwen": "qwen2", "mistral": "mistral"}
