@@ -5,7 +5,7 @@ the record has one), "locality": {kind: {"prompt", "ground_truth"}}, "portabilit
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,10 +49,9 @@ def load(
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")
-    if invalid not in get_args(Invalid):
-        raise DataError(f"invalid must be 'error' or 'skip', not {invalid!r}")
-    if shape is not None and shape not in SHAPES:
-        raise DataError(f"unknown data shape {shape!r}: {did_you_mean(shape, SHAPES)}")
+    _check_choice("value of invalid", invalid, get_args(Invalid))
+    if shape is not None:
+        _check_choice("data shape", shape, SHAPES)
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
@@ -95,8 +94,7 @@ def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
 
 def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:
     """The lines of a text file that are not blank: of a file, or of a split of the shipped text."""
-    if split not in get_args(Split):
-        raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
+    _check_choice("split", split, get_args(Split))
     path = _locate(name_or_path, f"text_{split}.txt")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -106,6 +104,11 @@ def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> lis
     if not lines:
         raise DataError(f"{path}: holds no text")
     return lines
+
+
+def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise DataError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
 
 
 def _locate(name_or_path: str | Path, shipped_file: str) -> Path:

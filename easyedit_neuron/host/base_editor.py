@@ -90,11 +90,12 @@ class BaseEditor:
         return cls(hparams)
 
     def __init__(self, hparams):
-        if hparams is None:
-            raise HparamsError("hparams is None; make it with <Method>HyperParams.from_hparams(path)")
         for name in ("alg_name", "model_name"):
             if not hasattr(hparams, name):
-                raise HparamsError(f"field '{name}' is missing from {type(hparams).__name__}")
+                raise HparamsError(
+                    f"field '{name}' is missing from hparams, an object of type {type(hparams).__name__}; "
+                    "make it with <Method>HyperParams.from_hparams(path)"
+                )
         check_evaluation_type(hparams)
         self.hparams, self.alg_name, self.model_name = hparams, hparams.alg_name, hparams.model_name
         self.method = registry.get_method(self.alg_name)
@@ -274,14 +275,13 @@ class BaseEditor:
     def _pre_metrics(self, requests: Sequence[dict], options: CallOptions) -> list[dict]:
         """{"pre": metrics} of each request: given by the caller, or measured and written to ``pre_file``."""
         if options.pre_edit is not None:
-            if len(options.pre_edit) != len(requests) or any(
-                "pre" not in metric for metric in options.pre_edit
-            ):
+            metrics = [dict(metric) for metric in options.pre_edit]
+            if len(metrics) != len(requests) or any("pre" not in metric for metric in metrics):
                 raise RequestError(
                     "pre_edit must hold one dictionary with 'pre' per request, in the same order "
                     f"({len(requests)} requests)"
                 )
-            return [dict(metric) for metric in options.pre_edit]
+            return metrics
         metrics = [{"pre": pre} for pre in self._measure(self.model, requests, options)]
         if options.pre_file is not None:
             Path(options.pre_file).write_text(json.dumps(metrics, indent=4), encoding="utf-8")
@@ -289,13 +289,11 @@ class BaseEditor:
 
     def _measure(self, model, requests: Sequence[dict], options: CallOptions) -> list[dict]:
         if options.call == "generate_edit":
-            return [
-                generate_answers(model, self.tok, request, options.max_new_tokens) for request in requests
-            ]
+            return [generate_answers(model, self.tok, r, options.max_new_tokens) for r in requests]
         metric, fluency = options.eval_metric, options.test_generation
         if fluency or metric in ("ppl", "ood_ppl"):
-            arguments = model, self.model_name, self.hparams, self.tok
-            return [compute_edit_quality(*arguments, r, self.device, metric, fluency) for r in requests]
+            setting = model, self.model_name, self.hparams, self.tok
+            return [compute_edit_quality(*setting, r, self.device, metric, fluency) for r in requests]
         return evaluate_all(model, self.tok, requests, hparams=self.hparams)
 
     def _apply(self, requests: list[dict], options: CallOptions, **kwargs):
@@ -332,7 +330,7 @@ class BaseEditor:
             final_metrics = evaluate_all(model, self.tok, requests, reference, hparams=self.hparams)
             for metric, final in zip(metrics, final_metrics):
                 metric["final"] = final
-        for phase in ("pre", "post", "final")[: 2 + options.final_evaluation]:
+        for phase in ("pre", "post", "final") if options.final_evaluation else ("pre", "post"):
             LOG.info("%s: %s", phase, summarize(metrics, phase))
 
 
