@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..errors import RequestError
 from .batched import exact_match_by_generation
 from .metric_meta import locality_meta
-from .quality import measure, plain_requests, predict_sections, sections
+from .quality import measure, predict_sections
+from .sections import plain_requests, sections
 
 LocalityOutputs = dict[str, list[list[int]]]
 """{locality kind + "_output": token ids of every prompt} of one request on the untouched model"""
@@ -66,7 +67,7 @@ def locality_reference(model, tok, requests: Sequence, batch_size: int = 64) -> 
     local = [section for section in sections(plain_requests(requests)) if section.name == "locality"]
     reference: list[LocalityOutputs] = [{} for _ in requests]
     for section, predictions in zip(local, predict_sections(model, tok, local, batch_size=batch_size)):
-        reference[section.index][f"{section.kind}_output"] = [list(p.predicted) for p in predictions]
+        reference[section.index][f"{section.kind}_output"] = [p.predicted for p in predictions]
     return reference
 
 

@@ -1,86 +1,18 @@
 """EasyEdit's metrics of a request, with EasyEdit's keys and numbers (``compute_edit_quality``)."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
-from ..errors import HparamsError, RequestError
+from ..errors import HparamsError
 from .batched import Prediction, predict_targets
 from .batching import evaluating, input_device, right_pad, token_ids, tokenize_pairs
 from .fluency import generation_entropy
 from .metric_meta import lm_meta
+from .sections import Section, sections
 
 FLUENCY_TOKENS = 100
 """Tokens of prompt and generated text together, as EasyEdit measures fluency."""
-
-_FIELDS = {"rewrite": "prompt", "rephrase": "rephrase_prompt"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """Prompts of a request that are measured together; EasyEdit puts them into one batch.
-
-    Attributes:
-        index: position of the request in its list.
-        name: "rewrite", "rephrase", "locality" or "portability".
-        kind: the locality or portability kind; "" for the other two.
-        prompts, answers: texts, one answer per prompt.
-    """
-
-    index: int
-    name: str
-    kind: str
-    prompts: list[str]
-    answers: list[str]
-
-    @property
-    def is_rewrite(self) -> bool:
-        """Whether the section asks for the edited fact itself."""
-        return self.name in _FIELDS
-
-
-def plain_requests(requests: Sequence) -> list[dict]:
-    """The users' dictionaries, of requests or of validated ``EditRequest`` objects."""
-    return [request if isinstance(request, dict) else request.raw for request in requests]
-
-
-def sections(requests: Sequence[dict]) -> list[Section]:
-    """Everything that requests ask to be measured, request after request, in EasyEdit's order.
-
-    Raises:
-        RequestError: names the request's index and the missing or malformed field.
-    """
-    return [section for index, request in enumerate(requests) for section in _sections_of(index, request)]
-
-
-def _sections_of(index: int, request: dict) -> Iterator[Section]:
-    for field in ("prompt", "target_new"):
-        if request.get(field) is None:
-            raise RequestError(f"request {index}: field {field!r} is missing; the evaluation needs it")
-    texts = [("rewrite", "", request["prompt"], request["target_new"])]
-    if request.get("rephrase_prompt") is not None:
-        texts.append(("rephrase", "", request["rephrase_prompt"], request["target_new"]))
-    for name in ("locality", "portability"):
-        for kind, inputs in (request.get(name) or {}).items():
-            fields = inputs if isinstance(inputs, dict) else {}
-            texts.append((name, kind, fields.get("prompt"), fields.get("ground_truth")))
-    for name, kind, prompt, answer in texts:
-        where = f"request {index}: " + _FIELDS.get(name, f"{name}.{kind}")
-        if prompt is None or answer is None:
-            raise RequestError(f"{where} must be a dictionary with 'prompt' and 'ground_truth'")
-        # A single answer to several prompts goes with each of them.
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        answers = [answer] * len(prompts) if isinstance(answer, str) else list(answer)
-        if kind and not prompts:
-            raise RequestError(f"{where} has no prompts; leave the key out")
-        if len(prompts) != len(answers):
-            counts = f"{len(prompts)} prompts but {len(answers)} answers"
-            raise RequestError(f"{where}: {counts}; give one answer per prompt")
-        for text in prompts + answers:
-            if not isinstance(text, str):
-                raise RequestError(f"{where}: expected texts, found {text!r}")
-        yield Section(index, name, kind, prompts, answers)
 
 
 def check_evaluation_type(hparams) -> None:
@@ -125,24 +57,21 @@ def measure(
     results: list[dict] = [{"locality": {}, "portability": {}} for _ in requests]
     by_perplexity = eval_metric in ("ppl", "ood_ppl")
     forced = [section for section in measured if not (by_perplexity and section.is_rewrite)]
-    for section, predictions in zip(forced, predict_sections(model, tok, forced, hparams, batch_size)):
-        result = results[section.index]
-        if section.name == "locality":
-            result["locality"][f"{section.kind}_output"] = [list(p.predicted) for p in predictions]
-        elif section.name == "portability":
-            result["portability"][f"{section.kind}_acc"] = _accuracies(predictions)
+    predictions = iter(predict_sections(model, tok, forced, hparams, batch_size))
+    for section in measured:
+        name, result = section.name, results[section.index]
+        if name == "locality":
+            result[name][f"{section.kind}_output"] = [p.predicted for p in next(predictions)]
+        elif name == "portability":
+            result[name][f"{section.kind}_acc"] = _accuracies(next(predictions))
         else:
-            result[f"{section.name}_acc"] = _accuracies(predictions)
-            result.setdefault("metric_meta", {})[section.name] = lm_meta(section.name)
-    for section in measured if by_perplexity else ():
-        if not section.is_rewrite:
-            continue
-        result = results[section.index]
-        if eval_metric == "ppl":
-            result[f"{section.name}_ppl"] = _target_perplexity(model, tok, section)
-        else:
-            result["ood_acc"] = _confident_share(model, tok, section)
-        result.setdefault("metric_meta", {})[section.name] = lm_meta(section.name, eval_metric)
+            if eval_metric == "ppl":
+                result[f"{name}_ppl"] = _target_perplexity(model, tok, section)
+            elif eval_metric == "ood_ppl":
+                result["ood_acc"] = _confident_share(model, tok, section)
+            else:
+                result[f"{name}_acc"] = _accuracies(next(predictions))
+            result.setdefault("metric_meta", {})[name] = lm_meta(name, eval_metric)
     return results
 
 

@@ -20,7 +20,8 @@ from .. import registry
 from ..errors import HostError, HparamsError, NeuronEditError, RequestError
 from ..evaluation.fluency import generation_entropy
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
-from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality, sections
+from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality
+from ..evaluation.sections import sections
 from .checks import check_batchable, check_hparams, check_requests, check_single
 from .generation import generate_answers
 from .load_model import load_model

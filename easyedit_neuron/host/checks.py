@@ -6,7 +6,7 @@ from typing import Any
 from ..arch.tokens import check_vocabulary
 from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
-from ..evaluation.quality import plain_requests
+from ..evaluation.sections import plain_requests
 from .load_model import target_device
 
 

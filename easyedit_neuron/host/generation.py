@@ -3,7 +3,7 @@
 import torch
 
 from ..evaluation.batching import evaluating, input_device
-from ..evaluation.quality import sections
+from ..evaluation.sections import sections
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 
