@@ -37,7 +37,7 @@ def load(
             ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (they read less of a file
             than this function does).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default it is told from the keys of the first record (tiny-world:
+            (MEND) or ``"knowedit"``; by default the keys of the first record decide (tiny-world:
             ``"knowedit"``).
         size: number of valid requests to read, from the beginning of the file; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)

@@ -126,8 +126,7 @@ def exact_match_by_generation(
 
 
 def _greedy(model, rows: list[list[int]], steps: int) -> list[list[int]]:
-    """``steps`` greedy tokens after each row, with a cache and padding on the left; end-of-text tokens are
-    kept like any other."""
+    """``steps`` greedy tokens after each row, with a cache and left padding; end-of-text ends no row."""
     if steps == 0:
         return [[] for _ in rows]
     device, width = input_device(model), max(len(row) for row in rows)

@@ -62,7 +62,7 @@ def read_easyedit_hparams(function: Callable, file: Path) -> Any:
     """Read a file as the class of hyperparameters that goes with one of EasyEdit's functions.
 
     Raises:
-        HostError: the class cannot be told from the function.
+        HostError: the function does not name its class.
         HparamsError: the class cannot read the file.
     """
     cls = _hparams_class(function)
@@ -92,7 +92,7 @@ def _hparams_class(function: Callable) -> type:
     classes = [cls for name, cls in names.items() if hasattr(cls, "from_hparams") and name != "HyperParams"]
     if len(classes) != 1:
         raise HostError(
-            f"the class of hyperparameters of EasyEdit's {function.__name__} cannot be told; make them with "
+            f"EasyEdit's {function.__name__} does not name its class of hyperparameters; make them with "
             "that class"
         )
     return classes[0]

@@ -100,35 +100,23 @@ class _Hook(importlib.abc.MetaPathFinder):
                 spec = finder.find_spec(fullname, path, target)
                 if spec is not None:
                     if spec.loader is not None:
-                        spec.loader = _RegisteringLoader(spec.loader)
+                        spec.loader.exec_module = functools.partial(_load_and_register, spec.loader)
                     return spec
         return None
 
 
-class _RegisteringLoader(importlib.abc.Loader):
-    """The module's own loader, with a registration after it; the module keeps no trace of it."""
-
-    def __init__(self, loader):
-        self.loader = loader
-
-    def __getattr__(self, name):
-        return getattr(self.loader, name)
-
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module):
-        module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        if _loaded():
-            try:
-                register()
-            except Exception:  # EasyEdit must stay usable for its own methods
-                LOG.exception(
-                    "easyedit_neuron could not register its methods with EasyEdit; "
-                    "easyedit_neuron.register() repeats the attempt"
-                )
-                _remove_hook()
+def _load_and_register(loader, module) -> None:
+    del loader.exec_module  # the loader's own again: the module keeps no trace of the hook
+    loader.exec_module(module)
+    if _loaded():
+        try:
+            register()
+        except Exception:  # EasyEdit must stay usable for its own methods
+            LOG.exception(
+                "easyedit_neuron could not register its methods with EasyEdit; "
+                "easyedit_neuron.register() repeats the attempt"
+            )
+            _remove_hook()
 
 
 def _remove_hook() -> None:
