@@ -1,12 +1,8 @@
-"""Where the files that ship with the package are: hyperparameters, Hydra configuration, the tiny model and
-its data.
+"""Paths of the files that ship with the package: hyperparameters, Hydra configuration, tiny model and data.
 
-The same relative layout holds in a checkout (``easyedit_neuron/hparams`` is a link to the top-level
-``hparams``) and in an installed wheel (the files are package data), so nothing here asks which of the two it
-is in.
+A checkout (``easyedit_neuron/hparams`` is a link to the top-level ``hparams``) and an installed wheel (the
+files are package data) have the same relative layout.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -25,8 +21,7 @@ SHIPPED_DATA = ("tiny-world",)
 def model_path(name: str) -> str:
     """Folder of a shipped model when ``name`` is exactly its name; any other name is returned as it is.
 
-    A folder of that name in the working directory does not shadow the shipped model: write ``./tiny-llama``
-        for it.
+    For a folder of that name in the working directory write ``./tiny-llama``.
     """
     return str(ASSETS_DIR / name) if name in SHIPPED_MODELS else str(name)
 
@@ -53,14 +48,13 @@ def shipped_hparams() -> list[str]:
 
 def hparams_path(name: str) -> Path:
     """Path of the shipped hyperparameter file ``"METHOD/model"`` (with or without ``.yaml``)."""
-    stem = str(name).replace("\\", "/")
-    stem = stem[:-5] if stem.endswith(".yaml") else stem
-    known = shipped_hparams()
-    if stem not in known:
-        raise HparamsError(f"no shipped hyperparameters {name!r}: {did_you_mean(stem, known)}")
+    stem = str(name).replace("\\", "/").removesuffix(".yaml")
+    shipped = shipped_hparams()
+    if stem not in shipped:
+        raise HparamsError(f"no shipped hyperparameters {name!r}: {did_you_mean(stem, shipped)}")
     return HPARAMS_DIR / f"{stem}.yaml"
 
 
 def easyedit_hparams(alg_name: str, model: str) -> Path:
-    """Where the file of one of EasyEdit's own methods for a model is, if it is shipped."""
+    """Path of the shipped file for one of EasyEdit's own methods; it may not exist."""
     return HPARAMS_DIR / "easyedit" / alg_name / f"{model}.yaml"

@@ -16,7 +16,7 @@ import argparse
 import sys
 
 from easyedit_neuron.cli import main
-from easyedit_neuron.host import easyedits_own
+from easyedit_neuron.host import easyedit_function
 
 
 def setting(name, value):
@@ -45,7 +45,7 @@ if __name__ == "__main__":
     parser.add_argument("settings", nargs="*", help="settings of the runner, behind --")
     args = parser.parse_args()
 
-    if easyedits_own(args.editing_method):
+    if easyedit_function(args.editing_method):
         method = ["method=easyedit", setting("method.alg", args.editing_method)]
     else:
         method = [f"method={args.editing_method.lower()}"]

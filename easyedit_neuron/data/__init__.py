@@ -4,10 +4,8 @@ A request is ``{"prompt", "subject", "target_new", "ground_truth" (str or None),
 the record has one), "locality": {kind: {"prompt", "ground_truth"}}, "portability": {kind: {...}}}``.
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,14 +34,14 @@ def load(
 
     Args:
         source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (:mod:`.datasets`; they read
-            less of a file than this function does).
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (they read less of a file
+            than this function does).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default it is told from the keys of the first record (tiny-world:
+            (MEND) or ``"knowedit"``; by default the keys of the first record decide (tiny-world:
             ``"knowedit"``).
-        size: number of requests wanted, the first ones of the file; by default all.
-        invalid: a record that makes no valid request is an ``"error"``, or is left out (``"skip"``) with a
-            warning that names it. ``size`` counts valid records.
+        size: number of valid requests to read, from the beginning of the file; by default all.
+        invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
+            with a warning that names it.
 
     Raises:
         DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record
@@ -51,10 +49,9 @@ def load(
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")
-    if invalid not in get_args(Invalid):
-        raise DataError(f"invalid must be 'error' or 'skip', not {invalid!r}")
-    if shape is not None and shape not in SHAPES:
-        raise DataError(f"unknown data shape {shape!r}: {did_you_mean(shape, SHAPES)}")
+    _check_choice("value of invalid", invalid, get_args(Invalid))
+    if shape is not None:
+        _check_choice("data shape", shape, SHAPES)
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
@@ -65,8 +62,7 @@ def load(
     else:
         path, records = Path(type(source).__name__), records_of(source)
     convert = SHAPES[shape or detect_shape(path, records[0])]
-    requests = []
-    skipped = 0
+    requests, skipped = [], 0
     for index, raw in enumerate(records):
         if len(requests) == size:
             break
@@ -97,10 +93,8 @@ def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
 
 
 def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:
-    """The lines of a text file that are not empty: of a file of your own, or the shipped ``"train"`` or
-    ``"heldout"``."""
-    if split not in get_args(Split):
-        raise DataError(f"unknown split {split!r}: {did_you_mean(split, get_args(Split))}")
+    """The lines of a text file that are not blank: of a file, or of a split of the shipped text."""
+    _check_choice("split", split, get_args(Split))
     path = _locate(name_or_path, f"text_{split}.txt")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -110,6 +104,11 @@ def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> lis
     if not lines:
         raise DataError(f"{path}: holds no text")
     return lines
+
+
+def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise DataError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
 
 
 def _locate(name_or_path: str | Path, shipped_file: str) -> Path:

@@ -1,13 +1,11 @@
 """Records of EasyEdit's dataset objects, in the shapes of the files that they were read from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
 
-_KNOWEDIT = {
+_KNOWEDIT_FIELDS = {
     "portability": {
         "Reasoning": "portability_r",
         "Subject_Aliasing": "portability_s",
@@ -23,8 +21,8 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
 
     ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other
     classes (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out
-    is lost: KnowEditDataset the rephrasing and further kinds of probes, WikiRecentDataset all probes but one,
-        which it draws.
+    is lost: KnowEditDataset the rephrasing and further kinds of probes, WikiRecentDataset all probes but a
+    random one.
 
     Raises:
         DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the
@@ -40,17 +38,17 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
         raise DataError(f"{name}: holds no records")
     if isinstance(records[0], dict) and "cond" in records[0] and not {"subject", "src"} & set(records[0]):
         raise DataError(
-            f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file instead"
+            f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file"
         )
-    return [_collected(record) for record in records]
+    return [_with_collected_probes(record) for record in records]
 
 
-def _collected(record: Any) -> Any:
-    fields = {field for kinds in _KNOWEDIT.values() for field in kinds.values()}
+def _with_collected_probes(record: Any) -> Any:
+    fields = {field for kinds in _KNOWEDIT_FIELDS.values() for field in kinds.values()}
     if not isinstance(record, dict) or not fields <= set(record):
         return record
-    probes = {
-        section: {kind: record[field] for kind, field in kinds.items() if record[field] is not None}
-        for section, kinds in _KNOWEDIT.items()
-    }
-    return {**{name: value for name, value in record.items() if name not in fields}, **probes}
+    collected = {name: value for name, value in record.items() if name not in fields}
+    for section, kinds in _KNOWEDIT_FIELDS.items():
+        probes = {kind: record[field] for kind, field in kinds.items()}
+        collected[section] = {kind: value for kind, value in probes.items() if value is not None}
+    return collected

@@ -1,7 +1,5 @@
 """Read a JSON file that holds a list of records."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,7 @@
 """One raw record with accessors that name file, record and field when something is wrong."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,31 @@ from ..utils.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Record:
-    """``raw`` is the mapping found at position ``index`` of ``path``, below the field names in ``trail``."""
+    """``raw`` is the mapping at position ``index`` of ``path``, below the field names in ``trail``."""
 
     path: Path
     index: int
     raw: Any
-    trail: tuple[str, ...] = field(default=())
+    trail: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.raw, dict):
-            raise DataError(f"{self._place()} must be a mapping, found {type(self.raw).__name__}")
+            place = f"{self.path}: record {self.index}"
+            field = f": field '{'.'.join(self.trail)}'" if self.trail else ""
+            raise DataError(f"{place}{field} must be a mapping, found {type(self.raw).__name__}")
 
     def error(self, name: str, problem: str) -> DataError:
         """The error for the field ``name``; the caller raises it."""
-        return DataError(
-            f"{self.path}: record {self.index}: field '{'.'.join((*self.trail, name))}' {problem}"
-        )
+        field = ".".join((*self.trail, name))
+        return DataError(f"{self.path}: record {self.index}: field '{field}' {problem}")
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
         return self.raw.get(name) is not None
+
+    def first_name(self, *names: str) -> str:
+        """The first of these field names that the record has; the first of all where it has none."""
+        return next((name for name in names if name in self.raw), names[0])
 
     def value(self, name: str, kind: type) -> Any:
         """A field that must be there and of type ``kind``."""
@@ -43,18 +47,18 @@ class Record:
 
     def string(self, name: str) -> str:
         """A string that is not blank, as it stands in the file."""
-        found = self.value(name, str)
-        if not found.strip():
+        value = self.value(name, str)
+        if not value.strip():
             raise self.error(name, "is empty")
-        return found
+        return value
 
     def strings(self, name: str) -> list[str]:
         """A list of strings, none of them blank; the list may be empty."""
-        found = self.value(name, list)
-        for position, item in enumerate(found):
+        values = self.value(name, list)
+        for position, item in enumerate(values):
             if not isinstance(item, str) or not item.strip():
                 raise self.error(f"{name}[{position}]", f"must be a string that is not empty, found {item!r}")
-        return found
+        return values
 
     def first(self, name: str) -> str | None:
         """The first string of a value that is a string, a list of aliases, or a list of lists of aliases.
@@ -62,12 +66,10 @@ class Record:
         ``None`` when the field is absent or null, when the lists hold no string, and when the first string is
         blank.
         """
-        if not self.has(name):
-            return None
-        found = next(self._leaves(name, self.raw[name]), "")
-        return found if found.strip() else None
+        first = next(self._leaves(name, self.raw[name]), "") if self.has(name) else ""
+        return first if first.strip() else None
 
-    def _leaves(self, name: str, value: Any):
+    def _leaves(self, name: str, value: Any) -> Iterator[str]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
@@ -76,20 +78,15 @@ class Record:
         else:
             raise self.error(name, f"must be a string or a list of strings, found {type(value).__name__}")
 
-    def child(self, name: str) -> Record:
+    def child(self, name: str) -> "Record":
         """The mapping in a field."""
         return Record(self.path, self.index, self.value(name, dict), (*self.trail, name))
 
-    def children(self, name: str) -> list[Record]:
+    def children(self, name: str) -> list["Record"]:
         """The mappings in a list; null counts as an empty list."""
         if name in self.raw and self.raw[name] is None:
             return []
-        found = self.value(name, list)
         return [
             Record(self.path, self.index, item, (*self.trail, f"{name}[{position}]"))
-            for position, item in enumerate(found)
+            for position, item in enumerate(self.value(name, list))
         ]
-
-    def _place(self) -> str:
-        place = f"{self.path}: record {self.index}"
-        return f"{place}: field '{'.'.join(self.trail)}'" if self.trail else f"{place}"

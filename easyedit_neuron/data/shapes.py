@@ -13,8 +13,6 @@ Rules that the files themselves do not tell:
 - the subject must stand in the prompt, letter by letter: EasyEdit refuses such requests as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,8 +42,7 @@ def detect_shape(path: Path, raw: Any) -> str:
 
 def from_counterfact(record: Record) -> dict[str, Any]:
     """EasyEdit's flat CounterFact."""
-    request = _request(record, "prompt", "target_new", ground_truth=record.first("ground_truth"))
-    _rephrase(request, record, "rephrase_prompt")
+    request = _request(record, "prompt", "target_new", "ground_truth", "rephrase_prompt")
     if record.has("locality_prompt"):
         request["locality"]["neighborhood"] = _probe(record, "locality_prompt", "locality_ground_truth")
     return request
@@ -53,19 +50,16 @@ def from_counterfact(record: Record) -> dict[str, Any]:
 
 def from_zsre(record: Record) -> dict[str, Any]:
     """MEND's zsRE, with or without the portability question."""
-    request = _request(record, "src", "alt", ground_truth=record.first("answers"))
-    _rephrase(request, record, "rephrase")
+    request = _request(record, "src", "alt", "answers", "rephrase")
     if record.has("loc"):
         request["locality"]["neighborhood"] = _probe(record, "loc", "loc_ans")
-    _one_hop(request, record)
-    return request
+    return _with_one_hop(request, record)
 
 
 def from_counterfact_nested(record: Record) -> dict[str, Any]:
     """The record of ROME and MEMIT (``requested_rewrite``), with or without the portability question."""
     rewrite = record.child("requested_rewrite")
-    subject = rewrite.string("subject")
-    template = rewrite.string("prompt")
+    subject, template = rewrite.string("subject"), rewrite.string("prompt")
     if template.count("{}") != 1:
         raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
     truth = rewrite.child("target_true").string("str")
@@ -77,41 +71,33 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
         "locality": {},
         "portability": {},
     }
-    paraphrases = record.strings("paraphrase_prompts") if record.has("paraphrase_prompts") else []
-    if paraphrases:
+    if record.has("paraphrase_prompts") and (paraphrases := record.strings("paraphrase_prompts")):
         request["rephrase_prompt"] = paraphrases[0]
-    neighbours = record.strings("neighborhood_prompts") if record.has("neighborhood_prompts") else []
-    if neighbours:
-        request["locality"]["neighborhood"] = {
-            "prompt": list(neighbours),
-            "ground_truth": [truth] * len(neighbours),
-        }
-    _one_hop(request, record)
-    return request
+    if record.has("neighborhood_prompts") and (neighbors := record.strings("neighborhood_prompts")):
+        probes = {"prompt": list(neighbors), "ground_truth": [truth] * len(neighbors)}
+        request["locality"]["neighborhood"] = probes
+    return _with_one_hop(request, record)
 
 
 def from_knowedit(record: Record) -> dict[str, Any]:
     """KnowEdit (ZsRE-test-all, wiki_counterfact, wiki_recent; WikiBio's field names too) and tiny-world."""
-    prompt = "text" if "prompt" not in record.raw and "text" in record.raw else "prompt"
-    target = "labels" if "target_new" not in record.raw and "labels" in record.raw else "target_new"
-    subject = "concept" if "subject" not in record.raw and "concept" in record.raw else "subject"
-    request = _request(record, prompt, target, subject, ground_truth=record.first("ground_truth"))
-    _rephrase(request, record, "rephrase_prompt")
-    for group in ("locality", "portability"):
-        if not record.has(group):
-            continue
-        probes = record.child(group)
-        for kind in probes.raw:
-            pairs = [(probe.first("prompt"), probe.first("ground_truth")) for probe in probes.children(kind)]
-            for position, (question, _) in enumerate(pairs):
-                if question is None:
-                    raise probes.error(f"{kind}[{position}].prompt", "is missing or empty")
-            answered = [(question, answer) for question, answer in pairs if answer is not None]
-            if answered:
-                request[group][_KNOWEDIT_KINDS.get(kind, kind)] = {
-                    "prompt": [question for question, _ in answered],
-                    "ground_truth": [answer for _, answer in answered],
-                }
+    prompt, target = record.first_name("prompt", "text"), record.first_name("target_new", "labels")
+    subject = record.first_name("subject", "concept")
+    request = _request(record, prompt, target, "ground_truth", "rephrase_prompt", subject)
+    for section in ("locality", "portability"):
+        kinds = record.child(section) if record.has(section) else None
+        for kind in kinds.raw if kinds else ():
+            pairs = []
+            for position, probe in enumerate(kinds.children(kind)):
+                prompt, answer = probe.first("prompt"), probe.first("ground_truth")
+                if prompt is None:
+                    raise kinds.error(f"{kind}[{position}].prompt", "is missing or empty")
+                if answer is not None:
+                    pairs.append((prompt, answer))
+            if pairs:
+                prompts, answers = map(list, zip(*pairs))
+                probes = {"prompt": prompts, "ground_truth": answers}
+                request[section][_KNOWEDIT_KINDS.get(kind, kind)] = probes
     return request
 
 
@@ -125,33 +111,31 @@ SHAPES: dict[str, Callable[[Record], dict[str, Any]]] = {
 
 
 def _request(
-    record: Record, prompt: str, target: str, subject: str = "subject", *, ground_truth: str | None
+    record: Record, prompt: str, target: str, truth: str, rephrase: str, subject: str = "subject"
 ) -> dict[str, Any]:
+    """A request without probes from the fields of those names."""
     request = {
         "prompt": record.string(prompt),
         "subject": record.string(subject),
         "target_new": record.first(target) or record.string(target),
-        "ground_truth": ground_truth,
+        "ground_truth": record.first(truth),
         "locality": {},
         "portability": {},
     }
     if request["subject"] not in request["prompt"]:
-        raise record.error(
-            subject, f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}"
-        )
-    return request
-
-
-def _rephrase(request: dict[str, Any], record: Record, name: str) -> None:
-    rephrased = record.first(name)
+        problem = f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}"
+        raise record.error(subject, problem)
+    rephrased = record.first(rephrase)
     if rephrased is not None:
         request["rephrase_prompt"] = rephrased
+    return request
 
 
 def _probe(record: Record, prompt: str, answer: str) -> dict[str, str]:
     return {"prompt": record.string(prompt), "ground_truth": record.first(answer) or record.string(answer)}
 
 
-def _one_hop(request: dict[str, Any], record: Record) -> None:
+def _with_one_hop(request: dict[str, Any], record: Record) -> dict[str, Any]:
     if record.has("portability"):
         request["portability"]["one_hop"] = _probe(record.child("portability"), "New Question", "New Answer")
+    return request

@@ -1,9 +1,10 @@
 """Measuring an edited model: EasyEdit's metrics with EasyEdit's numbers, and what EasyEdit does not offer.
 
-- :mod:`.quality`: one request, the dictionary EasyEdit's ``compute_edit_quality`` returns;
-- :mod:`.batched`: teacher-forced predictions, exact match by generation and perplexity over many texts;
-- :mod:`.fluency`: n-gram entropy of generated text;
-- :mod:`.protocol`: the final protocol (every request on the model as it is now) and summaries.
+- ``sections``: what a request asks to be measured;
+- ``quality``: the dictionary of a request that EasyEdit's ``compute_edit_quality`` returns;
+- ``batched``: teacher-forced predictions, exact match by generation and perplexity over many texts;
+- ``fluency``: n-gram entropy of generated text;
+- ``protocol``: the final protocol (every request on the model as it is now) and summaries.
 
 Nothing here changes a weight, a tokenizer attribute or a padding side.
 """

@@ -1,12 +1,13 @@
-"""Batches for evaluation: own padding, explicit masks and positions, a model put into eval mode and back.
+"""Tokenisation and batches of the evaluation: own padding, explicit masks and positions, eval mode.
 
-The tokenizer is only ever called without padding, so neither its padding side nor its pad token (it may have
-none) plays a part, and it is left as it was found.
+The tokenizer is only ever called without padding: its padding side and its pad token (it may have none) are
+neither used nor changed.
 """
 
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,12 +16,50 @@ from ..arch.tokens import pad
 from ..errors import RequestError
 
 
-def token_ids(tok, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-    """Token ids of each text, special tokens included by default; no padding, no truncation."""
+def token_ids(tok, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text with the tokenizer's special tokens; no padding, no truncation."""
     texts = list(texts)
-    if not texts:
-        return []
-    return [list(ids) for ids in tok(texts, add_special_tokens=add_special_tokens)["input_ids"]]
+    return [list(ids) for ids in tok(texts)["input_ids"]] if texts else []
+
+
+@dataclass(frozen=True)
+class TokenizedPair:
+    """A prompt and its target as token ids, split where EasyEdit splits them.
+
+    Attributes:
+        prompt_ids: ids of the prompt alone.
+        ids: ids of ``prompt + " " + target``; those from ``start`` on are the target.
+    """
+
+    prompt_ids: list[int]
+    ids: list[int]
+
+    @property
+    def start(self) -> int:
+        """Index of the first target token in ``ids``."""
+        return len(self.prompt_ids)
+
+    @property
+    def target_ids(self) -> list[int]:
+        """Ids of the target's own tokens; may be empty."""
+        return self.ids[self.start :]
+
+
+def tokenize_pairs(tok, prompts: Sequence[str], targets: Sequence[str]) -> list[TokenizedPair]:
+    """Tokenise each prompt with its target.
+
+    Raises:
+        RequestError: lengths differ, or a prompt has no tokens.
+    """
+    prompts, targets = list(prompts), list(targets)
+    if len(prompts) != len(targets):
+        raise RequestError(f"{len(prompts)} prompts but {len(targets)} targets; give one target per prompt")
+    texts = [prompt + " " + target for prompt, target in zip(prompts, targets)]
+    pairs = [TokenizedPair(*ids) for ids in zip(token_ids(tok, prompts), token_ids(tok, texts))]
+    for prompt, pair in zip(prompts, pairs):
+        if pair.start == 0:
+            raise RequestError(f"prompt {prompt!r} has no tokens, so nothing predicts the first target token")
+    return pairs
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -33,27 +72,18 @@ def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 
 def right_pad(rows: Sequence[Sequence[int]], device, offsets: Sequence[int] | None = None) -> dict:
-    """Pad rows on the right.
-
-    Args:
-        rows: token ids of each text.
-        device: where the tensors go.
-        offsets: position of each row's first token (default 0). See :func:`.batched.predict_targets`.
+    """Pad B rows of token ids on the right; ``offsets`` are the positions of their first tokens (default 0).
 
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids``, each int64 ``[B, T]``. Padding is token 0 under a
         mask of 0.
     """
     batch = pad([list(row) for row in rows])
-    ids, mask = batch.input_ids, batch.attention_mask
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    positions = (batch.attention_mask.cumsum(1) - 1).clamp_min(0)
     if offsets is not None:
         positions = positions + torch.tensor(offsets, dtype=torch.long)[:, None]
-    return {
-        "input_ids": ids.to(device),
-        "attention_mask": mask.to(device),
-        "position_ids": positions.to(device),
-    }
+    inputs = {**batch.inputs, "position_ids": positions}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def input_device(model) -> torch.device:
@@ -62,19 +92,17 @@ def input_device(model) -> torch.device:
 
 
 def accepted(model, inputs: dict) -> dict:
-    """The inputs that the model's forward takes (a model without position embeddings has no
-    ``position_ids``)."""
-    names = inspect.signature(model.forward).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names.values()):
+    """The inputs that the model's forward takes (some models take no ``position_ids``)."""
+    parameters = inspect.signature(model.forward).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return inputs
-    return {name: value for name, value in inputs.items() if name in names}
+    return {name: value for name, value in inputs.items() if name in parameters}
 
 
 def logits_at(model, inputs: dict, first: int, stop: int) -> torch.Tensor:
-    """Logits ``[B, stop - first, V]`` of positions ``first .. stop - 1`` only: V is large, targets are
-    short."""
-    keep = torch.arange(first, stop)  # on the CPU: it may index hidden states of any device
+    """Logits ``[B, stop - first, V]`` of positions ``first .. stop - 1``: V is large, targets are short."""
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        keep = torch.arange(first, stop)  # on the CPU: it may index hidden states of any device
         return model(**accepted(model, inputs), use_cache=False, logits_to_keep=keep).logits
     return model(**accepted(model, inputs), use_cache=False).logits[:, first:stop]
 

@@ -25,10 +25,6 @@ def ngram_entropy(text: str) -> float:
     return total / 2
 
 
-def _clean(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).replace("\n\n", " ").replace("<|endoftext|>", "")
-
-
 def sample_texts(
     model,
     tok,
@@ -37,23 +33,21 @@ def sample_texts(
     top_k: int = 5,
     generator: torch.Generator | None = None,
 ) -> list[str]:
-    """Each prompt continued by top-k sampling until prompt and text have ``total_tokens`` tokens; prompt
-    included.
+    """Each prompt continued by top-k sampling, prompt included, to ``total_tokens`` tokens.
 
     One prompt at a time, so that a text depends on nothing but its prompt and the random state. With
     ``generator=None`` the draws are those of EasyEdit's ``generate_fast`` under the same global seed.
-    End-of-text tokens do not end it: repetition is what is to be seen.
+    End-of-text tokens do not end a text, so that repetition shows.
     """
-    device, made = input_device(model), []
+    device, texts = input_device(model), []
     with evaluating(model):
         for row in token_ids(tok, prompts):
             step, cache, ids = torch.tensor([row], device=device), None, list(row)
             while len(ids) < total_tokens:
-                out = model(
-                    **accepted(model, {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}),
-                    use_cache=True,
-                )
+                inputs = {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}
+                out = model(**accepted(model, inputs), use_cache=True)
                 cache = out.past_key_values
+                # Draw from the k most probable tokens.
                 probabilities = out.logits[:, -1].softmax(-1)
                 best = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=1).indices
                 weights = probabilities.gather(1, best)
@@ -63,13 +57,17 @@ def sample_texts(
                 drawn = torch.multinomial(weights, 1, generator=generator)
                 step = best.gather(1, drawn.to(best.device))
                 ids.append(int(step))
-            made.append(_clean(tok.decode(ids, skip_special_tokens=True)))
-    return made
+            texts.append(_clean(tok.decode(ids, skip_special_tokens=True)))
+    return texts
+
+
+def _clean(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).replace("\n\n", " ").replace("<|endoftext|>", "")
 
 
 def generation_entropy(model, tok, prompts: Sequence[str], total_tokens: int) -> float:
-    """Mean n-gram entropy of one text per prompt, as EasyEdit's ``test_generation_quality`` (global random
-    state)."""
+    """Mean n-gram entropy (bits) of a text per prompt, as EasyEdit's ``test_generation_quality`` (global
+    random state)."""
     texts = sample_texts(model, tok, prompts, total_tokens)
     return sum(ngram_entropy(text) for text in texts) / len(texts)
 
@@ -78,8 +76,7 @@ def fluency(model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed:
     """N-gram entropy (bits) of each prompt with ``max_new_tokens`` sampled tokens after it.
 
     Reproducible: every prompt draws from a generator of its own, seeded with ``seed``; torch's global state
-        is not used.
-    EasyEdit's number counts 100 tokens of prompt and text together; this one counts the new ones.
+    is not used. EasyEdit counts 100 tokens of prompt and text together; here the new ones are counted.
     """
     values = []
     for prompt, row in zip(prompts, token_ids(tok, prompts)):

@@ -1,48 +1,27 @@
-"""EasyEdit's ``metric_meta``: which protocol and scorer made a number, so that unlike numbers are never
-averaged.
+"""EasyEdit's ``metric_meta``: the protocol and scorer of a number, so that unlike numbers are never averaged.
 
-Only the entries of decoder-only models under token metrics are made here; what the built-in host refuses (LLM
-judge, free generation) has none.
+Only the entries of decoder-only models under token metrics and perplexity are needed here.
 """
-
-_TEACHER_FORCED = (
-    "{section}_acc",
-    "decoder_only_teacher_forcing",
-    "token_accuracy",
-    "lm.decoder_only_teacher_forcing.token_accuracy",
-)
-_BY_METRIC = {
-    "ppl": ("{section}_ppl", "teacher_forcing_ppl", "perplexity", "lm.teacher_forcing.perplexity"),
-    "ood_ppl": (
-        "ood_acc",
-        "ood_ppl_threshold",
-        "thresholded_token_ratio",
-        "lm.ood_ppl.thresholded_token_ratio",
-    ),
-}
-_LOCALITY = (
-    "locality.{section}_acc",
-    "pre_post_argmax_token_match",
-    "token_match",
-    "locality.lm.pre_post_argmax_token_match",
-)
-
-
-def _entry(parts, section: str) -> dict:
-    key, protocol, scorer, group = parts
-    return {
-        "result_key": key.format(section=section),
-        "protocol": protocol,
-        "scorer": scorer,
-        "comparable_group": group,
-    }
 
 
 def lm_meta(section: str, eval_metric: str = "token_em") -> dict:
     """Entry of ``rewrite`` or ``rephrase``."""
-    return _entry(_BY_METRIC.get(eval_metric, _TEACHER_FORCED), section)
+    if eval_metric == "ppl":
+        parts = f"{section}_ppl", "teacher_forcing_ppl", "perplexity", "lm.teacher_forcing.perplexity"
+    elif eval_metric == "ood_ppl":
+        scorer = "thresholded_token_ratio"
+        parts = "ood_acc", "ood_ppl_threshold", scorer, f"lm.ood_ppl.{scorer}"
+    else:
+        protocol, scorer = "decoder_only_teacher_forcing", "token_accuracy"
+        parts = f"{section}_acc", protocol, scorer, f"lm.{protocol}.{scorer}"
+    return _entry(*parts)
 
 
-def locality_meta(key: str) -> dict:
+def locality_meta(kind: str) -> dict:
     """Entry of one locality kind."""
-    return _entry(_LOCALITY, key)
+    protocol, scorer = "pre_post_argmax_token_match", "token_match"
+    return _entry(f"locality.{kind}_acc", protocol, scorer, f"locality.lm.{protocol}")
+
+
+def _entry(result_key: str, protocol: str, scorer: str, group: str) -> dict:
+    return {"result_key": result_key, "protocol": protocol, "scorer": scorer, "comparable_group": group}

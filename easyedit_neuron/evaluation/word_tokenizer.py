@@ -8,43 +8,11 @@ sentence is a word of its own. On plain text the words are the same; they may di
 
 import re
 
-ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "sr",
-        "jr",
-        "st",
-        "vs",
-        "etc",
-        "inc",
-        "ltd",
-        "corp",
-        "co",
-        "u.s",
-        "u.k",
-        "e.g",
-        "i.e",
-        "a.m",
-        "p.m",
-        "jan",
-        "feb",
-        "aug",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "gen",
-        "col",
-        "maj",
-        "sen",
-        "rep",
-        "gov",
-    ]
-)
+_ABBREVIATIONS_TEXT = """
+mr mrs ms dr prof sr jr st vs etc inc ltd corp co u.s u.k e.g i.e a.m p.m
+jan feb aug sept oct nov dec gen col maj sen rep gov
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS_TEXT.split())
 
 _SENTENCE_END = re.compile(r"""(\S*[.!?])[\])}"'»”’]*(?=\s+(\S))""")
 _FINAL_STOP = re.compile(r"""(?<=[^.])\.(?=[\])}>"'»”’\s]*$)""")
@@ -56,31 +24,31 @@ _CLITIC = re.compile(r"(?<=[^'\s])('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$)", re.IGNORE
 _JOINED = re.compile(r"\b(can)(not)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b", re.IGNORECASE)
 
 
-def _goes_on(bare: str, following: str) -> bool:
-    """An initial before a word (``J. Lund``), or a number before a small letter (``the 3. part``), ends no
-    sentence."""
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, white space at their ends removed."""
+    parts, start = [], 0
+    for match in _SENTENCE_END.finditer(text):
+        word, following = match.groups()
+        bare = word.rstrip(".!?").lstrip("([{\"'«“‘").lower()
+        if word.endswith(".") and (bare in ABBREVIATIONS or _continues(bare, following)):
+            continue
+        parts.append(text[start : match.end()])
+        start = match.end()
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _continues(bare: str, following: str) -> bool:
+    """Whether the sentence goes on: after an initial (``J. Lund``), or a number before a small letter
+    (``the 3. part``)."""
     if len(bare) == 1 and bare.isalpha():
         return following.isalpha() or following in ";:,.!?"
     return bare.isdigit() and following.islower()
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, white space at their ends removed."""
-    found, start = [], 0
-    for match in _SENTENCE_END.finditer(text):
-        word = match.group(1)
-        bare = word.rstrip(".!?").lstrip("([{\"'«“‘").lower()
-        if word.endswith(".") and (bare in ABBREVIATIONS or _goes_on(bare, match.group(2))):
-            continue
-        found.append(text[start : match.end()])
-        start = match.end()
-    found.append(text[start:])
-    return [sentence.strip() for sentence in found if sentence.strip()]
-
-
 def words(text: str) -> list[str]:
     """The words and punctuation marks of a text in order."""
-    found: list[str] = []
+    tokens: list[str] = []
     for sentence in sentences(text):
         sentence = _OPENING_QUOTE.sub(" `` ", sentence)
         sentence = _OPENING_APOSTROPHE.sub("' ", sentence)
@@ -89,5 +57,5 @@ def words(text: str) -> list[str]:
         sentence = _CLOSING_APOSTROPHE.sub(" '", sentence)
         sentence = _CLITIC.sub(r" \1", sentence)
         sentence = _JOINED.sub(lambda match: " ".join(part for part in match.groups() if part), sentence)
-        found += sentence.split()
-    return found
+        tokens += sentence.split()
+    return tokens

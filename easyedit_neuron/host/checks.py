@@ -1,22 +1,21 @@
-"""What both editors look at before any work, so that a mistake is one clear error and leaves no half edited
-model."""
+"""What both editors check before any work, so that a mistake is one clear error and changes nothing."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from ..arch.tokens import check_vocabulary
 from ..edits import request as request_checks
-from ..errors import HparamsError, RequestError
+from ..errors import HostError, HparamsError, RequestError
+from ..evaluation.sections import plain_requests
+from .load_model import target_device
 
 
 def check_hparams(hparams) -> None:
-    """Device and input files, before a model is loaded.
+    """Check the device and the input files, before a model is loaded.
 
     Raises:
         NeuronEditError: there is no such device here, or a file that the method will read is missing.
     """
-    from .load_model import target_device
-
     target_device(getattr(hparams, "device", None))
     if hasattr(hparams, "check_inputs"):
         hparams.check_inputs()
@@ -27,13 +26,30 @@ def check_single(hparams) -> None:
     size = getattr(hparams, "batch_size", 1)
     if size != 1:
         raise HparamsError(
-            f"field 'batch_size': edit() makes one edit at a time and wants 1, not {size}; "
+            f"field 'batch_size': edit() makes one edit at a time and needs 1, not {size}; "
             "set it to 1, or call batch_edit()"
         )
 
 
+def check_batchable(method, hparams) -> int:
+    """``batch_size`` of the hyperparameters, for calls that make several edits at once.
+
+    Raises:
+        HostError: the method edits one fact at a time.
+        HparamsError: the size is no whole number of at least 1.
+    """
+    if not method.batchable:
+        raise HostError(f"method {hparams.alg_name!r} edits one fact at a time; use edit()")
+    size = getattr(hparams, "batch_size", None)
+    if not isinstance(size, int) or size < 1:
+        raise HparamsError(
+            f"field 'batch_size': batch_edit() needs a whole number of at least 1, not {size!r}"
+        )
+    return size
+
+
 def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
-    """The requests as dictionaries, all of them checked; nothing is for methods that ask for no subject.
+    """The requests as dictionaries; those of methods that edit by subject are checked one by one.
 
     Raises:
         NeuronEditError: names the request, the field and the remedy; or the tokenizer is not the model's.
@@ -42,7 +58,7 @@ def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
         raise RequestError(
             "requests must be a non-empty list of dictionaries with prompt, target_new and subject"
         )
-    requests = [request if isinstance(request, dict) else request.raw for request in requests]
+    requests = plain_requests(requests)
     if getattr(hparams, "NEEDS_SUBJECT", False):
         check_vocabulary(model, tok, request_checks.prepare(requests))
     return requests

@@ -3,49 +3,48 @@
 import torch
 
 from ..evaluation.batching import evaluating, input_device
-from ..evaluation.quality import as_pairs
+from ..evaluation.sections import sections
 
-SYSTEM = "You are a helpful assistant."
+SYSTEM_PROMPT = "You are a helpful assistant."
 
 
-def answer(model, tok, query: str, max_new_tokens: int) -> str:
-    """The model's answer to a query: through the tokenizer's chat template as EasyEdit does, or to the bare
-    text where the tokenizer has none (EasyEdit fails there). Decoding follows the model's generation
-    config."""
+def generate_answer(model, tok, query: str, max_new_tokens: int) -> str:
+    """The model's answer to a query, decoded as its generation config says.
+
+    The query goes through the tokenizer's chat template as in EasyEdit; where there is none (EasyEdit fails
+    then), the model continues the bare text.
+    """
     text = query
     if tok.chat_template is not None:
-        text = tok.apply_chat_template(
-            [{"role": "system", "content": SYSTEM}, {"role": "user", "content": query}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": query}]
+        text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = torch.tensor([tok(text)["input_ids"]], device=input_device(model))
     with evaluating(model):
-        made = model.generate(
+        generated = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             pad_token_id=tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id,
         )
-    return tok.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+    return tok.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def answers(model, tok, request: dict, max_new_tokens: int = 512) -> dict:
-    """``rewrite_ans``, ``rephrase_ans``, ``locality_ans`` and ``portability_ans`` of one request, each where
+answer = generate_answer
+"""The earlier name, for scripts that import it."""
+
+
+def generate_answers(model, tok, request: dict, max_new_tokens: int = 512) -> dict:
+    """``rewrite_ans``, ``rephrase_ans``, ``locality_ans`` and ``portability_ans`` of a request, each where
     the request has prompts.
 
-    EasyEdit knows only the kinds ``por_hop`` and ``loc_hop`` and needs them; here every kind's prompts are
-    answered in order.
+    The first two are texts, the others lists of texts. EasyEdit knows only the kinds ``por_hop`` and
+    ``loc_hop`` and needs them; here every kind's prompts are answered in order.
     """
-    result: dict = {"rewrite_ans": answer(model, tok, request["prompt"], max_new_tokens)}
-    if request.get("rephrase_prompt") is not None:
-        result["rephrase_ans"] = answer(model, tok, request["rephrase_prompt"], max_new_tokens)
-    for section in ("locality", "portability"):
-        prompts: list[str] = []
-        for kind, value in (request.get(section) or {}).items():
-            prompts += [
-                prompt for prompt, _ in as_pairs(value["prompt"], value["ground_truth"], f"{section}.{kind}")
-            ]
-        if prompts:
-            result[f"{section}_ans"] = [answer(model, tok, prompt, max_new_tokens) for prompt in prompts]
-    return result
+    answers: dict = {}
+    for section in sections([request]):
+        texts = [generate_answer(model, tok, prompt, max_new_tokens) for prompt in section.prompts]
+        if section.is_rewrite:
+            answers[f"{section.name}_ans"] = texts[0] if len(texts) == 1 else texts
+        else:
+            answers.setdefault(f"{section.name}_ans", []).extend(texts)
+    return answers

@@ -1,4 +1,4 @@
-"""Hyperparameters of a method by its name, of the class that the editor in use wants."""
+"""Hyperparameters of a method by its name, of the class that the editor in use needs."""
 
 import importlib
 import inspect
@@ -24,33 +24,33 @@ def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
         method: name of a method; ours in any case, EasyEdit's as in its ``ALG_DICT``.
         file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's
             own methods have shipped files of their own for tiny-llama).
-        host: as in :func:`.resolve.resolve_base_editor`.
+        host: as in ``resolve_base_editor``.
 
     Raises:
         NeuronEditError: the host in use has no such method.
         HparamsError: no such file, or it is not one of that class; the message names the file.
     """
-    function = easyedits_own(method, host)
+    function = easyedit_function(method, host)
     if function is None:
         return registry.get_method(method).load_hparams().from_hparams(file)
     try:
-        return read_easyedits(function, _shipped_for_easyedit(method, file) or find_hparams(file))
+        return read_easyedit_hparams(function, _shipped_for_easyedit(method, file) or find_hparams(file))
     except HparamsError as problem:
-        if not _registered(method):
+        if not _is_registered(method):
             raise
-        raise HparamsError(
-            f"{problem}; give a file of EasyEdit's, or set {HOST_VARIABLE}=builtin for ours"
-        ) from None
+        remedy = f"give a file of EasyEdit's, or set {HOST_VARIABLE}=builtin for ours"
+        raise HparamsError(f"{problem}; {remedy}") from None
 
 
-def easyedits_own(method: str, host: str | None = None) -> Callable | None:
-    """EasyEdit's function of a method that it brings itself; ``None`` for ours, and where the built-in editor
-    is in use.
+def easyedit_function(method: str, host: str | None = None) -> Callable | None:
+    """EasyEdit's function for a method of its own; ``None`` for ours and under the built-in editor.
 
     Raises:
         NeuronEditError: EasyEdit is the host and knows no such method.
     """
-    if _registered(method, plugin=True) or not resolve_base_editor(host).__module__.startswith("easyeditor."):
+    if _is_registered(method, plugin=True) or not resolve_base_editor(host).__module__.startswith(
+        "easyeditor."
+    ):
         return None
     algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
     if method not in algorithms:
@@ -58,54 +58,45 @@ def easyedits_own(method: str, host: str | None = None) -> Callable | None:
     return algorithms[method]
 
 
-def read_easyedits(function: Callable, file: Path) -> Any:
-    """A file as the class of hyperparameters that goes with one of EasyEdit's functions.
+def read_easyedit_hparams(function: Callable, file: Path) -> Any:
+    """Read a file as the class of hyperparameters that goes with one of EasyEdit's functions.
 
     Raises:
-        HostError: the function does not tell its class.
+        HostError: the function does not name its class.
         HparamsError: the class cannot read the file.
     """
-    cls = _class_of(function)
+    cls = _hparams_class(function)
     try:
         hparams = cls.from_hparams(str(file))
     except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
-        what = f"{type(problem).__name__}: {problem}"
-        raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {what}") from None
+        reason = f"{type(problem).__name__}: {problem}"
+        raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {reason}") from None
     if isinstance(hparams.model_name, str):
         hparams.model_name = resources.model_path(hparams.model_name)
     return hparams
 
 
 def _shipped_for_easyedit(method: str, file: str | Path) -> Path | None:
-    """The shipped file of EasyEdit's method that ``METHOD/model`` names, unless a file of that name is
-    here."""
+    """The shipped file for EasyEdit's method named ``METHOD/model``, unless the user has a file there."""
     name = Path(str(file).removesuffix(".yaml"))
-    path = resources.easyedit_hparams(method, name.name)
-    return (
-        path
-        if name.parts[:-1] == (method,)
-        and path.is_file()
-        and not name.with_name(f"{name.name}.yaml").is_file()
-        else None
-    )
+    shipped = resources.easyedit_hparams(method, name.name)
+    users_own = name.with_name(f"{name.name}.yaml").is_file()
+    return shipped if name.parts[:-1] == (method,) and shipped.is_file() and not users_own else None
 
 
-def _class_of(function: Callable) -> type:
+def _hparams_class(function: Callable) -> type:
     annotated = inspect.signature(function).parameters["hparams"].annotation
     if hasattr(annotated, "from_hparams"):
         return annotated
-    module = sys.modules[function.__module__]
-    named = [
-        value
-        for name, value in vars(module).items()
-        if hasattr(value, "from_hparams") and name != "HyperParams"
-    ]
-    if len(named) != 1:
+    names = vars(sys.modules[function.__module__])
+    classes = [cls for name, cls in names.items() if hasattr(cls, "from_hparams") and name != "HyperParams"]
+    if len(classes) != 1:
         raise HostError(
-            f"EasyEdit's {function.__name__} does not tell its class of hyperparameters; make them with that class"
+            f"EasyEdit's {function.__name__} does not name its class of hyperparameters; make them with "
+            "that class"
         )
-    return named[0]
+    return classes[0]
 
 
-def _registered(method: str, plugin: bool | None = None) -> bool:
+def _is_registered(method: str, plugin: bool | None = None) -> bool:
     return str(method).lower() in {name.lower() for spec in registry.methods(plugin) for name in spec.names}

@@ -1,70 +1,49 @@
-"""Stand-ins for packages that are not installed, handed only to EasyEdit and only while it is being imported.
+"""Stubs for packages that are not installed, given only to EasyEdit and only while it is being imported.
 
-EasyEdit's modules import multimodal and API packages at their top even where they edit text. A stand-in lets
-such an import pass; what EasyEdit then keeps of it raises a :class:`HostError` naming the package as soon as
-it is called.
+EasyEdit's modules import multimodal and API packages at their top even where they edit text. A stub lets
+such an import pass; what EasyEdit then keeps of it raises a ``HostError`` naming the package as soon as it is
+called.
 """
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import sys
 import types
+from collections.abc import Iterable, Iterator
 
 from ..errors import HostError
 
-#: packages that EasyEdit (14cea82) imports at the top of its modules and does not need for editing text
-OPTIONAL_PACKAGES = frozenset(
-    [
-        "PIL",
-        "accelerate",
-        "av",
-        "cv2",
-        "datasets",
-        "decord",
-        "einops",
-        "fairscale",
-        "higher",
-        "hydra",
-        "iopath",
-        "matplotlib",
-        "openai",
-        "pandas",
-        "peft",
-        "qwen_vl_utils",
-        "rouge",
-        "seaborn",
-        "sentence_transformers",
-        "timm",
-        "torchvision",
-        "zhipuai",
-    ]
-)
+_OPTIONAL_TEXT = """
+PIL accelerate av cv2 datasets decord einops fairscale higher hydra iopath matplotlib openai pandas peft
+qwen_vl_utils rouge seaborn sentence_transformers timm torchvision zhipuai
+"""
+OPTIONAL_PACKAGES = frozenset(_OPTIONAL_TEXT.split())
+"""Packages that EasyEdit (14cea82) imports at the top of its modules and does not need for editing text."""
 
 _IMPORT_MACHINERY = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
 
 
-class _Switch:
-    """Whether stand-ins may be called: true while EasyEdit's modules run."""
+class _State:
+    """Whether EasyEdit is being imported: only then may stubs be called."""
 
     importing = False
 
 
-class _AbsentMeta(type):
-    """Attributes are stand-ins again; a call passes a decorated function through, or fails after the
-    import."""
+class _StubClass(type):
+    """Attributes are stubs again; a call leaves a decorated function as it is, or fails after the import."""
 
     def __getattr__(cls, name: str):
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return absent(f"{cls.__dict__.get('_absent_name', cls.__name__)}.{name}")
+        _refuse_dunder(name)
+        return _make_stub(f"{cls.__dict__.get('_stub_name', cls.__name__)}.{name}")
 
     def __call__(cls, *args, **kwargs):
-        if not _Switch.importing:
-            name = next(c.__dict__["_absent_name"] for c in cls.__mro__ if "_absent_name" in c.__dict__)
-            root = name.split(".")[0]
+        if not _State.importing:
+            name = next(base.__dict__["_stub_name"] for base in cls.__mro__ if "_stub_name" in base.__dict__)
+            package = name.split(".")[0]
             raise HostError(
-                f"EasyEdit wants {name}, but the package {root!r} was not installed when easyeditor was imported; "
-                f"install {root} and start again"
+                f"EasyEdit uses {name}, but the package {package!r} was not installed when easyeditor was "
+                f"imported; install {package} and start again"
             )
         if len(args) == 1 and not kwargs and callable(args[0]):
             return args[0]
@@ -82,87 +61,78 @@ class _AbsentMeta(type):
         return iter(())
 
 
-def absent(name: str) -> type:
-    """A stand-in for ``name`` (dotted): a class, so that EasyEdit may derive from it, name it in a type or
-    decorate with it."""
-    return _AbsentMeta(name.rpartition(".")[2], (), {"_absent_name": name})
+def _refuse_dunder(name: str) -> None:
+    if name.startswith("__") and name.endswith("__"):
+        raise AttributeError(name)
 
 
-class AbsentModule(types.ModuleType):
-    """A stand-in for a module; every public attribute is a stand-in."""
+def _make_stub(name: str) -> type:
+    """A class for the dotted ``name``: EasyEdit may derive from it, name it in a type or decorate with it."""
+    return _StubClass(name.rpartition(".")[2], (), {"_stub_name": name})
+
+
+class StubModule(types.ModuleType):
+    """A module whose public attributes are all stubs."""
 
     __path__: list = []
 
     def __getattr__(self, name: str):
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        value = absent(f"{self.__name__}.{name}")
-        setattr(self, name, value)
-        return value
+        _refuse_dunder(name)
+        stub = _make_stub(f"{self.__name__}.{name}")
+        setattr(self, name, stub)
+        return stub
 
 
-class AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Last in ``sys.meta_path`` during the import of EasyEdit, so that an installed package is always
-    preferred.
+class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds stubs for imports written in EasyEdit's own files: a third package that tries ``import pandas``
+    meanwhile must find what it would find otherwise."""
 
-    It answers only imports written in EasyEdit's own files: a third package that tries ``import pandas``
-    meanwhile must find what it would find otherwise.
-    """
-
-    def __init__(self, forced=()):
-        self.forced = frozenset(forced)
-        self.used: set[str] = set()
+    def __init__(self, packages: Iterable[str], used: set[str]):
+        self.packages, self.used = frozenset(packages), used
 
     def find_spec(self, fullname, path=None, target=None):
-        root = fullname.partition(".")[0]
-        known = root in self.forced or root in OPTIONAL_PACKAGES
-        if (
-            not known
-            or not (root == fullname or isinstance(sys.modules.get(root), AbsentModule))
-            or not _asked_by_easyedit()
-        ):
+        package = fullname.partition(".")[0]
+        if package not in self.packages or not _imported_by_easyedit():
             return None
-        self.used.add(root)
+        if package != fullname and not isinstance(sys.modules.get(package), StubModule):
+            return None  # a missing submodule of an installed package
+        self.used.add(package)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec):
-        return AbsentModule(spec.name)
+        return StubModule(spec.name)
 
     def exec_module(self, module):
         """Nothing to run."""
 
-    def __enter__(self):
-        if self.forced:
-            sys.meta_path.insert(0, _Forced(self))
-        sys.meta_path.append(self)
-        _Switch.importing = True
-        return self
 
-    def __exit__(self, *error):
-        """No stand-in is left for others to import: EasyEdit keeps the only references."""
-        _Switch.importing = False
-        sys.meta_path[:] = [
-            f for f in sys.meta_path if f is not self and getattr(f, "finder", None) is not self
-        ]
-        for name in [name for name, module in list(sys.modules.items()) if isinstance(module, AbsentModule)]:
+@contextlib.contextmanager
+def import_stubs(forced: Iterable[str] = ()) -> Iterator[set[str]]:
+    """Give stubs to imports of EasyEdit's files inside the block.
+
+    Args:
+        forced: further packages to replace although they are installed; for the optional packages an
+            installed one is preferred.
+
+    Yields:
+        The names of the packages replaced so far. Afterwards no stub is left for others to import: EasyEdit
+        keeps the only references.
+    """
+    forced, used = frozenset(forced), set()
+    first, last = _StubFinder(forced, used), _StubFinder(forced | OPTIONAL_PACKAGES, used)
+    sys.meta_path.insert(0, first)
+    sys.meta_path.append(last)
+    _State.importing = True
+    try:
+        yield used
+    finally:
+        _State.importing = False
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in (first, last)]
+        for name in [name for name, module in list(sys.modules.items()) if isinstance(module, StubModule)]:
             del sys.modules[name]
 
 
-class _Forced(importlib.abc.MetaPathFinder):
-    """First in ``sys.meta_path`` for packages that are installed but broken."""
-
-    def __init__(self, finder: AbsentFinder):
-        self.finder = finder
-
-    def find_spec(self, fullname, path=None, target=None):
-        return (
-            self.finder.find_spec(fullname, path, target)
-            if fullname.partition(".")[0] in self.finder.forced
-            else None
-        )
-
-
-def _asked_by_easyedit() -> bool:
+def _imported_by_easyedit() -> bool:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")

@@ -13,68 +13,68 @@ LOG = logging.getLogger(__name__)
 
 
 def target_device(device: Any) -> torch.device:
-    """``device`` of the hyperparameters as torch's: an integer (or its digits) is that CUDA device, None is
-    the first one if any.
+    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first one if any.
 
     Raises:
         HparamsError: no such device here; the message says what to set.
     """
-    if device is None or (isinstance(device, str) and not device.strip()):
+    text = "" if device is None else str(device).strip()
+    if not text:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    text = str(device).strip()
     try:
-        found = torch.device(f"cuda:{text}" if text.isdigit() else text)
+        target = torch.device(f"cuda:{text}" if text.isdigit() else text)
     except RuntimeError:
         raise HparamsError(
             f"field 'device': {device!r} is no device; write cpu, cuda:0 or the number of a CUDA device"
         ) from None
-    if found.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (found.index or 0) >= count:
-            here = f"this machine has {count} CUDA device(s)" if count else "torch sees no CUDA device here"
-            raise HparamsError(
-                f"field 'device': {device!r} means {found}, but {here}; set 'device: cpu'"
-                + (" or a smaller number" if count else "")
-            )
-    return found
-
-
-def model_dtype(hparams) -> torch.dtype:
-    """float16 with ``fp16``, bfloat16 with ``bf16``, else float32 (EasyEdit's rule, and bf16)."""
-    half, brain = bool(getattr(hparams, "fp16", False)), bool(getattr(hparams, "bf16", False))
-    if half and brain:
-        raise HparamsError("fields 'fp16' and 'bf16' are both set; choose one")
-    return torch.float16 if half else torch.bfloat16 if brain else torch.float32
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if target.type == "cuda" and (target.index or 0) >= count:
+        here = f"this machine has {count} CUDA device(s)" if count else "torch sees no CUDA device here"
+        smaller = " or a smaller number" if count else ""
+        raise HparamsError(
+            f"field 'device': {device!r} means {target}, but {here}; set 'device: cpu'{smaller}"
+        )
+    return target
 
 
 def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     """Model in eval mode on its device, tokenizer, and the device of ``hparams``.
 
     ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair
-    ``(model, tokenizer)``, which is used as it is. A tokenizer loaded here without a pad token gets the
-    end-of-text token; its padding side stays.
+    ``(model, tokenizer)``, which is used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
+    else float32. A tokenizer loaded here without a pad token gets the end-of-text token; its padding side
+    stays.
 
     Raises:
-        HparamsError: ``device`` or ``model_name`` cannot be.
+        HparamsError: ``device``, ``model_name`` or the dtype is impossible.
         HostError: the model cannot be loaded, or is not a decoder-only language model.
     """
     device = target_device(getattr(hparams, "device", None))
     name, parallel = hparams.model_name, bool(getattr(hparams, "model_parallel", False))
     if isinstance(name, str):
-        model, tok = _from_pretrained(resources.model_path(name), name, model_dtype(hparams), parallel)
+        model, tok = _from_pretrained(name, _model_dtype(hparams), parallel)
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:
         raise HparamsError(
-            f"field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not {type(name).__name__}"
+            "field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not "
+            f"{type(name).__name__}"
         )
     if getattr(model.config, "is_encoder_decoder", False):
         raise HostError(
-            f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit decoder-only models"
+            f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit "
+            "decoder-only models"
         )
     if not parallel:
         model.to(device)
     return model, tok, device
+
+
+def _model_dtype(hparams) -> torch.dtype:
+    fp16, bf16 = getattr(hparams, "fp16", False), getattr(hparams, "bf16", False)
+    if fp16 and bf16:
+        raise HparamsError("fields 'fp16' and 'bf16' are both set; choose one")
+    return torch.float16 if fp16 else torch.bfloat16 if bf16 else torch.float32
 
 
 def dtype_option(dtype) -> dict[str, Any]:
@@ -86,10 +86,10 @@ def dtype_option(dtype) -> dict[str, Any]:
     return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
 
 
-def _from_pretrained(path: str, name: str, dtype: torch.dtype, parallel: bool):
+def _from_pretrained(name: str, dtype: torch.dtype, parallel: bool):
     import transformers
 
-    options = dtype_option(dtype)
+    path, options = resources.model_path(name), dtype_option(dtype)
     if parallel:
         options["device_map"] = "auto"
     LOG.info("loading model %s", path)

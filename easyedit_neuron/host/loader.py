@@ -1,9 +1,8 @@
 """Import EasyEdit for text models, with six packages instead of twenty-five.
 
 EasyEdit is on no package index and has no packaging file; its users put a clone on ``PYTHONPATH``. Text
-editing needs torch, transformers, omegaconf, scipy, scikit-learn and nltk; the multimodal and API packages
-that its modules import at their top get stand-ins when, and only when, they are not installed
-(:mod:`.absent`).
+editing needs torch, transformers, omegaconf, scipy, scikit-learn and nltk. The multimodal and API packages
+that its modules import at their top get stubs where they are not installed (``import_stubs``).
 """
 
 import importlib
@@ -21,8 +20,8 @@ LOG = logging.getLogger(__name__)
 
 HOME_VARIABLE = "EASYEDIT_HOME"
 _REMEDY = (
-    f"clone github.com/zjunlp/EasyEdit and set {HOME_VARIABLE} to the clone's folder (or put it on PYTHONPATH); "
-    "or use the built-in editor: host='builtin'"
+    f"clone github.com/zjunlp/EasyEdit and set {HOME_VARIABLE} to the clone's folder (or put it on "
+    "PYTHONPATH); or use the built-in editor: host='builtin'"
 )
 
 
@@ -61,48 +60,45 @@ def import_easyeditor(home: str | Path | None = None, stub: Sequence[str] = ()) 
     """Import ``easyeditor`` with our methods registered, and return the package.
 
     What EasyEdit does when it is imported still happens: it seeds the random generators of torch, numpy and
-        Python with 42 and
-    configures the root logger. ``sys.path`` is not changed.
+    Python with 42 and configures the root logger. ``sys.path`` is not changed.
 
     Args:
-        home: see :func:`find_easyeditor`.
-        stub: names of further packages to replace by stand-ins although they are installed (a torchvision
-            built for another torch, say).
+        home: see ``find_easyeditor``.
+        stub: names of further packages to replace by stubs although they are installed (a torchvision built
+            for another torch, say).
 
     Raises:
         HostError: not found, already imported from elsewhere, or its import failed; the message says what to
             install or set.
     """
+    from .import_stubs import import_stubs
     from .registration import register
 
     folder = find_easyeditor(home)
-    loaded = sys.modules.get("easyeditor")
-    if loaded is not None:
-        place = Path(loaded.__file__).parent.resolve()
+    package = sys.modules.get("easyeditor")
+    if package is not None:
+        place = Path(package.__file__).parent.resolve()
         if folder is not None and folder.resolve() != place:
             raise HostError(
-                f"easyeditor is already imported, from {place}, not from {folder}; set {HOME_VARIABLE} before the first import"
+                f"easyeditor is already imported, from {place}, not from {folder}; "
+                f"set {HOME_VARIABLE} before the first import"
             )
-        register()
-        return loaded
-    if folder is None:
+    elif folder is None:
         raise HostError(f"EasyEdit is not installed: {_REMEDY}")
-    _freeze_probes()
-    register()
-    from .import_stubs import AbsentFinder
-
-    with AbsentFinder(stub) as finder:
-        package = _load(folder)
-    if finder.used:
-        LOG.info(
-            "easyeditor imported without %s: text editing does not need them", ", ".join(sorted(finder.used))
-        )
+    else:
+        _cache_package_checks()
+        register()
+        with import_stubs(stub) as replaced:
+            package = _load(folder)
+        if replaced:
+            names = ", ".join(sorted(replaced))
+            LOG.info("easyeditor imported without %s: text editing does not need them", names)
     register()
     return package
 
 
 def _load(folder: Path) -> ModuleType:
-    before = set(sys.modules)
+    modules_before = set(sys.modules)
     spec = importlib.util.spec_from_file_location(
         "easyeditor", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
@@ -111,32 +107,32 @@ def _load(folder: Path) -> ModuleType:
     try:
         spec.loader.exec_module(package)
     except Exception as error:
-        for name in set(sys.modules) - before:
+        for name in set(sys.modules) - modules_before:
             if name.partition(".")[0] == "easyeditor":
                 del sys.modules[name]
-        raise HostError(f"easyeditor in {folder} cannot be imported: {_reason(error)}") from error
+        raise HostError(f"easyeditor in {folder} cannot be imported: {_remedy(error)}") from error
     return package
 
 
-def _reason(error: Exception) -> str:
+def _remedy(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the package {error.name!r} is missing; install it (pip install 'easyedit-neuron[easyedit]' brings what text editing needs)"
+        return (
+            f"the package {error.name!r} is missing; install it "
+            "(pip install 'easyedit-neuron[easyedit]' brings what text editing needs)"
+        )
     return (
-        f"{type(error).__name__}: {error}. Where an installed package is broken, name it: import_easyeditor(stub=['<package>']); "
-        "EasyEdit at 14cea82 with transformers 5.5.4 is what was tested"
+        f"{type(error).__name__}: {error}. Where an installed package is broken, name it: "
+        "import_easyeditor(stub=['<package>']); tested with EasyEdit at 14cea82 and transformers 5.5.4"
     )
 
 
-def _freeze_probes() -> None:
-    """Let transformers remember which packages are installed before there are stand-ins that look
-    installed."""
+def _cache_package_checks() -> None:
+    """Let transformers remember which packages are installed before there are stubs that look installed."""
     from transformers.utils import import_utils
 
     for name in dir(import_utils):
         if name.startswith("is_") and name.endswith("_available"):
             try:
                 getattr(import_utils, name)()
-            except (
-                Exception
-            ) as error:  # some take arguments, some fail on a broken package: nothing to remember then
-                LOG.debug("probe %s: %s", name, error)
+            except Exception as error:  # needs arguments, or its package is broken: nothing to remember
+                LOG.debug("check %s: %s", name, error)

@@ -1,12 +1,9 @@
-"""EasyEdit chooses the classes of model and tokenizer by words in ``model_name``; whether they fit the model
-is found out here.
+"""Whether EasyEdit would load a model with classes that fit it.
 
-``BaseEditor.__init__`` of EasyEdit (14cea82) looks for words in the whole path, in the order of
-:data:`ROUTES`, and takes the first that is there: a llama in a folder called ``gpt-files`` gets GPT-2's
+``BaseEditor.__init__`` of EasyEdit (14cea82) looks for words in the whole ``model_name``, in the order of
+``NAME_RULES``, and takes the first that is there: a llama in a folder called ``gpt-files`` gets GPT-2's
 tokenizer, and then quietly wrong token ids.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -14,73 +11,70 @@ from ..errors import HparamsError
 
 
 @dataclass(frozen=True)
-class Route:
-    """What one word leads to.
+class NameRule:
+    """What EasyEdit does where ``model_name`` holds a word.
 
     Attributes:
         word: looked for in the lower-cased ``model_name``.
-        takes: what EasyEdit loads then, for the message.
-        fits: beginnings of ``config.model_type`` for which that is right; ``""`` is every one.
+        loads: what EasyEdit loads then, for the message.
+        model_types: beginnings of ``config.model_type`` for which that is right; ``""`` is every one.
     """
 
     word: str
-    takes: str
-    fits: tuple[str, ...]
+    loads: str
+    model_types: tuple[str, ...]
 
 
-ROUTES = (
-    Route("t5", "T5ForConditionalGeneration", ("t5", "mt5", "umt5")),
-    Route("chatglm-api", "no model but an API", ()),
-    Route("gpt-3.5", "no model but an API", ()),
-    Route("gpt", "GPT2Tokenizer", ("gpt",)),
-    Route("llama", "the model's own classes", ("",)),
-    Route("baichuan", "the model's own classes", ("",)),
-    Route("chatglm", "AutoModel, which has no unembedding", ("chatglm",)),
-    Route("internlm", "AutoModel, which has no unembedding", ("internlm",)),
-    Route("qwen2", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
-    Route("qwen3", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
-    Route("qwen", "a model with the option fp32, which only the first Qwen has", ("qwen-",)),
-    Route("mistral", "the model's own classes", ("",)),
+NAME_RULES = (
+    NameRule("t5", "T5ForConditionalGeneration", ("t5", "mt5", "umt5")),
+    NameRule("chatglm-api", "no model but an API", ()),
+    NameRule("gpt-3.5", "no model but an API", ()),
+    NameRule("gpt", "GPT2Tokenizer", ("gpt",)),
+    NameRule("llama", "the model's own classes", ("",)),
+    NameRule("baichuan", "the model's own classes", ("",)),
+    NameRule("chatglm", "AutoModel, which has no unembedding,", ("chatglm",)),
+    NameRule("internlm", "AutoModel, which has no unembedding,", ("internlm",)),
+    NameRule("qwen2", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
+    NameRule("qwen3", "a tokenizer with '<|endoftext|>' added", ("qwen",)),
+    NameRule("qwen", "a model with the option fp32, which only the first Qwen has,", ("qwen-",)),
+    NameRule("mistral", "the model's own classes", ("",)),
 )
-_ADVISED = {"gpt": "gpt", "qwen": "qwen2", "mistral": "mistral"}
+_WORD_FOR_MODEL_TYPE = {"gpt": "gpt", "qwen": "qwen2", "mistral": "mistral"}
 _GPT2_TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 
 
-def route_of(model_name: str) -> Route | None:
-    """The route that EasyEdit takes for a name, None where it knows none of its words (it then raises
-    NotImplementedError)."""
-    return next((route for route in ROUTES if route.word in model_name.lower()), None)
-
-
-def check_route(model_name) -> None:
-    """``HparamsError`` where EasyEdit would load the model at ``model_name`` with classes that are not its
-    own.
+def check_model_name(model_name) -> None:
+    """``HparamsError`` where EasyEdit would load the model with classes that are not its own.
 
     Only the model's and the tokenizer's config are read. Nothing is checked for a pair ``(model,
-    tokenizer)``, which EasyEdit uses as it is, nor for a model whose config is not to be had: loading it says
-    more.
+    tokenizer)``, which EasyEdit uses as it is, nor for a model without a readable config: the error of
+    loading it says more.
     """
     if not isinstance(model_name, str):
         return
-    route, kind = route_of(model_name), _model_type(model_name)
-    if route is None:
-        problem = "there is none in this one that it knows"
+    rule = next((rule for rule in NAME_RULES if rule.word in model_name.lower()), None)
+    model_type = _model_type(model_name)
+    if rule is None:
+        problem = "knows none of the words in this one"
     elif (
-        kind is None
-        or any(kind.startswith(beginning) for beginning in route.fits)
-        or route.word == "gpt"
-        and _tokenizer_class(model_name) in _GPT2_TOKENIZERS
+        model_type is None
+        or model_type.startswith(rule.model_types)
+        or (rule.word == "gpt" and _tokenizer_class(model_name) in _GPT2_TOKENIZERS)
     ):
         return
     else:
-        problem = f"{route.word!r} makes it take {route.takes}, but the model there is of type {kind!r}"
-    word = next((word for beginning, word in _ADVISED.items() if (kind or "").startswith(beginning)), "llama")
-    earlier = [other.word for other in ROUTES[: [other.word for other in ROUTES].index(word)]]
-    others = [one for one in earlier if not any(other in one and other != one for other in earlier)]
+        problem = f"takes {rule.loads} for the word {rule.word!r}, but the model is of type {model_type!r}"
+    # Advise the word that loads the model's own classes, and no word that EasyEdit looks for earlier.
+    words = [rule.word for rule in NAME_RULES]
+    matching = (word for start, word in _WORD_FOR_MODEL_TYPE.items() if (model_type or "").startswith(start))
+    advised = next(matching, "llama")
+    earlier = words[: words.index(advised)]
+    avoided = [word for word in earlier if not any(other in word and other != word for other in earlier)]
     raise HparamsError(
-        f"field 'model_name': {model_name!r}: EasyEdit goes by words in the whole path, and {problem}. Rename the folder, or "
-        f"make a link to it, so that the path holds {word!r} and none of {', '.join(others)}; or use the built-in editor, which "
-        "goes by the model's config (EASYEDIT_NEURON_HOST=builtin)"
+        f"field 'model_name': {model_name!r}: EasyEdit goes by words in the whole path, and {problem}. "
+        f"Rename the folder, or make a link to it, so that the path holds {advised!r} and none of "
+        f"{', '.join(avoided)}; or use the built-in editor, which goes by the model's config "
+        "(EASYEDIT_NEURON_HOST=builtin)"
     )
 
 

@@ -4,25 +4,10 @@ changed."""
 import math
 import random
 from collections.abc import Sequence
-from typing import Union
 
 from ..errors import RequestError
 
-Texts = Union[str, Sequence[str]]
-
-
-def as_list(value: Texts | None, name: str, count: int | None = None) -> list | None:
-    """A text becomes a list of one; a list must have ``count`` entries.
-
-    Raises:
-        RequestError: names the argument.
-    """
-    if value is None:
-        return None
-    values = [value] if isinstance(value, str) else list(value)
-    if count is not None and len(values) != count:
-        raise RequestError(f"{name}: {len(values)} given for {count} prompts; give one per prompt")
-    return values
+Texts = str | Sequence[str]
 
 
 def prepare_requests(
@@ -45,57 +30,66 @@ def prepare_requests(
     Fewer ``loc_prompts`` than prompts are repeated and shuffled with Python's global generator.
 
     Raises:
-        RequestError: names the argument, and the prompt where one is to blame.
+        RequestError: names the argument, and the prompt where a single one is wrong.
     """
-    prompts = as_list(prompts, "prompts")
+    prompts = _as_list(prompts, "prompts")
     if not prompts:
         raise RequestError("prompts: none given; give at least one prompt with its target_new")
     count = len(prompts)
-    targets = as_list(target_new, "target_new", count)
+    targets = _as_list(target_new, "target_new", count)
     if targets is None:
         raise RequestError("target_new: not given; give one target per prompt")
-    truths = as_list(ground_truth, "ground_truth", count) or [None] * count
+    truths = _as_list(ground_truth, "ground_truth", count) or [None] * count
     requests = [
         {"prompt": prompt, "target_new": target, "ground_truth": truth, "portability": {}, "locality": {}}
         for prompt, target, truth in zip(prompts, targets, truths)
     ]
-    subjects = as_list(subject, "subject", count)
+    subjects = _as_list(subject, "subject", count)
     for prompt, name in zip(prompts, subjects or ()):
         if not isinstance(name, str) or name not in prompt:
             raise RequestError(
                 f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there"
             )
-    added = {
-        "target_neg": as_list(target_neg, "target_neg", count),
+    fields = {
+        "target_neg": _as_list(target_neg, "target_neg", count),
         "subject": subjects,
         "loc_prompt": _repeated(loc_prompts, count),
-        "rephrase_prompt": as_list(rephrase_prompts, "rephrase_prompts", count),
+        "rephrase_prompt": _as_list(rephrase_prompts, "rephrase_prompts", count),
     }
-    for name, values in added.items():
+    for name, values in fields.items():
         for request, value in zip(requests, values or ()):
             request[name] = value
-    _add_section(requests, "locality", locality_inputs)
-    _add_section(requests, "portability", portability_inputs)
+    for section, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
+        for kind, texts in (inputs or {}).items():
+            for request, pair in zip(requests, _pairs(texts, f"{section}_inputs[{kind!r}]", count)):
+                if pair["prompt"] is not None:
+                    request[section][kind] = pair
     return requests
 
 
+def _as_list(value: Texts | None, name: str, count: int | None = None) -> list | None:
+    """A text becomes a list of one; a list must have ``count`` entries."""
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else list(value)
+    if count is not None and len(values) != count:
+        raise RequestError(f"{name}: {len(values)} given for {count} prompts; give one per prompt")
+    return values
+
+
 def _repeated(loc_prompts: Texts | None, count: int) -> list | None:
-    values = as_list(loc_prompts, "loc_prompts")
+    values = _as_list(loc_prompts, "loc_prompts")
     if values is not None and 0 < len(values) < count:
         values = (values * math.ceil(count / len(values)))[:count]
         random.shuffle(values)
-    return as_list(values, "loc_prompts", count)
+    return _as_list(values, "loc_prompts", count)
 
 
-def _add_section(requests: list[dict], section: str, inputs: dict | None) -> None:
-    for kind, value in (inputs or {}).items():
-        where = f"{section}_inputs[{kind!r}]"
-        if not isinstance(value, dict) or "prompt" not in value or "ground_truth" not in value:
-            raise RequestError(f"{where} must be a dictionary with 'prompt' and 'ground_truth'")
-        prompts = as_list(value["prompt"], f"{where}['prompt']", len(requests))
-        truths = as_list(value["ground_truth"], f"{where}['ground_truth']", len(requests))
-        if prompts is None or truths is None:
-            raise RequestError(f"{where}: 'prompt' and 'ground_truth' must be texts or lists, not None")
-        for request, prompt, truth in zip(requests, prompts, truths):
-            if prompt is not None:
-                request[section][kind] = {"prompt": prompt, "ground_truth": truth}
+def _pairs(inputs, name: str, count: int) -> list[dict]:
+    """{"prompt", "ground_truth"} of every request for one kind of locality or portability."""
+    if not isinstance(inputs, dict) or "prompt" not in inputs or "ground_truth" not in inputs:
+        raise RequestError(f"{name} must be a dictionary with 'prompt' and 'ground_truth'")
+    lists = [_as_list(inputs[field], f"{name}[{field!r}]", count) for field in ("prompt", "ground_truth")]
+    if None in lists:
+        raise RequestError(f"{name}: 'prompt' and 'ground_truth' must be texts or lists, not None")
+    return [{"prompt": prompt, "ground_truth": truth} for prompt, truth in zip(*lists)]

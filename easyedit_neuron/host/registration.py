@@ -1,13 +1,12 @@
 """Make our methods known to EasyEdit, whichever of the two is imported first and without importing it.
 
-EasyEdit finds a method in the plain dictionary ``easyeditor.util.alg_dict.ALG_DICT`` and asks
+EasyEdit looks a method up in the plain dictionary ``easyeditor.util.alg_dict.ALG_DICT`` and asks
 ``BatchEditor.is_batchable_method``, a function with hard-coded names, whether it takes batches; its editor's
-calls get the checks of :mod:`.guard`. All of it is changed in memory only.
+calls get the checks of ``guard``. All of it is changed in memory only.
 """
 
 import functools
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import logging
 import sys
@@ -19,12 +18,11 @@ LOG = logging.getLogger(__name__)
 ALG_DICT_MODULE = "easyeditor.util.alg_dict"
 BATCH_MODULE = "easyeditor.editors.batch_editor"
 EDITOR_MODULE = "easyeditor.editors.editor"
-_WATCHED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MODULE: "BaseEditor"}
+_NEEDED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MODULE: "BaseEditor"}
 
 
 def register() -> bool:
-    """Give EasyEdit every method of the registry with ``plugin=True``: now if it is loaded, else when it
-    loads.
+    """Give EasyEdit every method of the registry with ``plugin=True``: now or when EasyEdit is imported.
 
     Idempotent; call it again after ``register_method`` to add a method later.
 
@@ -33,7 +31,7 @@ def register() -> bool:
     """
     if _loaded():
         _remove_hook()
-        _apply()
+        _register_all()
         return True
     if not any(isinstance(finder, _Hook) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Hook())
@@ -41,28 +39,26 @@ def register() -> bool:
 
 
 def available() -> list["registry.MethodSpec"]:
-    """The methods for EasyEdit whose modules are there."""
+    """The methods for EasyEdit whose modules are installed."""
     return [spec for spec in registry.methods(plugin=True) if _exists(spec.apply.partition(":")[0])]
 
 
 def _exists(module: str) -> bool:
-    if module in sys.modules:
-        return True
     try:
-        return importlib.util.find_spec(module) is not None
+        return module in sys.modules or importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
 
 
 def _loaded() -> bool:
-    return all(hasattr(sys.modules.get(module), name) for module, name in _WATCHED.items())
+    return all(hasattr(sys.modules.get(module), name) for module, name in _NEEDED.items())
 
 
-def _apply() -> None:
+def _register_all() -> None:
     algorithms = sys.modules[ALG_DICT_MODULE].ALG_DICT
     package = sys.modules.get("easyeditor")
     for spec in available():
-        function = spec.load_apply()
+        function, hparams = spec.load_apply(), spec.load_hparams()
         for name in spec.names:
             if algorithms.get(name, function) is not function:
                 LOG.warning(
@@ -71,16 +67,15 @@ def _apply() -> None:
                     algorithms[name],
                 )
             algorithms[name] = function
-        hparams = spec.load_hparams()
         if package is not None and not hasattr(package, hparams.__name__):
             setattr(package, hparams.__name__, hparams)
-    _wrap_batchable(sys.modules[BATCH_MODULE].BatchEditor)
+    _extend_batchable(sys.modules[BATCH_MODULE].BatchEditor)
     from .guard import guard  # here and not above: it imports torch
 
     guard(sys.modules[EDITOR_MODULE].BaseEditor)
 
 
-def _wrap_batchable(batch_editor) -> None:
+def _extend_batchable(batch_editor) -> None:
     original = batch_editor.is_batchable_method
     if getattr(original, "knows_easyedit_neuron", False):
         return
@@ -95,50 +90,33 @@ def _wrap_batchable(batch_editor) -> None:
 
 
 class _Hook(importlib.abc.MetaPathFinder):
-    """Notices when the three modules of EasyEdit have been loaded, registers, and takes itself out of
-    ``sys.meta_path``."""
+    """Registers once the three modules of EasyEdit have been loaded, and leaves ``sys.meta_path``."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in _WATCHED:
+        if fullname not in _NEEDED:
             return None
-        spec = self._real_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _AfterLoad(spec.loader)
-        return spec
-
-    def _real_spec(self, fullname, path, target) -> importlib.machinery.ModuleSpec | None:
         for finder in list(sys.meta_path):
-            if isinstance(finder, _Hook) or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(fullname, path, target)
-            if spec is not None:
-                return spec
+            if not isinstance(finder, _Hook) and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(fullname, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        spec.loader.exec_module = functools.partial(_load_and_register, spec.loader)
+                    return spec
         return None
 
 
-class _AfterLoad(importlib.abc.Loader):
-    """The module's own loader, and a look afterwards; the module keeps no trace of it."""
-
-    def __init__(self, loader):
-        self.loader = loader
-
-    def __getattr__(self, name):
-        return getattr(self.loader, name)
-
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module):
-        module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        if _loaded():
-            try:
-                register()
-            except Exception:  # EasyEdit must stay usable for its own methods
-                LOG.exception(
-                    "easyedit_neuron could not register its methods with EasyEdit; easyedit_neuron.register() repeats the attempt"
-                )
-                _remove_hook()
+def _load_and_register(loader, module) -> None:
+    del loader.exec_module  # the loader's own again: the module keeps no trace of the hook
+    loader.exec_module(module)
+    if _loaded():
+        try:
+            register()
+        except Exception:  # EasyEdit must stay usable for its own methods
+            LOG.exception(
+                "easyedit_neuron could not register its methods with EasyEdit; "
+                "easyedit_neuron.register() repeats the attempt"
+            )
+            _remove_hook()
 
 
 def _remove_hook() -> None:

@@ -1,5 +1,5 @@
-"""Which ``BaseEditor``: EasyEdit's when EasyEdit is there, else the built-in one; an argument or a variable
-forces either."""
+"""Which ``BaseEditor``: EasyEdit's where EasyEdit can be imported, else the built-in one; an argument or an
+environment variable forces either."""
 
 import logging
 import os
@@ -24,28 +24,20 @@ def resolve_base_editor(host: str | None = None) -> type:
     Raises:
         HostError: an unknown host, or "easyedit" where EasyEdit cannot be used.
     """
-    chosen = host or os.environ.get(HOST_VARIABLE) or "auto"
-    if chosen not in HOSTS:
+    host = host or os.environ.get(HOST_VARIABLE) or "auto"
+    if host not in HOSTS:
+        choices = ", ".join(HOSTS)
         raise HostError(
-            f"host {chosen!r} is unknown; choose one of {', '.join(HOSTS)} (argument host= or {HOST_VARIABLE})"
+            f"host {host!r} is unknown; choose one of {choices} (argument host= or {HOST_VARIABLE})"
         )
-    if chosen == "easyedit" or (chosen == "auto" and _easyedit_is_there()):
+    if host == "easyedit":
+        return import_easyeditor().BaseEditor
+    if host == "auto":
         try:
-            return import_easyeditor().BaseEditor
+            if find_easyeditor() is not None:
+                return import_easyeditor().BaseEditor
         except HostError as error:
-            if chosen == "easyedit":
-                raise
-            LOG.warning(
-                "EasyEdit is there but cannot be used, the built-in editor takes its place: %s", error
-            )
+            LOG.warning("EasyEdit cannot be used, the built-in editor takes its place: %s", error)
     from .base_editor import BaseEditor
 
     return BaseEditor
-
-
-def _easyedit_is_there() -> bool:
-    try:
-        return find_easyeditor() is not None
-    except HostError as error:
-        LOG.warning("%s", error)
-        return False

@@ -23,7 +23,7 @@ import torch
 
 from .. import resources
 from ..errors import HostError, HparamsError, NeuronEditError
-from ..host.hparams import read_easyedits
+from ..host.hparams import read_easyedit_hparams
 from ..utils.suggest import did_you_mean
 from . import easyedit_adapters as foreign_needs
 from .method import Applied, Method
@@ -73,7 +73,7 @@ class ForeignMethod(Method):
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
         """EasyEdit's hyperparameters of the method from its file, some fields changed; ``batch_size`` where
         the method has one."""
-        hparams = read_easyedits(self._apply, Path(file))
+        hparams = read_easyedit_hparams(self._apply, Path(file))
         known = {field.name for field in dataclasses.fields(hparams)}
         for name, value in changes.items():
             if name == "batch_size" and name not in known:

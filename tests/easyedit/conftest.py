@@ -56,10 +56,12 @@ def editors(easyeditor):
     from easyedit_neuron.host import resolve_base_editor
 
     def make(hparams):
-        theirs, ours = (
+        easyedit_editor, builtin_editor = (
             resolve_base_editor(host).from_hparams(copy.deepcopy(hparams)) for host in ("easyedit", "builtin")
         )
-        assert type(theirs) is easyeditor.BaseEditor and type(ours) is not type(theirs)
-        return theirs, ours
+        assert type(easyedit_editor) is easyeditor.BaseEditor and type(builtin_editor) is not type(
+            easyedit_editor
+        )
+        return easyedit_editor, builtin_editor
 
     return make

@@ -45,15 +45,15 @@ def requests_of(easyeditor):
     prepare = sys.modules["easyeditor.editors.utils"]._prepare_requests
 
     def make(prompts, targets, rephrasings=None, locality=None, portability=None, **more):
-        made = prepare(
+        requests = prepare(
             prompts, targets, [None] * len(prompts), None, rephrasings, locality, portability, **more
         )
-        for request in made:
+        for request in requests:
             for section in ("locality", "portability"):
                 request[section] = {
                     kind: probe for kind, probe in request[section].items() if probe["prompt"]
                 }
-        return made
+        return requests
 
     return make
 
@@ -71,10 +71,10 @@ def without(requests, *names):
 
 
 def column(records, *trail):
-    found = list(records)
+    values = list(records)
     for name in trail:
-        found = [record[name] for record in found]
-    return found
+        values = [record[name] for record in values]
+    return values
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def column(records, *trail):
 def test_zsre(requests_of, path):
     raw = json.loads(path.read_text())
     hops = [record.get("portability") or {} for record in raw]  # the script wants one in every record
-    theirs = requests_of(
+    expected = requests_of(
         column(raw, "src"),
         column(raw, "alt"),
         column(raw, "rephrase"),
@@ -91,9 +91,9 @@ def test_zsre(requests_of, path):
         {"one_hop": {name: [hop.get(field) for hop in hops] for name, field in HOP.items()}},
         subject=column(raw, "subject"),
     )
-    ours = data.load(path)
-    assert without(ours) == theirs
-    assert column(ours, "ground_truth") == [record["answers"][0] for record in raw]
+    requests_from_file = data.load(path)
+    assert without(requests_from_file) == expected
+    assert column(requests_from_file, "ground_truth") == [record["answers"][0] for record in raw]
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_zsre(requests_of, path):
 )
 def test_flat_counterfact(requests_of, easyeditor, path):
     dataset = easyeditor.CounterFactDataset(str(path))
-    theirs = requests_of(
+    expected = requests_of(
         column(dataset, "prompt"),
         column(dataset, "target_new"),
         column(dataset, "rephrase_prompt"),
         {"neighborhood": {name: column(dataset, f"locality_{name}") for name in ("prompt", "ground_truth")}},
         subject=column(dataset, "subject"),
     )
-    assert without(data.load(path)) == theirs
+    assert without(data.load(path)) == expected
     assert data.load(dataset) == data.load(path)
     assert data.load(easyeditor.CounterFactDataset(str(path), size=3)) == data.load(path, size=3)
 
@@ -125,7 +125,7 @@ def test_nested_counterfact(requests_of, tmp_path, path):
     raw = json.loads(path.read_text())
     rewrites, near = column(raw, "requested_rewrite"), column(raw, "neighborhood_prompts")
     truths = column(rewrites, "target_true", "str")
-    theirs = requests_of(
+    expected = requests_of(
         [rewrite["prompt"].format(rewrite["subject"]) for rewrite in rewrites],
         column(rewrites, "target_new", "str"),
         [paraphrases[0] for paraphrases in column(raw, "paraphrase_prompts")],
@@ -137,11 +137,11 @@ def test_nested_counterfact(requests_of, tmp_path, path):
         },
         subject=column(rewrites, "subject"),
     )
-    ours = data.load(path)
+    requests_from_file = data.load(path)
     assert [
-        {**request, "portability": {}} for request in without(ours)
-    ] == theirs  # the script measures no portability
-    assert column(ours, "ground_truth") == truths
+        {**request, "portability": {}} for request in without(requests_from_file)
+    ] == expected  # the script measures no portability
+    assert column(requests_from_file, "ground_truth") == truths
 
 
 def nested(flat):
@@ -192,15 +192,15 @@ def knowedit_inputs(items):
 )
 def test_knowedit(requests_of, easyeditor, path):
     dataset = easyeditor.KnowEditDataset(str(path))
-    ours, from_object = data.load(path, invalid="skip"), data.load(dataset, invalid="skip")
+    requests_from_file, from_object = data.load(path, invalid="skip"), data.load(dataset, invalid="skip")
     # three subjects of KnowEdit's zsRE are not in their prompts, letter by letter: EasyEdit's editor stops
     # there
     items = [item for item in dataset if item["subject"] in item["prompt"]]
-    assert len(ours) == len(from_object) == len(items)
+    assert len(requests_from_file) == len(from_object) == len(items)
     compared = 0
-    for item, mine, request in zip(items, from_object, ours):
+    for item, request_from_object, request in zip(items, from_object, requests_from_file):
         try:
-            (theirs,) = requests_of(
+            (expected,) = requests_of(
                 [item["prompt"]],
                 [first_answer(item["target_new"])],
                 subject=[item["subject"]],
@@ -209,7 +209,7 @@ def test_knowedit(requests_of, easyeditor, path):
         except IndexError:  # an answer without aliases, on which the script fails
             continue
         compared += 1
-        assert without([mine]) == [theirs]
+        assert without([request_from_object]) == [expected]
         # of the file we read more than the class does: the rephrasing, and kinds of probes that it does not
         # know
         request.pop("rephrase_prompt", None)
@@ -217,7 +217,7 @@ def test_knowedit(requests_of, easyeditor, path):
             request[section] = {
                 kind: probe for kind, probe in request[section].items() if kind in KINDS.values()
             }
-        assert request == mine
+        assert request == request_from_object
     assert compared > 0.98 * len(items)
 
 
@@ -254,21 +254,21 @@ def test_the_numbers_are_the_same(easyeditor, shipped_model, shape):
     model, tok = shipped_model
     hparams = SimpleNamespace(alg_name="NMKE", max_length=40, device="cpu")
     requests = data.load("tiny-world", shape, 5)
-    theirs = [
+    expected = [
         easyeditor.compute_edit_quality(model, "tiny-llama", hparams, tok, request, "cpu")
         for request in requests
     ]
-    assert evaluate_all(model, tok, requests, hparams=hparams) == theirs
+    assert evaluate_all(model, tok, requests, hparams=hparams) == expected
     assert [
         compute_edit_quality(model, "tiny-llama", hparams, tok, request) for request in requests
-    ] == theirs
+    ] == expected
     # the model knows the old objects: the new ones are not there, locality and portability have something to
     # measure
-    known = evaluate_all(
+    old_metrics = evaluate_all(
         model, tok, [{**request, "target_new": request["ground_truth"]} for request in requests]
     )
     assert (
-        min(value for metrics in known for value in metrics["rewrite_acc"])
+        min(value for metrics in old_metrics for value in metrics["rewrite_acc"])
         == 1.0
-        > min(m["rewrite_acc"][0] for m in theirs)
+        > min(m["rewrite_acc"][0] for m in expected)
     )

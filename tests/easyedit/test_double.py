@@ -7,7 +7,7 @@ import pytest
 
 from easyedit_neuron import registry
 from easyedit_neuron.host import register
-from easyedit_neuron.host.model_name_check import ROUTES
+from easyedit_neuron.host.model_name_check import NAME_RULES
 from helpers import recorder
 from helpers.dummy_method import DummyHyperParams
 from helpers.edit_cases import same, weights_of, without_time
@@ -32,28 +32,28 @@ def registry_of(package):
 
 
 def test_the_registry(both):
-    (theirs, their_batches), (mine, my_batches) = (registry_of(package) for package in both)
-    assert set(theirs) == set(mine) and type(theirs) is type(mine) is dict and ours() <= set(mine)
-    assert [(m.name, m.value) for m in their_batches] == [(m.name, m.value) for m in my_batches]
-    names = [*theirs, "CALINET", "KE", "nothing"]
-    assert [their_batches.is_batchable_method(name) for name in names] == [
-        my_batches.is_batchable_method(name) for name in names
+    (real, real_batches), (double, double_batches) = (registry_of(package) for package in both)
+    assert set(real) == set(double) and type(real) is type(double) is dict and ours() <= set(double)
+    assert [(m.name, m.value) for m in real_batches] == [(m.name, m.value) for m in double_batches]
+    names = [*real, "CALINET", "KE", "nothing"]
+    assert [real_batches.is_batchable_method(name) for name in names] == [
+        double_batches.is_batchable_method(name) for name in names
     ]
 
 
 def test_signatures(both):
     for name in ("__init__", "edit", "edit_requests", "batch_edit", "normal_edit", "generate_edit"):
-        theirs, mine = (
+        real, double = (
             inspect.signature(getattr(package.BaseEditor, name)).parameters.values() for package in both
         )
-        assert [(p.name, p.default, p.kind) for p in theirs] == [(p.name, p.default, p.kind) for p in mine]
+        assert [(p.name, p.default, p.kind) for p in real] == [(p.name, p.default, p.kind) for p in double]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("call", CALLS)
 def test_the_same_calls_restores_and_results(both, kind, call, folder, tmp_path, monkeypatch):
     """All that a method is given and sees, all that a caller gets, and what is left on disk."""
-    found, call = [], CALLS[call]
+    results, call = [], CALLS[call]
     for number, package in enumerate(both):
         here = tmp_path / str(number)
         here.mkdir()
@@ -69,7 +69,7 @@ def test_the_same_calls_restores_and_results(both, kind, call, folder, tmp_path,
         before = weights_of(editor.model)
         metrics, edited, weights = run(editor, call)
         assert edited is editor.model and len(recorder.CALLS) == len(call.chunks)
-        found.append(
+        results.append(
             {
                 "metrics": metrics and without_time(metrics),
                 "times": metrics and ["time" in m for m in metrics],
@@ -79,12 +79,12 @@ def test_the_same_calls_restores_and_results(both, kind, call, folder, tmp_path,
                 "weights": (weights_of(edited), weights, same(weights_of(edited), before)),
             }
         )
-    theirs, mine = found
+    real, double = results
     for tensors in range(2):
-        assert same(theirs["weights"][tensors], mine["weights"][tensors])
-    assert theirs["weights"][2] == mine["weights"][2] == (not call.sequential)
+        assert same(real["weights"][tensors], double["weights"][tensors])
+    assert real["weights"][2] == double["weights"][2] == (not call.sequential)
     for name in ("metrics", "times", "order", "calls", "files"):
-        assert theirs[name] == mine[name], name
+        assert real[name] == double[name], name
 
 
 def test_single_edits_ask_for_batch_size_one(both, folder):
@@ -116,15 +116,15 @@ def test_padding_side_and_tokens(both, name, folder, tmp_path):
         assert tokenizers[0] == tokenizers[1], method
 
 
-@pytest.mark.parametrize("name", [route.word for route in ROUTES] + ["nothing that it knows"])
+@pytest.mark.parametrize("name", [rule.word for rule in NAME_RULES] + ["nothing that it knows"])
 def test_classes_by_words_in_the_path(both, name, monkeypatch):
-    """Which class loads model and tokenizer, for every word of ours (host/route.py) and none."""
+    """Which class loads model and tokenizer, for every word of ours (host/model_name_check.py) and none."""
     import transformers
 
     class Loaded(Exception):
         pass
 
-    found = []
+    results = []
     for package in both:
 
         def stop(cls, *args, **kwargs):
@@ -137,7 +137,7 @@ def test_classes_by_words_in_the_path(both, name, monkeypatch):
             hparams.alg_name = "FT"
             try:
                 editor = package.BaseEditor.from_hparams(hparams)
-                found.append((editor.model, editor.tok))
+                results.append((editor.model, editor.tok))
             except (Loaded, NotImplementedError) as problem:
-                found.append((type(problem).__name__, *problem.args))
-    assert found[0] == found[1]
+                results.append((type(problem).__name__, *problem.args))
+    assert results[0] == results[1]

@@ -18,25 +18,28 @@ def pair(editors, llama_folder):
 def test_normal_edit(pair):
     editors = pair(batch_size=2)
     before = weights_of(editors[1].model)
-    found = [e.normal_edit(PROMPTS, TARGETS) for e in editors]
-    assert found[0][0] is found[1][0] is None and same(found[0][2], found[1][2])
+    results = [e.normal_edit(PROMPTS, TARGETS) for e in editors]
+    assert results[0][0] is results[1][0] is None and same(results[0][2], results[1][2])
     assert all(same(weights_of(e.model), before) for e in editors)
 
 
 def test_edit_requests_and_earlier_measurements(pair, tmp_path):
-    theirs, ours = pair()
-    requests = [m["requested_rewrite"] for m in ours.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)[0]]
-    found = [
-        e.edit_requests(requests, verbose=False, pre_file=str(tmp_path / f"{i}.json"))
-        for i, e in enumerate((theirs, ours))
+    easyedit_editor, builtin_editor = pair()
+    requests = [
+        m["requested_rewrite"] for m in builtin_editor.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)[0]
     ]
-    assert found[0][0] == found[1][0]
+    results = [
+        e.edit_requests(requests, verbose=False, pre_file=str(tmp_path / f"{i}.json"))
+        for i, e in enumerate((easyedit_editor, builtin_editor))
+    ]
+    assert results[0][0] == results[1][0]
     files = [json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1)]
     assert files[0] == files[1]
     again = [
-        e.edit_requests(requests, verbose=False, pre_edit=files[i]) for i, e in enumerate((theirs, ours))
+        e.edit_requests(requests, verbose=False, pre_edit=files[i])
+        for i, e in enumerate((easyedit_editor, builtin_editor))
     ]
-    assert again[0][0] == again[1][0] == found[0][0]
+    assert again[0][0] == again[1][0] == results[0][0]
 
 
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
@@ -55,8 +58,10 @@ def test_fine_tuning_of_a_single_request(editors, llama_folder, objective, const
         norm_constraint=constraint,
         rewrite_module_tmp="model.layers.{}.mlp.down_proj.weight",
     )
-    found = [e.edit(PROMPTS[:1], TARGETS[:1], sequential_edit=True, verbose=False) for e in editors(hparams)]
-    assert found[0][0] == found[1][0]
-    first, second = (weights_of(edited) for _, edited, _ in found)
+    results = [
+        e.edit(PROMPTS[:1], TARGETS[:1], sequential_edit=True, verbose=False) for e in editors(hparams)
+    ]
+    assert results[0][0] == results[1][0]
+    first, second = (weights_of(edited) for _, edited, _ in results)
     assert max(float((first[n] - second[n]).abs().max()) for n in first) < 1e-5
-    assert not same(first, {**first, **found[0][2]}) and same(found[0][2], found[1][2])
+    assert not same(first, {**first, **results[0][2]}) and same(results[0][2], results[1][2])

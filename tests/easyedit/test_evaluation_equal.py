@@ -18,12 +18,16 @@ HPARAMS = SimpleNamespace(alg_name="Dummy", max_length=5, device="cpu")
 def test_every_number(easyeditor, kind, side):
     model, tok = taught(kind)
     tok.padding_side = side
-    theirs = [easyeditor.compute_edit_quality(model, kind, HPARAMS, tok, record, "cpu") for record in RECORDS]
-    assert [compute_edit_quality(model, kind, HPARAMS, tok, record, "cpu") for record in RECORDS] == theirs
-    assert evaluate_all(model, tok, RECORDS, hparams=HPARAMS, batch_size=5) == theirs
+    expected = [
+        easyeditor.compute_edit_quality(model, kind, HPARAMS, tok, record, "cpu") for record in RECORDS
+    ]
+    assert [compute_edit_quality(model, kind, HPARAMS, tok, record, "cpu") for record in RECORDS] == expected
+    assert evaluate_all(model, tok, RECORDS, hparams=HPARAMS, batch_size=5) == expected
     assert tok.padding_side == side
     values = [
-        v for m in theirs for v in m["rewrite_acc"] + [v for kind in m["portability"].values() for v in kind]
+        v
+        for m in expected
+        for v in m["rewrite_acc"] + [v for kind in m["portability"].values() for v in kind]
     ]
     assert min(values) < max(values), values
 
@@ -32,22 +36,22 @@ def test_every_number(easyeditor, kind, side):
 def test_perplexity_metrics(easyeditor, metric):
     model, tok = taught("llama")
     for record in RECORDS[:2]:
-        theirs = easyeditor.compute_edit_quality(
+        expected = easyeditor.compute_edit_quality(
             model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric
         )
-        ours = compute_edit_quality(model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric)
-        for name in [name for name in theirs if name.endswith(("_ppl", "ood_acc"))]:
-            assert ours.pop(name) == pytest.approx(theirs.pop(name), rel=1e-5)
-        assert ours == theirs
+        result = compute_edit_quality(model, "llama", HPARAMS, tok, record, "cpu", eval_metric=metric)
+        for name in [name for name in expected if name.endswith(("_ppl", "ood_acc"))]:
+            assert result.pop(name) == pytest.approx(expected.pop(name), rel=1e-5)
+        assert result == expected
 
 
 def test_chat_templates(easyeditor):
     model, tok = taught("qwen2")
     tok.chat_template = "{% for m in messages %}Q {{ m['content'] }} A{% endfor %}"
     hparams = SimpleNamespace(**vars(HPARAMS), use_chat_template=True)
-    theirs = easyeditor.compute_edit_quality(model, "qwen2", hparams, tok, RECORDS[0], "cpu")
-    assert compute_edit_quality(model, "qwen2", hparams, tok, RECORDS[0], "cpu") == theirs
-    assert theirs != easyeditor.compute_edit_quality(model, "qwen2", HPARAMS, tok, RECORDS[0], "cpu")
+    expected = easyeditor.compute_edit_quality(model, "qwen2", hparams, tok, RECORDS[0], "cpu")
+    assert compute_edit_quality(model, "qwen2", hparams, tok, RECORDS[0], "cpu") == expected
+    assert expected != easyeditor.compute_edit_quality(model, "qwen2", HPARAMS, tok, RECORDS[0], "cpu")
 
 
 @pytest.fixture
@@ -88,12 +92,12 @@ def test_fluency_of_the_same_sampled_text(easyeditor, nltk_words):
     model, tok = taught("llama")
     model.name_or_path = "llama"  # elsewhere EasyEdit hides the prompt from the cache
     torch.manual_seed(7)
-    theirs = easyeditor.compute_edit_quality(
+    expected = easyeditor.compute_edit_quality(
         model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True
     )
     state = torch.get_rng_state()
     torch.manual_seed(7)
-    ours = compute_edit_quality(model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True)
+    result = compute_edit_quality(model, "llama", HPARAMS, tok, RECORDS[0], "cpu", test_generation=True)
     assert torch.equal(torch.get_rng_state(), state)
     # a random model writes anything but plain text, so the words may differ: compare the formula on the same
     # text
@@ -104,22 +108,22 @@ def test_fluency_of_the_same_sampled_text(easyeditor, nltk_words):
 
     torch.manual_seed(7)
     assert sample_texts(model, tok, [RECORDS[0]["prompt"]], 100) == [text]
-    assert ours["fluency"]["ngram_entropy"] == pytest.approx(theirs["fluency"]["ngram_entropy"], abs=0.2)
-    ours.pop("fluency"), theirs.pop("fluency")
-    assert ours == theirs
+    assert result["fluency"]["ngram_entropy"] == pytest.approx(expected["fluency"]["ngram_entropy"], abs=0.2)
+    result.pop("fluency"), expected.pop("fluency")
+    assert result == expected
 
 
 def test_entropy_formula(easyeditor, nltk_words):
     from easyedit_neuron.evaluation import ngram_entropy
 
-    theirs = sys.modules["easyeditor.evaluate.evaluate_utils"].n_gram_entropy
+    easyedit_entropy = sys.modules["easyeditor.evaluate.evaluate_utils"].n_gram_entropy
     for text in (
         "Anna Berg was born in Paris. Anna Berg lives in Rome.",
         "a a a a a",
         "the cat saw the dog and the dog saw the cat",
         "word",
     ):
-        assert ngram_entropy(text) == pytest.approx(theirs([text]), abs=1e-12)
+        assert ngram_entropy(text) == pytest.approx(easyedit_entropy([text]), abs=1e-12)
 
 
 def test_summaries(easyeditor, capsys):

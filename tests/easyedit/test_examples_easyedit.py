@@ -25,9 +25,9 @@ def both_hosts(easyeditor, tmp_path, monkeypatch):
     return lambda host: monkeypatch.setenv("EASYEDIT_NEURON_HOST", host)
 
 
-@pytest.mark.parametrize("ours, theirs", EASYEDITS.items())
-def test_as_short_as_easyedits(ours, theirs):
-    files = EXAMPLES / ours, find_easyeditor().parent / "examples" / theirs
+@pytest.mark.parametrize("example, easyedit_example", EASYEDITS.items())
+def test_as_short_as_easyedits(example, easyedit_example):
+    files = EXAMPLES / example, find_easyeditor().parent / "examples" / easyedit_example
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in files]
     assert lengths[0] <= lengths[1]
 
@@ -50,8 +50,10 @@ def test_our_methods_give_the_same_numbers_under_both(both_hosts, method, tmp_pa
             host,
         )
     name = f"tiny-llama_{method}_N=2_Sequential=True.json"
-    theirs, ours = (json.loads((tmp_path / host / name).read_text()) for host in ("easyedit", "builtin"))
-    assert theirs == ours and theirs[0]["final"]["rewrite_acc"]
+    easyedit_metrics, builtin_metrics = (
+        json.loads((tmp_path / host / name).read_text()) for host in ("easyedit", "builtin")
+    )
+    assert easyedit_metrics == builtin_metrics and easyedit_metrics[0]["final"]["rewrite_acc"]
     assert (tmp_path / "logs").is_dir()  # EasyEdit's, so its editor was at work
 
 

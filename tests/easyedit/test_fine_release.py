@@ -29,8 +29,8 @@ def both(released, monkeypatch, model_type, request, hparams, vectors):
     record = edit(copy.deepcopy(model), tok, hparams, [request])
     with monkeypatch.context() as patched:
         fine_release.on_the_cpu(patched, vectors)
-        neurons, found = fine_release.run(released, model, model_type, tok, request, hparams)
-    return neurons, summed(neurons, found.float()), record
+        neurons, vectors = fine_release.run(released, model, model_type, tok, request, hparams)
+    return neurons, summed(neurons, vectors.float()), record
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gptj"])

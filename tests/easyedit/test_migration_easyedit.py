@@ -20,9 +20,13 @@ FOLDERS = {"AlphaEdit": "AlphaEdit", "MEMIT": "MEMIT", "ROME": "ROME", "R-ROME":
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_field_of_easyedits_is_one_of_ours_and_on_the_page(easyeditor, method):
-    theirs = {field.name for field in dataclasses.fields(getattr(easyeditor, f"{method}HyperParams"))}
-    ours = {field.name for field in dataclasses.fields(getattr(easyedit_neuron, f"{method}HyperParams"))}
-    assert theirs <= ours and theirs <= set(re.findall(r"`(\w+)`", TEXT))
+    easyedit_fields = {
+        field.name for field in dataclasses.fields(getattr(easyeditor, f"{method}HyperParams"))
+    }
+    own_fields = {
+        field.name for field in dataclasses.fields(getattr(easyedit_neuron, f"{method}HyperParams"))
+    }
+    assert easyedit_fields <= own_fields and easyedit_fields <= set(re.findall(r"`(\w+)`", TEXT))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

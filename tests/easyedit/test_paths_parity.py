@@ -25,16 +25,16 @@ def test_targets(pair, method, model_type):
     append their ids."""
     both = pair(method, model_type)
     for request in REQUESTS[:3]:
-        theirs, ours, initial = both.targets(request)
-        assert float((theirs - initial).norm()) > 0.1
-        assert float((theirs - ours).norm() / (theirs - initial).norm()) < 1e-3
+        expected, actual, initial = both.targets(request)
+        assert float((expected - initial).norm()) > 0.1
+        assert float((expected - actual).norm() / (expected - initial).norm()) < 1e-3
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.parametrize("method", METHODS)
 def test_keys(pair, method, model_type):
-    for theirs, ours in pair(method, model_type).keys(REQUESTS[:3]):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for expected, actual in pair(method, model_type).keys(REQUESTS[:3]):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -64,7 +64,7 @@ def test_a_batch_of_rome(pair, method):
     original = both.weights()[0]
     assert both.edit(requests) > 0.1
     for request in requests[1:]:
-        both.edit_theirs([request])
+        both.edit_with_easyedit([request])
     assert both.total_difference(original) < 1e-3
 
 
@@ -91,8 +91,8 @@ def test_an_object_that_ends_in_a_character_of_two_tokens(pair):
     both = pair("AlphaEdit", "llama")
     ids = both.tok(" Malmø", add_special_tokens=False)["input_ids"]
     assert both.tok(both.tok.decode(ids[:-1]), add_special_tokens=False)["input_ids"] != ids[:-1]
-    theirs, ours, initial = both.targets({**REQUESTS[0], "target_new": "Malmø"})
-    assert float((theirs - ours).norm() / (theirs - initial).norm()) > 0.05
+    expected, actual, initial = both.targets({**REQUESTS[0], "target_new": "Malmø"})
+    assert float((expected - actual).norm() / (expected - initial).norm()) > 0.05
 
 
 def test_left_padding_of_the_tokenizer_leaves_ours_alone(pair):

@@ -23,8 +23,8 @@ def pair(easyeditor, tmp_path, monkeypatch):
 def test_retokenised_target(pair, model_type, target):
     """The object that ends in a cut character too, on which the two differ otherwise (test_paths_parity)."""
     both = pair(model_type, easyedit_quirks=["retokenised_target"])
-    theirs, ours, initial = both.targets({**REQUESTS[0], "target_new": target})
-    assert float((theirs - ours).norm() / (theirs - initial).norm()) < 1e-3
+    expected, actual, initial = both.targets({**REQUESTS[0], "target_new": target})
+    assert float((expected - actual).norm() / (expected - initial).norm()) < 1e-3
 
 
 def test_stale_keys(pair):
@@ -36,8 +36,10 @@ def test_stale_keys(pair):
     for _ in range(3):
         assert both.edit([REQUESTS[0]]) < 1e-3
         norms.append(float((both.weights()[1][0] - start[0]).norm()))
-        for model in (both.theirs, both.ours):
-            put_back(model, {both.view.down_weight_name(l): w for l, w in zip(both.hparams.layers, start)})
+        for model in (both.easyedit_model, both.ours):
+            put_back(
+                model, {both.view.down_weight_name(layer): w for layer, w in zip(both.hparams.layers, start)}
+            )
     assert norms[0] > 1.01 * norms[1] > 1.01**2 * norms[2]
 
 
@@ -52,11 +54,11 @@ def test_generated_contexts(easyeditor, model_type, side):
     openers = ["The", "Therefore", "Because", "I", "You"]
     assert len({len(ids) for ids in tok(openers)["input_ids"]}) > 1, "otherwise nothing is padded"
     state = torch.random.get_rng_state()
-    ours = generated_contexts(model, tok, openers, 14, seed=7)
+    actual = generated_contexts(model, tok, openers, 14, seed=7)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(7)
-    theirs = generate_fast(copy.deepcopy(model), tok, openers, n_gen_per_prompt=1, max_out_len=14)
-    assert ours == [["{}"], [text.replace("{", " ").replace("}", " ") + ". {}" for text in theirs]]
+    expected = generate_fast(copy.deepcopy(model), tok, openers, n_gen_per_prompt=1, max_out_len=14)
+    assert actual == [["{}"], [text.replace("{", " ").replace("}", " ") + ". {}" for text in expected]]
 
 
 def test_no_softcap(easyeditor, tmp_path):

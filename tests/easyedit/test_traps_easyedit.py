@@ -35,5 +35,5 @@ def test_their_files_number_as_text(easyeditor, folder, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     hparams = NMKEHyperParams.from_hparams(tmp_path / "a.yaml")
     assert (hparams.model_name, hparams.v_lr, hparams.mom2_n_samples) == ("1e3", 0.1, 100)
-    theirs = easyeditor.HyperParams.construct_float_from_scientific_notation({"v_lr": "1e-1"})
-    assert theirs["v_lr"] == hparams.v_lr
+    converted = easyeditor.HyperParams.construct_float_from_scientific_notation({"v_lr": "1e-1"})
+    assert converted["v_lr"] == hparams.v_lr

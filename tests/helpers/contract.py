@@ -69,7 +69,7 @@ def differing(first, second):
     return sorted(name for name in first if not torch.equal(first[name], second[name]))
 
 
-def about_tokenizer(tok):
+def tokenizer_state(tok):
     """Everything of a tokenizer that a method might have changed; each call sets padding and truncation of
     the backend anew."""
     backend = json.loads(tok.backend_tokenizer.to_str())

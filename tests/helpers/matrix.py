@@ -16,7 +16,7 @@ from easyedit_neuron.errors import RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
 from easyedit_neuron.locate_then_edit.hparams import PathHyperParams
 from easyedit_neuron.locate_then_edit.sequential_state import sequential_state
-from helpers.contract import METHODS, about_tokenizer, settings
+from helpers.contract import METHODS, settings, tokenizer_state
 from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, taught, weights_of, without_time
 
 KINDS = {"llama": {}, "gpt2": {}, "qwen2": {"vocab_size": 301}}  # EasyEdit gives qwen2 one more token
@@ -114,7 +114,7 @@ def make(editor_class, row, kind, folder, **changes):
     return editor
 
 
-def twin(editor):
+def builtin_twin(editor):
     """The built-in editor with a copy of another editor's model and tokenizer."""
     hparams = copy.copy(editor.hparams)
     hparams.model_name = copy.deepcopy(editor.model), copy.deepcopy(editor.tok)
@@ -131,31 +131,31 @@ def arguments(call):
     extras = copy.deepcopy(EXTRAS)
     for section in ("locality_inputs", "portability_inputs"):
         extras[section] = {
-            kind: {name: values[: call.count] for name, values in given.items()}
-            for kind, given in extras[section].items()
+            kind: {name: values[: call.count] for name, values in inputs.items()}
+            for kind, inputs in extras[section].items()
         }
     lists = {name: extras.pop(name)[: call.count] for name in ("subject", "ground_truth", "rephrase_prompts")}
-    found = {**first, **lists, **extras, "sequential_edit": call.sequential, "verbose": False}
+    keywords = {**first, **lists, **extras, "sequential_edit": call.sequential, "verbose": False}
     if call.name == "generate_edit":
-        found |= copy.deepcopy(HOPS)
-    return found
+        keywords |= copy.deepcopy(HOPS)
+    return keywords
 
 
 def run(editor, call):
     """Make the call; gives what it returned."""
-    given = arguments(call)
+    keywords = arguments(call)
     if call.name == "edit_requests":
         requests = [
             {
-                "prompt": given["prompts"][i],
-                "target_new": given["target_new"][i],
-                "subject": given["subject"][i],
-                "ground_truth": given["ground_truth"][i],
-                "rephrase_prompt": given["rephrase_prompts"][i],
+                "prompt": keywords["prompts"][i],
+                "target_new": keywords["target_new"][i],
+                "subject": keywords["subject"][i],
+                "ground_truth": keywords["ground_truth"][i],
+                "rephrase_prompt": keywords["rephrase_prompts"][i],
                 **{
                     section: {
                         kind: {name: values[i] for name, values in inputs.items()}
-                        for kind, inputs in given[f"{section}_inputs"].items()
+                        for kind, inputs in keywords[f"{section}_inputs"].items()
                         if inputs["prompt"][i] is not None
                     }
                     for section in ("locality", "portability")
@@ -164,7 +164,7 @@ def run(editor, call):
             for i in range(call.count)
         ]
         return editor.edit_requests(requests, call.sequential, False)
-    return getattr(editor, call.name)(**given)
+    return getattr(editor, call.name)(**keywords)
 
 
 def prepare(editor, call):
@@ -174,7 +174,7 @@ def prepare(editor, call):
         editor.tok.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
         editor.model.generation_config.max_length = 60
         generate = editor.model.generate
-        editor.model.generate = lambda **given: generate(**{**given, "max_new_tokens": 4})
+        editor.model.generate = lambda **keywords: generate(**{**keywords, "max_new_tokens": 4})
 
 
 def protected(editor):
@@ -197,10 +197,10 @@ def check_cell(editor_class, row, kind, side, call, folder, here):
     editor = make(editor_class, row, kind, folder, batch_size=max(call.chunks) if "batch" in call.name else 1)
     assert editor.tok.padding_side == "left", "EasyEdit's choice for methods that it does not know"
     editor.tok.padding_side = side
-    reference = twin(editor)
+    reference = builtin_twin(editor)
     for each in (editor, reference):
         prepare(each, call)
-    before, tokenizer = weights_of(editor.model), about_tokenizer(editor.tok)
+    before, tokenizer = weights_of(editor.model), tokenizer_state(editor.tok)
     if call.name == "normal_edit":
         with pytest.raises(RequestError, match="request 0: field 'subject'.*call batch_edit"):
             run(editor, call)
@@ -228,7 +228,7 @@ def check_cell(editor_class, row, kind, side, call, folder, here):
         assert same(weights_of(editor.model), before)
         assert weights is None or all((value == before[name]).all() for name, value in weights.items())
         assert protected(editor) in (None, [])
-    assert about_tokenizer(editor.tok) == tokenizer
+    assert tokenizer_state(editor.tok) == tokenizer
     assert files_below(here) == {"logs/run.log"} | ({"logs/results.json"} if call.results else set())
 
 

@@ -95,7 +95,7 @@ class Pair:
         settings = dict(SETTINGS, L2=0.5 if method == "AlphaEdit" else 0.0)
         self.hparams = make_hparams(method, folder, **{**settings, **changes})
         self.ours, self.tok = tiny_model(model_type)
-        self.theirs = copy.deepcopy(self.ours)
+        self.easyedit_model = copy.deepcopy(self.ours)
         self.tok.padding_side = "right"
         self.view = ModelView.of(self.ours)
         layers = self.hparams.layers
@@ -106,8 +106,8 @@ class Pair:
         monkeypatch.setattr(self.module, "CONTEXT_TEMPLATES_CACHE", FLAT if self.rome else GROUPS)
         if method == "AlphaEdit":
             projectors = [
-                statistics.null_space(l, self.hparams.nullspace_threshold).project(torch.eye(48))
-                for l in layers
+                statistics.null_space(layer, self.hparams.nullspace_threshold).project(torch.eye(48))
+                for layer in layers
             ]
             for name, value in (
                 ("P", torch.stack(projectors)),
@@ -118,8 +118,8 @@ class Pair:
                 monkeypatch.setattr(self.module, name, value, raising=False)
         elif self.hparams.mom2_adjustment:
             covariances = {
-                self.hparams_of_easyedit().rewrite_module_tmp.format(l): statistics.covariance(l)
-                for l in layers
+                self.hparams_of_easyedit().rewrite_module_tmp.format(layer): statistics.covariance(layer)
+                for layer in layers
             }
             if self.rome:
                 solving = importlib.import_module(module.rpartition(".")[0] + ".compute_u")
@@ -146,50 +146,55 @@ class Pair:
         names = [self.view.down_weight_name(layer) for layer in self.hparams.layers]
         return [
             [model.get_parameter(name).detach().clone() for name in names]
-            for model in (self.theirs, self.ours)
+            for model in (self.easyedit_model, self.ours)
         ]
 
     def edit(self, requests):
         """One call of both; returns the largest relative difference of the deltas of this call."""
         before = self.weights()
-        self.edit_theirs(requests)
+        self.edit_with_easyedit(requests)
         METHODS[self.method][1](self.ours, self.tok, requests, self.hparams)
         after = self.weights()
         differences = []
-        for theirs0, ours0, theirs1, ours1 in zip(*before, *after):
-            theirs, ours = theirs1 - theirs0, ours1 - ours0
-            differences.append(float((theirs - ours).norm() / theirs.norm()))
+        for expected0, actual0, expected1, actual1 in zip(*before, *after):
+            expected, actual = expected1 - expected0, actual1 - actual0
+            differences.append(float((expected - actual).norm() / expected.norm()))
         return max(differences)
 
-    def edit_theirs(self, requests):
+    def edit_with_easyedit(self, requests):
         """One call of EasyEdit's alone."""
-        self._apply(self.theirs, self.tok, copy.deepcopy(requests), self.hparams_of_easyedit())
+        self._apply(self.easyedit_model, self.tok, copy.deepcopy(requests), self.hparams_of_easyedit())
 
     def total_difference(self, original):
         """Relative difference of the sums of all deltas since ``original``."""
-        theirs, ours = self.weights()
+        expected, actual = self.weights()
         return max(
-            float(((t - o) - (u - o)).norm() / (t - o).norm()) for t, u, o in zip(theirs, ours, original)
+            float(((t - o) - (u - o)).norm() / (t - o).norm()) for t, u, o in zip(expected, actual, original)
         )
 
     def targets(self, request):
         """z* (v*) of both, for one request, and ours before the search."""
-        hparams, layer, theirs = self.hparams_of_easyedit(), self.hparams.layers[-1], _their_request(request)
+        hparams, layer = self.hparams_of_easyedit(), self.hparams.layers[-1]
+        easyedit_request = _easyedit_request(request)
         site = "ffn_out" if self.rome else "layer_out"
         (ours,) = compute_z(
             self.view, self.tok, prepare([request]), self.hparams, FLAT, layer, site=site
         ).targets
         if not self.rome:
             return (
-                self.module.compute_z(self.theirs, self.tok, theirs, hparams, layer, GROUPS).detach(),
+                self.module.compute_z(
+                    self.easyedit_model, self.tok, easyedit_request, hparams, layer, GROUPS
+                ).detach(),
                 ours.value,
                 ours.initial,
             )
-        u = self.module.compute_u(self.theirs, self.tok, theirs, hparams, layer, FLAT)
-        right = self.module.compute_v(self.theirs, self.tok, theirs, hparams, layer, u, FLAT).detach()
+        u = self.module.compute_u(self.easyedit_model, self.tok, easyedit_request, hparams, layer, FLAT)
+        right = self.module.compute_v(
+            self.easyedit_model, self.tok, easyedit_request, hparams, layer, u, FLAT
+        ).detach()
         keys = plain_keys(self.ours, self.view, self.tok, request, layer, FLAT)
         key = keys.mean(0) if self.hparams.averaged_keys else keys[0]
-        # theirs is (v* - W k - b) / (u k), and v* of no delta is W k_bare + b
+        # EasyEdit's is (v* - W k - b) / (u k), and v* of no delta is W k_bare + b
         return (
             ours.initial + right * (u @ key) - self.view.down_matrix(layer) @ (keys[0] - key),
             ours.value,
@@ -199,29 +204,30 @@ class Pair:
     def keys(self, requests):
         """Keys of both, [d_ff, n], a pair for each layer; of ROME their directions, and the first layer
         alone."""
-        theirs, hparams = [_their_request(request) for request in requests], self.hparams_of_easyedit()
+        hparams = self.hparams_of_easyedit()
+        easyedit_requests = [_easyedit_request(request) for request in requests]
         if self.rome:
             layer, hparams.mom2_adjustment = self.hparams.layers[0], False
             plain = self.hparams.override({"mom2_adjustment": False, "v_num_grad_steps": 1})
             records = [apply(self.ours, self.tok, [request], plain, copy=True)[2] for request in requests]
             ours = torch.cat([record.layers[layer].right for record in records], 1)
-            found = [
-                self.module.compute_u(self.theirs, self.tok, request, hparams, layer, FLAT)
-                for request in theirs
+            directions = [
+                self.module.compute_u(self.easyedit_model, self.tok, request, hparams, layer, FLAT)
+                for request in easyedit_requests
             ]
-            return [(torch.stack(found, 1), ours / ours.norm(dim=0))]
+            return [(torch.stack(directions, 1), ours / ours.norm(dim=0))]
         ours = compute_keys(
             self.view, key_prompts(self.tok, prepare(requests), GROUPS, "cpu"), self.hparams.layers
         )
-        found = [
-            self.module.compute_ks(self.theirs, self.tok, theirs, hparams, l, GROUPS).T
-            for l in self.hparams.layers
+        expected = [
+            self.module.compute_ks(self.easyedit_model, self.tok, easyedit_requests, hparams, layer, GROUPS).T
+            for layer in self.hparams.layers
         ]
-        return list(zip(found, ours.values()))
+        return list(zip(expected, ours.values()))
 
 
-def _their_request(request):
-    """As their ``execute_*`` hands it on."""
+def _easyedit_request(request):
+    """A request as EasyEdit's ``execute_*`` functions hand it on."""
     subject = request["subject"]
     return {
         "prompt": request["prompt"].replace(subject, "{}"),

@@ -8,21 +8,21 @@ import torch
 import transformers
 
 from easyedit_neuron.errors import ArchitectureError, DataError, HparamsError, RequestError, StateError
-from helpers.contract import about_tokenizer, settings
+from helpers.contract import settings, tokenizer_state
 from helpers.edit_cases import PROMPTS, TARGETS, same, weights_of
 from helpers.matrix import make
 from helpers.tiny_models import tiny_model
 
 SUBJECTS = ["Anna Berg", "Peter Olsen"]
-GIVEN = dict(prompts=PROMPTS[:2], target_new=TARGETS[:2], subject=SUBJECTS, verbose=False)
-READY = [
+ARGUMENTS = dict(prompts=PROMPTS[:2], target_new=TARGETS[:2], subject=SUBJECTS, verbose=False)
+READY_REQUESTS = [
     {"prompt": prompt, "target_new": target, "subject": subject}
     for prompt, target, subject in zip(PROMPTS, TARGETS, SUBJECTS)
 ]
 
 
 def without(name):
-    return {key: value for key, value in GIVEN.items() if key != name}
+    return {key: value for key, value in ARGUMENTS.items() if key != name}
 
 
 ASKS = "request 0: field 'subject'.*subject=\\["
@@ -38,48 +38,48 @@ REQUESTS = {  # what is wrong: call, keyword arguments, error, words of it
     ),
     "no subject in the second request": (
         "edit_requests",
-        dict(requests=[READY[0], {**READY[1], "subject": None}], sequential_edit=True),
+        dict(requests=[READY_REQUESTS[0], {**READY_REQUESTS[1], "subject": None}], sequential_edit=True),
         RequestError,
         "request 1: field 'subject'",
     ),
     "subject not in the prompt: edit": (
         "edit",
-        {**GIVEN, "subject": ["Anna Berg", "Marie Lund"]},
+        {**ARGUMENTS, "subject": ["Anna Berg", "Marie Lund"]},
         RequestError,
         "'Marie Lund' does not occur in the prompt 'Peter Olsen lives in'; write it as",
     ),
     "subject not in the prompt: batch_edit": (
         "batch_edit",
-        {**GIVEN, "subject": ["anna berg", "Peter Olsen"]},
+        {**ARGUMENTS, "subject": ["anna berg", "Peter Olsen"]},
         RequestError,
         "'anna berg' does not occur",
     ),
     "subject not in the prompt: edit_requests": (
         "edit_requests",
-        dict(requests=[READY[0], {**READY[1], "subject": "Marie Lund"}]),
+        dict(requests=[READY_REQUESTS[0], {**READY_REQUESTS[1], "subject": "Marie Lund"}]),
         RequestError,
         "request 1: subject 'Marie Lund' does not occur",
     ),
     "an empty target": (
         "edit",
-        {**GIVEN, "target_new": ["Paris", " "]},
+        {**ARGUMENTS, "target_new": ["Paris", " "]},
         RequestError,
         "request 1: field 'target_new'",
     ),
     "a target too few": (
         "edit",
-        {**GIVEN, "target_new": ["Paris"]},
+        {**ARGUMENTS, "target_new": ["Paris"]},
         RequestError,
         "target_new: 1 given for 2 prompts",
     ),
 }
-BATCHES = {"edit": GIVEN, "generate_edit": GIVEN, "edit_requests": dict(requests=READY)}
+BATCHES = {"edit": ARGUMENTS, "generate_edit": ARGUMENTS, "edit_requests": dict(requests=READY_REQUESTS)}
 
 
 @contextmanager
 def no_work(editor):
     """Nothing inside may run the model, nor change it, its tokenizer or a file."""
-    before, tokenizer = weights_of(editor.model), about_tokenizer(editor.tok)
+    before, tokenizer = weights_of(editor.model), tokenizer_state(editor.tok)
 
     def forward(*args, **kwargs):
         raise AssertionError("the model was run")
@@ -89,7 +89,7 @@ def no_work(editor):
         yield
     finally:
         del editor.model.forward
-    assert same(weights_of(editor.model), before) and about_tokenizer(editor.tok) == tokenizer
+    assert same(weights_of(editor.model), before) and tokenizer_state(editor.tok) == tokenizer
 
 
 def check_requests(editor_class, method, folder):
@@ -114,7 +114,11 @@ def check_foreign_tokenizer(editor_class, method, folder):
     """Ids that the model does not have, as another model's tokenizer gives them."""
     editor = make(editor_class, method, "llama", folder)
     editor.model.resize_token_embeddings(200)
-    for call, arguments in (("edit", GIVEN), ("batch_edit", GIVEN), ("edit_requests", dict(requests=READY))):
+    for call, arguments in (
+        ("edit", ARGUMENTS),
+        ("batch_edit", ARGUMENTS),
+        ("edit_requests", dict(requests=READY_REQUESTS)),
+    ):
         with (
             no_work(editor),
             pytest.raises(ArchitectureError, match="request 0: the tokenizer .* has 200 tokens; load"),
@@ -163,7 +167,7 @@ def check_statistics(editor_class, method, folder, here):
     z*."""
     kinds = ("covariance", "nullspace") if method == "NMKE" else ("covariance",)
     changes = dict(stats_dir=str(here / "stats"), context_templates=["{}"])
-    make(editor_class, method, "llama", folder, **changes).edit(**GIVEN)
+    make(editor_class, method, "llama", folder, **changes).edit(**ARGUMENTS)
     for kind in kinds:
         editor = make(editor_class, method, "llama", folder, **changes)
         file = sorted((here / "stats").glob(f"{kind}-layer2-*"))[0]
@@ -173,10 +177,10 @@ def check_statistics(editor_class, method, folder, here):
             no_work(editor),
             pytest.raises(StateError, match=f"{file.name}: not a readable statistics.*delete it"),
         ):
-            editor.apply_algo(editor.model, editor.tok, READY, editor.hparams)
+            editor.apply_algo(editor.model, editor.tok, READY_REQUESTS, editor.hparams)
         before = weights_of(editor.model)
         with pytest.raises(StateError, match="delete it"):
-            editor.edit(**GIVEN, sequential_edit=True)
+            editor.edit(**ARGUMENTS, sequential_edit=True)
         assert same(weights_of(editor.model), before)
         file.write_bytes(good)
 
@@ -185,12 +189,12 @@ def check_misleading_paths(editor_class, method, folder, tmp_path, monkeypatch):
     """Words in the path that lead EasyEdit to other classes than the model's."""
     model, tok = tiny_model("llama")
     for name, words in {
-        "gpt-files": "'gpt' makes it take GPT2Tokenizer, but the model there is of type 'llama'",
-        "t5-llama": "'t5' makes it take T5ForConditionalGeneration",
-        "internlm-x": "'internlm' makes it take AutoModel",
-        "qwen2-x": "'qwen2' makes it take a tokenizer with",
-        "qwen-x": "'qwen' makes it take a model with the option fp32",
-        "plain": "there is none in this one that it knows",
+        "gpt-files": "takes GPT2Tokenizer for the word 'gpt', but the model is of type 'llama'",
+        "t5-llama": "takes T5ForConditionalGeneration for the word 't5'",
+        "internlm-x": "takes AutoModel, which has no unembedding, for the word 'internlm'",
+        "qwen2-x": "takes a tokenizer with .* for the word 'qwen2'",
+        "qwen-x": "takes a model with the option fp32.* for the word 'qwen'",
+        "plain": "knows none of the words in this one",
     }.items():
         place = tmp_path / name
         model.save_pretrained(place)

@@ -15,7 +15,7 @@ from easyedit_neuron.ability.general_ability import Ability
 from easyedit_neuron.data.json_records import read_records
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.utils.fingerprint import model_fingerprint
-from helpers.contract import about_tokenizer, random_states
+from helpers.contract import random_states, tokenizer_state
 from helpers.tiny_models import tiny_model
 
 LIMIT = 24
@@ -94,7 +94,7 @@ def test_model_tokenizer_and_random_states_are_left_as_they_were(ability, kind):
         return {
             "weights": model_fingerprint(model),
             "training": [module.training for module in model.modules()],
-            "tokenizer": about_tokenizer(tok),
+            "tokenizer": tokenizer_state(tok),
             "pad": tok.pad_token,
             "generation": model.generation_config.to_dict(),
             "torch": torch_state,

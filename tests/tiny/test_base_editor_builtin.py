@@ -12,30 +12,8 @@ from easyedit_neuron.evaluation import compute_edit_quality, evaluate_all, local
 from easyedit_neuron.host.base_editor import BaseEditor
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 from helpers.dummy_method import DummyHyperParams, register_dummy
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 from helpers.tiny_models import tiny_model
-
-PROMPTS = ["Anna Berg was born in", "Peter Olsen lives in", "Marie Lund plays"]
-TARGETS = ["Paris", "Rome", "tennis"]
-EXTRAS = dict(
-    subject=["Anna Berg", "Peter Olsen", "Marie Lund"],
-    rephrase_prompts=[
-        "The birth place of Anna Berg is",
-        "Peter Olsen is at home in",
-        "The sport of Marie Lund is",
-    ],
-    locality_inputs={
-        "Neighborhood": {
-            "prompt": [["Oslo is", "London is"], "You know", None],
-            "ground_truth": [["Norway", "French"], "Norway is Oslo", None],
-        }
-    },
-    portability_inputs={
-        "Reasoning": {
-            "prompt": ["Anna lives in", None, "She plays"],
-            "ground_truth": ["Paris", None, "tennis"],
-        }
-    },
-)
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +27,6 @@ def editor(kind="llama", **changes):
     return BaseEditor.from_hparams(hparams)
 
 
-def weights_of(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def same(model, weights):
-    return all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
-
-
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_single_edits_are_put_back_and_measured(kind):
     e = editor(kind)
@@ -67,7 +37,7 @@ def test_single_edits_are_put_back_and_measured(kind):
     ]
     pre = [compute_edit_quality(e.model, "x", None, e.tok, request) for request in requests]
     metrics, edited, weights_copy = e.edit(PROMPTS, TARGETS, verbose=False)
-    assert edited is e.model and same(e.model, before)
+    assert edited is e.model and same(weights_of(e.model), before)
     assert [set(m) for m in metrics] == [{"pre", "case_id", "requested_rewrite", "post"}] * 3
     assert [m["case_id"] for m in metrics] == [0, 1, 2] and [
         m["requested_rewrite"] for m in metrics
@@ -77,7 +47,7 @@ def test_single_edits_are_put_back_and_measured(kind):
         all(torch.equal(value, before[name]) for name, value in weights_copy.items())
         and len(weights_copy) == 1
     )
-    assert {k: v for k, v in vars(e.tok).items()} == tokenizer
+    assert dict(vars(e.tok)) == tokenizer
     other, other_hparams = tiny_model(kind)[0], e.hparams
     from helpers.dummy_method import apply_dummy_to_model
 
@@ -99,11 +69,11 @@ def test_sequential_edits_stay_and_are_measured_again_at_the_end():
         PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS
     )
     assert arguments == EXTRAS
-    assert not same(edited, before)
+    assert not same(weights_of(edited), before)
     requests = [m["requested_rewrite"] for m in metrics]
     assert (
-        requests[0]["locality"]["Neighborhood"]["prompt"] == ["Oslo is", "London is"]
-        and requests[2]["locality"] == {}
+        requests[0]["locality"]["Neighborhood"]["prompt"] == ["Oslo is", "London is the capital of"]
+        and "Neighborhood" not in requests[2]["locality"]
     )
     assert [r["subject"] for r in requests] == EXTRAS["subject"]
     reference = locality_reference(tiny_model("llama")[0], e.tok, requests)
@@ -112,30 +82,33 @@ def test_sequential_edits_stay_and_are_measured_again_at_the_end():
     assert metrics[0]["final"]["locality"]["Neighborhood_acc"] is not None
     assert set(summarize(metrics, "final")) == {"rewrite_acc", "rephrase_acc", "locality", "portability"}
     json.dumps(metrics)
-    restored = weights_of(edited)
-    restored.update(weights_copy)
-    assert not same(edited, restored)  # the weights before the last edit
+    edited_weights = weights_of(edited)
+    assert not same(edited_weights, {**edited_weights, **weights_copy})  # the weights before the last edit
 
 
 def test_batches():
     e = editor(batch_size=2)
     before = weights_of(e.model)
     metrics, edited, _ = e.batch_edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)
-    assert same(edited, before) and [m["case_id"] for m in metrics] == [0, 1, 0]
+    assert same(weights_of(edited), before) and [m["case_id"] for m in metrics] == [0, 1, 0]
     assert [set(m) for m in metrics] == [{"case_id", "requested_rewrite", "pre", "time", "post"}] * 3
     assert metrics[0]["time"] == metrics[1]["time"] > 0
     records = []
     metrics, edited, weights_copy = e.batch_edit(
         PROMPTS, TARGETS, sequential_edit=True, verbose=False, records=records, final_evaluation=True
     )
-    assert records == [PROMPTS[:2], PROMPTS[2:]] and not same(edited, before) and "final" in metrics[0]
+    assert (
+        records == [PROMPTS[:2], PROMPTS[2:]]
+        and not same(weights_of(edited), before)
+        and "final" in metrics[0]
+    )
 
 
 def test_normal_edit_measures_nothing_and_puts_back():
     e = editor(batch_size=2)
     before = weights_of(e.model)
     metrics, edited, weights_copy = e.normal_edit(PROMPTS, TARGETS)
-    assert metrics is None and same(edited, before) and len(weights_copy) == 1
+    assert metrics is None and same(weights_of(edited), before) and len(weights_copy) == 1
 
 
 def test_requests_and_earlier_measurements_may_be_given(tmp_path):
@@ -191,7 +164,7 @@ def test_a_failing_edit_leaves_single_edits_undone():
     before = weights_of(e.model)
     with pytest.raises(RuntimeError, match="dummy"):
         e.edit(PROMPTS, TARGETS, verbose=False)
-    assert same(e.model, before)
+    assert same(weights_of(e.model), before)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +203,7 @@ def test_bad_calls_are_named_and_change_nothing(call, error, message):
     before = weights_of(e.model)
     with pytest.raises(error, match=message):
         call(e)
-    assert same(e.model, before)
+    assert same(weights_of(e.model), before)
 
 
 def test_bad_batch_sizes():
@@ -268,7 +241,7 @@ def test_a_model_is_loaded_by_its_config_not_by_its_path(kind, tmp_path):
     tok.save_pretrained(folder)
     e = BaseEditor.from_hparams(DummyHyperParams(model_name=str(folder)))
     assert e.model.config.model_type == kind and not e.model.training and e.tok.pad_token == "</s>"
-    assert same(e.model, weights_of(model))
+    assert same(weights_of(e.model), weights_of(model))
     metrics, _, _ = e.edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)
     in_memory, _, _ = editor(kind).edit(PROMPTS, TARGETS, verbose=False, **EXTRAS)
     assert metrics == in_memory
@@ -290,7 +263,8 @@ def test_fine_tuning_through_the_editor():
     before = weights_of(e.model)
     metrics, _, _ = e.edit(PROMPTS, TARGETS, verbose=False)
     assert (
-        same(e.model, before) and summarize(metrics)["rewrite_acc"] > summarize(metrics, "pre")["rewrite_acc"]
+        same(weights_of(e.model), before)
+        and summarize(metrics)["rewrite_acc"] > summarize(metrics, "pre")["rewrite_acc"]
     )
 
 

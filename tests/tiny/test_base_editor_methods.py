@@ -38,7 +38,7 @@ def editor(tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_single_edits_are_the_same_each_time_and_leave_nothing(editor, cls, kind):
     e = editor(cls, kind)
-    before, found, records = weights_of(e.model), [], []
+    before, results, records = weights_of(e.model), [], []
     for _ in range(3):
         metrics, edited, weights_copy = e.edit(
             PROMPTS[:2], TARGETS[:2], subject=EXTRAS["subject"][:2], verbose=False, records=records
@@ -48,25 +48,25 @@ def test_single_edits_are_the_same_each_time_and_leave_nothing(editor, cls, kind
             all(torch.equal(value, before[name]) for name, value in weights_copy.items())
             and len(weights_copy) == 2
         )
-        found.append(metrics)
-    assert found[0] == found[1] == found[2]
+        results.append(metrics)
+    assert results[0] == results[1] == results[2]
     deltas = [[layer.left @ layer.right.t() for layer in record.layers.values()] for record in records]
     assert len(deltas) == 6 and all(torch.equal(a, b) for i in (2, 4) for a, b in zip(deltas[0], deltas[i]))
     assert all(delta.abs().max() > 0 for delta in deltas[0])
 
 
 def test_sequential_edits_under_either_padding_side(editor):
-    found = []
+    results = []
     for side in ("left", "right"):
         e = editor(NMKEHyperParams)
         e.tok.padding_side = side
         metrics, edited, _ = e.edit(
             PROMPTS, TARGETS, sequential_edit=True, final_evaluation=True, verbose=False, **EXTRAS
         )
-        found.append((metrics, weights_of(edited)))
+        results.append((metrics, weights_of(edited)))
         assert e.tok.padding_side == side
-    assert found[0][0] == found[1][0] and same(found[0][1], found[1][1])
-    assert found[0][0][0]["final"]["rewrite_acc"] and found[0][0][2]["final"] == found[0][0][2]["post"]
+    assert results[0][0] == results[1][0] and same(results[0][1], results[1][1])
+    assert results[0][0][0]["final"]["rewrite_acc"] and results[0][0][2]["final"] == results[0][0][2]["post"]
 
 
 def test_a_missing_subject_is_named_before_the_first_edit(editor):

@@ -14,13 +14,13 @@ from easyedit_neuron.registry import get_method
 from helpers.contract import (
     CASES,
     METHODS,
-    about_tokenizer,
     apply,
     differing,
     fresh,
     parameters,
     random_states,
     settings,
+    tokenizer_state,
 )
 from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot
 
@@ -64,7 +64,7 @@ def test_one_call(variant, method, kind, folder, tmp_path):
     next(model.parameters()).requires_grad_(False)
     before, tokenizer, hparams = (
         snapshot(model),
-        about_tokenizer(tok),
+        tokenizer_state(tok),
         settings(method, folder, **VARIANTS[variant][method]),
     )
     requests, fields, states = [dict(r) for r in REQUESTS[:2]], hparams.to_dict(), random_states()
@@ -77,7 +77,7 @@ def test_one_call(variant, method, kind, folder, tmp_path):
     assert not any(
         value.data_ptr() == model.get_parameter(name).data_ptr() for name, value in weights.items()
     )
-    assert about_tokenizer(tok) == tokenizer and hparams.to_dict() == fields and random_states() == states
+    assert tokenizer_state(tok) == tokenizer and hparams.to_dict() == fields and random_states() == states
     assert requests == REQUESTS[:2]
 
     assert last_record(model) is record and sorted(record.deltas) == sorted(changed)
@@ -114,29 +114,29 @@ def test_a_copy_is_edited_in_place_of_the_model(method, kind, folder):
 @cases
 def test_padding_makes_no_difference(method, kind, folder):
     """Three prompts of different lengths as one batch, under either side, and without a pad token."""
-    found = []
+    results = []
     for side, pad in (("left", True), ("right", True), ("left", False)):
         model, tok = fresh(kind)
         tok.padding_side = side
         if not pad:
             tok.pad_token = None
-        tokenizer = about_tokenizer(tok)
+        tokenizer = tokenizer_state(tok)
         apply(model, tok, REQUESTS, settings(method, folder))
-        assert about_tokenizer(tok) == tokenizer
-        found.append(parameters(model))
-    assert differing(found[0], found[1]) == [] and differing(found[0], found[2]) == []
+        assert tokenizer_state(tok) == tokenizer
+        results.append(parameters(model))
+    assert differing(results[0], results[1]) == [] and differing(results[0], results[2]) == []
 
 
 @cases
 def test_the_editor_puts_single_edits_back(method, kind, folder):
     e = editor(method, kind, folder)
-    before, found, records = snapshot(e.model), [], []
+    before, results, records = snapshot(e.model), [], []
     for _ in range(2):
         metrics, edited, weights = e.edit(records=records, **ARGUMENTS)
         assert edited is e.model and changed_tensors(e.model, before) == []
         assert all(torch.equal(value, before["tensors"][name]) for name, value in weights.items())
-        found.append(metrics)
-    assert found[0] == found[1] and len(records) == 6
+        results.append(metrics)
+    assert results[0] == results[1] and len(records) == 6
     for first, second in zip(records[:3], records[3:]):
         assert all(
             torch.equal(delta.matrix(), second.deltas[name].matrix()) for name, delta in first.deltas.items()
@@ -193,7 +193,7 @@ def test_a_bad_request_is_named_and_nothing_changes(method, folder):
     model, tok = fresh("llama")
     hparams = settings(method, folder)
     apply(model, tok, REQUESTS[:1], hparams)
-    before, tokenizer, record = snapshot(model), about_tokenizer(tok), last_record(model)
+    before, tokenizer, record = snapshot(model), tokenizer_state(tok), last_record(model)
     function = get_method(method).load_apply()
     for changes, field in BAD.values():
         requests = [
@@ -207,7 +207,7 @@ def test_a_bad_request_is_named_and_nothing_changes(method, folder):
     for nothing in ([], None):
         with pytest.raises(RequestError, match="requests"):
             function(model, tok, nothing, hparams)
-    assert changed_tensors(model, before) == [] and about_tokenizer(tok) == tokenizer
+    assert changed_tensors(model, before) == [] and tokenizer_state(tok) == tokenizer
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -243,10 +243,10 @@ def test_a_write_that_fails_is_taken_back(method, kind, folder, monkeypatch):
             apply(model, tok, REQUESTS[1:], hparams)
     assert len(calls) == 2 and changed_tensors(model, before) == [] and last_record(model) is record
     apply(model, tok, REQUESTS[1:], hparams)
-    twin, _ = fresh(kind)
-    for some in (REQUESTS[:1], REQUESTS[1:]):
-        apply(twin, tok, some, hparams)
-    assert differing(parameters(model), parameters(twin)) == []
+    other, _ = fresh(kind)
+    for requests in (REQUESTS[:1], REQUESTS[1:]):
+        apply(other, tok, requests, hparams)
+    assert differing(parameters(model), parameters(other)) == []
 
 
 @cases

@@ -33,8 +33,8 @@ def test_predictions_equal_single_forwards_under_either_padding_side(kind, side)
     model, tok = tiny_model(kind)
     tok.padding_side = side
     before = dict(vars(tok))
-    found = predict_targets(model, tok, PROMPTS, TARGETS, batch_size=3)
-    for prediction, prompt, target in zip(found, PROMPTS, TARGETS):
+    predictions = predict_targets(model, tok, PROMPTS, TARGETS, batch_size=3)
+    for prediction, prompt, target in zip(predictions, PROMPTS, TARGETS):
         assert (prediction.predicted, prediction.target) == one_by_one(model, tok, prompt, target)
     assert tok.padding_side == side and dict(vars(tok)) == before
 
@@ -51,10 +51,10 @@ def test_groups_shift_absolute_positions_as_left_padding_does():
     model, tok = tiny_model("gpt2")
     lengths = [len(tok(p + " " + t)["input_ids"]) for p, t in zip(PROMPTS, TARGETS)]
     offsets = [max(lengths[:3]) - n for n in lengths[:3]] + [0]
-    found = predict_targets(model, tok, PROMPTS, TARGETS, group_sizes=[3, 1])
-    for prediction, prompt, target, offset in zip(found, PROMPTS, TARGETS, offsets):
+    predictions = predict_targets(model, tok, PROMPTS, TARGETS, group_sizes=[3, 1])
+    for prediction, prompt, target, offset in zip(predictions, PROMPTS, TARGETS, offsets):
         assert prediction.predicted == one_by_one(model, tok, prompt, target, offset)[0]
-    assert [p.predicted for p in found] != [
+    assert [p.predicted for p in predictions] != [
         p.predicted for p in predict_targets(model, tok, PROMPTS, TARGETS)
     ]
 
@@ -84,7 +84,7 @@ def test_exact_match_finds_what_greedy_decoding_writes(kind):
     """The reference decodes without cache or padding, one prompt at a time."""
     model, tok = tiny_model(kind)
     targets, expected = [], []
-    for i, prompt in enumerate(PROMPTS):
+    for prompt in PROMPTS:
         ids = tok(prompt)["input_ids"]
         for _ in range(4):
             with torch.no_grad():
@@ -94,8 +94,8 @@ def test_exact_match_finds_what_greedy_decoding_writes(kind):
         # premise
         target = tok.decode(written)[1:] if tok.decode(written).startswith(" ") else "Paris"
         targets.append(target)
-        wanted = tok(prompt + " " + target)["input_ids"][len(tok(prompt)["input_ids"]) :]
-        expected.append(float(wanted == written[: len(wanted)]))
+        target_ids = tok(prompt + " " + target)["input_ids"][len(tok(prompt)["input_ids"]) :]
+        expected.append(float(target_ids == written[: len(target_ids)]))
     assert exact_match_by_generation(model, tok, PROMPTS, targets, batch_size=3) == expected
 
 

@@ -389,8 +389,8 @@ if SHARED.is_dir():
                     if answer.strip():
                         expected.append((probe["prompt"], answer))
                 kind = "reasoning" if kind == "Reasoning" else kind
-                found = request["portability"].get(kind, {"prompt": [], "ground_truth": []})
-                assert list(zip(found["prompt"], found["ground_truth"])) == expected
+                probes_read = request["portability"].get(kind, {"prompt": [], "ground_truth": []})
+                assert list(zip(probes_read["prompt"], probes_read["ground_truth"])) == expected
 
 
 def test_shipped_world_is_the_same_in_its_three_shapes():

@@ -49,11 +49,13 @@ def test_arguments_are_not_changed_and_none_leaves_a_kind_out():
 
 def test_loc_prompts_are_repeated_and_shuffled():
     random.seed(3)
-    made = [r["loc_prompt"] for r in prepare_requests(list("ABCDE"), list("abcde"), loc_prompts=["x", "y"])]
+    loc_prompts = [
+        r["loc_prompt"] for r in prepare_requests(list("ABCDE"), list("abcde"), loc_prompts=["x", "y"])
+    ]
     random.seed(3)
     expected = ["x", "y", "x", "y", "x"]
     random.shuffle(expected)
-    assert made == expected
+    assert loc_prompts == expected
     with pytest.raises(RequestError, match="loc_prompts: 3 given for 1"):
         prepare_requests("A", "b", loc_prompts=["x", "y", "z"])
 

@@ -5,15 +5,17 @@ import pytest
 
 from helpers.fake_easyeditor import run, write
 
-REGISTER_ONE = """
+REGISTER_METHODS = """
 from easyedit_neuron import registry
+from easyedit_neuron.registry import MethodSpec, register_method
 import helpers.plain_method
+PLAIN = "helpers.plain_method:apply_plain"
+PLAIN_HPARAMS = "helpers.plain_method:PlainHyperParams"
 OURS = {name for spec in registry.methods(plugin=True) for name in spec.names}
 registry._METHODS.clear()
-registry.register_method(registry.MethodSpec("Plain", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams",
-                                             aliases=("PLN",), batchable=True, plugin=True))
-registry.register_method(registry.MethodSpec("Later", "easyedit_neuron.models.later.later_main:f", "x:y", plugin=True))
-registry.register_method(registry.MethodSpec("Builtin", "helpers.plain_method:apply_plain", "x:y", batchable=True))
+register_method(MethodSpec("Plain", PLAIN, PLAIN_HPARAMS, aliases=("PLN",), batchable=True, plugin=True))
+register_method(MethodSpec("Later", "easyedit_neuron.models.later.later_main:f", "x:y", plugin=True))
+register_method(MethodSpec("Builtin", PLAIN, "x:y", batchable=True))
 """
 CHECK = """
 import sys
@@ -23,18 +25,21 @@ from easyeditor import PlainHyperParams
 import helpers.plain_method as m
 assert len(set(ALG_DICT) - OURS) == 27 + 2 and ALG_DICT["PLN"] is ALG_DICT["Plain"] is m.apply_plain
 assert PlainHyperParams is m.PlainHyperParams
-known = [n for n in ("MEMIT", "ROME", "Plain", "PLN", "Builtin", "Other") if BatchEditor.is_batchable_method(n)]
-assert known == ["MEMIT", "Plain", "PLN"], known
+names = "MEMIT", "ROME", "Plain", "PLN", "Builtin", "Other"
+batchable = [name for name in names if BatchEditor.is_batchable_method(name)]
+assert batchable == ["MEMIT", "Plain", "PLN"], batchable
 assert "Plain" not in BatchEditor.__members__
 module = sys.modules["easyeditor.util.alg_dict"]
-assert type(module.__loader__).__name__ == "SourceFileLoader" and module.__spec__.loader is module.__loader__
+assert type(module.__loader__).__name__ == "SourceFileLoader"
+assert module.__spec__.loader is module.__loader__
 assert not [f for f in sys.meta_path if type(f).__module__.startswith("easyedit_neuron")]
 from easyeditor import BaseEditor
 wrapped, guarded = BatchEditor.is_batchable_method, dict(vars(BaseEditor))
 import easyedit_neuron
 assert easyedit_neuron.register() is True and easyedit_neuron.register() is True
 assert BatchEditor.is_batchable_method is wrapped and dict(vars(BaseEditor)) == guarded
-assert BaseEditor.edit.checked_by_easyedit_neuron and BaseEditor.edit.__module__ == "easyeditor.editors.editor"
+assert BaseEditor.edit.checked_by_easyedit_neuron
+assert BaseEditor.edit.__module__ == "easyeditor.editors.editor"
 print("fine")
 """
 
@@ -42,12 +47,14 @@ print("fine")
 @pytest.mark.parametrize(
     "code",
     [
-        "import easyedit_neuron\n" + REGISTER_ONE + "import easyeditor\n",
-        REGISTER_ONE
-        + "import easyedit_neuron as e\nassert e.register() is False and e.register() is False\nimport easyeditor.editors\n",
-        REGISTER_ONE + "from easyeditor.util import alg_dict\nfrom easyeditor.editors import batch_editor\n",
+        "import easyedit_neuron\n" + REGISTER_METHODS + "import easyeditor\n",
+        REGISTER_METHODS
+        + "import easyedit_neuron as e\nassert e.register() is e.register() is False\n"
+        + "import easyeditor.editors\n",
+        REGISTER_METHODS
+        + "from easyeditor.util import alg_dict\nfrom easyeditor.editors import batch_editor\n",
         "import easyeditor\n"
-        + REGISTER_ONE
+        + REGISTER_METHODS
         + "import easyedit_neuron\nassert easyedit_neuron.register() is True\n",
     ],
     ids=["plugin first", "twice before", "modules by name", "easyeditor first"],
@@ -75,9 +82,9 @@ except ModuleNotFoundError as error:
 
 def test_a_failure_of_ours_leaves_easyedit_usable(tmp_path):
     out = run(
-        REGISTER_ONE
+        REGISTER_METHODS
         + """
-registry.register_method(registry.MethodSpec("Broken", "helpers.plain_method:not_there", "x:y", plugin=True))
+register_method(MethodSpec("Broken", "helpers.plain_method:not_there", "x:y", plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
 print(ALG_DICT["ROME"].__module__)
@@ -93,11 +100,11 @@ except AttributeError as error:
 
 def test_a_name_that_easyedit_has_is_replaced_and_said(tmp_path):
     out = run(
-        REGISTER_ONE
+        REGISTER_METHODS
         + """
 import logging, sys
 logging.basicConfig(stream=sys.stdout)
-registry.register_method(registry.MethodSpec("ROME", "helpers.plain_method:apply_plain", "helpers.plain_method:PlainHyperParams", plugin=True))
+register_method(MethodSpec("ROME", PLAIN, PLAIN_HPARAMS, plugin=True))
 import easyedit_neuron, easyeditor
 from easyeditor.util.alg_dict import ALG_DICT
 assert ALG_DICT["ROME"] is helpers.plain_method.apply_plain

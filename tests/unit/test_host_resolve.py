@@ -24,25 +24,7 @@ def test_easyedit_is_taken_where_it_is(tmp_path):
     assert run(code, home=home, EASYEDIT_NEURON_HOST="builtin") == "easyedit_neuron.host.base_editor\n"
 
 
-def test_a_broken_easyedit_is_an_error_only_when_asked_for(tmp_path):
-    out = run(
-        """
-from easyedit_neuron import host
-from easyedit_neuron.errors import HostError
-print(host.resolve_base_editor().__module__)
-try:
-    host.resolve_base_editor("easyedit")
-except HostError as error:
-    print(error)
-""",
-        home=write(tmp_path, "import surely_not_there\n"),
-    )
-    assert out.startswith("easyedit_neuron.host.base_editor\n") and "surely_not_there" in out
-
-
-def test_no_easyedit(tmp_path):
-    out = run(
-        """
+RESOLVE = """
 import os
 from easyedit_neuron import host
 from easyedit_neuron.errors import HostError
@@ -51,13 +33,16 @@ try:
     host.resolve_base_editor("easyedit")
 except HostError as error:
     print(error)
-os.environ["EASYEDIT_HOME"] = os.getcwd()
-print(host.resolve_base_editor().__module__)
-""",
-        cwd=tmp_path,
-    )
-    lines = out.splitlines()
-    assert (
-        lines[0] == lines[2] == "easyedit_neuron.host.base_editor"
-        and "clone github.com/zjunlp/EasyEdit" in lines[1]
-    )
+"""
+BUILTIN = "easyedit_neuron.host.base_editor"
+
+
+def test_a_broken_easyedit_is_an_error_only_when_asked_for(tmp_path):
+    out = run(RESOLVE, home=write(tmp_path, "import surely_not_there\n"))
+    assert out.startswith(f"{BUILTIN}\n") and "surely_not_there" in out
+
+
+def test_no_easyedit(tmp_path):
+    code = 'os.environ["EASYEDIT_HOME"] = os.getcwd()\nprint(host.resolve_base_editor().__module__)\n'
+    lines = run(RESOLVE + code, cwd=tmp_path).splitlines()
+    assert lines[0] == lines[2] == BUILTIN and "clone github.com/zjunlp/EasyEdit" in lines[1]

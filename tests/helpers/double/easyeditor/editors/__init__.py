@@ -1,1 +1,3 @@
-from .editor import *
+from .editor import BaseEditor
+
+__all__ = ["BaseEditor"]

@@ -3,7 +3,7 @@ imported where they are needed: most tests only register."""
 
 from time import time
 
-from ..util.alg_dict import *
+from ..util.alg_dict import ALG_DICT
 from .batch_editor import BatchEditor
 from .loading import load
 from .utils import chunks, make_logs, prepare_requests, put_back, restore_after_edit, summary_metrics
@@ -194,10 +194,13 @@ class BaseEditor:
                 model.generate(input_ids=ids, max_new_tokens=512)[0][len(ids[0]) :], skip_special_tokens=True
             )
 
-        found = {"rewrite_ans": answer(request["prompt"]), "rephrase_ans": answer(request["rephrase_prompt"])}
+        answers = {
+            "rewrite_ans": answer(request["prompt"]),
+            "rephrase_ans": answer(request["rephrase_prompt"]),
+        }
         if "loc_hop" in request["locality"]:
-            found["locality_ans"] = [answer(prompt) for prompt in request["locality"]["loc_hop"]["prompt"]]
+            answers["locality_ans"] = [answer(prompt) for prompt in request["locality"]["loc_hop"]["prompt"]]
         return {
-            **found,
+            **answers,
             "portability_ans": [answer(prompt) for prompt in request["portability"]["por_hop"]["prompt"]],
         }

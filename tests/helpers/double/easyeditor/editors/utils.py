@@ -64,9 +64,9 @@ def prepare_requests(
         for request, rephrase in zip(requests, _as_list(rephrase_prompts)):
             request["rephrase_prompt"] = rephrase
     for section, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
-        for kind, given in (inputs or {}).items():
+        for kind, texts in (inputs or {}).items():
             for request, prompt, truth in zip(
-                requests, _as_list(given["prompt"]), _as_list(given["ground_truth"])
+                requests, _as_list(texts["prompt"]), _as_list(texts["ground_truth"])
             ):
                 if prompt is not None:
                     request[section][kind] = {"prompt": prompt, "ground_truth": truth}

@@ -1,1 +1,3 @@
-from .hparams import *
+from .hparams import HyperParams
+
+__all__ = ["HyperParams"]

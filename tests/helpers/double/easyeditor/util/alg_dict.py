@@ -1,4 +1,4 @@
-"""The registry: a plain dictionary that the editor star-imports, so that there is only one."""
+"""The registry: a plain dictionary."""
 
 
 def _stand_in(name):
@@ -9,7 +9,7 @@ def _stand_in(name):
 
 
 _NAMES = (
-    "ROME MEMIT MEMIT-FE FT DINM KN MEND SERAC IKE FT-Api QLoRA LoRA DPO GRACE PMET MELO WISE R-ROME EMMET EAMET AlphaEdit "
-    "SPHERE ULTRAEDIT CORE DeepEdit-Api SimIE DEFER"
+    "ROME MEMIT MEMIT-FE FT DINM KN MEND SERAC IKE FT-Api QLoRA LoRA DPO GRACE PMET MELO WISE R-ROME EMMET "
+    "EAMET AlphaEdit SPHERE ULTRAEDIT CORE DeepEdit-Api SimIE DEFER"
 )
 ALG_DICT = {name: _stand_in(name) for name in _NAMES.split()}
