@@ -11,7 +11,7 @@ from easyedit_neuron.cli import main
 from easyedit_neuron.errors import HostError
 from easyedit_neuron.host.loader import find_easyeditor
 from easyedit_neuron.lifelong import engine
-from easyedit_neuron.lifelong.easyedit_method import ForeignMethod
+from easyedit_neuron.lifelong.easyedit_method import EasyEditMethod
 from helpers.lifelong_runs import make_world, outcome
 from helpers.parity import TEMPLATES
 
@@ -81,7 +81,7 @@ def test_hidden_state_is_saved_and_reset(command, tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(engine.Engine, "_save", save_and_die)
         main([*arguments, "run=cut"])
-    ForeignMethod("AlphaEdit")  # as in a new process, nothing is left in the module
+    EasyEditMethod("AlphaEdit")  # as in a new process, nothing is left in the module
     assert main([*arguments, "run=cut"]) == 0
     assert outcome(tmp_path / "results/cut") == outcome(tmp_path / "results/whole")
 
@@ -99,25 +99,25 @@ def test_a_method_that_wraps_a_layer(command, tmp_path):
 def test_a_failing_edit_is_undone_with_the_hidden_state(easyeditor):
     from easyeditor.models.alphaedit import AlphaEdit_main as module
 
-    method = ForeignMethod("AlphaEdit")
+    method = EasyEditMethod("AlphaEdit")
     assert not hasattr(module, "cache_c") and module.cache_c_new is False
     module.cache_c, module.cache_c_new = torch.ones(2, 2), True
-    begun = method.begin()
+    copies = method.module_variables()
     module.cache_c += 1
     module.P = torch.zeros(1)
-    method.undo(begun)
+    method.restore_module_variables(copies)
     assert (
         torch.equal(module.cache_c, torch.ones(2, 2))
         and module.cache_c_new is True
         and not hasattr(module, "P")
     )
-    ForeignMethod("AlphaEdit")
+    EasyEditMethod("AlphaEdit")
     assert not hasattr(module, "cache_c") and module.cache_c_new is False
 
 
 def test_mistakes(command, capfd):
     with pytest.raises(HostError, match="did you mean 'GRACE'"):
-        ForeignMethod("GRACES")
+        EasyEditMethod("GRACES")
     arguments = command("FT", "FT/llama-7b.yaml")
     assert (
         main([*arguments, "+method.layerz=[1]"]) == 2 and "unknown field 'layerz'" in capfd.readouterr().err

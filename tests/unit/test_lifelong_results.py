@@ -16,8 +16,8 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics as layers
 from easyedit_neuron.lifelong import measurer as measure
-from easyedit_neuron.lifelong.measurer import Probes, evenly, means
-from easyedit_neuron.lifelong.results import summarise
+from easyedit_neuron.lifelong.measurer import ReferenceData, SideEffects, evenly, means
+from easyedit_neuron.lifelong.results import RunOrigin, RunResults, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 
 
@@ -39,7 +39,7 @@ def test_means():
 
 
 def test_slim_metrics_are_plain_json():
-    kept = measure.slim(
+    kept = measure.plain_metrics(
         {
             "rewrite_acc": [float("nan")],
             "metric_meta": {},
@@ -69,7 +69,7 @@ def test_overlap_of_masks_against_all_pairs():
     assert counts.overlap("4") == pytest.approx(wanted)
     assert counts.touched("4") == sum(map(any, zip(*masks))) / 40
     twin = layers.MaskCounts()
-    twin.load(counts.saved())
+    twin.load_state(counts.saved_state())
     twin.add([record(masks[0])])
     assert twin.overlap("4") != counts.overlap("4") == pytest.approx(wanted)
 
@@ -80,10 +80,10 @@ def test_single_rows_count_by_parameter():
         delta = UnitDelta(torch.tensor(units), torch.zeros(2, 5), "output", (4, 5))
         counts.add([SimpleNamespace(units={"w": delta})])
     assert counts.overlap("w") == 0.5 and counts.touched("w") == 0.75
-    assert layers.of_records([SimpleNamespace(units={"w": delta})]) == {
+    assert layers.layer_values([SimpleNamespace(units={"w": delta})]) == {
         "w": {"density": 0.5, "leakage": None, "delivered": None}
     }
-    assert layers.of_records(["a record of another form"]) == {} and layers.stages_of([record([True])]) == {
+    assert layers.layer_values(["a record of another form"]) == {} and layers.stage_seconds([record([True])]) == {
         "solve": 0.5
     }
 
@@ -102,7 +102,7 @@ LINES = [
 
 
 def test_layers_are_means_over_batches():
-    assert layers.summary(LINES, layers.MaskCounts()) == {
+    assert layers.layer_means(LINES, layers.MaskCounts()) == {
         "4": {
             "density": pytest.approx(0.4),
             "leakage": pytest.approx(0.2),
@@ -192,17 +192,8 @@ def settings(**options):
 
 
 def test_summary(checkpoints):
-    found = summarise(
-        settings(),
-        HyperParams(),
-        Path("file.yaml"),
-        "python -m ...",
-        LINES,
-        checkpoints,
-        (2, 1),
-        3,
-        {"w": "ab"},
-    )
+    origin = RunOrigin(settings(), HyperParams(), Path("file.yaml"), "python -m ...")
+    found = summarise(origin, RunResults(LINES, checkpoints, (2, 1), 3, {"w": "ab"}))
     assert found["results"]["before"]["rewrite_acc"] == 0.1 and found["results"]["final"]["loc"] == 0.5
     assert (found["failed"], found["duplicates"], found["contradictions"], found["resumed"]) == (1, 2, 1, 3)
     assert (found["seconds_per_edit"], found["seconds_per_edit_first_batch"]) == (0.0, 3.0)
@@ -214,9 +205,9 @@ def test_retained_counts_only_what_was_known(monkeypatch):
     monkeypatch.setattr(measure, "predict_targets", lambda *args: next(answers))
     monkeypatch.setattr(measure, "token_accuracy", lambda found: found)
     facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
-    probes = Probes(None, None, facts, [], [], EvaluationSettings(fluency=0), 0)
-    assert probes.begin() == [True, False, True]
-    assert probes.measure(None) == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
+    side_effects = SideEffects(None, ReferenceData(facts, [], []), EvaluationSettings(fluency=0), 0)
+    assert side_effects.begin(None) == [True, False, True]
+    assert side_effects.measure(None) == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
 
 
 def test_evenly():

@@ -1,48 +1,48 @@
-"""What the subcommands share: where a log is, and the model that it is of."""
+"""What the subcommands share: the log of a run, its base model, and the folder for the result."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
-from ...errors import HparamsError, NeuronEditError, StateError
+from ...editlog import EditLog
+from ...errors import NeuronEditError, StateError
+from ...export.provenance import free
 from ...host.load_model import load_model
+from ...utils.io import save_tensors, write_folder
+from ..load import load_quietly
+
+FOLDER_HELP = "folder of a run, or of its log"
+WEIGHTS = "weights.safetensors"
 
 
-def log_folder(path: str | Path) -> Path:
-    """The log that a folder is, or that the run in it has written.
+def open_log(path: str | Path) -> EditLog:
+    """The log in a folder, which is that of the log or of a run.
 
     Raises:
-        StateError: neither.
+        StateError: the folder holds no log, or several.
     """
     folder = Path(path).expanduser()
-    found = (
-        [folder]
-        if (folder / "log.json").is_file()
-        else sorted(file.parent for file in folder.glob("*/log.json"))
-    )
-    if len(found) == 1:
-        return found[0]
     if not folder.is_dir():
         raise StateError(f"{path}: there is no such folder; name that of a run or of a log")
-    raise StateError(
-        f"{path}: "
-        + (
-            "holds several logs, name one of them: " + ", ".join(log.name for log in found)
-            if found
-            else "holds no log of edits (log.json)"
+    logs = [folder] if (folder / "log.json").is_file() else []
+    logs = logs or sorted(file.parent for file in folder.glob("*/log.json"))
+    if not logs:
+        raise StateError(f"{path}: holds no log of edits (log.json)")
+    if len(logs) > 1:
+        raise StateError(
+            f"{path}: holds several logs, name one of them: {', '.join(log.name for log in logs)}"
         )
-    )
+    return EditLog(logs[0])
 
 
 def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.Module, Any]:
-    """Model and tokenizer of a name, in the dtype of the weights that were edited.
+    """Load model and tokenizer in the dtype of the weights that were edited.
 
     Args:
         name: folder, hub name, or name of the shipped model.
@@ -53,56 +53,106 @@ def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.M
         NeuronEditError: no such model or device, or the dtypes are not one of these.
     """
     dtypes = sorted(set(dtypes))
-    if len(dtypes) > 1 or dtypes and dtypes[0] not in ("float32", "bfloat16", "float16"):
+    if len(dtypes) > 1 or not set(dtypes) <= {"float32", "bfloat16", "float16"}:
         raise NeuronEditError(
             f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, "
-            f"bfloat16 and "
-            "float16"
+            "bfloat16 and float16"
         )
-    if name.startswith(("/", "./", "../", "~")):
-        if not Path(name).expanduser().is_dir():
-            raise HparamsError(f"there is no folder {name!r}; --model names the base model")
-        name = str(Path(name).expanduser())
-    transformers_logging.disable_progress_bar()
-    try:
-        model, tok, _ = load_model(
-            SimpleNamespace(
-                model_name=name, device=device, fp16=dtypes == ["float16"], bf16=dtypes == ["bfloat16"]
-            )
-        )
-    finally:
-        transformers_logging.enable_progress_bar()
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    half = {"fp16": dtypes == ["float16"], "bf16": dtypes == ["bfloat16"]}
+    hparams = SimpleNamespace(model_name=path, device=device, **half)
+    return load_quietly(name, "--model", lambda: load_model(hparams))[:2]
+
+
+def load_base_of(log: EditLog, args: argparse.Namespace) -> tuple[torch.nn.Module, Any]:
+    """Load the base model of a log and its tokenizer; ``StateError`` if it is not that model."""
+    base = log.base
+    dtypes = {weight["dtype"] for weight in base.weights.values()}
+    model, tok = load_base(args.model or base.name, args.device, dtypes)
+    base.check(model)
     return model, tok
 
 
-def chosen(ids: list[int], wanted: str | None, option: str = "--edits") -> list[int]:
-    """The numbers that ``3,5-9`` names, among those that there are; a range takes what lies in it.
+def load_base_for_output(log: EditLog, args: argparse.Namespace) -> torch.nn.Module:
+    """``load_base_of``, after refusing a folder ``--out`` that exists."""
+    free(Path(args.out))
+    return load_base_of(log, args)[0]
+
+
+def select_edits(ids: list[int], selection: str | None, option: str = "--edits") -> list[int]:
+    """The numbers in ``ids`` that a selection such as ``3,5-9`` names; None selects all.
 
     Raises:
-        NeuronEditError: not such a list, or a number that is not there.
+        NeuronEditError: not a list of numbers and ranges, or one that selects nothing.
     """
-    if wanted is None:
+    if selection is None:
         return ids
-    found: set[int] = set()
-    for part in wanted.split(","):
+    selected: set[int] = set()
+    for part in selection.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or dash and not last.isdigit():
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise NeuronEditError(
-                f"{option} {wanted}: {part.strip()!r} is no number or range; write them as in 3,5-9"
+                f"{option} {selection}: {part.strip()!r} is no number or range; write them as in 3,5-9"
             )
-        within = [number for number in ids if int(first) <= number <= int(last or first)]
-        if not within:
-            there = (
-                f"there are {ids[0]} to {ids[-1]}, those that were taken back left out"
-                if ids
-                else "the log holds none"
+        matching = [number for number in ids if int(first) <= number <= int(last or first)]
+        if not matching:
+            present = "the log holds none"
+            if ids:
+                present = f"there are {ids[0]} to {ids[-1]}, those that were taken back left out"
+            raise NeuronEditError(
+                f"{option} {selection}: no edit {part.strip()} is in the weights; {present}"
             )
-            raise NeuronEditError(f"{option} {wanted}: no edit {part.strip()} is in the weights; {there}")
-        found.update(within)
-    return sorted(found)
+        selected.update(matching)
+    return sorted(selected)
 
 
-def add_model(parser: argparse.ArgumentParser, text: str) -> None:
+def write_output(out: str, fill: Callable[[Path], None]) -> None:
+    """Create the folder ``--out`` with what ``fill`` writes into it, completely or not at all."""
+    folder = Path(out).expanduser()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, fill)
+
+
+def save_weights(log: EditLog, model: torch.nn.Module, folder: Path) -> None:
+    """Write the parameters that a log edits to ``weights.safetensors`` in a folder."""
+    weights = {name: model.get_parameter(name) for name in log.base.weights}
+    save_tensors(folder / WEIGHTS, weights, {"base": log.base.name})
+
+
+def describe_output(out: str) -> str:
+    """A line about the weights and the log that were written to ``--out``."""
+    log = open_log(out)
+    weights = f"{Path(out) / WEIGHTS}: {len(log.base.weights)} weights with {len(log)} edits"
+    return f"{weights}; {log.folder}: {len(log.entries)} entries\n"
+
+
+def describe_request(entry: dict[str, Any]) -> str:
+    """The first request of a log entry, shortened, and how many more there are."""
+    first, *more = entry["requests"]
+    text = f"{first['prompt']} -> {first['target_new']}"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text + (f" (and {len(more)} more)" if more else "")
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """A table with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
+
+
+def add_out_argument(parser: argparse.ArgumentParser) -> None:
+    """``--out`` of the commands that write edited weights with their log, ``--model`` and ``--device``."""
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help=f"folder to create; gets {WEIGHTS} and log/"
+    )
+    add_model_arguments(parser, "the one that the log names")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """``--model`` and ``--device``."""
-    parser.add_argument("--model", metavar="BASE", help=f"{text}: folder, hub name or tiny-llama")
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument(
+        "--model", metavar="BASE", help=f"base model: folder, hub name or tiny-llama (default: {default})"
+    )
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
