@@ -6,7 +6,6 @@ Every foreseeable mistake is one line on stderr and exit code 2.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
+from ..utils.suggest import did_you_mean
 from . import settings as settings_module
 from . import sweep
 from .output import BAD_INPUT, fail
@@ -100,8 +100,7 @@ def explain(problem: Exception, arguments: list[str]) -> str:
     option = re.search(r"Could not find '(\w+)/([^']*)'", text)
     if option:
         group, name = option.groups()
-        choices = group_options().get(group, [])
-        return f"unknown {group} {name!r}: {_nearest(name, choices) or 'known: ' + ', '.join(choices)}"
+        return f"unknown {group} {name!r}: {did_you_mean(name, group_options().get(group, []))}"
     if isinstance(problem, OverrideParseException):
         return f"cannot read the argument {problem.override!r}: {text}"
     return text
@@ -119,16 +118,10 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
         return f"{name!r} adds to a mapping: +{name}=... or {section}={{{leaf}: ...}}"
     if section not in names:
         section, leaf = "", name
-    listed = "the fields that --cfg job shows" if section == "method" else ", ".join(names[section])
     place = f" of method {method}" if section == "method" else ""
-    guess = _nearest(leaf, names[section], prefix=f"{section}." if section else "")
-    return f"unknown setting {name!r}{place}: {guess or 'known: ' + listed}"
-
-
-def _nearest(name: str, choices: list[str], prefix: str = "") -> str:
-    lowered = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    return f"did you mean {prefix + lowered[close[0]]!r}?" if close else ""
+    prefix = f"{section}." if section else ""
+    choices = [prefix + choice for choice in names[section]]
+    return f"unknown setting {name!r}{place}: {did_you_mean(prefix + leaf, choices)}"
 
 
 def group_options() -> dict[str, list[str]]:

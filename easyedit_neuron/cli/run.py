@@ -13,7 +13,7 @@ from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import Engine, RunStorage
 from ..lifelong.identity import OpenRun, locked, open_run, run_identity
-from ..lifelong.measurer import Measurer, ReferenceData, SideEffects
+from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
 from ..lifelong.results import RunOrigin, summarise
@@ -88,11 +88,10 @@ def _edit(
             "tokenizer": tokenizer_fingerprint(tok, reference.prompts),
         }
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
-    side_effects = SideEffects(tok, reference, settings.evaluation, settings.seed, ability)
     engine = Engine(
         ModelEditor(method, model, tok, hparams),
         stream,
-        Measurer(tok, stream.requests, hparams, settings.evaluation, side_effects),
+        Measurer(tok, hparams, stream.requests, reference, settings, ability),
         RunStorage(
             files,
             StateFolder(files.state, run_fingerprint),

@@ -23,15 +23,12 @@ EASYEDIT = "easyedit"
 """The option of the group ``method`` for EasyEdit's own methods."""
 
 SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size": "batch_size", "seed": "seed"}
-"""Hyperparameter -> the setting that fills it; ``method.<field>`` is refused, so that no value has two places."""
+"""Hyperparameter -> the setting that fills it, so that ``method.<field>`` is refused."""
 
 
 def register_groups() -> None:
-    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped files).
-
-    The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, unless the
-    command line gives them.
-    """
+    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
+    files). The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
@@ -168,8 +165,8 @@ class Settings(HyperParams):
         unknown = set(self.evaluation.ability_checkpoints or []) - set(self.runner.checkpoints)
         if unknown:
             raise HparamsError(
-                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, which are "
-                f"{self.runner.checkpoints}; add it there"
+                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, which "
+                f"are {self.runner.checkpoints}; add it there"
             )
 
 
@@ -206,8 +203,8 @@ def read_settings(config: DictConfig) -> Settings:
 def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     """The hyperparameters of the run, and the file that they come from.
 
-    The file is ``model.hparams`` or the shipped one of method and model; fields of the command line replace the
-    file's. Statistics go to the user's cache folder unless ``stats_dir`` is given.
+    The file is ``model.hparams`` or the shipped one of method and model; fields of the command line replace
+    the file's. Statistics go to the user's cache folder unless ``stats_dir`` is given.
     """
     if settings.method_name.startswith(EASYEDIT_PREFIX):
         return _read_easyedit_hyperparameters(settings)

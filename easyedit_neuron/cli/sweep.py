@@ -1,4 +1,4 @@
-"""A sweep: report the jobs that failed, which may be processes of their own, and write one table over all runs."""
+"""A sweep: report the jobs that failed, which may be other processes, and write one table over all runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ResultsTable(Callback):
             note.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        """Report failures in other processes and runs that are not finished; write the table over all runs."""
+        """Report failures in other processes and unfinished runs; write the table over all runs."""
         folder = Path(config.hydra.sweep.dir)
         for note in sorted(folder.glob(f"*/{FAILURE}")):
             job = note.parent.name

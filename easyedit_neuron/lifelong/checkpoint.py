@@ -1,8 +1,8 @@
 """The saved state of a run: tensors in safetensors, the rest in JSON, replaced as a whole.
 
 ``state/0007/`` holds ``tensors.safetensors`` and ``state.json``. A state is written into a folder of another
-name, synchronised and renamed; only then is the state before it removed. Whenever the process ends, a complete
-state is there (or none yet).
+name, synchronised and renamed; only then is the state before it removed. Whenever the process ends, a
+complete state is there (or none yet).
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ class StateFolder:
         self.folder, self.run = folder, run
 
     def save(self, tree: dict[str, Any]) -> None:
-        """Write a state, then remove the earlier ones.
-
-        Raises:
-            StateError: the file system refuses, for example because the disk is full. The earlier state stays.
-        """
+        """Write a state, then remove the earlier ones; ``StateError`` if the disk is full, for example."""
         tensors, plan = pack(tree)
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         fingerprint = tensors_fingerprint(tensors.items())

@@ -67,6 +67,6 @@ def drift(now: torch.Tensor, base: torch.Tensor) -> dict[str, list[float] | floa
 
 
 def wasserstein(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """1-Wasserstein distance between the entries of the rows of a and b, both [n, m]; on a line, mass moves in
-    order."""
+    """1-Wasserstein distance between the entries of the rows of a and b, both [n, m]."""
+    # On a line, mass moves in order.
     return (a.sort(dim=1).values - b.sort(dim=1).values).abs().mean(1)

@@ -84,44 +84,27 @@ class ModuleVariables:
         named = {f"{package}.{name}": values for name, values in STATE_VARIABLES.get(alg_name, {}).items()}
         self._initial = {name: values for name, values in named.items() if name in sys.modules}
 
-    def reset(self) -> None:
-        """Set all variables to their initial values."""
-        self.restore(self._initial)
-
-    def copies(self) -> dict[str, dict[str, Any]]:
-        """Module -> variable -> copy of its value, for ``restore``."""
+    def copies(self, caches: bool = True) -> dict[str, dict[str, Any]]:
+        """Module -> variable -> copy of its value, of the variables that exist."""
         return {
-            module: {name: _copy(getattr(sys.modules[module], name, UNSET)) for name in variables}
-            for module, variables in self._initial.items()
+            module: {
+                name: _copy(vars(sys.modules[module])[name])
+                for name in initial
+                if name in vars(sys.modules[module]) and (caches or name not in CACHES)
+            }
+            for module, initial in self._initial.items()
         }
 
-    def restore(self, copies: dict[str, dict[str, Any]]) -> None:
-        """Set the variables to the values of ``copies``."""
-        for module_name, variables in self._initial.items():
-            module = sys.modules[module_name]
-            for name in variables:
-                value = copies[module_name][name]
+    def write(self, values: dict[str, dict[str, Any]]) -> None:
+        """Set the variables to the values of ``copies``, and to their initial values where it has none."""
+        for module_name, initial in self._initial.items():
+            module, module_values = sys.modules[module_name], values.get(module_name, {})
+            for name, first in initial.items():
+                value = module_values.get(name, first)
                 if value is not UNSET:
                     setattr(module, name, _copy(value))
                 elif hasattr(module, name):
                     delattr(module, name)
-
-    def saved(self) -> dict[str, dict[str, Any]]:
-        """The variables that are saved with a run: tensors and plain values."""
-        return {
-            module: {
-                name: getattr(sys.modules[module], name)
-                for name in variables
-                if name not in CACHES and hasattr(sys.modules[module], name)
-            }
-            for module, variables in self._initial.items()
-        }
-
-    def load(self, saved: dict[str, dict[str, Any]]) -> None:
-        """Set the variables to saved values; others in ``saved`` (of an earlier version) are passed over."""
-        for module, variables in self._initial.items():
-            for name in variables.keys() & saved.get(module, {}).keys() - CACHES:
-                setattr(sys.modules[module], name, saved[module][name])
 
 
 def _copy(value: Any) -> Any:
@@ -141,12 +124,11 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
     """Prepare a method before the first edit, on the untouched model.
 
     - ROME, MEMIT, PMET, AlphaEdit and the like read a covariance that EasyEdit measures on Wikipedia. Where
-      ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look for it.
+      ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look.
     - AlphaEdit's projector is computed by its own code and handed over in memory. AlphaEdit itself would also
       write it to ``null_space_project.pt`` in the working directory, and read it only if ``P_loc`` names it.
-    - PMET counts positions from the left, but EasyEdit pads on the left for it (not for MEMIT): padding goes to
-      the right.
-    - WISE needs ``sequential_edit``, without which every edit takes the last one's place; EasyEdit never sets it.
+    - PMET counts positions from the left, but EasyEdit pads on the left for it: padding goes to the right.
+    - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
     - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
 
     Args:
@@ -223,7 +205,7 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
         return requests
     if not texts:
         raise HparamsError(
-            "WISE learns from text that an edit must leave alone, and there is none: name a text, data.text=FILE"
+            "WISE learns from text that an edit must leave alone, and there is none: name it, data.text=FILE"
         )
     return [{"loc_prompt": texts[(first + i) % len(texts)], **request} for i, request in enumerate(requests)]
 
@@ -231,8 +213,8 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
 def follow_prompt(model: torch.nn.Module) -> None:
     """Let GRACE look at the last token of the prompt that is asked, in every forward pass from now on.
 
-    GRACE looks at one token. EasyEdit leaves it where the last edit's prompt ended, so that only the last edit
-    is found again; its authors' code uses the labels. Here the evaluation says which logits it needs
+    GRACE looks at one token. EasyEdit leaves it where the last edit's prompt ended, so that only the last
+    edit is found again; its authors' code uses the labels. Here the evaluation says which logits it needs
     (``logits_to_keep``), and the first of them belongs to the prompt's last token. Without a target that is
     the text's last token.
     """

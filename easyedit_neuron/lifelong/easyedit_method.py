@@ -1,8 +1,8 @@
 """EasyEdit's own methods in the runner: every name of its ``ALG_DICT`` that edits a text model's weights.
 
 EasyEdit promises nothing about them: weights are compared after every edit, and a failed edit is undone from
-copies. What a method keeps in variables of its modules (``easyedit_adapters.STATE_VARIABLES``) is reset at the
-start of a run, put back after a failed edit, and saved with the run.
+copies. What a method keeps in variables of its modules (``easyedit_adapters.STATE_VARIABLES``) is reset at
+the start of a run, put back after a failed edit, and saved with the run.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class EasyEditMethod(Method):
             self._apply = getattr(type(executor)(), self._apply.__name__)
         self._texts, self._edits_made = texts, 0
         self._variables = adapters.ModuleVariables(alg_name, self._apply.__module__.rpartition(".")[0])
-        self._variables.reset()
+        self._variables.write({})
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
         """EasyEdit's hyperparameters from a file, with some fields changed.
@@ -108,8 +108,8 @@ class EasyEditMethod(Method):
         result = self._apply(model, tok, requests, hparams, train_ds=None, **options)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise HostError(
-                f"EasyEdit's {self.alg_name} edits no weights (it returned {type(result).__name__}), so there is "
-                "nothing to run on"
+                f"EasyEdit's {self.alg_name} edits no weights (it returned {type(result).__name__}), so there "
+                "is nothing to run on"
             )
         edited, originals = result
         while not hasattr(edited, "get_input_embeddings") and hasattr(edited, "model"):
@@ -125,12 +125,12 @@ class EasyEditMethod(Method):
 
     def restore_module_variables(self, copies: dict[str, dict[str, Any]]) -> None:
         """Put the state in the method's modules back."""
-        self._variables.restore(copies)
+        self._variables.write(copies)
 
     def saved_state(self, model: torch.nn.Module) -> dict[str, Any]:
         """The state in the method's modules, without caches."""
-        return {"variables": self._variables.saved()}
+        return {"variables": self._variables.copies(caches=False)}
 
     def load_state(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
         """Continue with the saved state in the method's modules."""
-        self._variables.load(saved["variables"])
+        self._variables.write(saved["variables"])

@@ -15,7 +15,7 @@ from .checkpoint import StateFolder
 from .drift import drifts
 from .layer_statistics import MaskCounts
 from .measurer import Measurer, means
-from .memory import PeakMemory
+from .memory import peak_memory, reset_peak_memory
 from .method import BatchResult, ModelEditor
 from .progress import Progress
 from .results import RunResults, checkpoint_line, count_failed, edit_lines, immediate_means
@@ -44,7 +44,7 @@ class Engine:
         stream: the edits.
         measurer: what is measured.
         storage: where everything is written; the folder must belong to this run.
-        settings: ``cli.settings.Settings``; of them ``seed``, ``runner`` and ``evaluation.immediate``.
+        settings: ``cli.settings.Settings``; of them ``seed``, ``runner`` and ``evaluation``.
         watch: seconds spent so far, such as for loading the model.
 
     Attributes:
@@ -65,7 +65,9 @@ class Engine:
         self.files, self.settings, self.runner = storage.files, settings, settings.runner
         self.watch = Stopwatch() if watch is None else watch
         self.progress = Progress(editor.method.name, len(stream), self.runner.quiet)
-        self.masks, self.memory = MaskCounts(), PeakMemory()
+        self.masks = MaskCounts()
+        self._earlier_peaks: dict[str, float | None] = {}
+        reset_peak_memory()
         self.lines: list[dict] = []
         self.checkpoints: list[dict] = []
         self.resumed = 0
@@ -118,7 +120,7 @@ class Engine:
         self.storage.log.resume(state["log"])
         self.editor.load_state(state)
         self.masks.load_state(state["masks"])
-        self.memory.load(state["memory"])
+        self._earlier_peaks = state["memory"]
         self.lines, self.checkpoints, self.resumed = lines, state["checkpoints"], state["resumed"] + 1
         spent, earlier = self.watch.seconds, state["seconds"]
         self.watch.seconds = {
@@ -154,14 +156,14 @@ class Engine:
         immediate: list[dict | None] = [None] * len(positions)
         if self.settings.evaluation.immediate:
             with self.watch.measure("measure immediately"):
-                immediate = self.measurer.measure_immediate(self.editor.measured_model, positions)
+                immediate = self.measurer.measure_edits(self.editor.measured_model, positions)
         self._record_batch(positions, result, seconds, immediate)
         if result.failure is not None:
             LOG.warning("edit %d failed and was rolled back: %s", positions.start, result.failure)
         if stops:
             raise NeuronEditError(
-                f"edit {positions.start} failed and was rolled back: {result.failure}. The same command tries it "
-                "again; runner.on_failure=continue leaves it and goes on"
+                f"edit {positions.start} failed and was rolled back: {result.failure}. The same command tries "
+                "it again; runner.on_failure=continue leaves it and goes on"
             )
         self.progress.show(len(self.lines), *self._scores())
 
@@ -184,7 +186,7 @@ class Engine:
         with self.watch.measure("measure checkpoints"):
             self._final = self._measure_final()
             final = means([metrics for metrics in self._final if metrics is not None])
-            final |= self.measurer.side_effects.measure(self.editor.measured_model)
+            final |= self.measurer.measure_side_effects(self.editor.measured_model)
             drift = drifts(self.editor.model, weights.current(), weights.base)
         final |= self._measure_ability(first)
         self._add_checkpoint(final, drift)
@@ -196,25 +198,26 @@ class Engine:
         superseded = self.stream.superseded(len(self.lines))
         metrics: list[dict | None] = [None] * len(self.lines)
         positions = [i for i in range(len(self.lines)) if i not in superseded]
-        measured = self.measurer.measure_final(self.editor.measured_model, positions)
+        exact_match = self.settings.evaluation.exact_match
+        measured = self.measurer.measure_edits(self.editor.measured_model, positions, exact_match)
         for position, values in zip(positions, measured):
             metrics[position] = values
         return metrics
 
     def _measure_ability(self, first: int) -> dict:
-        if not self.measurer.side_effects.ability_due(first, len(self.lines), len(self.stream)):
+        if not self.measurer.ability_due(first, len(self.lines)):
             return {}
         with self.watch.measure("measure ability"):
             return self.measurer.measure_ability(self.editor.measured_model)
 
     def _add_checkpoint(self, final: dict, drift: dict) -> None:
-        costs = {"seconds": self.watch.seconds, "memory": self.memory.peaks()}
+        costs = {"seconds": self.watch.seconds, "memory": peak_memory(self._earlier_peaks)}
         self.checkpoints.append(checkpoint_line(self.lines, self.stream, self.masks, final, drift, costs))
         self.files.write_checkpoints(self.checkpoints)
 
     def _scores(self) -> tuple[float | None, float | None, int]:
-        """Rel, Loc and failed edits so far, for the terminal: of the last 100 edits in the immediate protocol,
-        else of the last checkpoint."""
+        """Rel and Loc of the last 100 edits (of the last checkpoint without the immediate protocol), and failed
+        edits."""
         last = self.checkpoints[-1]
         values = immediate_means(self.lines[-100:]) or (last["final"] if last["edits"] else {})
         return values.get("rewrite_acc"), values.get("loc"), count_failed(self.lines)
@@ -240,7 +243,7 @@ class Engine:
                     "random": random_states(),
                     "checkpoints": self.checkpoints,
                     "seconds": dict(self.watch.seconds),
-                    "memory": self.memory.peaks(),
+                    "memory": peak_memory(self._earlier_peaks),
                     "resumed": self.resumed,
                     "before": self._before_digest,
                     "edits": edits_digest(self.lines),

@@ -58,7 +58,7 @@ def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[s
     Args:
         settings: all settings, nested.
         hparams: all hyperparameters.
-        data: everything that is read: requests in their order, facts, texts; only their fingerprints are kept.
+        data: everything that is read (requests in their order, facts, texts), of which fingerprints are kept.
     """
     compared = {}
     for name, value in settings.items():
@@ -151,7 +151,8 @@ class OpenRun:
         differences = describe_differences(run["model"], model, "model")
         if differences:
             raise StateError(
-                f"{self.files.folder} holds a run of another model; nothing was changed. {'; '.join(differences)}"
+                f"{self.files.folder} holds a run of another model; nothing was changed. "
+                f"{'; '.join(differences)}"
             )
         return key_fingerprint({"identity": run["identity"], "model": run["model"]})
 
@@ -166,16 +167,16 @@ def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
         present = [path.name for path in vars(files).values() if path != files.folder and path.exists()]
         if present:
             raise StateError(
-                f"{files.folder} holds {', '.join(sorted(present))} but no run.json, so it is not known of which "
-                "run; nothing was changed. Choose another folder (run=NAME or output_dir=...)"
+                f"{files.folder} holds {', '.join(sorted(present))} but no run.json, so its run is unknown; "
+                "nothing was changed. Choose another folder (run=NAME or output_dir=...)"
             )
         return OpenRun(files, identity, None)
     saved = _read_run_file(files.run)
     differences = describe_differences(saved["identity"], identity)
     if differences:
         raise StateError(
-            f"{files.folder} holds another run; nothing was changed. {'; '.join(differences)}. Repeat its command, "
-            "or choose another folder (run=NAME or output_dir=...)"
+            f"{files.folder} holds another run; nothing was changed. {'; '.join(differences)}. Repeat its "
+            "command, or choose another folder (run=NAME or output_dir=...)"
         )
     return OpenRun(files, identity, saved)
 

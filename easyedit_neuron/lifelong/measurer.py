@@ -33,54 +33,83 @@ class ReferenceData:
     prompts: list[str]
 
 
-class SideEffects:
-    """Measurements besides the edits: retained facts, fluency, perplexity, general ability.
+class Measurer:
+    """Everything that a run measures.
 
     Args:
-        tok: the tokenizer.
-        data: what is measured.
-        options: settings of the evaluation.
-        seed: of the sampled continuations.
-        ability: tasks of general ability (``ability.general_ability.Ability``), or None.
+        tok, hparams: the tokenizer, and the hyperparameters of the method.
+        requests: all requests of the stream, in its order.
+        reference: what side effects are measured on.
+        settings: ``cli.settings.Settings``; of them ``evaluation`` and ``seed``.
+        ability: ``ability.general_ability.Ability``, or None where general ability is not measured.
 
     Attributes:
         known: of each fact, whether the untouched model answers it right; others cannot be retained.
     """
 
-    def __init__(self, tok, data: ReferenceData, options, seed: int, ability=None):
-        self.tok, self.data, self.options, self.seed, self.ability = tok, data, options, seed, ability
-        self.prompts = evenly(data.prompts, options.fluency)
+    def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
+        self.tok, self.hparams, self.requests, self.reference = tok, hparams, requests, reference
+        self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
+        self.prompts = evenly(reference.prompts, self.options.fluency)
         self.known: list[bool] = []
+        self._locality_answers: list[dict] = []  # of the untouched model
 
-    def begin(self, model) -> list[bool]:
-        """Find out which facts the untouched model knows."""
-        self.known = self._answers_right(model, self.data.facts)
-        return self.known
+    def measure_untouched(self, model) -> dict[str, Any]:
+        """Measure the untouched model, whose answers every later locality is compared with.
 
-    def measure(self, model) -> dict[str, Any]:
+        Returns:
+            The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts,
+            and the side effects' values, ``beside``.
+        """
+        metrics = self._evaluate(model, self.requests, None)
+        self._locality_answers = [
+            {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
+            for entry in metrics
+        ]
+        self.known = self._answers_right(model, self.reference.facts)
+        return {
+            "metrics": [plain_metrics(entry) for entry in metrics],
+            "reference": self._locality_answers,
+            "known": self.known,
+            "beside": finite(self.measure_side_effects(model)),
+        }
+
+    def load(self, before: dict[str, Any]) -> None:
+        """Continue with the content of ``before.json``."""
+        self._locality_answers, self.known = before["reference"], before["known"]
+
+    def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
+        """Metrics of the edits at some positions on the model as it is now."""
+        requests = [self.requests[i] for i in positions]
+        answers = [self._locality_answers[i] for i in positions]
+        return [plain_metrics(entry) for entry in self._evaluate(model, requests, answers, exact_match)]
+
+    def measure_side_effects(self, model) -> dict[str, Any]:
         """Shares and means on the model as it is now; what the settings leave out is not in it."""
         values: dict[str, Any] = {}
-        known = [fact for fact, is_known in zip(self.data.facts, self.known) if is_known]
+        known = [fact for fact, is_known in zip(self.reference.facts, self.known) if is_known]
         if known:
             values["retained"] = sum(self._answers_right(model, known)) / len(known)
             values["retained_facts"] = len(known)
-            values["retained_asked"] = len(self.data.facts)
+            values["retained_asked"] = len(self.reference.facts)
         if self.prompts:
             entropies = fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)
             values["fluency"] = mean(entropies)
-        if self.data.texts:
-            values["perplexity"] = perplexity(model, self.tok, self.data.texts, self.options.batch_size)
+        if self.reference.texts:
+            texts = self.reference.texts
+            values["perplexity"] = perplexity(model, self.tok, texts, self.options.batch_size)
         return values
 
-    def ability_due(self, first: int, done: int, total: int) -> bool:
-        """Whether general ability is measured after the edits ``first`` ... ``done - 1`` of ``total``
-        (0, 0: on the untouched model)."""
+    def measure_ability(self, model) -> dict[str, Any]:
+        """``{"ability": {task: values}}`` on the model as it is now."""
+        return finite({"ability": self.ability.measure(model, self.tok)})
+
+    def ability_due(self, first: int, done: int) -> bool:
+        """Whether general ability is measured after the edits ``first`` ... ``done - 1`` (0, 0: before all)."""
         checkpoints = self.options.ability_checkpoints
-        return self.ability is not None and (
-            checkpoints is None
-            or done in (0, total)
-            or any(first < checkpoint <= done for checkpoint in checkpoints)
-        )
+        if self.ability is None or checkpoints is None or done in (0, len(self.requests)):
+            return self.ability is not None
+        return any(first < checkpoint <= done for checkpoint in checkpoints)
 
     def _answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         if not facts:
@@ -90,73 +119,9 @@ class SideEffects:
         predictions = predict_targets(model, self.tok, prompts, answers, self.options.batch_size)
         return [accuracy == 1.0 for accuracy in token_accuracy(predictions)]
 
-
-class Measurer:
-    """Everything that a run measures.
-
-    Args:
-        tok: the tokenizer.
-        requests: all requests of the stream, in its order.
-        hparams: of the method.
-        options: settings of the evaluation.
-        side_effects: what is measured besides the edits.
-    """
-
-    def __init__(self, tok, requests: list[dict], hparams, options, side_effects: SideEffects):
-        self.tok, self.requests, self.hparams, self.options = tok, requests, hparams, options
-        self.side_effects = side_effects
-        self._reference: list[dict] = []  # the untouched model's answers to the locality prompts
-
-    def measure_untouched(self, model) -> dict[str, Any]:
-        """Measure the untouched model, whose answers every later locality is compared with.
-
-        Returns:
-            The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts,
-            and ``beside``, the side effects' values.
-        """
-        metrics = self._evaluate(model, self.requests, None)
-        self._reference = [
-            {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
-            for entry in metrics
-        ]
-        return {
-            "metrics": [plain_metrics(entry) for entry in metrics],
-            "reference": self._reference,
-            "known": self.side_effects.begin(model),
-            "beside": finite(self.side_effects.measure(model)),
-        }
-
-    def load(self, before: dict[str, Any]) -> None:
-        """Continue with what ``measure_untouched`` returned in an earlier process."""
-        self._reference, self.side_effects.known = before["reference"], before["known"]
-
-    def measure_immediate(self, model, positions: Sequence[int]) -> list[dict]:
-        """Metrics of the edits of a batch right after it."""
-        return self._metrics(model, positions)
-
-    def measure_final(self, model, positions: Sequence[int]) -> list[dict]:
-        """Metrics of edits so far on the model as it is now."""
-        return self._metrics(model, positions, self.options.exact_match)
-
-    def measure_ability(self, model) -> dict[str, Any]:
-        """``{"ability": {task: values}}`` on the model as it is now."""
-        return finite({"ability": self.side_effects.ability.measure(model, self.tok)})
-
-    def _metrics(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
-        requests = [self.requests[i] for i in positions]
-        reference = [self._reference[i] for i in positions]
-        return [plain_metrics(entry) for entry in self._evaluate(model, requests, reference, exact_match)]
-
     def _evaluate(self, model, requests, reference, exact_match: bool = False) -> list[dict]:
-        return evaluate_all(
-            model,
-            self.tok,
-            requests,
-            reference=reference,
-            batch_size=self.options.batch_size,
-            hparams=self.hparams,
-            exact_match=exact_match,
-        )
+        options = {"batch_size": self.options.batch_size, "hparams": self.hparams, "exact_match": exact_match}
+        return evaluate_all(model, self.tok, requests, reference=reference, **options)
 
 
 def plain_metrics(metrics: dict) -> dict:
@@ -164,9 +129,8 @@ def plain_metrics(metrics: dict) -> dict:
     groups = ("locality", "portability")
     plain = {name: value for name, value in metrics.items() if name not in (*groups, "metric_meta")}
     for group in groups:
-        plain[group] = {
-            name: value for name, value in metrics.get(group, {}).items() if name.endswith("_acc")
-        }
+        values = metrics.get(group, {})
+        plain[group] = {name: value for name, value in values.items() if name.endswith("_acc")}
     return finite(plain)
 
 

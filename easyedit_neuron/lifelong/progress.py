@@ -1,5 +1,4 @@
-"""What the terminal shows during a run: a bar with Rel and Loc so far, or a line per checkpoint where stderr is
-not a terminal."""
+"""What the terminal shows during a run: a bar with Rel and Loc so far; a line per checkpoint if stderr is a file."""
 
 from __future__ import annotations
 
@@ -49,10 +48,8 @@ class Progress:
             return
         spent = time.monotonic() - self._started
         left = spent / max(position - self._first, 1) * (self.total - position)
-        self.say(
-            f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {tqdm.format_interval(spent)} spent, "
-            f"about {tqdm.format_interval(left)} left"
-        )
+        times = f"{tqdm.format_interval(spent)} spent, about {tqdm.format_interval(left)} left"
+        self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {times}")
 
     def say(self, text: str) -> None:
         """Write a line."""

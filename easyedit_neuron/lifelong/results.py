@@ -16,8 +16,8 @@ from .stream import Stream
 PROTOCOL = {
     "before": "the untouched model",
     "immediate": "each batch of edits measured right after it (EasyEdit's protocol)",
-    "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and subject) "
-    "the last",
+    "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and "
+    "subject) the last",
     "failed": "an edit that failed was rolled back; it is measured like every other",
     "scorer": "*_acc: teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); "
     "*_generation_exact_match: greedy generation writes the whole target",

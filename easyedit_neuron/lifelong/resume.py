@@ -1,4 +1,4 @@
-"""The results so far of a run that is continued: read back, and compared with the state that they belong to."""
+"""The results so far of a run that is continued: read back, and checked against the saved state."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
 
 
 def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
-    """The first ``count`` lines of ``edits.jsonl``; lines that a killed process wrote after its last state are
-    ignored.
+    """The first ``count`` lines of ``edits.jsonl``, without those that were written after the saved state.
 
     Raises:
         StateError: the lines do not belong to the state with this ``digest``.

@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 class RunLog:
-    """``log/`` of a run's folder; not written where the settings say so, or the method gives no ``EditRecord``.
+    """``log/`` of a run's folder; absent where the settings say so or the method gives no ``EditRecord``.
 
     Args:
         folder: of the log.
@@ -55,8 +55,8 @@ class RunLog:
             log = EditLog(self.folder)
             if len(log.entries) < count or log.entries[count - 1]["hash"] != saved["head"]:
                 raise StateError(
-                    f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing or "
-                    "another one). Put the right one back, or go on without a log: runner.edit_log=false"
+                    f"{self.folder}: not the log that the run's state belongs to (entry {count} is missing "
+                    "or another one). Put the right one back, or go on without a log: runner.edit_log=false"
                 )
             log.cut(count)
             self._log = log

@@ -1,4 +1,4 @@
-"""The weights that a run has changed: their values in the untouched model, and the way back from a failed edit."""
+"""The weights that a run has changed: their untouched values, and the way back from a failed edit."""
 
 from __future__ import annotations
 

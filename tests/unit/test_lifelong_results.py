@@ -16,7 +16,7 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics as layers
 from easyedit_neuron.lifelong import measurer as measure
-from easyedit_neuron.lifelong.measurer import ReferenceData, SideEffects, evenly, means
+from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, evenly, means
 from easyedit_neuron.lifelong.results import RunOrigin, RunResults, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 
@@ -205,9 +205,11 @@ def test_retained_counts_only_what_was_known(monkeypatch):
     monkeypatch.setattr(measure, "predict_targets", lambda *args: next(answers))
     monkeypatch.setattr(measure, "token_accuracy", lambda found: found)
     facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
-    side_effects = SideEffects(None, ReferenceData(facts, [], []), EvaluationSettings(fluency=0), 0)
-    assert side_effects.begin(None) == [True, False, True]
-    assert side_effects.measure(None) == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
+    monkeypatch.setattr(measure, "evaluate_all", lambda *args, **options: [])
+    measurer = Measurer(None, None, [], ReferenceData(facts, [], []), settings(fluency=0))
+    before = measurer.measure_untouched(None)
+    assert before["known"] == [True, False, True]
+    assert before["beside"] == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
 
 
 def test_evenly():

@@ -1,7 +1,7 @@
 """The subcommands, ``easyedit-neuron NAME ...``; a command line that begins with no such word is Hydra's.
 
-Each is a module that is imported when it is used, with ``DESCRIPTION`` for the help, ``add_arguments(parser)``,
-and ``run(args)``, which raises ``NeuronEditError`` for every foreseeable mistake.
+Each is a module that is imported when it is used. It has ``DESCRIPTION`` for the help,
+``add_arguments(parser)`` and ``run(args)``, which raises ``NeuronEditError`` for every foreseeable mistake.
 """
 
 from __future__ import annotations

@@ -8,21 +8,19 @@ from pathlib import Path
 
 from ...editlog import EditLog, diff
 from ..output import show
-from .common import FOLDER_HELP, aligned, open_log
+from .common import aligned, open_log
 
-DESCRIPTION = """Compare two runs, or two moments of one (FOLDER@17 is the state after entry 17): which edits they
-have, which weights they change, and how far these are apart."""
+DESCRIPTION = """Compare two runs, or two moments of one (FOLDER@17 is the state after entry 17): which edits
+they have, which weights they change, and how far apart these are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("a", metavar="A[@N]", help=FOLDER_HELP)
+    parser.add_argument("a", metavar="A[@N]", help="folder of a run, or of its log")
     parser.add_argument("b", metavar="B[@N]", help="the other one")
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the comparison."""
     (log_a, upto_a), (log_b, upto_b) = _log_and_entry(args.a), _log_and_entry(args.b)
     result = diff(log_a, log_b, upto_a, upto_b)
     if args.json:

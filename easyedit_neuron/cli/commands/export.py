@@ -10,39 +10,32 @@ from ...export import export_merged, export_peft, export_sparse, size_table, siz
 from ...export.adapter import check_cut
 from ...export.provenance import Exported, free
 from ..output import show
-from .common import FOLDER_HELP, add_model_arguments, load_base_of, open_log, select_edits
+from .common import add_folder, add_model, load_base_of, open_log, select_edits
 
-DESCRIPTION = """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the rows
-that they touch, or as a whole checkpoint."""
+DESCRIPTION = """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
+rows that they touch, or as a whole checkpoint."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("log", metavar="FOLDER", help=FOLDER_HELP)
+    add_folder(parser)
     parser.add_argument("--to", choices=("peft", "sparse", "merged"), help="form")
     parser.add_argument("--out", metavar="DIR", help="folder to create")
     parser.add_argument("--sizes", action="store_true", help="write nothing, only the bytes of every form")
     parser.add_argument("--edits", metavar="3,5-9", help="only these (default: all that are in the weights)")
-    parser.add_argument(
-        "--max-rank", type=int, metavar="N", help="peft: cut every change to rank N, and report the loss"
-    )
-    parser.add_argument(
-        "--energy",
-        type=float,
-        metavar="SHARE",
-        help="peft: cut to the lowest rank with this share of the squared singular values",
-    )
-    add_model_arguments(parser, "the one that the log names")
+    help_text = "peft: cut every change to rank N, and report what is lost"
+    parser.add_argument("--max-rank", type=int, metavar="N", help=help_text)
+    help_text = "peft: cut to the lowest rank with this share of the squared singular values"
+    parser.add_argument("--energy", type=float, metavar="SHARE", help=help_text)
+    add_model(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the export, or the table of sizes."""
     if not args.sizes and (args.to is None or args.out is None):
         raise NeuronEditError("--to and --out are needed, or --sizes")
     if args.to != "peft" and not args.sizes and (args.max_rank is not None or args.energy is not None):
         raise NeuronEditError("--max-rank and --energy are for --to peft")
     check_cut(args.max_rank, args.energy)
-    log = open_log(args.log)
+    log = open_log(args.folder)
     ids = select_edits(log.ids, args.edits)
     if not args.sizes:
         free(Path(args.out))
@@ -80,8 +73,8 @@ def _description(exported: Exported, count: int) -> str:
         lines.append(f"ranks {min(ranks)} to {max(ranks)}; {loss if truncation else 'nothing is lost'}")
         deviation = max(parameter["deviation"] for parameter in parameters.values())
         lines.append(
-            f"the edited model's weights, rounded to {about['base']['dtype']}, are within {deviation:.1e} of their "
-            "change from it"
+            f"the edited model's weights, rounded to {about['base']['dtype']}, are within {deviation:.1e} of "
+            "their change from it"
         )
         if "rewrite_acc" in about:
             lines.append(

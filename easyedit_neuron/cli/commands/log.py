@@ -8,15 +8,14 @@ from typing import Any
 
 from ...editlog import EditLog
 from ..output import show
-from .common import FOLDER_HELP, aligned, describe_request, open_log
+from .common import add_folder, aligned, describe_request, open_log
 
-DESCRIPTION = """List the edits of a run: the request, what it changed and by how much, how well it was learned,
-and whether it is still in the weights."""
+DESCRIPTION = """List the edits of a run: the request, what it changed and by how much, how well it was
+learned, and whether it is still in the weights."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("folder", metavar="FOLDER", help=FOLDER_HELP)
+    add_folder(parser)
     parser.add_argument(
         "--verify", action="store_true", help="read every file and check that it is unchanged"
     )
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the entries of a log."""
     log = open_log(args.folder)
     if args.verify:
         log.verify()
