@@ -28,7 +28,7 @@ SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size":
 
 def register_groups() -> None:
     """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
-    files). The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
+    files). A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
@@ -162,11 +162,12 @@ class Settings(HyperParams):
     def validate(self) -> None:
         _at_least(1, self, "edits", "batch_size")
         _at_least(0, self, "seed")
-        unknown = set(self.evaluation.ability_checkpoints or []) - set(self.runner.checkpoints)
+        checkpoints = self.runner.checkpoints
+        unknown = set(self.evaluation.ability_checkpoints or []) - set(checkpoints)
         if unknown:
             raise HparamsError(
-                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, which "
-                f"are {self.runner.checkpoints}; add it there"
+                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, "
+                f"which are {checkpoints}; add it there"
             )
 
 

@@ -67,26 +67,23 @@ class StateFolder:
             content = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
             with safe_open(folder / TENSORS, "pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 not a dict
-            state_format, run, expected, plan = (
-                content[name] for name in ("format", "run", "fingerprint", "tree")
-            )
-        except Exception as problem:
-            raise StateError(
-                f"{folder}: not a readable state ({type(problem).__name__}: {problem}). {remedy}"
-            ) from problem
-        if state_format != FORMAT:
-            raise StateError(
-                f"{folder}: a state of format {state_format}, this version reads {FORMAT}. {remedy}"
-            )
-        if run != self.run:
-            raise StateError(f"{folder}: the state of another run ({run}; this one is {self.run}). {remedy}")
-        fingerprint = tensors_fingerprint(sorted(tensors.items(), key=_packing_order))
-        if fingerprint != expected:
-            raise StateError(
-                f"{folder}: {TENSORS} is damaged: its fingerprint is {fingerprint}, written was {expected}. "
-                f"{remedy}"
-            )
+            fingerprint = tensors_fingerprint(sorted(tensors.items(), key=_packing_order))
+            problem = self._problem(content, fingerprint)
+            plan = content["tree"]
+        except Exception as error:
+            problem = f"not a readable state ({type(error).__name__}: {error})"
+        if problem is not None:
+            raise StateError(f"{folder}: {problem}. {remedy}")
         return unpack(tensors, plan)
+
+    def _problem(self, content: dict[str, Any], fingerprint: str) -> str | None:
+        if content["format"] != FORMAT:
+            return f"a state of format {content['format']}, this version reads {FORMAT}"
+        if content["run"] != self.run:
+            return f"the state of another run ({content['run']}; this one is {self.run})"
+        if content["fingerprint"] != fingerprint:
+            return f"{TENSORS} is damaged: its fingerprint is {fingerprint}, not {content['fingerprint']}"
+        return None
 
     def remove(self) -> None:
         """Remove all states."""

@@ -184,9 +184,11 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
     statistics = Statistics(view, tok, source)
     covariances = {modules[layer][0]: statistics.covariance(layer).cpu() for layer in source.layers}
     folder = Path(hparams.stats_dir).expanduser() / f"easyedit-{tensors_fingerprint(covariances.items())}"
-    model_folder = folder / model.config._name_or_path.rsplit("/")[-1] / f"{hparams.mom2_dataset}_stats"
+    model_name = model.config._name_or_path.rsplit("/")[-1]
+    # One text, as EasyEdit forms it: an absolute path of the dataset stays below the folder.
+    dataset_folder = folder / f"{model_name}/{hparams.mom2_dataset}_stats"
     for name, matrix in covariances.items():
-        path = model_folder / f"{name}_{hparams.mom2_dtype}_mom2_{hparams.mom2_n_samples}.npz"
+        path = dataset_folder / f"{name}_{hparams.mom2_dtype}_mom2_{hparams.mom2_n_samples}.npz"
         if path.is_file():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)

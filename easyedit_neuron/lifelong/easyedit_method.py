@@ -107,10 +107,8 @@ class EasyEditMethod(Method):
         options = {"copy": False, "return_orig_weights": True, "keep_original_weight": False}
         result = self._apply(model, tok, requests, hparams, train_ds=None, **options)
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise HostError(
-                f"EasyEdit's {self.alg_name} edits no weights (it returned {type(result).__name__}), so there "
-                "is nothing to run on"
-            )
+            kind = type(result).__name__
+            raise HostError(f"EasyEdit's {self.alg_name} edits no weights, it returned {kind}")
         edited, originals = result
         while not hasattr(edited, "get_input_embeddings") and hasattr(edited, "model"):
             edited = edited.model  # a wrapper that only passes calls on, as GRACE's

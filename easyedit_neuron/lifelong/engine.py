@@ -162,8 +162,8 @@ class Engine:
             LOG.warning("edit %d failed and was rolled back: %s", positions.start, result.failure)
         if stops:
             raise NeuronEditError(
-                f"edit {positions.start} failed and was rolled back: {result.failure}. The same command tries "
-                "it again; runner.on_failure=continue leaves it and goes on"
+                f"edit {positions.start} failed and was rolled back: {result.failure}. The same command "
+                "tries it again; runner.on_failure=continue leaves it and goes on"
             )
         self.progress.show(len(self.lines), *self._scores())
 
@@ -216,8 +216,7 @@ class Engine:
         self.files.write_checkpoints(self.checkpoints)
 
     def _scores(self) -> tuple[float | None, float | None, int]:
-        """Rel and Loc of the last 100 edits (of the last checkpoint without the immediate protocol), and failed
-        edits."""
+        """Rel and Loc of the last 100 edits (else of the last checkpoint), and the number of failed edits."""
         last = self.checkpoints[-1]
         values = immediate_means(self.lines[-100:]) or (last["final"] if last["edits"] else {})
         return values.get("rewrite_acc"), values.get("loc"), count_failed(self.lines)

@@ -105,7 +105,7 @@ class Measurer:
         return finite({"ability": self.ability.measure(model, self.tok)})
 
     def ability_due(self, first: int, done: int) -> bool:
-        """Whether general ability is measured after the edits ``first`` ... ``done - 1`` (0, 0: before all)."""
+        """Whether general ability is measured after the edits ``first`` ... ``done - 1``."""
         checkpoints = self.options.ability_checkpoints
         if self.ability is None or checkpoints is None or done in (0, len(self.requests)):
             return self.ability is not None

@@ -1,4 +1,4 @@
-"""What the terminal shows during a run: a bar with Rel and Loc so far; a line per checkpoint if stderr is a file."""
+"""What a run shows on stderr: a bar with Rel and Loc so far, or outside of a terminal a line per checkpoint."""
 
 from __future__ import annotations
 

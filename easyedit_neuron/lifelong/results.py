@@ -37,14 +37,7 @@ PROTOCOL = {
 def edit_lines(
     stream: Stream, positions: range, result: BatchResult, seconds: float, metrics: dict[str, list]
 ) -> list[dict[str, Any]]:
-    """The objects of a batch for ``edits.jsonl``.
-
-    Args:
-        stream, positions: the edits of the batch.
-        result: what became of it.
-        seconds: of the batch.
-        metrics: ``before`` and ``immediate``, each a list over the batch.
-    """
+    """The objects of a batch for ``edits.jsonl``; ``metrics``: lists ``before`` and ``immediate``."""
     of_batch = {
         "batch": positions.start // stream.batch_size,
         "status": "ok" if result.failure is None else "failed",
@@ -76,13 +69,12 @@ def checkpoint_line(
     """One object of ``checkpoints.jsonl``.
 
     Args:
-        lines: of all edits so far.
-        stream, masks: the edits, and their masks.
+        lines, stream, masks: of all edits so far.
         final: means over the edits so far and side effects, on the model as it is now.
         drift: of every changed weight.
         costs: ``seconds`` of the run by part, and ``memory``.
     """
-    immediate = immediate_means(lines)
+    immediate, seconds = immediate_means(lines), costs["seconds"]
     first_of_batches = [line for line in lines if line["edit"] % stream.batch_size == 0]
     return finite(
         {
@@ -97,10 +89,9 @@ def checkpoint_line(
             },
             "drift": drift,
             "layers": layer_means(lines, masks),
-            "seconds": dict(costs["seconds"]),
+            "seconds": dict(seconds),
             "stages": add_up(line["stages_of_batch"] for line in first_of_batches),
-            "evaluation_share": seconds_of_measuring(costs["seconds"])
-            / max(sum(costs["seconds"].values()), 1e-9),
+            "evaluation_share": seconds_of_measuring(seconds) / max(sum(seconds.values()), 1e-9),
             "memory": costs["memory"],
         }
     )
@@ -118,13 +109,7 @@ def count_failed(lines: list[dict]) -> int:
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """What a run was started with.
-
-    Attributes:
-        settings, hparams: as the command line gave them.
-        hparams_file: from which the hyperparameters were read.
-        command: the command line.
-    """
+    """What a run was started with; ``hparams_file`` is where the hyperparameters were read."""
 
     settings: Any
     hparams: Any
@@ -137,8 +122,7 @@ class RunResults:
     """What a finished run has.
 
     Attributes:
-        lines: of ``edits.jsonl``.
-        checkpoints: of ``checkpoints.jsonl``, the untouched model first.
+        lines, checkpoints: of ``edits.jsonl`` and ``checkpoints.jsonl``.
         repeats: numbers of duplicates and of contradictions.
         resumed: how often the run was continued.
         fingerprints: parameter name -> fingerprint of the edited weight.

@@ -26,6 +26,12 @@ CSV_COLUMNS = (
 )
 """Columns of ``checkpoints.csv``; after them one for every task of general ability, ``ability:TASK``."""
 ABILITY = "ability:"
+_SCORES = {"rel": "rewrite_acc", "gen": "rephrase_acc", "loc": "loc", "portability": "port"}
+_FINAL_ONLY = {
+    "rel_exact_match_generated": "rewrite_generation_exact_match",
+    "gen_exact_match_generated": "rephrase_generation_exact_match",
+    **{name: name for name in ("retained", "fluency", "perplexity")},
+}
 
 
 class RunFolder:
@@ -61,38 +67,22 @@ class RunFolder:
 
 def csv_row(checkpoint: dict) -> dict[str, Any]:
     """The row of a checkpoint in ``checkpoints.csv``; None where something was not measured."""
-    final, immediate, memory = checkpoint["final"], checkpoint["immediate"], checkpoint["memory"]
-    seconds = checkpoint["seconds"]
-    row = {
-        "edits": checkpoint["edits"],
-        "failed": checkpoint["failed"],
-        "superseded": checkpoint["superseded"],
-        "rel": final.get("rewrite_acc"),
-        "gen": final.get("rephrase_acc"),
-        "loc": final.get("loc"),
-        "portability": final.get("port"),
-        "rel_immediate": immediate.get("rewrite_acc"),
-        "gen_immediate": immediate.get("rephrase_acc"),
-        "loc_immediate": immediate.get("loc"),
-        "portability_immediate": immediate.get("port"),
-        "rel_exact_match_generated": final.get("rewrite_generation_exact_match"),
-        "gen_exact_match_generated": final.get("rephrase_generation_exact_match"),
-        "retained": final.get("retained"),
-        "fluency": final.get("fluency"),
-        "perplexity": final.get("perplexity"),
-        "seconds_edit": seconds.get("edit", 0.0),
-        "seconds_evaluate": seconds_of_measuring(seconds),
-        "seconds_total": sum(seconds.values()),
-        "evaluation_share": checkpoint["evaluation_share"],
-        "memory_mib": memory["rss_peak_mib"],
-        "cuda_mib": memory["cuda_peak_mib"],
-    }
+    final, seconds, memory = checkpoint["final"], checkpoint["seconds"], checkpoint["memory"]
+    row = {name: checkpoint[name] for name in ("edits", "failed", "superseded", "evaluation_share")}
+    row.update({column: final.get(name) for column, name in {**_SCORES, **_FINAL_ONLY}.items()})
+    for column, name in _SCORES.items():
+        row[f"{column}_immediate"] = checkpoint["immediate"].get(name)
+    row["seconds_edit"] = seconds.get("edit", 0.0)
+    row["seconds_evaluate"] = seconds_of_measuring(seconds)
+    row["seconds_total"] = sum(seconds.values())
+    row["memory_mib"], row["cuda_mib"] = memory["rss_peak_mib"], memory["cuda_peak_mib"]
     for name in ("wasserstein", "cosine", "l2"):
         row[f"drift_{name}"] = mean(drift[name][0] for drift in checkpoint["drift"].values())
     for name in ("density", "leakage", "delivered", "overlap"):
         row[name] = mean(layer.get(name) for layer in checkpoint["layers"].values())
-    row.update({f"{ABILITY}{task}": entry["value"] for task, entry in final.get("ability", {}).items()})
-    return finite(row)
+    row = {name: row[name] for name in CSV_COLUMNS}
+    tasks = final.get("ability", {})
+    return finite(row | {f"{ABILITY}{task}": entry["value"] for task, entry in tasks.items()})
 
 
 def seconds_of_measuring(seconds: dict[str, float]) -> float:
