@@ -100,8 +100,8 @@ def test_wise_keeps_one_memory(command, tmp_path, monkeypatch):
     summary = results(tmp_path)
     assert counts == [1, 2] and summary["failed"] == 0
     assert summary["settings"]["evaluation"]["batch_size"] == 1  # it decides for a whole batch
-    told = json.loads((tmp_path / "out/edits.jsonl").read_text().splitlines()[0])["request"]
-    assert "loc_prompt" not in told  # the runner's own request is as it was
+    request = json.loads((tmp_path / "out/edits.jsonl").read_text().splitlines()[0])["request"]
+    assert "loc_prompt" not in request  # the runner's own request is as it was
 
 
 def test_knowledge_neurons(command, tmp_path, capfd):
@@ -128,12 +128,12 @@ def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_pa
     module = importlib.import_module("easyeditor.models.alphaedit.AlphaEdit_main")
     ours = AlphaEditHyperParams.from_hparams("AlphaEdit/tiny-llama").override(changes)
     statistics = Statistics(ModelView.of(model), tok, ours)
-    theirs = module.get_cov(
+    easyedit_covariance = module.get_cov(
         model, tok, "model.layers.1.mlp.down_proj", "tiny-world", 300, "float32", hparams=hparams
     )
-    assert torch.equal(theirs, statistics.covariance(1))
+    assert torch.equal(easyedit_covariance, statistics.covariance(1))
     projector = statistics.null_space(1, 2e-2).project(torch.eye(2048))
-    # theirs is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is
+    # easyedit_covariance is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is
     # the threshold but for rounding may be in one alone, and adds 1 to the square of the distance
     assert (
         module.P.shape == (1, 2048, 2048) and abs(float(projector.trace()) - float(module.P[0].trace())) < 3.5

@@ -33,6 +33,8 @@ def test_an_edit_that_stays(editors, method, folder):
     arguments = {name: [request[key] for request in requests] for name, key in names.items()}
     pair = editors(get_method(method).load_hparams().from_hparams(f"{method}/tiny-llama").override(changes))
     before = weights_of(pair[1].model)
-    found = [e.edit(sequential_edit=True, verbose=False, **arguments) for e in pair]
-    assert found[0][0] == found[1][0] and same(found[0][2], found[1][2])
-    assert same(*(weights_of(edited) for _, edited, _ in found)) and not same(weights_of(found[0][1]), before)
+    results = [e.edit(sequential_edit=True, verbose=False, **arguments) for e in pair]
+    assert results[0][0] == results[1][0] and same(results[0][2], results[1][2])
+    assert same(*(weights_of(edited) for _, edited, _ in results)) and not same(
+        weights_of(results[0][1]), before
+    )

@@ -1,7 +1,7 @@
 """The subcommands, ``easyedit-neuron NAME ...``; a command line that begins with no such word is Hydra's.
 
-Each is a module that is imported when it is used. It has ``DESCRIPTION`` for the help,
-``add_arguments(parser)`` and ``run(args)``, which raises ``NeuronEditError`` for every foreseeable mistake.
+Each is a module that is imported when it is used. Its docstring is the help; ``add_arguments(parser)``
+declares the arguments, and ``run(args)`` raises ``NeuronEditError`` for every foreseeable mistake.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run_command(arguments: list[str]) -> int:
             f"unknown command {name!r}: {did_you_mean(name, COMMANDS)} Settings are given as name=value"
         )
     command = importlib.import_module(f".{COMMANDS[name]}", __name__)
-    parser = argparse.ArgumentParser(prog=f"easyedit-neuron {name}", description=command.DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=f"easyedit-neuron {name}", description=command.__doc__)
     command.add_arguments(parser)
     try:
         command.run(parser.parse_args(arguments[1:]))

@@ -1,4 +1,5 @@
-"""``easyedit-neuron diff A[@N] B[@N] [--json]``"""
+"""Compare two runs, or two moments of one (FOLDER@17 is the state after entry 17): which edits
+they have, which weights they change, and how far apart these are."""
 
 from __future__ import annotations
 
@@ -9,9 +10,6 @@ from pathlib import Path
 from ...editlog import EditLog, diff
 from ..output import show
 from .common import aligned, open_log
-
-DESCRIPTION = """Compare two runs, or two moments of one (FOLDER@17 is the state after entry 17): which edits
-they have, which weights they change, and how far apart these are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,5 @@
-"""``easyedit-neuron export FOLDER --to peft|sparse|merged --out DIR``, or ``--sizes``"""
+"""Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
+rows that they touch, or as a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -11,9 +12,6 @@ from ...export.adapter import check_cut
 from ...export.provenance import Exported, free
 from ..output import show
 from .common import add_folder, add_model, load_base_of, open_log, select_edits
-
-DESCRIPTION = """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
-rows that they touch, or as a whole checkpoint."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

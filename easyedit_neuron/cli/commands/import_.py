@@ -1,4 +1,4 @@
-"""``easyedit-neuron import FILE_OR_DIR --model BASE --out DIR``"""
+"""Put an exported adapter or sparse file into its base model and write the edited checkpoint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from ...export.provenance import free
 from ..output import show
 from .common import add_out_and_model, load_base
 from .export import count_edits
-
-DESCRIPTION = "Put an exported adapter or sparse file into its base model and write the edited checkpoint."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,5 @@
-"""``easyedit-neuron log FOLDER [--verify] [--json]``"""
+"""List the edits of a run: the request, what it changed and by how much, how well it was
+learned, and whether it is still in the weights."""
 
 from __future__ import annotations
 
@@ -9,9 +10,6 @@ from typing import Any
 from ...editlog import EditLog
 from ..output import show
 from .common import add_folder, aligned, describe_request, open_log
-
-DESCRIPTION = """List the edits of a run: the request, what it changed and by how much, how well it was
-learned, and whether it is still in the weights."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

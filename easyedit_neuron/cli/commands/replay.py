@@ -1,4 +1,5 @@
-"""``easyedit-neuron replay FOLDER --out DIR [--upto N] [--only IDS] [--without IDS]``"""
+"""Make the edits of a run again on the base model. All of them give the weights of the run, bit
+for bit on the same kind of machine; a selection gives the weights of these edits alone."""
 
 from __future__ import annotations
 
@@ -10,9 +11,6 @@ import torch
 from ...editlog import EditLog, replay
 from ..output import show
 from .common import add_folder, add_out_and_model, open_log, select_edits, write_edited
-
-DESCRIPTION = """Make the edits of a run again on the base model. All of them give the weights of the run, bit
-for bit on the same kind of machine; a selection gives the weights of these edits alone."""
 
 _EXACT = {
     True: "the weights are the log's, bit for bit",

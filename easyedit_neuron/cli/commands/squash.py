@@ -1,4 +1,5 @@
-"""``easyedit-neuron squash FOLDER --out DIR [--upto N]``"""
+"""Make one edit of all edits of a run: a log with a single entry, which holds the total change
+of every weight and names the edits."""
 
 from __future__ import annotations
 
@@ -10,9 +11,6 @@ import torch
 from ...editlog import EditLog, replay, squash
 from ..output import show
 from .common import add_folder, add_out_and_model, open_log, write_edited
-
-DESCRIPTION = """Make one edit of all edits of a run: a log with a single entry, which holds the total change
-of every weight and names the edits."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,5 @@
-"""``easyedit-neuron undo FOLDER ID [ID ...] --out DIR``"""
+"""Take single edits out of the weights of a run. FOLDER stays as it is; DIR gets the weights
+without the edits, and the log with an entry for each of them."""
 
 from __future__ import annotations
 
@@ -13,9 +14,6 @@ from ...edits.write import restore
 from ...errors import StateError
 from ..output import show
 from .common import WEIGHTS, add_folder, add_out_and_model, describe_request, open_log, write_edited
-
-DESCRIPTION = """Take single edits out of the weights of a run. FOLDER stays as it is; DIR gets the weights
-without the edits, and the log with an entry for each of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
