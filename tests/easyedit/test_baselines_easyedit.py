@@ -133,8 +133,8 @@ def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_pa
     )
     assert torch.equal(easyedit_covariance, statistics.covariance(1))
     projector = statistics.null_space(1, 2e-2).project(torch.eye(2048))
-    # easyedit_covariance is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is
-    # the threshold but for rounding may be in one alone, and adds 1 to the square of the distance
+    # EasyEdit's projector is from an SVD and ours from an eigen-decomposition, in float32. A direction whose
+    # eigenvalue is the threshold up to rounding may be in only one, and adds 1 to the squared distance.
     assert (
         module.P.shape == (1, 2048, 2048) and abs(float(projector.trace()) - float(module.P[0].trace())) < 3.5
     )

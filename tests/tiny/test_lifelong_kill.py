@@ -96,7 +96,7 @@ def test_disk_full(world, whole, tmp_path):
     for limit in (3000, 21_000, 25_000):
         messages.append(Child(world, out, limit=limit, **options).end())
     assert all("cannot be written" in message and "same command again" in message for message in messages)
-    assert not [path for path in out.rglob("*.part")]
+    assert not list(out.rglob("*.part"))
     assert len(list((out / "state").iterdir())) == 1
     assert Child(world, out, **options).end() == "finished"
     assert outcome(out) == expected
