@@ -1,4 +1,4 @@
-"""What a run shows on stderr: a bar with Rel and Loc so far, or outside of a terminal a line per checkpoint."""
+"""What a run shows on stderr: a bar with Rel and Loc, or a line per checkpoint outside of a terminal."""
 
 from __future__ import annotations
 
