@@ -16,7 +16,7 @@ import torch
 
 from ..arch.frozen import eval_mode
 from ..errors import HparamsError
-from ..lifelong.checkpoint import random_states, seed_everything, set_random_states
+from ..utils.random_state import random_states, seed_everything, set_random_states
 from . import tasks as known_tasks
 
 SEED = 1234  # of the shots, and of tasks that sample

@@ -1,5 +1,5 @@
 """The command ``easyedit-neuron`` (``python -m easyedit_neuron``): a Hydra application that edits a model and
-measures it, and subcommands for what was edited (:mod:`.commands`)."""
+measures it, and subcommands for the edits that were made (``commands``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if is_command(arguments):
         return run_command(arguments)
-    # Hydra and torch are heavy, and "import easyedit_neuron.cli" is what the console script does first.
+    # Hydra and torch are slow to import, and the console script imports this module first.
     from .app import run_command_line
 
     return run_command_line(arguments)

@@ -1,10 +1,11 @@
-"""The Hydra application: compose, check, run; every foreseeable mistake is one line on stderr and exit code
-2."""
+"""The Hydra application: compose the settings, check them, run.
+
+Every foreseeable mistake is one line on stderr and exit code 2.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -23,23 +24,23 @@ from omegaconf.errors import OmegaConfBaseException
 from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
+from ..utils.suggest import did_you_mean
 from . import settings as settings_module
 from . import sweep
-from .fail import BAD_INPUT, fail
-from .settings import HAVE_THEIR_OWN_SETTING, read_hyperparameters, read_settings
+from .output import BAD_INPUT, fail
+from .settings import SET_ELSEWHERE, read_hyperparameters, read_settings
 
-QUIET = ("--quiet", "runner.quiet=true")  # Hydra knows no options of an application's own
+QUIET_OPTION, QUIET_SETTING = "--quiet", "runner.quiet=true"  # Hydra has no options of an application's own
 
 
-def run_command_line(argv: list[str] | None = None) -> int:
-    """Run with the given arguments (default: those of the process) and return the exit code."""
+def run_command_line(arguments: list[str]) -> int:
+    """Run with the given arguments and return the exit code."""
     settings_module.register_groups()
     application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(
         _job
     )
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    arguments = [QUIET[1] if argument == QUIET[0] else argument for argument in arguments]
-    sweep.failed.clear()
+    arguments = [QUIET_SETTING if argument == QUIET_OPTION else argument for argument in arguments]
+    sweep.failed_jobs.clear()
     try:
         with _hydra_process(arguments):
             application()
@@ -49,33 +50,32 @@ def run_command_line(argv: list[str] | None = None) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    except (
-        OSError
-    ) as problem:  # Hydra makes the folder before the job, in which another file would be to blame
-        if problem.filename is None or any(
-            frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__)
-        ):
+    except OSError as problem:
+        # Hydra makes the folder of the results before the job; inside the job another file is to blame.
+        in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
+        if problem.filename is None or in_job:
             raise
         return fail(
             f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results"
         )
-    return BAD_INPUT if sweep.failed else 0
+    return BAD_INPUT if sweep.failed_jobs else 0
 
 
 def _job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
+    output_dir = hydra_config.runtime.output_dir
     try:
-        # Loading the model is slow, so what can be told from the settings alone is checked first.
+        # Loading the model is slow, so everything that the settings alone can tell is checked first.
         settings = read_settings(config)
-        hparams, source = read_hyperparameters(settings)
+        hparams, hparams_file = read_hyperparameters(settings)
         from .run import run
 
-        run(settings, hparams, source, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
+        run(settings, hparams, hparams_file, output_dir, list(hydra_config.overrides.task))
     except (NeuronEditError, OmegaConfBaseException) as problem:
         code = fail(str(problem))
         if hydra_config.mode == RunMode.MULTIRUN:
-            # The other jobs of the sweep are run all the same.
-            sweep.note_failure(Path(hydra_config.runtime.output_dir), str(problem))
+            # The other jobs of the sweep still run.
+            sweep.note_failure(Path(output_dir), str(problem))
         else:
             # Hydra prints a line of its own about every exception of a job, but lets SystemExit pass.
             raise SystemExit(code) from None
@@ -83,24 +83,24 @@ def _job(config: DictConfig) -> None:
 
 @contextmanager
 def _hydra_process(arguments: list[str]):
-    # HYDRA_FULL_ERROR lets exceptions through to us; without it Hydra prints some of them itself and exits.
-    with mock.patch.object(sys, "argv", ["easyedit-neuron", *arguments]):
-        with mock.patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}):
-            yield
+    # Without HYDRA_FULL_ERROR Hydra prints some exceptions itself and exits.
+    with (
+        mock.patch.object(sys, "argv", ["easyedit-neuron", *arguments]),
+        mock.patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}),
+    ):
+        yield
 
 
 def explain(problem: Exception, arguments: list[str]) -> str:
-    """What to say about an error of Hydra's or OmegaConf's for these arguments, with the nearest valid
-    name."""
+    """An error of Hydra's or OmegaConf's in our words, with the nearest valid name."""
     text = str(problem).split("\nSee https://")[0]
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        return _unknown_setting(unknown.group(1), arguments)
+    setting = re.search(r"Could not override '([^']+)'", text)
+    if setting:
+        return _unknown_setting(setting.group(1), arguments)
     option = re.search(r"Could not find '(\w+)/([^']*)'", text)
     if option:
         group, name = option.groups()
-        choices = group_options().get(group, [])
-        return f"unknown {group} {name!r}: {_nearest(name, choices) or 'known: ' + ', '.join(choices)}"
+        return f"unknown {group} {name!r}: {did_you_mean(name, group_options().get(group, []))}"
     if isinstance(problem, OverrideParseException):
         return f"cannot read the argument {problem.override!r}: {text}"
     return text
@@ -108,27 +108,20 @@ def explain(problem: Exception, arguments: list[str]) -> str:
 
 def _unknown_setting(name: str, arguments: list[str]) -> str:
     section, _, leaf = name.rpartition(".")
-    if section == "method" and leaf in HAVE_THEIR_OWN_SETTING:
-        return f"{name!r} has a setting of its own: {HAVE_THEIR_OWN_SETTING[leaf]}=..."
-    method = next(
-        (text.partition("=")[2] for text in reversed(arguments) if text.startswith("method=")), "nmke"
-    )
-    known = known_settings(method)
+    if section == "method" and leaf in SET_ELSEWHERE:
+        return f"{name!r} has a setting of its own: {SET_ELSEWHERE[leaf]}=..."
+    chosen_methods = [text.partition("=")[2] for text in arguments if text.startswith("method=")]
+    method = chosen_methods[-1] if chosen_methods else "nmke"
+    names = setting_names(method)
     group, _, entry = section.partition(".")
-    if entry in known.get(group, ()):
+    if entry in names.get(group, ()):
         return f"{name!r} adds to a mapping: +{name}=... or {section}={{{leaf}: ...}}"
-    if section not in known:
+    if section not in names:
         section, leaf = "", name
-    listed = "the fields that --cfg job shows" if section == "method" else ", ".join(known[section])
     place = f" of method {method}" if section == "method" else ""
-    guess = _nearest(leaf, known[section], prefix=f"{section}." if section else "")
-    return f"unknown setting {name!r}{place}: {guess or 'known: ' + listed}"
-
-
-def _nearest(name: str, choices: list[str], prefix: str = "") -> str:
-    lowered = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    return f"did you mean {prefix + lowered[close[0]]!r}?" if close else ""
+    prefix = f"{section}." if section else ""
+    choices = [prefix + choice for choice in names[section]]
+    return f"unknown setting {name!r}{place}: {did_you_mean(prefix + leaf, choices)}"
 
 
 def group_options() -> dict[str, list[str]]:
@@ -142,14 +135,14 @@ def group_options() -> dict[str, list[str]]:
     return {**folders, "method": names, "model": settings_module.model_names()}
 
 
-def known_settings(method: str) -> dict[str, list[str]]:
+def setting_names(method: str) -> dict[str, list[str]]:
     """Everything that can be given as ``name=value``, by section; the section ``""`` is the top level."""
     sections = {
         name: [field.name for field in dataclasses.fields(section)]
         for name, section in settings_module.SECTIONS.items()
     }
-    spec = next((spec for spec in methods() if spec.name.lower() == method), None)
-    sections["method"] = (
-        settings_module.method_fields(spec) if spec else ["alg"] if method == settings_module.EASYEDIT else []
-    )
+    sections["method"] = ["alg"] if method == settings_module.EASYEDIT else []
+    for spec in methods():
+        if spec.name.lower() == method:
+            sections["method"] = settings_module.method_fields(spec)
     return {"": [*sections, "edits", "batch_size", "seed", "run", "output_dir"], **sections}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -13,58 +14,64 @@ from .. import data, resources
 from ..arch.view import ModelView
 from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams
-from ..lifelong.easyedit_method import PREFIX, ForeignMethod
+from ..lifelong import EASYEDIT_PREFIX
+from ..lifelong.easyedit_method import EasyEditMethod
 from ..lifelong.measurer import evenly
 from ..lifelong.method import Method
 from ..registry import get_method
 from .settings import Settings
 
-
-def method_of(settings: Settings) -> Method:
-    """The method that the settings name: of the registry, or EasyEdit's."""
-    if settings.method_name.startswith(PREFIX):
-        texts = [] if settings.data.text is None else data.text(settings.data.text, "train")
-        method = ForeignMethod(settings.method_name.removeprefix(PREFIX), texts)
-        if method.alone:
-            settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1
-        return method
-    return Method(get_method(settings.method_name))
+T = TypeVar("T")
 
 
-def load_quietly(method: Method, hparams: HyperParams) -> tuple[torch.nn.Module, Any]:
-    """Model and tokenizer of the hyperparameters; a missing folder is told from a name on the hub."""
-    name = hparams.model_name
-    if name.startswith(("/", "./", "../", "~")):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise HparamsError(
-                f"field 'model_name': there is no folder {str(folder)!r}; model.path=... names the model"
-            )
+def load_method(settings: Settings) -> Method:
+    """The method that the settings name: of the registry, or EasyEdit's own."""
+    if not settings.method_name.startswith(EASYEDIT_PREFIX):
+        return Method(get_method(settings.method_name))
+    texts = [] if settings.data.text is None else data.text(settings.data.text, "train")
+    method = EasyEditMethod(settings.method_name.removeprefix(EASYEDIT_PREFIX), texts)
+    if method.one_prompt_at_a_time:
+        settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1
+    return method
+
+
+def load_quietly(name: str, option: str, load: Callable[[], T]) -> T:
+    """Call ``load`` without progress bars.
+
+    Args:
+        name: of the model: a folder, or a name on the hub.
+        option: which names the model, for the error.
+        load: loads it.
+
+    Raises:
+        HparamsError: ``name`` is a folder that does not exist.
+    """
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
+        raise HparamsError(f"there is no folder {name!r}; {option} names the model")
     transformers_logging.disable_progress_bar()
     try:
-        model, tok = method.load_model(hparams)
+        return load()
     finally:
         transformers_logging.enable_progress_bar()
-    return model, tok
 
 
 def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
-    """The layers of our own hyperparameters exist in the model; ``HparamsError`` otherwise."""
+    """``HparamsError`` unless the model has the layers that our own hyperparameters name."""
     if type(hparams).__module__.startswith("easyeditor."):
         return
     count = ModelView.of(model).n_layers
-    wanted = list(getattr(hparams, "layers", []))
-    last = getattr(hparams, "v_loss_layer", None)
-    for name, layers in (("layers", wanted), ("v_loss_layer", [] if last is None else [last])):
-        bad = [layer for layer in layers if not 0 <= layer < count]
-        if bad:
+    named = [("layers", layer) for layer in getattr(hparams, "layers", [])]
+    if getattr(hparams, "v_loss_layer", None) is not None:
+        named.append(("v_loss_layer", hparams.v_loss_layer))
+    for name, layer in named:
+        if not 0 <= layer < count:
             raise HparamsError(
-                f"field '{name}': layer {bad[0]} is out of range, the model has layers 0 to {count - 1}"
+                f"field '{name}': layer {layer} is out of range, the model has layers 0 to {count - 1}"
             )
 
 
-def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
-    """Facts that are never edited, and held-out text; empty where the settings ask for none."""
+def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
+    """Facts that are never edited, and held-out text; empty where the settings leave them out."""
     facts, texts = [], []
     if settings.data.retained is not None:
         facts = evenly(data.retained(settings.data.retained), settings.evaluation.retained)
@@ -74,36 +81,37 @@ def load_probes(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, dict[str, Any]]:
-    """The settings with the tasks of general ability by name, and what their numbers depend on (``{}``
-    without tasks).
+    """Replace the default of ``evaluation.ability`` by the names of the tasks.
 
-    Where nothing is said, those of tiny-world are measured for the shipped model and its world, if lm-eval is
+    Without a setting, the tasks of tiny-world are measured for the shipped model and its world, if lm-eval is
     installed.
+
+    Returns:
+        The settings, and what the tasks' numbers depend on (``{}`` without tasks).
 
     Raises:
         NeuronEditError: lm-eval or a task's documents are missing.
     """
     from ..ability import tasks
 
-    options, wanted = settings.evaluation, settings.evaluation.ability
-    if wanted is None:
-        models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
-        shipped = (
-            resources.model_path(hparams.model_name) in models
+    options, names = settings.evaluation, settings.evaluation.ability
+    if names is None:
+        shipped_models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
+        is_shipped = (
+            resources.model_path(hparams.model_name) in shipped_models
             and settings.data.retained in resources.SHIPPED_DATA
         )
-        wanted = [tasks.WORLD] if shipped and tasks.available() else []
-    names = tasks.canonical(wanted) if wanted else []
+        names = [tasks.WORLD] if is_shipped and tasks.available() else []
+    names = tasks.canonical(names) if names else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
     return settings, {"ability": tasks.identity(names, options.ability_data)} if names else {}
 
 
 def load_ability(options: Any) -> Any:
-    """The tasks that the settings of the evaluation name, loaded; None without any. See
-    :class:`..ability.measure.Ability`."""
+    """The ``Ability`` with the tasks that the settings of the evaluation name; None without any."""
     if not options.ability:
         return None
-    from ..ability.general_ability import Ability  # lm-eval takes seconds to import
+    from ..ability.general_ability import Ability  # imports lm-eval, which takes seconds
 
     return Ability(
         options.ability,

@@ -1,8 +1,7 @@
-"""One run: what the settings name is loaded and checked, the lifelong runner does the rest."""
+"""One run: load and check what the settings name, then let the lifelong engine edit and measure."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -11,131 +10,107 @@ from typing import Any
 from .. import data
 from ..errors import NeuronEditError, StateError
 from ..hyperparameters.base import HyperParams
-from ..lifelong.checkpoint import StateFolder, seed_everything
-from ..lifelong.engine import Engine
-from ..lifelong.measurer import Edits, Probes
-from ..lifelong.meters import Clock
-from ..lifelong.method import Method
+from ..lifelong.checkpoint import StateFolder
+from ..lifelong.engine import Engine, RunStorage
+from ..lifelong.identity import OpenRun, locked, open_run, run_identity
+from ..lifelong.measurer import Measurer, ReferenceData
+from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
-from ..lifelong.results import summarise
-from ..lifelong.resume import Entry, identity
+from ..lifelong.results import RunOrigin, summarise
 from ..lifelong.run_folder import RunFolder, as_json
+from ..lifelong.run_log import RunLog
 from ..lifelong.stream import Stream
+from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
 from ..utils.io import write_text
-from . import report
-from .load import check_layers, load_ability, load_probes, load_quietly, method_of, with_ability
+from ..utils.random_state import seed_everything
+from ..utils.timing import Stopwatch
+from .load import check_layers, load_ability, load_facts_and_texts, load_method, load_quietly, with_ability
+from .output import show
 from .settings import Settings
 
 
 def run(
-    settings: Settings, hparams: HyperParams, source: Path, output_dir: str, overrides: list[str]
+    settings: Settings, hparams: HyperParams, hparams_file: Path, output_dir: str, overrides: list[str]
 ) -> dict[str, Any]:
-    """Edits and measures in the folder ``output_dir``, from where the same command was interrupted there;
-    returns the summary.
+    """Edit and measure in the folder ``output_dir``, from where the same command was interrupted there.
 
-    Raises ``NeuronEditError`` before the first edit when data, model and hyperparameters do not fit together,
-    or when the folder is of another run.
+    Returns:
+        The content of ``summary.json``.
+
+    Raises:
+        NeuronEditError: data, model and hyperparameters do not fit together, or the folder is of another run;
+            raised before the first edit.
     """
-    method = method_of(settings)
+    method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
-    source_of, last = settings.data, settings.data.skip + settings.edits
-    requests = data.load(source_of.path, source_of.shape, last, source_of.invalid)[source_of.skip :]
-    facts, texts = load_probes(settings)
-    settings, read = with_ability(settings, hparams)
-    files, options = RunFolder(Path(output_dir)), settings.runner
-    entry = Entry(
-        files,
-        identity(
-            settings.to_dict(), hparams.to_dict(), {"edits": requests, "facts": facts, "text": texts, **read}
-        ),
-    )
-    with contextlib.ExitStack() as stack:
-        entry.open(stack)
-        progress = Progress(method.name, len(requests), options.quiet)
-        if entry.finished:
-            progress.say(f"{files.folder} is finished")
-            StateFolder(files.state, "").remove()  # where the process died between the summary and this
+    source, last = settings.data, settings.data.skip + settings.edits
+    requests = data.load(source.path, source.shape, last, source.invalid)[source.skip :]
+    facts, texts = load_facts_and_texts(settings)
+    settings, task_identity = with_ability(settings, hparams)
+    reference = ReferenceData(facts, texts, [request["prompt"] for request in requests])
+    read = {"edits": requests, "facts": facts, "text": texts, **task_identity}
+    identity = run_identity(settings.to_dict(), hparams.to_dict(), read)
+    files, quiet = RunFolder(Path(output_dir)), settings.runner.quiet
+    with locked(files.folder):
+        opened = open_run(files, identity)
+        if opened.finished:
+            Progress(method.name, len(requests), quiet).say(f"{files.folder} is finished")
+            StateFolder(files.state, "").remove()  # left if the process ended right after the summary
             summary = _read_summary(files)
         else:
             command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
-            summary = _edit(
-                settings, hparams, source, method, requests, facts, texts, entry, progress, command
-            )
-            if options.report:
-                from ..report.page import write_look  # imports matplotlib, which takes a second
-                from ..report.runs import read_runs
-
-                write_look(read_runs([files.folder]), files.folder)
-    if not options.quiet:
-        paths = [
-            path
-            for path in (files.folder / "report.html", files.edits, files.table, files.summary)
-            if path.is_file()
-        ]
-        report.show(report.table(summary) + "".join(f"\n{path}" for path in paths) + "\n")
+            origin = RunOrigin(settings, hparams, hparams_file, command)
+            summary = _edit(origin, method, requests, reference, opened)
+            if settings.runner.report:
+                _write_report(files)
+    if not quiet:
+        paths = (files.folder / "report.html", files.edits, files.table, files.summary)
+        show(table(summary) + "".join(f"\n{path}" for path in paths if path.is_file()) + "\n")
     return summary
 
 
 def _edit(
-    settings: Settings,
-    hparams: HyperParams,
-    source: Path,
-    method: Method,
-    requests: list[dict],
-    facts: list[dict],
-    texts: list[str],
-    entry: Entry,
-    progress: Progress,
-    command: str,
+    origin: RunOrigin, method: Method, requests: list[dict], reference: ReferenceData, opened: OpenRun
 ) -> dict[str, Any]:
-    clock, files, options = Clock(), entry.files, settings.evaluation
+    settings, hparams, files, watch = origin.settings, origin.hparams, opened.files, Stopwatch()
     stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
     seed_everything(settings.seed)
-    with clock("load"):
-        ability = load_ability(options)
-        model, tok = load_quietly(method, hparams)
+    with watch.measure("load"):
+        ability = load_ability(settings.evaluation)
+        model, tok = load_quietly(hparams.model_name, "model.path=...", lambda: method.load_model(hparams))
         check_layers(model, hparams)
         if ability is not None:
             ability.check(model, tok)
-        sample = [request["prompt"] for request in requests]
-        weights = model_fingerprint(model)
-        run_of = entry.confirm({"weights": weights, "tokenizer": tokenizer_fingerprint(tok, sample)}, command)
-    state = StateFolder(files.state, run_of)
-    probes = Probes(model, tok, facts, texts, sample, options, settings.seed, ability)
+        fingerprints = {
+            "weights": model_fingerprint(model),
+            "tokenizer": tokenizer_fingerprint(tok, reference.prompts),
+        }
+        run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
     engine = Engine(
-        method,
-        hparams,
-        model,
-        tok,
+        ModelEditor(method, model, tok, hparams),
         stream,
-        Edits(tok, stream.requests, hparams, options),
-        probes,
-        settings.runner,
-        options,
-        settings.seed,
-        files,
-        state,
-        clock,
-        progress,
-        weights,
-    )
-    engine.run()
-    summary = summarise(
+        Measurer(tok, hparams, stream.requests, reference, settings, ability),
+        RunStorage(
+            files,
+            StateFolder(files.state, run_fingerprint),
+            RunLog(files.log, settings.runner.edit_log, fingerprints["weights"], stream.batches),
+        ),
         settings,
-        hparams,
-        source,
-        command,
-        engine.lines,
-        engine.checkpoints,
-        stream.repeats(),
-        engine.resumed,
-        engine.fingerprints(),
+        watch,
     )
-    write_text(files.summary, as_json(summary))
-    state.remove()
-    return json.loads(as_json(summary))
+    summary = as_json(summarise(origin, engine.run()))
+    write_text(files.summary, summary)
+    engine.storage.states.remove()
+    return json.loads(summary)
+
+
+def _write_report(files: RunFolder) -> None:
+    from ..report.page import write_look  # imports matplotlib, which takes a second
+    from ..report.runs import read_runs
+
+    write_look(read_runs([files.folder]), files.folder)
 
 
 def _read_summary(files: RunFolder) -> dict[str, Any]:

@@ -14,31 +14,21 @@ from .. import resources
 from ..data import SHAPES
 from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ..lifelong import EASYEDIT_PREFIX
 from ..registry import MethodSpec, get_method, methods
 from .commands import COMMANDS
 
 MISSING = "???"
 EASYEDIT = "easyedit"
-"""The method that is any of EasyEdit's own."""
+"""The option of the group ``method`` for EasyEdit's own methods."""
 
-HAVE_THEIR_OWN_SETTING = {
-    "alg_name": "method",
-    "model_name": "model.path",
-    "batch_size": "batch_size",
-    "seed": "seed",
-}
-"""Fields of the hyperparameters that a setting of the command fills, so that no value can be given in two
-places."""
+SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size": "batch_size", "seed": "seed"}
+"""Hyperparameter -> the setting that fills it, so that ``method.<field>`` is refused."""
 
 
 def register_groups() -> None:
     """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
-    files).
-
-    The fields of a method are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``, and a
-        field that is
-    given on the command line replaces the file's.
-    """
+    files). A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
@@ -51,13 +41,13 @@ def register_groups() -> None:
 
 
 def run_folder(run: str | None, day: str, time: str) -> str:
-    """Where a run's files go unless output_dir says so."""
+    """Where a run's files go by default: a named run to ``results/``, others to ``outputs/``."""
     return f"results/{run}" if run is not None else f"outputs/{day}/{time}"
 
 
 def method_fields(spec: MethodSpec) -> list[str]:
     """Hyperparameters of a method that can be given as ``method.<field>``."""
-    return [item.name for item in fields(spec.load_hparams()) if item.name not in HAVE_THEIR_OWN_SETTING]
+    return [item.name for item in fields(spec.load_hparams()) if item.name not in SET_ELSEWHERE]
 
 
 def model_names() -> list[str]:
@@ -65,13 +55,12 @@ def model_names() -> list[str]:
     return sorted({name.split("/")[1] for name in resources.shipped_hparams()})
 
 
-# The sections of the configuration. HyperParams gives them its checks: unknown, missing and ill-typed fields.
+# The sections of the configuration. Their base class checks for unknown, missing and ill-typed fields.
 
 
 @dataclass
 class ModelSettings(HyperParams):
-    """``model``: which hyperparameter file, and from where the weights are loaded (default: the file's
-    model_name)."""
+    """``model``: the hyperparameter file, and where the weights are (default: the file's model_name)."""
 
     name: str
     hparams: str | None = None
@@ -94,7 +83,7 @@ class DataSettings(HyperParams):
             raise HparamsError("field 'path': give the JSON file with the edits, data.path=...")
         if self.shape is not None and self.shape not in SHAPES:
             raise HparamsError(f"field 'shape': unknown shape {self.shape!r}; known: {', '.join(SHAPES)}")
-        _at_least(0, "skip", self.skip)
+        _at_least(0, self, "skip")
 
 
 @dataclass
@@ -117,19 +106,14 @@ class EvaluationSettings(HyperParams):
     ability_max_new_tokens: int | None = None
 
     def validate(self) -> None:
-        for name in ("batch_size", "fluency_tokens", "ability_batch_size"):
-            _at_least(1, name, getattr(self, name))
-        for name in ("fluency", "perplexity"):
-            _at_least(0, name, getattr(self, name))
-        for name in ("retained", "ability_limit", "ability_max_new_tokens"):
-            if getattr(self, name) is not None:
-                _at_least(1, name, getattr(self, name))
+        _at_least(1, self, "batch_size", "fluency_tokens", "ability_batch_size")
+        _at_least(0, self, "fluency", "perplexity")
+        _at_least(1, self, "retained", "ability_limit", "ability_max_new_tokens")
 
 
 @dataclass
 class RunnerSettings(HyperParams):
-    """``runner``: the order of the edits, when everything is measured and saved, what happens when an edit
-    fails."""
+    """``runner``: order of the edits, when to measure and save, what to do when an edit fails."""
 
     checkpoints: list[int] = field(default_factory=list)
     order: Literal["file", "shuffled"] = "file"
@@ -142,10 +126,9 @@ class RunnerSettings(HyperParams):
     quiet: bool = False
 
     def validate(self) -> None:
-        for count in self.checkpoints:
-            _at_least(1, "checkpoints", count)
-        if self.save_every_edits is not None:
-            _at_least(1, "save_every_edits", self.save_every_edits)
+        if min(self.checkpoints, default=1) < 1:
+            raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
+        _at_least(1, self, "save_every_edits")
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
             raise HparamsError(
                 f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}"
@@ -177,20 +160,22 @@ class Settings(HyperParams):
     seed: int = 0
 
     def validate(self) -> None:
-        _at_least(1, "edits", self.edits)
-        _at_least(1, "batch_size", self.batch_size)
-        _at_least(0, "seed", self.seed)
-        strange = set(self.evaluation.ability_checkpoints or []) - set(self.runner.checkpoints)
-        if strange:
+        _at_least(1, self, "edits", "batch_size")
+        _at_least(0, self, "seed")
+        checkpoints = self.runner.checkpoints
+        unknown = set(self.evaluation.ability_checkpoints or []) - set(checkpoints)
+        if unknown:
             raise HparamsError(
-                f"field 'evaluation.ability_checkpoints': {min(strange)} is not among runner.checkpoints, which are "
-                f"{self.runner.checkpoints}; add it there"
+                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, "
+                f"which are {checkpoints}; add it there"
             )
 
 
-def _at_least(least: int, name: str, value: int) -> None:
-    if value < least:
-        raise HparamsError(f"field '{name}': must be at least {least}, not {value}")
+def _at_least(minimum: int, section: HyperParams, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < minimum:
+            raise HparamsError(f"field '{name}': must be at least {minimum}, not {value}")
 
 
 def read_settings(config: DictConfig) -> Settings:
@@ -211,7 +196,7 @@ def read_settings(config: DictConfig) -> Settings:
             raise HparamsError(
                 "setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE"
             )
-        values["method_name"] = f"EasyEdit:{alg}"
+        values["method_name"] = EASYEDIT_PREFIX + alg
     values["method"] = {name: value for name, value in method.items() if value != MISSING}
     return Settings.from_dict(values, source="settings")
 
@@ -219,51 +204,46 @@ def read_settings(config: DictConfig) -> Settings:
 def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     """The hyperparameters of the run, and the file that they come from.
 
-    The file is ``model.hparams`` or the shipped one of method and model; the command line's fields go on top.
-    Statistics are kept in the user's cache folder unless ``stats_dir`` is named, so that nothing appears in
-    the working directory.
+    The file is ``model.hparams`` or the shipped one of method and model; fields of the command line replace
+    the file's. Statistics go to the user's cache folder unless ``stats_dir`` is given.
     """
-    if settings.method_name.startswith("EasyEdit:"):
-        return _easyedit_hyperparameters(settings)
+    if settings.method_name.startswith(EASYEDIT_PREFIX):
+        return _read_easyedit_hyperparameters(settings)
+    for name in settings.method:
+        if name in SET_ELSEWHERE:
+            raise HparamsError(f"'method.{name}' has a setting of its own: {SET_ELSEWHERE[name]}=...")
     spec = get_method(settings.method_name)
-    cls = spec.load_hparams()
+    hparams_class = spec.load_hparams()
     path = _hparams_file(settings, spec)
     values = read_hparams(path)
-    known = {item.name for item in fields(cls)}
-    for name in settings.method:
-        if name in HAVE_THEIR_OWN_SETTING:
-            raise HparamsError(
-                f"'method.{name}' has a setting of its own: {HAVE_THEIR_OWN_SETTING[name]}=..."
-            )
-    for name in ("batch_size", "seed"):
-        if name in known:
-            values[name] = getattr(settings, name)
-    if "stats_dir" in known:
+    names = {item.name for item in fields(hparams_class)}
+    values.update({name: getattr(settings, name) for name in ("batch_size", "seed") if name in names})
+    if "stats_dir" in names:
         values.setdefault("stats_dir", str(cache_dir() / "stats"))
     if settings.model.path:
         values["model_name"] = settings.model.path
-    # Twice, so that a mistake in the file and one on the command line are told apart.
-    cls.from_dict(values, source=path)
+    # Checked twice, so that an error names the file or the command line.
+    hparams_class.from_dict(values, source=path)
     values |= settings.method
     if values.get("localize") == "shared" and values.get("localization_data") is None:
-        values["localization_data"] = (
-            settings.data.path
-        )  # KNE's shared ensemble is of the run's own data unless other is named
-    return cls.from_dict(values, source="setting 'method'"), path
+        # KNE's shared ensemble is located on the run's own data unless other data is named.
+        values["localization_data"] = settings.data.path
+    return hparams_class.from_dict(values, source="setting 'method'"), path
 
 
-def _easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
-    from ..lifelong.easyedit_method import ForeignMethod  # imports EasyEdit when it is used
+def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
+    from ..lifelong.easyedit_method import EasyEditMethod  # imports EasyEdit
 
-    alg = settings.method_name.partition(":")[2]
-    method = ForeignMethod(alg)
-    shipped = resources.easyedit_hparams(alg, settings.model.name)
-    if not settings.model.hparams and not shipped.is_file():
+    alg = settings.method_name.removeprefix(EASYEDIT_PREFIX)
+    method = EasyEditMethod(alg)
+    path = resources.easyedit_hparams(alg, settings.model.name)
+    if settings.model.hparams:
+        path = Path(settings.model.hparams).expanduser()
+    elif not path.is_file():
         raise HparamsError(
             f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
             "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
         )
-    path = Path(settings.model.hparams).expanduser() if settings.model.hparams else shipped
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:
         changes["model_name"] = settings.model.path
@@ -279,18 +259,16 @@ def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
     name = f"{spec.name}/{settings.model.name}"
     shipped = resources.shipped_hparams()
     if name not in shipped:
-        models = [known.split("/")[1] for known in shipped if known.startswith(f"{spec.name}/")]
+        models = [file.split("/")[1] for file in shipped if file.startswith(f"{spec.name}/")]
         raise HparamsError(
-            f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: {', '.join(models) or 'none'}; "
-            "model.hparams=FILE reads your own"
+            f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: "
+            f"{', '.join(models) or 'none'}; model.hparams=FILE reads your own"
         )
     return resources.hparams_path(name)
 
 
 def cache_dir() -> Path:
     """Where statistics are kept between runs: ``EASYEDIT_NEURON_CACHE``, or a folder in the user's cache."""
-    own = os.environ.get("EASYEDIT_NEURON_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "easyedit-neuron"
+    if os.environ.get("EASYEDIT_NEURON_CACHE"):
+        return Path(os.environ["EASYEDIT_NEURON_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "easyedit-neuron"

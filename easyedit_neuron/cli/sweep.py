@@ -1,5 +1,4 @@
-"""A sweep: its jobs may be processes of their own; what failed is said, and the end is one table over all
-runs."""
+"""A sweep: report the jobs that failed, which may be other processes, and write one table over all runs."""
 
 from __future__ import annotations
 
@@ -9,19 +8,19 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from .fail import fail
+from .output import fail, show
 
 LOG = logging.getLogger(__name__)
 FAILURE = "failed.txt"
-"""In a job's folder: why it could not run. A launcher's processes have no other way to say it here."""
+"""In a job's folder: why it could not run. The processes of a launcher have no other way to tell."""
 
-failed: set[str] = set()
-"""Names of the jobs' folders, of the sweep under way."""
+failed_jobs: set[str] = set()
+"""Names of the folders of the present sweep's jobs whose failure has been reported."""
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Notes, in the process of a job, that it has failed and has said so."""
-    failed.add(folder.name)
+    """In the process of a job: note that it has failed and has reported it."""
+    failed_jobs.add(folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).write_text(message, encoding="utf-8")
 
@@ -30,36 +29,36 @@ class ResultsTable(Callback):
     """Hydra calls it before and after the jobs of a multirun."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        """Forgets failures of the same sweep's last start."""
+        """Forget the failures of an earlier start of the same sweep."""
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}"):
             note.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        """Says what other processes have failed at and which runs are not finished; writes the table over all
-        runs."""
+        """Report failures in other processes and unfinished runs; write the table over all runs."""
         folder = Path(config.hydra.sweep.dir)
         for note in sorted(folder.glob(f"*/{FAILURE}")):
             job = note.parent.name
-            if job not in failed:
-                failed.add(job)
+            if job not in failed_jobs:
+                failed_jobs.add(job)
                 fail(f"job {job}: {note.read_text(encoding='utf-8')}")
-        folders = sorted(
-            (path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name)
-        )
-        unfinished = [run.name for run in folders if not (run / "summary.json").is_file()]
+        runs = [path.parent for path in folder.glob("*/run.json")]
+        runs.sort(key=lambda run: (len(run.name), run.name))
+        unfinished = [run.name for run in runs if not (run / "summary.json").is_file()]
         if unfinished:
-            LOG.warning("not finished: %s; the same command goes on with them", ", ".join(unfinished))
-        if not folders:
-            return
-        from ..report.page import write_look  # imports torch, which --help does without
-        from ..report.runs import read_runs
-        from ..report.table import write_table
-        from .report import show
+            LOG.warning("not finished: %s; the same command continues them", ", ".join(unfinished))
+        if runs:
+            _write_results(runs, folder, config)
 
-        runs = read_runs(folders)
-        for name in ("results.csv", "results.md"):
-            write_table(runs, folder / name)
-        if config.runner.report:
-            write_look(runs, folder)
-        if not config.runner.quiet:
-            show(f"\n{folder / 'results.md'}\n")
+
+def _write_results(folders: list[Path], folder: Path, config: DictConfig) -> None:
+    from ..report.page import write_look  # imports torch, which --help does without
+    from ..report.runs import read_runs
+    from ..report.table import write_table
+
+    runs = read_runs(folders)
+    for name in ("results.csv", "results.md"):
+        write_table(runs, folder / name)
+    if config.runner.report:
+        write_look(runs, folder)
+    if not config.runner.quiet:
+        show(f"\n{folder / 'results.md'}\n")

@@ -1,13 +1,14 @@
-"""What single methods of EasyEdit want beside a request, and get from nobody when it is not EasyEdit's
-scripts that call them.
+"""What single methods of EasyEdit need besides a request, which EasyEdit's own scripts give them elsewhere.
 
 Nothing of EasyEdit is changed on the disk; what is set on its modules holds for this process.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
+import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,20 +26,92 @@ from ..utils.io import replacing
 
 LOG = logging.getLogger(__name__)
 
-ROUTED = {"GRACE", "WISE"}
-"""Methods that decide once for a whole batch whether an edit speaks: prompts are given to them one at a
-time."""
+ONE_PROMPT_AT_A_TIME = {"GRACE", "WISE"}
+"""Methods that decide once for a whole batch whether an edit applies: measured with one prompt per batch."""
 
 NO_EDITS = {
-    "IKE": "it changes the prompt and not the model: every question gets its own new fact and demonstrations in front of it, so that there "
-    "is no edited model on which other questions could be asked",
+    "IKE": "it changes the prompt and not the model: every question gets its own new fact and demonstrations "
+    "in front of it, so that there is no edited model on which other questions could be asked",
     "FT-Api": "it trains a model behind an interface of OpenAI",
     "DeepEdit-Api": "it asks a model behind an interface",
 }
-"""Methods of ``ALG_DICT`` with which the runner can do nothing, and why."""
+"""Methods of ``ALG_DICT`` that cannot be run here, and why."""
 
 MAX_TOKENS = 256
 """Longest piece of text that the covariance is measured on, as in our own methods."""
+
+UNSET = object()
+"""Initial value of a variable that does not exist before the first edit."""
+
+_MEMIT = {"CONTEXT_TEMPLATES_CACHE": None, "COV_CACHE": {}}
+_ALPHAEDIT = {**_MEMIT, "P": UNSET, "P_loaded": False, "cache_c": UNSET, "cache_c_new": False}
+_ROME_U = {"inv_mom2_cache": {}}
+
+STATE_VARIABLES: dict[str, dict[str, dict[str, Any]]] = {
+    "ROME": {"rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
+    "R-ROME": {"r_rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
+    "MEMIT": {"memit_main": _MEMIT},
+    "MEMIT-FE": {"memit_FE_main": _MEMIT},
+    "PMET": {"pmet_main": _MEMIT},
+    "EMMET": {"emmet_main": _MEMIT},
+    "EAMET": {"eamet_main": _MEMIT},
+    "CORE": {"core_main": _MEMIT},
+    "AlphaEdit": {"AlphaEdit_main": _ALPHAEDIT},
+    "SPHERE": {"SPHERE_main": _ALPHAEDIT},
+    "WISE": {
+        "WISE": {"edit_history": [], "merge_group_edit_history": []},
+        "utils": {"CONTEXT_TEMPLATES_CACHE": None},
+        "wise_main": {"WISEload": True},
+    },
+    "MELO": {"peft_egg.src.peft.tuners.melo": {"LORA_BLOCK_MAPPING": []}},
+}
+"""Method -> module of its package -> variables that hold state from one edit to the next, with their initial
+values. EasyEdit's other methods keep no such state."""
+
+CACHES = {"COV_CACHE", "inv_mom2_cache"}
+"""Of these variables, those that are filled again from files and therefore not saved with a run."""
+
+
+class ModuleVariables:
+    """The variables of EasyEdit's modules that hold a method's state; see ``STATE_VARIABLES``.
+
+    Args:
+        alg_name: key of the method in ``ALG_DICT``.
+        package: full name of the method's package.
+    """
+
+    def __init__(self, alg_name: str, package: str):
+        named = {f"{package}.{name}": values for name, values in STATE_VARIABLES.get(alg_name, {}).items()}
+        self._initial = {name: values for name, values in named.items() if name in sys.modules}
+
+    def copies(self, caches: bool = True) -> dict[str, dict[str, Any]]:
+        """Module -> variable -> copy of its value, of the variables that exist."""
+        return {
+            module: {
+                name: _copy(vars(sys.modules[module])[name])
+                for name in initial
+                if name in vars(sys.modules[module]) and (caches or name not in CACHES)
+            }
+            for module, initial in self._initial.items()
+        }
+
+    def write(self, values: dict[str, dict[str, Any]]) -> None:
+        """Set the variables to the values of ``copies``, and to their initial values where it has none."""
+        for module_name, initial in self._initial.items():
+            module, module_values = sys.modules[module_name], values.get(module_name, {})
+            for name, first in initial.items():
+                value = module_values.get(name, first)
+                if value is not UNSET:
+                    setattr(module, name, _copy(value))
+                elif hasattr(module, name):
+                    delattr(module, name)
+
+
+def _copy(value: Any) -> Any:
+    """EasyEdit changes tensors in place, and only adds entries to containers."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, (dict, list)) else value
 
 
 def refuse(alg_name: str) -> None:
@@ -48,50 +121,57 @@ def refuse(alg_name: str) -> None:
 
 
 def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok, hparams: Any) -> None:
-    """Before the first edit, on the untouched model.
+    """Prepare a method before the first edit, on the untouched model.
 
     - ROME, MEMIT, PMET, AlphaEdit and the like read a covariance that EasyEdit measures on Wikipedia. Where
-      ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is put where they look for it.
-    - AlphaEdit's projector is made by its own code, and handed over in memory: left to itself it also writes
-      it to ``null_space_project.pt`` in the working directory, and never reads that again unless ``P_loc``
-      names it.
-    - PMET counts positions from the left, and EasyEdit pads on the left for it, as it does not for MEMIT:
-      padding goes to the right.
-    - WISE is told that edits follow one another: nothing in EasyEdit tells it, and then every edit takes the
-      last one's place.
-    - AdaLoRA's schedule gets a length: PEFT refuses it without one. EasyEdit never takes a step of it.
+      ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look.
+    - AlphaEdit's projector is computed by its own code and handed over in memory. AlphaEdit itself would also
+      write it to ``null_space_project.pt`` in the working directory, and read it only if ``P_loc`` names it.
+    - PMET counts positions from the left, but EasyEdit pads on the left for it: padding goes to the right.
+    - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
+    - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
 
     Args:
         alg_name, module: the method's name in ``ALG_DICT``, and the module of its function.
-        model, tok, hparams: what the method is going to be called with; ``hparams`` is changed.
+        model, tok, hparams: what the method will be called with; ``hparams`` is changed.
 
     Raises:
-        HparamsError: a statistic is wanted that we do not have.
+        HparamsError: the method needs statistics of matrices other than the FFNs' down projections.
     """
-    if _is_ours(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
-        hparams.stats_dir = str(covariances(model, tok, hparams))
+    if _is_our_text(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
+        hparams.stats_dir = str(write_covariances(model, tok, hparams))
     if alg_name == "AlphaEdit" and not Path(hparams.P_loc).is_file():
         with torch.no_grad():
-            module.P = torch.stack(
-                [module.get_project(model, tok, layer, hparams) for layer in hparams.layers]
-            )
-        module.P_loaded, hparams.P_loc = True, hparams.stats_dir  # it only asks whether that exists
+            projectors = [module.get_project(model, tok, layer, hparams) for layer in hparams.layers]
+        # AlphaEdit only asks whether P_loc exists.
+        module.P, module.P_loaded, hparams.P_loc = torch.stack(projectors), True, hparams.stats_dir
     if alg_name == "PMET":
         tok.padding_side = "right"
     if alg_name == "WISE":
         hparams.sequential_edit = True
     if alg_name == "LoRA" and hparams.lora_type == "adalora":
-        module.AdaLoraConfig = functools.partial(_plain(module.AdaLoraConfig), total_step=hparams.num_steps)
+        config = module.AdaLoraConfig
+        config = config.func if isinstance(config, functools.partial) else config  # of an earlier run
+        module.AdaLoraConfig = functools.partial(config, total_step=hparams.num_steps)
 
 
-def covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
-    """The folder in which EasyEdit's ``layer_stats`` finds C = E[k k^T] of every layer that the method
-    changes.
+def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
+    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks for it.
 
-    The folder's name hashes the matrices: another model of the same name, or another text, has another
-    folder.
+    Returns:
+        The folder for ``stats_dir``. Its name hashes the matrices, so that another model of the same name, or
+        another text, has another folder.
     """
-    view, names = ModelView.of(model), _weights(hparams)
+    view = ModelView.of(model)
+    templates = getattr(hparams, "rewrite_module_tmps", None) or [hparams.rewrite_module_tmp]
+    modules = {layer: [template.format(layer) for template in templates] for layer in hparams.layers}
+    for layer, names in modules.items():
+        for name in names:
+            if f"{name}.weight" != view.down_weight_name(layer):
+                raise HparamsError(
+                    f"field 'mom2_dataset': {hparams.mom2_dataset!r} gives statistics of the FFNs' down "
+                    f"projections alone, and the method changes {name}"
+                )
     source = types.SimpleNamespace(
         layers=list(hparams.layers),
         mom2_dataset=hparams.mom2_dataset,
@@ -101,73 +181,58 @@ def covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
         mom2_dtype=hparams.mom2_dtype,
         stats_dir=hparams.stats_dir,
     )
-    for layer, wanted in names.items():
-        strange = [name for name in wanted if f"{name}.weight" != view.down_weight_name(layer)]
-        if strange:
-            raise HparamsError(
-                f"field 'mom2_dataset': {hparams.mom2_dataset!r} gives statistics of the FFNs' down projections alone, and "
-                f"the method changes {strange[0]}"
-            )
     statistics = Statistics(view, tok, source)
-    found = {names[layer][0]: statistics.covariance(layer).cpu() for layer in source.layers}
-    folder = Path(hparams.stats_dir).expanduser() / f"easyedit-{tensors_fingerprint(found.items())}"
-    place = folder / model.config._name_or_path.rsplit("/")[-1] / f"{hparams.mom2_dataset}_stats"
-    for name, matrix in found.items():
-        path = place / f"{name}_{hparams.mom2_dtype}_mom2_{hparams.mom2_n_samples}.npz"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as part, open(part, "wb") as file:
-                # a sum over one sample: what is read is the sum divided by the count
-                numpy.savez(
-                    file,
-                    **{"mom2.mom2": matrix.numpy(), "mom2.count": 1, "sample_size": hparams.mom2_n_samples},
-                )
-            LOG.info("covariance for EasyEdit: %s", path)
+    covariances = {modules[layer][0]: statistics.covariance(layer).cpu() for layer in source.layers}
+    folder = Path(hparams.stats_dir).expanduser() / f"easyedit-{tensors_fingerprint(covariances.items())}"
+    model_name = model.config._name_or_path.rsplit("/")[-1]
+    # One text, as EasyEdit forms it: an absolute path of the dataset stays below the folder.
+    dataset_folder = folder / f"{model_name}/{hparams.mom2_dataset}_stats"
+    for name, matrix in covariances.items():
+        path = dataset_folder / f"{name}_{hparams.mom2_dtype}_mom2_{hparams.mom2_n_samples}.npz"
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # EasyEdit divides the sum by the count: the mean is written as the sum over one sample.
+        arrays = {"mom2.mom2": matrix.numpy(), "mom2.count": 1, "sample_size": hparams.mom2_n_samples}
+        with replacing(path) as part, open(part, "wb") as file:
+            numpy.savez(file, **arrays)
+        LOG.info("covariance for EasyEdit: %s", path)
     return folder
 
 
 def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str], first: int) -> list[dict]:
-    """Requests as WISE wants them: with a text that the edit is to leave alone (EasyEdit's scripts take it
-    from zsRE's training file)."""
+    """For WISE, requests with a text that the edit must leave alone (EasyEdit's scripts take it from zsRE's
+    training file); other methods' requests as they are."""
     if alg_name != "WISE":
         return requests
     if not texts:
         raise HparamsError(
-            "WISE learns from text that an edit is to leave alone, and there is none: name some, data.text=FILE"
+            "WISE learns from text that an edit must leave alone, and there is none: name it, data.text=FILE"
         )
     return [{"loc_prompt": texts[(first + i) % len(texts)], **request} for i, request in enumerate(requests)]
 
 
 def follow_prompt(model: torch.nn.Module) -> None:
-    """GRACE looks at one token: from now on at the last one of the prompt that is asked.
+    """Let GRACE look at the last token of the prompt that is asked, in every forward pass from now on.
 
-    EasyEdit leaves it where the last edit's prompt ended, so that of all edits the last one alone is found
-    again. Its authors' code goes by the labels; here the evaluation says which tokens are wanted
-    (``logits_to_keep``), and the first of them follows the prompt's last. Without a target that is the text's
-    last token.
+    GRACE looks at one token. EasyEdit leaves it where the last edit's prompt ended, so that only the last
+    edit is found again; its authors' code uses the labels. Here the evaluation says which logits it needs
+    (``logits_to_keep``), and the first of them belongs to the prompt's last token. Without a target that is
+    the text's last token.
     """
     adapters = [module for module in model.modules() if type(module).__name__ == "GRACEAdapter"]
 
-    def look(_model, given: tuple, named: dict) -> None:
+    def set_key_position(_model, positional: tuple, named: dict) -> None:
         keep = named.get("logits_to_keep")
-        tokens = given[0] if given else named["input_ids"]  # lm-eval names nothing
+        tokens = positional[0] if positional else named["input_ids"]  # lm-eval passes it by position
         for adapter in adapters:
-            if not adapter.training and tokens.shape[1] > 1:  # one token: generation with a cache goes on
+            if not adapter.training and tokens.shape[1] > 1:  # one token: a cached generation continues
                 adapter.key_id = int(keep[0]) if isinstance(keep, torch.Tensor) else -1
 
-    model.register_forward_pre_hook(look, with_kwargs=True)
+    model.register_forward_pre_hook(set_key_position, with_kwargs=True)
 
 
-def _is_ours(source: str | None) -> bool:
+def _is_our_text(source: str | None) -> bool:
     return source is not None and (
         source in resources.SHIPPED_DATA or Path(source).suffix in (".txt", ".jsonl")
     )
-
-
-def _weights(hparams: Any) -> dict[int, list[str]]:
-    templates = getattr(hparams, "rewrite_module_tmps", None) or [hparams.rewrite_module_tmp]
-    return {layer: [template.format(layer) for template in templates] for layer in hparams.layers}
-
-
-def _plain(config: Any) -> Any:
-    return config.func if isinstance(config, functools.partial) else config

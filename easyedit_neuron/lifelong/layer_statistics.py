@@ -1,8 +1,8 @@
-"""What the edits' records say of the layers: density, leakage, what was delivered, and which neurons the
-masks share."""
+"""What the edits' records say of the layers: density, leakage, delivered share, and how masks overlap."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ import torch
 from .run_folder import mean
 
 
-def of_records(records: list) -> dict[str, dict[str, float | None]]:
-    """The layers of one batch for ``edits.jsonl``; records of other forms than ``EditRecord`` say nothing."""
+def layer_values(records: list) -> dict[str, dict[str, float | None]]:
+    """``layers`` of one batch for ``edits.jsonl``; records other than ``EditRecord`` have none."""
     layers: dict[str, dict[str, float | None]] = {}
     for record in records:
         for layer, delta in getattr(record, "layers", {}).items():
@@ -25,17 +25,22 @@ def of_records(records: list) -> dict[str, dict[str, float | None]]:
     return layers
 
 
-def stages_of(records: list) -> dict[str, float]:
+def stage_seconds(records: list) -> dict[str, float]:
     """Seconds by stage of one batch."""
-    stages: dict[str, float] = {}
-    for record in records:
-        for stage, spent in getattr(record, "seconds", {}).items():
-            stages[stage] = stages.get(stage, 0.0) + spent
-    return stages
+    return add_up(getattr(record, "seconds", {}) for record in records)
+
+
+def add_up(seconds: Iterator[dict[str, float]]) -> dict[str, float]:
+    """The sum of several dictionaries of seconds by stage."""
+    total: dict[str, float] = {}
+    for stages in seconds:
+        for stage, spent in stages.items():
+            total[stage] = total.get(stage, 0.0) + spent
+    return total
 
 
 class MaskCounts:
-    """How many batches chose each neuron, by layer (or by parameter, for methods that change single rows or
+    """How many batches chose each neuron, by layer (by parameter for methods that change single rows or
     columns)."""
 
     def __init__(self):
@@ -43,26 +48,26 @@ class MaskCounts:
         self._batches: dict[str, int] = {}
 
     def add(self, records: list) -> None:
-        """Counts a batch."""
+        """Count a batch."""
         for record in records:
             for layer, delta in getattr(record, "layers", {}).items():
                 if delta.mask is not None:
                     self._add(str(layer), delta.mask.cpu().bool())
             for name, delta in getattr(record, "units", {}).items():
-                chosen = torch.zeros(delta.shape[0 if delta.axis == "output" else 1], dtype=torch.bool)
-                chosen[delta.units.cpu()] = True
-                self._add(name, chosen)
+                mask = torch.zeros(delta.shape[0 if delta.axis == "output" else 1], dtype=torch.bool)
+                mask[delta.units.cpu()] = True
+                self._add(name, mask)
 
-    def _add(self, name: str, chosen: torch.Tensor) -> None:
-        self._counts[name] = self._counts.get(name, 0) + chosen.long()
+    def _add(self, name: str, mask: torch.Tensor) -> None:
+        self._counts[name] = self._counts.get(name, 0) + mask.long()
         self._batches[name] = self._batches.get(name, 0) + 1
 
     def overlap(self, name: str) -> float | None:
-        """Of all pairs of batches: neurons in both masks / mean size of the two, summed over pairs (Dice);
-        None before the second mask.
+        """Dice overlap over all pairs of batches: neurons in both masks / mean size of the two, both summed
+        over the pairs. None before the second mask.
 
-        Equal masks have 1; independent ones of density p about p. A neuron that c of n masks hold is in c (c
-        - 1) / 2 of the pairs.
+        Equal masks have 1, independent ones of density p about p. A neuron that is in c of n masks is in
+        c (c - 1) / 2 of the pairs.
         """
         batches = self._batches.get(name, 0)
         if batches < 2:
@@ -75,29 +80,28 @@ class MaskCounts:
         """Share of the neurons that are in any mask."""
         return int((self._counts[name] > 0).sum()) / len(self._counts[name]) if name in self._counts else None
 
-    def saved(self) -> dict[str, Any]:
-        """For ``load``."""
+    def saved_state(self) -> dict[str, Any]:
+        """The counts, for ``load_state``."""
         return {"counts": dict(self._counts), "batches": dict(self._batches)}
 
-    def load(self, saved: dict[str, Any]) -> None:
-        """Goes on with what was saved."""
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Continue with saved counts."""
         self._counts, self._batches = dict(saved["counts"]), dict(saved["batches"])
 
 
-def summary(lines: list[dict], masks: MaskCounts) -> dict[str, dict[str, float | None]]:
-    """Means over batches of what ``of_records`` said (failed batches said nothing), with the masks'
-    overlap."""
-    found: dict[str, dict[str, list]] = {}
+def layer_means(lines: list[dict], masks: MaskCounts) -> dict[str, dict[str, float | None]]:
+    """Means over batches of ``layer_values`` (failed batches have none), with the masks' overlap."""
+    collected: dict[str, dict[str, list]] = {}
     batches = {line["batch"]: line for line in reversed(lines)}
     for _, line in sorted(batches.items()):
         for layer, values in line["layers"].items():
             for name, value in values.items():
-                found.setdefault(layer, {}).setdefault(name, []).append(value)
+                collected.setdefault(layer, {}).setdefault(name, []).append(value)
     return {
         layer: {
             **{name: mean(values) for name, values in by_name.items()},
             "overlap": masks.overlap(layer),
             "touched": masks.touched(layer),
         }
-        for layer, by_name in found.items()
+        for layer, by_name in collected.items()
     }

@@ -1,8 +1,10 @@
-"""What is measured at a checkpoint, and right after an edit."""
+"""What a run measures: the edits' own metrics, and the side effects on everything else."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, summarize, token_accuracy
@@ -16,156 +18,140 @@ def evenly(items: list, count: int | None) -> list:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-class Probes:
-    """What is measured beside the edits, always on the same facts, prompts and texts.
+@dataclass(frozen=True)
+class ReferenceData:
+    """What side effects are measured on, the same at every checkpoint.
 
-    Args:
-        model, tok: the model that is edited, and its tokenizer.
-        facts: of subjects that are never edited, with ``prompt`` and ``ground_truth``.
+    Attributes:
+        facts: facts of subjects that are never edited, with ``prompt`` and ``ground_truth``.
         texts: held-out text.
-        prompts: prompts to be continued.
-        options: the settings of the evaluation.
-        seed: of the sampled continuations.
-        ability: tasks of general ability (:class:`easyedit_neuron.ability.general_ability.Ability`); None for
-            none.
+        prompts: prompts to continue.
     """
 
-    def __init__(
-        self,
-        model,
-        tok,
-        facts: list[dict],
-        texts: list[str],
-        prompts: list[str],
-        options,
-        seed: int,
-        ability=None,
-    ):
-        self.model, self.tok, self.facts, self.texts, self.options, self.seed = (
-            model,
-            tok,
-            facts,
-            texts,
-            options,
-            seed,
-        )
-        self.ability = ability
-        self.prompts = evenly(prompts, options.fluency)
+    facts: list[dict[str, str]]
+    texts: list[str]
+    prompts: list[str]
+
+
+class Measurer:
+    """Everything that a run measures.
+
+    Args:
+        tok, hparams: the tokenizer, and the hyperparameters of the method.
+        requests: all requests of the stream, in its order.
+        reference: what side effects are measured on.
+        settings: ``cli.settings.Settings``; of them ``evaluation`` and ``seed``.
+        ability: ``ability.general_ability.Ability``, or None where general ability is not measured.
+
+    Attributes:
+        known: of each fact, whether the untouched model answers it right; others cannot be retained.
+    """
+
+    def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
+        self.tok, self.hparams, self.requests, self.reference = tok, hparams, requests, reference
+        self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
+        self.prompts = evenly(reference.prompts, self.options.fluency)
         self.known: list[bool] = []
+        self._locality_answers: list[dict] = []  # of the untouched model
 
-    def begin(self, known: list[bool] | None = None) -> list[bool]:
-        """Which facts the untouched model answers right: one that it does not know cannot be retained."""
-        self.known = self._right(self.facts) if known is None else known
-        return self.known
+    def measure_untouched(self, model) -> dict[str, Any]:
+        """Measure the untouched model, whose answers every later locality is compared with.
 
-    def measure(self, model) -> dict[str, Any]:
-        """Shares and means on the model as it is now; what was not asked for is left out."""
-        found: dict[str, Any] = {}
-        self.model = model
-        known = [fact for fact, is_known in zip(self.facts, self.known) if is_known]
+        Returns:
+            The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts,
+            and the side effects' values, ``beside``.
+        """
+        metrics = self._evaluate(model, self.requests, None)
+        self._locality_answers = [
+            {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
+            for entry in metrics
+        ]
+        self.known = self._answers_right(model, self.reference.facts)
+        return {
+            "metrics": [plain_metrics(entry) for entry in metrics],
+            "reference": self._locality_answers,
+            "known": self.known,
+            "beside": finite(self.measure_side_effects(model)),
+        }
+
+    def load(self, before: dict[str, Any]) -> None:
+        """Continue with the content of ``before.json``."""
+        self._locality_answers, self.known = before["reference"], before["known"]
+
+    def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
+        """Metrics of the edits at some positions on the model as it is now."""
+        requests = [self.requests[i] for i in positions]
+        answers = [self._locality_answers[i] for i in positions]
+        return [plain_metrics(entry) for entry in self._evaluate(model, requests, answers, exact_match)]
+
+    def measure_side_effects(self, model) -> dict[str, Any]:
+        """Shares and means on the model as it is now; what the settings leave out is not in it."""
+        values: dict[str, Any] = {}
+        known = [fact for fact, is_known in zip(self.reference.facts, self.known) if is_known]
         if known:
-            found["retained"] = sum(self._right(known)) / len(known)
-            found["retained_facts"] = len(known)
-            found["retained_asked"] = len(self.facts)
+            values["retained"] = sum(self._answers_right(model, known)) / len(known)
+            values["retained_facts"] = len(known)
+            values["retained_asked"] = len(self.reference.facts)
         if self.prompts:
-            found["fluency"] = mean(
-                fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)
-            )
-        if self.texts:
-            found["perplexity"] = perplexity(model, self.tok, self.texts, self.options.batch_size)
-        return found
+            entropies = fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)
+            values["fluency"] = mean(entropies)
+        if self.reference.texts:
+            texts = self.reference.texts
+            values["perplexity"] = perplexity(model, self.tok, texts, self.options.batch_size)
+        return values
 
     def measure_ability(self, model) -> dict[str, Any]:
-        """``{"ability": {task: ...}}`` on the model as it is now."""
-        return {"ability": self.ability.measure(model, self.tok)}
+        """``{"ability": {task: values}}`` on the model as it is now."""
+        return finite({"ability": self.ability.measure(model, self.tok)})
 
-    def ability_due(self, first: int, done: int, total: int) -> bool:
-        """Whether general ability is measured after the batch of the edits ``first`` ... ``done - 1`` (0, 0:
-        the untouched model)."""
-        chosen = self.options.ability_checkpoints
-        return self.ability is not None and (
-            chosen is None or done in (0, total) or any(first < count <= done for count in chosen)
-        )
+    def ability_due(self, first: int, done: int) -> bool:
+        """Whether general ability is measured after the edits ``first`` ... ``done - 1``."""
+        checkpoints = self.options.ability_checkpoints
+        if self.ability is None or checkpoints is None or done in (0, len(self.requests)):
+            return self.ability is not None
+        return any(first < checkpoint <= done for checkpoint in checkpoints)
 
-    def _right(self, facts: list[dict[str, str]]) -> list[bool]:
+    def _answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         if not facts:
             return []
         prompts = [fact["prompt"] for fact in facts]
         answers = [fact["ground_truth"] for fact in facts]
-        predictions = predict_targets(self.model, self.tok, prompts, answers, self.options.batch_size)
+        predictions = predict_targets(model, self.tok, prompts, answers, self.options.batch_size)
         return [accuracy == 1.0 for accuracy in token_accuracy(predictions)]
 
-
-class Edits:
-    """The edits' own metrics, against the untouched model's answers to the locality prompts.
-
-    Args:
-        tok, requests, hparams, options: tokenizer, all requests of the stream, hyperparameters, settings of
-            the evaluation.
-    """
-
-    def __init__(self, tok, requests: list[dict], hparams, options):
-        self.tok, self.requests, self.hparams, self.options = tok, requests, hparams, options
-        self.reference: list[dict] = []
-
-    def begin(self, model) -> list[dict]:
-        """Metrics of every edit on the untouched model, whose answers are the reference from now on."""
-        found = self._evaluate(model, self.requests, None)
-        self.reference = [
-            {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
-            for entry in found
-        ]
-        return [slim(entry) for entry in found]
-
-    def measure(self, model, positions, exact_match: bool = False) -> list[dict]:
-        """Metrics of some edits on the model as it is now."""
-        found = self._evaluate(
-            model, [self.requests[i] for i in positions], [self.reference[i] for i in positions], exact_match
-        )
-        return [slim(entry) for entry in found]
-
     def _evaluate(self, model, requests, reference, exact_match: bool = False) -> list[dict]:
-        return evaluate_all(
-            model,
-            self.tok,
-            requests,
-            reference=reference,
-            batch_size=self.options.batch_size,
-            hparams=self.hparams,
-            exact_match=exact_match,
-        )
+        options = {"batch_size": self.options.batch_size, "hparams": self.hparams, "exact_match": exact_match}
+        return evaluate_all(model, self.tok, requests, reference=reference, **options)
 
 
-def slim(metrics: dict) -> dict:
+def plain_metrics(metrics: dict) -> dict:
     """The numbers of one request's metrics as plain JSON, without token lists and explanations."""
-    kept = {
-        name: value
-        for name, value in metrics.items()
-        if name not in ("locality", "portability", "metric_meta")
-    }
-    for group in ("locality", "portability"):
-        kept[group] = {name: value for name, value in metrics.get(group, {}).items() if name.endswith("_acc")}
-    return finite(kept)
+    groups = ("locality", "portability")
+    plain = {name: value for name, value in metrics.items() if name not in (*groups, "metric_meta")}
+    for group in groups:
+        values = metrics.get(group, {})
+        plain[group] = {name: value for name, value in values.items() if name.endswith("_acc")}
+    return finite(plain)
 
 
 def means(metrics: list[dict]) -> dict[str, Any]:
-    """Means over edits of the edits' own means: EasyEdit's names, and ``loc`` and ``port``, in which every
-    kind of an edit weighs the same.
+    """Means over edits under EasyEdit's names, with ``loc`` and ``port`` in which every kind of an edit has
+    the same weight.
 
     Values that are null do not count (a target without tokens of its own); what no edit has is left out.
     """
     if not metrics:
         return {}
-    found = summarize([_with_nan(entry) for entry in metrics])
+    values = summarize([_with_nan(entry) for entry in metrics])
     for group, name in (("locality", "loc"), ("portability", "port")):
-        value = mean(mean(mean(values) for values in entry[group].values()) for entry in metrics)
+        value = mean(mean(mean(kind) for kind in entry[group].values()) for entry in metrics)
         if value is not None:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def _with_nan(value: Any) -> Any:
-    """``summarize`` leaves out NaN, which JSON has not."""
+    """``summarize`` leaves out NaN, for which JSON has null."""
     if isinstance(value, dict):
         return {name: _with_nan(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,8 @@
-"""What the runner asks of a method, whichever host it is from."""
+"""A method and the model that it edits; a batch of edits is applied completely or not at all."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,22 @@ from ..errors import ArchitectureError, DataError, HostError, HparamsError, Mask
 from ..host.load_model import load_model
 from ..locate_then_edit.sequential_state import restore_session, saved_session
 from ..registry import MethodSpec
-from .weights import GuardedWeights, Weights
+from .weights import ComparedWeights, EditedWeights
 
+LOG = logging.getLogger(__name__)
 FATAL = (HparamsError, ArchitectureError, HostError, DataError, MaskError)
-"""Errors that no other edit would escape: the run ends."""
+"""Errors that every other edit would meet too: the run ends."""
 
 
 @dataclass
-class Applied:
-    """What one call gave: the model to measure, copies of what was changed, records."""
+class MethodResult:
+    """What one call of a method returned.
+
+    Attributes:
+        model: the model to measure, which may be a wrapper of the edited one.
+        originals: parameter name -> copy from before the edit.
+        records: ``EditRecord`` of our own methods; empty for others.
+    """
 
     model: torch.nn.Module
     originals: dict[str, torch.Tensor]
@@ -32,49 +40,107 @@ class Method:
     """A method of the registry.
 
     Attributes:
-        name, batchable: as the registry has them.
+        name, batchable: as in the registry.
+        one_prompt_at_a_time: whether its edited model must be measured with batches of one prompt.
     """
+
+    one_prompt_at_a_time = False
 
     def __init__(self, spec: MethodSpec):
         self.name, self.batchable = spec.name, spec.batchable
-        self._own = spec.apply.startswith(f"{__package__.rpartition('.')[0]}.")
+        self._is_ours = spec.apply.startswith(f"{__package__.rpartition('.')[0]}.")
         self._apply: Callable[..., Any] = spec.load_apply()
 
-    def weights(self, model: torch.nn.Module) -> Weights:
-        """Ours undo a failed edit themselves and return copies of all that they change; of others nothing is
-        believed."""
-        return Weights(model) if self._own else GuardedWeights(model)
-
-    def __call__(self, model, tok, requests: list[dict], hparams) -> Applied:
-        """Edits the model in place."""
-        records: list = []
-        edited, originals = self._apply(
-            model,
-            tok,
-            requests,
-            hparams,
-            copy=False,
-            return_orig_weights=True,
-            keep_original_weight=False,
-            records=records,
-        )
-        return Applied(edited, originals, records)
-
     def load_model(self, hparams) -> tuple[torch.nn.Module, Any]:
-        """Model and tokenizer."""
+        """Model and tokenizer of the hyperparameters."""
         return load_model(hparams)[:2]
 
-    def begin(self) -> Any:
-        """Before an edit: what ``undo`` needs."""
+    def edited_weights(self, model: torch.nn.Module) -> EditedWeights:
+        """Our methods return copies of all that they change; methods of others are checked by comparing."""
+        return EditedWeights(model) if self._is_ours else ComparedWeights(model)
 
-    def undo(self, begun: Any) -> None:
-        """After a failed edit: what the method keeps besides weights is as it was at ``begin``."""
+    def __call__(self, model, tok, requests: list[dict], hparams) -> MethodResult:
+        """Edit the model in place."""
+        records: list = []
+        options = {"copy": False, "return_orig_weights": True, "keep_original_weight": False}
+        edited, originals = self._apply(model, tok, requests, hparams, records=records, **options)
+        return MethodResult(edited, originals, records)
 
-    def saved(self, model: torch.nn.Module) -> dict[str, Any]:
-        """What the method keeps besides the weights, for ``load``."""
+    def module_variables(self) -> Any:
+        """Copies of what the method keeps outside of the model, for ``restore_module_variables``."""
+
+    def restore_module_variables(self, copies: Any) -> None:
+        """Put that back after a failed edit."""
+
+    def saved_state(self, model: torch.nn.Module) -> dict[str, Any]:
+        """What the method keeps besides the weights, as tensors and plain values."""
         return {"state": saved_session(model)}
 
-    def load(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
-        """Takes that up. The model must still be untouched."""
+    def load_state(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
+        """Continue with a saved state; the model must still be untouched."""
         if any(saved["state"].values()):
             restore_session(ModelView.of(model, **hparams.module_overrides()), tok, hparams, saved["state"])
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch of edits.
+
+    Attributes:
+        records: ``EditRecord`` of the batch, where the method gives them; empty if it failed.
+        failure: why it failed, None if it did not.
+    """
+
+    records: list
+    failure: str | None = None
+
+
+class ModelEditor:
+    """A method with the model that it edits.
+
+    Attributes:
+        model: the loaded model, edited in place.
+        measured_model: the model to measure; a method may return a wrapper.
+        weights: the parameters that were changed so far.
+    """
+
+    def __init__(self, method: Method, model: torch.nn.Module, tok, hparams):
+        self.method, self.model, self.tok, self.hparams = method, model, tok, hparams
+        self.measured_model = model
+        self.weights = method.edited_weights(model)
+
+    def edit(self, requests: list[dict]) -> BatchResult:
+        """Make a batch of edits. If the method fails or leaves values that are not finite, weights and state
+        are afterwards as they were before.
+
+        Raises:
+            NeuronEditError: one of ``FATAL``, or a failed edit cannot be undone.
+        """
+        variables, originals = self.method.module_variables(), None
+        try:
+            result = self.method(self.model, self.tok, requests, self.hparams)
+            originals = result.originals
+            self.weights.accept(originals)
+        except FATAL:
+            raise
+        except Exception as problem:
+            LOG.debug("failed edit", exc_info=True)
+            failure = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        else:
+            self.measured_model = result.model
+            if result.model is not self.model:
+                self.weights.restorable = False
+            return BatchResult(result.records)
+        # Outside of the handler, because the traceback holds the tensors of the failed edit.
+        self.weights.undo(originals)
+        self.method.restore_module_variables(variables)
+        return BatchResult([], failure)
+
+    def saved_state(self) -> dict[str, Any]:
+        """``weights`` and ``method``, for ``load_state``."""
+        return {"weights": self.weights.current(), "method": self.method.saved_state(self.model)}
+
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Continue with a saved state; the model must still be untouched."""
+        self.method.load_state(self.model, self.tok, self.hparams, saved["method"])
+        self.weights.load(saved["weights"])

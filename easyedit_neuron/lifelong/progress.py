@@ -1,5 +1,4 @@
-"""What the terminal shows while a run is under way: a bar with Rel and Loc so far, or a line per checkpoint
-where stderr is no terminal."""
+"""What a run shows on stderr: a bar with Rel and Loc, or a line per checkpoint outside of a terminal."""
 
 from __future__ import annotations
 
@@ -19,49 +18,46 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, quiet: bool = False):
-        self.name, self.total = name, total
-        self._lines = not quiet and not sys.stderr.isatty()
-        self._quiet = quiet
+        self.name, self.total, self.quiet = name, total, quiet
+        self._shows_bar = not quiet and sys.stderr.isatty()
         self._bar: tqdm | None = None
         self._started, self._first = time.monotonic(), 0
 
     def begin(self, position: int) -> None:
-        """The loop begins, at an edit other than the first where a run goes on."""
+        """Begin at an edit, which is not the first where a run continues."""
         self._started, self._first = time.monotonic(), position
-        self._bar = tqdm(
-            total=self.total,
-            initial=position,
-            desc=self.name,
-            unit="edit",
-            disable=self._quiet or self._lines,
-            file=sys.stderr,
-            dynamic_ncols=True,
-        )
+        if self._shows_bar:
+            self._bar = tqdm(
+                total=self.total,
+                initial=position,
+                desc=self.name,
+                unit="edit",
+                file=sys.stderr,
+                dynamic_ncols=True,
+            )
 
     def show(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
-        """After a batch."""
-        if self._bar is not None and not self._bar.disable:
+        """Update the bar after a batch."""
+        if self._bar is not None:
             self._bar.set_postfix_str(_scores(rel, loc, failed), refresh=False)
             self._bar.update(position - self._bar.n)
 
-    def checkpoint(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
-        """After a checkpoint."""
-        if not self._lines:
+    def show_checkpoint(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
+        """Write a line after a checkpoint, unless there is a bar."""
+        if self._shows_bar:
             return
         spent = time.monotonic() - self._started
         left = spent / max(position - self._first, 1) * (self.total - position)
-        self.say(
-            f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {tqdm.format_interval(spent)} spent, "
-            f"about {tqdm.format_interval(left)} left"
-        )
+        times = f"{tqdm.format_interval(spent)} spent, about {tqdm.format_interval(left)} left"
+        self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {times}")
 
     def say(self, text: str) -> None:
-        """A line."""
-        if not self._quiet:
+        """Write a line."""
+        if not self.quiet:
             tqdm.write(f"{self.name}: {text}", file=sys.stderr)
 
     def end(self) -> None:
-        """The loop has ended."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 

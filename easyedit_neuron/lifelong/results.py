@@ -1,88 +1,174 @@
-"""The summary of a finished run."""
+"""The objects of ``edits.jsonl``, ``checkpoints.jsonl`` and ``summary.json``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .resume import versions
-from .run_folder import csv_row
+from .identity import versions
+from .layer_statistics import MaskCounts, add_up, layer_means, layer_values, stage_seconds
+from .measurer import means
+from .method import BatchResult
+from .run_folder import csv_row, finite, seconds_of_measuring
+from .stream import Stream
 
 PROTOCOL = {
     "before": "the untouched model",
     "immediate": "each batch of edits measured right after it (EasyEdit's protocol)",
-    "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and subject) the last",
+    "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and "
+    "subject) the last",
     "failed": "an edit that failed was rolled back; it is measured like every other",
     "scorer": "*_acc: teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); "
     "*_generation_exact_match: greedy generation writes the whole target",
     "locality": "share of predicted tokens equal to the untouched model's",
     "loc, port": "mean over edits of the mean over the edit's kinds of locality, portability",
-    "retained": "share of never edited facts whose whole answer is still right, of those the untouched model answers right",
+    "retained": "share of never edited facts whose whole answer is still right, of those the untouched model "
+    "answers right",
     "fluency": "n-gram entropy in bits (2- and 3-grams) of sampled continuations of the edit prompts",
-    "ability": "lm-eval's tasks on the model in memory: metric, shots and documents stand beside each value (docs/ability.md)",
+    "ability": "lm-eval's tasks on the model in memory: metric, shots and documents stand beside each value "
+    "(docs/ability.md)",
     "perplexity": "exp of the mean negative log-likelihood per token of held-out text",
     "overlap": "neurons that two batches' masks share / mean size of the two, over all pairs of batches",
     "drift": "rows of every changed weight against the untouched model's",
 }
 
 
-def summarise(
-    settings: Any,
-    hparams: Any,
-    source: Path,
-    command: str,
-    lines: list[dict],
-    checkpoints: list[dict],
-    repeats: tuple[int, int],
-    resumed: int,
-    fingerprints: dict[str, str],
+def edit_lines(
+    stream: Stream, positions: range, result: BatchResult, seconds: float, metrics: dict[str, list]
+) -> list[dict[str, Any]]:
+    """The objects of a batch for ``edits.jsonl``; ``metrics``: lists ``before`` and ``immediate``."""
+    of_batch = {
+        "batch": positions.start // stream.batch_size,
+        "status": "ok" if result.failure is None else "failed",
+        "reason": result.failure,
+        "layers": layer_values(result.records),
+        "seconds": seconds / len(positions),
+        "stages_of_batch": stage_seconds(result.records),
+    }
+    return [
+        finite(
+            {
+                "edit": position,
+                "record": stream.records[position],
+                "request": stream.requests[position],
+                "superseded_by": stream.superseded_at_end.get(position),
+                "before": before,
+                "immediate": immediate,
+                "final": None,
+                **of_batch,
+            }
+        )
+        for position, before, immediate in zip(positions, metrics["before"], metrics["immediate"])
+    ]
+
+
+def checkpoint_line(
+    lines: list[dict], stream: Stream, masks: MaskCounts, final: dict, drift: dict, costs: dict
 ) -> dict[str, Any]:
-    """Everything about a run in one object: results, and what is needed to repeat it.
+    """One object of ``checkpoints.jsonl``.
 
     Args:
-        settings, hparams, source, command: as the command line gave them; ``source`` is the file of the
-            hyperparameters.
-        lines: of ``edits.jsonl``.
-        checkpoints: of ``checkpoints.jsonl``, the untouched model first.
-        repeats: duplicates, contradictions.
+        lines, stream, masks: of all edits so far.
+        final: means over the edits so far and side effects, on the model as it is now.
+        drift: of every changed weight.
+        costs: ``seconds`` of the run by part, and ``memory``.
+    """
+    immediate, seconds = immediate_means(lines), costs["seconds"]
+    first_of_batches = [line for line in lines if line["edit"] % stream.batch_size == 0]
+    return finite(
+        {
+            "edits": len(lines),
+            "failed": count_failed(lines),
+            "superseded": len(stream.superseded(len(lines))),
+            "final": final,
+            "immediate": immediate,
+            "by_kind": {
+                group: {"final": final.get(group, {}), "immediate": immediate.get(group, {})}
+                for group in ("locality", "portability")
+            },
+            "drift": drift,
+            "layers": layer_means(lines, masks),
+            "seconds": dict(seconds),
+            "stages": add_up(line["stages_of_batch"] for line in first_of_batches),
+            "evaluation_share": seconds_of_measuring(seconds) / max(sum(seconds.values()), 1e-9),
+            "memory": costs["memory"],
+        }
+    )
+
+
+def immediate_means(lines: list[dict]) -> dict[str, Any]:
+    """Means over edits in the immediate protocol; empty where it is not measured."""
+    return means([line["immediate"] for line in lines if line["immediate"] is not None])
+
+
+def count_failed(lines: list[dict]) -> int:
+    """Number of edits that failed."""
+    return sum(line["status"] == "failed" for line in lines)
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """What a run was started with; ``hparams_file`` is where the hyperparameters were read."""
+
+    settings: Any
+    hparams: Any
+    hparams_file: Path
+    command: str
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What a finished run has.
+
+    Attributes:
+        lines, checkpoints: of ``edits.jsonl`` and ``checkpoints.jsonl``.
+        repeats: numbers of duplicates and of contradictions.
         resumed: how often the run was continued.
         fingerprints: parameter name -> fingerprint of the edited weight.
     """
-    last = checkpoints[-1]
-    results = {"before": checkpoints[0]["final"], "immediate": last["immediate"], "final": last["final"]}
+
+    lines: list[dict]
+    checkpoints: list[dict]
+    repeats: tuple[int, int]
+    resumed: int
+    fingerprints: dict[str, str]
+
+
+def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
+    """The content of ``summary.json``: results, and what is needed to repeat the run."""
+    settings, first, last = origin.settings, run.checkpoints[0], run.checkpoints[-1]
+    results = {"before": first["final"], "immediate": last["immediate"], "final": last["final"]}
+    # The first batch pays for what is done once (contexts, statistics that are not cached yet).
+    later = [line["seconds"] for line in run.lines if line["batch"] > 0]
+    later = later or [line["seconds"] for line in run.lines]
     return {
         "method": settings.method_name,
         "model": settings.model.path or settings.model.name,
         "data": {"path": settings.data.path, "shape": settings.data.shape},
-        "edits": len(lines),
+        "edits": len(run.lines),
         "failed": last["failed"],
-        "duplicates": repeats[0],
-        "contradictions": repeats[1],
+        "duplicates": run.repeats[0],
+        "contradictions": run.repeats[1],
         "superseded": last["superseded"],
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "results": {phase: found for phase, found in results.items() if found},
+        "results": {phase: values for phase, values in results.items() if values},
         "drift": last["drift"],
         "layers": last["layers"],
-        "checkpoints": [csv_row(checkpoint) for checkpoint in checkpoints],
-        **_edit_seconds(lines),
+        "checkpoints": [csv_row(checkpoint) for checkpoint in run.checkpoints],
+        "seconds_per_edit": sum(later) / len(later),
+        "seconds_per_edit_first_batch": run.lines[0]["seconds"],
         "seconds": last["seconds"],
         "stages": last["stages"],
         "evaluation_share": last["evaluation_share"],
         "memory": last["memory"],
-        "resumed": resumed,
-        "weights": fingerprints,
+        "resumed": run.resumed,
+        "weights": run.fingerprints,
         "protocol": PROTOCOL,
-        "hparams_file": str(source),
-        "hparams": hparams.to_dict(),
+        "hparams_file": str(origin.hparams_file),
+        "hparams": origin.hparams.to_dict(),
         "settings": settings.to_dict(),
         "versions": versions(),
-        "command": command,
+        "command": origin.command,
     }
-
-
-def _edit_seconds(lines: list[dict]) -> dict[str, float]:
-    # The first batch pays for what is done once (contexts, statistics that are not cached yet): it is kept
-    # apart.
-    later = [line["seconds"] for line in lines if line["batch"] > 0] or [line["seconds"] for line in lines]
-    return {"seconds_per_edit": sum(later) / len(later), "seconds_per_edit_first_batch": lines[0]["seconds"]}

@@ -1,5 +1,4 @@
-"""The files of a run's folder, written so that they are complete or not there, and survive the machine's
-end."""
+"""The files of a run's folder. Each is complete or absent, and survives a power cut."""
 
 from __future__ import annotations
 
@@ -13,67 +12,50 @@ from typing import Any
 from ..utils.io import append_text, write_text
 
 CSV_COLUMNS = (
-    "edits",
-    "failed",
-    "superseded",
-    "rel",
-    "gen",
-    "loc",
-    "portability",  # final protocol, teacher-forced token accuracy
-    "rel_immediate",
-    "gen_immediate",
-    "loc_immediate",
-    "portability_immediate",
-    "rel_exact_match_generated",
-    "gen_exact_match_generated",  # final protocol, greedy generation
-    "retained",
-    "fluency",
-    "perplexity",
-    "drift_wasserstein",
-    "drift_cosine",
-    "drift_l2",  # means over the changed weights of the means over their rows
-    "density",
-    "leakage",
-    "delivered",
-    "overlap",  # means over layers
-    "seconds_edit",
-    "seconds_evaluate",
-    "seconds_total",
-    "evaluation_share",
-    "memory_mib",
-    "cuda_mib",
+    # final protocol, teacher-forced token accuracy
+    *("edits", "failed", "superseded", "rel", "gen", "loc", "portability"),
+    *("rel_immediate", "gen_immediate", "loc_immediate", "portability_immediate"),
+    # final protocol, greedy generation
+    *("rel_exact_match_generated", "gen_exact_match_generated"),
+    *("retained", "fluency", "perplexity"),
+    # means over the changed weights of the means over their rows
+    *("drift_wasserstein", "drift_cosine", "drift_l2"),
+    # means over layers
+    *("density", "leakage", "delivered", "overlap"),
+    *("seconds_edit", "seconds_evaluate", "seconds_total", "evaluation_share", "memory_mib", "cuda_mib"),
 )
-"""Columns of ``checkpoints.csv``; behind them one for every task of general ability, ``ability:TASK``."""
+"""Columns of ``checkpoints.csv``; after them one for every task of general ability, ``ability:TASK``."""
 ABILITY = "ability:"
+_SCORES = {"rel": "rewrite_acc", "gen": "rephrase_acc", "loc": "loc", "portability": "port"}
+_FINAL_ONLY = {
+    "rel_exact_match_generated": "rewrite_generation_exact_match",
+    "gen_exact_match_generated": "rephrase_generation_exact_match",
+    **{name: name for name in ("retained", "fluency", "perplexity")},
+}
 
 
 class RunFolder:
-    """Paths of a run's files, and their formats."""
+    """Paths of a run's files, and the formats of those that grow."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.run, self.before, self.summary = (
-            folder / f"{name}.json" for name in ("run", "before", "summary")
-        )
-        self.edits, self.checkpoints = (folder / f"{name}.jsonl" for name in ("edits", "checkpoints"))
-        self.table, self.state, self.weights = (
-            folder / "checkpoints.csv",
-            folder / "state",
-            folder / "weights.safetensors",
-        )
-        self.log = folder / "log"
-        self.meanings = folder / "meanings.csv"  # of studies.meanings
+        self.run, self.before = folder / "run.json", folder / "before.json"
+        self.edits, self.checkpoints = folder / "edits.jsonl", folder / "checkpoints.jsonl"
+        self.table, self.summary = folder / "checkpoints.csv", folder / "summary.json"
+        self.state, self.log = folder / "state", folder / "log"
+        self.weights = folder / "weights.safetensors"
+        self.meanings = folder / "meanings.csv"  # written by studies.meanings
 
     def append_edits(self, lines: list[dict]) -> None:
-        """Adds the lines of a batch."""
+        """Add the lines of a batch to ``edits.jsonl``."""
         append_text(self.edits, as_lines(lines))
 
     def write_edits(self, lines: list[dict]) -> None:
-        """Writes all lines anew."""
+        """Replace ``edits.jsonl``."""
         write_text(self.edits, as_lines(lines))
 
     def write_checkpoints(self, checkpoints: list[dict]) -> None:
-        """Writes both forms of the checkpoints anew."""
+        """Replace ``checkpoints.jsonl`` and ``checkpoints.csv``."""
         write_text(self.checkpoints, as_lines(checkpoints))
         table, rows = io.StringIO(), [csv_row(checkpoint) for checkpoint in checkpoints]
         tasks = dict.fromkeys(name for row in rows for name in row if name.startswith(ABILITY))
@@ -85,42 +67,31 @@ class RunFolder:
 
 def csv_row(checkpoint: dict) -> dict[str, Any]:
     """The row of a checkpoint in ``checkpoints.csv``; None where something was not measured."""
-    final, soon, memory = checkpoint["final"], checkpoint["immediate"], checkpoint["memory"]
-    seconds = checkpoint["seconds"]
-    row = {
-        "edits": checkpoint["edits"],
-        "failed": checkpoint["failed"],
-        "superseded": checkpoint["superseded"],
-        "rel": final.get("rewrite_acc"),
-        "gen": final.get("rephrase_acc"),
-        "loc": final.get("loc"),
-        "portability": final.get("port"),
-        "rel_immediate": soon.get("rewrite_acc"),
-        "gen_immediate": soon.get("rephrase_acc"),
-        "loc_immediate": soon.get("loc"),
-        "portability_immediate": soon.get("port"),
-        "rel_exact_match_generated": final.get("rewrite_generation_exact_match"),
-        "gen_exact_match_generated": final.get("rephrase_generation_exact_match"),
-        "retained": final.get("retained"),
-        "fluency": final.get("fluency"),
-        "perplexity": final.get("perplexity"),
-        "seconds_edit": seconds.get("edit", 0.0),
-        "seconds_evaluate": sum(spent for name, spent in seconds.items() if name.startswith("measure")),
-        "seconds_total": sum(seconds.values()),
-        "evaluation_share": checkpoint["evaluation_share"],
-        "memory_mib": memory["rss_peak_mib"],
-        "cuda_mib": memory["cuda_peak_mib"],
-    }
+    final, seconds, memory = checkpoint["final"], checkpoint["seconds"], checkpoint["memory"]
+    row = {name: checkpoint[name] for name in ("edits", "failed", "superseded", "evaluation_share")}
+    row.update({column: final.get(name) for column, name in {**_SCORES, **_FINAL_ONLY}.items()})
+    for column, name in _SCORES.items():
+        row[f"{column}_immediate"] = checkpoint["immediate"].get(name)
+    row["seconds_edit"] = seconds.get("edit", 0.0)
+    row["seconds_evaluate"] = seconds_of_measuring(seconds)
+    row["seconds_total"] = sum(seconds.values())
+    row["memory_mib"], row["cuda_mib"] = memory["rss_peak_mib"], memory["cuda_peak_mib"]
     for name in ("wasserstein", "cosine", "l2"):
         row[f"drift_{name}"] = mean(drift[name][0] for drift in checkpoint["drift"].values())
     for name in ("density", "leakage", "delivered", "overlap"):
         row[name] = mean(layer.get(name) for layer in checkpoint["layers"].values())
-    row.update({f"{ABILITY}{task}": entry["value"] for task, entry in final.get("ability", {}).items()})
-    return finite(row)
+    row = {name: row[name] for name in CSV_COLUMNS}
+    tasks = final.get("ability", {})
+    return finite(row | {f"{ABILITY}{task}": entry["value"] for task, entry in tasks.items()})
+
+
+def seconds_of_measuring(seconds: dict[str, float]) -> float:
+    """The part of a run's seconds that was spent on measuring."""
+    return sum(spent for name, spent in seconds.items() if name.startswith("measure"))
 
 
 def mean(values) -> float | None:
-    """Mean of the values that are there; None without any."""
+    """Mean of the values that are not None; None if there are none."""
     values = [value for value in values if value is not None]
     return sum(values) / len(values) if values else None
 
@@ -131,12 +102,12 @@ def as_lines(objects: list[dict]) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A JSON file."""
+    """The text of a JSON file."""
     return json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """Plain JSON: numbers that are not finite become None, tuples lists."""
+    """Plain JSON values: numbers that are not finite become None, tuples lists."""
     if isinstance(value, dict):
         return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

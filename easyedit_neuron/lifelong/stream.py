@@ -1,18 +1,17 @@
-"""The stream of edits: its order, its batches, and which edits speak of the same fact.
+"""The stream of edits: its order, its batches, and which edits are of the same fact.
 
-Two edits are of the same fact if they have the same prompt and the same subject. The rule: the last one wins.
-In the final protocol a fact is measured once, by the last of its edits so far, whatever the earlier ones
-wanted, and whether or not the last one failed; the immediate protocol measures every edit. A later edit with
-the same new object is a duplicate, with another one a contradiction.
+Two edits are of the same fact if they have the same prompt and the same subject; the last one wins. In the
+final protocol a fact is measured once, by the last of its edits so far, even if that edit failed. The
+immediate protocol measures every edit. A later edit of a fact is a duplicate if it has the same new object,
+else a contradiction.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 from typing import Any, Literal
-
-ORDERS = ("file", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Stream:
 
     Attributes:
         requests: EasyEdit's request dictionaries.
-        records: of each, its position in what was given.
+        records: of each request, its position in the data.
         batch_size: edits per call of the method; the last batch may be smaller.
     """
 
@@ -46,6 +45,11 @@ class Stream:
     def __len__(self) -> int:
         return len(self.requests)
 
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return -(-len(self) // self.batch_size)
+
     def batch(self, first: int) -> range:
         """Positions of the batch that begins at ``first``."""
         return range(first, min(first + self.batch_size, len(self)))
@@ -53,25 +57,26 @@ class Stream:
     def superseded(self, count: int | None = None) -> dict[int, int]:
         """Position of an edit -> position of the last edit of its fact, for those of the first ``count``
         edits that are not the last."""
-        count = len(self) if count is None else count
-        last = {_fact(request): position for position, request in enumerate(self.requests[:count])}
-        return {
-            position: last[_fact(request)]
-            for position, request in enumerate(self.requests[:count])
-            if last[_fact(request)] != position
-        }
+        facts = [_fact(request) for request in self.requests[:count]]
+        last = {fact: position for position, fact in enumerate(facts)}
+        return {position: last[fact] for position, fact in enumerate(facts) if last[fact] != position}
+
+    @functools.cached_property
+    def superseded_at_end(self) -> dict[int, int]:
+        """``superseded`` of the whole stream."""
+        return self.superseded()
 
     def repeats(self) -> tuple[int, int]:
         """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object
         or to another."""
-        now: dict[tuple, str] = {}
+        targets: dict[tuple, str] = {}
         duplicates = contradictions = 0
         for request in self.requests:
             fact, target = _fact(request), request["target_new"].strip()
-            if fact in now:
-                duplicates += now[fact] == target
-                contradictions += now[fact] != target
-            now[fact] = target
+            if fact in targets:
+                duplicates += targets[fact] == target
+                contradictions += targets[fact] != target
+            targets[fact] = target
         return duplicates, contradictions
 
 

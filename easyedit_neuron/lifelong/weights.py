@@ -1,130 +1,123 @@
-"""The weights that a run has changed: their origins, their way back when an edit fails, and what a state
-holds of them."""
+"""The weights that a run has changed: their untouched values, and the way back from a failed edit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from ..edits.write import clone_weights, restore
 from ..errors import StateError
+from ..utils.fingerprint import tensors_fingerprint
 
 
-class Weights:
-    """Changed parameters of one model, found from what the method returns.
+class EditedWeights:
+    """Changed parameters of one model, known from the copies that the method returns.
 
-    Our own methods return copies of all that an edit changed, and put everything back themselves if they
-    fail.
+    For our own methods: they return copies of all that an edit changed, and undo a failed edit themselves.
 
     Attributes:
-        base: parameter name -> its value in the untouched model, of every parameter that an edit has changed.
-        whole: False once the method has done more than write into the model's own parameters (it wrapped the
-            model, added or
-        took away
-            parameters): what it did can then be neither saved nor undone.
+        base: parameter name -> value in the untouched model, of every parameter that an edit has changed.
+        restorable: False once the method has done more than write into the model's own parameters (it wrapped
+            the model, added or removed parameters); such changes can be neither saved nor undone.
     """
 
     def __init__(self, model: torch.nn.Module):
-        self.model, self.whole = model, True
+        self.model, self.restorable = model, True
         self.base: dict[str, torch.Tensor] = {}
 
-    def now(self) -> dict[str, torch.Tensor]:
-        """The changed parameters as they are."""
+    def current(self) -> dict[str, torch.Tensor]:
+        """The present values of the changed parameters."""
         present = dict(self.model.named_parameters())
         return {name: present[name].detach() for name in self.base if name in present}
 
+    def fingerprints(self) -> dict[str, str]:
+        """Parameter name -> fingerprint of its present value, of the changed parameters."""
+        return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.current().items())}
+
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """After an edit that returned copies ``originals`` of what it changed.
+        """Note an edit that returned the copies ``originals`` of the parameters that it changed.
 
         Raises:
-            StateError: a changed weight is not finite; ``undo`` it.
+            StateError: a changed parameter is not finite; call ``undo``.
         """
-        for name in originals:
-            if not bool(torch.isfinite(self.model.get_parameter(name)).all()):
-                raise StateError(f"the method left {name} with values that are not finite")
+        self._check_finite(originals)
         for name, value in originals.items():
-            self.base.setdefault(
-                name, value
-            )  # the copy from before the first edit of a parameter is its origin
+            # The copy from before the first edit of a parameter is its value in the untouched model.
+            self.base.setdefault(name, value)
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
-        """Back to the weights from before the edit; ``originals`` is None where the method threw."""
+        """Put back the weights from before a failed edit; ``originals`` is None where the method raised."""
         if originals is not None:
             restore(self.model, originals)
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """Writes a state's weights into the untouched model."""
-        for name, value in saved.items():
-            self._check(name, value)
+        """Write the weights of a saved state of this run into the untouched model."""
         self.base |= clone_weights(self.model, saved)
         restore(self.model, saved)
 
-    def _check(self, name: str, value: torch.Tensor) -> None:
-        try:
-            parameter = self.model.get_parameter(name)
-        except AttributeError:
-            raise StateError(f"the state has a weight {name!r}, the model has not") from None
-        if parameter.shape != value.shape or parameter.dtype != value.dtype:
-            raise StateError(
-                f"the state's {name} is {value.dtype} {list(value.shape)}, the model's {parameter.dtype} "
-                f"{list(parameter.shape)}"
-            )
+    def _check_finite(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not bool(torch.isfinite(self.model.get_parameter(name)).all()):
+                raise StateError(f"the method left {name} with values that are not finite")
 
 
-class GuardedWeights(Weights):
-    """For methods that promise nothing: a copy of the whole untouched model in main memory, compared after
-    every edit."""
+class ComparedWeights(EditedWeights):
+    """Changed parameters found by comparing the whole model with a copy in main memory after every edit.
+
+    For methods of others, which may change more than they return, and may fail halfway.
+    """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__(model)
-        self._origin = {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
-        self._last: dict[str, torch.Tensor] = {}
+        self._untouched = {name: _copy(value) for name, value in model.named_parameters()}
+        self._latest: dict[str, torch.Tensor] = {}  # of the changed parameters, after the last good edit
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """As the base class; what has changed is seen by comparing."""
+        """As in the base class, for all parameters that differ, whatever the method returned."""
         changed = self._changed()
-        for name in changed:
-            if not bool(torch.isfinite(self.model.get_parameter(name)).all()):
-                raise StateError(f"the method left {name} with values that are not finite")
-        self._last |= {name: self.model.get_parameter(name).detach().to("cpu", copy=True) for name in changed}
-        self.base |= {name: self._origin[name] for name in self._last}
+        self._check_finite(changed)
+        self._latest |= {name: _copy(self.model.get_parameter(name)) for name in changed}
+        self.base |= {name: self._untouched[name] for name in self._latest}
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
-        """Back to the weights from before the edit, whatever the method did to them.
+        """Put back the weights from before a failed edit, whatever the method did to them.
 
         Raises:
-            StateError: it did more than that.
+            StateError: the method added or removed parameters.
         """
         changed = self._changed()
-        if not self.whole:
+        if not self.restorable:
             raise StateError(
                 "the method changed the model's structure, so that a failed edit cannot be undone"
             )
-        restore(self.model, {name: self._known(name) for name in changed})
+        restore(self.model, {name: self._before(name) for name in changed})
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """As the base class."""
+        """As in the base class."""
         super().load(saved)
-        self._last = {name: value.to("cpu", copy=True) for name, value in saved.items()}
-        self.base = {name: self._origin[name] for name in saved}
+        self._latest = {name: _copy(value) for name, value in saved.items()}
+        self.base = {name: self._untouched[name] for name in saved}
 
     def _changed(self) -> list[str]:
         present = dict(self.model.named_parameters())
-        if present.keys() != self._origin.keys():
-            self.whole = False
+        if present.keys() != self._untouched.keys():
+            self.restorable = False
         return [
             name
             for name, value in present.items()
-            if name in self._origin and not _same(value, self._known(name))
+            if name in self._untouched and not _same(value, self._before(name))
         ]
 
-    def _known(self, name: str) -> torch.Tensor:
-        return self._last.get(name, self._origin[name])
+    def _before(self, name: str) -> torch.Tensor:
+        return self._latest.get(name, self._untouched[name])
 
 
-def _same(value: torch.Tensor, known: torch.Tensor) -> bool:
-    """Equality of values; NaN is unlike itself, as it should be here."""
-    return (
-        value.shape == known.shape and value.dtype == known.dtype and torch.equal(value.detach().cpu(), known)
-    )
+def _copy(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().to("cpu", copy=True)
+
+
+def _same(value: torch.Tensor, before: torch.Tensor) -> bool:
+    """Equality of shape, dtype and values; NaN differs from itself, so that it counts as a change."""
+    same_form = value.shape == before.shape and value.dtype == before.dtype
+    return same_form and torch.equal(value.detach().cpu(), before)

@@ -11,7 +11,7 @@ from easyedit_neuron import data, resources
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.cli import main
 from easyedit_neuron.errors import HparamsError
-from easyedit_neuron.lifelong.easyedit_method import ForeignMethod
+from easyedit_neuron.lifelong.easyedit_method import EasyEditMethod
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.statistics.cache import Statistics
 
@@ -121,7 +121,7 @@ def test_methods_without_an_edited_model_are_refused_at_once(name, command, tmp_
 
 def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_path, easyeditor):
     """What EasyEdit reads back is our covariance, to the bit, and its projector that of our null space."""
-    method = ForeignMethod("AlphaEdit")
+    method = EasyEditMethod("AlphaEdit")
     changes = {"mom2_n_samples": 300, "stats_dir": str(cache / "stats")}
     hparams = method.hyperparameters(resources.easyedit_hparams("AlphaEdit", "tiny-llama"), changes)
     model, tok = method.load_model(hparams)
@@ -133,8 +133,8 @@ def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_pa
     )
     assert torch.equal(easyedit_covariance, statistics.covariance(1))
     projector = statistics.null_space(1, 2e-2).project(torch.eye(2048))
-    # theirs is from an SVD and ours from an eigen-decomposition, in float32: a direction whose eigenvalue is
-    # the threshold but for rounding may be in one alone, and adds 1 to the square of the distance
+    # EasyEdit's projector is from an SVD and ours from an eigen-decomposition, in float32. A direction whose
+    # eigenvalue is the threshold up to rounding may be in only one, and adds 1 to the squared distance.
     assert (
         module.P.shape == (1, 2048, 2048) and abs(float(projector.trace()) - float(module.P[0].trace())) < 3.5
     )
@@ -147,7 +147,7 @@ def test_statistics_are_ours_and_stay_out_of_the_working_directory(cache, tmp_pa
 
 
 def test_statistics_of_other_modules_are_not_to_be_had(easyeditor, cache):
-    method = ForeignMethod("PMET")
+    method = EasyEditMethod("PMET")
     changes = {
         "rewrite_module_tmps": ["model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"],
         "stats_dir": str(cache / "stats"),

@@ -203,10 +203,10 @@ class Child:
     """``start`` in a process of its own."""
 
     def __init__(self, *args, **options):
-        self._answer, theirs = _CONTEXT.Pipe(duplex=False)
-        self.process = _CONTEXT.Process(target=_child, args=(theirs, *args), kwargs=options)
+        self._answer, child_end = _CONTEXT.Pipe(duplex=False)
+        self.process = _CONTEXT.Process(target=_child, args=(child_end, *args), kwargs=options)
         self.process.start()
-        theirs.close()
+        child_end.close()
 
     def kill_after(self, seconds: float) -> None:
         """kill -9, unless it has ended by then."""

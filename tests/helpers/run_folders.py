@@ -154,7 +154,7 @@ def _checkpoint(n, numbers, half, layers, density, failed, leave_out, stages, un
         if n
         else {}
     )
-    about = (
+    layer_values = (
         {
             layer: {
                 "density": 1.0 if unmasked else density * (1 + i / 10),
@@ -187,7 +187,7 @@ def _checkpoint(n, numbers, half, layers, density, failed, leave_out, stages, un
             "portability": {"final": {}, "immediate": {}},
         },
         "drift": drift,
-        "layers": about,
+        "layers": layer_values,
         "seconds": seconds,
         "stages": {name: spent * n for name, spent in stages.items()} if n else {},
         "evaluation_share": 0.18,

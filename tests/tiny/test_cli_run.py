@@ -150,8 +150,8 @@ def test_overrides_reach_the_method(arguments, tmp_path, capfd):
 
 def test_multirun_over_methods(arguments, tmp_path, capfd):
     assert main(["--multirun", "method=alphaedit,memit", *arguments, "edits=1"]) == 0
-    found = [read(tmp_path / "out" / job)[1] for job in "01"]
-    assert [summary["method"] for summary in found] == ["AlphaEdit", "MEMIT"]
+    summaries = [read(tmp_path / "out" / job)[1] for job in "01"]
+    assert [summary["method"] for summary in summaries] == ["AlphaEdit", "MEMIT"]
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 

@@ -48,11 +48,11 @@ def killed(world, folder, times, seconds, seed, **options):
 
 def test_killed_at_twenty_random_moments(world, whole, tmp_path):
     """Noise from all global generators, failing edits, repeated facts, 60 edits."""
-    wanted, seconds = whole(method="Noisy")
-    statuses = [line["status"] for line in wanted["edits.jsonl"]]
-    reasons = {line["reason"].split(":")[0] for line in wanted["edits.jsonl"] if line["reason"]}
+    expected, seconds = whole(method="Noisy")
+    statuses = [line["status"] for line in expected["edits.jsonl"]]
+    reasons = {line["reason"].split(":")[0] for line in expected["edits.jsonl"] if line["reason"]}
     assert len(statuses) == 60 and reasons == {"StateError", "RuntimeError"}
-    assert all(found == wanted for found in killed(world, tmp_path, 20, seconds / 3, 1, method="Noisy"))
+    assert all(result == expected for result in killed(world, tmp_path, 20, seconds / 3, 1, method="Noisy"))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_killed_at_twenty_random_moments(world, whole, tmp_path):
 def test_sequential_state_of_our_methods(world, whole, tmp_path, method, changes):
     """The buffers, the solvers and the statistics are in the state; the times of the saves are not."""
     options = dict(method=method, changes=changes, edits=10, checkpoints=[5], measure={"fluency": 0})
-    wanted, seconds = whole(**options, save_every_edits=None)
+    expected, seconds = whole(**options, save_every_edits=None)
     assert all(
-        found == wanted
-        for found in killed(world, tmp_path, 2, seconds / 1.5, 2, **options, save_every_edits=2)
+        result == expected
+        for result in killed(world, tmp_path, 2, seconds / 1.5, 2, **options, save_every_edits=2)
     )
 
 
@@ -76,7 +76,7 @@ def test_killed_at_the_writes(world, whole, tmp_path, function, sign):
     options = dict(
         method="Noisy", edits=8, checkpoints=[4], save_every_edits=2, measure={"fluency": 0, "perplexity": 0}
     )
-    wanted, _ = whole(**options)
+    expected, _ = whole(**options)
     kills = 0
     for number in range(1, 100):
         end = Child(world, tmp_path / "run", fault=(function, sign * number), **options).end()
@@ -84,19 +84,19 @@ def test_killed_at_the_writes(world, whole, tmp_path, function, sign):
         if end == "finished":
             break
     assert kills >= 8
-    assert outcome(tmp_path / "run") == wanted
+    assert outcome(tmp_path / "run") == expected
 
 
 def test_disk_full(world, whole, tmp_path):
     """Writes that the system refuses: the message says so, the earlier state is kept, and with more room the
     run goes on."""
     options = dict(method="Dummy", edits=30, save_every_edits=5)
-    wanted, _ = whole(**options)
+    expected, _ = whole(**options)
     out, messages = tmp_path / "run", []
     for limit in (3000, 21_000, 25_000):
         messages.append(Child(world, out, limit=limit, **options).end())
     assert all("cannot be written" in message and "same command again" in message for message in messages)
-    assert not [path for path in out.rglob("*.part")]
+    assert not list(out.rglob("*.part"))
     assert len(list((out / "state").iterdir())) == 1
     assert Child(world, out, **options).end() == "finished"
-    assert outcome(out) == wanted
+    assert outcome(out) == expected

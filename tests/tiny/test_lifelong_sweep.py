@@ -57,14 +57,14 @@ def test_jobs_share_nothing_and_make_one_table(arguments, world, tmp_path, capfd
     assert capfd.readouterr().out == ""
     assert results(folder / "1") == results(tmp_path / "results" / "alone") != results(folder / "0")
     # the same command once more: what is finished stays, what is not is made
-    kept = (folder / "0" / "edits.jsonl").stat().st_mtime_ns
-    wanted = results(folder / "1")
+    written = (folder / "0" / "edits.jsonl").stat().st_mtime_ns
+    expected = results(folder / "1")
     shutil.rmtree(folder / "1")
     assert main([*sweep, "run=sweep"]) == 0
     assert (
         folder / "0" / "edits.jsonl"
-    ).stat().st_mtime_ns == kept and "0 is finished" in capfd.readouterr().err
-    assert results(folder / "1") == wanted
+    ).stat().st_mtime_ns == written and "0 is finished" in capfd.readouterr().err
+    assert results(folder / "1") == expected
 
 
 def test_jobs_in_processes_of_their_own(arguments, tmp_path, capfd, monkeypatch):

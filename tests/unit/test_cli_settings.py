@@ -154,7 +154,7 @@ def test_own_file(tmp_path):
         (["method.batch_size=2"], "has a setting of its own: batch_size="),
         (["evaluation.flunecy=1"], "did you mean 'evaluation.fluency'"),
         (["method=nmk"], "did you mean 'nmke'"),
-        (["method=qwertz"], "known: "),
+        (["method=qwertz"], "Known: "),
         (["model=tiny-lama"], "did you mean 'tiny-llama'"),
         (["data=tiny"], "did you mean 'tiny-world'"),
         (["edits=0"], "'edits': must be at least 1"),

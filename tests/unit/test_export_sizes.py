@@ -2,18 +2,18 @@
 
 import pytest
 
-from easyedit_neuron.cli.commands.transfer import chosen
+from easyedit_neuron.cli.commands.common import select_edits
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.export import Size, size_table
 
 
 def test_numbers_and_ranges():
     ids = [1, 2, 3, 5, 8, 9]  # 4, 6 and 7 were taken back
-    assert chosen(ids, None) == ids
+    assert select_edits(ids, None) == ids
     assert (
-        chosen(ids, "3") == [3]
-        and chosen(ids, "3,5-9") == [3, 5, 8, 9]
-        and chosen(ids, "8, 1-2,1") == [1, 2, 8]
+        select_edits(ids, "3") == [3]
+        and select_edits(ids, "3,5-9") == [3, 5, 8, 9]
+        and select_edits(ids, "8, 1-2,1") == [1, 2, 8]
     )
     for selection, words in (
         ("4", "no edit 4 is in the weights; there are 1 to 9"),
@@ -24,9 +24,9 @@ def test_numbers_and_ranges():
         ("", "'' is no number"),
     ):
         with pytest.raises(NeuronEditError, match=words):
-            chosen(ids, selection)
+            select_edits(ids, selection)
     with pytest.raises(NeuronEditError, match="the log holds none"):
-        chosen([], "1")
+        select_edits([], "1")
 
 
 def test_table_of_sizes():

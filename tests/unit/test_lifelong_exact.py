@@ -32,12 +32,12 @@ def test_layout_alignment_identity():
         "flags": torch.tensor([True, False]),
     }
     back = again({"some": [trees, None, 1.5, "x"], "same": matrix})
-    found = back["some"][0]
+    restored = back["some"][0]
     for name, tensor in trees.items():
-        assert found[name].stride() == tensor.stride() and found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
-        assert found[name].data_ptr() % ALIGNMENT == tensor.data_ptr() % ALIGNMENT or not tensor.numel()
-    assert back["same"] is found["rows"] and back["some"][1:] == [None, 1.5, "x"]
+        assert restored[name].stride() == tensor.stride() and restored[name].dtype == tensor.dtype
+        assert torch.equal(restored[name], tensor)
+        assert restored[name].data_ptr() % ALIGNMENT == tensor.data_ptr() % ALIGNMENT or not tensor.numel()
+    assert back["same"] is restored["rows"] and back["some"][1:] == [None, 1.5, "x"]
     with pytest.raises(TypeError, match="keys must be texts"):
         pack({1: matrix})
 

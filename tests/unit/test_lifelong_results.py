@@ -16,8 +16,8 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics as layers
 from easyedit_neuron.lifelong import measurer as measure
-from easyedit_neuron.lifelong.measurer import Probes, evenly, means
-from easyedit_neuron.lifelong.results import summarise
+from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, evenly, means
+from easyedit_neuron.lifelong.results import RunOrigin, RunResults, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 
 
@@ -31,22 +31,22 @@ def metrics(rewrite, near=None, far=None):
 
 
 def test_means():
-    found = means([metrics(1.0, near=1.0), metrics(0.5, near=0.0, far=0.5), metrics(None, far=1.0)])
-    assert found["rewrite_acc"] == pytest.approx(0.75)  # a null does not count
-    assert found["locality"] == {"near_acc": 0.5, "far_acc": 0.75}
-    assert found["loc"] == pytest.approx((1.0 + 0.25 + 1.0) / 3)  # every edit weighs the same
-    assert "port" not in found and "rephrase_acc" not in found and means([]) == {}
+    values = means([metrics(1.0, near=1.0), metrics(0.5, near=0.0, far=0.5), metrics(None, far=1.0)])
+    assert values["rewrite_acc"] == pytest.approx(0.75)  # a null does not count
+    assert values["locality"] == {"near_acc": 0.5, "far_acc": 0.75}
+    assert values["loc"] == pytest.approx((1.0 + 0.25 + 1.0) / 3)  # every edit weighs the same
+    assert "port" not in values and "rephrase_acc" not in values and means([]) == {}
 
 
-def test_slim_metrics_are_plain_json():
-    kept = measure.slim(
+def test_plain_metrics():
+    plain = measure.plain_metrics(
         {
             "rewrite_acc": [float("nan")],
             "metric_meta": {},
             "locality": {"near_output": [[1]], "near_acc": [1.0]},
         }
     )
-    assert kept == {"rewrite_acc": [None], "locality": {"near_acc": [1.0]}, "portability": {}}
+    assert plain == {"rewrite_acc": [None], "locality": {"near_acc": [1.0]}, "portability": {}}
 
 
 def record(mask, leakage=None, units=None):
@@ -64,14 +64,14 @@ def test_overlap_of_masks_against_all_pairs():
     assert counts.overlap("4") is None and counts.overlap("5") is None
     for mask in masks[1:]:
         counts.add([record(mask)])
-    pairs = list(itertools.combinations([set(i for i, on in enumerate(mask) if on) for mask in masks], 2))
-    wanted = sum(len(a & b) for a, b in pairs) / sum((len(a) + len(b)) / 2 for a, b in pairs)
-    assert counts.overlap("4") == pytest.approx(wanted)
+    pairs = list(itertools.combinations([{i for i, on in enumerate(mask) if on} for mask in masks], 2))
+    expected = sum(len(a & b) for a, b in pairs) / sum((len(a) + len(b)) / 2 for a, b in pairs)
+    assert counts.overlap("4") == pytest.approx(expected)
     assert counts.touched("4") == sum(map(any, zip(*masks))) / 40
     twin = layers.MaskCounts()
-    twin.load(counts.saved())
+    twin.load_state(counts.saved_state())
     twin.add([record(masks[0])])
-    assert twin.overlap("4") != counts.overlap("4") == pytest.approx(wanted)
+    assert twin.overlap("4") != counts.overlap("4") == pytest.approx(expected)
 
 
 def test_single_rows_count_by_parameter():
@@ -80,17 +80,16 @@ def test_single_rows_count_by_parameter():
         delta = UnitDelta(torch.tensor(units), torch.zeros(2, 5), "output", (4, 5))
         counts.add([SimpleNamespace(units={"w": delta})])
     assert counts.overlap("w") == 0.5 and counts.touched("w") == 0.75
-    assert layers.of_records([SimpleNamespace(units={"w": delta})]) == {
+    assert layers.layer_values([SimpleNamespace(units={"w": delta})]) == {
         "w": {"density": 0.5, "leakage": None, "delivered": None}
     }
-    assert layers.of_records(["a record of another form"]) == {} and layers.stages_of([record([True])]) == {
-        "solve": 0.5
-    }
+    assert layers.layer_values(["a record of another form"]) == {}
+    assert layers.stage_seconds([record([True])]) == {"solve": 0.5}
 
 
 def line(batch, density, leakage):
-    about = {"density": density, "leakage": leakage, "delivered": None}
-    return {"batch": batch, "seconds": 3.0 - 2 * batch, "layers": {} if density is None else {"4": about}}
+    values = {"density": density, "leakage": leakage, "delivered": None}
+    return {"batch": batch, "seconds": 3.0 - 2 * batch, "layers": {} if density is None else {"4": values}}
 
 
 LINES = [
@@ -102,7 +101,7 @@ LINES = [
 
 
 def test_layers_are_means_over_batches():
-    assert layers.summary(LINES, layers.MaskCounts()) == {
+    assert layers.layer_means(LINES, layers.MaskCounts()) == {
         "4": {
             "density": pytest.approx(0.4),
             "leakage": pytest.approx(0.2),
@@ -115,7 +114,7 @@ def test_layers_are_means_over_batches():
 
 @pytest.fixture
 def checkpoints():
-    about = {
+    common = {
         "failed": 0,
         "superseded": 0,
         "layers": {},
@@ -130,9 +129,9 @@ def checkpoints():
         "b": {"wasserstein": [0.4, 0], "cosine": [0.7, 0], "l2": [3.0, 0]},
     }
     return [
-        {**about, "edits": 0, "final": {"rewrite_acc": 0.1, "perplexity": float("inf")}, "immediate": {}},
+        {**common, "edits": 0, "final": {"rewrite_acc": 0.1, "perplexity": float("inf")}, "immediate": {}},
         {
-            **about,
+            **common,
             "edits": 4,
             "final": {"rewrite_acc": 0.75, "loc": 0.5, "port": 0.4, "rewrite_generation_exact_match": 0.25},
             "immediate": {"rewrite_acc": 1.0, "loc": 0.6},
@@ -150,12 +149,12 @@ def test_files_of_checkpoints(checkpoints, tmp_path):
     def refuse(constant):
         raise AssertionError(constant)
 
-    kept = [json.loads(text, parse_constant=refuse) for text in files.checkpoints.read_text().splitlines()]
-    assert kept[0]["final"]["perplexity"] is None and kept[1] == checkpoints[1]
+    lines = [json.loads(text, parse_constant=refuse) for text in files.checkpoints.read_text().splitlines()]
+    assert lines[0]["final"]["perplexity"] is None and lines[1] == checkpoints[1]
     first, last = csv.DictReader(files.table.open())
     assert tuple(last) == CSV_COLUMNS
     assert (first["edits"], first["rel"], first["perplexity"], first["rel_immediate"]) == ("0", "0.1", "", "")
-    wanted = dict(
+    expected = dict(
         edits="4",
         failed="1",
         rel="0.75",
@@ -175,7 +174,7 @@ def test_files_of_checkpoints(checkpoints, tmp_path):
         memory_mib="100.0",
         cuda_mib="",
     )
-    assert {name: last[name] for name in wanted} == wanted
+    assert {name: last[name] for name in expected} == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints.csv", "checkpoints.jsonl"]
 
 
@@ -192,31 +191,29 @@ def settings(**options):
 
 
 def test_summary(checkpoints):
-    found = summarise(
-        settings(),
-        HyperParams(),
-        Path("file.yaml"),
-        "python -m ...",
-        LINES,
-        checkpoints,
-        (2, 1),
+    origin = RunOrigin(settings(), HyperParams(), Path("file.yaml"), "python -m ...")
+    summary = summarise(origin, RunResults(LINES, checkpoints, (2, 1), 3, {"w": "ab"}))
+    assert summary["results"]["before"]["rewrite_acc"] == 0.1 and summary["results"]["final"]["loc"] == 0.5
+    assert (summary["failed"], summary["duplicates"], summary["contradictions"], summary["resumed"]) == (
+        1,
+        2,
+        1,
         3,
-        {"w": "ab"},
     )
-    assert found["results"]["before"]["rewrite_acc"] == 0.1 and found["results"]["final"]["loc"] == 0.5
-    assert (found["failed"], found["duplicates"], found["contradictions"], found["resumed"]) == (1, 2, 1, 3)
-    assert (found["seconds_per_edit"], found["seconds_per_edit_first_batch"]) == (0.0, 3.0)
-    assert [row["edits"] for row in found["checkpoints"]] == [0, 4] and found["weights"] == {"w": "ab"}
+    assert (summary["seconds_per_edit"], summary["seconds_per_edit_first_batch"]) == (0.0, 3.0)
+    assert [row["edits"] for row in summary["checkpoints"]] == [0, 4] and summary["weights"] == {"w": "ab"}
 
 
 def test_retained_counts_only_what_was_known(monkeypatch):
     answers = iter([[1.0, 0.5, 1.0], [1.0, 0.0]])
     monkeypatch.setattr(measure, "predict_targets", lambda *args: next(answers))
-    monkeypatch.setattr(measure, "token_accuracy", lambda found: found)
+    monkeypatch.setattr(measure, "token_accuracy", lambda predictions: predictions)
     facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
-    probes = Probes(None, None, facts, [], [], EvaluationSettings(fluency=0), 0)
-    assert probes.begin() == [True, False, True]
-    assert probes.measure(None) == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
+    monkeypatch.setattr(measure, "evaluate_all", lambda *args, **options: [])
+    measurer = Measurer(None, None, [], ReferenceData(facts, [], []), settings(fluency=0))
+    before = measurer.measure_untouched(None)
+    assert before["known"] == [True, False, True]
+    assert before["beside"] == {"retained": 0.5, "retained_facts": 2, "retained_asked": 3}
 
 
 def test_evenly():

@@ -12,9 +12,9 @@ def test_tensors_lie_as_they_did_before(tmp_path):
         state = StateFolder(tmp_path / str(count), "run")
         tree = {f"{number:0{count}d}": torch.randn(5 + number, 3) for number in range(count)}
         state.save(tree)
-        found = state.load()
-        assert all(torch.equal(found[name], value) for name, value in tree.items())
-        assert [tensor.data_ptr() % 64 for tensor in found.values()] == [0] * count
+        loaded = state.load()
+        assert all(torch.equal(loaded[name], value) for name, value in tree.items())
+        assert [tensor.data_ptr() % 64 for tensor in loaded.values()] == [0] * count
 
 
 def test_what_a_killed_removal_left_is_removed(tmp_path):

@@ -1,29 +1,29 @@
-"""The subcommands: ``easyedit-neuron NAME ...`` with arguments of its own; without one, the command line is
-Hydra's.
+"""The subcommands, ``easyedit-neuron NAME ...``; a command line that begins with no such word is Hydra's.
 
-Targets are ``"module:function"`` of this package, imported when they are used. A function takes the arguments
-behind the name (``list[str]``, for argparse with ``prog="easyedit-neuron NAME"``) and returns the exit code;
-a ``NeuronEditError`` becomes one line on stderr and exit code 2.
+Each is a module that is imported when it is used. Its docstring is the help; ``add_arguments(parser)``
+declares the arguments, and ``run(args)`` raises ``NeuronEditError`` for every foreseeable mistake.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 
 from ...errors import NeuronEditError
 from ...utils.suggest import did_you_mean
-from ..fail import fail
+from ..output import fail
 
-COMMANDS: dict[str, str] = {
-    "log": "editlog:show",
-    "undo": "editlog:undo",
-    "replay": "editlog:replay",
-    "diff": "editlog:diff",
-    "squash": "editlog:squash",
-    "export": "transfer:export",
-    "import": "transfer:import_",
+COMMANDS = {
+    "log": "log",
+    "undo": "undo",
+    "replay": "replay",
+    "diff": "diff",
+    "squash": "squash",
+    "export": "export",
+    "import": "import_",
 }
+"""Name of the command -> its module."""
 
 
 def is_command(arguments: list[str]) -> bool:
@@ -32,16 +32,19 @@ def is_command(arguments: list[str]) -> bool:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Runs the subcommand ``arguments[0]``; returns the exit code."""
-    name, rest = arguments[0], list(arguments[1:])
+    """Run the subcommand ``arguments[0]``; returns the exit code."""
+    name = arguments[0]
     if name not in COMMANDS:
         return fail(
             f"unknown command {name!r}: {did_you_mean(name, COMMANDS)} Settings are given as name=value"
         )
-    module, _, function = COMMANDS[name].partition(":")
+    command = importlib.import_module(f".{COMMANDS[name]}", __name__)
+    parser = argparse.ArgumentParser(prog=f"easyedit-neuron {name}", description=command.__doc__)
+    command.add_arguments(parser)
     try:
-        return getattr(importlib.import_module(f".{module}", __name__), function)(rest)
+        command.run(parser.parse_args(arguments[1:]))
     except NeuronEditError as problem:
         return fail(str(problem))
     except SystemExit as stop:  # argparse: --help, or a usage error that it has printed
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    return 0

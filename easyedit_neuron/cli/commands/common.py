@@ -1,108 +1,157 @@
-"""What the subcommands share: where a log is, and the model that it is of."""
+"""What the subcommands share: the log of a run, its base model, and the folder for the result."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
-from ...errors import HparamsError, NeuronEditError, StateError
+from ...editlog import EditLog
+from ...errors import NeuronEditError, StateError
+from ...export.side_file import refuse_existing
 from ...host.load_model import load_model
+from ...utils.io import save_tensors, write_folder
+from ..load import load_quietly
+
+WEIGHTS = "weights.safetensors"
+DTYPES = {"float32", "bfloat16", "float16"}
 
 
-def log_folder(path: str | Path) -> Path:
-    """The log that a folder is, or that the run in it has written.
-
-    Raises:
-        StateError: neither.
-    """
+def open_log(path: str | Path) -> EditLog:
+    """The log in a folder, the log's own or that of a run; ``StateError`` if it holds none or several."""
     folder = Path(path).expanduser()
-    found = (
-        [folder]
-        if (folder / "log.json").is_file()
-        else sorted(file.parent for file in folder.glob("*/log.json"))
-    )
-    if len(found) == 1:
-        return found[0]
     if not folder.is_dir():
         raise StateError(f"{path}: there is no such folder; name that of a run or of a log")
-    raise StateError(
-        f"{path}: "
-        + (
-            "holds several logs, name one of them: " + ", ".join(log.name for log in found)
-            if found
-            else "holds no log of edits (log.json)"
-        )
-    )
+    logs = [folder] if (folder / "log.json").is_file() else []
+    logs = logs or sorted(file.parent for file in folder.glob("*/log.json"))
+    if not logs:
+        raise StateError(f"{path}: holds no log of edits (log.json)")
+    if len(logs) > 1:
+        names = ", ".join(log.name for log in logs)
+        raise StateError(f"{path}: holds several logs, name one of them: {names}")
+    return EditLog(logs[0])
 
 
 def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.Module, Any]:
-    """Model and tokenizer of a name, in the dtype of the weights that were edited.
+    """Load model and tokenizer in the dtype of the weights that were edited.
 
     Args:
         name: folder, hub name, or name of the shipped model.
         device: as in the hyperparameters.
-        dtypes: of the edited weights, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        dtypes: of the edited weights.
 
     Raises:
-        NeuronEditError: no such model or device, or the dtypes are not one of these.
+        NeuronEditError: no such model or device, or the dtypes are not one of ``DTYPES``.
     """
     dtypes = sorted(set(dtypes))
-    if len(dtypes) > 1 or dtypes and dtypes[0] not in ("float32", "bfloat16", "float16"):
+    if len(dtypes) > 1 or not DTYPES.issuperset(dtypes):
         raise NeuronEditError(
             f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, "
-            f"bfloat16 and "
-            "float16"
+            "bfloat16 and float16"
         )
-    if name.startswith(("/", "./", "../", "~")):
-        if not Path(name).expanduser().is_dir():
-            raise HparamsError(f"there is no folder {name!r}; --model names the base model")
-        name = str(Path(name).expanduser())
-    transformers_logging.disable_progress_bar()
-    try:
-        model, tok, _ = load_model(
-            SimpleNamespace(
-                model_name=name, device=device, fp16=dtypes == ["float16"], bf16=dtypes == ["bfloat16"]
-            )
-        )
-    finally:
-        transformers_logging.enable_progress_bar()
+    hparams = SimpleNamespace(
+        model_name=str(Path(name).expanduser()) if name.startswith("~") else name,
+        device=device,
+        fp16=dtypes == ["float16"],
+        bf16=dtypes == ["bfloat16"],
+    )
+    return load_quietly(name, "--model", lambda: load_model(hparams))[:2]
+
+
+def load_base_of(log: EditLog, args: argparse.Namespace) -> tuple[torch.nn.Module, Any]:
+    """Load the base model of a log and its tokenizer; ``StateError`` if ``--model`` is another model."""
+    dtypes = (weight["dtype"] for weight in log.base.weights.values())
+    model, tok = load_base(args.model or log.base.name, args.device, dtypes)
+    log.base.check(model)
     return model, tok
 
 
-def chosen(ids: list[int], wanted: str | None, option: str = "--edits") -> list[int]:
-    """The numbers that ``3,5-9`` names, among those that there are; a range takes what lies in it.
+def select_edits(ids: list[int], selection: str | None, option: str = "--edits") -> list[int]:
+    """The numbers in ``ids`` that a selection such as ``3,5-9`` names; None selects all.
 
     Raises:
-        NeuronEditError: not such a list, or a number that is not there.
+        NeuronEditError: not a list of numbers and ranges, or a part of it selects nothing.
     """
-    if wanted is None:
+    if selection is None:
         return ids
-    found: set[int] = set()
-    for part in wanted.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or dash and not last.isdigit():
+    selected: set[int] = set()
+    for part in map(str.strip, selection.split(",")):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise NeuronEditError(
-                f"{option} {wanted}: {part.strip()!r} is no number or range; write them as in 3,5-9"
+                f"{option} {selection}: {part!r} is no number or range; write them as in 3,5-9"
             )
-        within = [number for number in ids if int(first) <= number <= int(last or first)]
-        if not within:
-            there = (
-                f"there are {ids[0]} to {ids[-1]}, those that were taken back left out"
-                if ids
-                else "the log holds none"
-            )
-            raise NeuronEditError(f"{option} {wanted}: no edit {part.strip()} is in the weights; {there}")
-        found.update(within)
-    return sorted(found)
+        matching = [number for number in ids if int(first) <= number <= int(last or first)]
+        if not matching:
+            present = "the log holds none"
+            if ids:
+                present = f"there are {ids[0]} to {ids[-1]}, those that were taken back left out"
+            raise NeuronEditError(f"{option} {selection}: no edit {part} is in the weights; {present}")
+        selected.update(matching)
+    return sorted(selected)
 
 
-def add_model(parser: argparse.ArgumentParser, text: str) -> None:
+def write_edited(
+    args: argparse.Namespace, log: EditLog, edit: Callable[[torch.nn.Module, Path], EditLog]
+) -> str:
+    """Create the folder ``--out`` with edited weights and their log, completely or not at all.
+
+    Args:
+        args: with ``out``, ``model`` and ``device``.
+        log: whose base model is loaded.
+        edit: edits the base model, and writes the log of these edits into a folder.
+
+    Returns:
+        A line about what was written.
+    """
+    refuse_existing(Path(args.out))
+    model, _ = load_base_of(log, args)
+
+    def fill(folder: Path) -> None:
+        base = edit(model, folder / "log").base
+        weights = {name: model.get_parameter(name) for name in base.weights}
+        save_tensors(folder / WEIGHTS, weights, {"base": base.name})
+
+    out = Path(args.out).expanduser()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(out, fill)
+    edited = open_log(out)
+    weights = f"{Path(args.out) / WEIGHTS}: {len(edited.base.weights)} weights with {len(edited)} edits"
+    return f"{weights}; {edited.folder}: {len(edited.entries)} entries\n"
+
+
+def describe_request(entry: dict[str, Any]) -> str:
+    """The first request of a log entry, shortened, and how many more there are."""
+    first, *more = entry["requests"]
+    text = f"{first['prompt']} -> {first['target_new']}"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text + (f" (and {len(more)} more)" if more else "")
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """A table with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """``FOLDER``."""
+    parser.add_argument("folder", metavar="FOLDER", help="folder of a run, or of its log")
+
+
+def add_out_and_model(parser: argparse.ArgumentParser, content: str = f"gets {WEIGHTS} and log/") -> None:
+    """``--out``, ``--model`` and ``--device``."""
+    parser.add_argument("--out", metavar="DIR", required=True, help=f"folder to create; {content}")
+    add_model(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
     """``--model`` and ``--device``."""
-    parser.add_argument("--model", metavar="BASE", help=f"{text}: folder, hub name or tiny-llama")
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    help_text = "base model: folder, hub name or tiny-llama (default: the one that the edits were made on)"
+    parser.add_argument("--model", metavar="BASE", help=help_text)
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")

@@ -1,0 +1,83 @@
+"""Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
+rows that they touch, or as a whole checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...errors import NeuronEditError
+from ...export import export_merged, export_peft, export_sparse, size_table, sizes
+from ...export.adapter import check_truncation
+from ...export.side_file import Exported, refuse_existing
+from ..output import show
+from .common import add_folder, add_model, load_base_of, open_log, select_edits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+    parser.add_argument("--to", choices=("peft", "sparse", "merged"), help="form")
+    parser.add_argument("--out", metavar="DIR", help="folder to create")
+    parser.add_argument("--sizes", action="store_true", help="write nothing, only the bytes of every form")
+    parser.add_argument("--edits", metavar="3,5-9", help="only these (default: all that are in the weights)")
+    help_text = "peft: cut every change to rank N, and report what is lost"
+    parser.add_argument("--max-rank", type=int, metavar="N", help=help_text)
+    help_text = "peft: cut to the lowest rank with this share of the squared singular values"
+    parser.add_argument("--energy", type=float, metavar="SHARE", help=help_text)
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    if not args.sizes and (args.to is None or args.out is None):
+        raise NeuronEditError("--to and --out are needed, or --sizes")
+    if args.to != "peft" and not args.sizes and (args.max_rank is not None or args.energy is not None):
+        raise NeuronEditError("--max-rank and --energy are for --to peft")
+    check_truncation(args.max_rank, args.energy)
+    log = open_log(args.folder)
+    ids = select_edits(log.ids, args.edits)
+    if not args.sizes:
+        refuse_existing(Path(args.out))
+    model, tok = load_base_of(log, args)
+    records = [log[number] for number in ids]
+    if args.sizes:
+        show(size_table(sizes(records, model, args.max_rank, args.energy)))
+        return
+    names = {"base": args.model or log.base.name, "ids": ids}
+    if args.to == "peft":
+        cut = {"max_rank": args.max_rank, "energy": args.energy}
+        exported = export_peft(records, model, args.out, tok=tok, **cut, **names)
+    elif args.to == "sparse":
+        exported = export_sparse(records, model, args.out, **names)
+    else:
+        exported = export_merged(records, model, tok, args.out, **names)
+    show(_description(exported, len(ids)))
+
+
+def count_edits(count: int) -> str:
+    """``1 edit``, ``2 edits``."""
+    return f"{count} edit{'' if count == 1 else 's'}"
+
+
+def _description(exported: Exported, count: int) -> str:
+    about = exported.side_file
+    kind, parameters = about["kind"], about["parameters"]
+    size = f"{exported.size:,} bytes, {len(parameters)} parameters"
+    lines = [f"{count_edits(count)} as {kind}: {exported.folder} ({size})"]
+    if kind == "peft":
+        ranks = [parameter["rank"] for parameter in parameters.values()]
+        worst = max(parameters, key=lambda name: parameters[name]["truncation"])
+        truncation = parameters[worst]["truncation"]
+        loss = f"at most {truncation:.2%} of a weight's change is lost, in {worst}"
+        lines.append(f"ranks {min(ranks)} to {max(ranks)}; {loss if truncation else 'nothing is lost'}")
+        deviation = max(parameter["deviation"] for parameter in parameters.values())
+        lines.append(
+            f"the edited model's weights, rounded to {about['base']['dtype']}, are within {deviation:.1e} of "
+            "their change from it"
+        )
+        if "rewrite_acc" in about:
+            lines.append(
+                f"rewrite_acc {about['rewrite_acc']['edited']:.3f} with the whole edits, "
+                f"{about['rewrite_acc']['cut']:.3f} with the cut adapter"
+            )
+        lines.append(f"load it: peft.PeftModel.from_pretrained(model, {str(exported.folder)!r})")
+    return "\n".join(lines) + "\n"

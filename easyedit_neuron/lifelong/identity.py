@@ -1,0 +1,192 @@
+"""Which run a folder belongs to: a command may continue there only if it is the same run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..errors import StateError
+from ..utils.fingerprint import key_fingerprint
+from ..utils.io import refusing, write_text
+from .run_folder import RunFolder, as_json, finite
+
+FORMAT = 1
+MAY_DIFFER = (
+    "output_dir",
+    "run",
+    "runner.save_every_edits",
+    "runner.save_every_minutes",
+    "runner.on_failure",
+    "runner.keep_weights",
+    "runner.edit_log",
+    "runner.report",
+    "runner.quiet",
+)
+"""Settings that change nothing in the results of the edits that have been made."""
+
+
+def versions() -> dict[str, str]:
+    """Versions that the numbers depend on."""
+    packages = ("torch", "transformers", "tokenizers", "numpy")
+    ours = {"easyedit_neuron": __version__, "python": platform.python_version()}
+    return ours | {name: metadata.version(name) for name in packages}
+
+
+def machine() -> dict[str, Any]:
+    """The machine on which a run began; for the reader only, not part of the run's identity."""
+    return {
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What distinguishes one run from another, as plain JSON.
+
+    Args:
+        settings: all settings, nested.
+        hparams: all hyperparameters.
+        data: everything that is read (requests in their order, facts, texts), of which fingerprints are kept.
+    """
+    compared = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and name != "method":
+            value = {key: item for key, item in value.items() if f"{name}.{key}" not in MAY_DIFFER}
+        if name not in MAY_DIFFER:
+            compared[name] = value
+    identity = {
+        "settings": compared,
+        "hparams": hparams,
+        "data": {name: key_fingerprint({"content": value}) for name, value in data.items()},
+        "versions": versions(),
+    }
+    return json.loads(json.dumps(finite(identity), default=str))
+
+
+def describe_differences(saved: Any, current: Any, name: str = "") -> list[str]:
+    """What differs, one phrase each: ``hparams.v_lr: 0.5 in the folder, 0.1 now``."""
+    if isinstance(saved, dict) and isinstance(current, dict):
+        phrases = []
+        for key in dict.fromkeys([*saved, *current]):
+            values = saved.get(key, "(absent)"), current.get(key, "(absent)")
+            phrases += describe_differences(*values, f"{name}.{key}" if name else key)
+        return phrases
+    return [] if saved == current else [f"{name}: {saved} in the folder, {current} now"]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create the folder if needed and hold it for this process; the system releases it when the process ends.
+
+    Raises:
+        StateError: another process holds it, or it cannot be created.
+    """
+    with refusing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(f"{folder}: another process is running in it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A folder that holds this run or none.
+
+    Attributes:
+        files: the folder.
+        identity: of the run.
+        saved: content of ``run.json``; None for a new run.
+    """
+
+    files: RunFolder
+    identity: dict[str, Any]
+    saved: dict[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds the summary of the run."""
+        return self.saved is not None and self.files.summary.is_file()
+
+    def begin_or_continue(self, model: dict[str, str], command: str) -> str:
+        """Write ``run.json`` of a new run, or compare the model of the run that is continued.
+
+        Args:
+            model: fingerprints of weights and tokenizer.
+            command: the command line, for a new run.
+
+        Returns:
+            The fingerprint of the run.
+
+        Raises:
+            StateError: the folder holds a run of another model.
+        """
+        run = self.saved
+        if run is None:
+            run = {"format": FORMAT, "identity": self.identity, "model": model, "command": command}
+            run["machine"] = machine()
+            write_text(self.files.run, as_json(run))
+        differences = describe_differences(run["model"], model, "model")
+        if differences:
+            raise StateError(
+                f"{self.files.folder} holds a run of another model; nothing was changed. "
+                f"{'; '.join(differences)}"
+            )
+        return key_fingerprint({"identity": run["identity"], "model": run["model"]})
+
+
+def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
+    """Look into a folder for the run of this identity.
+
+    Raises:
+        StateError: the folder holds another run, or files of an unknown one. Nothing is changed.
+    """
+    if not files.run.is_file():
+        present = [path.name for path in vars(files).values() if path != files.folder and path.exists()]
+        if present:
+            raise StateError(
+                f"{files.folder} holds {', '.join(sorted(present))} but no run.json, so its run is unknown; "
+                "nothing was changed. Choose another folder (run=NAME or output_dir=...)"
+            )
+        return OpenRun(files, identity, None)
+    saved = _read_run_file(files.run)
+    differences = describe_differences(saved["identity"], identity)
+    if differences:
+        raise StateError(
+            f"{files.folder} holds another run; nothing was changed. {'; '.join(differences)}. Repeat its "
+            "command, or choose another folder (run=NAME or output_dir=...)"
+        )
+    return OpenRun(files, identity, saved)
+
+
+def _read_run_file(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if run["format"] == FORMAT and {"identity", "model"} <= run.keys():
+            return run
+        problem = f"format {run['format']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise StateError(f"{path}: not readable as a run of this version ({problem}); choose another folder")
