@@ -35,7 +35,10 @@ _LAZY = {
     "HyperParams": "hyperparameters.base",
     "NeuronEditError": "errors",
     "get_method": "registry",
+    "MethodSpec": "registry",
     "register_method": "registry",
+    "register_mask": "masks",
+    "register_scores": "masks",
 }
 
 __all__ = ["BaseEditor", "__version__", "register", *_LAZY]

@@ -1,19 +1,26 @@
 """The methods that the package knows, by name, with targets that are imported only when they are used.
 
-A new method is one folder and one :func:`register_method` call. Targets are given as
-``"package.module:attribute"`` so that ``import easyedit_neuron`` neither loads torch models nor transformers;
-a name or alias that is already taken is an error, never a silent replacement.
+A new method is one folder and one ``register_method`` call; a method of another package is an entry point of the group
+``easyedit_neuron.methods`` (docs/guides/add-a-method.md). Targets are given as ``"package.module:attribute"``, so that
+``import easyedit_neuron`` loads neither torch nor transformers. A name or alias that is already taken is an error, never
+a silent replacement.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import NeuronEditError
 from .utils.suggest import did_you_mean
+
+LOG = logging.getLogger(__name__)
+ENTRY_POINTS = "easyedit_neuron.methods"
+"""Group of the entry points of other packages; each names a ``MethodSpec``."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +67,21 @@ class MethodSpec:
 
 
 _METHODS: dict[str, MethodSpec] = {}
+_entry_points_read = False
 
 
 def register_method(spec: MethodSpec) -> MethodSpec:
-    """Make a method known. The same spec twice is fine; another one under a taken name is a
-    ``NeuronEditError``."""
-    known = {name.lower(): other for other in _METHODS.values() for name in other.names}
+    """Make a method known.
+
+    Raises:
+        NeuronEditError: another method has the name or an alias. The same spec twice is fine.
+    """
+    taken = {name.lower(): other for other in _METHODS.values() for name in other.names}
     for name in spec.names:
-        taken = known.get(name.lower())
-        if taken is not None and taken != spec:
+        other = taken.get(name.lower(), spec)
+        if other != spec:
             raise NeuronEditError(
-                f"method name {name!r} is already registered (by {taken.name!r}): choose another name"
+                f"method name {name!r} is already registered (by {other.name!r}): choose another name"
             )
     _METHODS[spec.name] = spec
     return spec
@@ -78,16 +89,32 @@ def register_method(spec: MethodSpec) -> MethodSpec:
 
 def get_method(name: str) -> MethodSpec:
     """The method of that name or alias, in any case; ``NeuronEditError`` with the nearest name otherwise."""
-    wanted = str(name).lower()
-    for spec in _METHODS.values():
-        if wanted in (known.lower() for known in spec.names):
+    for spec in methods():
+        if str(name).lower() in (known.lower() for known in spec.names):
             return spec
     raise NeuronEditError(f"unknown method {name!r}: {did_you_mean(name, _METHODS)}")
 
 
 def methods(plugin: bool | None = None) -> list[MethodSpec]:
-    """All registered methods in the order of registration, or only (not) those that are given to EasyEdit."""
+    """All known methods in the order of registration, or only (not) those that are given to EasyEdit."""
+    _read_entry_points()
     return [spec for spec in _METHODS.values() if plugin is None or spec.plugin == plugin]
+
+
+def _read_entry_points() -> None:
+    """Register the methods of other packages, once per process; one that is broken is left out with a warning."""
+    global _entry_points_read
+    if _entry_points_read:
+        return
+    _entry_points_read = True
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            spec = entry_point.load()
+            if not isinstance(spec, MethodSpec):
+                raise NeuronEditError(f"expected a MethodSpec, got {type(spec).__name__}")
+            register_method(spec)
+        except Exception as problem:
+            LOG.warning("the method %r of another package is left out: %s", entry_point.value, problem)
 
 
 def _load(target: str) -> Any:

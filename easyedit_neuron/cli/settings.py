@@ -256,15 +256,17 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
 def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
     if settings.model.hparams:
         return find_hparams(settings.model.hparams)
-    name = f"{spec.name}/{settings.model.name}"
     shipped = resources.shipped_hparams()
-    if name not in shipped:
-        models = [file.split("/")[1] for file in shipped if file.startswith(f"{spec.name}/")]
-        raise HparamsError(
-            f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: "
-            f"{', '.join(models) or 'none'}; model.hparams=FILE reads your own"
-        )
-    return resources.hparams_path(name)
+    # A method of another package may share the files of one of ours.
+    names = (spec.name, *spec.load_hparams().ALG_ALIASES)
+    for name in names:
+        if f"{name}/{settings.model.name}" in shipped:
+            return resources.hparams_path(f"{name}/{settings.model.name}")
+    models = [file.split("/")[1] for file in shipped if file.split("/")[0] in names]
+    raise HparamsError(
+        f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: "
+        f"{', '.join(models) or 'none'}; model.hparams=FILE reads your own"
+    )
 
 
 def cache_dir() -> Path:

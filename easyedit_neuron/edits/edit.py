@@ -31,8 +31,10 @@ class Edit:
         probability: of the new object at the end, per request.
         info: what else the method reports, as plain JSON values.
         watch: seconds by stage.
+        deltas: layer -> low-rank change of its down projection.
+        units: parameter name -> change of single rows or columns.
+        contexts: groups of context templates that were used.
         fingerprint_before: of the edited parameters together; computed in ``commit`` where it is not known before.
-        record: what was written, after ``commit``.
     """
 
     method: str
@@ -44,8 +46,10 @@ class Edit:
     probability: list[float] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)
+    deltas: dict[int, LayerDelta] = field(default_factory=dict)
+    units: dict[str, UnitDelta] = field(default_factory=dict)
+    contexts: list[list[str]] = field(default_factory=list)
     fingerprint_before: str | None = None
-    record: EditRecord | None = None
 
     @classmethod
     def begin(cls, method: str, model, tok, requests: list[dict], hparams, copy: bool = False):
@@ -76,46 +80,44 @@ class Edit:
         return eval_mode(self.view.model)
 
     def commit(
-        self,
-        units: dict[str, UnitDelta] | None = None,
-        layers: dict[int, LayerDelta] | None = None,
-        contexts: list[list[str]] = (),
-        records: list[EditRecord] | None = None,
-        return_orig_weights: bool = False,
+        self, records: list[EditRecord] | None = None, return_orig_weights: bool = False
     ) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-        """Write the changes, or leave everything as it was on an error.
+        """Write ``deltas`` and ``units``, or leave everything as it was on an error.
 
         Args:
-            units: parameter name -> change of single rows or columns.
-            layers: layer -> low-rank change of its down projection.
-            contexts: groups of context templates that were used.
             records: the ``EditRecord`` is appended to it.
             return_orig_weights: return copies of the weights as they were.
 
         Returns:
             (edited model, {parameter name: original tensor}), the second empty unless asked for.
         """
-        layers, units = layers or {}, units or {}
-        names = {layer: self.view.down_weight_name(layer) for layer in layers}
-        before = self.fingerprint_before or fingerprint(self.view.model, [*names.values(), *units])
-        self.record = EditRecord(
+        record = self._record()
+        originals = commit(self.view, record)
+        self.after_commit(record)
+        if records is not None:
+            records.append(record)
+        return self.view.model, originals if return_orig_weights else {}
+
+    def after_commit(self, record: EditRecord) -> None:
+        """Note the written edit where a method keeps state of its own."""
+
+    def _record(self) -> EditRecord:
+        names = {layer: self.view.down_weight_name(layer) for layer in self.deltas}
+        changed = [*names.values(), *self.units]
+        return EditRecord(
             method=self.method,
             hparams=self.hparams.to_dict(),
             requests=[plain_request(request) for request in self.requests],
-            contexts=[context for group in contexts for context in group],
-            context_groups=[len(group) for group in contexts],
-            layers=layers,
+            contexts=[context for group in self.contexts for context in group],
+            context_groups=[len(group) for group in self.contexts],
+            layers=self.deltas,
             names=names,
-            units=units,
+            units=self.units,
             losses=self.losses,
             probability=self.probability,
             seconds=self.watch.seconds,
-            fingerprint_before=before,
+            fingerprint_before=self.fingerprint_before or fingerprint(self.view.model, changed),
             fingerprint_after="",
             seed=self.hparams.seed,
             info=self.info,
         )
-        originals = commit(self.view, self.record)
-        if records is not None:
-            records.append(self.record)
-        return self.view.model, originals if return_orig_weights else {}

@@ -41,8 +41,9 @@ class HyperParams(Options):
     def __post_init__(self) -> None:
         self._convert_types()
         self._check_alg_name()
-        if isinstance(getattr(self, "model_name", None), str):
-            self.model_name = resources.model_path(self.model_name)
+        model_name: Any = getattr(self, "model_name", None)
+        if isinstance(model_name, str):
+            self.model_name = resources.model_path(model_name)
         self.validate()
 
     @classmethod

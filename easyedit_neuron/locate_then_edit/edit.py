@@ -11,7 +11,7 @@ import torch
 from ..arch.frozen import eval_mode
 from ..arch.view import ModelView
 from ..edits.edit import Edit
-from ..edits.record import EditRecord, LayerDelta, UnitDelta
+from ..edits.record import EditRecord, LayerDelta
 from ..edits.request import EditRequest
 from ..edits.write import down_names, fingerprint, trial
 from ..errors import HparamsError
@@ -32,13 +32,9 @@ class LocateThenEdit(Edit):
 
     Attributes:
         state: what earlier edits left.
-        deltas: layer -> change, complete after the last ``update_layers``.
-        units: parameter name -> change, for methods that train single rows or columns instead.
     """
 
     state: SequentialState = None  # type: ignore[assignment]
-    deltas: dict[int, LayerDelta] = field(default_factory=dict)
-    units: dict[str, UnitDelta] = field(default_factory=dict)
     _rome_parts: dict[int, list[LayerDelta]] = field(default_factory=dict)
 
     @classmethod
@@ -51,6 +47,7 @@ class LocateThenEdit(Edit):
         edit = super().begin(method, model, tok, requests, hparams, copy)
         with eval_mode(edit.view.model):
             edit.state, edit.fingerprint_before = sequential_state(edit.view, tok, hparams)
+            edit.contexts = edit.state.contexts
             if hparams.uses_covariance:
                 edit.state.statistics.ready()
                 for layer in edit.layers if hparams.path != "rome" else ():
@@ -144,16 +141,17 @@ class LocateThenEdit(Edit):
         for layer, parts in self._rome_parts.items():
             covariance = self.state.statistics.covariance(layer) if self.hparams.mom2_adjustment else None
             self.deltas[layer] = joined(parts, covariance)
-        contexts = self.state.contexts
         if self.units:
             self.fingerprint_before = None  # other parameters than the state's
-        result = super().commit(self.units, self.deltas, contexts, records, return_orig_weights)
-        after = self.record.fingerprint_after
+        return super().commit(records, return_orig_weights)
+
+    def after_commit(self, record: EditRecord) -> None:
+        """Append the edit to the sequential state, with the keys that later edits protect."""
+        after = record.fingerprint_after
         if self.units:
             after = fingerprint(self.view.model, down_names(self.view, self.layers))
         keys = {layer: delta.keys for layer, delta in self.deltas.items() if delta.keys is not None}
         self.state.append_edit(after, keys, self.requests)
-        return result
 
 
 def apply_locate_then_edit(

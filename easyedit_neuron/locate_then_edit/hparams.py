@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..hyperparameters.model import ModelHyperParams, doc, require
+from ..hyperparameters.model import ModelHyperParams
+from ..hyperparameters.options import Options, doc, require
 
 
 @dataclass(kw_only=True)
@@ -16,7 +17,7 @@ class PathHyperParams(ModelHyperParams):
     """
 
     OWN_MASK: ClassVar[str | None] = None
-    OWN_OPTIONS: ClassVar[tuple[type, ...]] = ()
+    OWN_OPTIONS: ClassVar[tuple[type[Options], ...]] = ()
     OPTION_FIELDS: ClassVar[dict[tuple[str, str], str]] = {}
 
     layers: list[int] = doc("layers whose down_proj is edited, in order; the last one is where z* lives")

@@ -49,13 +49,17 @@ def make_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
     if hparams.mask == "none":
         return {}
     chosen = chosen_mask(hparams)
-    function = load(chosen.scores.function)
-    arguments = () if chosen.scores_options is None else (chosen.scores_options,)
-    scores = function(context, *arguments)
+    scores_function = load(chosen.scores.function)
+    if chosen.scores_options is None:
+        scores = scores_function(context)
+    else:
+        scores = scores_function(context, chosen.scores_options)
     masks = {}
     for layer in context.layers:
-        arguments = () if chosen.options is None else (chosen.options, layer)
-        mask = chosen.function(scores[layer], *arguments)
+        if chosen.options is None:
+            mask = chosen.function(scores[layer])
+        else:
+            mask = chosen.function(scores[layer], chosen.options, layer)
         masks[layer] = _checked(mask, chosen.name, layer, context.view.d_ff, hparams)
     return masks
 
@@ -128,7 +132,8 @@ def _check_names(
         return
     for entry in dataclasses.fields(hparams):
         if entry.name in own_fields and entry.name in known or entry.name == ATTRIBUTION and known:
-            default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+            factory = entry.default_factory
+            default = entry.default if factory is dataclasses.MISSING else factory()
             require(
                 getattr(hparams, entry.name) == default,
                 entry.name,

@@ -159,7 +159,7 @@ for _name, _options in {
     "contribution": "ContributionOptions",
     "ig": "GradientOptions",
 }.items():
-    _SCORES[_name] = ScoresSpec(_name, f"masks.scores:{_name}", f"masks.scores:{_options}")
+    _SCORES[_name] = ScoresSpec(_name, f"masks.scores:{_name}", f"hyperparameters.score_options:{_options}")
 _SCORES["none"] = ScoresSpec("none", "masks.scores:none", Options)
 _PNKE_OPTIONS = "models.pnke.pnke_options:PNKEScoringOptions"
 _SCORES["pnke"] = ScoresSpec("pnke", "models.pnke.pnke_scores:pnke_scores", _PNKE_OPTIONS, own_mask=True)
@@ -171,7 +171,7 @@ for _spec in (
     MaskSpec("contribution", "masks.generic:top_k_mask", "contribution", "masks.generic:TopOptions"),
     MaskSpec("ig", "masks.generic:top_share_mask", "ig", "masks.generic:TopOptions"),
     MaskSpec("activation", "masks.generic:top_share_mask", "activation", "masks.generic:TopOptions"),
-    MaskSpec("nmke", "models.nmke.nmke_mask:nmke_mask", "lps", "models.nmke.nmke_mask:NMKEOptions"),
+    MaskSpec("nmke", "models.nmke.nmke_mask:nmke_mask", "lps", "models.nmke.nmke_hparams:NMKEOptions"),
     MaskSpec("pnke", "models.pnke.pnke_mask:pnke_mask", "pnke", _PNKE_OPTIONS),
 ):
     _MASKS[_spec.name] = _spec

@@ -5,89 +5,21 @@ A scores function takes the ``ScoringContext`` and an instance of the ``Options`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from ..arch.tokens import encode, target_token_ids
 from ..attribution import contribution_scores, integrated_gradients, neuron_scores, score_readings
-from ..hyperparameters.options import Options, doc
-from .scoring_context import Prompts, ScoringContext, objects
+from ..hyperparameters.options import Options
+from ..hyperparameters.score_options import (
+    ContributionOptions,
+    GradientOptions,
+    PromptOptions,
+    ShiftScoreOptions,
+)
+from .scoring_context import ScoringContext, objects
 
 Scores = dict[int, Tensor]
-
-
-@dataclass(kw_only=True)
-class PromptOptions(Options):
-    """Which prompts are scored."""
-
-    score_prompts: Prompts = doc(
-        "prompts that are scored: contexts in front of the prompt, or bare", "contexts"
-    )
-    prompt_batch: int = doc("prompts per forward pass", 32)
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("prompt_batch")
-
-
-@dataclass(kw_only=True)
-class ShiftOptions(Options):
-    """Probability shifts (NMKE, Eq. 3)."""
-
-    amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0)
-    attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
-        "token whose probability is scored: the model's own next token (released), or the first token of the new or "
-        "old object",
-        "predicted",
-    )
-    reference_quirks: bool = doc(
-        "repeat the released code's deviations (no LayerNorm bias on GPT-2, its epsilons)", False
-    )
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("amplify")
-
-
-@dataclass(kw_only=True)
-class ShiftScoreOptions(ShiftOptions, PromptOptions):
-    """Options of the scores ``lps`` and ``psa``."""
-
-
-@dataclass(kw_only=True)
-class ContributionOptions(PromptOptions):
-    """Options of the scores ``contribution``."""
-
-    attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
-        "tokens contributed to: the model's own at each position of the new object (released), or the object's",
-        "predicted",
-    )
-    score_prompts: Prompts = doc("prompts that are scored", "bare")
-
-
-@dataclass(kw_only=True)
-class GradientOptions(Options):
-    """Options of the scores ``ig``."""
-
-    attribution_target: Literal["target_new", "ground_truth"] = doc(
-        "object whose probability is attributed", "target_new"
-    )
-    activation_position: Literal["last", "subject_last"] = doc("token whose neurons are scored", "last")
-    whole_target: bool = doc("probability of all of the object's tokens, else of the first", False)
-    steps: int = doc("points of the path", 20)
-    rule: Literal["gauss", "right"] = doc("quadrature of the path", "gauss")
-    step_batch: int = doc("points per forward and backward pass", 64)
-    score_prompts: Prompts = doc("prompts that are scored", "bare")
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("steps", "step_batch")
 
 
 def lps(context: ScoringContext, options: ShiftScoreOptions) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from ..arch.view import ModelView
 from ..attribution import Readings, TargetTokens, target_tokens
 from ..edits.request import EditRequest
 from ..errors import RequestError
-
-Prompts = Literal["contexts", "bare"]
+from ..hyperparameters.score_options import Prompts
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 
 LOG = logging.getLogger(__name__)
 _CPU_MESSAGES = ("not enough memory", "DefaultCPUAllocator: can't allocate memory")
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

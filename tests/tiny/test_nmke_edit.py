@@ -10,7 +10,8 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.attribution import neuron_scores
 from easyedit_neuron.errors import HparamsError, MaskError
 from easyedit_neuron.models.nmke import nmke_main
-from easyedit_neuron.models.nmke.nmke_mask import NMKEOptions, nmke_mask
+from easyedit_neuron.models.nmke.nmke_hparams import NMKEOptions
+from easyedit_neuron.models.nmke.nmke_mask import nmke_mask
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 

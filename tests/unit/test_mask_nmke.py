@@ -9,12 +9,8 @@ import torch
 
 from easyedit_neuron.errors import HparamsError, MaskError
 from easyedit_neuron.models.nmke import nmke_mask as module
-from easyedit_neuron.models.nmke.nmke_mask import (
-    NMKEOptions,
-    general_entropy,
-    general_score,
-    specific_entropy,
-)
+from easyedit_neuron.models.nmke.nmke_hparams import NMKEOptions
+from easyedit_neuron.models.nmke.nmke_mask import general_entropy, general_score, specific_entropy
 
 # z-score > 0 means above the row's mean (0 and 1): neurons 0-3 in the first row, neuron 2 in the second
 #   Qg = [1, 1, 2, 1, 0] (z-scored), [2, 2, 2, 1, 1] (raw);   Qs = [1, 2, 3, 4, 1]

@@ -59,8 +59,8 @@ def count_edits(count: int) -> str:
 
 
 def _description(exported: Exported, count: int) -> str:
-    about = exported.side_file
-    kind, parameters = about["kind"], about["parameters"]
+    side_file = exported.side_file
+    kind, parameters = side_file["kind"], side_file["parameters"]
     size = f"{exported.size:,} bytes, {len(parameters)} parameters"
     lines = [f"{count_edits(count)} as {kind}: {exported.folder} ({size})"]
     if kind == "peft":
@@ -71,13 +71,13 @@ def _description(exported: Exported, count: int) -> str:
         lines.append(f"ranks {min(ranks)} to {max(ranks)}; {loss if truncation else 'nothing is lost'}")
         deviation = max(parameter["deviation"] for parameter in parameters.values())
         lines.append(
-            f"the edited model's weights, rounded to {about['base']['dtype']}, are within {deviation:.1e} of "
+            f"the edited model's weights, rounded to {side_file['base']['dtype']}, are within {deviation:.1e} of "
             "their change from it"
         )
-        if "rewrite_acc" in about:
+        if "rewrite_acc" in side_file:
             lines.append(
-                f"rewrite_acc {about['rewrite_acc']['edited']:.3f} with the whole edits, "
-                f"{about['rewrite_acc']['cut']:.3f} with the cut adapter"
+                f"rewrite_acc {side_file['rewrite_acc']['edited']:.3f} with the whole edits, "
+                f"{side_file['rewrite_acc']['cut']:.3f} with the cut adapter"
             )
         lines.append(f"load it: peft.PeftModel.from_pretrained(model, {str(exported.folder)!r})")
     return "\n".join(lines) + "\n"

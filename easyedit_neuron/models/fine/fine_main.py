@@ -61,9 +61,9 @@ def apply_fine_to_model(
 
     with edit.computing():
         results = in_batches(edit.requests, hparams.train_batch_size, locate_and_train, "FiNE")
-    units = sum_of_vectors(edit.view, results)
-    report(edit, results, units)
-    return edit.commit(units, records=records, return_orig_weights=return_orig_weights)
+    edit.units = sum_of_vectors(edit.view, results)
+    report(edit, results)
+    return edit.commit(records, return_orig_weights)
 
 
 def sum_of_vectors(view: ModelView, results: list[Result]) -> dict[str, UnitDelta]:
@@ -81,7 +81,7 @@ def sum_of_vectors(view: ModelView, results: list[Result]) -> dict[str, UnitDelt
     return deltas
 
 
-def report(edit: Edit, results: list[Result], units: dict[str, UnitDelta]) -> None:
+def report(edit: Edit, results: list[Result]) -> None:
     """Fill in what the record says; a request's ``neurons`` are [layer, number, token id, contribution]."""
     for neurons, trained in results:
         edit.losses.append(trained.losses)
@@ -97,6 +97,6 @@ def report(edit: Edit, results: list[Result], units: dict[str, UnitDelta]) -> No
                 "last": trained.last,
             }
         )
-    per_layer = {str(delta.info["layer"]): len(delta.units) for delta in units.values()}
+    per_layer = {str(delta.info["layer"]): len(delta.units) for delta in edit.units.values()}
     edit.info["neurons_per_layer"] = per_layer
     edit.info["modified_parameters"] = sum(per_layer.values()) * edit.view.d_model

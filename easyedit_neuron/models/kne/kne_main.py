@@ -55,7 +55,7 @@ def apply_kne_to_model(
         edit.watch.lap("locate")
         # Train all its rows together (Eq. 8-11).
         trained = train(view, tok, edit.requests, ensemble.members, hparams)
-        units = unit_deltas(view, ensemble.members, trained.vectors, axis)
+        edit.units = unit_deltas(view, ensemble.members, trained.vectors, axis)
         edit.watch.lap("train")
     edit.losses, edit.probability = [trained.losses["loss"]], trained.probability
     edit.info = {
@@ -65,4 +65,4 @@ def apply_kne_to_model(
         "steps": len(trained.losses["loss"]) - 1,
         "stop": trained.stop,
     }
-    return edit.commit(units, records=records, return_orig_weights=return_orig_weights)
+    return edit.commit(records, return_orig_weights)

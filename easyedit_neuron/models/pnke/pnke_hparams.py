@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hyperparameters.options import doc, require
+from ...hyperparameters.options import Options, doc, require
 from ...locate_then_edit.hparams import PathHyperParams
 from .pnke_options import PNKEOptions
 
@@ -14,7 +14,7 @@ class PNKEHyperParams(PNKEOptions, PathHyperParams):
 
     ALG_NAME: ClassVar[str] = "PNKE"
     OWN_MASK: ClassVar[str] = "pnke"
-    OWN_OPTIONS: ClassVar[tuple[type, ...]] = (PNKEOptions,)
+    OWN_OPTIONS: ClassVar[tuple[type[Options], ...]] = (PNKEOptions,)
 
     path: Literal["rome", "memit", "alphaedit"] = doc(
         "Eq. 10 on the principles of MEMIT (memit) or ROME (rome); with mask_stage solve alphaedit is memit",
