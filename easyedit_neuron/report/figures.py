@@ -132,7 +132,7 @@ def svg(plot: Plot, salt: str) -> str:
     # The style sheet is part of page.css. Comments repeat every text, and a text may contain "--".
     text = re.sub(r"\s*<metadata>.*?</metadata>|<!--.*?-->|\s*<style.*?</style>", "", text, flags=re.S)
     # Every plot has groups named axes_1 and so on; nothing refers to them. Clip paths have salted ids.
-    text = re.sub(r' id="[\w.-]+?_\d+"', "", text)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var({variable}, {color})")
     role = f'role="img" aria-label="{html.escape(plot.title)}"' if plot.title else 'aria-hidden="true"'
@@ -140,7 +140,7 @@ def svg(plot: Plot, salt: str) -> str:
 
 
 def write_png(
-    plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, dict]] = (), dpi: int = 130
+    plots: Sequence[Plot], path: Path, legend: Sequence[tuple[str, dict]] = (), dpi: int = 150
 ) -> None:
     """Write plots as one picture, three in a row (four: two), each with title above and legend below.
 
@@ -162,14 +162,13 @@ def write_png(
         size = (width, sum(heights) + 0.35 * bool(legend))
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        lines = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False, facecolor="none").flat
+        grid = {"squeeze": False, "facecolor": "none"}
+        lines = figure.subfigures(len(rows), 1, height_ratios=heights, **grid).flat
         for line, row in zip(lines, rows):
             widths = [plot.size[0] for plot in row]
             rest = width - sum(widths)
             widths += [rest] if rest > 0.5 else []
-            places = line.subfigures(
-                1, len(widths), width_ratios=widths, squeeze=False, facecolor="none"
-            ).flat
+            places = line.subfigures(1, len(widths), width_ratios=widths, **grid).flat
             for place, plot in zip(places, row):
                 axes = place.add_subplot()
                 axes.set_title(shortened(plot.title, int(12.3 * plot.size[0])))
@@ -195,16 +194,14 @@ def _add_legend(figure, axes, width: float) -> None:
     if labels:
         widths = [0.5 + 0.068 * len(label) for label in labels]
         columns = len(labels) if sum(widths) <= width else max(1, int(width / max(widths)))
-        options = {"fontsize": 8, "handlelength": 2.2, "columnspacing": 1.0}
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, **options)
+        look = {"fontsize": 8, "handlelength": 2.2, "columnspacing": 1.0}
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
 
 
 def _add_common_legend(figure, legend: Sequence[tuple[str, dict]], width: float) -> None:
     from matplotlib.lines import Line2D
 
     labels = [label_text(label, 44) for label, _ in legend]
-    columns = int(width / (0.7 + 0.088 * max(map(len, labels))))
     handles = [Line2D([], [], **style) for _, style in legend]
-    figure.legend(
-        handles, labels, loc="outside lower center", handlelength=3.2, ncols=max(1, min(len(labels), columns))
-    )
+    columns = max(1, min(len(labels), int(width / (0.7 + 0.088 * max(map(len, labels))))))
+    figure.legend(handles, labels, loc="outside lower center", handlelength=3.2, ncols=columns)

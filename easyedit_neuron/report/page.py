@@ -46,12 +46,11 @@ def write_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
         panels = [panel for panel in section.panels if isinstance(panel, Panel)]
         drawn = sorted({series.run for panel in panels for series in panel.series})
         legend = [(runs[run].label, styles[run]) for run in drawn]
+        plots = [plot_of(panel, styles) for panel in section.panels]
         paths.append(folder / f"{section.name}.png")
         with refusing(paths[-1]):
             folder.mkdir(parents=True, exist_ok=True)
-            figures.write_png(
-                [plot_of(panel, styles) for panel in section.panels], paths[-1], legend, dpi=150
-            )
+            figures.write_png(plots, paths[-1], legend)
     return paths
 
 
@@ -110,13 +109,9 @@ def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:
 
 
 def _all_columns(runs: Sequence[Run]) -> list[list[str]]:
-    everything = results(runs)
-    rows = [
-        [name, *(_cell(row.get(name)) for row in everything.rows)]
-        for name in everything.columns
-        if name != "run"
-    ]
-    return [["", *(run.label for run in runs)], *rows]
+    rows = results(runs)
+    lines = [[name, *(_cell(row[name]) for row in rows)] for name in rows[0] if name != "run"]
+    return [["", *(run.label for run in runs)], *lines]
 
 
 def _run_keys(runs: Sequence[Run], styles: Sequence[dict]) -> str:
@@ -169,9 +164,8 @@ def _lengths(bars: Bars) -> list[list[str]]:
 
 
 def _drift_by_weight(runs: Sequence[Run]) -> list[list[str]]:
-    rows = [
-        ["run", "weight", "Wasserstein", "std", "Wasserstein of row lengths", "cosine", "std", "L2", "std"]
-    ]
+    head = ["run", "weight", "Wasserstein", "std", "Wasserstein of row lengths", "cosine", "std", "L2", "std"]
+    rows = [head]
     for run in runs:
         for name, drift in run.last_checkpoint.get("drift", {}).items():
             values = [*drift["wasserstein"], drift.get("wasserstein_norms"), *drift["cosine"], *drift["l2"]]
@@ -252,6 +246,6 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return (
-        "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    )
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

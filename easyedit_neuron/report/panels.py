@@ -54,11 +54,6 @@ class Panel:
     reference: float | None = None
     missing: list[str] = field(default_factory=list)
 
-    @property
-    def empty(self) -> bool:
-        """Whether no run measured it."""
-        return not self.series
-
 
 @dataclass(frozen=True)
 class Bars:
@@ -75,11 +70,6 @@ class Bars:
     labels: list[str]
     parts: dict[str, list[float]]
 
-    @property
-    def empty(self) -> bool:
-        """Whether no run measured it."""
-        return not self.parts
-
 
 @dataclass(frozen=True)
 class Section:
@@ -94,8 +84,9 @@ class Section:
     @classmethod
     def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> Section:
         """A section that separates the measured panels from the missing ones."""
-        measured = [panel for panel in panels if not panel.empty]
-        return cls(name, title, note, measured, [panel.title for panel in panels if panel.empty])
+        measured = [panel for panel in panels if (panel.series if isinstance(panel, Panel) else panel.parts)]
+        missing = [panel.title for panel in panels if panel not in measured]
+        return cls(name, title, note, measured, missing)
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -149,17 +140,19 @@ def _ability(runs: Sequence[Run]) -> Section:
     for task, metric in metrics.items():
         axis = "auto" if "perplexity" in metric else "share"
         panels.append(_over_edits(runs, f"{ABILITY}{task}", f"{task}: {metric.replace('_', ' ')}", axis))
+    tasks = ", then on tasks of lm-eval" if metrics else ""
     return Section.of(
         "ability",
         "General ability",
-        "Measured on facts that are never edited (those that the untouched model knows), on held-out "
-        "text, and on sampled continuations of the edit "
-        f"prompts{'; then on tasks of lm-eval' if metrics else ''}. The dotted line is the untouched model.",
+        "Measured on facts that are never edited (which the untouched model knows), on held-out text, on "
+        f"sampled continuations of the edit prompts{tasks}. The dotted line is the untouched model.",
         [_with_reference(runs, panel) for panel in panels],
     )
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:
+    title = "Rel at the end, by position in the stream"
+    by_position = _over_positions(runs, "final", "rel_by_position", title, "share")
     return Section.of(
         "forgetting",
         "Immediate and final: forgetting",
@@ -170,9 +163,7 @@ def _forgetting(runs: Sequence[Run]) -> Section:
             _over_edits(runs, "rel_lost", "Rel lost: immediate − final", "zero"),
             _over_edits(runs, "gen_lost", "Gen lost: immediate − final", "zero"),
             _over_edits(runs, "loc_lost", "Loc lost: immediate − final", "zero"),
-            _over_positions(
-                runs, "final", "rel_by_position", "Rel at the end, by position in the stream", "share"
-            ),
+            by_position,
         ],
     )
 
@@ -180,9 +171,8 @@ def _forgetting(runs: Sequence[Run]) -> Section:
 def _kinds(runs: Sequence[Run]) -> Section:
     panels = []
     for prefix, short in (("loc:", "Loc"), ("portability:", "Port")):
-        for name in sorted(
-            {name for run in runs for row in run.rows for name in row if name.startswith(prefix)}
-        ):
+        columns = {name for run in runs for row in run.rows for name in row}
+        for name in sorted(name for name in columns if name.startswith(prefix)):
             kind = name.removeprefix(prefix).replace("_", " ")
             panels.append(_over_edits(runs, name, f"{short}: {kind}", "share"))
     return Section.of("kinds", "Locality and portability by kind", "Final protocol, teacher-forced.", panels)
@@ -200,9 +190,7 @@ def _drift(runs: Sequence[Run]) -> Section:
         _over_layers(runs, "drift", "l2", "L2 distance by layer"),
     ]
     # Where every run edits a single layer, the last points of the lines above already show its value.
-    panels += [
-        panel for panel in by_layer if panel.empty or any(len(series.x) > 1 for series in panel.series)
-    ]
+    panels += [panel for panel in by_layer if max((len(line.x) for line in panel.series), default=2) > 1]
     return Section.of(
         "drift",
         "Drift of the edited weights",
@@ -235,25 +223,18 @@ def _masks(runs: Sequence[Run]) -> Section:
 def _time(runs: Sequence[Run]) -> Section:
     started = [run for run in runs if run.last]
     labels = [run.label for run in started]
-    by_stage = [
-        {
-            stage: seconds / run.last["edits"]
-            for stage, seconds in run.last_checkpoint.get("stages", {}).items()
-        }
-        for run in started
-    ]
+    whole = [run.last_checkpoint["seconds"] for run in started]
+    by_stage = []
+    for run in started:
+        stages = run.last_checkpoint.get("stages", {})
+        by_stage.append({stage: seconds / run.last["edits"] for stage, seconds in stages.items()})
     return Section.of(
         "time",
         "Time and memory",
         "Wall time. Seconds per edit are those of its batch divided by the number of edits in the batch, "
         f"as medians over stretches of the stream ({BINS} at most).",
         [
-            Bars(
-                "parts",
-                "Seconds of the whole run",
-                labels,
-                _parts([run.last_checkpoint["seconds"] for run in started]),
-            ),
+            Bars("parts", "Seconds of the whole run", labels, _parts(whole)),
             Bars("stages", "Seconds per edit, by stage", labels, _parts(by_stage)),
             _over_positions(runs, "seconds", "seconds_per_edit", "Seconds per edit"),
             _over_edits(runs, "memory_mib", "Peak memory of the process, MiB", "zero"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,8 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """Column names, and rows by column; None where something was not measured."""
-
-    columns: list[str]
-    rows: list[dict[str, Any]]
-
-
-def results(runs: Sequence[Run]) -> Table:
-    """Put everything known about each run into one row.
+def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Put everything known about each run into one row; all rows have the same columns, None for no value.
 
     Columns: run, status, settings (by name those in which the runs differ), the columns of
     ``checkpoints.csv`` at the newest checkpoint, what was lost (immediate - final), ``seconds_per_edit``,
@@ -63,18 +54,16 @@ def results(runs: Sequence[Run]) -> Table:
     """
     option_names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, option_names) for run in runs]
-    kinds = sorted(
-        {name for row in rows for name in row if name.startswith(("loc:", "portability:", ABILITY))}
-    )
+    prefixes = ("loc:", "portability:", ABILITY)
     columns = [
         *("run", "status", "method", "model", "data", "planned", "batch_size", "seed"),
         *option_names,
         *CSV_COLUMNS,
         *("rel_lost", "gen_lost", "loc_lost", "seconds_per_edit"),
-        *kinds,
+        *sorted({name for row in rows for name in row if name.startswith(prefixes)}),
         "folder",
     ]
-    return Table(list(dict.fromkeys(columns)), rows)
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def _row(run: Run, option_names: Sequence[str]) -> dict[str, Any]:
@@ -151,10 +140,10 @@ def _formatter(path: Path) -> Callable[[Sequence[Run]], str]:
 
 def as_csv(runs: Sequence[Run]) -> str:
     """All columns, numbers in full."""
-    table, text = results(runs), io.StringIO()
-    writer = csv.DictWriter(text, table.columns, lineterminator="\n")
+    rows, text = results(runs), io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table.rows)
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -176,7 +165,7 @@ def as_text(runs: Sequence[Run]) -> str:
 
 def shown(runs: Sequence[Run]) -> list[list[str]]:
     """Heading and rows of the columns for people, the status last; columns that no run has are left out."""
-    base, rows = untouched(runs), results(runs).rows
+    base, rows = untouched(runs), results(runs)
     columns = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
     columns = [name for name in columns if name != "failed" or any(row.get(name) for row in rows)]
     lines = [

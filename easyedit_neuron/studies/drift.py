@@ -47,13 +47,12 @@ INSTALL = "t-SNE needs scikit-learn: pip install scikit-learn (or leave it out: 
 DECADES = 20  # lengths that span more than this factor get logarithmic bins
 
 
-def embedded(groups: Mapping[str, Tensor], seed: int, perplexity: float = 30.0) -> dict[str, Tensor]:
+def embedded(groups: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """t-SNE of the rows of all groups together.
 
     Args:
         groups: name -> ``[n, d]``.
         seed: of the layout; it starts from the rows' principal components.
-        perplexity: at most (rows - 1) / 3, which replaces it where rows are few.
 
     Returns:
         name -> ``[n, 2]`` float32; the same on every call with the same numbers on one machine.
@@ -68,7 +67,8 @@ def embedded(groups: Mapping[str, Tensor], seed: int, perplexity: float = 30.0) 
     rows = torch.cat(list(groups.values())).float()
     if len(rows) < 4:
         raise NeuronEditError(f"t-SNE needs at least four rows, got {len(rows)}")
-    model = TSNE(2, perplexity=min(perplexity, (len(rows) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
     points = torch.from_numpy(model.fit_transform(rows.numpy()))
     return dict(zip(groups, points.split([len(group) for group in groups.values()])))
 

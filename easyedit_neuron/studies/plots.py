@@ -9,6 +9,7 @@ from typing import Any
 
 from ..report.figures import COLORS, DASHES, MARKERS, MUTED, Plot, bar_style, line_style
 
+BINS = 40  # of a histogram
 Points = tuple[Sequence[float], Sequence[float | None]]
 
 
@@ -103,17 +104,16 @@ class Histogram(Plot):
     series: Mapping[str, Sequence[float]]
     x_label: str
     y_label: str
-    bins: int = 40
     log: bool = False
 
     def draw(self, axes) -> None:
         values = [value for values in self.series.values() for value in values] or [0.0]
         low, high = min(values), max(values)
         if self.log:
-            edges = [low * (high / low) ** (step / self.bins) for step in range(self.bins + 1)]
+            edges = [low * (high / low) ** (step / BINS) for step in range(BINS + 1)]
             _make_logarithmic(axes, "x")
         else:
-            edges = [low + (high - low) * step / self.bins for step in range(self.bins + 1)]
+            edges = [low + (high - low) * step / BINS for step in range(BINS + 1)]
         if edges[0] == edges[-1]:
             edges = [low - 0.5, low + 0.5]
         for number, (name, values) in enumerate(self.series.items()):
