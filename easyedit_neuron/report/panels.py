@@ -96,19 +96,18 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _edits(runs: Sequence[Run]) -> Section:
-    titles = {
-        "rel": "Rel: rewrite accuracy",
-        "gen": "Gen: rephrase accuracy",
-        "loc": "Loc: locality",
-        "portability": "Port: portability",
-    }
     return Section.of(
         "edits",
         "Reliability, generality, locality",
         "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on "
         "the model as it is then. Locality is the share of tokens that agree with the untouched model; of "
         "several edits of one fact only the last one counts.",
-        [_over_edits(runs, name, title, "share") for name, title in titles.items()],
+        [
+            _over_edits(runs, "rel", "Rel: rewrite accuracy", "share"),
+            _over_edits(runs, "gen", "Gen: rephrase accuracy", "share"),
+            _over_edits(runs, "loc", "Loc: locality", "share"),
+            _over_edits(runs, "portability", "Port: portability", "share"),
+        ],
     )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -190,26 +190,18 @@ def read_run(folder: Path) -> Run:
     summary = _read_object(files.summary) if files.summary.exists() else None
     finished = summary is not None
 
-    checkpoints, rows = _read_lines(files.checkpoints, finished), []
-    for number, checkpoint in enumerate(checkpoints, 1):
-        place = f"{files.checkpoints}, line {number}"
-        try:
-            rows.append(_checkpoint_row(checkpoint))
-        except (KeyError, TypeError, AttributeError, IndexError) as problem:
-            raise DataError(f"{place}: not a checkpoint of a run ({problem!r})") from problem
-        if not isinstance(rows[-1]["edits"], int) or (number > 1 and rows[-1]["edits"] <= rows[-2]["edits"]):
-            raise DataError(f"{place}: 'edits' must be a number above the line before it")
+    checkpoints = _read_lines(files.checkpoints, finished)
+    rows = _converted(files.checkpoints, checkpoints, _checkpoint_row, "a checkpoint of a run")
+    for number, (row, previous) in enumerate(zip(rows, [{}, *rows]), 1):
+        if not isinstance(row["edits"], int) or row["edits"] <= previous.get("edits", -1):
+            raise DataError(
+                f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it"
+            )
     if finished and not checkpoints:
         raise DataError(
             f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished"
         )
-
-    edits = []
-    for number, line in enumerate(_read_lines(files.edits, finished), 1):
-        try:
-            edits.append(_edit_line(line))
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise DataError(f"{files.edits}, line {number}: not an edit of a run ({problem!r})") from problem
+    edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
     return Run(folder, info, summary, checkpoints, rows, edits)
 
 
@@ -307,6 +299,16 @@ def _parse_object(text: str, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{place}: expected a JSON object")
     return value
+
+
+def _converted(path: Path, lines: list[dict[str, Any]], convert: Callable, what: str) -> list:
+    values = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(convert(line))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+            raise DataError(f"{path}, line {number}: not {what} ({problem!r})") from problem
+    return values
 
 
 def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]:

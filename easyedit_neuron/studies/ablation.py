@@ -236,8 +236,7 @@ def _plot(means: Sequence[dict], top: int, name: str) -> Marks:
     return Marks(f"The best {top} silenced", kinds, values, "", Y_LABELS[name], errors)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add = parser.add_argument
     add("--data", default="tiny-world", help="facts with tasks: a JSON list of records, or tiny-world")
@@ -258,7 +257,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 main = Study(
     "ablation",
     "General, domain-specific and task-specific neurons silenced, against random ones.",
-    add_arguments,
+    _add_arguments,
     measure,
 ).main
 

@@ -213,8 +213,7 @@ def _tsne_plots(points: Mapping[str, Tensor]) -> list[Plot]:
     return plots
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add = parser.add_argument
     runs_help = "finished runs of the model, or sweeps of such runs"
@@ -228,7 +227,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 main = Study(
-    "drift", "How far down projections have moved: t-SNE, lengths of rows, distances.", add_arguments, measure
+    "drift",
+    "How far down projections have moved: t-SNE, lengths of rows, distances.",
+    _add_arguments,
+    measure,
 ).main
 
 if __name__ == "__main__":

@@ -101,8 +101,7 @@ def _split_pair(text: str) -> tuple[str, str]:
     return field, value
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     varied = parser.add_mutually_exclusive_group(required=True)
     varied.add_argument("--study", choices=sorted(STUDIES), help="one of the paper's")
     varied.add_argument("--vary", metavar="FIELD=V1,V2,...", help="any hyperparameter")
@@ -118,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help=set_help)
 
 
-main = Study("kne", "Vary one hyperparameter of KNE.", add_arguments, measure).main
+main = Study("kne", "Vary one hyperparameter of KNE.", _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -300,8 +300,7 @@ def _parse_neuron(text: str) -> tuple[int, int]:
     return int(layer), int(unit)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     locate_help = "neurons that FiNE locates for N facts of --data"
@@ -322,7 +321,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 main = Study(
     "meanings",
     "What neurons say: top tokens of their value vectors through the unembedding.",
-    add_arguments,
+    _add_arguments,
     measure,
 ).main
 

@@ -256,8 +256,7 @@ def _plots(rows: list[dict], activity: list[dict]) -> list[Plot]:
     ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, edits=30)
     parser.add_argument("--layers", type=int, nargs="+", help="default: all")
@@ -267,7 +266,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 main = Study(
-    "roles", "Shares of general, specific and overlapping neurons by layer.", add_arguments, measure
+    "roles", "Shares of general, specific and overlapping neurons by layer.", _add_arguments, measure
 ).main
 
 if __name__ == "__main__":

@@ -174,8 +174,7 @@ def _plot(sweep: Sweep, rows: list[dict[str, Any]]) -> Marks:
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="output_dir of a sweep")
     centre_help = "a run, or the folder of its repetitions, that is part of every sweep"
     parser.add_argument("--centre", type=Path, metavar="FOLDER", help=centre_help)
@@ -184,7 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 main = Study(
     "selection",
     "Runs of sweeps that differ in which neurons may change, as plots and a table.",
-    add_arguments,
+    _add_arguments,
     measure,
 ).main
 

@@ -176,8 +176,7 @@ def _plots(neurons: list[dict], maps: list[dict], share: float) -> list[Plot]:
     ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of this study."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, edits=100)
     add = parser.add_argument
@@ -190,7 +189,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fine", metavar="FILE", help=fine_help)
 
 
-main = Study("sites", "Where contributions sit, by layer and by module.", add_arguments, measure).main
+main = Study("sites", "Where contributions sit, by layer and by module.", _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())
