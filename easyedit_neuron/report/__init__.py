@@ -2,7 +2,7 @@
 
     python -m easyedit_neuron.report RUN_OR_SWEEP_FOLDER... [--out report.html] [--png DIR] [--table FILE]
 
-``runs`` reads what :mod:`easyedit_neuron.lifelong` wrote, ``panels`` says what is plotted, ``draw`` draws it
-(matplotlib, the extra ``report``), ``page`` makes one HTML file of it, ``table`` the table, ``final`` what
-one run shows at its end.
+``runs`` reads what ``easyedit_neuron.lifelong`` wrote. ``panels`` holds what is plotted, as numbers;
+``panel_plots`` draws it and ``figures`` makes SVG and PNG of it (matplotlib, the extra ``report``). ``page``
+writes the HTML file, ``table`` the table over all runs, and ``final`` the table of one run at its end.
 """

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import NeuronEditError
-from . import draw
+from . import figures
 from .page import write_page, write_pictures
 from .runs import read_runs
 from .table import as_text, write_table
@@ -21,28 +21,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run with the given arguments (default: the process's); 0, or 2 and one line on stderr when the input is
-    wrong."""
+    """Run with these arguments (default: the process's); 0, or 2 and one line on stderr for wrong input."""
     parser = _Parser(
         prog="easyedit_neuron.report",
         description="An HTML page, PNG pictures and a table of finished and unfinished runs.",
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="FOLDER", help="a run's folder, or one with runs below it (a sweep)"
+        "folders",
+        nargs="+",
+        metavar="FOLDER",
+        help="a run's folder, or a folder with runs below it (a sweep)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the page (default: report.html in FOLDER; here if there are several)",
-    )
-    parser.add_argument("--png", type=Path, metavar="DIR", help="also a picture per section")
-    parser.add_argument(
-        "--table",
-        type=Path,
-        metavar="FILE",
-        help="also the table over all runs: .csv (all columns), .md or .txt",
-    )
+    out_help = "the page (default: report.html in FOLDER, or in the current folder if there are several)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
+    parser.add_argument("--png", type=Path, metavar="DIR", help="also write one picture per section")
+    table_help = "also write the table over all runs: .csv (all columns), .md or .txt"
+    parser.add_argument("--table", type=Path, metavar="FILE", help=table_help)
     args = parser.parse_args(argv)
     try:
         _report(args)
@@ -53,15 +47,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> None:
     runs = read_runs(args.folders)
-    if not draw.available():
-        if args.png:
-            raise NeuronEditError(draw.INSTALL)
-        sys.stderr.write(f"easyedit_neuron.report: without plots: {draw.INSTALL}\n")
+    if args.png:
+        figures.require()
+    elif not figures.available():
+        sys.stderr.write(f"easyedit_neuron.report: without plots: {figures.INSTALL}\n")
     out = args.out or (Path(args.folders[0]) if len(args.folders) == 1 else Path()) / "report.html"
-    written = [write_page(runs, out), *(write_pictures(runs, args.png) if args.png else ())]
+    paths = [write_page(runs, out)]
+    if args.png:
+        paths += write_pictures(runs, args.png)
     if args.table:
-        written.append(write_table(runs, args.table))
-    sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in written) + "\n")
+        paths.append(write_table(runs, args.table))
+    sys.stdout.write(as_text(runs) + "".join(f"\n{path}" for path in paths) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one finished run shows on the terminal."""
+"""The table that a finished run shows on the terminal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..lifelong.run_folder import mean
-from .table import difference, number
+from .runs import difference
+from .table import number
 
 PHASES = ("before", "immediate", "final")
-LAYERS = 4  # more layers (or changed weights) than this are shown as their mean
+MOST_LAYERS = 4  # more layers (or changed weights) than this are shown as their mean
 
 _SCORES = {
     "rewrite_acc": "Rel   rewrite",
@@ -17,7 +18,8 @@ _SCORES = {
     "rewrite_generation_exact_match": "Rel   exact match, generated",
     "rephrase_generation_exact_match": "Gen   exact match, generated",
 }
-_OF_LAYERS = {
+_MEMORY = {"rss_peak_mib": "peak memory, MiB", "cuda_peak_mib": "peak memory of the GPU, MiB"}
+_BY_LAYER = {
     "density": "mask density",
     "overlap": "overlap of masks",
     "touched": "neurons in any mask",
@@ -28,83 +30,72 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text: a row per measure, a column per phase and one for what was lost; a dash for what
-    was not measured.
+    """The summary as text: a row per measure, a column per phase and one for what was lost.
 
     Args:
-        summary: what ``summary.json`` holds (:func:`easyedit_neuron.lifelong.results.summarise`).
+        summary: the content of ``summary.json`` (``lifelong.results.summarise``).
     """
-    results = summary["results"]
-    phases = [phase for phase in PHASES if phase in results]
-    forgets = {"immediate", "final"} <= set(phases)
-    rows = [("", *phases, *["lost"] * forgets)]
-    for label, values in _scores(results, phases):
-        lost = (
-            [number(difference(values[phases.index("immediate")], values[phases.index("final")]))]
-            if forgets
-            else []
-        )
+    phases = [phase for phase in PHASES if phase in summary["results"]]
+    with_loss = {"immediate", "final"} <= set(phases)
+    rows = [("", *phases, *["lost"] * with_loss)]
+    for label, values in _scores(summary["results"], phases):
+        by_phase = dict(zip(phases, values))
+        lost = [number(difference(by_phase["immediate"], by_phase["final"]))] if with_loss else []
         rows.append((label, *map(number, values), *lost))
     rows.append(("",))
-    rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _beside(summary)]
+    rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _costs(summary)]
     width = max(len(row[0]) for row in rows)
-    body = "\n".join(
-        (row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:])).rstrip() for row in rows
-    )
-    return f"{_title(summary)}\n\n{body}\n"
+    lines = [(row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:])).rstrip() for row in rows]
+    return f"{_title(summary)}\n\n" + "\n".join(lines) + "\n"
 
 
 def _title(summary: dict[str, Any]) -> str:
-    counted = {
+    counts = {
         "failed and rolled back": summary.get("failed"),
         "resumed": summary.get("resumed"),
         "duplicates": summary.get("duplicates"),
         "contradictions": summary.get("contradictions"),
     }
-    notes = "".join(f"; {name}: {count}" for name, count in counted.items() if count)
+    notes = "".join(f"; {name}: {count}" for name, count in counts.items() if count)
     return (
-        f"{summary['method']} on {summary['model']}: {summary['edits']} sequential edits of {summary['data']['path']}, "
-        f"batch size {summary['batch_size']}, seed {summary['seed']}{notes}"
+        f"{summary['method']} on {summary['model']}: {summary['edits']} sequential edits of "
+        f"{summary['data']['path']}, batch size {summary['batch_size']}, seed {summary['seed']}{notes}"
     )
 
 
 def _scores(results: dict[str, Any], phases: list[str]) -> Iterator[tuple[str, list]]:
-    def across(*trail: str) -> list:
-        return [_at(results[phase], *trail) for phase in phases]
+    def by_phase(*keys: str) -> list:
+        return [_lookup(results[phase], *keys) for phase in phases]
 
     for name, label in _SCORES.items():
         if any(name in results[phase] for phase in phases):
-            yield label, across(name)
+            yield label, by_phase(name)
     for group, mean_name, short in (("locality", "loc", "Loc"), ("portability", "port", "Port")):
         kinds = sorted({kind for phase in phases for kind in results[phase].get(group, {})})
-        if len(kinds) > 1 and any(value is not None for value in across(mean_name)):
-            yield f"{short:<6}all kinds", across(mean_name)
+        if len(kinds) > 1 and any(value is not None for value in by_phase(mean_name)):
+            yield f"{short:<6}all kinds", by_phase(mean_name)
         for kind in kinds:
-            yield f"{short:<6}{kind.removesuffix('_acc')}", across(group, kind)
+            yield f"{short:<6}{kind.removesuffix('_acc')}", by_phase(group, kind)
     final = results["final"]
     if "retained" in final:
-        yield f"retained facts (of {final['retained_facts']} known)", across("retained")
+        yield f"retained facts (of {final['retained_facts']} known)", by_phase("retained")
     if "fluency" in final:
-        yield "fluency, bits", across("fluency")
+        yield "fluency, bits", by_phase("fluency")
     if "perplexity" in final:
-        yield "perplexity, held-out text", across("perplexity")
+        yield "perplexity, held-out text", by_phase("perplexity")
     for task, entry in final.get("ability", {}).items():
-        yield f"{task}, {entry['metric']}", across("ability", task, "value")
+        yield f"{task}, {entry['metric']}", by_phase("ability", task, "value")
 
 
-def _beside(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _costs(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "seconds per edit, first batch", summary["seconds_per_edit_first_batch"]
     yield "seconds per edit, later", summary["seconds_per_edit"]
     if "evaluation_share" in summary:
         yield "share of time for measuring", summary["evaluation_share"]
-    memory = summary.get("memory", {})
-    for name, label in (
-        ("rss_peak_mib", "peak memory, MiB"),
-        ("cuda_peak_mib", "peak memory of the GPU, MiB"),
-    ):
-        if memory.get(name) is not None:
-            yield label, memory[name]
-    for name, label in _OF_LAYERS.items():
+    for name, label in _MEMORY.items():
+        if summary.get("memory", {}).get(name) is not None:
+            yield label, summary["memory"][name]
+    for name, label in _BY_LAYER.items():
         yield from _layers(label, {layer: values.get(name) for layer, values in summary["layers"].items()})
     for name, label in _DRIFT.items():
         values = [drift[name][0] for drift in summary.get("drift", {}).values()]
@@ -113,15 +104,15 @@ def _beside(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _layers(label: str, values: dict[str, float | None]) -> Iterator[tuple[str, float]]:
-    there = {layer: value for layer, value in values.items() if value is not None}
-    if len(there) > LAYERS:
-        yield f"{label}, mean of {len(there)} weights", sum(there.values()) / len(there)
+    measured = {layer: value for layer, value in values.items() if value is not None}
+    if len(measured) > MOST_LAYERS:
+        yield f"{label}, mean of {len(measured)} weights", mean(measured.values())
         return
-    for layer, value in there.items():
+    for layer, value in measured.items():
         yield f"{label}, {'layer ' if layer.isdigit() else ''}{layer}", value
 
 
-def _at(value: Any, *trail: str) -> Any:
-    for name in trail:
-        value = value.get(name) if isinstance(value, dict) else None
+def _lookup(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
     return value

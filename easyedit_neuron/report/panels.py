@@ -1,8 +1,7 @@
-"""What is plotted: sections of panels as plain numbers, so that drawings, tables and tests have one source.
+"""What the report plots: sections of panels as plain numbers, the one source of drawings, tables and tests.
 
-Nothing here draws, and nothing is made up: a value that a run did not measure is not in its series, and a
-    panel without any
-series is named among the missing of its section.
+A value that a run did not measure is not in its series. A panel without any series is listed as missing in
+its section.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ from __future__ import annotations
 import dataclasses
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..lifelong.run_folder import ABILITY, mean
 from .runs import Run
-from .table import lost
+from .table import common_untouched
 
-BINS = 25  # points at most of what is known for every single edit
+BINS = 25  # most points of a line over single edits
 EDITS, LAYER, POSITION = "edits", "layer", "position of the edit in the stream"
 
 
 @dataclass(frozen=True)
 class Series:
-    """The points of one run: ``run`` is its number in the report, which gives colour and marker; x
-    ascending."""
+    """Points of a run, x ascending; ``run`` is its number in the report, which sets colour and marker."""
 
     run: int
     label: str
@@ -38,14 +35,14 @@ class Panel:
     """Lines over a common axis.
 
     Attributes:
-        name: of the picture, unique in its section.
+        name: identifies the panel in its section.
         title: what y is.
         x_label: what x is.
-        series: one per run that has it.
-        axis: of y: ``share`` is 0 to 1, ``zero`` begins at zero or has it inside, ``linear`` suits the
-            values, and so does ``auto``, which is logarithmic where they span decades.
-        reference: what the untouched model has, drawn as a line across; None where that is unknown or differs
-            between the runs.
+        series: one for each run that measured it.
+        axis: of y. ``share`` goes from 0 to 1, ``zero`` includes zero, ``linear`` fits the values; ``auto``
+            fits them too, and is logarithmic where they span decades.
+        reference: value of the untouched model, drawn as a line across; None where it is unknown or differs
+            between runs.
         missing: labels of the runs that did not measure it.
     """
 
@@ -60,8 +57,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bars:
-    """One horizontal bar per run, made of parts: ``parts`` part -> value per run (0 where a run has no such
-    part)."""
+    """One horizontal bar per run.
+
+    Attributes:
+        name, title: as in ``Panel``.
+        labels: of the runs.
+        parts: name of a part -> its length in each bar, 0 where a run has no such part.
+    """
 
     name: str
     title: str
@@ -79,334 +81,226 @@ class Section:
     panels: list[Panel | Bars]
     missing: list[str]
 
+    @classmethod
+    def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> Section:
+        """A section that separates the measured panels from the missing ones."""
+        measured = [panel for panel in panels if (panel.series if isinstance(panel, Panel) else panel.parts)]
+        missing = [panel.title for panel in panels if panel not in measured]
+        return cls(name, title, note, measured, missing)
+
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """All sections of a report, in the order of the page."""
-    made = (_edits, _generated, _ability, _forgetting, _kinds, _drift, _masks, _time)
-    return [make(runs) for make in made]
+    """All sections of a report in the order of the page."""
+    makers = (_edits, _generated, _ability, _forgetting, _kinds, _drift, _masks, _time)
+    return [make(runs) for make in makers]
 
 
 def _edits(runs: Sequence[Run]) -> Section:
-    return _section(
+    return Section.of(
         "edits",
         "Reliability, generality, locality",
-        "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on the model as it is then. "
-        "Locality is the share of tokens that are those of the untouched model; of edits of one fact only the last one counts.",
+        "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on "
+        "the model as it is then. Locality is the share of tokens that agree with the untouched model; of "
+        "several edits of one fact only the last one counts.",
         [
-            _over(runs, "rel", "Rel: rewrite accuracy", axis="share"),
-            _over(runs, "gen", "Gen: rephrase accuracy", axis="share"),
-            _over(runs, "loc", "Loc: locality", axis="share"),
-            _over(runs, "portability", "Port: portability", axis="share"),
+            _over_edits(runs, "rel", "Rel: rewrite accuracy", "share"),
+            _over_edits(runs, "gen", "Gen: rephrase accuracy", "share"),
+            _over_edits(runs, "loc", "Loc: locality", "share"),
+            _over_edits(runs, "portability", "Port: portability", "share"),
         ],
     )
 
 
 def _generated(runs: Sequence[Run]) -> Section:
-    return _section(
+    return Section.of(
         "generated",
         "Written out by the model",
-        "Final protocol, greedy generation: share of edits for which the model writes the whole new answer. Stricter than the "
-        "teacher-forced accuracy above, and not to be compared with it.",
+        "Final protocol, greedy generation: share of edits for which the model writes the whole new "
+        "answer. This is stricter than the teacher-forced accuracy above; the two cannot be compared.",
         [
-            _over(runs, "rel_exact_match_generated", "Rel: exact match, generated", axis="share"),
-            _over(runs, "gen_exact_match_generated", "Gen: exact match, generated", axis="share"),
+            _over_edits(runs, "rel_exact_match_generated", "Rel: exact match, generated", "share"),
+            _over_edits(runs, "gen_exact_match_generated", "Gen: exact match, generated", "share"),
         ],
     )
 
 
 def _ability(runs: Sequence[Run]) -> Section:
-    tasks = {
+    metrics = {
         task: entry["metric"]
         for run in runs
         for checkpoint in run.checkpoints
         for task, entry in checkpoint["final"].get("ability", {}).items()
     }
-    return _section(
+    panels = [
+        _over_edits(runs, "retained", "Retained facts", "share"),
+        _over_edits(runs, "perplexity", "Perplexity of held-out text"),
+        _over_edits(runs, "fluency", "Fluency: n-gram entropy, bits"),
+    ]
+    for task, metric in metrics.items():
+        axis = "auto" if "perplexity" in metric else "share"
+        panels.append(_over_edits(runs, f"{ABILITY}{task}", f"{task}: {metric.replace('_', ' ')}", axis))
+    tasks = ", then on tasks of lm-eval" if metrics else ""
+    return Section.of(
         "ability",
         "General ability",
-        "On facts that are never edited (of those that the untouched model knows), held-out text, and sampled continuations of "
-        f"the edit prompts{'; then tasks of lm-eval' if tasks else ''}. The dotted line is the untouched model.",
-        [
-            _over(runs, "retained", "Retained facts", axis="share"),
-            _over(runs, "perplexity", "Perplexity of held-out text"),
-            _over(runs, "fluency", "Fluency: n-gram entropy, bits"),
-            *(
-                _over(
-                    runs,
-                    f"{ABILITY}{task}",
-                    f"{task}: {metric.replace('_', ' ')}",
-                    name=f"ability_{task}",
-                    axis="auto" if "perplexity" in metric else "share",
-                )
-                for task, metric in tasks.items()
-            ),
-        ],
+        "Measured on facts that are never edited (which the untouched model knows), on held-out text, on "
+        f"sampled continuations of the edit prompts{tasks}. The dotted line is the untouched model.",
+        [_with_reference(runs, panel) for panel in panels],
     )
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:
-    return _section(
+    title = "Rel at the end, by position in the stream"
+    by_position = _over_positions(runs, "final", "rel_by_position", title, "share")
+    return Section.of(
         "forgetting",
         "Immediate and final: forgetting",
-        "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference to the final protocol "
-        "is what later edits took away again.",
+        "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference "
+        "to the final protocol is what later edits destroyed.",
         [
-            _over(runs, "rel_immediate", "Rel, immediate", axis="share"),
-            _over(
-                runs,
-                lambda row: lost(row, "rel"),
-                "Rel lost: immediate − final",
-                name="rel_lost",
-                axis="zero",
-            ),
-            _over(
-                runs,
-                lambda row: lost(row, "gen"),
-                "Gen lost: immediate − final",
-                name="gen_lost",
-                axis="zero",
-            ),
-            _over(
-                runs,
-                lambda row: lost(row, "loc"),
-                "Loc lost: immediate − final",
-                name="loc_lost",
-                axis="zero",
-            ),
-            _by_position(
-                runs,
-                "rel_by_position",
-                "Rel at the end, by position in the stream",
-                lambda edit: edit.final,
-                mean,
-                axis="share",
-            ),
+            _over_edits(runs, "rel_immediate", "Rel, immediate", "share"),
+            _over_edits(runs, "rel_lost", "Rel lost: immediate − final", "zero"),
+            _over_edits(runs, "gen_lost", "Gen lost: immediate − final", "zero"),
+            _over_edits(runs, "loc_lost", "Loc lost: immediate − final", "zero"),
+            by_position,
         ],
     )
 
 
 def _kinds(runs: Sequence[Run]) -> Section:
     panels = []
-    for group, short in (("locality", "Loc"), ("portability", "Port")):
-        kinds = sorted(
-            {kind for run in runs for checkpoint in run.checkpoints for kind in _group(checkpoint, group)}
-        )
-        for kind in kinds:
-            panels.append(
-                _lines(
-                    runs,
-                    f"{group}_{kind}",
-                    f"{short}: {kind.removesuffix('_acc').replace('_', ' ')}",
-                    EDITS,
-                    lambda run: _checkpoints(
-                        run, lambda row, checkpoint: _group(checkpoint, group).get(kind)
-                    ),
-                    axis="share",
-                )
-            )
-    return _section("kinds", "Locality and portability by kind", "Final protocol, teacher-forced.", panels)
+    for prefix, short in (("loc:", "Loc"), ("portability:", "Port")):
+        columns = {name for run in runs for row in run.rows for name in row}
+        for name in sorted(name for name in columns if name.startswith(prefix)):
+            kind = name.removeprefix(prefix).replace("_", " ")
+            panels.append(_over_edits(runs, name, f"{short}: {kind}", "share"))
+    return Section.of("kinds", "Locality and portability by kind", "Final protocol, teacher-forced.", panels)
 
 
 def _drift(runs: Sequence[Run]) -> Section:
-    def by_layer(name: str) -> Callable[[Run], list]:
-        return lambda run: _layers(
-            {parameter: values[name][0] for parameter, values in _last(run).get("drift", {}).items()}
-        )
-
-    section = _section(
+    panels = [
+        _over_edits(runs, "drift_wasserstein", "Wasserstein distance"),
+        _over_edits(runs, "drift_cosine", "Cosine", "linear"),
+        _over_edits(runs, "drift_l2", "L2 distance"),
+    ]
+    by_layer = [
+        _over_layers(runs, "drift", "wasserstein", "Wasserstein distance by layer"),
+        _over_layers(runs, "drift", "cosine", "Cosine by layer", "linear"),
+        _over_layers(runs, "drift", "l2", "L2 distance by layer"),
+    ]
+    # Where every run edits a single layer, the last points of the lines above already show its value.
+    panels += [panel for panel in by_layer if max((len(line.x) for line in panel.series), default=2) > 1]
+    return Section.of(
         "drift",
         "Drift of the edited weights",
-        "Rows of every changed weight against those of the untouched model: means over rows, then over weights. Wasserstein "
-        "distance between a row's entries before and after; cosine and Euclidean distance of the row. By layer: at the "
-        "last checkpoint.",
-        [
-            _over(runs, "drift_wasserstein", "Wasserstein distance"),
-            _over(runs, "drift_cosine", "Cosine", axis="linear"),
-            _over(runs, "drift_l2", "L2 distance"),
-            _lines(
-                runs, "wasserstein_by_layer", "Wasserstein distance by layer", LAYER, by_layer("wasserstein")
-            ),
-            _lines(runs, "cosine_by_layer", "Cosine by layer", LAYER, by_layer("cosine"), axis="linear"),
-            _lines(runs, "l2_by_layer", "L2 distance by layer", LAYER, by_layer("l2")),
-        ],
+        "Rows of every changed weight compared with those of the untouched model: means over rows, then "
+        "over weights. Wasserstein distance between a row's entries before and after; cosine and "
+        "Euclidean distance of the row. By layer: at the last checkpoint.",
+        panels,
     )
-    # Where every run edits one layer, the ends of the lines above say it all.
-    several = [
-        panel
-        for panel in section.panels
-        if panel.x_label != LAYER or any(len(series.x) > 1 for series in panel.series)
-    ]
-    return dataclasses.replace(section, panels=several)
 
 
 def _masks(runs: Sequence[Run]) -> Section:
-    def by_layer(name: str) -> Callable[[Run], list]:
-        return lambda run: _layers(
-            {layer: values.get(name) for layer, values in _last(run).get("layers", {}).items()}
-        )
-
-    return _section(
+    return Section.of(
         "mask",
         "Masks and updates",
-        "Density: share of neurons that an edit may change (1: no mask). Overlap: what two edits' masks have in common (Dice). "
-        "Touched: share of neurons in any mask so far. By layer: means over all edits up to the last checkpoint. Leakage: how "
-        "far the update acts on the text's keys; delivered: share of the wanted change that arrives at the edited keys.",
+        "Density: share of neurons that an edit may change (1: no mask). Overlap: what the masks of two "
+        "edits have in common (Dice). Touched: share of neurons in any mask so far. By layer: means over "
+        "all edits up to the last checkpoint. Leakage: how far the update acts on the keys of ordinary "
+        "text. Delivered: share of the requested change that arrives at the edited keys.",
         [
-            _lines(runs, "density_by_layer", "Mask density by layer", LAYER, by_layer("density")),
-            _lines(
-                runs,
-                "overlap_by_layer",
-                "Overlap of masks by layer",
-                LAYER,
-                by_layer("overlap"),
-                axis="share",
-            ),
-            _lines(
-                runs, "touched_by_layer", "Neurons touched by layer", LAYER, by_layer("touched"), axis="share"
-            ),
-            _over(runs, "density", "Mask density"),
-            _over(runs, "leakage", "Leakage"),
-            _over(runs, "delivered", "Residual delivered", axis="zero"),
+            _over_layers(runs, "layers", "density", "Mask density by layer"),
+            _over_layers(runs, "layers", "overlap", "Overlap of masks by layer", "share"),
+            _over_layers(runs, "layers", "touched", "Neurons touched by layer", "share"),
+            _over_edits(runs, "density", "Mask density"),
+            _over_edits(runs, "leakage", "Leakage"),
+            _over_edits(runs, "delivered", "Residual delivered", "zero"),
         ],
     )
 
 
 def _time(runs: Sequence[Run]) -> Section:
     started = [run for run in runs if run.last]
-    parts = _parts([_last(run)["seconds"] for run in started])
-    stages = _parts(
-        [
-            {stage: spent / run.last["edits"] for stage, spent in _last(run).get("stages", {}).items()}
-            for run in started
-        ]
-    )
-    names = [run.label for run in started]
-    bars = [
-        Bars("parts", "Seconds of the whole run", names, parts),
-        Bars("stages", "Seconds per edit, by stage", names, stages),
-    ]
-    section = _section(
+    labels = [run.label for run in started]
+    whole = [run.last_checkpoint["seconds"] for run in started]
+    by_stage = []
+    for run in started:
+        stages = run.last_checkpoint.get("stages", {})
+        by_stage.append({stage: seconds / run.last["edits"] for stage, seconds in stages.items()})
+    return Section.of(
         "time",
         "Time and memory",
-        "Wall time. Seconds per edit are those of its batch divided by the batch's edits, as medians over stretches of the "
-        f"stream ({BINS} at most).",
+        "Wall time. Seconds per edit are those of its batch divided by the number of edits in the batch, "
+        f"as medians over stretches of the stream ({BINS} at most).",
         [
-            _by_position(
-                runs, "seconds_per_edit", "Seconds per edit", lambda edit: edit.seconds, statistics.median
-            ),
-            _over(runs, "memory_mib", "Peak memory of the process, MiB", axis="zero"),
-            _over(runs, "cuda_mib", "Peak memory of the GPU, MiB", axis="zero"),
+            Bars("parts", "Seconds of the whole run", labels, _parts(whole)),
+            Bars("stages", "Seconds per edit, by stage", labels, _parts(by_stage)),
+            _over_positions(runs, "seconds", "seconds_per_edit", "Seconds per edit"),
+            _over_edits(runs, "memory_mib", "Peak memory of the process, MiB", "zero"),
+            _over_edits(runs, "cuda_mib", "Peak memory of the GPU, MiB", "zero"),
         ],
     )
-    return Section(
-        section.name,
-        section.title,
-        section.note,
-        [bar for bar in bars if bar.parts] + section.panels,
-        [bar.title for bar in bars if not bar.parts] + section.missing,
-    )
 
 
-def _section(name: str, title: str, note: str, panels: list[Panel]) -> Section:
-    return Section(
-        name,
-        title,
-        note,
-        [panel for panel in panels if panel.series],
-        [panel.title for panel in panels if not panel.series],
-    )
+def _over_edits(runs: Sequence[Run], column: str, title: str, axis: str = "auto") -> Panel:
+    """A column of ``Run.rows`` against the number of edits."""
+    points = [[(row["edits"], row.get(column)) for row in run.rows if row["edits"]] for run in runs]
+    return _panel(runs, points, column, title, EDITS, axis)
 
 
-def _over(
-    runs: Sequence[Run],
-    value: str | Callable[[dict], float | None],
-    title: str,
-    name: str = "",
-    axis: str = "auto",
-) -> Panel:
-    """A column of ``checkpoints.csv``, or a function of its rows, against the number of edits."""
-    read = value if callable(value) else lambda row: row.get(value)
-    panel = _lines(
-        runs, name or str(value), title, EDITS, lambda run: _checkpoints(run, lambda row, _: read(row)), axis
-    )
-    untouched = [
-        read(runs[series.run].untouched) if runs[series.run].untouched else None for series in panel.series
-    ]
-    same = (
-        untouched
-        and untouched[0] is not None
-        and all(
-            other is not None and abs(other - untouched[0]) <= 1e-6 * abs(untouched[0]) for other in untouched
-        )
-    )
-    wanted = value in ("retained", "perplexity", "fluency") or name.startswith("ability_")
-    return dataclasses.replace(panel, reference=untouched[0] if same and wanted else None)
+def _with_reference(runs: Sequence[Run], panel: Panel) -> Panel:
+    reference = common_untouched([runs[series.run] for series in panel.series], panel.name)
+    return dataclasses.replace(panel, reference=reference)
 
 
-def _lines(
-    runs: Sequence[Run],
-    name: str,
-    title: str,
-    x_label: str,
-    points: Callable[[Run], list[tuple]],
-    axis: str = "auto",
+def _over_layers(runs: Sequence[Run], group: str, measure: str, title: str, axis: str = "auto") -> Panel:
+    """A measure of the last checkpoint's ``drift`` or ``layers``, as means by layer."""
+    points = []
+    for run in runs:
+        by_layer: dict[int, list[float]] = {}
+        for name, values in run.last_checkpoint.get(group, {}).items():
+            # The key is the layer's number or a parameter's name, whose first number is the layer's.
+            layer = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
+            value = values.get(measure)
+            value = value[0] if group == "drift" and value is not None else value
+            if layer and value is not None:
+                by_layer.setdefault(int(layer.group(1)), []).append(value)
+        points.append([(layer, mean(values)) for layer, values in sorted(by_layer.items())])
+    return _panel(runs, points, f"{measure}_by_layer", title, LAYER, axis)
+
+
+def _over_positions(runs: Sequence[Run], attribute: str, name: str, title: str, axis: str = "auto") -> Panel:
+    """An attribute of all edits over stretches of the stream: median of seconds, mean of an accuracy.
+
+    The stretches are the same for all runs; x is the end of the stretch.
+    """
+    average = statistics.median if attribute == "seconds" else mean
+    width = max(1, -(-max(run.done for run in runs) // BINS))
+    points = []
+    for run in runs:
+        stretches: dict[int, list[float]] = {}
+        for edit in run.edits:
+            value = getattr(edit, attribute)
+            if value is not None:
+                end = min((edit.position // width + 1) * width, len(run.edits))
+                stretches.setdefault(end, []).append(value)
+        points.append([(end, average(values)) for end, values in sorted(stretches.items())])
+    return _panel(runs, points, name, title, POSITION, axis)
+
+
+def _panel(
+    runs: Sequence[Run], points: Iterable[list[tuple]], name: str, title: str, x_label: str, axis: str
 ) -> Panel:
     series, missing = [], []
-    for number, run in enumerate(runs):
-        known = [(x, y) for x, y in points(run) if y is not None]
-        if known:
-            series.append(Series(number, run.label, [x for x, _ in known], [y for _, y in known]))
+    for number, (run, pairs) in enumerate(zip(runs, points)):
+        pairs = [(x, y) for x, y in pairs if y is not None]
+        if pairs:
+            series.append(Series(number, run.label, [x for x, _ in pairs], [y for _, y in pairs]))
         else:
             missing.append(run.label)
-    return Panel(name, title, x_label, series, axis, None, missing)
+    return Panel(name, title, x_label, series, axis, missing=missing)
 
 
-def _by_position(
-    runs: Sequence[Run], name: str, title: str, read: Callable, middle: Callable, axis: str = "auto"
-) -> Panel:
-    """What every edit has, gathered in stretches of the stream, the same for all runs; x is the end of the
-    stretch."""
-    width = max(1, -(-max(run.done for run in runs) // BINS))
-
-    def points(run: Run) -> list[tuple[float, float]]:
-        found: dict[int, list[float]] = {}
-        for edit in run.edits:
-            if read(edit) is not None:
-                found.setdefault(min((edit.position // width + 1) * width, len(run.edits)), []).append(
-                    read(edit)
-                )
-        return [(end, middle(values)) for end, values in sorted(found.items())]
-
-    return _lines(runs, name, title, POSITION, points, axis)
-
-
-def _checkpoints(run: Run, read: Callable[[dict, dict], float | None]) -> list[tuple[int, float | None]]:
-    return [
-        (row["edits"], read(row, checkpoint))
-        for row, checkpoint in zip(run.rows, run.checkpoints)
-        if row["edits"]
-    ]
-
-
-def _last(run: Run) -> dict[str, Any]:
-    return run.checkpoints[-1] if run.last else {}
-
-
-def _group(checkpoint: dict[str, Any], group: str) -> dict[str, float]:
-    return checkpoint["final"].get(group, {})
-
-
-def _layers(values: dict[str, float | None]) -> list[tuple[int, float]]:
-    """Means by layer; the keys are layers' numbers or parameters' names, the first number in which is the
-    layer's."""
-    found: dict[int, list[float]] = {}
-    for name, value in values.items():
-        number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
-        if number and value is not None:
-            found.setdefault(int(number.group(1)), []).append(value)
-    return [(layer, sum(there) / len(there)) for layer, there in sorted(found.items())]
-
-
-def _parts(found: list[dict[str, float]]) -> dict[str, list[float]]:
-    names = dict.fromkeys(name for parts in found for name, spent in parts.items() if spent)
-    return {name: [parts.get(name) or 0.0 for parts in found] for name in names}
+def _parts(seconds: list[dict[str, float]]) -> dict[str, list[float]]:
+    names = dict.fromkeys(name for parts in seconds for name, spent in parts.items() if spent)
+    return {name: [parts.get(name) or 0.0 for parts in seconds] for name in names}

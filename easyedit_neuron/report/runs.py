@@ -1,7 +1,7 @@
-"""Run folders as the report sees them: what :mod:`easyedit_neuron.lifelong` wrote, checked, and named apart.
+"""Run folders as the report shows them: read, checked, and each with a label of its own.
 
-A run without ``summary.json`` is unfinished: it is read up to where it is. A folder that is not a run, or a
-file of one that cannot be read, is a ``DataError`` that names the file.
+A run without ``summary.json`` is unfinished and is read as far as it goes. A folder that is not a run, or a
+file that cannot be read, is a ``DataError`` that names the file.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..lifelong.run_folder import RunFolder, csv_row, mean
 
-LONGEST = 60  # characters of the settings in a label
-DEPTH = 3  # folders below a sweep's in which runs are looked for
-NAMED_ELSEWHERE = (
+LABEL_LENGTH = 60  # characters of the settings in a label
+SEARCH_DEPTH = 3  # levels of folders below a sweep in which runs are looked for
+NOT_COMPARED = (
     "method_name",
     "output_dir",
     "run",
@@ -31,16 +32,16 @@ NAMED_ELSEWHERE = (
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One line of ``edits.jsonl``, as much of it as is shown.
+class EditLine:
+    """What the report shows of one line of ``edits.jsonl``.
 
     Attributes:
         position: in the stream.
-        text: prompt and new object, for the list of failed edits.
-        reason: why it failed; None where it did not.
-        seconds: of its batch, divided by the batch's edits.
-        immediate, final: teacher-forced rewrite accuracy right after its batch and on the final model; None
-            where not measured.
+        text: prompt and new object.
+        reason: why the edit failed; None where it succeeded.
+        seconds: time of its batch divided by the number of edits in the batch.
+        immediate, final: teacher-forced rewrite accuracy right after the batch and on the final model; None
+            where it was not measured.
     """
 
     position: int
@@ -56,33 +57,48 @@ class Run:
     """One run folder.
 
     Attributes:
-        folder: where it is.
-        about: ``run.json``.
-        summary: ``summary.json``; None while the run is unfinished.
-        checkpoints: the lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the
-            untouched model.
-        rows: the same as rows of ``checkpoints.csv``.
-        edits: the lines of ``edits.jsonl``.
+        folder: path of the run.
+        info: content of ``run.json``.
+        summary: content of ``summary.json``; None while the run is unfinished.
+        checkpoints: lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the untouched
+            model.
+        rows: for each checkpoint the columns of ``checkpoints.csv``, what was lost (``rel_lost``,
+            ``gen_lost``, ``loc_lost``: immediate - final), and locality and portability by kind
+            (``loc:KIND``, ``portability:KIND``).
+        edits: lines of ``edits.jsonl``.
         label: a name that no other run of the report has.
     """
 
     folder: Path
-    about: dict[str, Any]
+    info: dict[str, Any]
     summary: dict[str, Any] | None
     checkpoints: list[dict[str, Any]]
     rows: list[dict[str, Any]]
-    edits: list[Edit] = field(repr=False)
+    edits: list[EditLine] = field(repr=False)
     label: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of the command."""
-        return _mapping(self.about["identity"].get("settings"))
+        """Settings of the command."""
+        return _mapping(self.info["identity"].get("settings"))
 
     @property
     def hparams(self) -> dict[str, Any]:
-        """The hyperparameters of the method."""
-        return _mapping(self.about["identity"].get("hparams"))
+        """Hyperparameters of the method."""
+        return _mapping(self.info["identity"].get("hparams"))
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Settings and hyperparameters (``method.<field>``) by dotted name, except names of folders."""
+        values: dict[str, Any] = {}
+        for name, value in self.settings.items():
+            if isinstance(value, dict) and name != "method":
+                values.update({f"{name}.{leaf}": item for leaf, item in value.items()})
+            elif name != "method":
+                values[name] = value
+        # Seed and batch size are among the settings and among the hyperparameters: list them once.
+        values.update({f"method.{name}": value for name, value in self.hparams.items() if name not in values})
+        return {name: value for name, value in values.items() if name not in NOT_COMPARED}
 
     @property
     def method(self) -> str:
@@ -102,13 +118,13 @@ class Run:
 
     @property
     def planned(self) -> int | None:
-        """Edits that the run was asked for; None for all of its data."""
+        """Number of edits in the settings; None for all edits of the data."""
         count = self.settings.get("edits")
         return count if isinstance(count, int) else None
 
     @property
     def done(self) -> int:
-        """Edits made so far."""
+        """Number of edits made so far."""
         return max([len(self.edits), *(row["edits"] for row in self.rows)], default=0)
 
     @property
@@ -124,64 +140,60 @@ class Run:
         return self.rows[-1] if self.rows and self.rows[-1]["edits"] else {}
 
     @property
+    def last_checkpoint(self) -> dict[str, Any]:
+        """The newest checkpoint with edits; empty before the first."""
+        return self.checkpoints[-1] if self.last else {}
+
+    @property
     def untouched(self) -> dict[str, Any]:
-        """Row of the untouched model; empty where it is not there."""
+        """Row of the untouched model; empty where it was not measured."""
         return self.rows[0] if self.rows and not self.rows[0]["edits"] else {}
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """All runs in these folders, each a run or a sweep (a folder with runs below), with labels that tell them
-    apart.
+    """Read all runs in these folders, each a run or a sweep (a folder with runs below it), and label them.
 
     Raises:
-        DataError: no run in one of them, or a file of a run cannot be read.
+        DataError: a folder without a run, or a file of a run that cannot be read.
     """
-    found = {folder.resolve(): folder for given in folders for folder in find_runs(Path(given))}
-    if not found:
+    paths = {path.resolve(): path for folder in folders for path in find_runs(Path(folder))}
+    if not paths:
         raise DataError("no run folders were given")
-    runs = [read_run(folder) for folder in found.values()]
+    runs = [read_run(path) for path in paths.values()]
     return [dataclasses.replace(run, label=label) for run, label in zip(runs, labels(runs))]
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, else the runs below it in natural order; ``DataError`` if there is
-    none."""
+    """Return the folder itself if it is a run, else the runs below it; ``DataError`` for none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     if _is_run(folder):
         return [folder]
-    below, found = [folder], []
-    for _ in range(DEPTH):
-        below = [
-            entry for parent in below for entry in sorted(parent.iterdir(), key=_natural) if entry.is_dir()
-        ]
-        found += [entry for entry in below if _is_run(entry)]
-        below = [entry for entry in below if not _is_run(entry)]
-    if not found:
+    runs, level = [], [folder]
+    for _ in range(SEARCH_DEPTH):
+        entries = [entry for parent in level for entry in parent.iterdir() if entry.is_dir()]
+        runs += [entry for entry in entries if _is_run(entry)]
+        level = [entry for entry in entries if not _is_run(entry)]
+    if not runs:
         raise DataError(
             f"{folder}: not a run (there is no {folder / 'run.json'}), and no run in the folders below it"
         )
-    return sorted(found, key=_natural)
+    return sorted(runs, key=_natural)
 
 
 def read_run(folder: Path) -> Run:
-    """One run folder; ``DataError`` names the file that is missing or wrong."""
+    """Read one run folder; ``DataError`` names the file that is missing or wrong."""
     files = RunFolder(folder)
-    about = _object(files.run)
-    if not isinstance(about.get("identity"), dict):
+    info = _read_object(files.run)
+    if not isinstance(info.get("identity"), dict):
         raise DataError(f"{files.run}: not of a run of the lifelong runner ('identity' is missing)")
-    summary = _object(files.summary) if files.summary.exists() else None
+    summary = _read_object(files.summary) if files.summary.exists() else None
     finished = summary is not None
-    checkpoints = _lines(files.checkpoints, whole=finished)
-    rows = []
-    for number, checkpoint in enumerate(checkpoints, 1):
-        try:
-            rows.append({name: _number(value) for name, value in csv_row(checkpoint).items()})
-        except (KeyError, TypeError, AttributeError, IndexError) as problem:
-            raise DataError(
-                f"{files.checkpoints}, line {number}: not a checkpoint of a run ({problem!r})"
-            ) from problem
-        if not isinstance(rows[-1]["edits"], int) or (number > 1 and rows[-1]["edits"] <= rows[-2]["edits"]):
+
+    checkpoints = _read_lines(files.checkpoints, finished)
+    rows = _converted(files.checkpoints, checkpoints, _checkpoint_row, "a checkpoint of a run")
+    for number, (row, previous) in enumerate(zip(rows, [{}, *rows]), 1):
+        if not isinstance(row["edits"], int) or row["edits"] <= previous.get("edits", -1):
             raise DataError(
                 f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it"
             )
@@ -189,82 +201,60 @@ def read_run(folder: Path) -> Run:
         raise DataError(
             f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished"
         )
-    edits = [
-        _edit(files.edits, number, line) for number, line in enumerate(_lines(files.edits, whole=finished), 1)
-    ]
-    return Run(folder, about, summary, checkpoints, rows, edits)
+    edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
+    return Run(folder, info, summary, checkpoints, rows, edits)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Of each run its method; where several have the same, with the settings that part those, and at last the
-    folder."""
+    """Name each run by its method, if needed with the settings that differ, or else with its folder."""
     names = [run.method for run in runs]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        same = [index for index, other in enumerate(names) if other == name]
-        for index, told in zip(same, _told_apart([runs[index] for index in same])):
-            names[index] = f"{name} {told}".strip()
+    for method in sorted({name for name in names if names.count(name) > 1}):
+        indices = [index for index, name in enumerate(names) if name == method]
+        for index, text in zip(indices, _distinguishing([runs[index] for index in indices])):
+            names[index] = f"{method} {text}".strip()
     names = [_printable(name) for name in names]
-    folders = [
-        run.folder.name if len({other.folder.name for other in runs}) == len(runs) else str(run.folder)
-        for run in runs
-    ]
+    folder_names = [run.folder.name for run in runs]
+    if len(set(folder_names)) < len(runs):
+        folder_names = [str(run.folder) for run in runs]
     return [
         name if names.count(name) == 1 else f"{name} ({_printable(folder)})"
-        for name, folder in zip(names, folders)
+        for name, folder in zip(names, folder_names)
     ]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings and hyperparameters (``method.<field>``) that not all runs share, without what names
-    folders."""
-    flat = [_flat(run) for run in runs]
-    known = dict.fromkeys(name for values in flat for name in values)
+    """Names of the ``Run.options`` in which the runs differ."""
+    names = dict.fromkeys(name for run in runs for name in run.options)
     return [
-        name for name in known if len({json.dumps(values.get(name), sort_keys=True) for values in flat}) > 1
+        name for name in names if len({json.dumps(run.options.get(name), sort_keys=True) for run in runs}) > 1
     ]
 
 
-def setting(run: Run, name: str) -> Any:
-    """The value of one of :func:`differing`'s names; None where the run has no such field."""
-    return _flat(run).get(name)
-
-
-def _told_apart(runs: Sequence[Run]) -> list[str]:
-    """For each run as many settings as part it from the others, those that part most before the rest, the
-    method's own first."""
-    told = {
-        name: [f"{name.removeprefix('method.')}={setting(run, name)}" for run in runs]
-        for name in differing(runs)
-    }
-    texts = [""] * len(runs)
-    while told:
-        parted = {name: len(set(zip(texts, values))) for name, values in told.items()}
-        told = {
-            name: values for name, values in told.items() if parted[name] > len(set(texts))
-        }  # the others never will again
-        if told:
-            best = max(
-                told, key=lambda name: (name.startswith("method."), parted[name])
-            )  # of equals the first
-            texts = [f"{text} {value}".strip() for text, value in zip(texts, told[best])]
-    return [shortened(text, LONGEST) for text in texts]
+def difference(earlier: float | None, later: float | None) -> float | None:
+    """``earlier - later``; None where either was not measured."""
+    return None if earlier is None or later is None else earlier - later
 
 
 def shortened(text: str, length: int) -> str:
-    """At most so many characters, the last of them an ellipsis where some were left out."""
+    """The text cut to ``length`` characters, the last one an ellipsis where something was left out."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _flat(run: Run) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in run.settings.items():
-        if isinstance(value, dict) and name != "method":
-            values.update({f"{name}.{leaf}": item for leaf, item in value.items()})
-        elif name != "method":
-            values[name] = value
-    # The seed and the batch size stand among the settings and among the hyperparameters.
-    values.update({f"method.{name}": value for name, value in run.hparams.items() if name not in values})
-    return {name: value for name, value in values.items() if name not in NAMED_ELSEWHERE}
+def _distinguishing(runs: Sequence[Run]) -> list[str]:
+    """For each run the settings that tell it from the others, the method's own options first."""
+    candidates = {
+        name: [f"{name.removeprefix('method.')}={run.options.get(name)}" for run in runs]
+        for name in differing(runs)
+    }
+    texts = [""] * len(runs)
+    while True:
+        groups = {name: len(set(zip(texts, values))) for name, values in candidates.items()}
+        # A setting that splits no group of equal texts now will split none later.
+        candidates = {name: values for name, values in candidates.items() if groups[name] > len(set(texts))}
+        if not candidates:
+            return [shortened(text, LABEL_LENGTH) for text in texts]
+        best = max(candidates, key=lambda name: (name.startswith("method."), groups[name]))
+        texts = [f"{text} {value}".strip() for text, value in zip(texts, candidates[best])]
 
 
 def _is_run(folder: Path) -> bool:
@@ -278,30 +268,21 @@ def _natural(path: Path) -> list:
     ]
 
 
-def _object(path: Path) -> dict[str, Any]:
-    value = _json(path, _text(path), "")
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a JSON object")
-    return value
+def _read_object(path: Path) -> dict[str, Any]:
+    return _parse_object(_read_text(path), str(path))
 
 
-def _lines(path: Path, whole: bool) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file. Of a run that was killed, the file may be missing and its last line
-    cut."""
-    if not whole and not path.exists():
+def _read_lines(path: Path, finished: bool) -> list[dict[str, Any]]:
+    """Objects of a JSON lines file. An unfinished run may lack the file or have a cut last line."""
+    if not finished and not path.exists():
         return []
-    text = _text(path)
-    # splitlines() would also cut at the line separators that a prompt may hold.
-    *lines, rest = text.split("\n")
-    lines += [rest] if rest and whole else []
-    found = [_json(path, line, f", line {number}") for number, line in enumerate(lines, 1)]
-    for number, value in enumerate(found, 1):
-        if not isinstance(value, dict):
-            raise DataError(f"{path}, line {number}: expected a JSON object")
-    return found
+    # splitlines() would also split at the Unicode line separators that a prompt may contain.
+    *lines, rest = _read_text(path).split("\n")
+    lines += [rest] if rest and finished else []
+    return [_parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -310,39 +291,56 @@ def _text(path: Path) -> str:
         ) from problem
 
 
-def _json(path: Path, text: str, place: str) -> Any:
+def _parse_object(text: str, place: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as problem:
-        raise DataError(f"{path}{place}: not JSON ({problem})") from problem
+        raise DataError(f"{place}: not JSON ({problem})") from problem
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: expected a JSON object")
+    return value
 
 
-def _edit(path: Path, number: int, line: dict[str, Any]) -> Edit:
-    try:
-        request = line["request"]
-        return Edit(
-            int(line["edit"]),
-            f"{request['prompt']} → {request['target_new']}",
-            _reason(line),
-            _number(line["seconds"]),
-            _rewrite(line.get("immediate")),
-            _rewrite(line.get("final")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise DataError(f"{path}, line {number}: not an edit of a run ({problem!r})") from problem
+def _converted(path: Path, lines: list[dict[str, Any]], convert: Callable, what: str) -> list:
+    values = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(convert(line))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+            raise DataError(f"{path}, line {number}: not {what} ({problem!r})") from problem
+    return values
 
 
-def _reason(line: dict[str, Any]) -> str | None:
-    return str(line.get("reason") or "no reason given") if line.get("status") == "failed" else None
+def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]:
+    row, final = csv_row(checkpoint), checkpoint["final"]
+    for group, short in (("locality", "loc"), ("portability", "portability")):
+        for kind, value in final.get(group, {}).items():
+            row[f"{short}:{kind.removesuffix('_acc')}"] = value
+    row = {name: _number(value) for name, value in row.items()}
+    return row | {
+        f"{name}_lost": difference(row[f"{name}_immediate"], row[name]) for name in ("rel", "gen", "loc")
+    }
 
 
-def _rewrite(metrics: dict[str, Any] | None) -> float | None:
+def _edit_line(line: dict[str, Any]) -> EditLine:
+    request = line["request"]
+    return EditLine(
+        position=int(line["edit"]),
+        text=f"{request['prompt']} → {request['target_new']}",
+        reason=str(line.get("reason") or "no reason given") if line.get("status") == "failed" else None,
+        seconds=_number(line["seconds"]),
+        immediate=_rewrite_accuracy(line.get("immediate")),
+        final=_rewrite_accuracy(line.get("final")),
+    )
+
+
+def _rewrite_accuracy(metrics: dict[str, Any] | None) -> float | None:
     return mean(_number(value) for value in (metrics or {}).get("rewrite_acc") or [])
 
 
 def _number(value: Any) -> int | float | None:
-    right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if value is not None and not right:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if value is not None and not is_number:
         raise TypeError(f"{value!r} is not a number")
     return value
 

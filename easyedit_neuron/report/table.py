@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
 from ..lifelong.run_folder import ABILITY, CSV_COLUMNS
 from ..utils.io import refusing, write_text
-from .runs import Run, differing, read_runs, setting
+from .runs import Run, differing, read_runs
 
-SHOWN = {
+HEADINGS = {
     "edits": "edits",
     "rel": "Rel",
     "gen": "Gen",
@@ -34,121 +33,129 @@ SHOWN = {
     "evaluation_share": "eval share",
     "failed": "failed",
 }
-"""Columns that are shown to people, and their headings; the CSV has all."""
+"""Columns that are shown to people, and their headings; the CSV has all columns."""
 
 LEGEND = (
-    "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel written, Gen written: the "
-    "model writes the whole new answer, greedily. Rel immediate: each edit right after its own batch; lost: immediate - final. "
-    "retained: never edited facts still right, of those known before. fluency: n-gram entropy, bits. L2 drift: mean over rows of "
-    "the edited weights. density: share of neurons in the mask. eval share: part of the run's time that measuring took."
+    "Rel, Gen, Loc, Port: teacher-forced token accuracy of all edits so far (final protocol). Rel "
+    "written, Gen written: the model writes the whole new answer, greedily. Rel immediate: each edit "
+    "right after its own batch; lost: immediate - final. retained: share of the facts known before, and "
+    "never edited, that are still right. fluency: n-gram entropy, bits. L2 drift: mean over rows of the "
+    "edited weights. density: share of neurons in the mask. eval share: part of the run's time spent on "
+    "measuring."
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns by name, rows by column; None where something was not measured."""
+def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Put everything known about each run into one row; all rows have the same columns, None for no value.
 
-    columns: list[str]
-    rows: list[dict[str, Any]]
-
-
-def results(runs: Sequence[Run]) -> Table:
-    """All there is to say about each run in one row.
-
-    Columns: the run, its status and settings (those that differ between the runs by name), the columns of
-        ``checkpoints.csv`` at
-    the newest checkpoint, ``rel_lost``, ``gen_lost``, ``loc_lost`` (immediate - final), ``seconds_per_edit``,
-    and locality and portability by kind, general ability by task.
+    Columns: run, status, settings (by name those in which the runs differ), the columns of
+    ``checkpoints.csv`` at the newest checkpoint, what was lost (immediate - final), ``seconds_per_edit``,
+    locality and portability by kind, general ability by task, folder.
     """
-    names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
-    rows = [_row(run, names) for run in runs]
-    kinds = sorted(
-        {name for row in rows for name in row if name.startswith(("loc:", "portability:", ABILITY))}
-    )
+    option_names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
+    rows = [_row(run, option_names) for run in runs]
+    prefixes = ("loc:", "portability:", ABILITY)
     columns = [
-        "run",
-        "status",
-        "method",
-        "model",
-        "data",
-        "planned",
-        "batch_size",
-        "seed",
-        *names,
+        *("run", "status", "method", "model", "data", "planned", "batch_size", "seed"),
+        *option_names,
         *CSV_COLUMNS,
-        "rel_lost",
-        "gen_lost",
-        "loc_lost",
-        "seconds_per_edit",
-        *kinds,
+        *("rel_lost", "gen_lost", "loc_lost", "seconds_per_edit"),
+        *sorted({name for row in rows for name in row if name.startswith(prefixes)}),
         "folder",
     ]
-    return Table(list(dict.fromkeys(columns)), rows)
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def _row(run: Run, option_names: Sequence[str]) -> dict[str, Any]:
+    last = run.last
+    measured = last and last["seconds_edit"] is not None
+    return {
+        "run": run.label,
+        "status": run.status,
+        "method": run.method,
+        "model": run.model,
+        "data": run.data,
+        "planned": run.planned,
+        "batch_size": run.settings.get("batch_size"),
+        "seed": run.settings.get("seed"),
+        "folder": str(run.folder),
+        **{name: run.options.get(name) for name in option_names},
+        **last,
+        "seconds_per_edit": last["seconds_edit"] / last["edits"] if measured else None,
+    }
 
 
 def untouched(runs: Sequence[Run]) -> dict[str, Any]:
-    """The untouched model's values, those in which all runs agree: they are of one model then. Empty for no
-    such value."""
-    found = {}
+    """Row of the untouched model: the values in which all runs agree; empty if there are none."""
+    values = {}
     for name in ("rel", "gen", "portability", "retained", "perplexity", "fluency"):
-        values = [run.untouched.get(name) for run in runs]
-        if None not in values and max(values) - min(values) <= 1e-6 * abs(max(values)):
-            found[name] = values[0]
-    return {"run": "untouched model", "status": "", "edits": 0, **found} if found else {}
+        value = common_untouched(runs, name)
+        if value is not None:
+            values[name] = value
+    return {"run": "untouched model", "status": "", "edits": 0, **values} if values else {}
+
+
+def common_untouched(runs: Sequence[Run], column: str) -> float | None:
+    """Value of the untouched model in a column of ``Run.rows``; None unless all runs agree (to 1e-6)."""
+    values = [run.untouched.get(column) for run in runs]
+    if not values or None in values or max(values) - min(values) > 1e-6 * abs(max(values)):
+        return None
+    return values[0]
 
 
 def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path:
     """Read run folders (or sweeps) and write their table, all of it or nothing.
 
     Args:
-        folders: run folders, or folders with runs below; unfinished runs are shown as far as they are.
-        path: ``.csv`` (all columns), ``.md`` or ``.txt`` (those for people).
+        folders: run folders, or folders with runs below; unfinished runs are shown as far as they go.
+        path: ``.csv`` (all columns), ``.md`` or ``.txt`` (the columns for people).
 
     Raises:
         DataError: a folder is not a run, or a file of a run cannot be read.
         NeuronEditError: another ending of ``path``.
     """
-    _form(Path(path))  # before the folders are read
+    _formatter(Path(path))  # refuse the ending before the folders are read
     return write_table(read_runs(folders), path)
 
 
 def write_table(runs: Sequence[Run], path: str | Path) -> Path:
     """``write_results_table`` of runs that have been read."""
-    path = Path(path)
-    text = _form(path)(runs)
+    return save(Path(path), _formatter(Path(path))(runs))
+
+
+def save(path: Path, text: str) -> Path:
+    """Write a text file and the folders above it; ``StateError`` where that fails."""
     with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
     return path
 
 
-def _form(path: Path) -> Callable[[Sequence[Run]], str]:
-    forms = {".csv": as_csv, ".md": as_markdown, ".txt": as_text}
-    if path.suffix not in forms:
-        raise NeuronEditError(f"{path}: a table is written as {', '.join(forms)}")
-    return forms[path.suffix]
+def _formatter(path: Path) -> Callable[[Sequence[Run]], str]:
+    formatters = {".csv": as_csv, ".md": as_markdown, ".txt": as_text}
+    if path.suffix not in formatters:
+        raise NeuronEditError(f"{path}: a table is written as {', '.join(formatters)}")
+    return formatters[path.suffix]
 
 
 def as_csv(runs: Sequence[Run]) -> str:
     """All columns, numbers in full."""
-    table, text = results(runs), io.StringIO()
-    writer = csv.DictWriter(text, table.columns, lineterminator="\n")
+    rows, text = results(runs), io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table.rows)
+    writer.writerows(rows)
     return text.getvalue()
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """The columns for people, as a table of Markdown."""
+    """The columns for people as a Markdown table."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
     head, *body = shown(runs)
-    return (
-        "\n".join([line(head), "|---|" + "---:|" * (len(head) - 2) + "---|", *map(line, body)])
-        + f"\n\n{LEGEND}\n"
-    )
+    rule = "|---|" + "---:|" * (len(head) - 2) + "---|"
+    return "\n".join([line(head), rule, *map(line, body)]) + f"\n\n{LEGEND}\n"
 
 
 def as_text(runs: Sequence[Run]) -> str:
@@ -157,22 +164,19 @@ def as_text(runs: Sequence[Run]) -> str:
 
 
 def shown(runs: Sequence[Run]) -> list[list[str]]:
-    """Heading and rows of the columns for people, without columns that no run has; the last one is the
-    status."""
-    base, rows = untouched(runs), results(runs).rows
-    columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    """Heading and rows of the columns for people, the status last; columns that no run has are left out."""
+    base, rows = untouched(runs), results(runs)
+    columns = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
     columns = [name for name in columns if name != "failed" or any(row.get(name) for row in rows)]
-    head = ["run", *(SHOWN[name] for name in columns), "status"]
-    rows = [base] * bool(base) + rows
-    return [
-        head,
-        *([row["run"], *(number(row.get(name)) for name in columns), row["status"]] for row in rows),
+    lines = [
+        [row["run"], *(number(row.get(name)) for name in columns), row["status"]]
+        for row in [base] * bool(base) + rows
     ]
+    return [["run", *(HEADINGS[name] for name in columns), "status"], *lines]
 
 
 def aligned(cells: list[list[str]]) -> str:
-    """Lines of a table: first and last column to the left, numbers to the right, long headings on two
-    lines."""
+    """Lines of a table: first and last column left, numbers right, long headings on two lines."""
     head, *body = cells
     upper, lower = zip(*(text.rpartition(" ")[::2] for text in head))
     rows = [list(upper), list(lower), *body] if any(upper) else [list(lower), *body]
@@ -185,7 +189,7 @@ def aligned(cells: list[list[str]]) -> str:
 
 
 def number(value: Any) -> str:
-    """For people: three digits behind the point, powers of ten where those would hide it; a dash for None."""
+    """A number for people: three decimals, powers of ten where those would hide it; a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, int):
@@ -193,41 +197,3 @@ def number(value: Any) -> str:
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
         return f"{value:.2e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
-
-
-def lost(row: dict[str, Any], name: str) -> float | None:
-    """Immediate - final of ``rel``, ``gen`` or ``loc`` in a row of ``checkpoints.csv``; None where either was
-    not measured."""
-    return difference(row.get(f"{name}_immediate"), row.get(name))
-
-
-def difference(soon: float | None, late: float | None) -> float | None:
-    """``soon - late``; None where either was not measured."""
-    return None if soon is None or late is None else soon - late
-
-
-def _row(run: Run, names: Sequence[str]) -> dict[str, Any]:
-    last = run.last
-    final = run.checkpoints[-1]["final"] if last else {}
-    row = {
-        "run": run.label,
-        "status": run.status,
-        "method": run.method,
-        "model": run.model,
-        "data": run.data,
-        "planned": run.planned,
-        "batch_size": run.settings.get("batch_size"),
-        "seed": run.settings.get("seed"),
-        "folder": str(run.folder),
-        **{name: setting(run, name) for name in names},
-        **last,
-    }
-    row.update({f"{name}_lost": lost(last, name) for name in ("rel", "gen", "loc")})
-    row["seconds_per_edit"] = (
-        last["seconds_edit"] / last["edits"] if last and last["seconds_edit"] is not None else None
-    )
-    for group, short in (("locality", "loc"), ("portability", "portability")):
-        row.update(
-            {f"{short}:{kind.removesuffix('_acc')}": value for kind, value in final.get(group, {}).items()}
-        )
-    return row

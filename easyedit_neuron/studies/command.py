@@ -1,4 +1,4 @@
-"""What the studies' commands share: arguments, the model, errors as one line, files."""
+"""The skeleton of the studies: a command that measures, and writes tables, plots and a page."""
 
 from __future__ import annotations
 
@@ -16,40 +16,70 @@ from ..arch import ModelView
 from ..errors import NeuronEditError
 from ..host.load_model import load_model
 from ..registry import get_method
-from .output import Result, need_plots, write_study
+from ..report import figures
+from .output import Result, write_result
 
 BAD_INPUT = 2
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The model that is looked at: model, tokenizer, view."""
+class Study:
+    """A study as a command.
+
+    Attributes:
+        name: of its module, and of the folder of its files unless ``--out`` or the result names another.
+        description: what it shows, for ``--help``.
+        add_arguments: adds its own arguments to a parser.
+        measure: loads, measures and describes tables and plots; raises ``NeuronEditError`` for wrong input.
+    """
+
+    name: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    measure: Callable[[argparse.Namespace], Result]
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the study and print the paths of its files; 0, or 2 and one line on stderr for wrong input."""
+        program = f"easyedit_neuron.studies.{self.name}"
+        parser = argparse.ArgumentParser(prog=f"python -m {program}", description=self.description)
+        parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the tables, plots and page")
+        self.add_arguments(parser)
+        args = parser.parse_args(argv)
+        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+        try:
+            figures.require()  # before the work is done
+            result = self.measure(args)
+            paths = write_result(result, args.out or result.folder or Path(self.name))
+        except NeuronEditError as problem:
+            sys.stderr.write(f"{program}: error: {' '.join(str(problem).split())}\n")
+            return BAD_INPUT
+        sys.stdout.write("".join(f"{path}\n" for path in paths))
+        return 0
+
+
+@dataclass(frozen=True)
+class StudiedModel:
+    """The model that a study looks at, with tokenizer and view."""
 
     model: Any
     tok: Any
     view: ModelView
 
 
-def parser(
-    name: str, description: str, *, model: bool = True, data: bool = False, edits: int = 20
-) -> argparse.ArgumentParser:
-    """Arguments of a study: ``--out``, and where they make sense ``--model``, ``--device``, ``--data``,
-    ``--edits``."""
-    made = argparse.ArgumentParser(prog=f"python -m easyedit_neuron.studies.{name}", description=description)
-    made.add_argument(
-        "--out", type=Path, default=Path(name), metavar="FOLDER", help="of the table, the plots and the page"
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and ``--device``, which ``load`` reads."""
+    parser.add_argument(
+        "--model", default="tiny-llama", help="folder or hub name, or the name of a shipped model"
     )
-    if model:
-        made.add_argument(
-            "--model", default="tiny-llama", help="folder or hub name, or a shipped model's name"
-        )
-        made.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
-    if data:
-        made.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
-        made.add_argument(
-            "--edits", type=positive, default=edits, help=f"how many of its records, the first ones ({edits})"
-        )
-    return made
+    parser.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
+
+
+def add_data(parser: argparse.ArgumentParser, edits: int) -> None:
+    """Add ``--data`` and ``--edits``."""
+    parser.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
+    parser.add_argument(
+        "--edits", type=positive, default=edits, help=f"how many of its first records ({edits})"
+    )
 
 
 def positive(text: str) -> int:
@@ -60,51 +90,36 @@ def positive(text: str) -> int:
     return value
 
 
-def load(arguments: argparse.Namespace) -> Subject:
-    """The model that ``--model`` and ``--device`` name; ``NeuronEditError`` where it cannot be."""
-    model, tok, _ = load_model(SimpleNamespace(model_name=arguments.model, device=arguments.device))
-    return Subject(model, tok, ModelView.of(model))
+def load(args: argparse.Namespace) -> StudiedModel:
+    """Load the model that ``--model`` and ``--device`` name; ``NeuronEditError`` where that fails."""
+    model, tok, _ = load_model(SimpleNamespace(model_name=args.model, device=args.device))
+    return StudiedModel(model, tok, ModelView.of(model))
 
 
-def hparams_of(method: str, model: str, given: str | None, **fields: Any):
+def hparams_of(method: str, model: str, file: str | None, **fields: Any):
     """Hyperparameters from which a study takes a method's definitions.
 
     Args:
         method: its name.
-        model: as ``--model`` was given.
-        given: a file, or a shipped name; None: the file that ships for the model, and where there is none the
-            method's defaults.
+        model: the value of ``--model``.
+        file: path or shipped name; None for the file that ships for the model, or else the method's defaults.
         **fields: set on top.
 
     Raises:
         HparamsError: a bad file or field.
     """
-    kind = get_method(method).load_hparams()
-    name = given or (f"{method}/{model}" if f"{method}/{model}" in resources.shipped_hparams() else None)
+    hparams_class = get_method(method).load_hparams()
+    shipped = f"{method}/{model}"
+    name = file or (shipped if shipped in resources.shipped_hparams() else None)
     if name is not None:
-        return kind.from_hparams(name).override({"model_name": model, **fields})
-    needed = (
-        {"layers": [0]} if "layers" in kind.__dataclass_fields__ else {}
-    )  # the studies look at layers of their own choice
-    return kind(alg_name=method, model_name=model, **{**needed, **fields})
+        return hparams_class.from_hparams(name).override({"model_name": model, **fields})
+    if "layers" in hparams_class.__dataclass_fields__:  # required; the studies choose layers of their own
+        fields = {"layers": [0], **fields}
+    return hparams_class(alg_name=method, model_name=model, **fields)
 
 
-def layers_of(view: ModelView, given: Sequence[int] | None) -> list[int]:
-    """The layers named, or all of the model's; ``ArchitectureError`` for one that it does not have."""
-    for layer in given or ():
+def layers_of(view: ModelView, layers: Sequence[int] | None) -> list[int]:
+    """These layers, ascending, or all of the model; ``ArchitectureError`` for one that does not exist."""
+    for layer in layers or ():
         view.layer(layer)
-    return sorted(set(given)) if given else list(range(view.n_layers))
-
-
-def run(arguments: argparse.Namespace, name: str, study: Callable[[argparse.Namespace], Result]) -> int:
-    """Does the study and writes its files, whose paths go to stdout; 0, or 2 and one line on stderr when the
-    input is wrong."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    try:
-        need_plots()
-        written = write_study(study(arguments), arguments.out)
-    except NeuronEditError as problem:
-        sys.stderr.write(f"easyedit_neuron.studies.{name}: error: {' '.join(str(problem).split())}\n")
-        return BAD_INPUT
-    sys.stdout.write("".join(f"{path}\n" for path in written))
-    return 0
+    return sorted(set(layers)) if layers else list(range(view.n_layers))

@@ -2,21 +2,23 @@
 
     python -m easyedit_neuron.studies.drift results/alphaedit results/nmke --model tiny-llama --out drift
 
-Rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or with ``--of neurons`` the value vectors, rows
-of its transpose.
+Asked: how far finished runs have moved the rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or
+with ``--of neurons`` the value vectors (rows of its transpose), and whether that explains the damage.
 
-- table: ``lifelong.drift``: over the rows, the 1-Wasserstein distance between a row's entries before and
+Measured:
+
+- distances (``lifelong.drift``): over the rows, the 1-Wasserstein distance between a row's entries before and
   after, the cosine and the L2 distance of the row, mean and standard deviation; and the Wasserstein distance
-  between all rows' lengths before and after. The paper does not say which distance it means. A layer that no
-  run edited is in the table as a check: 0, 1, 0.
-- histogram: lengths of the rows.
-- t-SNE: the same rows of the untouched model and of every run, embedded together, so that points of different
-  models can be compared; one panel per model with the untouched one's points in grey behind. A t-SNE keeps
-  neighbourhoods, no distances and no spread: how far apart two clouds lie in it says nothing, only that they
-      are apart. Distances are what the table is for.
+  between all rows' lengths before and after. The paper does not say which distance it means. One layer that
+  no run edited is included as a check: 0, 1, 0.
 - damage: retained facts and perplexity at the runs' checkpoints against what of their edits reaches the
-  text's keys (``reach``), and how many pairs of runs that orders rightly, beside distance. Of the methods
+  text's keys (``reach``), and how many pairs of runs that orders rightly, beside distance. Only of methods
   that report leakage.
+
+Drawn: histograms of the rows' lengths, the damage, and a t-SNE. The t-SNE embeds the same rows of the
+untouched model and of every run together, so that points of different models can be compared; a plot per
+model has the untouched one's points in grey behind. A t-SNE keeps neighbourhoods, no distances and no spread:
+it shows that two clouds lie apart, but not how far. Distances are in the table.
 """
 
 from __future__ import annotations
@@ -25,31 +27,32 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError, NeuronEditError
 from ..lifelong.drift import drift
+from ..report.figures import Plot
 from ..report.runs import Run, read_runs
 from ..utils.fingerprint import model_fingerprint
-from .changed import edited_weights, matrix
-from .command import Subject, load, parser, positive, run
-from .output import Plot, Result, Table
-from .plots import histogram, paths, scatter
+from .changed_weights import edited_weights, matrix
+from .command import StudiedModel, Study, add_model, load, positive
+from .output import Result, Table
+from .plots import Histogram, Lines, Scatter
 from .reach import orders, reached
 
 INSTALL = "t-SNE needs scikit-learn: pip install scikit-learn (or leave it out: --no-tsne)"
 DECADES = 20  # lengths that span more than this factor get logarithmic bins
 
 
-def embedded(groups: Mapping[str, Tensor], seed: int, perplexity: float = 30.0) -> dict[str, Tensor]:
+def embedded(groups: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """t-SNE of the rows of all groups together.
 
     Args:
         groups: name -> ``[n, d]``.
-        seed: of the layout; the start is the rows' principal components.
-        perplexity: at most (rows - 1) / 3, which replaces it where rows are few.
+        seed: of the layout; it starts from the rows' principal components.
 
     Returns:
         name -> ``[n, 2]`` float32; the same on every call with the same numbers on one machine.
@@ -64,176 +67,171 @@ def embedded(groups: Mapping[str, Tensor], seed: int, perplexity: float = 30.0) 
     rows = torch.cat(list(groups.values())).float()
     if len(rows) < 4:
         raise NeuronEditError(f"t-SNE needs at least four rows, got {len(rows)}")
-    model = TSNE(2, perplexity=min(perplexity, (len(rows) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
     points = torch.from_numpy(model.fit_transform(rows.numpy()))
     return dict(zip(groups, points.split([len(group) for group in groups.values()])))
 
 
 def sample(rows: int, count: int, seed: int) -> Tensor:
-    """int64, ascending: ``count`` of ``rows`` numbers, the same for every model; all of them where there are
-    no more."""
+    """``count`` of ``rows`` row numbers at random, int64 ascending; all if there are no more."""
     if count >= rows:
         return torch.arange(rows)
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
-def study(arguments: argparse.Namespace) -> Result:
-    """Table, histograms, t-SNE."""
-    runs = read_runs(arguments.runs)
-    subject = load(arguments)
-    _same_model(subject, runs)
-    edited = {one.label: _downs(subject, one) for one in runs}
-    touched = sorted({layer for weights in edited.values() for layer in weights})
-    beside = next((layer for layer in range(subject.view.n_layers) if layer not in touched), None)
-    rows = []
-    for layer in touched + [beside] * (beside is not None):
-        base = _rows(matrix(subject.view, subject.view.down_weight_name(layer)), arguments.of)
-        for label, weights in edited.items():
-            rows.append(
-                _row(layer, label, _rows(weights[layer], arguments.of) if layer in weights else base, base)
-            )
-    layer = touched[len(touched) // 2] if arguments.layer is None else arguments.layer
-    if layer not in touched:
-        raise DataError(f"--layer {layer}: the runs edited the layers {', '.join(map(str, touched))}")
-    base = _rows(matrix(subject.view, subject.view.down_weight_name(layer)), arguments.of)
-    moved = {
-        label: _rows(weights[layer], arguments.of) for label, weights in edited.items() if layer in weights
+def distances(layer: int, label: str, edited: Tensor, base: Tensor) -> dict[str, Any]:
+    """Row of the table of distances: ``edited`` and ``base`` are rows of one layer's weight."""
+    measured = drift(edited, base)
+    row = {"layer": layer, "model": label}
+    for name in ("wasserstein", "cosine", "l2"):
+        row[name], row[f"{name}_std"] = measured[name]
+    return {
+        **row,
+        "wasserstein_of_lengths": measured["wasserstein_norms"],
+        "mean_length": float(edited.norm(dim=1).mean()),
+        "mean_length_before": float(base.norm(dim=1).mean()),
     }
-    groups = {"untouched": base, **moved}
+
+
+def measure(args: argparse.Namespace) -> Result:
+    """Distances, lengths, damage, t-SNE."""
+    runs = read_runs(args.runs)
+    studied = load(args)
+    _check_model(studied, runs)
+    edited = {run.label: _edited_rows(studied, run, args.of) for run in runs}  # run -> layer -> rows
+    edited_layers = sorted({layer for by_layer in edited.values() for layer in by_layer})
+    layer = edited_layers[len(edited_layers) // 2] if args.layer is None else args.layer
+    if layer not in edited_layers:
+        raise DataError(f"--layer {layer}: the runs edited the layers {', '.join(map(str, edited_layers))}")
+
+    unedited = [other for other in range(studied.view.n_layers) if other not in edited_layers]
+    rows = []
+    for compared_layer in edited_layers + unedited[:1]:
+        base = _base_rows(studied, compared_layer, args.of)
+        for label, by_layer in edited.items():
+            rows.append(distances(compared_layer, label, by_layer.get(compared_layer, base), base))
+
+    groups = {"untouched": _base_rows(studied, layer, args.of)}
+    groups |= {label: by_layer[layer] for label, by_layer in edited.items() if layer in by_layer}
     lengths = {label: group.norm(dim=1).tolist() for label, group in groups.items()}
-    each = [
+    positive_lengths = [value for values in lengths.values() for value in values if value > 0]
+    wide = max(positive_lengths) / min(positive_lengths) > DECADES
+    plots = [Histogram(f"Lengths of the rows, layer {layer}", lengths, "L2 norm", "rows", log=wide)]
+    every_length = [
         {"model": label, "row": row, "length": length}
         for label, values in lengths.items()
         for row, length in enumerate(values)
     ]
-    every = [value for values in lengths.values() for value in values if value > 0]
-    wide = max(every) / min(every) > DECADES
-    plots = [
-        Plot(f"Lengths of the rows, layer {layer}", histogram(lengths, "L2 norm", "rows", logarithmic=wide))
-    ]
     tables = [
         Table("drift", "Distances from the untouched model", rows),
-        Table("drift_lengths", "Lengths of all rows", each, raw=True),
+        Table("drift_lengths", "Lengths of all rows", every_length, raw=True),
     ]
-    names = {str(layer): subject.view.down_weight_name(layer) for layer in touched}
-    reach = [row for one in runs for row in reached(one.label, one.checkpoints, names)]
+
+    names = {str(other): studied.view.down_weight_name(other) for other in edited_layers}
+    reach = [row for run in runs for row in reached(run.label, run.checkpoints, names)]
     if reach:
-        tables += [
-            Table(
-                "drift_order", "Share of pairs of checkpoints that are ordered by their damage", orders(reach)
-            ),
-            Table("drift_reach", "What reaches the text's keys", reach, folded=True),
-        ]
-        plots += _damage(reach)
-    if arguments.tsne:
-        kept = sample(len(base), arguments.sample, arguments.seed)
-        points = embedded({label: group[kept] for label, group in groups.items()}, arguments.seed)
-        plots += _planes(points)
+        order_title = "Share of pairs of checkpoints that are ordered by their damage"
+        tables.append(Table("drift_order", order_title, orders(reach)))
+        tables.append(Table("drift_reach", "What reaches the text's keys", reach, folded=True))
+        plots += _damage_plots(reach)
+
+    if args.tsne:
+        chosen = sample(len(groups["untouched"]), args.sample, args.seed)
+        points = embedded({label: group[chosen] for label, group in groups.items()}, args.seed)
         places = [
             {"model": label, "row": row, "x": x, "y": y}
-            for label, some in points.items()
-            for row, (x, y) in zip(kept.tolist(), some.tolist())
+            for label, group in points.items()
+            for row, (x, y) in zip(chosen.tolist(), group.tolist())
         ]
         tables.append(Table("drift_tsne", "t-SNE", places, raw=True))
-    what = "rows of W_down" if arguments.of == "rows" else "value vectors, columns of W_down"
+        plots += _tsne_plots(points)
+    what = "rows of W_down" if args.of == "rows" else "value vectors, columns of W_down"
     return Result(
         "drift",
-        f"Drift of W_down: {arguments.model}, layer {layer}",
-        f"By {what}. t-SNE of all models' rows together, seed {arguments.seed}: it keeps neighbourhoods, no "
+        f"Drift of W_down: {args.model}, layer {layer}",
+        f"By {what}. t-SNE of all models' rows together, seed {args.seed}: it keeps neighbourhoods, no "
         "distances.",
         plots,
         tables,
     )
 
 
-def _downs(subject: Subject, one: Run) -> dict[int, Tensor]:
-    names = {subject.view.down_weight_name(layer): layer for layer in range(subject.view.n_layers)}
-    found = {
-        names[name]: value for name, value in edited_weights(subject, one.folder).items() if name in names
-    }
-    if not found:
-        raise DataError(f"{one.folder}: the run changed no down projection")
-    return found
+def _check_model(studied: StudiedModel, runs: Sequence[Run]) -> None:
+    fingerprint = model_fingerprint(studied.model)
+    for run in runs:
+        weights = (run.info.get("model") or {}).get("weights")
+        if weights not in (None, fingerprint):
+            raise DataError(
+                f"{run.folder}: the run edited another model than --model names (weights {weights}, here "
+                f"{fingerprint})"
+            )
+
+
+def _edited_rows(studied: StudiedModel, run: Run, of: str) -> dict[int, Tensor]:
+    layers = {studied.view.down_weight_name(layer): layer for layer in range(studied.view.n_layers)}
+    weights = edited_weights(studied, run.folder)
+    rows = {layers[name]: _rows(weight, of) for name, weight in weights.items() if name in layers}
+    if not rows:
+        raise DataError(f"{run.folder}: the run changed no down projection")
+    return rows
+
+
+def _base_rows(studied: StudiedModel, layer: int, of: str) -> Tensor:
+    return _rows(matrix(studied.view, studied.view.down_weight_name(layer)), of)
 
 
 def _rows(weight: Tensor, of: str) -> Tensor:
     return weight if of == "rows" else weight.T
 
 
-def _row(layer: int, label: str, now: Tensor, base: Tensor) -> dict:
-    found = drift(now, base)
-    row = {"layer": layer, "model": label}
-    for name in ("wasserstein", "cosine", "l2"):
-        row[name], row[f"{name}_std"] = found[name]
-    return {
-        **row,
-        "wasserstein_of_lengths": found["wasserstein_norms"],
-        "mean_length": float(now.norm(dim=1).mean()),
-        "mean_length_before": float(base.norm(dim=1).mean()),
-    }
-
-
-def _same_model(subject: Subject, runs: Sequence[Run]) -> None:
-    own = model_fingerprint(subject.model)
-    for one in runs:
-        weights = (one.about.get("model") or {}).get("weights")
-        if weights not in (None, own):
-            raise DataError(
-                f"{one.folder}: the run edited another model than --model names (weights {weights}, here {own})"
-            )
-
-
-def _damage(reach: Sequence[Mapping]) -> list[Plot]:
+def _damage_plots(reach: Sequence[Mapping]) -> list[Plot]:
     plots = []
-    for damage, label in (("retained", "retained facts"), ("perplexity", "perplexity")):
-        series: dict[str, tuple[list, list]] = {}
-        for row in reach:
-            if row[damage] is not None:
-                for kept, value in zip(
-                    series.setdefault(row["model"], ([], [])), (row["reach"], row[damage])
-                ):
-                    kept.append(value)
-        paint = paths(series, "leakage x distance²", label, logarithmic=damage == "perplexity")
-        plots += [Plot(f"{label.capitalize()} at the checkpoints", paint)] * bool(series)
+    for damage, label, log in (("retained", "retained facts", "x"), ("perplexity", "perplexity", "xy")):
+        rows = [row for row in reach if row[damage] is not None]
+        series = {}
+        for model in dict.fromkeys(row["model"] for row in rows):
+            own = [row for row in rows if row["model"] == model]
+            series[model] = ([row["reach"] for row in own], [row[damage] for row in own])
+        if series:
+            title = f"{label.capitalize()} at the checkpoints"
+            plots.append(Lines(title, series, "leakage x distance²", label, log))
     return plots
 
 
-def _planes(points: Mapping[str, Tensor]) -> list[Plot]:
+def _tsne_plots(points: Mapping[str, Tensor]) -> list[Plot]:
     every = torch.cat(list(points.values()))
     low, high = every.min(0).values, every.max(0).values
-    room = 0.04 * (high - low).clamp(min=1e-6)
-    limits = tuple(torch.stack([low - room, high + room], dim=1).flatten().tolist())
-    base = points["untouched"].tolist()
-    return [
-        Plot(
-            f"t-SNE: {label}",
-            scatter(base if number else [], some.tolist(), ("untouched", label), number, limits),
-            (3.6, 3.4),
+    margin = 0.04 * (high - low).clamp(min=1e-6)
+    limits = tuple(torch.stack([low - margin, high + margin], dim=1).flatten().tolist())
+    base, plots = points["untouched"].tolist(), []
+    for number, (label, group) in enumerate(points.items()):
+        background, names = base if number else [], ("untouched", label)
+        plots.append(
+            Scatter(f"t-SNE: {label}", background, group.tolist(), names, number, limits, size=(3.6, 3.4))
         )
-        for number, (label, some) in enumerate(points.items())
-    ]
+    return plots
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
-    made = parser("drift", "How far down projections have moved: t-SNE, lengths of rows, distances.")
-    made.add_argument(
-        "runs", nargs="+", type=Path, metavar="FOLDER", help="finished runs of the model, or sweeps of such"
-    )
-    made.add_argument(
-        "--of",
-        choices=("rows", "neurons"),
-        default="rows",
-        help="rows of W_down, or columns, the value vectors",
-    )
-    made.add_argument("--layer", type=int, help="for the pictures; default: the middle one of those edited")
-    made.add_argument(
-        "--sample", type=positive, default=1000, help="rows of each model in the t-SNE, at most (1000)"
-    )
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--no-tsne", dest="tsne", action="store_false")
-    return run(made.parse_args(argv), "drift", study)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add = parser.add_argument
+    runs_help = "finished runs of the model, or sweeps of such runs"
+    add("runs", nargs="+", type=Path, metavar="FOLDER", help=runs_help)
+    of_help = "rows of W_down, or its columns, the value vectors"
+    add("--of", choices=("rows", "neurons"), default="rows", help=of_help)
+    add("--layer", type=int, help="for the plots; default: the middle one of those edited")
+    add("--sample", type=positive, default=1000, help="most rows of each model in the t-SNE (1000)")
+    add("--seed", type=int, default=0, help="of the sample and the t-SNE (0)")
+    add("--no-tsne", dest="tsne", action="store_false", help="leave the t-SNE out")
 
+
+main = Study(
+    "drift",
+    "How far down projections have moved: t-SNE, lengths of rows, distances.",
+    _add_arguments,
+    measure,
+).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Edits under one setting, and what the model says afterwards."""
+"""Edits under one setting of the hyperparameters, and what the model says afterwards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from ..edits.write import restore
 from ..errors import EditError
 from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
+from ..lifelong.run_folder import mean
 from ..registry import get_method
 
 LOG = logging.getLogger(__name__)
@@ -18,13 +19,13 @@ MEASURES = ("edit_success", "generality", "portability", "locality")
 
 
 @dataclass
-class Bench:
-    """A model, the edits and what is compared with the untouched model; made once, used for every setting.
+class EditBenchmark:
+    """Measures the same edits of the same model under several settings.
 
     Attributes:
-        model, tok: the untouched model, which every setting gives back as it was.
+        model, tok: the untouched model; it is restored after every setting.
         requests: the edits.
-        texts: held-out text for the perplexity, measured after sequential edits only; may be empty.
+        texts: held-out text for the perplexity after sequential edits; may be empty.
         reference: the untouched model's answers to the locality prompts.
     """
 
@@ -37,74 +38,64 @@ class Bench:
     def __post_init__(self) -> None:
         self.reference = locality_reference(self.model, self.tok, self.requests)
 
-    def run(self, hparams, sequential: bool) -> dict[str, Any]:
-        """Means over the edits under ``hparams``, ``batch_size`` of them at a time.
+    def measure(self, hparams, sequential: bool) -> dict[str, Any]:
+        """Make the edits under ``hparams``, ``batch_size`` at a time, and average over them.
 
         Args:
             hparams: of any method that reports what it did in an ``EditRecord``.
-            sequential: True: one batch on top of the other, all edits measured at the end; False: every batch
+            sequential: True: batches on top of each other, all edits measured at the end. False: every batch
                 on the untouched model, measured right after it (EasyEdit's protocol).
 
         Returns:
             ``MEASURES`` (shares, 0 to 1), ``perplexity`` if texts were given and the edits are sequential,
-            ``failed`` edits (an ``EditError``; the unedited model is measured for them), and means over
-            batches of the record's numbers.
+            the number of ``failed`` edits (for which the unedited model is measured), and means over batches
+            of the numbers in the records.
         """
         apply = get_method(hparams.alg_name).load_apply()
         originals: dict[str, torch.Tensor] = {}
-        measured, records, failed = [], [], 0
+        metrics, records, failed = [], [], 0
+        after_all: dict[str, Any] = {}
         try:
             for start in range(0, len(self.requests), hparams.batch_size):
-                part = slice(start, start + hparams.batch_size)
+                batch = slice(start, start + hparams.batch_size)
+                options = {"return_orig_weights": True, "records": records}
                 try:
-                    _, weights = apply(
-                        self.model,
-                        self.tok,
-                        self.requests[part],
-                        hparams,
-                        return_orig_weights=True,
-                        records=records,
-                    )
+                    _, weights = apply(self.model, self.tok, self.requests[batch], hparams, **options)
                 except EditError as problem:
                     LOG.warning("%s", problem)
-                    failed += len(self.requests[part])
+                    failed += len(self.requests[batch])
                     weights = {}
                 originals = {**weights, **originals}  # the first copy of a weight is the untouched one
                 if not sequential:
-                    measured += self._evaluate(part)
+                    metrics += self._evaluate(batch)
                     restore(self.model, originals)
                     originals = {}
-            found: dict[str, Any] = {}
             if sequential:
-                measured = self._evaluate(slice(None))
+                metrics = self._evaluate(slice(None))
                 if self.texts:
-                    found["perplexity"] = perplexity(self.model, self.tok, self.texts)
+                    after_all["perplexity"] = perplexity(self.model, self.tok, self.texts)
         finally:
             restore(self.model, originals)
-        return {**_means(summarize(measured)), **found, "failed": failed, **_reported(records)}
+        return {**_measures(summarize(metrics)), **after_all, "failed": failed, **_record_means(records)}
 
     def _evaluate(self, part: slice) -> list[dict]:
         return evaluate_all(self.model, self.tok, self.requests[part], reference=self.reference[part])
 
 
-def _means(summary: dict) -> dict[str, float | None]:
-    def mean(values: dict) -> float | None:
-        return sum(values.values()) / len(values) if values else None
-
+def _measures(summary: dict) -> dict[str, float | None]:
     return {
         "edit_success": summary.get("rewrite_acc"),
         "generality": summary.get("rephrase_acc"),
-        "portability": mean(summary.get("portability", {})),
-        "locality": mean(summary.get("locality", {})),
+        "portability": mean(summary.get("portability", {}).values()),
+        "locality": mean(summary.get("locality", {}).values()),
     }
 
 
-def _reported(records: list) -> dict[str, float]:
-    """Means over the records of what each says about itself."""
+def _record_means(records: list) -> dict[str, float]:
     columns: dict[str, list[float]] = {}
     for record in records:
         numbers = {name: record.info[name] for name in ("share_moved", "p", "steps") if name in record.info}
         numbers |= {f"seconds_{stage}": seconds for stage, seconds in record.seconds.items()}
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in columns.items()}
+    return {name: mean(values) for name, values in columns.items()}

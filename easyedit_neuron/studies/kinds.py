@@ -1,5 +1,4 @@
-"""Kinds of neurons by the tasks that they are active in: general, domain-specific, task-specific
-(definitions: ``ablation``)."""
+"""Kinds of neurons by the tasks that they are active in; ``ablation`` defines them."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ class Kind:
 
     Attributes:
         kind: ``general``, ``domain`` or ``task``.
-        name: of the domain or the task; ``all``.
+        name: of the domain or the task; ``all`` for general neurons.
         neurons: int64 ``[n, 2]``, layer and number.
-        own, near, far: the tasks it belongs to, the others of its domain, those of other domains.
+        own, near, far: the tasks of the kind, the others of its domain, those of other domains.
     """
 
     kind: str
@@ -32,19 +31,19 @@ class Kind:
 
     def best(self, count: int) -> dict[int, Tensor]:
         """Layer -> the numbers of its neurons among the ``count`` best."""
-        some = self.neurons[:count]
-        return {layer: some[some[:, 0] == layer, 1] for layer in some[:, 0].unique().tolist()}
+        best = self.neurons[:count]
+        return {layer: best[best[:, 0] == layer, 1] for layer in best[:, 0].unique().tolist()}
 
 
 def kinds_of(
     scores: Mapping[str, Tensor], layers: Sequence[int], domains: Mapping[str, Sequence[str]], active: float
 ) -> list[Kind]:
-    """General, domain-specific and task-specific neurons.
+    """Find general, domain-specific and task-specific neurons.
 
     Args:
         scores: task -> ``A_t [layers, d_ff]``.
         layers: number of each row.
-        domains: domain -> its tasks, all of them together.
+        domains: domain -> its tasks; each task is in one domain.
         active: share of all neurons that is active in a task.
 
     Raises:
@@ -59,31 +58,25 @@ def kinds_of(
         )
     values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
     count = max(1, round(active * values.shape[1]))
-    cuts = values.topk(count, dim=1).values[:, -1:]
-    on = (values >= cuts) & (values > 0)
-    found = [("general", "all", on.all(0), tasks)]
+    thresholds = values.topk(count, dim=1).values[:, -1:]
+    is_active = (values >= thresholds) & (values > 0)
+
+    masks = [("general", "all", is_active.all(0), tasks)]
     for domain, members in domains.items():
         inside = torch.tensor([task in members for task in tasks])
-        alone = ~on[~inside].any(0)
         if 2 <= len(members) < len(tasks):
-            found.append(("domain", domain, (on[inside].sum(0) >= 2) & alone, list(members)))
+            mask = (is_active[inside].sum(0) >= 2) & ~is_active[~inside].any(0)
+            masks.append(("domain", domain, mask, list(members)))
         for task in members:
-            found.append(("task", task, on[tasks.index(task)] & (on.sum(0) == 1), [task]))
-    d_ff, made = values.shape[1] // len(layers), []
-    for kind, name, mask, own in found:
+            masks.append(("task", task, is_active[tasks.index(task)] & (is_active.sum(0) == 1), [task]))
+
+    d_ff, kinds = values.shape[1] // len(layers), []
+    for kind, name, mask, own in masks:
         rank = values[[tasks.index(task) for task in own]].mean(0)
         order = torch.where(mask, rank, -torch.inf).argsort(descending=True, stable=True)[: int(mask.sum())]
-        places = torch.stack([torch.tensor(list(layers))[order // d_ff], order % d_ff], dim=1)
+        neurons = torch.stack([torch.tensor(list(layers))[order // d_ff], order % d_ff], dim=1)
         domain = next(members for members in domains.values() if own[0] in members)
         near = [] if kind == "general" else [task for task in domain if task not in own]
-        made.append(
-            Kind(
-                kind,
-                name,
-                places,
-                own,
-                near,
-                [task for task in tasks if task not in own and task not in near],
-            )
-        )
-    return made
+        far = [task for task in tasks if task not in own and task not in near]
+        kinds.append(Kind(kind, name, neurons, own, near, far))
+    return kinds

@@ -1,10 +1,13 @@
-"""KNE's studies: where knowledge is stored, size of the localisation set, share of the parameters, batch size
-(paper, 4.3-4.6).
+"""KNE's studies (paper, 4.3-4.6): one hyperparameter varied, and how well the edits are made.
 
     python -m easyedit_neuron.studies.kne --study modules --edits 20 --out modules
 
-writes ``modules.csv``, ``modules.png`` and ``modules.html`` to the folder. ``--vary lr=0.003,0.01`` varies
-any other hyperparameter, ``--set field=value`` changes one for all settings.
+Asked: where knowledge is stored (``modules``), and what the size of the localisation set (``set_size``), the
+share of the parameters (``share``) and the batch size (``batch``) do. ``--vary lr=0.003,0.01`` varies any
+other hyperparameter, ``--set field=value`` changes one for all settings.
+
+Measured: success, generality, portability and locality of the same edits under every setting, each edit on
+the untouched model, or with ``--sequential`` all edits at the end. Drawn: these over the settings.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from ..arch.projections import NAMES
 from ..errors import HparamsError
 from ..host.load_model import load_model
 from ..models.kne.kne_hparams import KNEHyperParams
-from .command import parser, run
-from .edit_bench import MEASURES, Bench
-from .output import Plot, Result, Table, write_csv
-from .plots import marks
+from .command import Study
+from .edit_bench import MEASURES, EditBenchmark
+from .output import Result, Table, write_csv
+from .plots import Marks
 
 STUDIES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "modules": ("target_modules", [[name] for name in NAMES], {}),
@@ -32,101 +35,89 @@ STUDIES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "share": ("share_of_parameters", [0.001, 0.003, 0.01, 0.03, 0.1], {}),
     "batch": ("batch_size", [1, 2, 5, 10, 20], {}),
 }
-"""Name -> (field that is varied, its values, what else is set)."""
+"""Name -> (field that is varied, its values, other fields that are set)."""
 
 
-def study(arguments: argparse.Namespace) -> Result:
-    """Every setting in turn; the table is written after each."""
-    name, varied, values, fixed = _settings(arguments)
-    hparams = KNEHyperParams.from_hparams(arguments.hparams).override({**fixed, **_pairs(arguments.set)})
-    if hparams.localization_data is None:  # read by localize: shared alone
-        hparams = hparams.override({"localization_data": arguments.data})
-    settings = [
-        hparams.override({varied: value}) for value in values
-    ]  # all of them are checked before the model is loaded
-    requests = data.load(arguments.data, size=arguments.edits)
-    texts = data.text(arguments.text, "heldout")[: arguments.texts] if arguments.texts else []
+def measure(args: argparse.Namespace) -> Result:
+    """Measure every setting in turn; the table is written after each."""
+    if args.study:
+        name, (varied, values, fixed) = args.study, STUDIES[args.study]
+        values = _parse_values(args.values) if args.values else values
+    else:
+        varied, text = _split_pair(args.vary)
+        name, values, fixed = varied, _parse_values(text), {}
+    pairs = dict(_split_pair(text) for text in args.set)
+    fixed = fixed | {field: yaml.safe_load(value) for field, value in pairs.items()}
+
+    # Check all settings before the model is loaded.
+    hparams = KNEHyperParams.from_hparams(args.hparams).override(fixed)
+    if hparams.localization_data is None:  # only localize: shared reads it
+        hparams = hparams.override({"localization_data": args.data})
+    settings = [hparams.override({varied: value}) for value in values]
+    requests = data.load(args.data, size=args.edits)
+    texts = data.text(args.text, "heldout")[: args.texts] if args.texts else []
+
     model, tok, _ = load_model(hparams)
-    bench = Bench(model, tok, requests, texts)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    benchmark = EditBenchmark(model, tok, requests, texts)
     rows = []
     for setting in settings:
         value = getattr(setting, varied)
-        rows.append(
-            {
-                varied: " ".join(value) if isinstance(value, list) else value,
-                **bench.run(setting, arguments.sequential),
-            }
-        )
-        write_csv(arguments.out / f"{name}.csv", rows)
-    kind = "sequential" if arguments.sequential else "single"
-    title = f"KNE, {arguments.edits} {kind} edits of {Path(arguments.data).stem}"
+        value = " ".join(value) if isinstance(value, list) else value
+        rows.append({varied: value, **benchmark.measure(setting, args.sequential)})
+        write_csv((args.out or Path("kne")) / f"{name}.csv", rows)
+    kind = "sequential" if args.sequential else "single"
     return Result(
-        name, title, "Means over the edits.", [_picture(rows, varied)], [Table(name, f"By {varied}", rows)]
+        name,
+        f"KNE, {args.edits} {kind} edits of {Path(args.data).stem}",
+        "Means over the edits.",
+        [_plot(rows, varied)],
+        [Table(name, f"By {varied}", rows)],
     )
 
 
-def _picture(rows: list[dict[str, Any]], varied: str) -> Plot:
-    numbers = all(isinstance(row[varied], (int, float)) for row in rows)
+def _plot(rows: list[dict[str, Any]], varied: str) -> Marks:
     series = {name.replace("_", " "): [row.get(name) for row in rows] for name in MEASURES}
-    shown = {name: values for name, values in series.items() if any(value is not None for value in values)}
-    paint = marks(
+    return Marks(
+        "Measures",
         [row[varied] for row in rows],
-        shown,
+        {name: values for name, values in series.items() if any(value is not None for value in values)},
         varied.replace("_", " "),
         "mean over edits",
         limits=(-0.03, 1.05),
-        joined=numbers,
+        joined=all(isinstance(row[varied], (int, float)) for row in rows),
+        size=(5.6, 3.4),
     )
-    return Plot("Measures", paint, (5.6, 3.4))
 
 
-def _settings(arguments) -> tuple[str, str, list[Any], dict[str, Any]]:
-    if arguments.study:
-        varied, values, fixed = STUDIES[arguments.study]
-        return arguments.study, varied, _values(arguments.values) if arguments.values else values, fixed
-    varied, given = next(iter(_split([arguments.vary])))
-    return varied, varied, _values(given), {}
-
-
-def _values(text: str) -> list[Any]:
+def _parse_values(text: str) -> list[Any]:
     # "lr=1e-3,1e-2" as well as "target_modules=[q_proj],[k_proj,v_proj]"
     return yaml.safe_load(f"[{text}]")
 
 
-def _pairs(given: list[str]) -> dict[str, Any]:
-    return {name: yaml.safe_load(value) for name, value in _split(given)}
+def _split_pair(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise HparamsError(f"{text!r} must read field=value")
+    return field, value
 
 
-def _split(given: list[str]) -> list[tuple[str, str]]:
-    for text in given:
-        if "=" not in text:
-            raise HparamsError(f"{text!r} must read field=value")
-    return [tuple(text.split("=", 1)) for text in given]
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    varied = parser.add_mutually_exclusive_group(required=True)
+    varied.add_argument("--study", choices=sorted(STUDIES), help="one of the paper's")
+    varied.add_argument("--vary", metavar="FIELD=V1,V2,...", help="any hyperparameter")
+    add = parser.add_argument
+    add("--values", metavar="V1,V2,...", help="other values for --study")
+    add("--edits", type=int, default=20, help="how many records of the data (20, the first ones)")
+    add("--sequential", action="store_true", help="edits on top of each other, measured at the end")
+    add("--hparams", default="KNE/tiny-llama", help="file or shipped name (KNE/tiny-llama)")
+    add("--data", default="tiny-world", help="edits: a data file, or tiny-world")
+    add("--text", default="tiny-world", help="text for the perplexity")
+    add("--texts", type=int, default=100, help="how many of its lines, with --sequential (100); 0: none")
+    set_help = "a hyperparameter of all settings"
+    add("--set", metavar="FIELD=VALUE", action="append", default=[], help=set_help)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 when something that was given is wrong."""
-    made = parser("kne", "Vary one hyperparameter of KNE.", model=False)
-    what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--study", choices=sorted(STUDIES), help="one of the paper's")
-    what.add_argument("--vary", metavar="FIELD=V1,V2,...", help="any hyperparameter")
-    made.add_argument("--values", metavar="V1,V2,...", help="other values for --study")
-    made.add_argument("--edits", type=int, default=20, help="the first ones of the data")
-    made.add_argument(
-        "--sequential", action="store_true", help="edits on top of each other, measured at the end"
-    )
-    made.add_argument("--hparams", default="KNE/tiny-llama", help="file or shipped name")
-    made.add_argument("--data", default="tiny-world", help="edits: a data file or tiny-world")
-    made.add_argument("--text", default="tiny-world", help="text for the perplexity")
-    made.add_argument(
-        "--texts", type=int, default=100, help="how many of its lines, with --sequential; 0: none"
-    )
-    made.add_argument(
-        "--set", metavar="FIELD=VALUE", action="append", default=[], help="a hyperparameter of all settings"
-    )
-    return run(made.parse_args(argv), "kne", study)
-
+main = Study("kne", "Vary one hyperparameter of KNE.", _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

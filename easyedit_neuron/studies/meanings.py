@@ -1,32 +1,38 @@
 """Meanings of neurons: the tokens that their value vectors point at (FiNE, Tables 6 and 8).
 
-    python -m easyedit_neuron.studies.meanings --locate 40 --out meanings           # neurons that FiNE finds
-    for facts python -m easyedit_neuron.studies.meanings --record edit.safetensors            # those that an
-    edit moved most python -m easyedit_neuron.studies.meanings --run results/long                   # those
-    that a run moved most, for its report python -m easyedit_neuron.studies.meanings --neurons 3:17 4:200
+    # neurons that FiNE locates for facts
+    python -m easyedit_neuron.studies.meanings --locate 40 --out meanings
+    # neurons that an edit changed most
+    python -m easyedit_neuron.studies.meanings --record edit.safetensors
+    # neurons that a run changed most, for its report
+    python -m easyedit_neuron.studies.meanings --run results/long
+    python -m easyedit_neuron.studies.meanings --neurons 3:17 4:200
 
-Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, v_i being column i of W_down. As in
-the paper (Eq. 3), that is the unembedding alone: the model itself puts its final norm in between, whose gain
-weighs the dimensions. ``--final-norm`` takes the gain in (and a LayerNorm's centring); only the norm's
-denominator is left out, which changes no ranking.
+Asked: what a neuron says. Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, where v_i
+is column i of W_down. As in the paper (Eq. 3), that is the unembedding alone; the model itself puts its final
+norm in between, whose gain weighs the dimensions. ``--final-norm`` applies the gain (and a LayerNorm's
+centring); only the norm's denominator is left out, which changes no ranking.
 
-``--locate``: of every fact the 3 neurons that contribute most to the tokens of its object (``locate_on:
-    ground_truth``, no
-layer frozen), with their contribution; how often a neuron's 5 tokens have a token of that object, or of any
-object of the same relation, against random neurons of the same layers; and which share of them is located for
-another fact, too: of the same object, subject or relation, or with nothing in common (a neuron of the
-    object's, or of the fact's?). ``--record``, ``--run``:
-neurons by ``||dv_i||``, what they say in the untouched model and with the change.
+Measured with ``--locate``: for every fact the 3 neurons that contribute most to the tokens of its object
+(``locate_on: ground_truth``, no layer frozen), with their contribution; how often a neuron's 5 tokens include
+a token of that object, or of any object of the same relation, against random neurons of the same layers; and
+which share of the neurons is located for another fact as well: one with the same object, subject or relation,
+or with nothing in common. Drawn: how often neurons say the object.
+
+Measured with ``--record`` and ``--run``: neurons by ``||dv_i||``, and what they say in the untouched model
+and with the change. Drawn: a histogram of the changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..arch.tokens import target_token_ids
@@ -36,146 +42,143 @@ from ..edits.request import prepare
 from ..errors import DataError, NeuronEditError
 from ..lifelong.run_folder import RunFolder
 from ..models.fine.locate import locate
-from .changed import deltas_of, values_of, weights_of
-from .command import Subject, hparams_of, load, parser, positive, run
-from .output import Plot, Result, Table
-from .plots import histogram, marks
+from .changed_weights import deltas_of, values_of, weights_of
+from .command import StudiedModel, Study, add_model, hparams_of, load, positive
+from .output import Result, Table
+from .plots import Histogram, Marks
 from .silence import counterparts
 from .tasks import Fact, facts_by_task
 
 LOCATED = {"locate_on": "ground_truth", "last_layer": 0, "repeated_neurons": "once"}
-"""FiNE's localisation as the paper's tables and figures have it, and no layer frozen."""
+"""Hyperparameters for FiNE's localisation as in the paper's tables and figures, with no layer frozen."""
+MATCHES = {
+    "neurons_object": "the object",
+    "facts_object": "the object, any of them",
+    "neurons_relation_objects": "one of the relation",
+    "facts_relation_objects": "one of the relation, any",
+}
+"""Columns of ``matches``, and their labels in the plot."""
 
 
-def words(tokens: list[tuple[str, float]]) -> str:
+@dataclass(frozen=True)
+class Speech:
+    """What neurons of a model say: the ``count`` tokens their value vectors point at.
+
+    Attributes:
+        studied: the model.
+        count: tokens of each neuron.
+        final_norm: see ``attribution.top_tokens``.
+    """
+
+    studied: StudiedModel
+    count: int
+    final_norm: bool
+
+    def tokens(self, layer: int, unit: int, added: Tensor | None = None) -> list[str]:
+        """Tokens of a neuron, the best first; ``added`` is added to its value vector."""
+        view, tok = self.studied.view, self.studied.tok
+        scored = top_tokens(view, tok, layer, unit, self.count, added=added, final_norm=self.final_norm)
+        return [token for token, _ in scored]
+
+
+def words(tokens: list[str]) -> str:
     """Tokens as the paper's tables write them."""
-    return ", ".join(repr(token) for token, _ in tokens)
+    return ", ".join(map(repr, tokens))
 
 
-def moved(subject: Subject, changes: dict[int, Tensor], count: int, k: int, final_norm: bool) -> list[dict]:
+def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> list[dict[str, Any]]:
     """The ``count`` neurons whose value vectors changed most, before and after.
 
     Args:
-        subject: the untouched model.
+        speech: of the untouched model.
         changes: layer -> ``[d_model, d_ff]``, what was added to its W_down.
-        count, k: neurons, tokens of each.
-        final_norm: see ``attribution.top_tokens``.
+        count: of neurons.
     """
-    lengths = {layer: change.norm(dim=0) for layer, change in changes.items()}
-    order = sorted(
-        (
-            (float(length), layer, unit)
-            for layer, norms in lengths.items()
-            for unit, length in enumerate(norms.tolist())
-            if length
-        ),
-        key=lambda one: (-one[0], *one[1:]),
-    )
-    rows = []
-    for length, layer, unit in order[:count]:
-        own = float(subject.view.down_matrix(layer)[:, unit].norm())
-        before = top_tokens(subject.view, subject.tok, layer, unit, k, final_norm=final_norm)
-        after = top_tokens(
-            subject.view, subject.tok, layer, unit, k, added=changes[layer][:, unit], final_norm=final_norm
-        )
-        rows.append(
-            {
-                "neuron": f"L{layer}.U{unit}",
-                "change": length,
-                "length_before": own,
-                "says_before": words(before),
-                "says_after": words(after),
-            }
-        )
-    return rows
+    lengths = [
+        (length, layer, unit)
+        for layer, change in changes.items()
+        for unit, length in enumerate(change.norm(dim=0).tolist())
+        if length
+    ]
+    lengths.sort(key=lambda entry: (-entry[0], *entry[1:]))
+    return [
+        {
+            "neuron": f"L{layer}.U{unit}",
+            "change": length,
+            "length_before": float(speech.studied.view.down_matrix(layer)[:, unit].norm()),
+            "says_before": words(speech.tokens(layer, unit)),
+            "says_after": words(speech.tokens(layer, unit, changes[layer][:, unit])),
+        }
+        for length, layer, unit in lengths[:count]
+    ]
 
 
-def located(subject: Subject, facts: list[Fact], hparams, count: int, k: int, final_norm: bool) -> list[dict]:
-    """Of every fact the ``count`` neurons that contribute most to its object, what they say, and whether that
-    is the object."""
-    requests = prepare(
-        [
-            {
-                "prompt": fact.prompt,
-                "subject": fact.subject,
-                "target_new": fact.answer,
-                "ground_truth": fact.answer,
-            }
-            for fact in facts
-        ]
-    )
-    objects = {}
+def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict[str, Any]]:
+    """What located and random neurons of every fact say, and whether that is the object.
+
+    Located are the ``count`` neurons of a fact that contribute most to its object; the random ones are of the
+    same layers.
+    """
+    view, tok = speech.studied.view, speech.studied.tok
+    requests = prepare([_request(fact) for fact in facts])
+    relation_objects: dict[str, set[str]] = {}
     for fact in facts:
-        objects.setdefault(fact.task, set()).update(target_token_ids(subject.tok, fact.answer))
+        relation_objects.setdefault(fact.task, set()).update(_object_tokens(tok, fact))
     rows = []
-    for number, (fact, neurons) in enumerate(
-        zip(facts, locate(subject.view, subject.tok, requests, hparams))
-    ):
-        best = neurons.scores.argsort(descending=True, stable=True)[:count].tolist()
-        places = [(int(neurons.layers[at]), int(neurons.units[at]), float(neurons.scores[at])) for at in best]
-        drawn = counterparts(
-            {
-                layer: torch.tensor([unit for other, unit, _ in places if other == layer])
-                for layer in {layer for layer, _, _ in places}
-            },
-            subject.view.d_ff,
-            number,
-        )
-        random = [(layer, int(unit), None) for layer, units in drawn.items() for unit in units]
-        own = set(target_token_ids(subject.tok, fact.answer))
-        for kind, some in (("located", places), ("random", random)):
-            for layer, unit, score in some:
-                said = top_tokens(subject.view, subject.tok, layer, unit, k, final_norm=final_norm)
-                text = {token.strip() for token, _ in said}
+    for number, (fact, neurons) in enumerate(zip(facts, locate(view, tok, requests, hparams))):
+        best = neurons.scores.argsort(descending=True, stable=True)[:count]
+        layers, units = neurons.layers[best].cpu(), neurons.units[best].cpu()
+        by_layer = {layer: units[layers == layer] for layer in layers.unique().tolist()}
+        drawn = counterparts(by_layer, view.d_ff, number)
+        places = {
+            "located": list(zip(layers.tolist(), units.tolist(), neurons.scores[best].tolist())),
+            "random": [(layer, unit, None) for layer, units in drawn.items() for unit in units.tolist()],
+        }
+        objects = _object_tokens(tok, fact)
+        for kind, neurons_of_kind in places.items():
+            for layer, unit, contribution in neurons_of_kind:
+                tokens = speech.tokens(layer, unit)
+                stripped = {token.strip() for token in tokens}
                 rows.append(
                     {
                         "fact": _text(fact),
                         "relation": fact.task,
                         "kind": kind,
                         "neuron": f"L{layer}.U{unit}",
-                        "contribution": score,
-                        "says": words(said),
-                        "object": bool(text & _spelled(subject.tok, own)),
-                        "relation_objects": bool(text & _spelled(subject.tok, objects[fact.task])),
+                        "contribution": contribution,
+                        "says": words(tokens),
+                        "object": bool(stripped & objects),
+                        "relation_objects": bool(stripped & relation_objects[fact.task]),
                     }
                 )
     return rows
 
 
-def matches(rows: list[dict]) -> list[dict]:
-    """Shares of neurons, and of facts with at least one such neuron, that say the object or an object of its
-    relation."""
-    made = []
+def matches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Shares of neurons, and of facts with at least one such neuron, that say an object."""
+    shares = []
     for kind in ("located", "random"):
-        some = [row for row in rows if row["kind"] == kind]
-        facts = list(dict.fromkeys(row["fact"] for row in some))
-        made.append(
-            {
-                "neurons": kind,
-                **{
-                    f"{what}_{name}": sum(row[name] for row in some) / len(some)
-                    if what == "neurons"
-                    else sum(any(row[name] for row in some if row["fact"] == fact) for fact in facts)
-                    / len(facts)
-                    for name in ("object", "relation_objects")
-                    for what in ("neurons", "facts")
-                },
-            }
-        )
-    return made
+        own = [row for row in rows if row["kind"] == kind]
+        share: dict[str, Any] = {"neurons": kind}
+        for name in ("object", "relation_objects"):
+            by_fact: dict[str, list[bool]] = {}
+            for row in own:
+                by_fact.setdefault(row["fact"], []).append(row[name])
+            share[f"neurons_{name}"] = sum(row[name] for row in own) / len(own)
+            share[f"facts_{name}"] = sum(map(any, by_fact.values())) / len(by_fact)
+        shares.append(share)
+    return shares
 
 
-def shared(facts: list[Fact], rows: list[dict]) -> list[dict]:
-    """Which share of a fact's located neurons is located for another fact as well, by what the two have in
-    common.
+def shared(facts: list[Fact], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Share of a fact's located neurons that another fact has as well, by what the facts have in common.
 
     Args:
         facts: those that ``rows`` are of.
-        rows: of :func:`located`.
+        rows: of ``located``.
 
     Returns:
-        A row per kind of pair that there is, each pair in both directions: its number of pairs, and the mean
-            of
+        A row per kind of pair that exists, each pair in both directions: the number of pairs, and the mean of
         ``|A & B| / |A|``. A pair is of the first kind that fits: same object, same subject, same relation,
         nothing.
     """
@@ -186,155 +189,141 @@ def shared(facts: list[Fact], rows: list[dict]) -> list[dict]:
     shares: dict[str, list[float]] = {
         kind: [] for kind in ("same object", "same subject", "same relation", "nothing")
     }
-    for (one, here), (other, there) in permutations([(fact, neurons[_text(fact)]) for fact in facts], 2):
-        kind = (
-            "same object"
-            if one.answer == other.answer
-            else "same subject"
-            if one.subject == other.subject
-            else "same relation"
-            if one.task == other.task
-            else "nothing"
-        )
-        shares[kind].append(len(here & there) / len(here))
+    for fact, other in permutations(facts, 2):
+        own, others = neurons[_text(fact)], neurons[_text(other)]
+        shares[_in_common(fact, other)].append(len(own & others) / len(own))
     return [
-        {"in common": kind, "pairs": len(some), "shared": sum(some) / len(some)}
-        for kind, some in shares.items()
-        if some
+        {"in common": kind, "pairs": len(values), "shared": sum(values) / len(values)}
+        for kind, values in shares.items()
+        if values
     ]
+
+
+def _in_common(fact: Fact, other: Fact) -> str:
+    if fact.answer == other.answer:
+        return "same object"
+    if fact.subject == other.subject:
+        return "same subject"
+    return "same relation" if fact.task == other.task else "nothing"
+
+
+def _request(fact: Fact) -> dict[str, str]:
+    objects = {"target_new": fact.answer, "ground_truth": fact.answer}
+    return {"prompt": fact.prompt, "subject": fact.subject, **objects}
 
 
 def _text(fact: Fact) -> str:
     return f"{fact.prompt} {fact.answer}"
 
 
-def _spelled(tok, ids: set[int]) -> set[str]:
-    return {text for text in (tok.decode([token]).strip() for token in ids) if text}
+def _object_tokens(tok, fact: Fact) -> set[str]:
+    return {tok.decode([token]).strip() for token in target_token_ids(tok, fact.answer)} - {""}
 
 
-def study(arguments: argparse.Namespace) -> Result:
-    """One of the four sources."""
-    options = (arguments.count, arguments.tokens, arguments.final_norm)
-    norm = "with the final norm's gain" if arguments.final_norm else "without the final norm, as in the paper"
+def measure(args: argparse.Namespace) -> Result:
+    """Measure one of the four sources of neurons."""
+    norm = "with the final norm's gain" if args.final_norm else "without the final norm, as in the paper"
     note = f"The tokens with the highest (W_u v_i) of a neuron's value vector v_i, {norm}."
-    if arguments.locate:
-        facts = [fact for some in zip(*facts_by_task(arguments.data).values()) for fact in some][
-            : arguments.locate
-        ]
-        if len(facts) < arguments.locate:
-            raise DataError(
-                f"--locate {arguments.locate}: {arguments.data} has {len(facts)} facts spread evenly over relations"
-            )
-        hparams = hparams_of("FiNE", arguments.model, arguments.fine, **LOCATED)
-        rows = located(load(arguments), facts, hparams, *options)
-        shares = matches(rows)
-        labels = {
-            "neurons_object": "the object",
-            "facts_object": "the object, any of them",
-            "neurons_relation_objects": "one of the relation",
-            "facts_relation_objects": "one of the relation, any",
-        }
-        picture = Plot(
-            "Share of neurons (any: of facts) that say ...",
-            marks(
-                list(labels.values()),
-                {row["neurons"]: [row[name] for name in labels] for row in shares},
-                "",
-                "share",
-                limits=(-0.03, 1.03),
-            ),
-            (5.2, 3.4),
-        )
-        shown = [
-            {name: value for name, value in row.items() if name != "kind"}
-            for row in rows
-            if row["kind"] == "located"
-        ]
-        title = f"What located neurons say: {arguments.model}, {len(facts)} facts of {arguments.data}"
-        tables = [
-            Table("matches", "How often that is the object", shares),
-            Table(
-                "shared", "Share of a fact's located neurons that another fact has, too", shared(facts, rows)
-            ),
-            Table("meanings", "Located neurons", shown),
-            Table("located", "Located and random neurons", rows, folded=True),
-        ]
-        return Result("meanings", title, note, [picture], tables)
-    subject = load(arguments)
-    if arguments.neurons:
+    if args.locate:
+        return _measure_located(args, note)
+    places = [_parse_neuron(text) for text in args.neurons or ()]
+    studied = load(args)
+    speech = Speech(studied, args.tokens, args.final_norm)
+    if args.neurons:
         rows = [
-            {
-                "neuron": f"L{layer}.U{unit}",
-                "says": words(
-                    top_tokens(
-                        subject.view,
-                        subject.tok,
-                        layer,
-                        unit,
-                        arguments.tokens,
-                        final_norm=arguments.final_norm,
-                    )
-                ),
-            }
-            for layer, unit in map(_place, arguments.neurons)
+            {"neuron": f"L{layer}.U{unit}", "says": words(speech.tokens(layer, unit))}
+            for layer, unit in places
         ]
-        return Result(
-            "meanings", f"What neurons say: {arguments.model}", note, [], [Table("meanings", "Neurons", rows)]
-        )
-    if arguments.record:
-        changes = values_of(subject.view, deltas_of([EditRecord.load(path) for path in arguments.record]))
+        title = f"What neurons say: {args.model}"
+        return Result("meanings", title, note, [], [Table("meanings", "Neurons", rows)])
+    if args.record:
+        deltas = deltas_of([EditRecord.load(path) for path in args.record])
     else:
-        changes = values_of(subject.view, weights_of(subject, arguments.run))
+        deltas = weights_of(studied, args.run)
+    changes = values_of(studied.view, deltas)
     lengths = {f"layer {layer}": change.norm(dim=0) for layer, change in changes.items()}
     lengths = {name: norms[norms > 0].tolist() for name, norms in lengths.items()}
-    source = " ".join(map(str, arguments.record or [arguments.run]))
+    plot = Histogram("Change of the value vectors that moved", lengths, "L2 norm of the change", "neurons")
+    source = " ".join(map(str, args.record or [args.run]))
     return Result(
         "meanings",
-        f"What the most changed neurons say: {arguments.model}, {source}",
+        f"What the most changed neurons say: {args.model}, {source}",
         note,
-        [
-            Plot(
-                "Change of the value vectors that moved",
-                histogram(lengths, "L2 norm of the change", "neurons"),
-            )
-        ],
-        [Table("meanings", "Neurons", moved(subject, changes, *options))],
+        [plot],
+        [Table("meanings", "Neurons", changed_most(speech, changes, args.count or 20))],
+        # The report of a run looks for meanings.csv beside the run's other files.
+        folder=RunFolder(args.run).folder if args.run else None,
     )
 
 
-def _place(text: str) -> tuple[int, int]:
+def _measure_located(args: argparse.Namespace, note: str) -> Result:
+    by_relation = zip(*facts_by_task(args.data).values())
+    facts = [fact for facts in by_relation for fact in facts][: args.locate]
+    if len(facts) < args.locate:
+        raise DataError(
+            f"--locate {args.locate}: {args.data} has {len(facts)} facts spread evenly over relations"
+        )
+    hparams = hparams_of("FiNE", args.model, args.fine, **LOCATED)
+    speech = Speech(load(args), args.tokens, args.final_norm)
+    rows = located(speech, facts, hparams, args.count or 3)
+    shares = matches(rows)
+    plot = Marks(
+        "Share of neurons (any: of facts) that say ...",
+        list(MATCHES.values()),
+        {row["neurons"]: [row[name] for name in MATCHES] for row in shares},
+        "",
+        "share",
+        limits=(-0.03, 1.03),
+        size=(5.2, 3.4),
+    )
+    own = [row for row in rows if row["kind"] == "located"]
+    own = [{name: value for name, value in row.items() if name != "kind"} for row in own]
+    shared_title = "Share of a fact's located neurons that another fact has, too"
+    return Result(
+        "meanings",
+        f"What located neurons say: {args.model}, {len(facts)} facts of {args.data}",
+        note,
+        [plot],
+        [
+            Table("matches", "How often that is the object", shares),
+            Table("shared", shared_title, shared(facts, rows)),
+            Table("meanings", "Located neurons", own),
+            Table("located", "Located and random neurons", rows, folded=True),
+        ],
+    )
+
+
+def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
     if not (colon and layer.isdigit() and unit.isdigit()):
         raise NeuronEditError(f"--neurons: {text!r} must read LAYER:NUMBER")
     return int(layer), int(unit)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
-    made = parser("meanings", "What neurons say: top tokens of their value vectors through the unembedding.")
-    source = made.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--locate", type=positive, metavar="N", help="those that FiNE locates for N facts of --data"
-    )
-    source.add_argument(
-        "--record", type=Path, nargs="+", metavar="FILE", help="those that saved edit records moved most"
-    )
-    source.add_argument("--run", type=Path, metavar="FOLDER", help="those that a finished run moved most")
-    source.add_argument("--neurons", nargs="+", metavar="LAYER:NUMBER")
-    made.add_argument("--data", default="tiny-world", help="facts: a JSON list of records, or tiny-world")
-    made.add_argument(
-        "--fine", metavar="FILE", help="hyperparameters of FiNE (default: the model's, or the released ones)"
-    )
-    made.add_argument("--count", type=positive, help="neurons in all (20), with --locate per fact (3)")
-    made.add_argument("--tokens", type=positive, default=5, help="tokens of each (5)")
-    made.add_argument("--final-norm", action="store_true", help="with the final norm's gain")
-    made.set_defaults(out=None)
-    arguments = made.parse_args(argv)
-    arguments.count = arguments.count or (3 if arguments.locate else 20)
-    if arguments.out is None:  # beside the run's other files, where its report looks for meanings.csv
-        arguments.out = RunFolder(arguments.run).folder if arguments.run else Path("meanings")
-    return run(arguments, "meanings", study)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    locate_help = "neurons that FiNE locates for N facts of --data"
+    source.add_argument("--locate", type=positive, metavar="N", help=locate_help)
+    record_help = "neurons that saved edit records changed most"
+    source.add_argument("--record", type=Path, nargs="+", metavar="FILE", help=record_help)
+    source.add_argument("--run", type=Path, metavar="FOLDER", help="neurons that a finished run changed most")
+    source.add_argument("--neurons", nargs="+", metavar="LAYER:NUMBER", help="these neurons")
+    add = parser.add_argument
+    add("--data", default="tiny-world", help="facts: a JSON list of records, or tiny-world")
+    fine_help = "hyperparameters of FiNE (default: the model's, or the released ones)"
+    add("--fine", metavar="FILE", help=fine_help)
+    add("--count", type=positive, help="neurons in all (20), with --locate per fact (3)")
+    add("--tokens", type=positive, default=5, help="tokens of each (5)")
+    add("--final-norm", action="store_true", help="apply the final norm's gain")
 
+
+main = Study(
+    "meanings",
+    "What neurons say: top tokens of their value vectors through the unembedding.",
+    _add_arguments,
+    measure,
+).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,28 +1,27 @@
-"""Roles of neurons by layer: shares of general, specific and overlapping ones (NMKE, Fig. 8 and 11; PNKE,
-Fig. 4).
+"""Roles of neurons by layer: general, specific and overlapping ones (NMKE, Fig. 8 and 11; PNKE, Fig. 4).
 
     python -m easyedit_neuron.studies.roles --model tiny-llama --data tiny-world --edits 30 --out roles
 
-For each request by itself, two definitions of two roles:
+Asked: in which layers the neurons of a role are. Each of two definitions has two roles, for every request:
 
 - NMKE (Eq. 4-8): a neuron is general when it scores positively on so many of the request's contexts that it
-  is among the best rho_g, specific when its greatest score is among the best rho_s; scores are
+  is among the best rho_g, and specific when its greatest score is among the best rho_s. Scores are
   log-probability shifts.
 - PNKE (Eq. 2 and 3): background when, over P_sem, its mean activation is above the 75th and its standard
   deviation below the 25th percentile; trigger when its activation and its attribution on P_spec are both
   above the 90th.
 
-The thresholds of both are quantiles *of a layer*, so that the shares that they can give are fixed beforehand:
-at most 25% background, at most 10% trigger, and about rho general and specific neurons in every layer,
-whatever the layer does. ``scope: layer`` is that. With ``scope: model`` the same functions get the scores of
-all layers next to each other, thresholds and entropies are the model's, and a layer can have more neurons of
-a role than another. ``lift`` is the overlap over what two independent choices of these sizes would share,
-``overlap / (first * second)``, both averaged over the requests; ``<column>_std`` is the standard deviation
-over requests.
+The thresholds of both are quantiles *of a layer*. They fix beforehand which shares are possible: at most 25%
+background, at most 10% trigger, and about rho general and specific neurons in every layer. This is
+``scope: layer``. With ``scope: model`` the same functions get the scores of all layers next to each other:
+thresholds and entropies are the model's, and a layer can have more neurons of a role than another.
 
-Activations (Fig. 8): ``|q|`` of the prompts' last tokens by layer, of the neurons in NMKE's mask and of the
-    others, and the
-standard deviation of q over the prompts.
+Measured: means over requests, with standard deviations as ``<column>_std``. ``lift`` is the overlap over what
+two independent choices of these sizes would share, ``overlap / (first * second)``, both averaged over
+requests.
+
+Drawn: the shares for each definition and scope, the lift, and activations by layer (Fig. 8): ``|q|`` of the
+prompts' last tokens in NMKE's mask and outside, and the standard deviation of q over prompts.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,10 +45,11 @@ from ..masks import ScoringContext, chosen_mask
 from ..masks.registry import load as load_target
 from ..models.nmke.nmke_mask import nmke_mask
 from ..models.pnke.pnke_mask import CausalScores, background_neurons, trigger_neurons
-from .command import Subject, hparams_of, layers_of, load, parser, run
-from .output import Plot, Result, Table
-from .plots import curves, marks, stacked
-from .spread import deviation, mean
+from ..report.figures import Plot
+from .averages import average_rows
+from .command import StudiedModel, Study, add_data, add_model, hparams_of, layers_of, load
+from .output import Result, Table
+from .plots import Lines, Marks, Stacked
 
 NAMES = {"NMKE": ("general", "specific"), "PNKE": ("background", "trigger")}
 """Definition -> its two roles."""
@@ -58,69 +60,37 @@ BATCH = 8
 """Requests whose prompts are scored together."""
 
 
-def shares(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Shares of ``[n]`` neurons in one role alone, in both, in the other alone, in neither: they add up to
-    1."""
-    parts = (first & ~second, first & second, second & ~first, ~first & ~second)
-    return dict(
-        zip(("first", "overlap", "second", "neither"), (float(part.double().mean()) for part in parts))
-    )
-
-
-def in_scope(
-    scope: str, scores: dict[int, Tensor | CausalScores], roles: Callable[..., Roles]
-) -> dict[int, Roles]:
-    """The roles of every layer's neurons, by thresholds of each layer, or of all layers' neurons together.
-
-    Args:
-        scope: ``layer`` or ``model``.
-        scores: layer -> ``[B, d_ff]`` or ``CausalScores``.
-        roles: scores -> two bool tensors, as long as the scores have neurons.
-    """
-    if scope == "layer":
-        return {layer: roles(found) for layer, found in scores.items()}
-    first, second = roles(_joined(list(scores.values())))
-    each = len(first) // len(scores)
-    return dict(zip(scores, zip(first.split(each), second.split(each))))
-
-
-def _joined(scores: list) -> Tensor | CausalScores:
-    if isinstance(scores[0], Tensor):
-        return torch.cat([one.cpu() for one in scores], dim=1)
-    names = ("specific", "semantic", "attribution")
-    return CausalScores(*(torch.cat([getattr(one, name).cpu() for one in scores], dim=-1) for name in names))
-
-
 class Definitions:
-    """Both definitions on one model: ``scores`` of a request, and roles from them."""
+    """Both definitions on one model: the scores of requests, and the roles that follow from them."""
 
-    def __init__(self, subject: Subject, layers: list[int], nmke, pnke):
-        self.subject, self.layers, self.pnke = subject, layers, pnke
+    def __init__(self, studied: StudiedModel, layers: list[int], nmke, pnke):
+        self.studied, self.layers, self.pnke = studied, layers, pnke
         self.choices = {
             "NMKE": chosen_mask(nmke),
             "PNKE": chosen_mask(pnke.override({"strategy": "entropy"})),
         }
         self.contexts = {
-            name: contexts_of(subject.model, subject.tok, one)
-            for name, one in (("NMKE", nmke), ("PNKE", pnke))
+            "NMKE": contexts_of(studied.model, studied.tok, nmke),
+            "PNKE": contexts_of(studied.model, studied.tok, pnke),
         }
 
     def scores(self, definition: str, requests: list[EditRequest]) -> list[dict[int, Tensor | CausalScores]]:
-        """Of every request: layer -> what its roles are made from. The prompts of all requests go through the
-        model together."""
-        view, tok, contexts = self.subject.view, self.subject.tok, self.contexts[definition]
+        """For every request: layer -> scores. The prompts of all requests go through the model together."""
+        view, tok, contexts = self.studied.view, self.studied.tok, self.contexts[definition]
         context = ScoringContext(view, tok, requests, contexts, self.layers)
         choice = self.choices[definition]
         options = choice.scores_options
         if definition == "PNKE":
-            options = dataclasses.replace(options, psem_cache_dir=None)  # a look leaves no files
-        found = load_target(choice.scores.function)(context, options)
+            options = dataclasses.replace(options, psem_cache_dir=None)  # a study leaves no cache files
+        by_layer = load_target(choice.scores.function)(context, options)
         if definition == "NMKE":  # rows are prompts, request by request
-            found = {layer: scores.chunk(len(requests)) for layer, scores in found.items()}
-        return [{layer: each[number] for layer, each in found.items()} for number in range(len(requests))]
+            by_layer = {layer: scores.chunk(len(requests)) for layer, scores in by_layer.items()}
+        return [
+            {layer: scores[number] for layer, scores in by_layer.items()} for number in range(len(requests))
+        ]
 
     def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
-        """General and specific, or background and trigger."""
+        """General and specific, or background and trigger neurons, each bool ``[n]``."""
         if definition == "NMKE":
             mask = nmke_mask(scores, self.choices["NMKE"].options)
             return mask.general, mask.specific
@@ -133,63 +103,87 @@ class Definitions:
         )
 
 
-def study(arguments: argparse.Namespace) -> Result:
-    """Both definitions in both scopes, and the activations."""
-    nmke, pnke = (
-        hparams_of("NMKE", arguments.model, arguments.nmke),
-        hparams_of("PNKE", arguments.model, arguments.pnke),
+def in_scope(
+    scope: str, scores: dict[int, Tensor | CausalScores], roles: Callable[..., Roles]
+) -> dict[int, Roles]:
+    """Roles of every layer's neurons, by thresholds of each layer or of all layers' neurons together.
+
+    Args:
+        scope: ``layer`` or ``model``.
+        scores: layer -> ``[B, d_ff]`` or ``CausalScores``.
+        roles: scores -> two bool tensors, as long as the scores have neurons.
+    """
+    if scope == "layer":
+        return {layer: roles(layer_scores) for layer, layer_scores in scores.items()}
+    first, second = roles(_joined(list(scores.values())))
+    d_ff = len(first) // len(scores)
+    return dict(zip(scores, zip(first.split(d_ff), second.split(d_ff))))
+
+
+def _joined(scores: list) -> Tensor | CausalScores:
+    if isinstance(scores[0], Tensor):
+        return torch.cat([layer_scores.cpu() for layer_scores in scores], dim=1)
+    fields = ("specific", "semantic", "attribution")
+    return CausalScores(
+        *(torch.cat([getattr(layer, field).cpu() for layer in scores], dim=-1) for field in fields)
     )
-    requests = prepare(data.load(arguments.data, size=arguments.edits))
-    subject = load(arguments)
-    layers = layers_of(subject.view, arguments.layers)
-    definitions = Definitions(subject, layers, nmke, pnke)
-    found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
-    selected: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    for start in range(0, len(requests), BATCH):
-        for definition in NAMES:
-            for scores in definitions.scores(definition, requests[start : start + BATCH]):
-                for scope in SCOPES:
-                    roles = in_scope(scope, scores, lambda some: definitions.roles(definition, some))
-                    for layer, pair in roles.items():
-                        found.setdefault((definition, scope, layer), []).append(shares(*pair))
-                        if (definition, scope) == ("NMKE", "layer"):
-                            selected[layer].append((pair[0] | pair[1]).cpu())
-    rows = [_row(*key, several) for key, several in sorted(found.items())]
-    activity = activations(
-        subject, requests, {layer: torch.stack(masks) for layer, masks in selected.items()}
+
+
+def shares(first: Tensor, second: Tensor) -> dict[str, float | None]:
+    """Shares of ``[n]`` neurons in two roles.
+
+    Returns:
+        ``first_only``, ``second_only``, ``neither`` and ``overlap``, which add up to 1; ``first`` and
+        ``second``; ``chance``, the overlap of independent choices, and ``ratio`` to it (None without chance).
+    """
+    only, both, other, neither = (
+        float(part.double().mean())
+        for part in (first & ~second, first & second, second & ~first, ~first & ~second)
     )
-    return Result(
-        "roles",
-        f"Roles of neurons by layer: {arguments.model}, {len(requests)} requests of {arguments.data}",
-        "Means and standard deviations over requests of the shares of a layer's neurons. Thresholds of each layer: the "
-        "papers' definitions, whose quantiles fix how large a share can be. Thresholds of the whole model: the same "
-        "with all layers' neurons together.",
-        [*_pictures(rows), *_line_pictures(rows, activity)],
-        [Table("roles", "Shares of the neurons", rows), Table("activations", "Activations", activity)],
-    )
+    chance = (only + both) * (other + both)
+    return {
+        "first_only": only,
+        "second_only": other,
+        "neither": neither,
+        "overlap": both,
+        "first": only + both,
+        "second": other + both,
+        "chance": chance,
+        "ratio": both / chance if chance else None,
+    }
+
+
+def average_shares(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average the ``shares`` of all requests by definition, scope and layer, and add the lift."""
+    by = ("definition", "scope", "layer", "roles")
+    rows = average_rows(measured, by, with_std=("overlap", "first", "second", "ratio"))
+    for row in rows:
+        chance, _ = row.pop("chance"), row.pop("ratio")
+        row["lift"] = row["overlap"] / chance if chance else None
+        row["lift_std"] = row.pop("ratio_std")
+    return sorted(rows, key=lambda row: (row["definition"], row["scope"], row["layer"]))
 
 
 def activations(
-    subject: Subject, requests: Sequence[EditRequest], selected: dict[int, Tensor]
+    studied: StudiedModel, requests: Sequence[EditRequest], selected: dict[int, Tensor]
 ) -> list[dict[str, float]]:
-    """Per layer: mean ``|q|`` of the selected neurons and of the others, and the mean over neurons of q's
-    deviation over prompts.
+    """Per layer: mean ``|q|`` of the selected neurons and of the others, and the deviation of q over prompts.
 
     Args:
-        subject: the model.
+        studied: the model.
         requests: N requests; their prompts are read at the last token.
         selected: layer -> bool ``[N, d_ff]``.
     """
-    batch = encode(subject.tok, [request.text for request in requests], subject.view.input_device)
-    read = neuron_scores(subject.view, batch, list(selected), kind="activation").activations
+    batch = encode(studied.tok, [request.text for request in requests], studied.view.input_device)
+    by_layer = neuron_scores(studied.view, batch, list(selected), kind="activation").activations
     rows = []
-    for layer, chosen in selected.items():
-        q = read[layer].double().cpu()
+    for layer, mask in selected.items():
+        q = by_layer[layer].double().cpu()
         rows.append(
             {
                 "layer": layer,
-                "selected": _mean(q.abs()[chosen]),
-                "others": _mean(q.abs()[~chosen]),
+                "selected": float(q.abs()[mask].mean()) if mask.any() else None,
+                "others": float(q.abs()[~mask].mean()) if not mask.all() else None,
                 "deviation": float(q.std(0, correction=0).mean()),
                 "greatest": float(q.abs().max()),
             }
@@ -197,92 +191,85 @@ def activations(
     return rows
 
 
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
+def measure(args: argparse.Namespace) -> Result:
+    """Both definitions in both scopes, and the activations."""
+    nmke = hparams_of("NMKE", args.model, args.nmke)
+    pnke = hparams_of("PNKE", args.model, args.pnke)
+    requests = prepare(data.load(args.data, size=args.edits))
+    studied = load(args)
+    layers = layers_of(studied.view, args.layers)
+    definitions = Definitions(studied, layers, nmke, pnke)
+
+    measured: list[dict[str, Any]] = []
+    selected: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for start in range(0, len(requests), BATCH):
+        for definition, names in NAMES.items():
+            for scores in definitions.scores(definition, requests[start : start + BATCH]):
+                for scope in SCOPES:
+                    roles = in_scope(scope, scores, partial(definitions.roles, definition))
+                    for layer, (first, second) in roles.items():
+                        row = {"definition": definition, "scope": scope, "layer": layer}
+                        measured.append({**row, "roles": ", ".join(names), **shares(first, second)})
+                        if (definition, scope) == ("NMKE", "layer"):
+                            selected[layer].append((first | second).cpu())
+    rows = average_shares(measured)
+    masks = {layer: torch.stack(layer_masks) for layer, layer_masks in selected.items()}
+    activity = activations(studied, requests, masks)
+    return Result(
+        "roles",
+        f"Roles of neurons by layer: {args.model}, {len(requests)} requests of {args.data}",
+        "Means and standard deviations over requests of the shares of a layer's neurons. Thresholds of "
+        "each layer: the papers' definitions, whose quantiles fix how large a share can be. Thresholds of "
+        "the whole model: the same with all layers' neurons together.",
+        _plots(rows, activity),
+        [Table("roles", "Shares of the neurons", rows), Table("activations", "Activations", activity)],
+    )
 
 
-def _row(definition: str, scope: str, layer: int, several: list[dict[str, float]]) -> dict:
-    first, second = NAMES[definition]
-    row = {
-        "definition": definition,
-        "scope": scope,
-        "layer": layer,
-        "roles": f"{first}, {second}",
-        "first_only": mean(one["first"] for one in several),
-        "second_only": mean(one["second"] for one in several),
-        "neither": mean(one["neither"] for one in several),
-    }
-    sizes = [(one["first"] + one["overlap"], one["second"] + one["overlap"]) for one in several]
-    parts = {
-        "overlap": [one["overlap"] for one in several],
-        "first": [a for a, _ in sizes],
-        "second": [b for _, b in sizes],
-    }
-    for name, values in parts.items():
-        row[name], row[f"{name}_std"] = mean(values), deviation(values)
-    chance = mean(a * b for a, b in sizes)
-    row["lift"] = row["overlap"] / chance if chance else None
-    row["lift_std"] = deviation(one["overlap"] / (a * b) for one, (a, b) in zip(several, sizes) if a * b)
-    return row
-
-
-def _pictures(rows: list[dict]) -> list[Plot]:
-    plots = []
+def _plots(rows: list[dict], activity: list[dict]) -> list[Plot]:
+    plots, lifts, lift_stds = [], {}, {}
+    layers = [row["layer"] for row in activity]
     for definition, (first, second) in NAMES.items():
         for scope, title in SCOPES.items():
-            some = [row for row in rows if (row["definition"], row["scope"]) == (definition, scope)]
-            parts = {
-                f"{first} only": [row["first_only"] for row in some],
-                "both": [row["overlap"] for row in some],
-                f"{second} only": [row["second_only"] for row in some],
-            }
-            paint = stacked([row["layer"] for row in some], parts, "layer", "share of neurons")
-            plots.append(Plot(f"{definition}: {title}", paint))
-    return plots
-
-
-def _line_pictures(rows: list[dict], activity: list[dict]) -> list[Plot]:
-    layers = [row["layer"] for row in activity]
-    lifts: dict[str, list] = {}
-    spread: dict[str, list] = {}
-    for row in rows:
-        label = f"{row['definition']}, {row['scope']}"
-        lifts.setdefault(label, []).append(row["lift"])
-        spread.setdefault(label, []).append(row["lift_std"])
+            part = [row for row in rows if (row["definition"], row["scope"]) == (definition, scope)]
+            columns = {f"{first} only": "first_only", "both": "overlap", f"{second} only": "second_only"}
+            values = {label: [row[column] for row in part] for label, column in columns.items()}
+            plots.append(Stacked(f"{definition}: {title}", layers, values, "layer", "share of neurons"))
+            lifts[f"{definition}, {scope}"] = [row["lift"] for row in part]
+            lift_stds[f"{definition}, {scope}"] = [row["lift_std"] for row in part]
+    columns = {
+        "mean |q|, in the mask": "selected",
+        "mean |q|, others": "others",
+        "deviation over prompts": "deviation",
+    }
+    lines = {label: (layers, [row[column] for row in activity]) for label, column in columns.items()}
     return [
-        Plot(
-            "Activations at the prompts' last tokens",
-            curves(
-                {
-                    "mean |q|, in the mask": (layers, [row["selected"] for row in activity]),
-                    "mean |q|, others": (layers, [row["others"] for row in activity]),
-                    "deviation over prompts": (layers, [row["deviation"] for row in activity]),
-                },
-                "layer",
-                "activation",
-            ),
-        ),
-        Plot(
+        *plots,
+        Lines("Activations at the prompts' last tokens", lines, "layer", "activation"),
+        Marks(
             "Overlap, over that of independent choices",
-            marks(layers, lifts, "layer", "ratio", errors=spread, joined=True),
+            layers,
+            lifts,
+            "layer",
+            "ratio",
+            lift_stds,
+            joined=True,
         ),
     ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
-    made = parser(
-        "roles", "Shares of general, specific and overlapping neurons by layer.", data=True, edits=30
-    )
-    made.add_argument("--layers", type=int, nargs="+", help="default: all")
-    made.add_argument(
-        "--nmke", metavar="FILE", help="hyperparameters of NMKE (default: the model's, or the released ones)"
-    )
-    made.add_argument(
-        "--pnke", metavar="FILE", help="hyperparameters of PNKE (default: the model's, or the paper's)"
-    )
-    return run(made.parse_args(argv), "roles", study)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_data(parser, edits=30)
+    parser.add_argument("--layers", type=int, nargs="+", help="default: all")
+    help_text = "hyperparameters of {} (default: the model's, or the {})"
+    parser.add_argument("--nmke", metavar="FILE", help=help_text.format("NMKE", "released ones"))
+    parser.add_argument("--pnke", metavar="FILE", help=help_text.format("PNKE", "paper's"))
 
+
+main = Study(
+    "roles", "Shares of general, specific and overlapping neurons by layer.", _add_arguments, measure
+).main
 
 if __name__ == "__main__":
     sys.exit(main())

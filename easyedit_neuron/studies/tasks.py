@@ -1,7 +1,7 @@
 """Facts by task, and tasks by domain: what neurons may be general to, or specific for.
 
-A task is what a record's ``relation`` (or another field) says, as a subject of MMLU is in NMKE; a domain is
-some tasks together.
+A task is the value of a record's ``relation`` (or of another field), like a subject of MMLU in NMKE. A domain
+is a group of tasks.
 """
 
 from __future__ import annotations
@@ -31,71 +31,72 @@ class Fact:
 
 
 def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[Fact]]:
-    """The facts of a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, each subject
-    once per task.
+    """Read facts from a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``.
+
+    A subject counts once per task.
 
     Args:
         name_or_path: a file, or ``tiny-world``: what the world says before its edits.
         field: holds the task's name; where no record has it, all facts are of one task, ``"all"``.
 
     Raises:
-        DataError: no such file, a record that is malformed or lacks the field while others have it.
+        DataError: no such file, or a record that is malformed or lacks the field while others have it.
     """
     if name_or_path in resources.SHIPPED_DATA:
         path = resources.data_dir(name_or_path) / "edits_knowedit.json"
     else:
         path = Path(name_or_path).expanduser()
     records = [Record(path, index, raw) for index, raw in enumerate(read_records(path))]
-    named = any(record.has(field) for record in records)
-    found: dict[str, dict[str, Fact]] = {}
+    has_tasks = any(record.has(field) for record in records)
+    facts: dict[str, dict[str, Fact]] = {}
     for record in records:
-        task = record.string(field) if named else "all"
+        task = record.string(field) if has_tasks else "all"
         answer = record.first("ground_truth")
         if answer is None:
             raise record.error("ground_truth", "holds no answer")
         subject = record.string("subject")
-        found.setdefault(task, {}).setdefault(subject, Fact(record.string("prompt"), answer, subject, task))
-    return {task: list(facts.values()) for task, facts in found.items()}
+        fact = Fact(record.string("prompt"), answer, subject, task)
+        facts.setdefault(task, {}).setdefault(subject, fact)
+    return {task: list(by_subject.values()) for task, by_subject in facts.items()}
 
 
 def sampled(facts: Mapping[str, Sequence[Fact]], sample: int) -> dict[str, list[Fact]]:
-    """The facts of each task in another order for every ``sample``; 0: as they are given."""
+    """The facts of each task in a random order that ``sample`` seeds; 0 keeps the order."""
+    if not sample:
+        return {task: list(task_facts) for task, task_facts in facts.items()}
     generator = torch.Generator().manual_seed(sample)
     return {
-        task: [some[at] for at in torch.randperm(len(some), generator=generator).tolist()]
-        if sample
-        else list(some)
-        for task, some in facts.items()
+        task: [task_facts[index] for index in torch.randperm(len(task_facts), generator=generator).tolist()]
+        for task, task_facts in facts.items()
     }
 
 
-def domains_of(tasks: Sequence[str], given: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Domain -> its tasks, of those that there are.
+def domains_of(tasks: Sequence[str], definitions: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Group tasks into domains: domain -> its tasks.
 
     Args:
         tasks: names of tasks.
-        given: ``"NAME=TASK,TASK,..."`` each; without any, tiny-world's relations go by what their subjects
-            are, and every other task is of the one domain ``"other"``.
+        definitions: each ``"NAME=TASK,TASK,..."``. Without any, tiny-world's relations are grouped by the
+            kind of their subjects, and every other task belongs to the domain ``"other"``.
 
     Raises:
-        DataError: a domain that is not written so, a task that there is not, or that is in two domains or in
-            none.
+        DataError: a malformed definition, an unknown task, or a task in two domains or in none.
     """
-    found: dict[str, list[str]] = {}
-    if not given:
+    domains: dict[str, list[str]] = {}
+    if not definitions:
         for task in tasks:
-            found.setdefault(BY_NAME[task].subject if task in BY_NAME else "other", []).append(task)
-        return found
-    for text in given:
+            domains.setdefault(BY_NAME[task].subject if task in BY_NAME else "other", []).append(task)
+        return domains
+    for text in definitions:
         name, equals, members = text.partition("=")
         if not (name and equals and members):
             raise DataError(f"--domain {text!r} must read NAME=TASK,TASK,...")
-        found[name] = members.split(",")
-    named = [task for members in found.values() for task in members]
+        domains[name] = members.split(",")
+    named = [task for members in domains.values() for task in members]
     for task in named:
         if task not in tasks:
             raise DataError(f"--domain names task {task!r}: {did_you_mean(task, list(tasks))}")
-    missing = [task for task in tasks if named.count(task) != 1]
-    if missing:
-        raise DataError(f"every task belongs to one domain; {missing[0]!r} is in {named.count(missing[0])}")
-    return found
+    for task in tasks:
+        if named.count(task) != 1:
+            raise DataError(f"every task belongs to one domain; {task!r} is in {named.count(task)}")
+    return domains

@@ -56,7 +56,7 @@ def test_where_it_lands(run):
         panel
         for section in sections([run_of])
         for panel in section.panels
-        if panel.name == "ability_tiny_world_cloze"
+        if panel.name == "ability:tiny_world_cloze"
     ]
     assert (
         panel.series[0].x == [10, 12]

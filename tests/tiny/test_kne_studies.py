@@ -10,7 +10,7 @@ from easyedit_neuron.errors import EditError
 from easyedit_neuron.models.kne import kne_main
 from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 from easyedit_neuron.studies import kne
-from easyedit_neuron.studies.edit_bench import MEASURES, Bench
+from easyedit_neuron.studies.edit_bench import MEASURES, EditBenchmark
 
 QUICK = ["--set", "num_steps=1", "--set", "attribution_steps=2", "--set", "layers=[3]"]
 
@@ -80,16 +80,17 @@ def test_single_edits_start_from_the_untouched_model_and_failures_are_counted(sh
     model, tok = shipped_model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     hparams = KNEHyperParams.from_hparams("KNE/tiny-llama").override({"num_steps": 8, "layers": [3]})
-    bench, seen, execute = Bench(model, tok, data.load("tiny-world", size=3)), [], kne_main.train
+    benchmark = EditBenchmark(model, tok, data.load("tiny-world", size=3))
+    untouched, execute = [], kne_main.train
 
     def second_fails(*arguments):
-        seen.append(all(torch.equal(p, before[name]) for name, p in model.named_parameters()))
-        if len(seen) % 3 == 2:
+        untouched.append(all(torch.equal(p, before[name]) for name, p in model.named_parameters()))
+        if len(untouched) % 3 == 2:
             raise EditError("no")
         return execute(*arguments)
 
     monkeypatch.setattr(kne_main, "train", second_fails)
-    single, sequence = (bench.run(hparams, sequential) for sequential in (False, True))
-    assert single["failed"] == sequence["failed"] == 1 and seen == [True, True, True, True, False, False]
+    single, sequence = (benchmark.measure(hparams, sequential) for sequential in (False, True))
+    assert single["failed"] == sequence["failed"] == 1 and untouched == [True, True, True, True, False, False]
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert single["steps"] <= 8

@@ -14,8 +14,8 @@ from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.report.page import write_report
 from easyedit_neuron.studies import ablation, drift, meanings, roles, sites
-from easyedit_neuron.studies.ablation import measure
-from easyedit_neuron.studies.command import Subject, hparams_of
+from easyedit_neuron.studies.ablation import score_answers
+from easyedit_neuron.studies.command import StudiedModel, hparams_of
 from easyedit_neuron.studies.silence import silenced
 from easyedit_neuron.studies.tasks import Fact
 from easyedit_neuron.utils.fingerprint import model_fingerprint
@@ -128,7 +128,7 @@ def test_answers_are_measured_as_the_model_says_them():
         ],
         "b": [Fact("The capital of Norway is", "Oslo or so", "Norway", "b")],
     }
-    found = measure(Subject(model, tok, ModelView.of(model)), facts)
+    found = score_answers(StudiedModel(model, tok, ModelView.of(model)), facts)
     for task, some in facts.items():
         accuracy, nll = [], []
         for fact in some:
@@ -286,7 +286,7 @@ def test_roles(folder, tmp_path):
 def test_requests_scored_together_have_the_roles_that_each_has_by_itself(folder):
     model, tok = tiny_model("llama")
     nmke, pnke = (hparams_of(name, "tiny", str(folder / f"{name.lower()}.json")) for name in ("NMKE", "PNKE"))
-    definitions = roles.Definitions(Subject(model, tok, ModelView.of(model)), [0, 2], nmke, pnke)
+    definitions = roles.Definitions(StudiedModel(model, tok, ModelView.of(model)), [0, 2], nmke, pnke)
     requests = prepare(json.loads((folder / "facts.json").read_text())[2:6])  # of different lengths
     for definition in roles.NAMES:
         for request, together in zip(requests, definitions.scores(definition, requests)):

@@ -12,6 +12,7 @@ from easyedit_neuron import resources
 from easyedit_neuron.cli import main
 from easyedit_neuron.cli.settings import read_hyperparameters, read_settings, register_groups
 from easyedit_neuron.errors import HparamsError
+from easyedit_neuron.masks import chosen_mask
 
 
 @pytest.fixture(autouse=True)
@@ -92,11 +93,11 @@ def test_a_mask_and_its_options(method, options):
     hparams, _ = read_hyperparameters(
         settings_of("output_dir=out", f"method={method}", "method.mask=contribution", *options)
     )
-    choice = hparams.mask_choice()
-    assert (choice.scores, choice.mask_options, choice.score_options) == (
+    chosen = chosen_mask(hparams)
+    assert (chosen.scores.name, chosen.options.top_k, chosen.scores_options.prompt_batch) == (
         "contribution",
-        {"top_k": 7},
-        {"prompt_batch": 4},
+        7,
+        4,
     )
 
 

@@ -1,5 +1,4 @@
-"""The page: well-formed, complete, closed to the outside, the same bytes again, and nothing in it that a
-prompt wrote."""
+"""The page: well-formed, complete, closed to the outside, reproducible, and safe from what a prompt wrote."""
 
 import csv
 import io
@@ -11,8 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from easyedit_neuron.report import __main__ as command
-from easyedit_neuron.report import draw
+from easyedit_neuron.report import figures
 from easyedit_neuron.report.page import page
+from easyedit_neuron.report.panel_plots import plot_of, run_styles
 from easyedit_neuron.report.panels import Bars, sections
 from easyedit_neuron.report.runs import read_runs
 from easyedit_neuron.report.table import as_csv, number, shown
@@ -98,8 +98,8 @@ def test_well_formed(html, checked):
 
 def test_closed_to_the_outside(html, checked):
     assert not {"script", "iframe", "object", "embed", "link", "form", "base", "img"} & set(checked.tags)
-    for tag, name, value in checked.attributes:
-        assert not name.startswith("on") and not (name == "src")
+    for _, name, value in checked.attributes:
+        assert not name.startswith("on") and name != "src"
         if name in ("href", "xlink:href"):
             assert value.startswith("#")
     assert "@import" not in html and not re.findall(r"url\((?!#)", html)
@@ -161,10 +161,8 @@ def test_unfinished_failed_and_missing_are_shown(checked):
 def test_the_same_bytes_for_the_same_runs(runs):
     assert page(runs[:1], plots=False) == page(runs[:1], plots=False)
     panels = sections(runs)[0].panels[:1] + sections(runs)[-1].panels[:1]
-    styles = draw.styles(runs)
-    assert [draw.panel_svg(panel, styles, "a") for panel in panels] == [
-        draw.panel_svg(panel, styles, "a") for panel in panels
-    ]
+    plots = [plot_of(panel, run_styles(runs)) for panel in panels]
+    assert [figures.svg(plot, "a") for plot in plots] == [figures.svg(plot, "a") for plot in plots]
 
 
 def test_one_run(tmp_path):
@@ -187,7 +185,7 @@ def test_a_run_that_has_only_begun(tmp_path):
 
 
 def test_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(draw, "available", lambda: False)  # the drawings are tested above
+    monkeypatch.setattr(figures, "available", lambda: False)  # the drawings are tested above
     folder = run_folder(tmp_path / "run", "NMKE", 12)
     assert command.main([str(folder), "--table", str(tmp_path / "t.csv")]) == 0
     shown_text = capsys.readouterr().out
@@ -223,11 +221,12 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert command.main([str(folder), "--out", str(tmp_path / "page.html")]) == 0
     error = capsys.readouterr().err
-    assert error == f"easyedit_neuron.report: without plots: {draw.INSTALL}\n" and "[report]" in error
+    assert error == f"easyedit_neuron.report: without plots: {figures.INSTALL}\n" and "[report]" in error
     assert "<svg" not in (tmp_path / "page.html").read_text()
     with pytest.raises(SystemExit) as stop:
         command.main([str(folder), "--png", str(tmp_path / "png")])
     assert (
-        stop.value.code == 2 and capsys.readouterr().err == f"easyedit_neuron.report: error: {draw.INSTALL}\n"
+        stop.value.code == 2
+        and capsys.readouterr().err == f"easyedit_neuron.report: error: {figures.INSTALL}\n"
     )
     assert not (tmp_path / "png").exists() and not (folder / "report.html").exists()

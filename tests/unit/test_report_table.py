@@ -123,8 +123,8 @@ def test_the_table_of_one_run(sweep):
     text = final.table(summary)
     title, _, head, *lines = text.splitlines()
     assert title == (
-        "NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; failed and rolled back: 1; "
-        "duplicates: 3"
+        "NMKE on tiny-llama: 150 sequential edits of tiny-world, batch size 1, seed 1; "
+        "failed and rolled back: 1; duplicates: 3"
     )
     assert head.split() == ["before", "immediate", "final", "lost"]
     rows = {line[:34].strip(): line[34:].split() for line in lines}

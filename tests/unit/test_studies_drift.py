@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.studies.drift import _row, embedded, sample
+from easyedit_neuron.studies.drift import distances, embedded, sample
 from easyedit_neuron.studies.reach import concordance, orders, reached
 
 sklearn = pytest.importorskip("sklearn")
@@ -36,7 +36,7 @@ def test_the_table_by_hand():
     base, now = torch.tensor([[3.0, 4.0], [0.0, 5.0]]), torch.tensor([[4.0, 3.0], [0.0, 10.0]])
     # row 0: the same entries in another order, cosine 24 / 25, L2 sqrt 2; row 1: 5 is moved by 5 (mean over
     # entries 2.5)
-    found = _row(2, "NMKE", now, base)
+    found = distances(2, "NMKE", now, base)
     assert (found["wasserstein"], found["wasserstein_std"]) == (1.25, 1.25)
     assert found["cosine"] == pytest.approx((0.96 + 1) / 2) and found["l2"] == pytest.approx((2**0.5 + 5) / 2)
     # lengths 5, 5 before and 5, 10 now
@@ -45,7 +45,7 @@ def test_the_table_by_hand():
         7.5,
         5.0,
     )
-    assert {name: _row(0, "x", base, base)[name] for name in ("wasserstein", "cosine", "l2")} == {
+    assert {name: distances(0, "x", base, base)[name] for name in ("wasserstein", "cosine", "l2")} == {
         "wasserstein": 0.0,
         "cosine": pytest.approx(1.0),
         "l2": 0.0,

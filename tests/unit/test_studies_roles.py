@@ -8,10 +8,10 @@ import torch
 from easyedit_neuron.errors import DataError, NeuronEditError
 from easyedit_neuron.models.pnke.pnke_mask import CausalScores
 from easyedit_neuron.studies.ablation import LOST, compared
+from easyedit_neuron.studies.averages import average_rows, deviation
 from easyedit_neuron.studies.kinds import kinds_of
-from easyedit_neuron.studies.roles import _row, in_scope, shares
+from easyedit_neuron.studies.roles import average_shares, in_scope, shares
 from easyedit_neuron.studies.silence import counterparts
-from easyedit_neuron.studies.spread import deviation, over
 from easyedit_neuron.studies.tasks import Fact, domains_of, facts_by_task, sampled
 
 
@@ -20,8 +20,11 @@ def flags(text):
 
 
 def test_shares_of_two_roles_add_up():
-    found = shares(flags("1110000000"), flags("0111100000"))
-    assert found == {"first": 0.1, "overlap": 0.2, "second": 0.2, "neither": 0.5} and sum(found.values()) == 1
+    measured = shares(flags("1110000000"), flags("0111100000"))
+    parts = {name: measured[name] for name in ("first_only", "overlap", "second_only", "neither")}
+    assert parts == {"first_only": 0.1, "overlap": 0.2, "second_only": 0.2, "neither": 0.5}
+    assert sum(parts.values()) == 1 and measured["first"] == pytest.approx(0.3)
+    assert measured["chance"] == pytest.approx(0.12) and measured["ratio"] == pytest.approx(0.2 / 0.12)
 
 
 def above_mean(scores):
@@ -107,19 +110,19 @@ def test_kinds_that_cannot_be(scores, active, words):
 
 
 def test_the_spread_over_requests():
-    # (first, overlap, second) alone: roles of 0.5 and 0.4 of the neurons, then of 0.5 and 0.8
+    row = {"definition": "NMKE", "scope": "layer", "layer": 3, "roles": "general, specific"}
+    # Roles of 0.5 and 0.4 of the neurons, then of 0.5 and 0.8.
     several = [
-        {"first": 0.3, "overlap": 0.2, "second": 0.2, "neither": 0.3},
-        {"first": 0.1, "overlap": 0.4, "second": 0.4, "neither": 0.1},
+        shares(flags("1111100000"), flags("0001111000")),
+        shares(flags("1111100000"), flags("0111111110")),
     ]
-    found = _row("NMKE", "layer", 3, several)
-    assert [
-        found[name] for name in ("first", "first_std", "second", "second_std", "overlap", "overlap_std")
-    ] == pytest.approx([0.5, 0, 0.6, 0.4 / 2**0.5, 0.3, 0.2 / 2**0.5])
-    assert found["lift"] == pytest.approx(0.3 / 0.3) and found["lift_std"] == pytest.approx(
-        0
-    )  # 0.2 / 0.2 and 0.4 / 0.4
-    nothing = _row("PNKE", "layer", 3, [{"first": 0.3, "overlap": 0.0, "second": 0.0, "neither": 0.7}])
+    (average,) = average_shares([row | measured for measured in several])
+    names = ("first", "first_std", "second", "second_std", "overlap", "overlap_std")
+    assert [average[name] for name in names] == pytest.approx([0.5, 0, 0.6, 0.4 / 2**0.5, 0.3, 0.2 / 2**0.5])
+    assert average["lift"] == pytest.approx(0.3 / 0.3)
+    assert average["lift_std"] == pytest.approx(0)  # 0.2 / 0.2 and 0.4 / 0.4
+    assert list(average)[-2:] == ["lift", "lift_std"] and not {"chance", "ratio", "ratio_std"} & set(average)
+    (nothing,) = average_shares([row | shares(flags("1110000000"), flags("0000000000"))])
     assert (nothing["lift"], nothing["lift_std"], nothing["first_std"]) == (None, None, None)
 
 
@@ -129,7 +132,9 @@ def test_rows_that_agree_become_one():
         {"layer": 1, "name": "a", "x": 5.0, "y": None},
         {"layer": 0, "name": "a", "x": 4.0, "y": 4.0},
     ]
-    assert over(rows, ("name", "layer"), ("x",)) == [  # 1 and 4: 1.5 to both sides, squares 4.5 / (2 - 1)
+    assert average_rows(
+        rows, ("name", "layer"), ("x",)
+    ) == [  # 1 and 4: 1.5 to both sides, squares 4.5 / (2 - 1)
         {"name": "a", "layer": 0, "x": 2.5, "x_std": 4.5**0.5, "y": 3.0},
         {"name": "a", "layer": 1, "x": 5.0, "x_std": None, "y": None},
     ]

@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from easyedit_neuron.studies import selection
-from easyedit_neuron.studies.output import Plot, Result, Table, cells, markdown, page
-from easyedit_neuron.studies.plots import curves, histogram, marks, scatter, stacked
+from easyedit_neuron.studies.output import Result, Table, cells, page
+from easyedit_neuron.studies.plots import Histogram, Lines, Marks, Scatter, Stacked
 from helpers.run_folders import run_folder
 
 pytest.importorskip("matplotlib")
@@ -98,31 +98,24 @@ def test_other_folders_are_refused(tmp_path, capsys):
 ROWS = [{"name": "a|b", "value": 0.5, "note": "<b>"}, {"name": "c", "value": None, "more": 3}]
 
 
-def test_tables_for_people_and_for_markdown():
+def test_tables_for_people():
     assert cells(ROWS) == [
         ["name", "value", "note", "more"],
         ["a|b", "0.500", "<b>", "-"],
         ["c", "-", "-", "3"],
     ]
-    assert markdown(ROWS).splitlines() == [
-        "| name | value | note | more |",
-        "| --- | ---: | --- | ---: |",
-        "| a\\|b | 0.500 | <b> | - |",
-        "| c | - | - | 3 |",
-    ]
 
 
 def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
+    values, errors = {"x": [0.1, -0.2], "y": [None, 0.3]}, {"x": [0.1, 0.1]}
     plots = [
-        Plot("Stacked", stacked([0, 1], {"x": [0.25, 0.5], "y": [0.5, 0.25]}, "layer", "share")),
-        Plot("Lines", curves({"x": ([0, 1], [1.0, None])}, "layer", "value", limits=(0, 2))),
-        Plot(
-            "Marks",
-            marks(["one", "two"], {"x": [0.1, -0.2], "y": [None, 0.3]}, "", "drop", errors={"x": [0.1, 0.1]}),
-        ),
-        Plot("Lengths", histogram({"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", logarithmic=True)),
-        Plot("Equal lengths", histogram({"x": [2.0, 2.0]}, "length", "rows")),
-        Plot("Plane", scatter([(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1))),
+        Stacked("Stacked", [0, 1], {"x": [0.25, 0.5], "y": [0.5, 0.25]}, "layer", "share"),
+        Lines("Lines", {"x": ([0, 1], [1.0, None])}, "layer", "value"),
+        Lines("Logarithmic", {"x": ([1, 100], [1.0, 3.0])}, "reach", "damage", "xy"),
+        Marks("Marks", ["one", "two"], values, "", "drop", errors),
+        Histogram("Lengths", {"x": [1.0, 1.0], "y": [1.0, 100.0]}, "length", "rows", log=True),
+        Histogram("Equal lengths", {"x": [2.0, 2.0]}, "length", "rows"),
+        Scatter("Plane", [(0, 0)], [(1, 1)], ("base", "x"), 1, (0, 1, 0, 1)),
     ]
     tables = [
         Table("t", "Open", ROWS),
@@ -133,7 +126,7 @@ def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
     text = page(result)
     assert (
         text == page(result)
-        and text.count("<svg") == 6
+        and text.count("<svg") == 7
         and "A study &amp; more" in text
         and "<p>Second.</p>" in text
     )
@@ -147,7 +140,7 @@ def test_pages_hold_every_plot_and_number_and_are_the_same_every_time():
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    plots[0].paint(axes)
+    plots[0].draw(axes)
     assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [
         (0, 0.25),
         (0, 0.5),

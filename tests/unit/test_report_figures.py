@@ -1,15 +1,18 @@
-"""Pictures: every run told apart, nothing covered, labels inside and apart, axes that suit the numbers."""
+"""Figures: runs can be told apart, nothing is covered, labels do not overlap, axes suit the numbers."""
 
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from easyedit_neuron.report import draw
-from easyedit_neuron.report.panels import EDITS, LAYER, Bars, Panel, Section, Series, sections
+from easyedit_neuron.report import figures, page
+from easyedit_neuron.report.figures import COLORS, bar_style, line_style, svg, write_png
+from easyedit_neuron.report.panel_plots import plot_of, run_styles
+from easyedit_neuron.report.panels import EDITS, LAYER, Bars, Panel, Series, sections
 from easyedit_neuron.report.runs import read_runs
 from helpers.run_folders import run_folder
 
@@ -22,12 +25,15 @@ def panel(x, *ys, x_label=EDITS, **options):
     )
 
 
-def drawn(what, runs=3):
-    styles = [{"color": draw.COLORS[i], "marker": draw.MARKERS[i], "linestyle": "-"} for i in range(runs)]
-    with draw.themed("t") as new:
-        figure = new(figsize=draw._size(what), layout="constrained")
+def plot(panel, runs=3):
+    return plot_of(panel, [line_style(number, number, 0) for number in range(runs)])
+
+
+def drawn(panel):
+    with figures._styled("t") as Figure:
+        figure = Figure(figsize=plot(panel).size, layout="constrained")
         axes = figure.add_subplot()
-        draw._draw(axes, what, styles)
+        plot(panel).draw(axes)
         FigureCanvasAgg(figure).draw()
     return figure, axes
 
@@ -101,26 +107,27 @@ def test_every_run_has_a_look_of_its_own(tmp_path):
     for number in range(9):
         run_folder(tmp_path / str(number), ("MEMIT", "NMKE", "PNKE")[number % 3], 3, seed=number)
     runs = read_runs([tmp_path])
-    styles = draw.styles(runs)
+    styles = run_styles(runs)
     assert len({(style["color"], style["linestyle"], style["marker"]) for style in styles}) == 9
     assert len({(style["color"], style["linestyle"]) for style in styles}) == 9
     assert styles[0]["color"] == styles[3]["color"] != styles[1]["color"]  # one method, one colour
-    alone = draw.styles(runs[:1] * 9)
+    alone = run_styles(runs[:1] * 9)
     assert len({style["color"] for style in alone}) == len(
-        draw.COLORS
+        COLORS
     )  # one method only: the runs differ in colour
 
 
 def test_colours_are_variables_that_the_page_sets():
-    svg = draw.panel_svg(
-        panel(COUNTS, *[[i / 5] * 9 for i in range(3)], axis="share", reference=1.0), draw_styles(3), "s"
-    )
-    assert not re.findall(r"(?<!, )#[0-9a-f]{6}", svg.lower())
-    css = (draw.Path(draw.__file__).parent / "page.css").read_text()
+    text = svg(plot(panel(COUNTS, *[[i / 5] * 9 for i in range(3)], axis="share", reference=1.0)), "s")
+    assert not re.findall(r"(?<!, )#[0-9a-f]{6}", text.lower())
+    css = (Path(figures.__file__).parent / "page.css").read_text()
     for theme in css.split("prefers-color-scheme")[:2]:
-        assert {name for name in re.findall(r"var\((--\w+)", svg)} <= set(re.findall(r"(--\w+):", theme))
+        assert set(re.findall(r"var\((--\w+)", text)) <= set(re.findall(r"(--\w+):", theme))
     assert (
-        'role="img"' in svg and 'aria-label="A title"' in svg and "<style" not in svg and "DOCTYPE" not in svg
+        'role="img"' in text
+        and 'aria-label="A title"' in text
+        and "<style" not in text
+        and "DOCTYPE" not in text
     )
 
 
@@ -135,7 +142,7 @@ def contrast(color, other):
 
 
 def test_readable_in_both_themes():
-    css = (draw.Path(draw.__file__).parent / "page.css").read_text()
+    css = (Path(figures.__file__).parent / "page.css").read_text()
     for theme in css.split("prefers-color-scheme")[:2]:
         found = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", theme))
         for name in ("--ink", "--muted", "--link", "--warn"):
@@ -143,12 +150,8 @@ def test_readable_in_both_themes():
                 contrast(found[name], found["--surface"]) >= 4.5
                 and contrast(found[name], found["--page"]) >= 4.5
             ), name
-        for number in range(len(draw.COLORS)):
+        for number in range(len(COLORS)):
             assert contrast(found[f"--run{number}"], found["--surface"]) >= 2.0, number
-
-
-def draw_styles(count):
-    return [{"color": draw.COLORS[i], "marker": draw.MARKERS[i], "linestyle": "-"} for i in range(count)]
 
 
 def test_pictures_of_all_sections(tmp_path, monkeypatch):
@@ -157,28 +160,29 @@ def test_pictures_of_all_sections(tmp_path, monkeypatch):
         tmp_path / "runs" / "1", "_a long name of a method that $does$ _not_ end where one would expect", 150
     )
     runs = read_runs([tmp_path / "runs"])
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", _keeping(Figure.savefig, figures))
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", _keeping(Figure.savefig, saved))
+    parts = [part for part in sections(runs) if part.name in ("ability", "time")]
+    monkeypatch.setattr(page, "sections", lambda runs: parts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for section in (part for part in sections(runs) if part.name in ("ability", "time")):
-            draw.section_png(section, runs, tmp_path / "png" / f"{section.name}.png", dpi=60)
-    for name, figure in zip(("ability", "time"), figures):
+        page.write_pictures(runs, tmp_path / "png")
+    for name, figure in zip(("ability", "time"), saved):
         picture = imread(tmp_path / "png" / f"{name}.png")
         assert picture.shape[0] > 150 and picture[..., :3].std() > 0.02
         assert len(figure.legends[0].get_texts()) == 2
         legend = figure.legends[0].get_window_extent()
         assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
-        for part in figure.subfigs:
+        for part in (part for row in figure.subfigs for part in row.subfigs):
             for axes in part.axes:
                 box = axes.get_window_extent()
                 assert not box.overlaps(legend) and box.width > 60 and box.height > 40
                 assert not any(box.overlaps(own.get_window_extent()) for own in part.legends)
 
 
-def _keeping(original, figures):
+def _keeping(original, saved):
     def save(figure, *args, **kwargs):
-        figures.append(figure)
+        saved.append(figure)
         return original(figure, *args, **kwargs)
 
     return save
@@ -191,13 +195,12 @@ def test_bars_with_parts_of_no_length():
         ["a", "b"],
         {"one": [1.0, 0.0], "two": [0.0, 3.0], **{f"part {i}": [0.0, 0.1] for i in range(9)}},
     )
-    _, axes = drawn(bars)
-    assert axes.get_xlim()[1] > 3.9 and len({*draw.part_colors(11)}) == 11
-    assert draw.panel_svg(bars, [], "s").count("<path") > 10
+    figure, axes = drawn(bars)
+    looks = {(style["color"], style["hatch"]) for style in map(bar_style, range(11))}
+    assert axes.get_xlim()[1] > 3.9 and len(looks) == 11
+    assert svg(plot(bars), "s").count("<path") > 10
 
 
 def test_a_section_of_one_panel(tmp_path):
-    run_folder(tmp_path / "0", "MEMIT", 3)
-    section = Section("s", "S", "", [panel([3], [0.5])], [])
-    draw.section_png(section, read_runs([tmp_path]), tmp_path / "s.png", dpi=40)
+    write_png([plot(panel([3], [0.5]))], tmp_path / "s.png", dpi=40)
     assert (tmp_path / "s.png").stat().st_size > 1000
