@@ -100,12 +100,12 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
 def load_ability(options: Any) -> Any:
     """The tasks that the settings of the evaluation name, loaded; None without any. See
-    :class:`..ability.measure.Ability`."""
+    ``ability.general_ability.GeneralAbility``."""
     if not options.ability:
         return None
-    from ..ability.general_ability import Ability  # lm-eval takes seconds to import
+    from ..ability.general_ability import GeneralAbility  # lm-eval takes seconds to import
 
-    return Ability(
+    return GeneralAbility(
         options.ability,
         options.ability_data,
         options.ability_limit,

@@ -47,7 +47,7 @@ every later Loc), which of the facts beside the edits it knows.
                                     the edit's kinds), retained, retained_facts, retained_asked, fluency,
                                     perplexity; and where it is measured ability {task: {metric, value,
                                     higher_is_better, documents, shots, metrics, tasks}}
-                                    (:meth:`easyedit_neuron.ability.general_ability.Ability.measure`)
+                                    (:meth:`easyedit_neuron.ability.general_ability.GeneralAbility.measure`)
      "immediate": {...},            the same means (without exact match and what is measured beside), each
      edit right after its
                                     own batch; {} where evaluation.immediate is false.

@@ -26,8 +26,7 @@ class Probes:
         prompts: prompts to be continued.
         options: the settings of the evaluation.
         seed: of the sampled continuations.
-        ability: tasks of general ability (:class:`easyedit_neuron.ability.general_ability.Ability`); None for
-            none.
+        ability: tasks of general ability (``ability.general_ability.GeneralAbility``), or None.
     """
 
     def __init__(

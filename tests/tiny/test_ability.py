@@ -11,7 +11,7 @@ import torch
 from easyedit_neuron import data, resources
 from easyedit_neuron.ability import __main__ as command
 from easyedit_neuron.ability import tasks
-from easyedit_neuron.ability.general_ability import Ability
+from easyedit_neuron.ability.general_ability import GeneralAbility
 from easyedit_neuron.data.json_records import read_records
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.utils.fingerprint import model_fingerprint
@@ -23,7 +23,7 @@ LIMIT = 24
 
 @pytest.fixture(scope="module")
 def ability():
-    return Ability(["tiny_world"], limit=LIMIT)
+    return GeneralAbility(["tiny_world"], limit=LIMIT)
 
 
 def damaged(model, strength):
@@ -119,8 +119,8 @@ def test_room_for_answers(tmp_path):
     with pytest.raises(
         HparamsError, match="ability_max_new_tokens.*gsm8k lets the model write 256 tokens.*128 positions"
     ):
-        Ability(["gsm8k"], tmp_path).check(model, tok)
-    small = Ability(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
+        GeneralAbility(["gsm8k"], tmp_path).check(model, tok)
+    small = GeneralAbility(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
     small.check(model, tok)
     found = small.measure(model, tok)["gsm8k"]
     assert (found["metric"], found["value"], found["shots"], found["documents"]) == ("exact_match", 0.0, 5, 2)

@@ -220,10 +220,10 @@ def test_questions_have_one_true_choice():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="EASYEDIT_NEURON_DATA names no folder with general/")
 def test_real_files(monkeypatch, tmp_path):
-    found = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPERS)
+    found = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPER_TASKS)
     sizes = {
         benchmark: sum(len(task.eval_docs) for name, task in found.items() if name.startswith(benchmark))
-        for benchmark in tasks.PAPERS
+        for benchmark in tasks.PAPER_TASKS
     }
     assert sizes == {
         "mmlu": 14042,
