@@ -73,7 +73,7 @@ class GeneralAbility:
         """Measure all tasks on the model; a group without a metric of its own is replaced by its tasks.
 
         Returns:
-            A row by task: ``metric`` (name of the primary one), ``value``, ``higher_is_better``, ``documents``
+            A row by task: ``metric`` (name of the primary), ``value``, ``higher_is_better``, ``documents``
             (their number), ``shots``, ``metrics`` ({"name,filter": value}); for groups also ``tasks``
             ({name: {"value", "documents"}}). Values are shares (0 to 1) or perplexities.
         """

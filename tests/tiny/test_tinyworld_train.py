@@ -9,7 +9,8 @@ from easyedit_neuron import data
 from easyedit_neuron.tinyworld import __main__ as command
 from easyedit_neuron.tinyworld import probe
 from easyedit_neuron.tinyworld.bottleneck import subject_bottleneck
-from easyedit_neuron.tinyworld.training import TrainConfig, new_model, recall, train, train_tokenizer
+from easyedit_neuron.tinyworld.recall import recall
+from easyedit_neuron.tinyworld.training import TrainConfig, new_model, train, train_tokenizer
 
 FACTS = [
     (f"{name} lives in", city, name)
@@ -22,8 +23,8 @@ def test_a_few_facts_are_learned_and_the_same_seed_gives_the_same_model():
     config = TrainConfig(steps=60, muon_lr=0.05, **SMALL)
     model, tok = train(FACTS, ["It rains in Rome."], config)
     prompts, targets = [fact[0] for fact in FACTS], [fact[1] for fact in FACTS]
-    assert recall(model, tok, prompts, targets) == 1.0
-    assert recall(model, tok, prompts, targets[::-1]) < 1.0
+    assert recall(model, tok, list(zip(prompts, targets))) == 1.0
+    assert recall(model, tok, list(zip(prompts, targets[::-1]))) < 1.0
     again, _ = train(FACTS, ["It rains in Rome."], config)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
 

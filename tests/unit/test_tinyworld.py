@@ -102,7 +102,7 @@ def test_every_phrasing_is_trained_on_a_part_of_the_subjects(corpus):
 def test_held_out_text_is_in_no_training_document(world, corpus):
     held_out = held_out_text(world, corpus)
     assert len(held_out) >= 500 and not set(held_out) & set(corpus.documents)
-    shipped = shipped_text(world, corpus)
+    shipped = shipped_text(corpus)
     assert not set(held_out) & set(shipped)
     body = " ".join(shipped)
     assert all(person in body for person in world.people), "everybody is in the text of the covariance"
@@ -258,7 +258,7 @@ def test_new_objects_are_taught_by_true_facts_beyond_the_limit(tmp_path):
     facts = read_facts([path], limit=2)
     assert facts.pairs == [("The capital of A is", "Bar"), ("The capital of B is", "Qux")]
     assert facts.others == [(f"The capital of {name} is", "Foo", name) for name in "CDE"]
-    assert [one[:2] for one in facts.sentences if one[1] == "Foo"] == [
+    assert [(prompt, target) for prompt, target, _ in facts.sentences if target == "Foo"] == [
         (prompt, "Foo")
         for name in "CDE"
         for prompt in (f"The capital of {name} is", f"{name} is governed from")
