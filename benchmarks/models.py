@@ -1,4 +1,4 @@
-"""Random Llamas to measure speed on: what a step costs does not depend on what the weights say."""
+"""Random Llamas to measure speed on: what a step costs does not depend on the values of the weights."""
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -35,10 +35,14 @@ SHAPES = {
 """Sizes by name; embeddings are not tied. ``tiny`` is for tests of the programs."""
 
 
+def tokenizer():
+    """The tokenizer of the shipped model."""
+    return AutoTokenizer.from_pretrained(resources.model_path("tiny-llama"))
+
+
 def random_llama(shape: str = "80m", dtype=torch.float32, device: str = "cpu", seed: int = 0, **overrides):
-    """(model in eval mode, the shipped model's tokenizer) of a shape of ``SHAPES``; weights are drawn on the
-    device."""
-    tok = AutoTokenizer.from_pretrained(resources.model_path("tiny-llama"))
+    """A model of a shape in eval mode, its weights drawn on the device, and the shipped tokenizer."""
+    tok = tokenizer()
     config = LlamaConfig(
         **{
             **SHAPES[shape],
@@ -50,11 +54,11 @@ def random_llama(shape: str = "80m", dtype=torch.float32, device: str = "cpu", s
         }
     )
     torch.manual_seed(seed)
+    default = torch.get_default_dtype()
     with torch.device(device):
-        before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
             model = LlamaForCausalLM(config)
         finally:
-            torch.set_default_dtype(before)
+            torch.set_default_dtype(default)
     return model.eval(), tok

@@ -6,12 +6,8 @@ from benchmarks import editing, pnke
 
 
 def test_it_runs(monkeypatch, tmp_path, capsys):
-    usual = editing.settings
-    monkeypatch.setattr(
-        pnke,
-        "settings",
-        lambda *args, **changes: usual(*args, **{"v_num_grad_steps": 2, "ig_steps": 2, **changes}),
-    )
+    original, few = editing.settings, {"v_num_grad_steps": 2, "ig_steps": 2}
+    monkeypatch.setattr(pnke, "settings", lambda *args, **changes: original(*args, **{**few, **changes}))
     monkeypatch.setattr(pnke, "peak_bytes", lambda run, device: len(str(run())))
     monkeypatch.setattr(pnke, "M", 2)
     monkeypatch.setattr(pnke, "STEPS", 2)
