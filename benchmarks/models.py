@@ -5,32 +5,18 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from easyedit_neuron import resources
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
 SHAPES = {
-    "80m": dict(
-        hidden_size=512,
-        intermediate_size=2048,
-        num_hidden_layers=12,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        vocab_size=32000,
-    ),
-    "llama3-8b": dict(
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        rope_theta=500000.0,
-    ),
-    "tiny": dict(
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=10,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=2000,
-    ),
+    "80m": dict(zip(SIZES, (512, 2048, 12, 8, 8, 32000))),
+    "llama3-8b": dict(zip(SIZES, (4096, 14336, 32, 32, 8, 128256)), rope_theta=500000.0),
+    "tiny": dict(zip(SIZES, (64, 160, 10, 4, 2, 2000))),
 }
 """Sizes by name; embeddings are not tied. ``tiny`` is for tests of the programs."""
 

@@ -96,7 +96,7 @@ def compare(name: str, search, find, batch: int, args) -> dict:
     """Time finding the neurons; ``search`` is the peer's for one request, ``find`` ours for ``batch``."""
     result = timing.alternate(search, find, args.repeats, warm_up=0)
     row = timing.report(f"finding the neurons, {name}", result.per_request(batch))
-    row["memory"] = {who: peak_bytes(run, args.device) for who, run in (("peer", search), ("ours", find))}
+    row["memory"] = {side: peak_bytes(run, args.device) for side, run in (("peer", search), ("ours", find))}
     peer, mine = row["memory"].values()
     print(
         f"    memory beside the model: peer {readable(peer)}, ours {readable(mine)}, ratio {peer / mine:.2f}"
@@ -170,12 +170,13 @@ def main(argv: list[str] | None = None) -> int:
 
         row = compare(name, search, find, size, args)
         row["passes"] = {"peer": calls.to_json(), "ours": find()[1]["passes"]}
-        for who, passes in row["passes"].items():
-            count = 1 if who == "peer" else size
+        for side, passes in row["passes"].items():
+            count = 1 if side == "peer" else size
+            calls_made = f"{passes['forward_calls']:4} forward {passes['backward_calls']:4} backward"
             forward, backward = (passes[f"{kind}_equivalents"] / count for kind in ("forward", "backward"))
             print(
-                f"    {who:<5} calls {passes['forward_calls']:4} forward {passes['backward_calls']:4} backward; "
-                f"per request {forward:6.1f} forward and {backward:6.1f} backward passes of the whole model"
+                f"    {side:<5} calls {calls_made}; per request {forward:6.1f} forward and {backward:6.1f} "
+                "backward passes of the whole model"
             )
         results.append(row)
     for solver in ("closed_form", "adam"):
