@@ -97,10 +97,8 @@ def compare(name: str, search, find, batch: int, args) -> dict:
     result = timing.alternate(search, find, args.repeats, warm_up=0)
     row = timing.report(f"finding the neurons, {name}", result.per_request(batch))
     row["memory"] = {side: peak_bytes(run, args.device) for side, run in (("peer", search), ("ours", find))}
-    peer, mine = row["memory"].values()
-    print(
-        f"    memory beside the model: peer {readable(peer)}, ours {readable(mine)}, ratio {peer / mine:.2f}"
-    )
+    peer, own = row["memory"].values()
+    print(f"    memory beside the model: peer {readable(peer)}, ours {readable(own)}, ratio {peer / own:.2f}")
     return row
 
 

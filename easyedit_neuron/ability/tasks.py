@@ -194,8 +194,8 @@ def _task_spec(name: str, folder: str | Path | None, manager) -> Any:
 def _documents_folder(task: str, folder: str | Path) -> Path:
     benchmark = benchmark_of(task)
     if benchmark is None:
-        known = did_you_mean(task, [*PAPER_TASKS, WORLD])
-        raise HparamsError(f"task {task!r} cannot be read from local files: {known}")
+        suggestion = did_you_mean(task, [*PAPER_TASKS, WORLD])
+        raise HparamsError(f"task {task!r} cannot be read from local files: {suggestion}")
     documents = Path(folder).expanduser() / PAPER_TASKS[benchmark][1]
     if not documents.is_dir():
         raise HparamsError(
