@@ -57,8 +57,8 @@ def test_the_8b_program_runs_on_a_tiny_shape(tmp_path, capsys):
         assert sum(row["stages"].values()) == pytest.approx(row["seconds"][0])
     bound = written["settings"]["bytes_needed"]
     assert bound["weights"] == 2 * sum(p.numel() for p in random_llama("tiny")[0].parameters())
-    told = capsys.readouterr().out
-    assert "together" in told and "lps" in told and "target of" not in told
+    output = capsys.readouterr().out
+    assert "together" in output and "lps" in output and "target of" not in output
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_the_8b_program_refuses_before_it_loads_anything(monkeypatch, capsys, cu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     assert llama3_8b.main([]) == 2
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert (
-        words in told.err and "weights" in told.out and "15.0 GiB" in told.out
+        words in output.err and "weights" in output.out and "15.0 GiB" in output.out
     )  # 8,030,261,248 parameters of 2 bytes
 
 

@@ -47,9 +47,9 @@ def test_nothing_of_a_subject_but_its_last_token_reaches_what_follows():
     assert not any(layer._forward_pre_hooks for layer in model.model.layers)
 
 
-def _mine(folder):
-    """A data file with the facts; the last one is true of what the others are to be edited to."""
-    path = folder / "mine.json"
+def _facts_file(folder):
+    """A data file with the facts; the last fact has the new object of the others as its true one."""
+    path = folder / "facts.json"
     path.write_text(
         json.dumps(
             [
@@ -76,7 +76,7 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
             "--out",
             str(tmp_path),
             "--facts",
-            str(_mine(tmp_path)),
+            str(_facts_file(tmp_path)),
             "--limit",
             "2",
             "--steps",
@@ -112,7 +112,7 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
 def test_probe_reads_any_data_file(tmp_path, capsys):
     """The shipped model never heard of these people; every layer has its row, and the objects that are not
     reached their line."""
-    assert probe.main(["--data", str(_mine(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
+    assert probe.main(["--data", str(_facts_file(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
     targets, missed, keys = capsys.readouterr().out.split("\n\n")
     assert targets.splitlines()[1].split() == [
         "layer",
