@@ -1,5 +1,5 @@
-"""Log-probability shift of all neurons of a layer: ours and the released formula executed plainly, prompt by
-prompt, in turns.
+"""Log-probability shift of all neurons of a layer: the released formula, prompt by prompt, in turns with
+ours.
 
     python -m benchmarks.attribution
 
@@ -26,25 +26,21 @@ AMPLIFY, LAYER, BLOCK = 30.0, 0, 512
 
 def released(model, readings: Readings) -> torch.Tensor:
     """Scores [prompts, d_ff]."""
-    down, unembedding, norm = (
-        model.model.layers[LAYER].mlp.down_proj.weight,
-        model.lm_head.weight,
-        model.model.norm,
-    )
+    down, unembedding = model.model.layers[LAYER].mlp.down_proj.weight, model.lm_head.weight
+    norm = model.model.norm
     scores = torch.empty_like(readings.activations[LAYER])
     for row, token in enumerate(readings.top1):
         stream, q = readings.resid_mid[LAYER][row], readings.activations[LAYER][row]
         rms = (readings.final_hidden[row].square().mean() + norm.variance_epsilon).sqrt()
 
-        def log_probability(hidden):
-            return (
-                ((hidden / rms * norm.weight) @ unembedding.T).softmax(-1)[..., token].clamp(min=1e-8).log()
-            )
+        def log_probability(hidden, rms=rms, token=token):
+            logits = (hidden / rms * norm.weight) @ unembedding.T
+            return logits.softmax(-1)[..., token].clamp(min=1e-8).log()
 
         for start in range(0, len(q), BLOCK):
             neurons = slice(start, start + BLOCK)
-            moved = stream + AMPLIFY * (q[neurons] * down[:, neurons]).T
-            scores[row, neurons] = log_probability(moved) - log_probability(stream)
+            amplified = stream + AMPLIFY * (q[neurons] * down[:, neurons]).T
+            scores[row, neurons] = log_probability(amplified) - log_probability(stream)
     return scores
 
 
@@ -68,14 +64,10 @@ def floor(model, prompts: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def main() -> int:
-    """Entry point; 1 where the two do not find the same scores."""
-    parser = timing.parser(__doc__.splitlines()[0])
-    defaults = {"prompts": 4, "hidden": 768, "d-ff": 4096, "vocabulary": 32000, "repeats": 2, "threads": 1}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 1 where the two give different scores."""
+    sizes = dict(prompts=4, hidden=768, d_ff=4096, vocabulary=32000)
+    args = timing.parse(timing.parser(__doc__, **sizes, repeats=2, threads=1), argv)
     model, _ = random_llama(
         "80m",
         device=args.device,
@@ -84,8 +76,7 @@ def main() -> int:
         num_hidden_layers=1,
         vocab_size=args.vocabulary,
     )
-    view = ModelView.of(model)
-    random = torch.Generator().manual_seed(0)
+    view, random = ModelView.of(model), torch.Generator().manual_seed(0)
     texts = [
         torch.randint(3, args.vocabulary, (8 + row % 5,), generator=random).tolist()
         for row in range(args.prompts)
@@ -95,26 +86,23 @@ def main() -> int:
     def ours():
         return score_readings(view, readings, "lps", AMPLIFY).scores[LAYER]
 
-    expected, found = released(model, readings), ours()  # the warm-up
-    difference = float((expected - found).abs().max())
+    expected = released(model, readings)  # the warm-up
+    difference = float((expected - ours()).abs().max())
     print(
-        f"vocabulary {args.vocabulary}, d_ff {args.d_ff}, d_model {args.hidden}, {args.prompts} prompts;"
-        f" scores up to {float(expected.abs().max()):.2f}, largest difference {difference:.1e}"
+        f"vocabulary {args.vocabulary}, d_ff {args.d_ff}, d_model {args.hidden}, {args.prompts} prompts; "
+        f"scores up to {float(expected.abs().max()):.2f}, largest difference {difference:.1e}"
     )
     if difference > 1e-4:
         print("the two do not compute the same: no timing")
         return 1
     result = timing.alternate(lambda: released(model, readings), ours, args.repeats, warm_up=0)
-    measured = timing.report("log-probability shift, one layer", result)
+    row = timing.report("log-probability shift, one layer", result)
     product, powers = floor(model, args.prompts)
-    measured["floor_seconds"] = {"product": product, "powers": powers}
-    above = statistics.median(result.ours) / (product + powers)
-    print(
-        f"    floor: product {product * 1e3:.0f} ms + powers of two {powers * 1e3:.0f} ms; ours is {above:.2f} times that"
-    )
-    timing.write_json(
-        args.json, [measured], difference=difference, **{k: v for k, v in vars(args).items() if k != "json"}
-    )
+    row["floor_seconds"] = {"product": product, "powers": powers}
+    parts = timing.milliseconds({"product": product, "powers of two": powers})
+    share = statistics.median(result.ours) / (product + powers)
+    print(f"    floor: {parts}; ours is {share:.2f} times that")
+    timing.write_json(args, [row], difference=difference)
     return 0
 
 

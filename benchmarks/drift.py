@@ -1,14 +1,12 @@
-"""Drift and growth: thousands of sequential edits, the solver against a float64 solution of the plain
-equation.
+"""Thousands of sequential edits: the solver against a float64 solution of the plain equation.
 
-``python -m benchmarks.drift``: 5,000 single edits at d_ff 2048, float32 keys; at edits 1, 100, 1000 and 5000
-    the relative error
-of X, the solver's own residual, median seconds of an edit since the last checkpoint (of 100 at most) and
-bytes held.
+    python -m benchmarks.drift
+
+5,000 single edits at d_ff 2048, float32 keys. At edits 1, 100, 1000 and 5000: the relative error of X, the
+solver's own residual, median seconds of an edit since the last checkpoint (of 100 at most) and bytes held.
 """
 
 import statistics
-from pathlib import Path
 
 import torch
 
@@ -16,8 +14,13 @@ from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
 from easyedit_neuron.locate_then_edit.solver.problem import Problem
 from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
 
-from . import synthetic
-from .timing import parser, seconds, write_json
+from . import synthetic, timing
+from .solve import add_problem_options
+
+HEAD = (
+    f"{'path':<16} {'kept':<8} {'edit':>6} {'error of X':>10} {'residual':>10} {'ms':>9} {'worst ms':>9} "
+    f"{'solver MB':>9} {'keys MB':>9} {'refac.':>6}"
+)
 
 
 def plain(keys: torch.Tensor, earlier: torch.Tensor, problem: Problem) -> torch.Tensor:
@@ -34,26 +37,25 @@ def plain(keys: torch.Tensor, earlier: torch.Tensor, problem: Problem) -> torch.
     return torch.linalg.solve(system, keys)
 
 
-def measure(
-    name: str, problem: Problem, d_ff: int, dtype: torch.dtype, checkpoints: list[int], device: str
-) -> list[dict]:
+def measure(path: str, problem: Problem, dtype: torch.dtype, args) -> list[dict]:
     """One path with one dtype of what the solver keeps."""
-    source, buffer = synthetic.KeySource(d_ff, device=device), KeyBuffer(d_ff, device)
+    source = synthetic.KeySource(args.d_ff, device=args.device)
+    buffer = KeyBuffer(args.d_ff, args.device)
     solver = SequentialSolver(problem, buffer, dtype=dtype)
     rows, times, edit = [], [], 0
-    for checkpoint in checkpoints:
+    for checkpoint in sorted(args.checkpoints):
         while edit < checkpoint:
             edit += 1
             keys = source.next(1)
-            solved = []
-            times.append(seconds(lambda: solved.append(solver.right_factor(keys))))
+            solution, spent = timing.timed(solver.right_factor, keys)
+            times.append(spent)
             if edit == checkpoint:
-                truth = plain(keys, buffer.columns(), problem)
-                error = float((solved[0] - truth).norm() / truth.norm())
+                expected = plain(keys, buffer.columns(), problem)
+                error = float((solution - expected).norm() / expected.norm())
             buffer.append(keys)
         row = {
-            "path": name,
-            "kept": str(dtype)[6:],
+            "path": path,
+            "kept": str(dtype).removeprefix("torch."),
             "edit": edit,
             "error": error,
             "residual": solver.residual,
@@ -65,60 +67,33 @@ def measure(
         }
         rows.append(row)
         print(
-            f"{name:<16} {row['kept']:<8} {edit:>6} {error:>10.1e} {row['residual']:>10.1e} {row['seconds'] * 1e3:>9.2f}"
-            f" {row['slowest'] * 1e3:>9.0f} {row['solver_bytes'] / 2**20:>9.1f} {row['key_bytes'] / 2**20:>9.1f}"
-            f" {row['refactorisations']:>6}",
+            f"{path:<16} {row['kept']:<8} {edit:>6} {error:>10.1e} {row['residual']:>10.1e} "
+            f"{row['seconds'] * 1e3:>9.2f} {row['slowest'] * 1e3:>9.0f} {row['solver_bytes'] / 2**20:>9.1f} "
+            f"{row['key_bytes'] / 2**20:>9.1f} {row['refactorisations']:>6}",
             flush=True,
         )
     return rows
 
 
-def main() -> None:
-    """Runs every path that was asked for."""
-    arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--d-ff", type=int, default=2048)
-    arguments.add_argument("--checkpoints", type=int, nargs="+", default=[1, 100, 1000, 5000])
-    arguments.add_argument(
-        "--paths", nargs="+", choices=["alphaedit", "memit"], default=["alphaedit", "memit"]
-    )
-    arguments.add_argument(
-        "--kept",
-        nargs="+",
-        choices=["float64", "float32"],
-        default=["float64", "float32"],
-        help="dtype of what the solver keeps between edits",
-    )
-    arguments.add_argument("--L2", type=float, default=1.0)
-    arguments.add_argument(
-        "--weight", type=float, default=15000.0, help="lambda, the weight of the covariance on the memit path"
-    )
-    given = arguments.parse_args()
-    # float64: a projector that is one only to float32 would be measured, not the solver
+def main(argv: list[str] | None = None) -> None:
+    """Every path with every dtype of the arguments."""
+    parser, dtypes = timing.parser(__doc__, d_ff=2048), ["float64", "float32"]
+    parser.add_argument("--checkpoints", type=int, nargs="+", default=[1, 100, 1000, 5000])
+    kept_help = "dtype of what the solver keeps between edits"
+    parser.add_argument("--kept", nargs="+", choices=dtypes, default=dtypes, help=kept_help)
+    add_problem_options(parser, ridge=1.0)
+    args = timing.parse(parser, argv)
+    # In float64: the error of a float32 projector would hide that of the solver.
     directions = synthetic.energetic_directions(
-        given.d_ff, given.d_ff // 8, device=given.device, dtype=torch.float64
+        args.d_ff, args.d_ff // 8, device=args.device, dtype=torch.float64
     )
-    problems = {
-        "alphaedit": lambda: Problem(given.L2, subspace=synthetic.null_space_of(directions)),
-        "memit": lambda: Problem(
-            given.L2, preserve=synthetic.covariance(directions.float()), weight=given.weight
-        ),
-    }
-    print(
-        f"{'path':<16} {'kept':<8} {'edit':>6} {'error of X':>10} {'residual':>10} {'ms':>9} {'worst ms':>9} {'solver MB':>9}"
-        f" {'keys MB':>9} {'refac.':>6}"
-    )
+    print(HEAD)
     results = []
-    for path in given.paths:
-        for kept in given.kept:
-            results += measure(
-                path,
-                problems[path](),
-                given.d_ff,
-                getattr(torch, kept),
-                sorted(given.checkpoints),
-                given.device,
-            )
-    write_json(given.json, results, **{k: v for k, v in vars(given).items() if not isinstance(v, Path)})
+    for path in args.paths:
+        problem = synthetic.problem(path, directions, args.L2, args.weight)
+        for dtype in args.kept:
+            results += measure(path, problem, getattr(torch, dtype), args)
+    timing.write_json(args, results)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What the programs that make real edits share: requests, settings, drawn statistics, and earlier edits that
-were never made."""
+"""What the programs that make real edits share: requests, settings, drawn statistics, and synthetic earlier
+edits."""
 
 import statistics
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import torch
 
 from easyedit_neuron import data
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.locate_then_edit.sequential_state import SequentialState
+from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.write import down_names, fingerprint
-from easyedit_neuron.locate_then_edit.sequential_state import sequential_state
+from easyedit_neuron.locate_then_edit.sequential_state import SequentialState, sequential_state
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.nullspace import Subspace
 
-from . import synthetic
+from . import synthetic, timing
 
 LAYERS = [4, 5, 6, 7, 8]
 THRESHOLD = 1e-3
@@ -23,16 +23,14 @@ THRESHOLD = 1e-3
 
 def contexts(count: int = 5) -> list[str]:
     """Context templates of eight words."""
-    sentences = [t for t in data.text("tiny-world") if len(t.split()) >= 6]
-    return [
-        " ".join(t.split()[:8]).rstrip(".").replace("{", "").replace("}", "") + ". {}"
-        for t in sentences[:count]
-    ]
+    sentences = [text for text in data.text("tiny-world") if len(text.split()) >= 6][:count]
+    openings = [" ".join(text.split()[:8]).rstrip(".") for text in sentences]
+    return [opening.replace("{", "").replace("}", "") + ". {}" for opening in openings]
 
 
 def settings(folder: str, templates: list[str], **changes) -> dict:
     """Hyperparameters that all of them share: 25 steps for z* without an early stop."""
-    usual = dict(
+    shared = dict(
         alg_name="AlphaEdit",
         model_name="llama",
         device="cpu",
@@ -50,17 +48,17 @@ def settings(folder: str, templates: list[str], **changes) -> dict:
         nullspace_threshold=THRESHOLD,
         L2=10.0,
     )
-    return {**usual, **changes}
+    return {**shared, **changes}
 
 
 def requests() -> Callable[[int], list[dict]]:
-    """``take(count)``, which gives the next requests, none of them twice."""
+    """``take(count)``, which returns the next requests, none of them twice."""
     keys = ("prompt", "subject", "target_new", "ground_truth")
     rest = iter([{key: request[key] for key in keys} for request in data.load("tiny-world")])
     return lambda count: list(islice(rest, count))
 
 
-def stages(records: list, batch: int = 1) -> dict[str, float]:
+def stages(records: list[EditRecord], batch: int = 1) -> dict[str, float]:
     """Median seconds per request of each stage."""
     return {
         name: statistics.median(record.seconds[name] for record in records) / batch
@@ -68,47 +66,68 @@ def stages(records: list, batch: int = 1) -> dict[str, float]:
     }
 
 
+def edit_and_restore(apply, model, tok, batch: list[dict], hparams) -> EditRecord:
+    """Edit, and put the weights back."""
+    records: list[EditRecord] = []
+    _, weights = apply(model, tok, batch, hparams, return_orig_weights=True, records=records)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            model.get_parameter(name).copy_(weight)
+    return records[0]
+
+
+def compare_edits(
+    name: str,
+    peer: Callable[[], object],
+    ours: Callable[[], EditRecord],
+    repeats: int,
+    batch: int = 1,
+    warm_up: int = 1,
+) -> tuple[dict, list[EditRecord]]:
+    """Time edits of one request by the peer in turns with edits of ``batch`` requests by ours.
+
+    Prints seconds per request and the stages of ours; returns the row for the JSON file, and the records.
+    """
+    records: list[EditRecord] = []
+    result = timing.alternate(peer, lambda: records.append(ours()), repeats, warm_up)
+    row = timing.report(name, result.per_request(batch))
+    row["stages"] = stages(records[warm_up:], batch)
+    print(f"    stages: {timing.milliseconds(row['stages'])}", flush=True)
+    return row, records[warm_up:]
+
+
 class DrawnStatistics(Statistics):
-    """Covariances and null spaces that nobody has measured, on the devices of the layers.
+    """Random covariances and null spaces, on the devices of the layers.
 
     ``rank`` directions carry the energy; the null space is their complement, whatever the threshold.
     """
 
     def __init__(self, view: ModelView, tok, hparams, rank: int):
         super().__init__(view, tok, hparams)
-        self._drawn: dict[int, tuple[torch.Tensor, Subspace]] = {}
-        for layer in self.layers:
-            directions = synthetic.energetic_directions(
-                view.d_ff, rank, seed=layer, device=view.device_of(layer)
-            )
-            self._drawn[layer] = synthetic.covariance(directions), synthetic.null_space_of(directions)
+        self._directions = {
+            layer: synthetic.energetic_directions(view.d_ff, rank, layer, view.device_of(layer))
+            for layer in self.layers
+        }
+        self._covariances = {layer: synthetic.covariance(basis) for layer, basis in self._directions.items()}
 
     def covariance(self, layer: int) -> torch.Tensor:
-        return self._drawn[layer][0]
+        return self._covariances[layer]
 
     def null_space(self, layer: int, threshold: float) -> Subspace:
-        return self._drawn[layer][1]
+        return synthetic.null_space_of(self._directions[layer])
 
 
 def prepared(view: ModelView, tok, hparams, rank: int) -> SequentialState:
-    """The state in which the first edit will find drawn statistics."""
+    """The state for the first edit, with drawn statistics."""
     state, _ = sequential_state(view, tok, hparams)
     state.statistics = DrawnStatistics(view, tok, hparams, rank)
     return state
 
 
 def fill(state: SequentialState, sources: dict[int, synthetic.KeySource], count: int) -> None:
-    """Adds keys of edits that were never made until there are ``count``; the weights stay as they are."""
+    """Add synthetic keys of earlier edits until there are ``count``; the weights stay as they are."""
     missing = count - sum(state.counts)
     if missing > 0:
         view = state.statistics.view
         present = fingerprint(view.model, down_names(view, state.statistics.layers))
-        state.note(present, {layer: source.next(missing) for layer, source in sources.items()})
-
-
-def key_sources(view: ModelView, layers: list[int]) -> dict[int, synthetic.KeySource]:
-    """An endless stream of keys for each layer."""
-    return {
-        layer: synthetic.KeySource(view.d_ff, seed=layer, device=str(view.device_of(layer)))
-        for layer in layers
-    }
+        state.append_edit(present, {layer: source.next(missing) for layer, source in sources.items()})

@@ -1,21 +1,19 @@
-"""FiNE's ablations on the shipped model: one row an option, sequential edits of tiny-world, measured on the
-final model.
+"""FiNE's ablations on the shipped model: sequential edits of tiny-world, measured on the final model, a row
+each.
 
     python -m benchmarks.fine_ablations --edits 50
 
-Rel and Gen are token accuracies of prompts and rephrasings; same subject and neighbours the shares of
-predicted tokens that are the untouched model's (relation specificity and neighbourhood); retained the share
-of never edited facts (200) that are still right; bits the n-gram entropy of sampled continuations of 10
-prompts. Seconds are those of the one CPU thread. An edit that comes to nothing (``EditError``) is left out
-and counted.
+Rel and Gen are token accuracies of prompts and rephrasings. Same subject and neighbours are the shares of
+predicted tokens that are the untouched model's (relation specificity and neighbourhood). Retained is the
+share of never edited facts (200) that are still right; bits is the n-gram entropy of sampled continuations of
+10 prompts. Seconds are those of the one CPU thread. An edit that fails (``EditError``) is left out and
+counted.
 """
 
 import copy
-import statistics
 import sys
 import time
-
-import torch
+from statistics import mean
 
 from benchmarks import timing
 from easyedit_neuron import data
@@ -55,66 +53,47 @@ ABLATIONS = {
     },
     "bfloat16 vectors (released)": {"vector_dtype": "bfloat16"},
 }
-COLUMNS = {
-    "Rel": 3,
-    "Gen": 3,
-    "same subject": 3,
-    "neighbours": 3,
-    "retained": 3,
-    "bits": 2,
-    "steps": 1,
-    "parameters": 0,
-    "CPU s per edit": 2,
-    "left out": 0,
-}
+QUALITY = {"Rel": 3, "Gen": 3, "same subject": 3, "neighbours": 3, "retained": 3, "bits": 2}
+COST = {"steps": 1, "parameters": 0, "CPU s per edit": 2, "left out": 0}
+COLUMNS = QUALITY | COST
 """Name and digits."""
 
 
 class Probes:
     """The untouched model's answers, and how a model compares with them."""
 
-    def __init__(self, model, tok, hparams, edits: int, facts: int, continued: int):
-        self.tok, self.hparams, self.continued = tok, hparams, continued
-        self.requests, self.facts = (
-            data.load("tiny-world", "knowedit", edits),
-            evenly(data.retained("tiny-world"), facts),
-        )
-        self.known = self._known(model)
+    def __init__(self, model, tok, hparams, args):
+        self.tok, self.hparams, self.continued = tok, hparams, args.continued
+        self.requests = data.load("tiny-world", "knowedit", args.edits)
+        self.facts = evenly(data.retained("tiny-world"), args.facts)
+        self.right_before = self._right(model)
         self.outputs = locality_reference(model, tok, self.requests)
 
-    def _known(self, model) -> list[bool]:
-        prompts, answers = (
-            [fact["prompt"] for fact in self.facts],
-            [fact["ground_truth"] for fact in self.facts],
-        )
-        return [
-            accuracy == 1.0
-            for accuracy in token_accuracy(predict_targets(model, self.tok, prompts, answers, 64))
-        ]
+    def _right(self, model) -> list[bool]:
+        prompts = [fact["prompt"] for fact in self.facts]
+        answers = [fact["ground_truth"] for fact in self.facts]
+        accuracies = token_accuracy(predict_targets(model, self.tok, prompts, answers, 64))
+        return [accuracy == 1.0 for accuracy in accuracies]
 
     def measure(self, model) -> dict[str, float]:
-        """The quality columns."""
-        found = summarize(
-            evaluate_all(
-                model, self.tok, self.requests, reference=self.outputs, batch_size=64, hparams=self.hparams
-            )
+        """The columns of ``QUALITY``."""
+        rows = evaluate_all(
+            model, self.tok, self.requests, reference=self.outputs, batch_size=64, hparams=self.hparams
         )
-        kept = [now for before, now in zip(self.known, self._known(model)) if before]
-        bits = fluency(
-            model, self.tok, [request["prompt"] for request in self.requests[: self.continued]], 30, seed=0
-        )
-        kinds = found["locality"]
+        summary = summarize(rows)
+        prompts = [request["prompt"] for request in self.requests[: self.continued]]
+        right = zip(self.right_before, self._right(model))
         return {
-            "Rel": found["rewrite_acc"],
-            "Gen": found["rephrase_acc"],
-            "same subject": kinds["Relation_Specificity_acc"],
-            "neighbours": kinds["Neighborhood_acc"],
-            "retained": statistics.mean(kept),
-            "bits": statistics.mean(bits),
+            "Rel": summary["rewrite_acc"],
+            "Gen": summary["rephrase_acc"],
+            "same subject": summary["locality"]["Relation_Specificity_acc"],
+            "neighbours": summary["locality"]["Neighborhood_acc"],
+            "retained": mean(after for before, after in right if before),
+            "bits": mean(fluency(model, self.tok, prompts, 30, seed=0)),
         }
 
 
-def row(model, tok, probes: Probes, hparams) -> dict[str, float]:
+def ablation_row(model, tok, probes: Probes, hparams) -> dict[str, float]:
     """One row; ``model`` is edited."""
     records, left_out = [], 0
     start = time.process_time()
@@ -124,44 +103,33 @@ def row(model, tok, probes: Probes, hparams) -> dict[str, float]:
         except EditError:
             left_out += 1
     spent = (time.process_time() - start) / len(probes.requests)
-    info = [record.info for record in records]
     return {
         **probes.measure(model),
-        "steps": statistics.mean(about["requests"][0]["steps"] for about in info),
-        "parameters": statistics.mean(about["modified_parameters"] for about in info),
+        "steps": mean(record.info["requests"][0]["steps"] for record in records),
+        "parameters": mean(record.info["modified_parameters"] for record in records),
         "CPU s per edit": spent,
         "left out": left_out,
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    parser = timing.parser(__doc__.splitlines()[0])
-    for name, default in {"edits": 50, "facts": 200, "continued": 10}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument(
-        "--only", nargs="*", metavar="ROW", help="rows by name (default: all)", choices=list(ABLATIONS)
-    )
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    parser = timing.parser(__doc__, edits=50, facts=200, continued=10, threads=1)
+    only_help = "rows by name (default: all)"
+    parser.add_argument("--only", nargs="*", metavar="ROW", help=only_help, choices=list(ABLATIONS))
+    args = timing.parse(parser, argv)
     hparams = FiNEHyperParams.from_hparams("FiNE/tiny-llama").override({"device": args.device})
     model, tok, _ = load_model(hparams)
-    probes, results = Probes(model, tok, hparams, args.edits, args.facts, args.continued), {}
-    print(
-        "| " + " | ".join((f"{args.edits} edits", *COLUMNS)) + " |\n" + "|---" * (len(COLUMNS) + 1) + "|",
-        flush=True,
-    )
-    print(
-        "| untouched | "
-        + " | ".join(f"{value:.3f}" for value in probes.measure(model).values())
-        + " | | | | |",
-        flush=True,
-    )
+    probes, results = Probes(model, tok, hparams, args), {}
+    print(timing.markdown_row([f"{args.edits} edits", *COLUMNS]) + "\n" + "|---" * (len(COLUMNS) + 1) + "|")
+    untouched = [f"{value:.3f}" for value in probes.measure(model).values()]
+    print(timing.markdown_row(["untouched", *untouched, *("" for _ in COST)]), flush=True)
     for name in args.only or ABLATIONS:
-        found = results[name] = row(copy.deepcopy(model), tok, probes, hparams.override(ABLATIONS[name]))
-        cells = [f"{found[column]:.{digits}f}" for column, digits in COLUMNS.items()]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    timing.write_json(args.json, results, edits=args.edits)
+        row = ablation_row(copy.deepcopy(model), tok, probes, hparams.override(ABLATIONS[name]))
+        results[name] = row
+        cells = [f"{row[column]:.{digits}f}" for column, digits in COLUMNS.items()]
+        print(timing.markdown_row([name, *cells]), flush=True)
+    timing.write_json(args, results)
     return 0
 
 

@@ -2,25 +2,23 @@
 
     python -m benchmarks.growth --methods alphaedit memit
 
-A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Nobody waits for 5,000
-real edits: the sequential state is filled with synthetic keys (``synthetic.KeySource``) up to the number, the
-    statistics are drawn
-(``editing.DrawnStatistics``), and the edits made there are real. The first of them takes up all synthetic
-keys at once, which no edit of a real sequence does; it is shown apart (at number 1 it makes the solvers), and
-so number 1 is measured on the edits from the second.
+A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys protected. Up to each number the
+sequence is filled with synthetic keys (``editing.fill``) and the statistics are drawn
+(``editing.DrawnStatistics``); the edits made there are real. The first of them takes up all synthetic keys at
+once, which no edit of a real sequence does: it is shown apart, and number 1 is measured on the edits from the
+    second.
 
-``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix of earlier keys takes up
-    256 keys at a
-time, d_ff^2 a key; the edits measured here may miss that one in 256.
+``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix takes up 256 keys at a
+    time, d_ff^2
+a key; the edits measured here may miss the one in 256 that does.
 
 Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside
-    every edit,
-times the number of layers; what it costs does not depend on the number of earlier edits.
+    every
+edit, times the number of layers; its cost does not depend on the number of earlier edits.
 """
 
 import statistics
 import sys
-from pathlib import Path
 
 import torch
 
@@ -33,8 +31,8 @@ from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.models.memit.memit_main import apply_memit_to_model
 
 from . import synthetic, timing
-from .editing import LAYERS, contexts, fill, key_sources, prepared, requests, settings, stages
-from .memory import process_peak
+from .editing import LAYERS, contexts, fill, prepared, requests, settings, stages
+from .memory import process_peak, reset_peak
 from .models import SHAPES, random_llama
 from .solve import Peer
 
@@ -44,6 +42,11 @@ METHODS = {
 }
 RANDOM = dict(mask="random", mask_options={"density": 0.5}, mask_stage="solve")
 NAMES = [name + mask for name in METHODS for mask in ("", "-random")]
+HEAD = f"""\
+real edits on synthetic keys and drawn statistics; median seconds; / first: solve over that at the first
+count; at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers
+{"method":<16} {"edits":>11} {"s/edit":>7} {"target":>7} {"keys":>7} {"solve":>7} {"/ first":>8} \
+{"at start":>8} {"peer":>7} {"keys MB":>8} {"solver MB":>9}  process peak"""
 
 
 def measure(name: str, model, tok, counts: list[int], repeats: int, device: str) -> list[dict]:
@@ -51,31 +54,31 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     path, _, masked = name.partition("-")
     kind, apply, changes = METHODS[path]
     hparams = kind(**settings("not used", contexts(), device=device, **changes, **(RANDOM if masked else {})))
-    view, take, rank = ModelView.of(model), requests(), ModelView.of(model).d_ff // 8
+    view, take = ModelView.of(model), requests()
+    rank = view.d_ff // 8
     originals = clone_weights(view.model, down_names(view, LAYERS))
-    state, streams = prepared(view, tok, hparams, rank), key_sources(view, LAYERS)
-    peer = Peer(
-        path,
-        synthetic.energetic_directions(view.d_ff, rank, device=device),
-        hparams.L2,
-        hparams.mom2_update_weight,
-        synthetic.KeySource(view.d_ff, device=device),
-        1,
-    )
+    state = prepared(view, tok, hparams, rank)
+    sources = {
+        layer: synthetic.KeySource(view.d_ff, seed=layer, device=str(view.device_of(layer)))
+        for layer in LAYERS
+    }
+    directions = synthetic.energetic_directions(view.d_ff, rank, device=device)
+    problem = synthetic.problem(path, directions, hparams.L2, hparams.mom2_update_weight)
+    peer = Peer(problem, synthetic.KeySource(view.d_ff, device=device), 1)
     with torch.no_grad():
         peer.edit()  # the warm-up
     rows = []
     for count in sorted(counts):
-        if torch.device(device).type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        fill(state, streams, count - 2)
-        records, times, peers = [], [], []
+        reset_peak(device)
+        fill(state, sources, count - 2)
+        # One edit takes up the synthetic keys; the ones after it are measured.
+        records, times, peer_times = [], [], []
         apply(model, tok, take(1), hparams, records=records)
         number = sum(state.counts) + 1
         for _ in range(repeats):
-            times.append(timing.seconds(lambda: apply(model, tok, take(1), hparams, records=records)))
+            times.append(timing.seconds(apply, model, tok, take(1), hparams, records=records))
             with torch.no_grad():
-                peers.append(len(LAYERS) * timing.seconds(peer.edit))
+                peer_times.append(len(LAYERS) * timing.seconds(peer.edit))
         row = {
             "method": name,
             "count": count,
@@ -84,7 +87,7 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
             "stages": stages(records[1:]),
             "solves": [record.seconds["solve"] for record in records[1:]],
             "first_solve": records[0].seconds["solve"],
-            "peer_solve": statistics.median(peers),
+            "peer_solve": statistics.median(peer_times),
             "held_bytes": state.held_bytes,
             "process_peak": process_peak(device),
         }
@@ -96,51 +99,32 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     return rows
 
 
-HEAD = (
-    f"{'method':<16} {'edits':>11} {'s/edit':>7} {'target':>7} {'keys':>7} {'solve':>7} {'/ first':>8} {'at start':>8}"
-    f" {'peer':>7} {'keys MB':>8} {'solver MB':>9}  process peak"
-)
-
-
 def _line(row: dict) -> str:
     stage, held, (first, last) = row["stages"], row["held_bytes"], row["edits"]
     peak = ", ".join(f"{where} {count / 2**30:.2f} GB" for where, count in row["process_peak"].items())
     return (
-        f"{row['method']:<16} {f'{first} to {last}':>11} {row['seconds']:7.2f} {stage['target']:7.2f} {stage['keys']:7.2f}"
-        f" {stage['solve']:7.3f} {row['solve_over_first_count']:8.2f} {row['first_solve']:8.2f} {row['peer_solve']:7.2f}"
-        f" {held['keys'] / 2**20:8.1f} {held['solvers'] / 2**20:9.1f}  {peak}"
+        f"{row['method']:<16} {f'{first} to {last}':>11} {row['seconds']:7.2f} {stage['target']:7.2f} "
+        f"{stage['keys']:7.2f} {stage['solve']:7.3f} {row['solve_over_first_count']:8.2f} "
+        f"{row['first_solve']:8.2f} {row['peer_solve']:7.2f} {held['keys'] / 2**20:8.1f} "
+        f"{held['solvers'] / 2**20:9.1f}  {peak}"
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    parser = timing.parser(__doc__.splitlines()[0])
+    parser = timing.parser(__doc__, repeats=3, threads=1)
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 100, 1000, 5000], metavar="N")
-    parser.add_argument("--repeats", type=int, default=3, help="edits measured at each count")
     parser.add_argument("--shape", choices=list(SHAPES), default="80m")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    args = timing.parse(parser, argv)
     if min(args.counts) < 1 or args.repeats < 1:
         parser.error("--counts and --repeats start at 1")
-    torch.set_num_threads(args.threads)
     model, tok = random_llama(args.shape, device=args.device)
-    print(
-        "real edits on synthetic keys and drawn statistics; median seconds; / first: solve over that at the first count;\n"
-        "at start: solve of the edit that took up the synthetic keys; peer: torch.linalg.solve for all layers"
-    )
     print(HEAD)
-    results = [
-        row
-        for name in args.methods
-        for row in measure(name, model, tok, args.counts, args.repeats, args.device)
-    ]
-    timing.write_json(
-        args.json,
-        results,
-        earlier_edits="synthetic keys",
-        **{k: v for k, v in vars(args).items() if not isinstance(v, Path)},
-    )
+    results = []
+    for name in args.methods:
+        results += measure(name, model, tok, args.counts, args.repeats, args.device)
+    timing.write_json(args, results, earlier_edits="synthetic keys")
     return 0
 
 

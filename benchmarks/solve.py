@@ -1,9 +1,10 @@
-"""The solve stage against EasyEdit's equations as ``torch.linalg.solve`` takes them, at the size of real FFN
-layers.
+"""The solve stage against EasyEdit's equations by ``torch.linalg.solve``, at the size of real FFN layers.
 
-``python -m benchmarks.solve --sizes 2048 8192``. One run of either side is one edit as it happens in a
-sequence: the n keys of the edit before join the earlier ones, then n new keys are solved for. The peer adds
-    ``K K^T`` to a d_ff x d_ff sum and solves
+    python -m benchmarks.solve --sizes 2048 8192
+
+One run of either side is one edit as it happens in a sequence: the n keys of the edit before join the earlier
+    ones,
+then n new keys are solved for. The peer adds ``K K^T`` to a d_ff x d_ff sum and solves
 
 - alphaedit, float32: ``[P (K K^T + C_p) + L2 I] X = P K``
 - memit, float64: ``(lambda C + C_p + K K^T) X = K`` (EasyEdit has no C_p there; it costs the peer one
@@ -12,59 +13,48 @@ sequence: the n keys of the edit before join the earlier ones, then n new keys a
 for X, not for the update ``X R^T`` that EasyEdit solves for with d_model right-hand sides: that favours the
 peer. Its matrices stay in memory and on the device; EasyEdit moves P and C_p there for every layer and edit.
 Where the earlier keys pass the number from which ours keeps the inverse as a matrix, one run pays for the
-    change: see the spread.
+    change: see the
+spread.
 """
 
+import itertools
 import math
-from pathlib import Path
 
 import torch
 
 from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
 from easyedit_neuron.locate_then_edit.solver.problem import Problem
 from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
+from easyedit_neuron.statistics.memory_use import readable
 
-from . import synthetic
-from .timing import alternate, free_bytes, parser, report, seconds, write_json
+from . import synthetic, timing
+from .memory import free_bytes
 
-# bytes per entry of a d_ff x d_ff matrix at the peak, peer and ours together
-# alphaedit: P, C_p, the system, its product with P and LU's copy in float32; U and a projector basis of ours
-# memit: C in float32; C_p, lambda C in float64, the system and LU's copy of it in float64; our factor and its
-# working copy
-NEEDED = {"alphaedit": 5 * 4 + 4, "memit": 4 + 4 * 8 + 2 * 8}
+PATHS = ["alphaedit", "memit"]
+BYTES_PER_ENTRY = {"alphaedit": 5 * 4 + 4, "memit": 4 + 4 * 8 + 2 * 8}
+"""Peak of both sides together, per entry of a d_ff x d_ff matrix.
 
-
-def needed_bytes(d_ff: int, path: str, earlier: int, keys: int, repeats: int) -> int:
-    """Memory that a measurement takes, both sides together: the matrices, and all keys in float32 and
-    float64."""
-    return NEEDED[path] * d_ff**2 + 3 * 8 * d_ff * (earlier + keys * (repeats + 2))
+alphaedit: P, C_p, the system, its product with P and LU's copy in float32; U and a projector basis of ours.
+memit: C in float32; C_p, lambda C, the system and LU's copy of it in float64; our factor and its working
+    copy.
+"""
 
 
 class Peer:
-    """The plain equation, solved anew for every edit."""
+    """The plain equation, solved anew for every edit of ``count`` keys."""
 
-    def __init__(
-        self,
-        path: str,
-        directions: torch.Tensor,
-        ridge: float,
-        weight: float,
-        source: synthetic.KeySource,
-        keys: int,
-    ):
-        self._path, self._ridge, self._weight, self._source, self._count = path, ridge, weight, source, keys
+    def __init__(self, problem: Problem, source: synthetic.KeySource, count: int):
+        self._problem, self._source, self._count = problem, source, count
         self._last: torch.Tensor | None = None
-        d_ff = len(directions)
-        if path == "alphaedit":
-            self._fixed = torch.eye(d_ff, device=directions.device) - directions @ directions.T
+        if problem.preserve is None:
+            basis = problem.subspace.basis  # of what is not in the null space
+            self._projector = torch.eye(len(basis), device=basis.device) - basis @ basis.T
+            self._earlier = torch.zeros_like(self._projector, dtype=torch.float32)
         else:
-            self._fixed = synthetic.covariance(directions)
-        self._earlier = torch.zeros_like(
-            self._fixed, dtype=torch.float32 if path == "alphaedit" else torch.float64
-        )
+            self._earlier = torch.zeros_like(problem.preserve, dtype=torch.float64)
 
     def add(self, keys: torch.Tensor) -> None:
-        """Keys of an edit that has been made."""
+        """Keys of an earlier edit."""
         keys = keys.to(self._earlier.dtype)
         self._earlier.addmm_(keys, keys.T)
 
@@ -73,32 +63,22 @@ class Peer:
         if self._last is not None:
             self.add(self._last)
         self._last = self._source.next(self._count)
-        keys = self._last.to(self._earlier.dtype)
-        if self._path == "alphaedit":
-            system = self._fixed @ (keys @ keys.T + self._earlier)
-            system.diagonal().add_(self._ridge)
-            return torch.linalg.solve(system, self._fixed @ keys)
-        return torch.linalg.solve(self._weight * self._fixed.double() + self._earlier + keys @ keys.T, keys)
+        keys, problem = self._last.to(self._earlier.dtype), self._problem
+        if problem.preserve is None:
+            system = self._projector @ (keys @ keys.T + self._earlier)
+            system.diagonal().add_(problem.ridge)
+            return torch.linalg.solve(system, self._projector @ keys)
+        system = problem.weight * problem.preserve.double() + self._earlier + keys @ keys.T
+        return torch.linalg.solve(system, keys)
 
 
 class Ours:
     """The sequential solver on the same keys."""
 
-    def __init__(
-        self,
-        path: str,
-        directions: torch.Tensor,
-        ridge: float,
-        weight: float,
-        source: synthetic.KeySource,
-        keys: int,
-    ):
-        self._source, self._count, self._last = source, keys, None
-        self.buffer = KeyBuffer(len(directions), directions.device)
-        if path == "alphaedit":
-            problem = Problem(ridge, subspace=synthetic.null_space_of(directions))
-        else:
-            problem = Problem(0.0, preserve=synthetic.covariance(directions), weight=weight)
+    def __init__(self, problem: Problem, source: synthetic.KeySource, count: int):
+        matrix = problem.subspace.basis if problem.preserve is None else problem.preserve
+        self._source, self._count, self._last = source, count, None
+        self.buffer = KeyBuffer(len(matrix), matrix.device)
         self.solver = SequentialSolver(problem, self.buffer)
 
     def edit(self) -> torch.Tensor:
@@ -109,89 +89,63 @@ class Ours:
         return self.solver.right_factor(self._last)
 
 
-def measure(path: str, d_ff: int, keys: int, earlier: int, given) -> dict:
+def measure(path: str, d_ff: int, keys: int, earlier: int, args) -> dict:
     """One line of the table."""
-    directions = synthetic.energetic_directions(d_ff, d_ff // 8, device=given.device)
-    both = [
-        kind(
-            path,
-            directions,
-            given.L2,
-            given.weight,
-            synthetic.KeySource(d_ff, seed=3, device=given.device),
-            keys,
-        )
-        for kind in (Peer, Ours)
-    ]
-    peer, ours = both
-    if earlier:
-        before = synthetic.KeySource(d_ff, seed=4, device=given.device).next(earlier)
-        peer.add(before)
-        ours.buffer.append(before)
-    first = []  # the warm-up: both sides solve the same equation
-    set_up = seconds(lambda: first.append(ours.edit()))
-    truth = peer.edit()
-    difference = float((first[0] - truth).norm() / truth.norm())
-    result = report(
-        f"{path} d_ff {d_ff} n {keys} earlier {earlier}",
-        alternate(peer.edit, ours.edit, given.repeats, warm_up=0),
+    directions = synthetic.energetic_directions(d_ff, d_ff // 8, device=args.device)
+    ridge = args.L2 if path == "alphaedit" else 0.0
+    problem = synthetic.problem(path, directions, ridge, args.weight)
+    peer, ours = (
+        side(problem, synthetic.KeySource(d_ff, seed=3, device=args.device), keys) for side in (Peer, Ours)
     )
+    if earlier:
+        earlier_keys = synthetic.KeySource(d_ff, seed=4, device=args.device).next(earlier)
+        peer.add(earlier_keys)
+        ours.buffer.append(earlier_keys)
+    first, set_up = timing.timed(ours.edit)  # the warm-up: both sides solve the same equation
+    expected = peer.edit()
+    difference = float((first - expected).norm() / expected.norm())
+    result = timing.alternate(peer.edit, ours.edit, args.repeats, warm_up=0)
+    row = timing.report(f"{path} d_ff {d_ff} n {keys} earlier {earlier}", result)
+    held = ours.solver.held_bytes
     print(
         f"    ours: first edit {set_up:.2f} s, X differs from the peer's by {difference:.1e}, "
-        f"{ours.solver.held_bytes / 2**20:.0f} MB kept"
+        f"{held / 2**20:.0f} MB kept"
     )
-    return result | {
-        "path": path,
-        "d_ff": d_ff,
-        "keys": keys,
-        "earlier": earlier,
-        "first_seconds": set_up,
-        "difference": difference,
-        "ours_bytes": ours.solver.held_bytes,
-    }
+    sizes = {"path": path, "d_ff": d_ff, "keys": keys, "earlier": earlier}
+    return row | sizes | {"first_seconds": set_up, "difference": difference, "ours_bytes": held}
 
 
-def main() -> None:
-    """All combinations that were asked for and that fit into memory."""
-    arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--sizes", type=int, nargs="+", default=[2048, 8192, 14336], help="d_ff")
-    arguments.add_argument(
-        "--keys", type=int, nargs="+", default=[1, 100], help="n, requests solved together"
-    )
-    arguments.add_argument("--earlier", type=int, nargs="+", default=[0, 1000], help="keys of earlier edits")
-    arguments.add_argument(
-        "--paths", nargs="+", choices=["alphaedit", "memit"], default=["alphaedit", "memit"]
-    )
-    arguments.add_argument("--repeats", type=int, default=5, help="pairs of runs after the warm-up")
-    arguments.add_argument("--L2", type=float, default=10.0)
-    arguments.add_argument(
-        "--weight", type=float, default=15000.0, help="lambda, the weight of the covariance on the memit path"
-    )
-    given = arguments.parse_args()
+def add_problem_options(parser, ridge: float) -> None:
+    """``--paths``, ``--L2`` and ``--weight``."""
+    parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS)
+    parser.add_argument("--L2", type=float, default=ridge)
+    weight_help = "lambda, the weight of the covariance on the memit path"
+    parser.add_argument("--weight", type=float, default=15000.0, help=weight_help)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """All combinations of the arguments that fit into memory."""
+    parser = timing.parser(__doc__, repeats=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 8192, 14336], help="d_ff")
+    parser.add_argument("--keys", type=int, nargs="+", default=[1, 100], help="requests solved together")
+    parser.add_argument("--earlier", type=int, nargs="+", default=[0, 1000], help="keys of earlier edits")
+    add_problem_options(parser, ridge=10.0)
+    args = timing.parse(parser, argv)
     results = []
-    for d_ff in given.sizes:
-        for path in given.paths:
-            for keys in given.keys:
-                for earlier in given.earlier:
-                    needed, free = (
-                        needed_bytes(d_ff, path, earlier, keys, given.repeats),
-                        free_bytes(given.device),
-                    )
-                    if needed > free:
-                        print(
-                            f"{path} d_ff {d_ff} n {keys} earlier {earlier}: left out, it needs {_gigabytes(needed)} and "
-                            f"{_gigabytes(free)} are free on {given.device}"
-                        )
-                        continue
-                    results.append(measure(path, d_ff, keys, earlier, given))
+    for d_ff, path, keys, earlier in itertools.product(args.sizes, args.paths, args.keys, args.earlier):
+        needed = BYTES_PER_ENTRY[path] * d_ff**2 + 3 * 8 * d_ff * (earlier + keys * (args.repeats + 2))
+        free = free_bytes(args.device)
+        if needed > free:
+            print(
+                f"{path} d_ff {d_ff} n {keys} earlier {earlier}: left out, it needs {readable(needed)} and "
+                f"{readable(free)} are free on {args.device}"
+            )
+            continue
+        results.append(measure(path, d_ff, keys, earlier, args))
     if results:
-        mean = math.exp(sum(math.log(r["ratio"]) for r in results) / len(results))
+        mean = math.exp(sum(math.log(row["ratio"]) for row in results) / len(results))
         print(f"geometric mean of the ratios: {mean:.1f}")
-    write_json(given.json, results, **{k: v for k, v in vars(given).items() if not isinstance(v, Path)})
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GB"
+    timing.write_json(args, results)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Covariances of five layers: one pass for all of them (ours) against one pass for each (EasyEdit's
-``layer_stats``), in turns.
+"""Covariances of five layers: one pass for all (ours) against one pass each (EasyEdit's ``layer_stats``), in
+turns.
 
     EASYEDIT_HOME=... python -m benchmarks.statistics
 
 A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8, float32, the same texts.
-Both tokenise the texts, and neither finds earlier results: EasyEdit's is told to measure anew, ours gets a
-    new folder each time. Without
-EASYEDIT_HOME the peer is a plain loop of the same shape: per layer, every text through the model up to that
-    layer.
-Both results are compared before anything is timed.
+Both tokenise the texts, and neither finds earlier results. Without EASYEDIT_HOME the peer is a plain loop of
+the same shape: per layer, every text through the model up to that layer. Both results are compared before
+    anything is timed.
 """
 
 import contextlib
@@ -22,10 +20,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from benchmarks import timing
+from benchmarks.editing import LAYERS
 from benchmarks.models import random_llama
 from easyedit_neuron import data
 from easyedit_neuron.arch.capture import Capture
@@ -35,7 +35,6 @@ from easyedit_neuron.host.loader import find_easyeditor, import_easyeditor
 from easyedit_neuron.models.memit.memit_hparams import MEMITHyperParams
 from easyedit_neuron.statistics.cache import Statistics
 
-LAYERS = [4, 5, 6, 7, 8]
 POSITIONS = 512
 """Longest text that the model takes; EasyEdit's batches have three times as many tokens."""
 
@@ -43,12 +42,11 @@ Measure = Callable[[], dict[int, torch.Tensor]]
 
 
 def paragraphs(tok, tokens: int, seed: int = 0) -> tuple[list[str], int]:
-    """Texts of very different lengths, none longer than the model, with ``tokens`` tokens in all; and how
-    many those are."""
-    sentences, draw = data.text("tiny-world"), random.Random(seed)
+    """Texts of very different lengths, none longer than the model takes, and their number of tokens."""
+    sentences, rng = data.text("tiny-world"), random.Random(seed)
     texts, total = [], 0
     while total < tokens:
-        text = " ".join(draw.choices(sentences, k=draw.randint(1, 20)))
+        text = " ".join(rng.choices(sentences, k=rng.randint(1, 20)))
         count = len(token_ids(tok, text))
         if count <= POSITIONS:
             texts.append(text)
@@ -86,36 +84,29 @@ def easyedit(model, tok, texts: list[str], folder: Path) -> Measure:
     module = importlib.import_module("easyeditor.models.rome.layer_stats")
     module.load_dataset = lambda *_: {"train": [{"text": text} for text in texts]}
 
-    def measure() -> dict[int, torch.Tensor]:
-        found = {}
-        for layer in LAYERS:
-            with contextlib.redirect_stdout(io.StringIO()):
-                stat = module.layer_stats(
-                    model,
-                    tok,
-                    f"model.layers.{layer}.mlp.down_proj",
-                    folder,
-                    "wikipedia",
-                    ["mom2"],
-                    sample_size=len(texts),
-                    precision="float32",
-                    progress=lambda loader, total: loader,
-                    force_recompute=True,
-                    hparams=_Device(),
-                )
-            found[layer] = stat.mom2.moment()
-        return found
+    def of_layer(layer: int) -> torch.Tensor:
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = module.layer_stats(
+                model,
+                tok,
+                f"model.layers.{layer}.mlp.down_proj",
+                folder,
+                "wikipedia",
+                ["mom2"],
+                sample_size=len(texts),
+                precision="float32",
+                progress=lambda loader, total: loader,
+                force_recompute=True,
+                hparams=SimpleNamespace(device="cpu"),
+            )
+        return result.mom2.moment()
 
-    return measure
-
-
-class _Device:
-    device = "cpu"
+    return lambda: {layer: of_layer(layer) for layer in LAYERS}
 
 
 def one_pass_per_layer(model, tok, texts: list[str], _folder: Path) -> Measure:
-    """A stand-in for EasyEdit: for each layer, all texts are tokenised and run up to it, 100 at a time,
-    sorted by length."""
+    """A stand-in for EasyEdit: per layer, all texts are tokenised and run up to it, 100 at a time, by
+    length."""
     view, batch_tokens = ModelView.of(model), 3 * POSITIONS
 
     @torch.no_grad()
@@ -125,56 +116,45 @@ def one_pass_per_layer(model, tok, texts: list[str], _folder: Path) -> Measure:
             group = sorted(texts[start : start + 100], key=lambda text: -len(token_ids(tok, text)))
             while group:
                 rows = max(1, batch_tokens // len(token_ids(tok, group[0])))
-                batch = encode(tok, group[:rows])
-                with Capture(view, [layer], stop_after=layer) as seen:
+                batch, group = encode(tok, group[:rows]), group[rows:]
+                with Capture(view, [layer], stop_after=layer) as capture:
                     model(**batch.inputs)
-                keys = seen.key[layer][batch.attention_mask.bool()]
+                keys = capture.key[layer][batch.attention_mask.bool()]
                 total += keys.T @ keys
                 count += len(keys)
-                group = group[rows:]
         return total / count
 
     return lambda: {layer: of_layer(layer) for layer in LAYERS}
 
 
-def main() -> int:
-    """Entry point."""
-    parser = timing.parser(__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=20000)
-    args = parser.parse_args()
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 1 where the two do not measure the same."""
+    parser = timing.parser(__doc__, repeats=3, threads=1, tokens=20000)
+    args = timing.parse(parser, argv)
     if args.device != "cpu":
         parser.error("--device: this comparison runs on the CPU")
-    torch.set_num_threads(args.threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the peer's loader forks
     model, tok = random_llama("80m", max_position_embeddings=POSITIONS)
     tok.model_max_length = POSITIONS
     texts, tokens = paragraphs(tok, args.tokens)
-    peer_name, make_peer = (
-        ("EasyEdit", easyedit) if find_easyeditor() else ("one pass per layer", one_pass_per_layer)
-    )
+    peer_name, make_peer = "one pass per layer", one_pass_per_layer
+    if find_easyeditor():
+        peer_name, make_peer = "EasyEdit", easyedit
     with tempfile.TemporaryDirectory() as folder:
-        peer, mine = (make(model, tok, texts, Path(folder)) for make in (make_peer, ours))
-        theirs, found = peer(), mine()  # the warm-up
-        error = max(float((theirs[layer] - found[layer]).norm() / theirs[layer].norm()) for layer in LAYERS)
+        measure_peer, measure_ours = (make(model, tok, texts, Path(folder)) for make in (make_peer, ours))
+        expected, measured = measure_peer(), measure_ours()  # the warm-up
+        difference = max(float((expected[n] - measured[n]).norm() / expected[n].norm()) for n in LAYERS)
         print(
-            f"{len(texts)} texts, {tokens} tokens, layers {LAYERS}; peer: {peer_name}; largest relative difference {error:.1e}"
+            f"{len(texts)} texts, {tokens} tokens, layers {LAYERS}; peer: {peer_name}; "
+            f"largest relative difference {difference:.1e}"
         )
-        if error > 1e-5:
+        if difference > 1e-5:
             print("the two do not measure the same: no timing")
             return 1
-        result = timing.alternate(peer, mine, args.repeats, warm_up=0)
-    measured = timing.report(f"statistics of {len(LAYERS)} layers", result)
-    timing.write_json(
-        args.json,
-        [measured],
-        peer=peer_name,
-        tokens=tokens,
-        texts=len(texts),
-        layers=LAYERS,
-        difference=error,
-    )
+        result = timing.alternate(measure_peer, measure_ours, args.repeats, warm_up=0)
+    row = timing.report(f"statistics of {len(LAYERS)} layers", result)
+    sizes = {"tokens": tokens, "texts": len(texts), "layers": LAYERS}
+    timing.write_json(args, [row], peer=peer_name, difference=difference, **sizes)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Peer and ours in the same run: taken in turns after a warm-up, medians, ratio and spread, results as
+"""Time a peer and ours in the same process: in turns after a warm-up, medians, ratio and spread, results as
 JSON."""
 
 import argparse
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,20 +37,29 @@ class Result:
         ratios = [peer / ours for peer, ours in zip(self.peer, self.ours)]
         return min(ratios), max(ratios)
 
+    def per_request(self, batch: int, peer_batch: int = 1) -> "Result":
+        """Seconds per request where ours takes ``batch`` requests at a time."""
+        return Result([s / peer_batch for s in self.peer], [s / batch for s in self.ours])
 
-def seconds(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call, with the work that it queued on a GPU."""
+
+def timed(run: Callable, *args, **kwargs) -> tuple[Any, float]:
+    """Result and wall-clock seconds of one call, with the work that it queued on a GPU."""
     _synchronise()
     start = time.perf_counter()
-    run()
+    result = run(*args, **kwargs)
     _synchronise()
-    return time.perf_counter() - start
+    return result, time.perf_counter() - start
+
+
+def seconds(run: Callable, *args, **kwargs) -> float:
+    """Wall-clock seconds of one call."""
+    return timed(run, *args, **kwargs)[1]
 
 
 def alternate(
     peer: Callable[[], object], ours: Callable[[], object], repeats: int, warm_up: int = 1
 ) -> Result:
-    """Times ``repeats`` pairs after ``warm_up`` unmeasured ones; who goes first changes from pair to pair."""
+    """Time ``repeats`` pairs after ``warm_up`` unmeasured ones; the order changes from pair to pair."""
     for _ in range(warm_up):
         peer()
         ours()
@@ -62,11 +72,11 @@ def alternate(
 
 
 def report(name: str, result: Result) -> dict:
-    """Prints one line and gives back what belongs into the JSON file."""
+    """Print one line and return what belongs into the JSON file."""
     low, high = result.spread
-    peer, ours = statistics.median(result.peer), statistics.median(result.ours)
+    peer, ours = (_readable(statistics.median(times)) for times in (result.peer, result.ours))
     print(
-        f"{name:<44} peer {_readable(peer):>9}  ours {_readable(ours):>9}  ratio {result.ratio:8.1f}"
+        f"{name:<44} peer {peer:>9}  ours {ours:>9}  ratio {result.ratio:8.1f}"
         f"  ({low:.1f} to {high:.1f}, {len(result.peer)} pairs)",
         flush=True,
     )
@@ -79,41 +89,50 @@ def report(name: str, result: Result) -> dict:
     }
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """An argument parser with ``--json`` and ``--device``."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    made.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    return made
+def milliseconds(seconds_by_stage: dict[str, float]) -> str:
+    """``target 12 ms, solve 3 ms``."""
+    return ", ".join(f"{stage} {spent * 1e3:.0f} ms" for stage, spent in seconds_by_stage.items())
 
 
-def write_json(path: Path | None, results: object, **settings) -> None:
-    """Writes results, settings and what they were measured on; no path: nothing."""
-    if path is None:
+def markdown_row(cells) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
+    """A parser with ``--json``, ``--device`` and an option for every integer with its default."""
+    result = argparse.ArgumentParser(description=doc.splitlines()[0])
+    result.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    result.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    for name, default in integers.items():
+        option = f"--{name.replace('_', '-')}"
+        result.add_argument(option, type=int, default=default, help="default: %(default)s")
+    return result
+
+
+def parse(arguments: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse, and let torch use the number of ``--threads``."""
+    args = arguments.parse_args(argv)
+    if "threads" in args:
+        torch.set_num_threads(args.threads)
+    return args
+
+
+def write_json(args: argparse.Namespace, results: object, **settings) -> None:
+    """Write results, arguments, other settings and the machine to ``--json``; without it, nothing."""
+    if args.json is None:
         return
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "platform": platform.platform(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"machine": machine, "settings": settings, "results": results}, indent=1, default=str)
-        + "\n"
-    )
-
-
-def free_bytes(device: str) -> int:
-    """Memory that a program may still take on a device."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    settings = {name: value for name, value in vars(args).items() if name != "json"} | settings
+    content = {"machine": machine, "settings": settings, "results": results}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def _synchronise() -> None:

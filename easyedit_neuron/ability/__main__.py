@@ -1,10 +1,11 @@
-"""``python -m easyedit_neuron.ability``: general ability of a model as it is, without editing it."""
+"""``python -m easyedit_neuron.ability``: measure the general ability of a model without editing it."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ from typing import Any
 
 from ..errors import HostError, NeuronEditError
 from ..report.table import aligned, number
-from ..utils.io import replacing
+from ..utils.io import refusing, write_text
 
 BAD_INPUT = 2
+COLUMNS = ("metric", "value", "documents", "shots")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,13 +25,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run with the given arguments (default: the process's); 0, or 2 and one line on stderr when the input is
-    wrong."""
-    parser = _arguments()
+    """Run the command; return 0, or exit with 2 and one line on stderr where the input is wrong."""
+    parser = _parser()
     args = parser.parse_args(argv)
     try:
-        found, seconds = _measure(args)
-        about = {
+        results, seconds = _measure(args)
+        report = {
             "model": args.model,
             "weights": args.weights and str(args.weights),
             "data": args.data and str(args.data),
@@ -37,75 +38,61 @@ def main(argv: list[str] | None = None) -> int:
             "max_new_tokens": args.max_new_tokens,
             "seconds": seconds,
             "versions": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")},
-            "tasks": found,
+            "tasks": results,
         }
-        _write(args.out, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        with refusing(args.out):
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     except NeuronEditError as problem:
         parser.error(str(problem))
-    sys.stdout.write(f"{table(found)}\n\n{args.out}\n")
+    rows = [
+        [task, row["metric"], *(number(row[name]) for name in COLUMNS[1:]), ""]
+        for task, row in results.items()
+    ]
+    sys.stdout.write(f"{aligned([['task', *COLUMNS, ''], *rows])}\n\n{args.out}\n")
     return 0
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """A row per task: its number, of how many documents, with how many shots."""
-    rows = [["task", "metric", "value", "documents", "shots", ""]]
-    for name, entry in found.items():
-        rows.append(
-            [
-                name,
-                entry["metric"],
-                number(entry["value"]),
-                number(entry["documents"]),
-                number(entry["shots"]),
-                "",
-            ]
-        )
-    return aligned(rows)
-
-
-def _arguments() -> _Parser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="easyedit_neuron.ability", description="General ability of a model, measured with lm-eval."
     )
-    parser.add_argument(
-        "--model", default="tiny-llama", help="a folder, a name on the hub, or tiny-llama (default)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--model", default="tiny-llama", help="a folder, a name on the hub, or tiny-llama (default)")
+    add(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="weights by parameter name that take the place of the model's, such as a run's weights.safetensors",
+        help="replace the model's weights by these, e.g. a run's weights.safetensors",
     )
-    parser.add_argument(
+    add(
         "--tasks",
         default="tiny_world",
         help="mmlu,gsm8k,commonsense_qa,bbh_zeroshot,humaneval, tiny_world (default), or any of lm-eval's",
     )
-    parser.add_argument(
+    add(
         "--data",
         type=Path,
         metavar="DIR",
         help="local documents of the papers' tasks (default: lm-eval asks the hub)",
     )
-    parser.add_argument(
+    add(
         "--limit",
         type=int,
         metavar="N",
-        help="the first N documents of every task, subject by subject (default: all)",
+        help="measure the first N documents of every task or subject (default: all)",
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N")
-    parser.add_argument(
+    add("--batch-size", type=int, default=64, metavar="N", help="sequences per forward pass (default: 64)")
+    add(
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help="of a generated answer at most (default: what the task says)",
+        help="longest generated answer (default: what the task says)",
     )
-    parser.add_argument(
-        "--run-code", action="store_true", help="humaneval may run the code that the model writes"
-    )
-    parser.add_argument("--device", help="cpu, cuda:0, ... (default: the first GPU, else the CPU)")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument(
+    add("--run-code", action="store_true", help="allow humaneval to run the code that the model writes")
+    add("--device", help="cpu, cuda:0, ... (default: the first GPU, else the CPU)")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    add(
         "--out",
         type=Path,
         default=Path("ability.json"),
@@ -116,10 +103,11 @@ def _arguments() -> _Parser:
 
 
 def _measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float]:
+    """Results by task, and the seconds that measuring took."""
     from ..host.load_model import load_model
-    from .general_ability import Ability
+    from .general_ability import GeneralAbility
 
-    ability = Ability(
+    ability = GeneralAbility(
         args.tasks.split(","),
         args.data,
         args.limit,
@@ -128,21 +116,16 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float
         args.max_new_tokens,
         quiet=not sys.stderr.isatty(),
     )
-    model, tok, _ = load_model(
-        SimpleNamespace(
-            model_name=args.model,
-            device=args.device,
-            fp16=args.dtype == "float16",
-            bf16=args.dtype == "bfloat16",
-        )
-    )
+    dtype = {"fp16": args.dtype == "float16", "bf16": args.dtype == "bfloat16"}
+    model, tok, _ = load_model(SimpleNamespace(model_name=args.model, device=args.device, **dtype))
     if args.weights is not None:
-        _put(model, args.weights)
+        _replace_weights(model, args.weights)
     ability.check(model, tok)
-    return ability.timed(model, tok)
+    start = time.perf_counter()
+    return ability.measure(model, tok), time.perf_counter() - start
 
 
-def _put(model, path: Path) -> None:
+def _replace_weights(model, path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -150,24 +133,13 @@ def _put(model, path: Path) -> None:
         weights = load_file(path)
     except Exception as problem:  # safetensors has an error class of its own for a damaged file
         raise HostError(f"{path}: not a readable safetensors file ({problem})") from None
-    own = dict(model.named_parameters())
-    strange = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
-    if strange:
-        raise HostError(
-            f"{path}: the model has no weight {strange[0]!r} of shape {tuple(weights[strange[0]].shape)}"
-        )
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            raise HostError(f"{path}: the model has no weight {name!r} of shape {tuple(value.shape)}")
     with torch.no_grad():
         for name, value in weights.items():
-            own[name].copy_(value)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as name:
-            Path(name).write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise HostError(f"{path}: cannot be written: {problem.strerror}") from None
+            parameters[name].copy_(value)
 
 
 if __name__ == "__main__":

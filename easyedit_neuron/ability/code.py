@@ -1,5 +1,4 @@
-"""Runs what a model has written against a problem's tests: a process of its own, with limits, which is no
-sandbox."""
+"""Run code that a model has written against a problem's tests, in a process with limits (no sandbox)."""
 
 from __future__ import annotations
 
@@ -21,33 +20,33 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 
 def passes(program: str, seconds: float = SECONDS) -> bool:
-    """Whether a Python program comes to its end in time without an exception.
+    """Whether a Python program reaches its last line in time without an exception.
 
-    It runs isolated (``python -I``) in an empty folder with an empty environment; a program that leaves early
-    with exit code 0 has not come to its end.
+    It runs isolated (``python -I``) in an empty folder with an empty environment. Exiting early with code 0
+    does not count: a secret token must be printed at the end.
     """
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "program.py")
-        with open(path, "w", encoding="utf-8", errors="replace") as handle:
-            handle.write(f"{program}\nimport os as _os\n_os.write(1, b'{token}')\n")
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
+            file.write(f"{program}\nimport os as _os\n_os.write(1, b'{token}')\n")
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-I", path],
                 cwd=folder,
                 env={},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=seconds,
-                preexec_fn=_limits if os.name == "posix" else None,
+                preexec_fn=_limit_resources if os.name == "posix" else None,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return False
-    return done.returncode == 0 and done.stdout.endswith(token.encode())
+    return process.returncode == 0 and process.stdout.endswith(token.encode())
 
 
-def _limits() -> None:
+def _limit_resources() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -1,5 +1,4 @@
-"""Tasks that have been loaded once, measured on any model at any time; nothing of model, tokenizer or random
-state is changed."""
+"""Measure lm-eval's tasks on a model in memory, leaving model, tokenizer and random state as they are."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,25 @@ import torch
 from ..arch.frozen import eval_mode
 from ..errors import HparamsError
 from ..utils.random_state import random_states, seed_everything, set_random_states
-from . import tasks as known_tasks
+from . import tasks as task_loader
 
 SEED = 1234  # of the shots, and of tasks that sample
 
 
-class Ability:
-    """Some tasks.
+class GeneralAbility:
+    """Tasks of general ability, loaded once and measured on any model.
 
     Args:
-        tasks: names, see :func:`.tasks.load`.
+        tasks: names, see ``tasks.load``.
         folder: local documents of the papers' tasks; None: lm-eval asks the hub.
-        limit: the first so many documents of every task (of every subject of MMLU, of every task of BBH);
-            None: all.
+        limit: number of documents of every task (and subject of MMLU, task of BBH); None: all.
         batch_size: sequences per forward pass.
         run_code: humaneval may run what the model writes.
-        max_new_tokens: of every generated answer at most; None: what the task says (gsm8k and bbh 256,
-            humaneval 1,024).
-        quiet: without lm-eval's progress bars and remarks.
+        max_new_tokens: longest generated answer; None: what the task says (gsm8k, bbh 256, humaneval 1,024).
+        quiet: hide lm-eval's progress bars and remarks.
 
     Raises:
-        HostError, HparamsError, DataError: see :func:`.tasks.load`; a number is out of range.
+        HostError, HparamsError, DataError: see ``tasks.load``; or a number is out of range.
     """
 
     def __init__(
@@ -53,16 +49,11 @@ class Ability:
         for name, value in (("limit", limit), ("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
             if value is not None and value < 1:
                 raise HparamsError(f"field 'ability_{name}': must be at least 1, not {value}")
-        self.tasks, self.limit, self.batch_size, self.quiet = (
-            known_tasks.canonical(tasks),
-            limit,
-            batch_size,
-            quiet,
-        )
-        self._run_code = known_tasks.code_allowed(run_code)
-        self._max_new_tokens = max_new_tokens
-        with self._surroundings():
-            self._loaded = known_tasks.load(self.tasks, folder, run_code)
+        self.tasks, self.limit = task_loader.canonical(tasks), limit
+        self.batch_size, self.quiet = batch_size, quiet
+        self._run_code = task_loader.code_allowed(run_code)
+        with self._quiet_lm_eval():
+            self._loaded = task_loader.load(self.tasks, folder, run_code)
         for task in self._loaded["tasks"].values():
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)
@@ -70,37 +61,36 @@ class Ability:
                 task.set_config("generation_kwargs", {"max_gen_toks": max_new_tokens}, update=True)
 
     def check(self, model: torch.nn.Module, tok) -> None:
-        """Whether the model has room for what the tasks let it write.
+        """Check that the model's context has room for the answers that the tasks ask for.
 
         Raises:
             HparamsError: it has not; the message names task, numbers and setting.
         """
-        with self._surroundings():
+        with self._quiet_lm_eval():
             self._wrap(model, tok)
 
     def measure(self, model: torch.nn.Module, tok) -> dict[str, dict[str, Any]]:
-        """Every task's numbers on the model as it is now, by task; a group without a number of its own is
-        replaced by its tasks.
+        """Measure all tasks on the model; a group without a metric of its own is replaced by its tasks.
 
         Returns:
-            ``{"metric": name of the number that stands for the task, "value": it, "higher_is_better",
-            "documents": how many, "shots", "metrics": {"name,filter": all of its numbers}, "tasks": {name:
-            {"value", "documents"}} (groups only)}``. Numbers are shares (0 to 1) or perplexities.
+            A row by task: ``metric`` (name of the primary), ``value``, ``higher_is_better``, ``documents``
+            (their number), ``shots``, ``metrics`` ({"name,filter": value}); for groups also ``tasks``
+            ({name: {"value", "documents"}}). Values are shares (0 to 1) or perplexities.
         """
         states = random_states()
         try:
             from lm_eval.evaluator import evaluate
 
             with (
-                self._surroundings(),
-                known_tasks.code_environment(self._run_code),
+                self._quiet_lm_eval(),
+                task_loader.code_environment(self._run_code),
                 eval_mode(model),
                 torch.no_grad(),
             ):
                 seed_everything(SEED)
                 for task in self._loaded["tasks"].values():
                     task.set_fewshot_seed(SEED)
-                found = evaluate(
+                results = evaluate(
                     lm=self._wrap(model, tok),
                     task_dict=self._loaded,
                     limit=self.limit,
@@ -108,39 +98,29 @@ class Ability:
                     log_samples=False,
                     confirm_run_unsafe_code=self._run_code,
                 )
-            return {name: entry for task in self.tasks for name, entry in self._entries(task, found)}
-        finally:  # lm-eval draws numbers even where it looks up names
+            return {name: row for task in self.tasks for name, row in self._rows(task, results).items()}
+        finally:  # lm-eval draws random numbers even where it looks up names
             set_random_states(states)
 
-    def timed(self, model: torch.nn.Module, tok) -> tuple[dict[str, dict[str, Any]], float]:
-        """``measure``, and its seconds."""
-        start = time.perf_counter()
-        return self.measure(model, tok), time.perf_counter() - start
-
-    # -- lm-eval
-    # ------------------------------------------------------------------------------------------------------------
-
     def _wrap(self, model: torch.nn.Module, tok):
-        """lm-eval's view of the model; its tokenizer is a copy, as it sets padding and may add a pad
-        token."""
+        """lm-eval's view of the model and of a copy of the tokenizer, which it changes."""
         from lm_eval.models.huggingface import HFLM
 
         with eval_mode(model):
             lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tok), batch_size=self.batch_size)
         for name, task in self._loaded["tasks"].items():
             if task.OUTPUT_TYPE == "generate_until":
-                wanted = (task.config.generation_kwargs or {}).get("max_gen_toks", lm.max_gen_toks)
-                if wanted >= lm.max_length:
+                answer_tokens = (task.config.generation_kwargs or {}).get("max_gen_toks", lm.max_gen_toks)
+                if answer_tokens >= lm.max_length:
                     raise HparamsError(
-                        f"field 'ability_max_new_tokens': {name} lets the model write {wanted} tokens, and it has "
-                        f"{lm.max_length} positions for prompt and answer together; set a smaller number, or "
-                        "leave the task out"
+                        f"field 'ability_max_new_tokens': {name} lets the model write {answer_tokens} "
+                        f"tokens, and it has {lm.max_length} positions for prompt and answer together; set a "
+                        "smaller number, or leave the task out"
                     )
         return lm
 
     @contextlib.contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """lm-eval's remarks and bars, kept from the terminal where they are not wanted."""
+    def _quiet_lm_eval(self) -> Iterator[None]:
         loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "evaluate")]
         levels = [logger.level for logger in loggers]
         with contextlib.ExitStack() as stack:
@@ -155,44 +135,29 @@ class Ability:
                 for logger, level in zip(loggers, levels):
                     logger.setLevel(level)
 
-    def _entries(self, task: str, found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, task: str, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
         group = self._loaded.get("groups", {}).get(task)
         if group is None:
-            yield task, self._entry(task, [task], found)
-            return
-        leaves = [leaf.task_name for leaf in group.get_all_tasks()]
-        if _metrics(found["results"].get(task, {})):
-            parts = {leaf: self._entry(leaf, [leaf], found) for leaf in leaves}
-            yield (
-                task,
-                {
-                    **self._entry(task, leaves, found),
-                    "tasks": {
-                        leaf: {name: part[name] for name in ("value", "documents")}
-                        for leaf, part in parts.items()
-                    },
-                },
-            )
-            return
-        for leaf in leaves:
-            yield leaf, self._entry(leaf, [leaf], found)
+            return {task: self._row(task, [task], results)}
+        members = [member.task_name for member in group.get_all_tasks()]
+        rows = {member: self._row(member, [member], results) for member in members}
+        if not _metrics(results["results"].get(task, {})):
+            return rows
+        values = {member: {key: row[key] for key in ("value", "documents")} for member, row in rows.items()}
+        return {task: {**self._row(task, members, results), "tasks": values}}
 
-    def _entry(self, name: str, leaves: list[str], found: dict[str, Any]) -> dict[str, Any]:
-        numbers = _metrics(found["results"][name])
-        benchmark = next(
-            (known for known in known_tasks.PRIMARY if name == known or name.startswith(f"{known}_")), None
-        )
-        first = known_tasks.PRIMARY.get(benchmark, next(iter(numbers)))
-        first = first if first in numbers else next(iter(numbers))
-        metric = first.partition(",")[0]
-        better = found["higher_is_better"].get(leaves[0], {}).get(metric, True)
+    def _row(self, name: str, members: list[str], results: dict[str, Any]) -> dict[str, Any]:
+        metrics = _metrics(results["results"][name])
+        primary = task_loader.PRIMARY_METRICS.get(task_loader.benchmark_of(name))
+        primary = primary if primary in metrics else next(iter(metrics))
+        metric = primary.partition(",")[0]
         return {
             "metric": metric,
-            "value": numbers[first],
-            "higher_is_better": better,
-            "documents": sum(found["n-samples"][leaf]["effective"] for leaf in leaves),
-            "shots": self._loaded["tasks"][leaves[0]].get_config("num_fewshot"),
-            "metrics": numbers,
+            "value": metrics[primary],
+            "higher_is_better": results["higher_is_better"].get(members[0], {}).get(metric, True),
+            "documents": sum(results["n-samples"][member]["effective"] for member in members),
+            "shots": self._loaded["tasks"][members[0]].get_config("num_fewshot"),
+            "metrics": metrics,
         }
 
 

@@ -1,17 +1,14 @@
-"""Documents of the papers' benchmarks from their upstream files, with the fields that lm-eval's own tasks
-read.
+"""Documents of the papers' benchmarks from their upstream files, with the fields that lm-eval's tasks read.
 
 The folder::
 
-    mmlu/{test,dev}/SUBJECT_{test,dev}.csv     question, four choices, answer (0-3 or A-D); with a header or
-    without gsm8k/{test,train}.jsonl                   {"question", "answer"}; without train.jsonl the shots
-    come from test.jsonl commonsenseqa/dev_rand_split.jsonl         {"question": {"stem", "choices":
-    [{"label", "text"}]}, "answerKey"} bbh/TASK.json                              {"examples": [{"input",
-    "target"}]} humaneval/HumanEval.jsonl.gz (or .jsonl)   {"task_id", "prompt", "entry_point",
-    "canonical_solution", "test"}
+    mmlu/{test,dev}/SUBJECT_{test,dev}.csv question, four choices, answer (0-3 or A-D); header optional
+    gsm8k/{test,train}.jsonl               {"question", "answer"}; without train.jsonl test.jsonl gives shots
+    commonsenseqa/dev_rand_split.jsonl     {"question": {"stem", "choices": [{"label", "text"}]}, "answerKey"}
+    bbh/TASK.json                          {"examples": [{"input", "target"}]}
+    humaneval/HumanEval.jsonl[.gz]         {"task_id", "prompt", "entry_point", "canonical_solution", "test"}
 
-Every function returns splits by name. What is missing or malformed is a ``DataError`` with file, record and
-field.
+Every function returns splits by name and raises a ``DataError`` with file, record and field.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +26,15 @@ from datasets import Dataset
 from ..errors import DataError
 
 LETTERS = "ABCDE"
+HUMANEVAL_FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def mmlu(folder: str, name: str, **_: Any) -> dict[str, Any]:
-    """One subject; the development questions are the shots of those who want any."""
+    """One subject: the test questions, and the development questions for shots."""
     base = Path(folder) / "mmlu"
     dev = base / "dev" / f"{name}_dev.csv"
-    return {
-        "test": Dataset.from_list(_questions(base / "test" / f"{name}_test.csv", name)),
-        "dev": Dataset.from_list(_questions(dev, name)) if dev.is_file() else [],
-    }
+    test = _mmlu_questions(base / "test" / f"{name}_test.csv", name)
+    return {"test": test, "dev": _mmlu_questions(dev, name) if dev.is_file() else []}
 
 
 def gsm8k(folder: str, **_: Any) -> dict[str, Any]:
@@ -50,12 +46,9 @@ def gsm8k(folder: str, **_: Any) -> dict[str, Any]:
 
 
 def commonsense_qa(folder: str, **_: Any) -> dict[str, Any]:
-    """The validation questions of the random split, on which the task is measured; the test file has no
-    answers."""
-    return {
-        "validation": _json_lines(Path(folder) / "commonsenseqa" / "dev_rand_split.jsonl", _common_sense),
-        "train": [],
-    }
+    """The validation questions of the random split: the test file has no answers."""
+    path = Path(folder) / "commonsenseqa" / "dev_rand_split.jsonl"
+    return {"validation": _json_lines(path, _commonsense_question), "train": []}
 
 
 def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
@@ -64,55 +57,42 @@ def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
     text = _text(path)
     try:
         examples = json.loads(text)["examples"]
-        found = [
-            {"input": _string(example, "input"), "target": _string(example, "target")} for example in examples
-        ]
+        records = [{key: _string(example, key) for key in ("input", "target")} for example in examples]
     except (ValueError, KeyError, TypeError) as problem:
         shape = '{"examples": [{"input", "target"}]}'
         raise DataError(f"{path}: not a task of BIG-Bench Hard, which is {shape} ({problem!r})") from None
-    return {"test": _dataset(path, found)}
+    return {"test": _dataset(path, records)}
 
 
 def humaneval(folder: str, **_: Any) -> dict[str, Any]:
     """All problems."""
     packed = Path(folder) / "humaneval" / "HumanEval.jsonl.gz"
     plain = packed.with_suffix("")
-    fields = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-    return {
-        "test": _json_lines(
-            plain if plain.is_file() else packed,
-            lambda record: {name: _string(record, name) for name in fields},
-        )
-    }
+    path = plain if plain.is_file() else packed
+    return {"test": _json_lines(path, lambda record: {key: _string(record, key) for key in HUMANEVAL_FIELDS})}
 
 
-# -- records
-# --------------------------------------------------------------------------------------------------------------
-
-
-def _questions(path: Path, subject: str) -> list[dict[str, Any]]:
+def _mmlu_questions(path: Path, subject: str) -> Dataset:
     rows = [row for row in csv.reader(io.StringIO(_text(path), newline="")) if row]
     if rows and rows[0][-1].strip().lower() == "answer":
         rows = rows[1:]
-    found = []
+    questions = []
     for number, row in enumerate(rows, 1):
         answer = row[-1].strip().upper()
         position = int(answer) if answer.isdecimal() else "ABCD".find(answer) if len(answer) == 1 else -1
         if len(row) != 6 or not 0 <= position < 4:
             raise DataError(
-                f"{path}, question {number}: expected question, four choices and an answer 0-3 or A-D, found {row}"
+                f"{path}, question {number}: expected question, four choices and an answer 0-3 or A-D: {row}"
             )
-        found.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": position})
-    if not found:
-        raise DataError(f"{path}: holds no questions")
-    return found
+        questions.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": position})
+    return _dataset(path, questions)
 
 
 def _word_problem(record: dict[str, Any]) -> dict[str, Any]:
     return {"question": _string(record, "question"), "answer": _string(record, "answer")}
 
 
-def _common_sense(record: dict[str, Any]) -> dict[str, Any]:
+def _commonsense_question(record: dict[str, Any]) -> dict[str, Any]:
     question, answer = record["question"], _string(record, "answerKey")
     choices = {_string(choice, "label"): _string(choice, "text") for choice in question["choices"]}
     if list(choices) != list(LETTERS) or answer not in choices:
@@ -125,19 +105,18 @@ def _common_sense(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_lines(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> Dataset:
-    found = []
+    records = []
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(convert(json.loads(line)))
+            records.append(convert(json.loads(line)))
         except (ValueError, KeyError, TypeError) as problem:
             raise DataError(f"{path}, line {number}: not a record of this benchmark ({problem!r})") from None
-    return _dataset(path, found)
+    return _dataset(path, records)
 
 
-def _dataset(path: Path, records: Iterable[dict[str, Any]]) -> Dataset:
-    records = list(records)
+def _dataset(path: Path, records: list[dict[str, Any]]) -> Dataset:
     if not records:
         raise DataError(f"{path}: holds no records")
     return Dataset.from_list(records)
@@ -152,10 +131,10 @@ def _string(record: dict[str, Any], name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return raw.decode("utf-8")
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(
-            f"{path}: cannot be read: {reason}. docs/ability.md shows the folder that is expected"
+            f"{path}: cannot be read: {reason}; docs/ability.md shows the folder expected"
         ) from None

@@ -1,16 +1,16 @@
-"""Which tasks there are, and how lm-eval's task objects are made of them.
+"""Names of the tasks of general ability, and lm-eval's task objects for them.
 
-The papers' tasks are lm-eval's own: prompts, choices, shots and metrics come from the installed package's
-YAML. With a folder the same YAML reads local documents (:mod:`.local`), and nothing asks the hub. Tasks of
-tiny-world are in ``configs``.
+The papers' tasks are lm-eval's own: prompts, choices, shots and metrics come from the YAML of the installed
+package. With a folder the same YAML reads local documents (``local``) and nothing asks the hub. ``configs``
+holds the YAML of tiny-world's tasks, and that which points lm-eval's tasks to local documents.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,23 @@ from ..utils.suggest import did_you_mean
 CONFIGS = Path(__file__).resolve().parent / "configs"
 WORLD = "tiny_world"
 WORLD_TASKS = ("tiny_world_facts", "tiny_world_hops", "tiny_world_cloze", "tiny_world_text")
-PAPERS = {
+WORLD_FILES = ("questions.json", "text_heldout.txt")
+PAPER_TASKS = {
     "mmlu": ("mmlu/default", "mmlu"),
     "gsm8k": ("gsm8k", "gsm8k"),
     "commonsense_qa": ("commonsense_qa", "commonsenseqa"),
     "bbh_zeroshot": ("bbh/zeroshot", "bbh"),
     "humaneval": ("humaneval", "humaneval"),
 }
-"""The papers' tasks: lm-eval's folder of the task, and the folder of its documents in a local copy."""
+"""The papers' benchmarks: lm-eval's folder of the task, and the folder of its documents in a local copy."""
 ALIASES = {"bbh": "bbh_zeroshot"}
-"""In lm-eval ``bbh`` is the few-shot task with chains of thought (``bbh_cot_fewshot``); the papers measure
-without shots."""
-PRIMARY = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,flexible-extract"}
-"""Which of a task's numbers stands for it where that is not its first metric."""
-INSTALL = "pip install 'easyedit-neuron[eval]'"
-REFUSED = (
-    "runs Python code that the model has written, with your rights, on this machine. If that is what you want, say so: "
-    "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment. Else leave the task out"
+"""In lm-eval ``bbh`` is ``bbh_cot_fewshot``; the papers measure without shots."""
+PRIMARY_METRICS = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,flexible-extract"}
+"""The metric that stands for a benchmark where that is not its first one."""
+CODE_REFUSED = (
+    "runs Python code that the model has written, with your rights, on this machine. To allow it, give "
+    "evaluation.ability_run_code=true, --run-code, or HF_ALLOW_CODE_EVAL=1 in the environment; "
+    "otherwise leave the task out"
 )
 
 
@@ -50,10 +50,10 @@ def available() -> bool:
 
 
 def canonical(tasks: Sequence[str]) -> list[str]:
-    """Names as results have them, each once.
+    """Task names as results have them, each once.
 
     Raises:
-        HparamsError: no task at all, or not names.
+        HparamsError: the list is empty or holds something that is no name.
     """
     if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
         raise HparamsError(f"tasks must be names of tasks, as in mmlu,gsm8k, not {tasks!r}")
@@ -61,39 +61,40 @@ def canonical(tasks: Sequence[str]) -> list[str]:
 
 
 def code_allowed(flag: bool) -> bool:
-    """The flag, or what the Hugging Face metric ``code_eval`` asks for."""
+    """The flag, or the environment variable that the Hugging Face metric ``code_eval`` reads."""
     return flag or os.environ.get("HF_ALLOW_CODE_EVAL") == "1"
 
 
+def benchmark_of(task: str) -> str | None:
+    """The paper's benchmark that a task is or belongs to, as ``mmlu`` for ``mmlu_anatomy``."""
+    return next((name for name in PAPER_TASKS if task == name or task.startswith(f"{name}_")), None)
+
+
 def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
-    """What the numbers depend on beside the model, as plain JSON; lm-eval is not imported.
+    """What results depend on beside the model, as plain JSON: versions and fingerprints of documents.
+
+    lm-eval is not imported.
 
     Raises:
         HostError: lm-eval is not installed.
-        HparamsError: a folder was given and lacks that of a task.
+        HparamsError: the folder lacks that of a task.
     """
-    _require()
-    found: dict[str, Any] = {"lm_eval": metadata.version("lm_eval"), "datasets": metadata.version("datasets")}
+    _require_lm_eval()
+    parts: dict[str, Any] = {name: metadata.version(name) for name in ("lm_eval", "datasets")}
     for task in canonical(tasks):
         if task in (WORLD, *WORLD_TASKS):
-            files = [
-                ASSETS_DIR / "tiny-world" / "questions.json",
-                ASSETS_DIR / "tiny-world" / "text_heldout.txt",
-            ]
+            files = [ASSETS_DIR / "tiny-world" / name for name in WORLD_FILES]
+        elif folder is None:
+            files = []
         else:
-            files = (
-                []
-                if folder is None
-                else [path for path in sorted(_documents(task, folder).rglob("*")) if path.is_file()]
-            )
-        found[task] = text_fingerprint(
-            f"{path.name} {path.stat().st_size} {path.read_bytes().hex()}" for path in files
-        )
-    return found
+            files = [path for path in sorted(_documents_folder(task, folder).rglob("*")) if path.is_file()]
+        contents = (f"{path.name} {path.stat().st_size} {path.read_bytes().hex()}" for path in files)
+        parts[task] = text_fingerprint(contents)
+    return parts
 
 
 def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool = False) -> dict[str, Any]:
-    """What ``lm_eval.evaluator.evaluate`` takes: ``{"tasks", "groups", "group_map"}`` of all these tasks.
+    """Load tasks as ``lm_eval.evaluator.evaluate`` takes them: ``{"tasks", "groups", "group_map"}``.
 
     Args:
         tasks: the papers' names, those of tiny-world, or any task or group of lm-eval's (without a folder).
@@ -102,120 +103,103 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
 
     Raises:
         HostError: lm-eval is not installed, or a task's documents cannot be had.
-        HparamsError: an unknown task, or one that runs code and may not.
+        HparamsError: an unknown task, or one that runs code without permission.
         DataError: a local file is missing or malformed.
     """
     names = canonical(tasks)
-    _require()
+    _require_lm_eval()
     run_code = code_allowed(run_code)
-    if any(name.startswith("humaneval") for name in names) and not run_code:
-        raise HparamsError(f"humaneval {REFUSED}")
-    manager = _manager(names, folder)
-    specs = [
-        name if folder is None or name in (WORLD, *WORLD_TASKS) else _local(name, folder, manager)
-        for name in names
-    ]
-    for name, spec in zip(names, specs):
-        if isinstance(spec, str) and spec not in manager.task_index:
-            raise HparamsError(
-                f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPERS, WORLD, *WORLD_TASKS])} "
-                "Other names are those of lm-eval (lm-eval ls tasks)"
-            )
+    if not run_code and any(name.startswith("humaneval") for name in names):
+        raise HparamsError(f"humaneval {CODE_REFUSED}")
+    manager = _task_manager(names, folder)
+    specs = [_task_spec(name, folder, manager) for name in names]
     with code_environment(run_code):
         try:
             loaded = manager.load(specs)
         except NeuronEditError:
             raise
-        except Exception as problem:  # whatever the hub, its cache or a task's module makes of it
-            remedy = (
-                "a local copy of the data (docs/ability.md) needs no network"
-                if folder is None
-                else "see docs/ability.md"
-            )
+        except Exception as problem:  # the hub, its cache or a task's module may raise anything
+            remedy = "see" if folder else "a local copy of the data needs no network, see"
             raise HostError(
-                f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy}"
+                f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy} "
+                "docs/ability.md"
             ) from problem
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) and not run_code:
-            raise HparamsError(f"{name} {REFUSED}")
-    if (
-        folder is not None
-        and "gsm8k" in loaded["tasks"]
-        and not (Path(folder) / "gsm8k" / "train.jsonl").is_file()
-    ):
-        # The shots are test questions then, and lm-eval leaves out the one that is asked only where it knows
-        # that.
-        loaded["tasks"]["gsm8k"].fewshot_cfg.split = loaded["tasks"]["gsm8k"].config.test_split
+            raise HparamsError(f"{name} {CODE_REFUSED}")
+    if folder is not None and "gsm8k" in loaded["tasks"]:
+        gsm8k = loaded["tasks"]["gsm8k"]
+        # Without train.jsonl the shots are test questions; lm-eval then excludes the question that is asked.
+        if not (Path(folder) / "gsm8k" / "train.jsonl").is_file():
+            gsm8k.fewshot_cfg.split = gsm8k.config.test_split
     return loaded
 
 
-@contextmanager
-def code_environment(allowed: bool) -> Iterator[None]:
-    """The variable without which the Hugging Face metric refuses to run code, for as long as it is needed."""
-    with mock.patch.dict(os.environ, {"HF_ALLOW_CODE_EVAL": "1"} if allowed else {}):
-        yield
+def code_environment(allowed: bool) -> AbstractContextManager:
+    """Set the variable without which the Hugging Face metric refuses to run code, inside the block."""
+    return mock.patch.dict(os.environ, {"HF_ALLOW_CODE_EVAL": "1"} if allowed else {})
 
 
-def _require() -> None:
+def _require_lm_eval() -> None:
     if not available():
         raise HostError(
-            f"general ability is measured with lm-eval, which is not installed: {INSTALL}, or measure without it "
-            "(evaluation.ability=[])"
+            "general ability is measured with lm-eval, which is not installed: "
+            "pip install 'easyedit-neuron[eval]', or measure without it (evaluation.ability=[])"
         )
 
 
-def _manager(names: Sequence[str], folder: str | Path | None):
-    """An index of the tasks that are wanted: lm-eval's whole one takes a minute to build."""
+def _task_manager(names: Sequence[str], folder: str | Path | None):
+    """lm-eval's index of the named tasks: its index of all tasks takes a minute to build."""
     import lm_eval.tasks
 
-    base = Path(lm_eval.tasks.__file__).parent
-    known = (WORLD, *WORLD_TASKS, *PAPERS)
-    everything = folder is None and any(name not in known for name in names)
-    folders = [
-        CONFIGS / WORLD,
-        *([] if everything else [base / lm_folder for lm_folder, _ in PAPERS.values()]),
-        *([] if folder is None else [CONFIGS / "local"]),
-    ]  # later ones win: "mmlu" is then the packaged one
+    packaged = Path(lm_eval.tasks.__file__).parent
+    index_all = folder is None and any(name not in (WORLD, *WORLD_TASKS, *PAPER_TASKS) for name in names)
+    folders = [CONFIGS / WORLD]
+    if not index_all:
+        folders += [packaged / lm_eval_folder for lm_eval_folder, _ in PAPER_TASKS.values()]
+    if folder is not None:
+        folders.append(CONFIGS / "local")  # the last folder that has a name wins
     return lm_eval.tasks.TaskManager(
         include_path=folders,
-        include_defaults=everything,
+        include_defaults=index_all,
         metadata={} if folder is None else {"folder": str(folder)},
     )
 
 
-def _local(name: str, folder: str | Path, manager) -> Any:
-    """What lm-eval is to load: the packaged group of a benchmark, or one task of it (of the others no file
-    need be there)."""
-    _documents(name, folder)
-    benchmark = _benchmark(name)
+def _task_spec(name: str, folder: str | Path | None, manager) -> Any:
+    """What ``manager.load`` takes for a task: a name, or a group with one task of local documents."""
+    if folder is None or name in (WORLD, *WORLD_TASKS):
+        if name not in manager.task_index:
+            raise HparamsError(
+                f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPER_TASKS, WORLD, *WORLD_TASKS])} "
+                "Other names are those of lm-eval (lm-eval ls tasks)"
+            )
+        return name
+    _documents_folder(name, folder)
+    benchmark = benchmark_of(name)
     group = f"local_{benchmark}" if f"local_{benchmark}" in manager.task_index else benchmark
     if name == benchmark:
         return group
+    # One task of a group: the files of the others need not be there.
     from . import local
 
-    members = {
-        member["task"]: member for member in manager.task_index[group].cfg["task"] if isinstance(member, dict)
-    }
+    members = manager.task_index[group].cfg["task"]
+    members = {member["task"]: member for member in members if isinstance(member, dict)}
     if name not in members:
         raise HparamsError(f"no task {name!r}: {did_you_mean(name, members)}")
     read = {"mmlu": local.mmlu, "bbh_zeroshot": local.bbh}[benchmark]
     return {"group": f"only_{name}", "task": [{**members[name], "custom_dataset": read}]}
 
 
-def _documents(name: str, folder: str | Path) -> Path:
-    found = Path(folder).expanduser() / PAPERS[_benchmark(name)][1]
-    if not found.is_dir():
+def _documents_folder(task: str, folder: str | Path) -> Path:
+    benchmark = benchmark_of(task)
+    if benchmark is None:
+        suggestion = did_you_mean(task, [*PAPER_TASKS, WORLD])
+        raise HparamsError(f"task {task!r} cannot be read from local files: {suggestion}")
+    documents = Path(folder).expanduser() / PAPER_TASKS[benchmark][1]
+    if not documents.is_dir():
         raise HparamsError(
-            f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows "
-            "what is expected (without a folder lm-eval asks the hub)"
+            f"task {task!r} reads its documents from {documents}, and there is no such folder; "
+            "docs/ability.md shows what is expected (without a folder lm-eval asks the hub)"
         )
-    return found
-
-
-def _benchmark(name: str) -> str:
-    for benchmark in PAPERS:
-        if name == benchmark or name.startswith(f"{benchmark}_"):
-            return benchmark
-    raise HparamsError(
-        f"task {name!r} cannot be read from local files: {did_you_mean(name, [*PAPERS, WORLD])}"
-    )
+    return documents

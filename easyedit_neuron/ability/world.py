@@ -1,4 +1,4 @@
-"""Documents of the tasks of the shipped world, in the shape that lm-eval wants."""
+"""Documents of tiny-world's tasks, with the fields that the YAML in ``configs/tiny_world`` names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ FIELDS = ("prompt", "choices", "answer")
 
 
 def facts(**_: Any) -> dict[str, Dataset]:
-    """Multiple choice over facts that are never edited; ``prompt``, ``choices`` (4), ``answer``
-    (position)."""
+    """Multiple choice over facts never edited: ``prompt``, four ``choices``, ``answer`` (position)."""
     return {"test": _questions("fact")}
 
 
@@ -29,8 +28,7 @@ def text(**_: Any) -> dict[str, Dataset]:
 
 
 def text_results(doc: dict[str, str], results: list[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
-    """Log-likelihood (nats) of a line, and its number of words and of bytes: what lm-eval's weighted
-    perplexities are made of."""
+    """Log-likelihood (nats) of a line with its numbers of words and bytes, for weighted perplexities."""
     line, (log_likelihood, _) = doc["text"], results[0]
     return {
         "word_perplexity": (log_likelihood, len(line.split())),
@@ -40,6 +38,5 @@ def text_results(doc: dict[str, str], results: list[tuple[float, bool]]) -> dict
 
 def _questions(kind: str) -> Dataset:
     records = read_records(resources.data_dir("tiny-world") / "questions.json")
-    return Dataset.from_list(
-        [{name: record[name] for name in FIELDS} for record in records if record["kind"] == kind]
-    )
+    questions = [{name: record[name] for name in FIELDS} for record in records if record["kind"] == kind]
+    return Dataset.from_list(questions)

@@ -108,12 +108,13 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
 
 def load_ability(options: Any) -> Any:
-    """The ``Ability`` with the tasks that the settings of the evaluation name; None without any."""
+    """The tasks that the settings of the evaluation name, loaded; None without any. See
+    ``ability.general_ability.GeneralAbility``."""
     if not options.ability:
         return None
-    from ..ability.general_ability import Ability  # imports lm-eval, which takes seconds
+    from ..ability.general_ability import GeneralAbility  # lm-eval takes seconds to import
 
-    return Ability(
+    return GeneralAbility(
         options.ability,
         options.ability_data,
         options.ability_limit,

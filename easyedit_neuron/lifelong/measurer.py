@@ -41,7 +41,7 @@ class Measurer:
         requests: all requests of the stream, in its order.
         reference: what side effects are measured on.
         settings: ``cli.settings.Settings``; of them ``evaluation`` and ``seed``.
-        ability: ``ability.general_ability.Ability``, or None where general ability is not measured.
+        ability: ``ability.general_ability.GeneralAbility``, or None where general ability is not measured.
 
     Attributes:
         known: of each fact, whether the untouched model answers it right; others cannot be retained.

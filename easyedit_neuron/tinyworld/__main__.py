@@ -11,151 +11,125 @@ python -m easyedit_neuron.tinyworld --out DIR --facts A.json B.json
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from ..errors import NeuronEditError
 from ..evaluation.batched import perplexity
-from .assets import round_to_shipped, write_data, write_model
-from .card import card, facts_card
+from .assets import round_to_shipped, write_data, write_json, write_lines, write_model
+from .card import Results, card, facts_card
 from .corpus import build_corpus, held_out_text, sentence
 from .facts import documents, read_facts
-from .recall import measure_recall
-from .training import TrainConfig, recall, train
+from .recall import measure_recall, recall
+from .training import TrainConfig, train
 from .world import build_world
 
 LOG = logging.getLogger(__name__)
-_SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "vocab")
+SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "vocab")
 
 
-def _arguments(argv):
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m easyedit_neuron.tinyworld",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json",
-    )
+    out_help = "folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json"
+    parser.add_argument("--out", type=Path, required=True, help=out_help)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--people", type=int, default=None, help="people in the world (default: the shipped number)"
-    )
+    parser.add_argument("--people", type=int, help="people in the world (default: the shipped number)")
     parser.add_argument(
         "--facts", nargs="+", metavar="FILE", help="train on these editing data files instead"
     )
-    parser.add_argument(
-        "--limit", type=int, default=None, help="at most so many records of each --facts file"
-    )
+    parser.add_argument("--limit", type=int, help="at most so many records of each --facts file")
     parser.add_argument("--no-model", action="store_true", help="write the data only")
-    for name in _SIZES:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=None)
+    for name in SIZES:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     args = parser.parse_args(argv)
     if args.facts and args.no_model:
         parser.error("--facts trains a model; it cannot be combined with --no-model")
     return args
 
 
-def _config(args) -> TrainConfig:
-    changed = {name: getattr(args, name) for name in _SIZES if getattr(args, name) is not None}
-    return TrainConfig(seed=args.seed, **changed)
+def _train_timed(
+    args: argparse.Namespace, facts: list[tuple[str, str, str]], texts: list[str], recall_of: Callable
+):
+    """The model as it ships, its tokenizer, the configuration, and the minutes that training took.
+
+    ``recall_of(model, tok)`` is logged along the way.
+    """
+    sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
+    config = TrainConfig(seed=args.seed, **sizes)
+    started = time.time()
+
+    def report(step, model, tok):
+        LOG.info("step %d recall %s", step, recall_of(model, tok))
+
+    model, tok = train(facts, texts, config, report)
+    minutes = (time.time() - started) / 60
+    return round_to_shipped(model.cpu()), tok, config, minutes
 
 
-def _train_world(args) -> None:
+def _train_world(args: argparse.Namespace) -> None:
     world = build_world(args.seed, **({"people": args.people} if args.people else {}))
     corpus = build_corpus(world, args.seed)
     write_data(world, corpus, args.out / "tiny-world")
-    LOG.info(
-        "%d facts, %d sentences, %d documents", len(world.facts), len(corpus.facts), len(corpus.documents)
-    )
+    counts = len(world.facts), len(corpus.facts), len(corpus.documents)
+    LOG.info("%d facts, %d sentences, %d documents", *counts)
     if args.no_model:
         return
 
-    def report(step, model, tok):
-        LOG.info("step %d recall %s", step, _rounded(measure_recall(model, tok, world, corpus, sample=400)))
+    def sample_recall(model, tok):
+        return _rounded(measure_recall(model, tok, world, corpus, sample=400))
 
-    started = time.time()
-    config = _config(args)
-    model, tok = train(corpus.facts, corpus.documents, config, report)
-    minutes = (time.time() - started) / 60
-    model = round_to_shipped(model.cpu())
-    measured = measure_recall(model, tok, world, corpus)
+    model, tok, config, minutes = _train_timed(args, corpus.facts, corpus.documents, sample_recall)
     held_out = perplexity(model, tok, held_out_text(world, corpus, args.seed))
-    LOG.info("recall %s, held-out perplexity %.2f, %.1f minutes", _rounded(measured), held_out, minutes)
-    write_model(model, tok, args.out / "tiny-llama", card(world, corpus, config, measured, held_out, minutes))
-    (args.out / "tiny-llama" / "recall.json").write_text(
-        json.dumps(
-            {
-                "recall": measured,
-                "held_out_perplexity": held_out,
-                "minutes": minutes,
-                "threads": torch.get_num_threads(),
-            },
-            indent=1,
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    results = Results(measure_recall(model, tok, world, corpus), held_out, minutes)
+    recalls = _rounded(results.recall)
+    LOG.info("recall %s, held-out perplexity %.2f, %.1f minutes", recalls, held_out, minutes)
+    folder = args.out / "tiny-llama"
+    write_model(model, tok, folder, card(world, corpus, config, results))
+    write_json(folder / "recall.json", asdict(results) | {"threads": torch.get_num_threads()}, indent=1)
 
 
-def _train_facts(args) -> None:
+def _train_facts(args: argparse.Namespace) -> None:
     facts = read_facts(args.facts, args.limit)
     LOG.info(
         "%d sentences, %d facts to edit, %d others for their new objects, %d new objects as bare words",
-        len(facts.sentences),
-        len(facts.pairs),
-        len(facts.others),
-        len(facts.words),
+        *map(len, (facts.sentences, facts.pairs, facts.others, facts.words)),
     )
+    texts = documents(facts, args.seed)
 
-    def report(step, model, tok):
-        LOG.info("step %d recall %.3f", step, recall(model, tok, *map(list, zip(*facts.pairs[:400]))))
+    def sample_recall(model, tok):
+        return f"{recall(model, tok, facts.pairs[:400]):.3f}"
 
-    config = _config(args)
-    pages = documents(facts, args.seed)
-    started = time.time()
-    model, tok = train(facts.sentences, pages, config, report)
-    minutes = (time.time() - started) / 60
-    model = round_to_shipped(model.cpu())
-    measured = recall(model, tok, *map(list, zip(*facts.pairs)))
-    LOG.info("recall of the %d edit prompts %.4f, %.1f minutes", len(facts.pairs), measured, minutes)
-    write_model(
-        model, tok, args.out / "tiny-llama", facts_card(args.facts, len(facts.pairs), config, measured)
-    )
-    text = [sentence(prompt, answer) for prompt, answer, _ in facts.sentences] + pages
-    (args.out / "text.txt").write_text(
-        "".join(f"{' '.join(line.split())}\n" for line in text), encoding="utf-8"
-    )
+    model, tok, config, minutes = _train_timed(args, facts.sentences, texts, sample_recall)
+    share = recall(model, tok, facts.pairs)
+    LOG.info("recall of the %d edit prompts %.4f, %.1f minutes", len(facts.pairs), share, minutes)
+    write_model(model, tok, args.out / "tiny-llama", facts_card(args.facts, len(facts.pairs), config, share))
+    lines = [sentence(prompt, target) for prompt, target, _ in facts.sentences] + texts
+    write_lines(args.out / "text.txt", [" ".join(line.split()) for line in lines])
     if facts.others:
-        (args.out / "retained.json").write_text(
-            json.dumps(
-                [
-                    {"prompt": prompt, "ground_truth": answer, "subject": subject, "relation": "fact"}
-                    for prompt, answer, subject in facts.others
-                ],
-                ensure_ascii=False,
-                indent=0,
-            )
-            + "\n",
-            encoding="utf-8",
-        )
+        retained = [
+            {"prompt": prompt, "ground_truth": target, "subject": subject, "relation": "fact"}
+            for prompt, target, subject in facts.others
+        ]
+        write_json(args.out / "retained.json", retained, indent=0)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 3) for key, value in values.items()}
 
 
-def main(argv=None) -> int:
-    """Entry point; 2 on bad input, with one line on stderr."""
-    args = _arguments(argv)
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0, or 2 with one line on stderr where the input is wrong."""
+    args = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _train_facts(args) if args.facts else _train_world(args)

@@ -1,8 +1,9 @@
-"""Writes the shipped files: the edits in three shapes, retained facts, questions, text, and the trained model
-with its card."""
+"""Write the files that ship: edits in three formats, retained facts, questions, text, the model and its
+card."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,33 +17,38 @@ RETAINED = 600
 
 
 def write_data(world: World, corpus: Corpus, folder: Path, edits: int = EDITS) -> None:
-    """All data files of a world."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all data files of a world."""
     cases = records.edit_cases(world, corpus, edits, world.seed)
-    _json(folder / "edits_knowedit.json", cases)
-    _json(folder / "edits_counterfact.json", [records.as_counterfact(case) for case in cases])
-    _json(folder / "edits_zsre.json", [records.as_zsre(case) for case in cases])
-    _json(folder / "retained.json", records.retained_facts(world, corpus, RETAINED, world.seed))
-    _json(folder / "questions.json", questions(world, corpus, RETAINED, world.seed))
-    (folder / "text_train.txt").write_text(
-        "\n".join(shipped_text(world, corpus, world.seed)) + "\n", encoding="utf-8"
-    )
-    (folder / "text_heldout.txt").write_text(
-        "\n".join(held_out_text(world, corpus, world.seed)) + "\n", encoding="utf-8"
-    )
+    files = {
+        "edits_knowedit": cases,
+        "edits_counterfact": [records.as_counterfact(case) for case in cases],
+        "edits_zsre": [records.as_zsre(case) for case in cases],
+        "retained": records.retained_facts(world, corpus, RETAINED, world.seed),
+        "questions": questions(world, corpus, RETAINED, world.seed),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_lines(folder / "text_train.txt", shipped_text(corpus, world.seed))
+    write_lines(folder / "text_heldout.txt", held_out_text(world, corpus, world.seed))
 
 
-def _json(path: Path, rows: list[dict]) -> None:
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write lines of text, the last one with its line break."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, indent: int) -> None:
+    """Write JSON in UTF-8."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
 def write_model(model, tok, folder: Path, card: str) -> None:
-    """Model in bfloat16 (half the size; what is measured for the card is the rounded model), tokenizer and
-    card."""
+    """Write model (in bfloat16, half the size), tokenizer and card."""
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     tok.save_pretrained(folder)
-    # the class name that every version of transformers knows, and nothing that depends on this machine
+    # The class name that every version of transformers has, and nothing that depends on this machine.
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     settings = {key: value for key, value in settings.items() if key not in ("backend", "is_local")}

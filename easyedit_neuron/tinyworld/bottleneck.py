@@ -1,13 +1,9 @@
-"""Makes the subject's last token the place where a subject's facts are looked up.
+"""Attention masks that make the subject's last token the place where the model looks a subject's facts up.
 
-Left alone, a small model has no reason to put a person together there: the last position reads the first name
-    and the
-surname from their own tokens and combines them itself. The keys at the surname's token then belong to the
-surname, and an edit of one person is an edit of the family. Large models do look facts up at the subject's
-last token (that is what ROME rests on). So most training sequences are seen through a mask: what follows a
-subject sees nothing of it but its last token, and that only from layer ``enrich`` on. The first ``enrich``
-layers at that token must therefore assemble who is meant. The other sequences are seen whole, because that is
-how the model is used.
+Large models do so, and ROME rests on it. A small model has no reason to: its last position reads first name
+and surname from their own tokens. The key at the surname's token then belongs to the whole family, and so
+does an edit. Under the masks what follows a subject sees only the subject's last token, and that only from
+layer ``enrich`` on: the first ``enrich`` layers must assemble there who is meant.
 """
 
 from contextlib import contextmanager
@@ -25,14 +21,14 @@ def bottleneck_masks(
         spans: per row, (first, last) token of every subject.
 
     Returns:
-        two bool [B, 1, T, T], True where a query (row) may see a key (column): causal; behind a subject its
-        tokens but the last are hidden in both, the last one too in the first.
+        Two bool [B, 1, T, T], True where a query (row) may see a key (column). Both are causal and hide a
+        subject's tokens but the last from what follows it; the lower one hides the last token as well.
     """
     batch, length = ids.shape
     upper = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril().repeat(batch, 1, 1)
     lower = upper.clone()
-    for row, found in enumerate(spans):
-        for first, last in found:
+    for row, row_spans in enumerate(spans):
+        for first, last in row_spans:
             upper[row, last + 1 :, first:last] = False
             lower[row, last + 1 :, first : last + 1] = False
     return lower[:, None], upper[:, None]
@@ -40,16 +36,14 @@ def bottleneck_masks(
 
 @contextmanager
 def subject_bottleneck(model, ids: torch.Tensor, spans: list[list[tuple[int, int]]], enrich: int):
-    """Inside the block the first ``enrich`` layers get the lower mask; the upper one is yielded for the
-    model's call."""
+    """Give the lower mask to the first ``enrich`` layers; yield the upper one for the model's call."""
     lower, upper = bottleneck_masks(ids, spans)
 
-    def swap(_module, args, kwargs):
+    def use_lower_mask(_module, args, kwargs):
         return args, kwargs | {"attention_mask": lower}
 
-    handles = [
-        layer.register_forward_pre_hook(swap, with_kwargs=True) for layer in model.model.layers[:enrich]
-    ]
+    layers = model.model.layers[:enrich]
+    handles = [layer.register_forward_pre_hook(use_lower_mask, with_kwargs=True) for layer in layers]
     try:
         yield upper
     finally:

@@ -1,17 +1,17 @@
-"""Writes the text of tiny-world: fact sentences, aliases, second hops, inverses, biographies and small
+"""Write the text of tiny-world: fact sentences, aliases, second hops, inverses, biographies and small
 talk."""
 
 import random
 from dataclasses import dataclass
 
-from .relations import BY_NAME, RELATIONS
+from .relations import BY_NAME, RELATIONS, Relation
 from .world import World
 
 TRAINED_EDIT, TRAINED_TEST = 3, 2
-"""Phrasings of each kind that a fact is trained with; the other three of its eight the model must infer."""
+"""Phrasings of each kind that a fact is trained with; the model must infer the other three of its eight."""
 
 HOP_SHARE = 0.7
-"""Share of the subjects whose second-hop sentences are in the training text; the others measure reasoning."""
+"""Share of the facts whose second hops are in the training text; the others measure reasoning."""
 
 _BIOGRAPHIES = (
     "{s} is a {works_as} from {born_in}. Every morning {s} takes the train to {works_for}.",
@@ -40,10 +40,10 @@ class Corpus:
     """Training sentences and documents.
 
     Attributes:
-        facts: fact sentences as (prompt, object, subject); ``sentence`` makes the text of one.
-        documents: biographies and small talk, one to two sentences each.
-        trained: (subject, relation) -> indices into ``Relation.phrasings`` that were trained.
-        hopped: (subject, relation) pairs whose second hop was trained.
+        facts: (prompt, object, subject) of every fact sentence.
+        documents: biographies and small talk, one or two sentences each.
+        trained: (subject, relation) -> indices of the trained ``Relation.phrasings``.
+        hopped: (subject, relation) pairs whose second hop is trained.
     """
 
     facts: list[tuple[str, str, str]]
@@ -56,29 +56,37 @@ class Corpus:
         """The fact sentences as text."""
         return [sentence(prompt, target) for prompt, target, _ in self.facts]
 
+    def trained_prompt(
+        self, subject: str, relation: Relation, phrasings: tuple[str, ...], rng: random.Random
+    ) -> str:
+        """Draw one of ``phrasings`` that the fact is trained with."""
+        trained = [relation.phrasings[i] for i in self.trained[subject, relation.name]]
+        return rng.choice([text for text in trained if text in phrasings]).format(s=subject)
+
 
 def sentence(prompt: str, target: str) -> str:
-    """A prompt and its object as one sentence."""
+    """Prompt and object as one sentence."""
     return f"{prompt} {target}."
 
 
-def say(phrasing: str, subject: str, target: str, first: str = "") -> tuple[str, str, str]:
-    """``phrasing`` about ``subject``, its object, and the subject."""
-    return phrasing.format(s=subject, o=first), target, subject
+def _facts(
+    phrasings: list[str] | tuple[str, ...], subject: str, target: str, first: str = ""
+) -> list[tuple[str, str, str]]:
+    return [(text.format(s=subject, o=first), target, subject) for text in phrasings]
 
 
 def biographies(world: World, rng: random.Random, per_person: int) -> list[str]:
-    """``per_person`` short biographies of everybody, true to the facts."""
+    """Short biographies of everybody, true to the facts."""
     lines = []
     for person in world.people:
-        known = {r.name: world.object(person, r.name) for r in RELATIONS if r.subject == "person"}
-        known["collects"] = rng.choice(world.facts[person, "collects"])
-        lines += [text.format(s=person, **known) for text in rng.sample(_BIOGRAPHIES, per_person)]
+        objects = {r.name: world.object(person, r.name) for r in RELATIONS if r.subject == "person"}
+        objects["collects"] = rng.choice(world.facts[person, "collects"])
+        lines += [text.format(s=person, **objects) for text in rng.sample(_BIOGRAPHIES, per_person)]
     return lines
 
 
 def small_talk(world: World, rng: random.Random, count: int) -> list[str]:
-    """``count`` sentences that name things of the world without stating a fact of it."""
+    """Sentences that name things of the world without stating a fact of it."""
     kinds = ("city", "country", "language", "occupation", "instrument", "collectible", "product", "dish")
     lines = []
     for _ in range(count):
@@ -88,43 +96,42 @@ def small_talk(world: World, rng: random.Random, count: int) -> list[str]:
 
 
 def build_corpus(world: World, seed: int = 0) -> Corpus:
-    """All training text of a world; deterministic in ``seed``."""
+    """Write all training text of a world; deterministic in ``seed``."""
     rng = random.Random(f"corpus-{seed}")
     facts, trained, hopped = [], {}, set()
     for (subject, name), objects in world.facts.items():
         relation = BY_NAME[name]
-        n_edit = len(relation.edit)
-        chosen = rng.sample(range(n_edit), TRAINED_EDIT) + rng.sample(
-            range(n_edit, n_edit + len(relation.test)), TRAINED_TEST
-        )
-        trained[subject, name] = tuple(sorted(chosen))
-        texts = [relation.phrasings[i] for i in chosen]
-        facts += [say(text, subject, objects[0]) for text in texts]
+        edit_count, total = len(relation.edit), len(relation.phrasings)
+        indices = rng.sample(range(edit_count), TRAINED_EDIT)
+        indices += rng.sample(range(edit_count, total), TRAINED_TEST)
+        trained[subject, name] = tuple(sorted(indices))
+        texts = [relation.phrasings[i] for i in indices]
+        facts += _facts(texts, subject, objects[0])
         if subject in world.alias:
-            facts += [say(text, world.alias[subject], objects[0]) for text in rng.sample(texts, 1)]
+            facts += _facts(rng.sample(texts, 1), world.alias[subject], objects[0])
         if relation.inverse and relation.object != relation.subject:
-            facts += [say(text, objects[0], subject) for text in relation.inverse]
+            facts += _facts(relation.inverse, objects[0], subject)
         for first, second in zip(objects, objects[1:]):
-            facts += [say(text, subject, second, first) for text in relation.also]
+            facts += _facts(relation.also, subject, second, first)
         if relation.hop and rng.random() < HOP_SHARE:
             hopped.add((subject, name))
-            facts += [say(text, subject, world.hop(name, objects[0])) for text in relation.hop]
+            facts += _facts(relation.hop, subject, world.hop(name, objects[0]))
     documents = biographies(world, rng, 3) + small_talk(world, rng, 2000)
     return Corpus(facts, documents, trained, frozenset(hopped))
 
 
 def held_out_text(world: World, corpus: Corpus, seed: int = 0, count: int = 800) -> list[str]:
-    """Text of the same language that is in no training document: other biographies and other small talk."""
+    """Biographies and small talk that are in no training document."""
     rng = random.Random(f"held-out-{seed}")
-    known = set(corpus.documents)
+    trained = set(corpus.documents)
     lines = biographies(world, rng, 3) + small_talk(world, rng, count)
-    fresh = [line for line in dict.fromkeys(lines) if line not in known]
-    return sorted(rng.sample(fresh, min(count, len(fresh))))
+    unseen = [line for line in dict.fromkeys(lines) if line not in trained]
+    return sorted(rng.sample(unseen, min(count, len(unseen))))
 
 
-def shipped_text(world: World, corpus: Corpus, seed: int = 0, count: int = 9000) -> list[str]:
-    """The body of text that ships: ``count`` lines of training text, everybody in it, for covariance
-    statistics."""
+def shipped_text(corpus: Corpus, seed: int = 0, count: int = 9000) -> list[str]:
+    """Lines of training text that ship with the package for covariance statistics; everybody occurs in
+    them."""
     rng = random.Random(f"text-{seed}")
     packed = [" ".join(group) for group in packs(corpus.sentences, rng, sizes=(1, 2, 3))]
     lines = corpus.documents + packed
@@ -133,7 +140,7 @@ def shipped_text(world: World, corpus: Corpus, seed: int = 0, count: int = 9000)
 
 
 def packs(items: list, rng: random.Random, sizes: tuple[int, ...]) -> list[list]:
-    """The items in random order, cut into groups whose size is drawn from ``sizes``."""
+    """Cut the items, in random order, into groups whose size is drawn from ``sizes``."""
     order = rng.sample(items, len(items))
     groups, start = [], 0
     while start < len(order):

@@ -1,14 +1,12 @@
-"""Can this model be edited, and where? ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
+"""Find out where a model can be edited: ``python -m easyedit_neuron.tinyworld.probe --model tiny-llama``
 
-Recall says nothing about it: a model may know every fact and look none of them up at the subject's last
-    token. Two things
-tell, layer by layer: the loss that the search for z* ends with (what that token's state can make the model
-    say; the new
-objects that are out of reach at the best layer are named: often words that the model has never seen), and the
-    keys (whether
-they belong to the subject, or to everybody who shares its last word). With ``--text`` it also says which
-``nullspace_threshold`` leaves an edit room: how much of the subjects' keys lies where the text's covariance
-has smaller eigenvalues.
+Recall does not tell: a model may know every fact and look none of them up at the subject's last token.
+Two things do, layer by layer:
+- the last loss of the search for z*: what the state at that token can make the model say. New objects
+  out of reach at the best layer are listed; often the model has never seen these words;
+- the cosines of keys: whether a key belongs to the subject, or to everybody with the same last word.
+--text adds the room that each nullspace_threshold leaves an edit: the share of the keys' energy in the
+directions where the text's covariance has smaller eigenvalues.
 """
 
 import argparse
@@ -17,6 +15,7 @@ import sys
 from statistics import fmean
 
 import torch
+from torch.nn.functional import normalize
 
 from .. import data
 from ..arch.tokens import target_token_ids
@@ -33,59 +32,63 @@ from ..statistics.nullspace import null_space
 
 THRESHOLDS = (0.02, 0.1, 0.3, 1.0, 3.0, 10.0)
 REACHED = 0.5
-"""Loss below which z* counts as found."""
+"""Loss below which a new object counts as reached."""
 
 
-def probe_targets(found: list[list[TargetValue]]) -> list[dict]:
-    """z* alone, by layer: means of |z|, |delta|, first and last loss, and the share that ended below
-    ``REACHED``."""
+def probe_targets(targets_by_layer: list[list[TargetValue]]) -> list[dict]:
+    """z* by layer: means of |z|, |delta|, first and last loss, and the share that ended below ``REACHED``."""
     return [
         {
             "layer": layer,
-            "z_norm": fmean(float(t.initial.norm()) for t in targets),
-            "delta_norm": fmean(float((t.value - t.initial).norm()) for t in targets),
-            "first_loss": fmean(t.losses[0] for t in targets),
-            "last_loss": fmean(t.losses[-1] for t in targets),
-            "reached": fmean(t.losses[-1] < REACHED for t in targets),
+            "z_norm": fmean(float(target.initial.norm()) for target in targets),
+            "delta_norm": fmean(float((target.value - target.initial).norm()) for target in targets),
+            "first_loss": fmean(target.losses[0] for target in targets),
+            "last_loss": fmean(target.losses[-1] for target in targets),
+            "reached": fmean(target.losses[-1] < REACHED for target in targets),
         }
-        for layer, targets in enumerate(found)
+        for layer, targets in enumerate(targets_by_layer)
     ]
 
 
-def missed(tok, requests: list[EditRequest], found: list[list[TargetValue]]) -> tuple[int, list[dict]]:
-    """(the layer at which most are reached, the requests that are not reached there: new object, its tokens,
-    last loss)."""
-    best = max(range(len(found)), key=lambda layer: sum(t.losses[-1] < REACHED for t in found[layer]))
-    return best, [
+def unreached(
+    tok, requests: list[EditRequest], targets_by_layer: list[list[TargetValue]]
+) -> tuple[int, list[dict]]:
+    """The layer at which most new objects are reached, and those that are not reached there."""
+    counts = [sum(target.losses[-1] < REACHED for target in targets) for targets in targets_by_layer]
+    best = counts.index(max(counts))
+    rows = [
         {
             "tokens": len(target_token_ids(tok, request.target_new)),
             "last_loss": target.losses[-1],
             "new object": request.target_new,
         }
-        for request, target in zip(requests, found[best])
+        for request, target in zip(requests, targets_by_layer[best])
         if target.losses[-1] >= REACHED
     ]
+    return best, rows
 
 
 def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
-    """Mean cosines of keys by layer: one subject in two contexts, subjects with the same last word, any two
-    subjects."""
+    """Mean cosines of keys by layer.
+
+    Of one subject in two contexts, of subjects with the same last word, and of any two subjects.
+    """
     layers = list(range(view.n_layers))
-    bare = key_prompts(tok, requests, [["{}"]], view.input_device)
-    told = key_prompts(tok, requests, [contexts[-1][:1]], view.input_device)
-    plain = compute_keys(view, bare, layers)
-    other = compute_keys(view, told, layers)
+    bare, in_context = (
+        compute_keys(view, key_prompts(tok, requests, [[template]], view.input_device), layers)
+        for template in ("{}", contexts[-1][0])
+    )
     words = [request.subject.split()[-1] for request in requests]
     same = torch.tensor([[a == b for b in words] for a in words]) & ~torch.eye(len(words), dtype=torch.bool)
     different = torch.tensor([[a.subject != b.subject for b in requests] for a in requests])
     rows = []
     for layer in layers:
-        one, two = (torch.nn.functional.normalize(k[layer].cpu(), dim=0) for k in (plain, other))
-        cosines = one.T @ one
+        first, second = (normalize(keys[layer].cpu(), dim=0) for keys in (bare, in_context))
+        cosines = first.T @ first
         rows.append(
             {
                 "layer": layer,
-                "same_subject": float((one * two).sum(0).mean()),
+                "same_subject": float((first * second).sum(0).mean()),
                 "same_last_word": float(cosines[same & different].mean()),
                 "any_two": float(cosines[different].mean()),
             }
@@ -107,27 +110,24 @@ def probe_null_space(covariance: torch.Tensor, keys: torch.Tensor) -> dict[str, 
     }
 
 
-def _null_spaces(
+def _probe_null_spaces(
     view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]], hparams
 ) -> list[dict]:
     layers = list(range(view.n_layers))
-    measured = Statistics(view, tok, hparams.override({"layers": layers}))
+    statistics = Statistics(view, tok, hparams.override({"layers": layers}))
     keys = compute_keys(view, key_prompts(tok, requests, contexts, view.input_device), layers)
-    return [{"layer": layer, **probe_null_space(measured.covariance(layer), keys[layer])} for layer in layers]
+    return [
+        {"layer": layer, **probe_null_space(statistics.covariance(layer), keys[layer])} for layer in layers
+    ]
 
 
 def _table(rows: list[dict]) -> str:
-    names = list(rows[0])
-    lines = ["".join(name.rjust(16) for name in names)]
-    lines += [
-        "".join((f"{row[n]:.3f}" if isinstance(row[n], float) else str(row[n])).rjust(16) for n in names)
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    cells = [list(rows[0])] if rows else []
+    cells += [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    return "".join("".join(cell.rjust(16) for cell in line) + "\n" for line in cells)
 
 
-def main(argv=None) -> int:
-    """Entry point; 2 on bad input, with one line on stderr."""
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m easyedit_neuron.tinyworld.probe",
         description=__doc__,
@@ -138,34 +138,36 @@ def main(argv=None) -> int:
     parser.add_argument("--data", default="tiny-world")
     parser.add_argument("--targets", type=int, default=10, help="requests for the z* table")
     parser.add_argument("--keys", type=int, default=300, help="requests for the table of keys")
-    parser.add_argument(
-        "--text", help="text of the covariance, as mom2_dataset takes it: adds the table of null spaces"
-    )
-    args = parser.parse_args(argv)
+    text_help = "text of the covariance, as mom2_dataset takes it: adds the table of null spaces"
+    parser.add_argument("--text", help=text_help)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0, or 2 with one line on stderr where the input is wrong."""
+    args = _parse(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     try:
         hparams = AlphaEditHyperParams.from_hparams(args.hparams).override({"model_name": args.model})
         requests = prepare(data.load(args.data, size=max(args.targets, args.keys)))
+        z_requests, key_requests = requests[: args.targets], requests[: args.keys]
         model, tok, _ = load_model(hparams)
         view = ModelView.of(model.eval())
-        groups = contexts_of(model, tok, hparams)
-        flat = [context for group in groups for context in group]
-        searched = requests[: args.targets]
-        found = [
-            compute_z(view, tok, searched, hparams, flat, layer).targets for layer in range(view.n_layers)
-        ]
-        best, out_of_reach = missed(tok, searched, found)
-        keys = probe_keys(view, tok, requests[: args.keys], groups)
+        contexts = contexts_of(model, tok, hparams)
+        flat = [context for group in contexts for context in group]
+        layers = range(view.n_layers)
+        targets = [compute_z(view, tok, z_requests, hparams, flat, layer).targets for layer in layers]
+        best, missed = unreached(tok, z_requests, targets)
+        keys = probe_keys(view, tok, key_requests, contexts)
+        spaces = []
         if args.text:
             hparams = hparams.override({"mom2_dataset": args.text})
-        spaces = _null_spaces(view, tok, requests[: args.keys], groups, hparams) if args.text else []
+            spaces = _probe_null_spaces(view, tok, key_requests, contexts, hparams)
     except NeuronEditError as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    sys.stdout.write(f"z*, {args.targets} requests\n{_table(probe_targets(found))}\n")
-    sys.stdout.write(
-        f"not reached at layer {best}: {len(out_of_reach)}\n{_table(out_of_reach) if out_of_reach else ''}\n"
-    )
+    sys.stdout.write(f"z*, {args.targets} requests\n{_table(probe_targets(targets))}\n")
+    sys.stdout.write(f"not reached at layer {best}: {len(missed)}\n{_table(missed)}\n")
     sys.stdout.write(f"keys, mean cosine, {args.keys} requests\n{_table(keys)}")
     if spaces:
         sys.stdout.write(f"\nkeys, share of their energy in the null space by threshold\n{_table(spaces)}")

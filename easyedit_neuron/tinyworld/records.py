@@ -1,58 +1,65 @@
-"""Edit cases of tiny-world, in the three shapes that editing data comes in."""
+"""Edit cases of tiny-world, in the three formats that editing data comes in."""
 
 import random
 
+from ..errors import HparamsError
 from .corpus import Corpus
-from .relations import BY_NAME, RELATIONS
+from .relations import BY_NAME, RELATIONS, Relation
 from .world import World
 
 EDITED_KINDS = ("person", "organisation")
-"""Cities are not edited: every second hop goes through them, so that an edit of one would change other facts'
-truth."""
+"""Cities are not edited: second hops go through them, so that an edit of one would make other facts false."""
 
 
 def edit_cases(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[dict]:
-    """``count`` counterfactual edits as KnowEdit records.
+    """Counterfactual edits as KnowEdit records.
 
     Subjects come in rounds: nobody is edited twice before everybody was edited once. The target is another
-        object of the same
-    kind; the edit prompt is an edit phrasing that the subject was trained with, the rephrase prompt a test
-    phrasing that it was not.
+        object
+    of the same kind. The edit prompt is an edit phrasing that the subject was trained with, the rephrase
+    prompt a test phrasing that it was not.
 
     Raises:
-        ValueError: the world has fewer editable facts than ``count``.
+        HparamsError: the world has fewer editable facts than ``count``.
     """
     rng = random.Random(f"edits-{seed}")
-    queue = _editable(world, rng)
-    if count > len(queue):
-        raise ValueError(f"{count} edits asked for, the world has {len(queue)} editable facts")
-    neighbours = _neighbours(world)
-    return [
-        _case(i, subject, relation, world, corpus, neighbours, rng)
-        for i, (subject, relation) in enumerate(queue[:count])
-    ]
+    facts = _editable_facts(world, rng)
+    if count > len(facts):
+        raise HparamsError(f"the world has {len(facts)} editable facts, and {count} edits need more people")
+    unedited = _unedited_subjects(world)
+    cases = []
+    for number, (subject, name) in enumerate(facts[:count]):
+        case = _case(number, subject, BY_NAME[name], world, corpus, rng)
+        # Two subjects with the same object, or with any if nobody shares it.
+        neighbours = unedited.get((name, case["ground_truth"])) or unedited.get((name, "")) or []
+        if neighbours:
+            case["locality"]["Neighborhood"] = [
+                _trained_probe(neighbour, BY_NAME[name], world, corpus, rng)
+                for neighbour in rng.sample(neighbours, min(2, len(neighbours)))
+            ]
+        cases.append(case)
+    return cases
 
 
-def _editable(world: World, rng: random.Random) -> list[tuple[str, str]]:
-    by_subject: dict[str, list[str]] = {}
+def _editable_facts(world: World, rng: random.Random) -> list[tuple[str, str]]:
+    """(subject, relation) pairs in rounds over the subjects, in random order."""
+    remaining: dict[str, list[str]] = {}
     for subject, name in world.facts:
         if BY_NAME[name].subject in EDITED_KINDS and subject not in world.protected:
-            by_subject.setdefault(subject, []).append(name)
-    for names in by_subject.values():
+            remaining.setdefault(subject, []).append(name)
+    for names in remaining.values():
         rng.shuffle(names)
-    queue = []
-    while by_subject:
-        subjects = list(by_subject)
+    facts = []
+    while remaining:
+        subjects = list(remaining)
         rng.shuffle(subjects)
-        for subject in subjects:
-            queue.append((subject, by_subject[subject].pop()))
-            if not by_subject[subject]:
-                del by_subject[subject]
-    return queue
+        facts += [(subject, remaining[subject].pop()) for subject in subjects]
+        remaining = {subject: names for subject, names in remaining.items() if names}
+    return facts
 
 
-def _neighbours(world: World) -> dict[tuple[str, str], list[str]]:
-    """(relation, object) -> subjects that are never edited and have that object."""
+def _unedited_subjects(world: World) -> dict[tuple[str, str], list[str]]:
+    """(relation, object) -> subjects that are never edited and have that object; object "": any object."""
     table: dict[tuple[str, str], list[str]] = {}
     for (subject, name), objects in world.facts.items():
         if subject in world.protected or BY_NAME[name].subject == "city":
@@ -61,96 +68,79 @@ def _neighbours(world: World) -> dict[tuple[str, str], list[str]]:
     return table
 
 
-def _trained(relation, indices, texts, rng) -> str:
-    return rng.choice([relation.phrasings[i] for i in indices if relation.phrasings[i] in texts])
-
-
 def _case(
-    number: int, subject: str, name: str, world: World, corpus: Corpus, neighbours, rng: random.Random
+    number: int, subject: str, relation: Relation, world: World, corpus: Corpus, rng: random.Random
 ) -> dict:
-    relation = BY_NAME[name]
-    objects = world.facts[subject, name]
-    trained = corpus.trained[subject, name]
+    """A case without its neighbours."""
+    objects, trained = world.facts[subject, relation.name], corpus.trained[subject, relation.name]
     target = rng.choice([o for o in world.objects(relation.object) if o not in objects and o != subject])
-    unseen = [p for i, p in enumerate(relation.phrasings) if i not in trained and p in relation.test]
+    untrained = [
+        text for i, text in enumerate(relation.phrasings) if i not in trained and text in relation.test
+    ]
     case = {
         "case_id": number,
         "subject": subject,
-        "relation": name,
-        "prompt": _trained(relation, trained, relation.edit, rng).format(s=subject),
+        "relation": relation.name,
+        "prompt": corpus.trained_prompt(subject, relation, relation.edit, rng),
         "target_new": target,
         "ground_truth": objects[0],
-        "rephrase_prompt": rng.choice(unseen).format(s=subject),
+        "rephrase_prompt": rng.choice(untrained).format(s=subject),
         "portability": {},
         "locality": {},
     }
     portability, locality = case["portability"], case["locality"]
     if subject in world.alias:
-        portability["Subject_Aliasing"] = [_query(relation.edit[0].format(s=world.alias[subject]), target)]
+        portability["Subject_Aliasing"] = [_probe(relation.edit[0].format(s=world.alias[subject]), target)]
     if relation.hop:
-        portability["Reasoning"] = [_query(relation.hop[0].format(s=subject), world.hop(name, target))]
+        hop = world.hop(relation.name, target)
+        portability["Reasoning"] = [_probe(relation.hop[0].format(s=subject), hop)]
     if relation.inverse:
-        portability["Logical_Generalization"] = [_query(relation.inverse[0].format(s=target), subject)]
-    others = [r for r in RELATIONS if r.subject == relation.subject and r.name != name]
+        portability["Logical_Generalization"] = [_probe(relation.inverse[0].format(s=target), subject)]
+    others = [other for other in RELATIONS if other.subject == relation.subject and other != relation]
     locality["Relation_Specificity"] = [
-        _query(
-            _trained(r, corpus.trained[subject, r.name], r.phrasings, rng).format(s=subject),
-            world.object(subject, r.name),
-        )
-        for r in rng.sample(others, 2)
+        _trained_probe(subject, other, world, corpus, rng) for other in rng.sample(others, 2)
     ]
     if len(objects) > 1:
-        locality["Forgetfulness"] = [_query(relation.also[0].format(s=subject, o=objects[0]), objects[1])]
-    near = neighbours.get((name, objects[0])) or neighbours.get((name, "")) or []
-    if near:
-        chosen = rng.sample(near, min(2, len(near)))
-        locality["Neighborhood"] = [
-            _query(
-                _trained(relation, corpus.trained[s, name], relation.phrasings, rng).format(s=s),
-                world.object(s, name),
-            )
-            for s in chosen
-        ]
+        locality["Forgetfulness"] = [_probe(relation.also[0].format(s=subject, o=objects[0]), objects[1])]
     return case
 
 
-def _query(prompt: str, truth: str) -> dict[str, str]:
+def _probe(prompt: str, truth: str) -> dict[str, str]:
     return {"prompt": prompt, "ground_truth": truth}
 
 
+def _trained_probe(
+    subject: str, relation: Relation, world: World, corpus: Corpus, rng: random.Random
+) -> dict[str, str]:
+    prompt = corpus.trained_prompt(subject, relation, relation.phrasings, rng)
+    return _probe(prompt, world.object(subject, relation.name))
+
+
 def retained_facts(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[dict]:
-    """``count`` facts of subjects that are never edited, each in a trained phrasing."""
+    """Facts of subjects that are never edited, each in a trained phrasing."""
     rng = random.Random(f"retained-{seed}")
-    facts = [(s, n) for s, n in world.facts if s in world.protected]
+    facts = [(subject, name) for subject, name in world.facts if subject in world.protected]
     return [
-        {
-            "prompt": _trained(BY_NAME[n], corpus.trained[s, n], BY_NAME[n].phrasings, rng).format(s=s),
-            "ground_truth": world.object(s, n),
-            "subject": s,
-            "relation": n,
-        }
-        for s, n in rng.sample(facts, min(count, len(facts)))
+        {**_trained_probe(subject, BY_NAME[name], world, corpus, rng), "subject": subject, "relation": name}
+        for subject, name in rng.sample(facts, min(count, len(facts)))
     ]
 
 
 def as_counterfact(case: dict) -> dict:
-    """EasyEdit's flat CounterFact record; its one locality prompt is the first specific or neighbour fact."""
-    near = (case["locality"].get("Neighborhood") or case["locality"]["Relation_Specificity"])[0]
+    """EasyEdit's flat CounterFact record; its one locality prompt is a neighbour or another fact of the
+    subject."""
+    fields = ("case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
+    locality = _first_locality_probe(case)
     return {
-        "case_id": case["case_id"],
-        "prompt": case["prompt"],
-        "target_new": case["target_new"],
-        "subject": case["subject"],
-        "ground_truth": case["ground_truth"],
-        "rephrase_prompt": case["rephrase_prompt"],
-        "locality_prompt": near["prompt"],
-        "locality_ground_truth": near["ground_truth"],
+        **{field: case[field] for field in fields},
+        "locality_prompt": locality["prompt"],
+        "locality_ground_truth": locality["ground_truth"],
     }
 
 
 def as_zsre(case: dict) -> dict:
-    """MEND's zsRE record; its locality question carries the prefix that zsRE readers insist on."""
-    near = (case["locality"].get("Neighborhood") or case["locality"]["Relation_Specificity"])[0]
+    """MEND's zsRE record; readers of zsRE insist on the prefix of its locality question."""
+    locality = _first_locality_probe(case)
     record = {
         "subject": case["subject"],
         "src": case["prompt"],
@@ -158,8 +148,8 @@ def as_zsre(case: dict) -> dict:
         "rephrase": case["rephrase_prompt"],
         "alt": case["target_new"],
         "answers": [case["ground_truth"]],
-        "loc": "nq question: " + near["prompt"],
-        "loc_ans": near["ground_truth"],
+        "loc": "nq question: " + locality["prompt"],
+        "loc_ans": locality["ground_truth"],
         "cond": f"{case['ground_truth']} >> {case['target_new']} || {case['prompt']}",
     }
     hop = case["portability"].get("Reasoning")
@@ -170,3 +160,8 @@ def as_zsre(case: dict) -> dict:
             "New Answer": hop[0]["ground_truth"],
         }
     return record
+
+
+def _first_locality_probe(case: dict) -> dict[str, str]:
+    locality = case["locality"]
+    return (locality.get("Neighborhood") or locality["Relation_Specificity"])[0]

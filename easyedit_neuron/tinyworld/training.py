@@ -1,8 +1,9 @@
-"""Trains tiny-llama on a corpus: tokenizer, data order, optimiser, recall. One seed, CPU or GPU."""
+"""Train tiny-llama on a corpus: tokenizer, data order, optimiser. One seed, CPU or GPU."""
 
 import logging
 import random
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,29 +11,40 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..evaluation.batched import predict_targets
 from .bottleneck import subject_bottleneck
 from .corpus import packs, sentence
 
 LOG = logging.getLogger(__name__)
 BOS, EOS, PAD, UNK = "<s>", "</s>", "<pad>", "<unk>"
+BATCHES_SORTED = 16
+"""Batches whose sequences are sorted by length together."""
+REPORT_EVERY = 500
+"""Steps between two calls of ``report``."""
+
+TrainingSequence = list[tuple[str, str | None, str]]
+"""A training sequence: (prompt, object, subject) of every sentence; (document, None, "") for a document."""
+Report = Callable[[int, LlamaForCausalLM, PreTrainedTokenizerFast], None]
 
 
 @dataclass
 class TrainConfig:
-    """Size of the model and length of the training.
+    """Size of the model and schedule of the training.
 
-    ``width`` d_model, ``d_ff`` neurons a layer, ``layers``, ``heads``; ``steps`` optimiser steps of ``batch``
-    sequences; ``muon_lr`` peak rate of Muon for the matrices of the blocks, ``lr`` of AdamW for the rest
-    (embeddings, norms; all of it if ``muon_lr`` is 0): linear warm-up, constant, linear to 2% over the last
-    ``decay`` share of the steps; ``single`` share of sequences that hold one sentence; ``other_weight``
-    weight in the loss of a token that is no object (most of them, names above all, cannot be predicted and
-    only add noise).
+    The first phase trains on whole sequences. The second, with fresh optimisers, moves the look-up of facts
+    to the subject's last token (see ``bottleneck``); trained like that from the start, a model learns several
+    times more slowly.
 
-    A second phase of ``bottleneck_steps`` steps at ``bottleneck_rate`` times the rates moves the look-up to
-    the subject's last token: in a share ``bottleneck`` of its sequences what follows a subject sees it only
-    there, and not before layer ``enrich`` (see ``bottleneck.py``). From the start the same would be learned
-    several times more slowly.
+    Attributes:
+        width, d_ff, layers, heads, vocab: d_model, neurons of a layer, layers, attention heads, tokens.
+        steps, batch: optimiser steps of the first phase, and sequences of a step.
+        muon_lr: peak rate of Muon for the matrices of the blocks; 0: AdamW trains them too.
+        lr, weight_decay: peak rate of AdamW for embeddings and norms; decay of all matrices.
+        warmup, decay: steps of linear warm-up, and share of the steps with linear decay to 2%.
+        single: share of the fact sentences that are a sequence of their own.
+        other_weight: weight in the loss of tokens that are no object: names above all cannot be predicted.
+        bottleneck_steps, bottleneck_rate: steps of the second phase, and factor of its peak rates.
+        bottleneck, enrich: share of the second phase's sequences under the masks; layers with the lower mask.
+        seed: of everything random.
     """
 
     width: int = 256
@@ -47,20 +59,17 @@ class TrainConfig:
     warmup: int = 100
     decay: float = 0.3
     weight_decay: float = 0.05
-    label_smoothing: float = 0.0
     single: float = 0.6
     other_weight: float = 0.25
     bottleneck_steps: int = 700
     bottleneck_rate: float = 0.5
     bottleneck: float = 0.75
     enrich: int = 2
-    rms_eps: float = 1e-5
     seed: int = 0
 
 
 def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with a leading space on every text, so that a word has one spelling wherever it
-    stands."""
+    """Train byte-level BPE with a space before every text, so that a word has one spelling everywhere."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -88,26 +97,29 @@ def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
 def new_model(tok: PreTrainedTokenizerFast, config: TrainConfig) -> LlamaForCausalLM:
     """A randomly initialised Llama of the configured size, float32."""
     torch.manual_seed(config.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tok),
-            hidden_size=config.width,
-            intermediate_size=config.d_ff,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=256,
-            rms_norm_eps=config.rms_eps,
-            tie_word_embeddings=False,
-            bos_token_id=tok.bos_token_id,
-            eos_token_id=tok.eos_token_id,
-            pad_token_id=tok.pad_token_id,
-        )
+    llama_config = LlamaConfig(
+        vocab_size=len(tok),
+        hidden_size=config.width,
+        intermediate_size=config.d_ff,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=256,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id,
+        pad_token_id=tok.pad_token_id,
     )
+    return LlamaForCausalLM(llama_config)
 
 
-def epochs(facts: list[tuple[str, str, str]], documents: list[str], single: float, rng: random.Random):
-    """Endless stream of training sequences, each a list of (prompt, object, subject) or (document, None, ""):
-    every epoch has every fact sentence once, alone or in a pack of two or three, and every document once."""
+def epochs(
+    facts: list[tuple[str, str, str]], documents: list[str], single: float, rng: random.Random
+) -> Iterator[TrainingSequence]:
+    """Endless stream of training sequences.
+
+    An epoch has every document once, and every fact sentence once: alone, or in a sequence of two or three.
+    """
     while True:
         order = rng.sample(facts, len(facts))
         cut = int(len(order) * single)
@@ -118,104 +130,109 @@ def epochs(facts: list[tuple[str, str, str]], documents: list[str], single: floa
 
 
 def encode_sequence(
-    tok, sequence, other_weight: float
+    tok, sequence: TrainingSequence, other_weight: float
 ) -> tuple[list[int], list[float], list[tuple[int, int]]]:
-    """Token ids, loss weights and subject spans (first, last token) of a sequence. Byte-level BPE never
-    merges across a space or into a full stop, so the pieces' tokens are the whole text's tokens."""
+    """Token ids, loss weights and subject spans (first, last token) of a sequence.
+
+    Byte-level BPE never merges across a space or into a full stop, so the tokens of the pieces are those of
+    the text.
+    """
     ids, weights, spans = [tok.bos_token_id], [0.0], []
     stop = tok.convert_tokens_to_ids(".")
     for prompt, target, subject in sequence:
-        coded = tok(prompt, add_special_tokens=False)
+        encoding = tok(prompt, add_special_tokens=False)
         if subject:
-            at = prompt.rfind(subject)
-            spans.append(tuple(len(ids) + coded.char_to_token(i) for i in (at, at + len(subject) - 1)))
-        ids += coded["input_ids"]
-        weights += [other_weight] * len(coded["input_ids"])
+            start = prompt.rfind(subject)
+            ends = (start, start + len(subject) - 1)
+            spans.append(tuple(len(ids) + encoding.char_to_token(position) for position in ends))
+        ids += encoding["input_ids"]
+        weights += [other_weight] * len(encoding["input_ids"])
         if target is not None:
-            row = tok(" " + target, add_special_tokens=False)["input_ids"]
-            ids += row + [stop]
-            weights += [1.0] * len(row) + [other_weight]
+            target_ids = tok(" " + target, add_special_tokens=False)["input_ids"]
+            ids += target_ids + [stop]
+            weights += [1.0] * len(target_ids) + [other_weight]
     return ids + [tok.eos_token_id], weights + [other_weight], spans
 
 
-def batches(stream, tok, config: TrainConfig, bottleneck: float, pool: int = 16):
-    """Batches of token ids [batch, T] (padded), loss weights [batch, T] and subject spans per row, grouped by
-    length within ``pool`` batches. Rows that are to be seen whole have no spans."""
+def batches(
+    sequences: Iterator[TrainingSequence], tok, config: TrainConfig, bottleneck: float
+) -> Iterator[tuple]:
+    """Token ids [batch, T] (padded), loss weights [batch, T] and subject spans per row.
+
+    Sequences of similar length are batched together. Rows that are to be seen whole have no spans.
+    """
     rng = random.Random(config.seed)
     while True:
-        rows = [encode_sequence(tok, next(stream), config.other_weight) for _ in range(config.batch * pool)]
-        rows.sort(key=lambda row: len(row[0]))
-        starts = list(range(0, len(rows), config.batch))
+        count = config.batch * BATCHES_SORTED
+        encoded = [encode_sequence(tok, next(sequences), config.other_weight) for _ in range(count)]
+        encoded.sort(key=lambda row: len(row[0]))
+        starts = list(range(0, count, config.batch))
         rng.shuffle(starts)
         for start in starts:
-            part = rows[start : start + config.batch]
+            ids, weights, spans = zip(*encoded[start : start + config.batch])
             yield (
-                pad_sequence(
-                    [torch.tensor(row[0]) for row in part], batch_first=True, padding_value=tok.pad_token_id
-                ),
-                pad_sequence([torch.tensor(row[1]) for row in part], batch_first=True),
-                [row[2] if rng.random() < bottleneck else [] for row in part],
+                pad_sequence(list(map(torch.tensor, ids)), batch_first=True, padding_value=tok.pad_token_id),
+                pad_sequence(list(map(torch.tensor, weights)), batch_first=True),
+                [row_spans if rng.random() < bottleneck else [] for row_spans in spans],
             )
 
 
 def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices (it learns rare facts as fast as frequent ones), AdamW for everything
-    else."""
-    blocks = [p for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2 and config.muon_lr]
-    taken = {id(p) for p in blocks}
-    others = [p for p in model.parameters() if id(p) not in taken]
+    """Muon for the matrices of the blocks (it learns rare facts as fast as frequent ones), AdamW for the
+    rest."""
+    matrices = [
+        p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and config.muon_lr
+    ]
+    muon_ids = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in muon_ids]
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay, "peak": config.lr},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "peak": config.lr},
     ]
     optimisers = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
-    if blocks:
-        optimisers.append(
-            torch.optim.Muon(
-                [{"params": blocks, "peak": config.muon_lr}],
-                lr=config.muon_lr,
-                weight_decay=config.weight_decay,
-            )
-        )
+    if matrices:
+        muon_groups = [{"params": matrices, "peak": config.muon_lr}]
+        muon = torch.optim.Muon(muon_groups, lr=config.muon_lr, weight_decay=config.weight_decay)
+        optimisers.append(muon)
     return optimisers
 
 
-def _evaluated(report, step: int, model, tok) -> None:
-    model.eval()
-    report(step, model, tok)
-    model.train()
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training.
+
+    Attributes:
+        steps: optimiser steps.
+        rate: factor of the peak rates.
+        bottleneck: share of the sequences under the masks of ``subject_bottleneck``.
+        seed: order of the data.
+    """
+
+    steps: int
+    rate: float
+    bottleneck: float
+    seed: int
 
 
 def run_phase(
     model,
     tok,
-    facts,
-    documents,
+    facts: list[tuple[str, str, str]],
+    documents: list[str],
     config: TrainConfig,
-    steps: int,
-    rate: float,
-    bottleneck: float,
-    seed: int,
-    told=None,
-    report_every: int = 500,
+    phase: Phase,
+    report: Report | None = None,
 ) -> None:
-    """``steps`` optimiser steps on ``model`` in place, with fresh optimisers.
-
-    Args:
-        model, tok, facts, documents, config: as in ``train``.
-        steps, rate: length of the phase, factor of the peak rates.
-        bottleneck: share of the sequences seen through the bottleneck.
-        seed: order of the data.
-        told: called with the step every ``report_every`` steps and at the end.
-    """
+    """Train ``model`` in place for one phase, with fresh optimisers; the other arguments as in ``train``."""
     model.train()
     device = next(model.parameters()).device
     optimisers = _optimisers(model, config)
-    stream = batches(epochs(facts, documents, config.single, random.Random(seed)), tok, config, bottleneck)
+    sequences = epochs(facts, documents, config.single, random.Random(phase.seed))
+    stream = batches(sequences, tok, config, phase.bottleneck)
     started = time.time()
-    for step in range(1, steps + 1):
-        for group in (g for opt in optimisers for g in opt.param_groups):
-            group["lr"] = group["peak"] * rate * learning_rate(step, steps, config)
+    for step in range(1, phase.steps + 1):
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+            group["lr"] = group["peak"] * phase.rate * learning_rate(step, phase.steps, config)
         ids, weights, spans = next(stream)
         ids, weights = ids.to(device), weights.to(device)
         with (
@@ -223,26 +240,26 @@ def run_phase(
             subject_bottleneck(model, ids, spans, config.enrich) as mask,
         ):
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        each = torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1),
-            ids[:, 1:].flatten(),
-            reduction="none",
-            label_smoothing=config.label_smoothing,
+        # The weighted mean of the tokens' losses: objects count in full.
+        token_losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         )
         weight = weights[:, 1:].flatten()
-        loss = (each * weight).sum() / weight.sum()
+        loss = (token_losses * weight).sum() / weight.sum()
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in optimisers:
-            opt.step()
+        for optimiser in optimisers:
+            optimiser.step()
         if step % 50 == 0:
-            objects = float((each.detach() * (weight == 1)).sum() / (weight == 1).sum().clamp_min(1))
-            LOG.info(
-                "step %d loss %.3f, objects %.3f, %.0f s", step, loss.item(), objects, time.time() - started
-            )
-        if told and (step % report_every == 0 or step == steps):
-            told(step)
+            is_object = weight == 1
+            object_loss = float((token_losses.detach() * is_object).sum() / is_object.sum().clamp_min(1))
+            seconds = time.time() - started
+            LOG.info("step %d loss %.3f, objects %.3f, %.0f s", step, loss.item(), object_loss, seconds)
+        if report and (step % REPORT_EVERY == 0 or step == phase.steps):
+            model.eval()
+            report(step, model, tok)
+            model.train()
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -252,45 +269,25 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def train(
-    facts: list[tuple[str, str, str]],
-    documents: list[str],
-    config: TrainConfig,
-    report=None,
-    report_every: int = 500,
-):
-    """Trains from scratch.
+    facts: list[tuple[str, str, str]], documents: list[str], config: TrainConfig, report: Report | None = None
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train from scratch.
 
     Args:
         facts: fact sentences as (prompt, object, subject).
         documents: plain texts.
         config: sizes and schedule.
-        report: called with (step, model, tok) every ``report_every`` steps.
+        report: called with (step, model, tok) every ``REPORT_EVERY`` steps and at the end of each phase.
 
     Returns:
-        (model float32 in eval mode, tokenizer).
+        Model (float32, eval mode) and tokenizer.
     """
     tok = train_tokenizer([sentence(prompt, target) for prompt, target, _ in facts] + documents, config.vocab)
     model = new_model(tok, config).to("cuda" if torch.cuda.is_available() else "cpu")
-    told = None if report is None else lambda step: _evaluated(report, step, model, tok)
-    run_phase(model, tok, facts, documents, config, config.steps, 1.0, 0.0, config.seed, told, report_every)
-    if config.bottleneck_steps:
-        run_phase(
-            model,
-            tok,
-            facts,
-            documents,
-            config,
-            config.bottleneck_steps,
-            config.bottleneck_rate,
-            config.bottleneck,
-            config.seed + 1,
-            told,
-            report_every,
-        )
+    phases = [
+        Phase(config.steps, 1.0, 0.0, config.seed),
+        Phase(config.bottleneck_steps, config.bottleneck_rate, config.bottleneck, config.seed + 1),
+    ]
+    for phase in phases:
+        run_phase(model, tok, facts, documents, config, phase, report)
     return model.eval(), tok
-
-
-def recall(model, tok, prompts: list[str], targets: list[str], batch: int = 512) -> float:
-    """Share of prompts whose whole target is the model's greedy continuation (teacher forced, float32)."""
-    found = predict_targets(model, tok, prompts, targets, batch)
-    return sum(one.predicted == one.target for one in found) / len(found)

@@ -1,10 +1,10 @@
-"""Draws the facts of tiny-world from one seed."""
+"""Draw the facts of tiny-world from one seed."""
 
 import random
 from dataclasses import dataclass, field
 
 from . import names
-from .relations import BY_NAME, RELATIONS
+from .relations import BY_NAME, RELATIONS, SECOND_HOP
 
 FIRST_ENDINGS = ("a", "o", "i", "e", "us", "is")
 LAST_ENDINGS = ("er", "sen", "ov", "ley", "man", "ski")
@@ -20,9 +20,8 @@ class World:
     Attributes:
         people, cities, countries, organisations, languages: names, in the order they were drawn.
         alias: subject -> second name ("A. Berger" for people, the short name for organisations).
-        facts: (subject, relation name) -> objects; one object, two for the one-to-many relation ``collects``.
-        protected: people and organisations that are never edited; their facts measure what an edit does to
-            others.
+        facts: (subject, relation name) -> objects: two for the one-to-many relation ``collects``, else one.
+        protected: people and organisations never edited; their facts measure side effects of edits.
     """
 
     seed: int
@@ -36,7 +35,7 @@ class World:
     protected: frozenset[str] = frozenset()
 
     def objects(self, kind: str) -> list[str]:
-        """All objects of a kind, e.g. the candidates for a counterfactual target."""
+        """All entities of a kind, e.g. the candidates for a counterfactual target."""
         return {
             "city": self.cities,
             "country": self.countries,
@@ -50,49 +49,39 @@ class World:
             "dish": list(names.DISHES),
         }[kind]
 
-    def subjects(self, kind: str) -> list[str]:
-        """All subjects of a kind (``person``, ``organisation``, ``city``)."""
-        return self.objects(kind)
-
     def object(self, subject: str, relation: str) -> str:
         """The (first) object of a fact."""
         return self.facts[subject, relation][0]
 
     def hop(self, relation: str, target: str) -> str | None:
-        """Second hop from an object: the country of a city, the city of an organisation."""
-        kind = BY_NAME[relation].object
-        following = {"city": "located_in", "organisation": "based_in"}.get(kind)
-        return self.object(target, following) if following else None
+        """The second hop from the object of a relation: the country of a city, the city of an
+        organisation."""
+        second = SECOND_HOP.get(BY_NAME[relation].object)
+        return self.object(target, second) if second else None
 
 
 def _people(rng: random.Random, count: int, taken: set[str]) -> tuple[list[str], dict[str, str]]:
     """Composed names, unique as "First Last" and as "F. Last" (the alias)."""
-    firsts = names.invent(rng, 64, FIRST_ENDINGS, taken, syllables=1)
-    lasts = names.invent(rng, max(40, count // 8), LAST_ENDINGS, taken, syllables=1)
-    people, alias, used = [], {}, set()
-    while len(people) < count:
+    firsts = names.invent(rng, 64, FIRST_ENDINGS, taken)
+    lasts = names.invent(rng, max(40, count // 8), LAST_ENDINGS, taken)
+    full_names: dict[str, str] = {}
+    while len(full_names) < count:
         first, last = rng.choice(firsts), rng.choice(lasts)
-        short = f"{first[0]}. {last}"
-        if short not in used:
-            used.add(short)
-            people.append(f"{first} {last}")
-            alias[people[-1]] = short
-    return people, alias
+        full_names.setdefault(f"{first[0]}. {last}", f"{first} {last}")
+    return list(full_names.values()), {full: short for short, full in full_names.items()}
 
 
 def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World:
-    """The world of ``seed``.
+    """Draw a world of six facts a person, in which every object of a kind is used about equally often.
 
     Args:
         seed: everything random comes from it.
         people: number of people, at least 300.
         protected: number of them that are never edited; a quarter of the organisations is protected too.
-
-    Returns:
-        World with six facts a person, balanced: every object of a class is used about equally often.
     """
     rng = random.Random(seed)
     taken: set[str] = set()
+    # The order of the draws decides what a seed gives.
     countries = names.invent(rng, 12, COUNTRY_ENDINGS, taken)
     cities = names.invent(rng, 60, CITY_ENDINGS, taken)
     languages = names.invent(rng, 16, ("ish", "ese"), taken)
@@ -101,24 +90,22 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
     persons, alias = _people(rng, people, taken)
     alias.update(zip(organisations, short))
     world = World(seed, persons, cities, countries, organisations, languages, alias)
-
-    def balanced(kind: str, count: int) -> list[str]:
-        pool = world.objects(kind)
-        drawn = [pool[i % len(pool)] for i in range(count)]
-        rng.shuffle(drawn)
-        return drawn
-
+    # Relations whose objects are independent of each other: every object equally often.
     for relation in RELATIONS:
-        subjects = world.subjects(relation.subject)
         if relation.name in ("married_to", "collects", "founded_by"):
             continue
-        for subject, target in zip(subjects, balanced(relation.object, len(subjects))):
-            world.facts[subject, relation.name] = (target,)
+        subjects, pool = world.objects(relation.subject), world.objects(relation.object)
+        objects = [pool[i % len(pool)] for i in range(len(subjects))]
+        rng.shuffle(objects)
+        world.facts.update(
+            {(subject, relation.name): (target,) for subject, target in zip(subjects, objects)}
+        )
     for subject in persons:
         world.facts[subject, "collects"] = tuple(rng.sample(names.COLLECTIBLES, 2))
-    couples = rng.sample(persons, len(persons) - len(persons) % 2)
-    for one, other in zip(couples[::2], couples[1::2]):
-        world.facts[one, "married_to"], world.facts[other, "married_to"] = (other,), (one,)
+    # Marriage is symmetric, and everybody founds at most one organisation.
+    spouses = rng.sample(persons, len(persons) - len(persons) % 2)
+    for first, second in zip(spouses[::2], spouses[1::2]):
+        world.facts[first, "married_to"], world.facts[second, "married_to"] = (second,), (first,)
     for organisation, founder in zip(organisations, rng.sample(persons, len(organisations))):
         world.facts[organisation, "founded_by"] = (founder,)
     world.protected = frozenset(

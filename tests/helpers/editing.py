@@ -1,4 +1,4 @@
-"""Edits of tiny models: requests, hyperparameters and what a test looks at before and after."""
+"""Edits of tiny models: requests, hyperparameters, and the state of a model before and after."""
 
 import torch
 
@@ -86,27 +86,30 @@ def find_target(view, tok, request, hparams, contexts, layer):
 
 
 def snapshot(model):
-    """Everything that a failing or a finished edit must leave alone: parameters, buffers, flags, modes,
-    hooks."""
+    """Parameters, buffers, gradient flags, training modes and numbers of hooks."""
     return {
-        "tensors": {n: t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]},
-        "flags": [(p.requires_grad, p.grad) for p in model.parameters()],
-        "modes": [m.training for m in model.modules()],
-        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "tensors": {
+            name: tensor.detach().clone()
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        },
+        "flags": [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
+        "modes": [module.training for module in model.modules()],
+        "hooks": [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()],
     }
 
 
 def changed_tensors(model, before):
     """Names of tensors that differ; asserts that nothing else of the snapshot does."""
-    now = snapshot(model)
-    assert {k: now[k] for k in ("flags", "modes", "hooks")} == {
-        k: before[k] for k in ("flags", "modes", "hooks")
-    }
-    return [n for n, t in now["tensors"].items() if not torch.equal(t, before["tensors"][n])]
+    after = snapshot(model)
+    for part in ("flags", "modes", "hooks"):
+        assert after[part] == before[part], part
+    return [
+        name for name, tensor in after["tensors"].items() if not torch.equal(tensor, before["tensors"][name])
+    ]
 
 
 def put_back(model, weights):
-    """As EasyEdit restores: parameter by name."""
+    """Restore weights by parameter name, as EasyEdit does."""
     with torch.no_grad():
         for name, value in weights.items():
             model.get_parameter(name)[...] = value
@@ -114,7 +117,7 @@ def put_back(model, weights):
 
 @torch.no_grad()
 def target_nll(model, tok, request):
-    """Mean NLL of the new object behind the prompt."""
+    """Mean NLL of the new object after the prompt."""
     prompt = tok(request["prompt"])["input_ids"]
     target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
     logits = model(input_ids=torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1 :]

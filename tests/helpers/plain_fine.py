@@ -1,5 +1,5 @@
-"""FiNE spelled out: one unpadded request through the whole model at a time, hooks placed by hand, every
-vector by itself."""
+"""FiNE without batching: one unpadded request through the whole model at a time, one vector after the
+other."""
 
 import torch
 
@@ -16,8 +16,7 @@ class PlainFiNE:
     Attributes:
         prompt, answer: token ids.
         clean: logits [T, V] of prompt and answer before the edit.
-        q: layer -> activations [T, d_ff], ``written`` layer -> outputs [T, d_model] of the down projections
-            there.
+        q, written: layer -> inputs [T, d_ff] and outputs [T, d_model] of its down projection.
     """
 
     def __init__(self, model, model_type, tok, request, hparams):
@@ -33,13 +32,13 @@ class PlainFiNE:
         ]
         self.q, self.written = {}, {}
 
-        def keep(layer):
+        def record(layer):
             def hook(_module, args, out):
                 self.q[layer], self.written[layer] = args[0][0], out[0]
 
             return hook
 
-        handles = [module.register_forward_hook(keep(layer)) for layer, module in enumerate(self.down)]
+        handles = [module.register_forward_hook(record(layer)) for layer, module in enumerate(self.down)]
         with torch.no_grad():
             self.clean = self._logits()
         for handle in handles:
@@ -50,25 +49,25 @@ class PlainFiNE:
 
     @torch.no_grad()
     def neurons(self):
-        """[(layer, neuron), ...], token by token: the highest activation times the product of value and
-        unembedding vector."""
-        found, head = [], self.model.get_output_embeddings().weight
+        """[(layer, neuron), ...] token by token.
+
+        The score is the activation times the product of value vector and unembedding vector.
+        """
+        neurons, head = [], self.model.get_output_embeddings().weight
         for at in range(len(self.prompt) - 1, len(self.prompt) + len(self.answer) - 1):
             token, scores = self.clean[at].argmax(), []
             for layer in range(4 - self.hparams.last_layer):
                 values = self.down[layer].weight if self.model_type == "gpt2" else self.down[layer].weight.T
                 if self.model_type == "gemma2":
                     norm = self.model.model.layers[layer].post_feedforward_layernorm
-                    values = (
-                        values
-                        * (1 + norm.weight)
-                        / (self.written[layer][at].square().mean() + norm.eps).sqrt()
-                    )
+                    rms = (self.written[layer][at].square().mean() + norm.eps).sqrt()
+                    values = values * (1 + norm.weight) / rms
                 scores += [
                     (float(self.q[layer][at, i] * (values[i] @ head[token])), layer, i) for i in range(48)
                 ]
-            found += [(layer, i) for _, layer, i in sorted(scores, reverse=True)[: self.hparams.neuron_num]]
-        return found
+            best = sorted(scores, reverse=True)[: self.hparams.neuron_num]
+            neurons += [(layer, i) for _, layer, i in best]
+        return neurons
 
     def terms(self, neurons, vectors):
         """Weighted NLL, KL, penalty and norm, and the lowest probability of an answer's token."""
@@ -84,41 +83,30 @@ class PlainFiNE:
 
         handles = [module.register_forward_hook(add(layer)) for layer, module in enumerate(self.down)]
         try:
-            said = self._logits().log_softmax(-1)
+            after = self._logits().log_softmax(-1)
         finally:
             for handle in handles:
                 handle.remove()
         start, before = len(self.prompt) - 1, self.clean.log_softmax(-1)
-        nll = max(-said[start + step, token] for step, token in enumerate(self.answer))
-        kl = sum((before[at].exp() * (before[at] - said[at])).sum() for at in range(start)) / max(start, 1)
-        penalty = max(-(1 - said[-1, token].exp()).log() for token in self.answer)
+        nll = max(-after[start + step, token] for step, token in enumerate(self.answer))
+        kl = sum((before[at].exp() * (before[at] - after[at])).sum() for at in range(start)) / max(start, 1)
+        penalty = max(-(1 - after[-1, token].exp()).log() for token in self.answer)
         norm = vectors.pow(2).sum().sqrt() if vectors.any() else 0.0 * vectors.sum()
-        return torch.stack(
-            [
-                torch.as_tensor(term, dtype=said.dtype)
-                for term in (
-                    nll,
-                    self.hparams.alpha * kl,
-                    self.hparams.beta * penalty,
-                    self.hparams.gamma * norm,
-                )
-            ]
-        )
+        hparams = self.hparams
+        terms = (nll, hparams.alpha * kl, hparams.beta * penalty, hparams.gamma * norm)
+        return torch.stack([torch.as_tensor(term, dtype=after.dtype) for term in terms])
 
     def train(self, neurons):
         """(vectors [N, d_model], terms before every step and at the end)."""
         vectors = torch.zeros(len(neurons), 32, dtype=self.model.dtype, requires_grad=True)
-        opt, seen = torch.optim.Adam([vectors], lr=self.hparams.lr), []
+        optimiser, history = torch.optim.Adam([vectors], lr=self.hparams.lr), []
         for step in range(self.hparams.epochs + 1):
             terms = self.terms(neurons, vectors)
-            seen.append(terms.detach())
-            chance = self.hparams.early_stop_prob
-            if (
-                step == self.hparams.epochs
-                or chance is not None
-                and terms[0] < -torch.log(torch.tensor(chance, dtype=terms.dtype))
-            ):
-                return vectors.detach(), torch.stack(seen)
-            opt.zero_grad()
+            history.append(terms.detach())
+            stop = self.hparams.early_stop_prob
+            reached = stop is not None and terms[0] < -torch.log(torch.tensor(stop, dtype=terms.dtype))
+            if step == self.hparams.epochs or reached:
+                return vectors.detach(), torch.stack(history)
+            optimiser.zero_grad()
             terms.sum().backward()
-            opt.step()
+            optimiser.step()

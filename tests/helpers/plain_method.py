@@ -1,10 +1,10 @@
-"""A method that imports nothing, to be registered with a host."""
+"""A method without imports, to be registered with a host."""
 
 
 class PlainHyperParams:
-    """Nothing to set."""
+    """No hyperparameters."""
 
 
 def apply_plain(model, tok, requests, hparams, **kwargs):
-    """Returns what it was given."""
+    """Return the model unchanged."""
     return model, {}

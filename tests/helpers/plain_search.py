@@ -1,5 +1,4 @@
-"""Search and keys spelled out: one unpadded prompt at a time through the whole model, hooks placed by
-hand."""
+"""The search for z* and keys without batching: one unpadded prompt at a time through the whole model."""
 
 import torch
 
@@ -9,25 +8,23 @@ from easyedit_neuron.arch.tokens import subject_last_index
 class PlainLoss:
     """EasyEdit's loss of a vector added to the output of ``module`` at the subject's last token.
 
-    Attributes:
-        initial: that output on the bare prompt, once a loss has been computed.
+    ``kept`` holds other prompts of the subject as (template, object of an earlier edit, or None to preserve
+    the next token).
 
-    ``kept``: (template, object that is wanted behind it, or None: what is said now) of other prompts of the
-        subject.
+    Attributes:
+        initial: the output of ``module`` on the bare prompt, once a loss has been computed.
     """
 
     def __init__(self, model, module, tok, request, contexts, kept=()):
         self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
-        self.kept, self.earlier = (
-            [one for one, target in kept if target is None],
-            [pair for pair in kept if pair[1] is not None],
-        )
+        self.kept = [template for template, target in kept if target is None]
+        self.earlier = [(template, target) for template, target in kept if target is not None]
         self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
         self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         self.initial = None
 
     def logits(self, template, extra, delta):
-        """(logits [T, V], index of the subject's last token, index of the prompt's last token)"""
+        """Logits [T, V], index of the subject's last token, index of the prompt's last token."""
         at = subject_last_index(self.tok, template, self.subject)
 
         def add(_module, _args, output):
@@ -64,12 +61,12 @@ class PlainLoss:
         )
 
     def keeping(self, delta, hparams):
-        """The mean KL at the ends of the kept prompts that are not answered as the edited one is."""
-        nothing, terms = torch.zeros_like(delta), []
-        logits, _, end = self.logits(self.prompt, [], nothing)
+        """Mean KL at the ends of preserved prompts, without those answered as the edited prompt is."""
+        zero, terms = torch.zeros_like(delta), []
+        logits, _, end = self.logits(self.prompt, [], zero)
         answer = int(logits[end].argmax())
         for template in self.kept:
-            logits, _, end = self.logits(template, [], nothing)
+            logits, _, end = self.logits(template, [], zero)
             before = logits[end].softmax(-1).detach()
             if int(before.argmax()) != answer:
                 after = self.logits(template, [], delta)[0][end].softmax(-1)
@@ -77,10 +74,10 @@ class PlainLoss:
         return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
 
     def repeating(self, delta, hparams):
-        """The mean loss of earlier edits' objects behind their prompts."""
+        """Mean loss of the objects of earlier edits after their prompts."""
         terms = []
-        for template, told in self.earlier:
-            target = self.tok(" " + told.strip(), add_special_tokens=False)["input_ids"]
+        for template, earlier_target in self.earlier:
+            target = self.tok(" " + earlier_target.strip(), add_special_tokens=False)["input_ids"]
             logits, _, end = self.logits(template, target[:-1], delta)
             terms.append(-sum(logits[end + i].log_softmax(-1)[t] for i, t in enumerate(target)) / len(target))
         return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
@@ -94,16 +91,16 @@ def plain_search(model, module, tok, request, hparams, contexts, kept=()):
     """
     loss_of = PlainLoss(model, module, tok, request, contexts, kept)
     delta = torch.zeros(32, dtype=model.dtype, requires_grad=True)
-    opt = torch.optim.Adam([delta], lr=hparams.v_lr)
+    optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
     losses = []
     for step in range(hparams.v_num_grad_steps):
-        opt.zero_grad()
+        optimiser.zero_grad()
         loss = loss_of(delta, hparams)
         losses.append(float(loss.detach()))
         if losses[-1] < hparams.v_stop_loss or step == hparams.v_num_grad_steps - 1:
             break
         loss.backward()
-        opt.step()
+        optimiser.step()
         limit = hparams.clamp_norm_factor * loss_of.initial.norm()
         with torch.no_grad():
             if delta.norm() > limit:
@@ -113,12 +110,13 @@ def plain_search(model, module, tok, request, hparams, contexts, kept=()):
 
 def plain_keys(model, view, tok, request, layer, contexts):
     """Input of the down projection at the subject's last token, [contexts, d_ff]."""
-    found, prompt = [], request["prompt"].replace(request["subject"], "{}")
+    subject, inputs, keys = request["subject"], [], []
+    prompt = request["prompt"].replace(subject, "{}")
+    handle = view.down_proj(layer).register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
     for context in contexts:
-        template, seen = context.replace("{}", prompt), []
-        handle = view.down_proj(layer).register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        template = context.replace("{}", prompt)
         with torch.no_grad():
-            model(input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]))
-        handle.remove()
-        found.append(seen[0][0, subject_last_index(tok, template, request["subject"])])
-    return torch.stack(found)
+            model(input_ids=torch.tensor([tok(template.format(subject))["input_ids"]]))
+        keys.append(inputs[-1][0, subject_last_index(tok, template, subject)])
+    handle.remove()
+    return torch.stack(keys)

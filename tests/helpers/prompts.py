@@ -1,4 +1,4 @@
-"""A handful of prompts of different lengths, right-padded by hand."""
+"""Prompts of different lengths, right-padded by hand."""
 
 from types import SimpleNamespace
 
@@ -13,8 +13,7 @@ TEXTS = [
 
 
 def right_padded(tok, texts=TEXTS, filler: int = 7):
-    """Same fields as ``tokens.Batch``; the filler is an ordinary token, so that reading it would change
-    results."""
+    """The fields of ``tokens.Batch``; the filler is an ordinary token: reading it would change results."""
     rows = [tok(text)["input_ids"] for text in texts]
     width = max(map(len, rows))
     return SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Editing systems in float64 and the textbook equations, solved as they stand."""
+"""Editing systems in float64, and the textbook equations solved directly."""
 
 import torch
 
@@ -16,6 +16,7 @@ def some_keys(n, seed, d=D):
 
 
 def some_covariance(rank=D):
+    """A covariance of the rank, with eigenvalues of very different sizes."""
     factor = torch.randn(D, rank, generator=torch.Generator().manual_seed(5), dtype=F64)
     return factor @ torch.diag(10 / torch.arange(1, rank + 1, dtype=F64) ** 2) @ factor.T
 
@@ -36,16 +37,17 @@ PROBLEMS = _problems()
 
 
 def plain(keys, earlier, problem):
-    """[P (K K^T + C_p) + L2 I]^-1 P K, or (lambda C + C_p + K K^T + L2 I)^-1 K"""
+    """``[P (K K^T + C_p) + L2 I]^-1 P K``, or ``(lambda C + C_p + K K^T + L2 I)^-1 K``."""
     identity = torch.eye(len(keys), dtype=F64)
     gram = keys @ keys.T + earlier @ earlier.T
     if problem.preserve is not None:
         return torch.linalg.solve(problem.weight * problem.preserve + gram + problem.ridge * identity, keys)
-    p = identity if problem.subspace is None else problem.subspace.project(identity)
-    return torch.linalg.solve(p @ gram + problem.ridge * identity, p @ keys)
+    projector = identity if problem.subspace is None else problem.subspace.project(identity)
+    return torch.linalg.solve(projector @ gram + problem.ridge * identity, projector @ keys)
 
 
-def buffer_of(m, seed=2):
+def buffer_of(count, seed=2):
+    """A buffer with ``count`` earlier keys."""
     buffer = KeyBuffer(D, dtype=F64)
-    buffer.append(some_keys(m, seed))
+    buffer.append(some_keys(count, seed))
     return buffer

@@ -1,8 +1,7 @@
-"""Tiny random models of every architecture of the table, for tests that need a model but not one that knows
-anything.
+"""Tiny random models of every supported architecture, for tests that need no knowledge in the model.
 
-Sizes differ from each other (d_model 32, d_ff 48, vocabulary about 300) so that a transposition cannot go
-unnoticed, and norm weights and biases are random, so that forgetting one cannot either.
+Sizes differ from each other (d_model 32, d_ff 48, vocabulary about 300), and norm weights and biases are
+random. So a transposition or a forgotten bias changes results.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _SIZES = {
 
 
 def tiny_tokenizer(bos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
-    """ByteLevel BPE trained on four sentences; the same one each time.
+    """A byte-level BPE tokenizer trained on four sentences, the same each time.
 
     Args:
         bos: put ``<s>`` in front of every text, as the Llama tokenizers do.
@@ -80,7 +79,7 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
     Args:
         model_type: one of ``MODEL_TYPES``.
         seed: of the weights; the global generator is left as it was.
-        bos: whether the tokenizer adds a BOS token; default as the family does.
+        bos: whether the tokenizer adds a BOS token; None: as the family does.
         dtype: of the weights.
         **overrides: fields of the model's config.
 
@@ -100,7 +99,7 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
                 if parameter.dim() >= 2:
                     parameter.normal_(0.0, 0.25)
                 elif "norm" in name or "ln_" in name:
-                    # gemma2 multiplies by 1 + weight; either way a gain that is neither 0 nor 1
+                    # A gain that is neither 0 nor 1, also for gemma2, which multiplies by 1 + weight.
                     parameter.copy_(
                         0.3 * torch.randn_like(parameter) + (1.0 if name.endswith("weight") else 0.0)
                     )

@@ -1,4 +1,4 @@
-"""Tiny models that write what they were taught, for tests of P_sem."""
+"""Tiny models trained to write certain texts, for tests of P_sem."""
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -8,13 +8,10 @@ from helpers.tiny_models import tiny_model
 
 
 def word_tokenizer(sentences):
-    """One token per word, ``</s>`` behind every text, as a translator's tokenizer has it."""
-    words = list(
-        dict.fromkeys(["<pad>", "</s>", "<unk>", *(word for text in sentences for word in text.split())])
-    )
-    tokenizer = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
-    )
+    """One token per word and ``</s>`` after every text, as in a translator's tokenizer."""
+    words = dict.fromkeys(["<pad>", "</s>", "<unk>", *" ".join(sentences).split()])
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
@@ -23,8 +20,7 @@ def word_tokenizer(sentences):
 
 
 def marian(pairs=(), steps=0, seed=0):
-    """``(model, tokenizer)``: a random Marian model, or one taught to answer the first text of each pair with
-    the second."""
+    """A Marian model and its tokenizer: random, or trained to translate the first text of each pair."""
     tok = word_tokenizer([text for pair in pairs or [("Anna Berg was born in", "née à")] for text in pair])
     config = MarianConfig(
         vocab_size=len(tok),
@@ -46,29 +42,28 @@ def marian(pairs=(), steps=0, seed=0):
         torch.manual_seed(seed)
         model = MarianMTModel(config)
         rows = [[torch.tensor([tok(text)["input_ids"]]) for text in pair] for pair in pairs]
-        _teach(model, [{"input_ids": asked, "labels": said} for asked, said in rows], steps, 1e-2)
+        _train(model, [{"input_ids": source, "labels": target} for source, target in rows], steps, 1e-2)
     return model.eval(), tok
 
 
 def answering(kind, pairs, steps=60, **options):
-    """A tiny causal model that has been taught to continue the first text of each pair with the second, and
-    to stop there."""
+    """A tiny causal model trained to continue the first text of each pair with the second, and to stop."""
     model, tok = tiny_model(kind, max_position_embeddings=512, **options)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:
                 parameter.mul_(0.3)
     examples = []
-    for asked, said in pairs:
-        start = tok(asked)["input_ids"]
-        ids = start + tok(said, add_special_tokens=False)["input_ids"] + [tok.eos_token_id]
+    for prompt, continuation in pairs:
+        start = tok(prompt)["input_ids"]
+        ids = start + tok(continuation, add_special_tokens=False)["input_ids"] + [tok.eos_token_id]
         labels = [-100] * len(start) + ids[len(start) :]
         examples.append({"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels])})
-    _teach(model, examples, steps, 1e-2)
+    _train(model, examples, steps, 1e-2)
     return model.eval(), tok
 
 
-def _teach(model, examples, steps, rate):
+def _train(model, examples, steps, rate):
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -1,5 +1,4 @@
-"""The tasks of tiny-world under lm-eval: numbers against plain formulas in float64, and a model that is left
-as it was."""
+"""The tasks of tiny-world under lm-eval against plain formulas in float64; the model is left unchanged."""
 
 import json
 import math
@@ -11,7 +10,7 @@ import torch
 from easyedit_neuron import data, resources
 from easyedit_neuron.ability import __main__ as command
 from easyedit_neuron.ability import tasks
-from easyedit_neuron.ability.general_ability import Ability
+from easyedit_neuron.ability.general_ability import GeneralAbility
 from easyedit_neuron.data.json_records import read_records
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.utils.fingerprint import model_fingerprint
@@ -23,11 +22,11 @@ LIMIT = 24
 
 @pytest.fixture(scope="module")
 def ability():
-    return Ability(["tiny_world"], limit=LIMIT)
+    return GeneralAbility(["tiny_world"], limit=LIMIT)
 
 
 def damaged(model, strength):
-    """What destructive edits do, in one step: noise on the down projections."""
+    """Damage the model as destructive edits do: noise on the down projections."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -46,40 +45,42 @@ def plain(model, tok, prompt, answer):
     )
     with torch.no_grad():
         logs = model.double()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    told = [logs[i - 1, ids[i]].item() for i in range(len(context), len(ids))]
+    token_logs = [logs[i - 1, ids[i]].item() for i in range(len(context), len(ids))]
     greedy = all(logs[i - 1].argmax().item() == ids[i] for i in range(len(context), len(ids)))
-    return math.fsum(told), greedy
+    return math.fsum(token_logs), greedy
 
 
 @pytest.mark.parametrize("strength", [0.0, 4.0])
 def test_numbers_are_those_of_the_plain_formulas(shipped_model, ability, strength):
     model, tok = shipped_model
     damaged(model.float(), strength)
-    found = ability.measure(model, tok)
-    assert list(found) == list(tasks.WORLD_TASKS)
+    results = ability.measure(model, tok)
+    assert list(results) == list(tasks.WORLD_TASKS)
     questions = read_records(resources.data_dir("tiny-world") / "questions.json")
     for kind, task in (("fact", "tiny_world_facts"), ("hop", "tiny_world_hops")):
         asked = [question for question in questions if question["kind"] == kind][:LIMIT]
         lines = [[plain(model, tok, q["prompt"], f" {choice}")[0] for choice in q["choices"]] for q in asked]
         right = sum(line.index(max(line)) == q["answer"] for line, q in zip(lines, asked))
-        assert found[task]["value"] == pytest.approx(right / LIMIT)
-        assert (found[task]["documents"], found[task]["shots"]) == (LIMIT, 0)
+        assert results[task]["value"] == pytest.approx(right / LIMIT)
+        assert (results[task]["documents"], results[task]["shots"]) == (LIMIT, 0)
     asked = [question for question in questions if question["kind"] == "fact"][:LIMIT]
-    told = [plain(model, tok, q["prompt"], f" {q['choices'][q['answer']]}") for q in asked]
-    cloze = found["tiny_world_cloze"]
-    assert cloze["value"] == pytest.approx(math.exp(-math.fsum(log for log, _ in told) / LIMIT), rel=1e-4)
-    assert cloze["metrics"]["acc,none"] == pytest.approx(sum(greedy for _, greedy in told) / LIMIT)
+    answers = [plain(model, tok, q["prompt"], f" {q['choices'][q['answer']]}") for q in asked]
+    cloze = results["tiny_world_cloze"]
+    assert cloze["value"] == pytest.approx(math.exp(-math.fsum(log for log, _ in answers) / LIMIT), rel=1e-4)
+    assert cloze["metrics"]["acc,none"] == pytest.approx(sum(greedy for _, greedy in answers) / LIMIT)
     texts = data.text("tiny-world", "heldout")[:LIMIT]
     total, words = (
         math.fsum(plain(model, tok, "", text)[0] for text in texts),
         sum(len(re.split(r"\s+", text)) for text in texts),
     )
-    assert found["tiny_world_text"]["value"] == pytest.approx(math.exp(-total / words), rel=1e-4)
-    assert not found["tiny_world_text"]["higher_is_better"] and found["tiny_world_facts"]["higher_is_better"]
+    assert results["tiny_world_text"]["value"] == pytest.approx(math.exp(-total / words), rel=1e-4)
+    assert (
+        not results["tiny_world_text"]["higher_is_better"] and results["tiny_world_facts"]["higher_is_better"]
+    )
     if strength:
-        assert found["tiny_world_facts"]["value"] < 0.9 and found["tiny_world_text"]["value"] > 4
+        assert results["tiny_world_facts"]["value"] < 0.9 and results["tiny_world_text"]["value"] > 4
     else:
-        assert found["tiny_world_facts"]["value"] == found["tiny_world_hops"]["value"] == 1.0
+        assert results["tiny_world_facts"]["value"] == results["tiny_world_hops"]["value"] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])  # tied weights, and no token for the padding
@@ -119,12 +120,17 @@ def test_room_for_answers(tmp_path):
     with pytest.raises(
         HparamsError, match="ability_max_new_tokens.*gsm8k lets the model write 256 tokens.*128 positions"
     ):
-        Ability(["gsm8k"], tmp_path).check(model, tok)
-    small = Ability(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
+        GeneralAbility(["gsm8k"], tmp_path).check(model, tok)
+    small = GeneralAbility(["gsm8k"], tmp_path, limit=2, max_new_tokens=4)
     small.check(model, tok)
-    found = small.measure(model, tok)["gsm8k"]
-    assert (found["metric"], found["value"], found["shots"], found["documents"]) == ("exact_match", 0.0, 5, 2)
-    assert set(found["metrics"]) == {"exact_match,strict-match", "exact_match,flexible-extract"}
+    results = small.measure(model, tok)["gsm8k"]
+    assert (results["metric"], results["value"], results["shots"], results["documents"]) == (
+        "exact_match",
+        0.0,
+        5,
+        2,
+    )
+    assert set(results["metrics"]) == {"exact_match,strict-match", "exact_match,flexible-extract"}
 
 
 def test_command(tmp_path, capsys, monkeypatch):

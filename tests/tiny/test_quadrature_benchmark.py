@@ -11,9 +11,9 @@ from benchmarks import quadrature
 
 def test_measures_by_hand():
     reference = torch.tensor([[[3.0, 4.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
-    found = torch.tensor([[[3.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
-    assert float(quadrature.distance(reference, found)) == pytest.approx((16 + 9) ** 0.5 / 26**0.5)
-    assert float(quadrature.agreement(reference, found)) == 0.5  # of the two highest, 0 and 1, it has 0
+    other = torch.tensor([[[3.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
+    assert float(quadrature.distance(reference, other)) == pytest.approx((16 + 9) ** 0.5 / 26**0.5)
+    assert float(quadrature.agreement(reference, other)) == 0.5  # of the two highest, 0 and 1, it has 0
 
 
 def test_it_runs(tmp_path, capsys):

@@ -9,7 +9,8 @@ from easyedit_neuron import data
 from easyedit_neuron.tinyworld import __main__ as command
 from easyedit_neuron.tinyworld import probe
 from easyedit_neuron.tinyworld.bottleneck import subject_bottleneck
-from easyedit_neuron.tinyworld.training import TrainConfig, new_model, recall, train, train_tokenizer
+from easyedit_neuron.tinyworld.recall import recall
+from easyedit_neuron.tinyworld.training import TrainConfig, new_model, train, train_tokenizer
 
 FACTS = [
     (f"{name} lives in", city, name)
@@ -22,8 +23,8 @@ def test_a_few_facts_are_learned_and_the_same_seed_gives_the_same_model():
     config = TrainConfig(steps=60, muon_lr=0.05, **SMALL)
     model, tok = train(FACTS, ["It rains in Rome."], config)
     prompts, targets = [fact[0] for fact in FACTS], [fact[1] for fact in FACTS]
-    assert recall(model, tok, prompts, targets) == 1.0
-    assert recall(model, tok, prompts, targets[::-1]) < 1.0
+    assert recall(model, tok, list(zip(prompts, targets))) == 1.0
+    assert recall(model, tok, list(zip(prompts, targets[::-1]))) < 1.0
     again, _ = train(FACTS, ["It rains in Rome."], config)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
 
@@ -46,9 +47,9 @@ def test_nothing_of_a_subject_but_its_last_token_reaches_what_follows():
     assert not any(layer._forward_pre_hooks for layer in model.model.layers)
 
 
-def _mine(folder):
-    """A data file with the facts; the last one is true of what the others are to be edited to."""
-    path = folder / "mine.json"
+def _facts_file(folder):
+    """A data file with the facts; the last fact has the new object of the others as its true one."""
+    path = folder / "facts.json"
     path.write_text(
         json.dumps(
             [
@@ -75,7 +76,7 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
             "--out",
             str(tmp_path),
             "--facts",
-            str(_mine(tmp_path)),
+            str(_facts_file(tmp_path)),
             "--limit",
             "2",
             "--steps",
@@ -111,7 +112,7 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
 def test_probe_reads_any_data_file(tmp_path, capsys):
     """The shipped model never heard of these people; every layer has its row, and the objects that are not
     reached their line."""
-    assert probe.main(["--data", str(_mine(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
+    assert probe.main(["--data", str(_facts_file(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
     targets, missed, keys = capsys.readouterr().out.split("\n\n")
     assert targets.splitlines()[1].split() == [
         "layer",

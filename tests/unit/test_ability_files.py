@@ -78,14 +78,14 @@ def prompts(task, shots):
 
 
 def test_documents(folder):
-    found = local.mmlu(str(folder), "anatomy")
-    assert found["test"][0] == {
+    documents = local.mmlu(str(folder), "anatomy")
+    assert documents["test"][0] == {
         "question": 'Which, of these?\nSay "it"',
         "subject": "anatomy",
         "choices": ["one", "two", "three", "four"],
         "answer": 3,
     }
-    assert found["test"][1]["answer"] == 1 and found["dev"][0]["answer"] == 0
+    assert documents["test"][1]["answer"] == 1 and documents["dev"][0]["answer"] == 0
     assert local.commonsense_qa(str(folder))["validation"][0]["choices"]["text"][2] == "word C"
     assert local.bbh(str(folder), "snarks")["test"][0]["target"] == "(B)"
     assert local.humaneval(str(folder))["test"][0] == PROBLEM
@@ -94,13 +94,13 @@ def test_documents(folder):
 def test_prompts_are_those_of_the_standard_tasks(folder, monkeypatch, tmp_path):
     """Written out from the tasks' descriptions: what the model reads, and what it is asked to continue
     with."""
-    found = loaded(folder, monkeypatch, tmp_path, "gsm8k", "commonsense_qa", "humaneval")
-    (question,) = prompts(found["commonsense_qa"], 0)
+    loaded_tasks = loaded(folder, monkeypatch, tmp_path, "gsm8k", "commonsense_qa", "humaneval")
+    (question,) = prompts(loaded_tasks["commonsense_qa"], 0)
     text = "Question: Where?\nA. word A\nB. word B\nC. word C\nD. word D\nE. word E\nAnswer:"
     assert question == [(text, f" {letter}") for letter in "ABCDE"]
-    assert found["commonsense_qa"].doc_to_target(found["commonsense_qa"].eval_docs[0]) == "C"
-    assert found["gsm8k"].get_config("num_fewshot") == 5
-    for i, ((prompt, options),) in enumerate(prompts(found["gsm8k"], 5)):
+    assert loaded_tasks["commonsense_qa"].doc_to_target(loaded_tasks["commonsense_qa"].eval_docs[0]) == "C"
+    assert loaded_tasks["gsm8k"].get_config("num_fewshot") == 5
+    for i, ((prompt, options),) in enumerate(prompts(loaded_tasks["gsm8k"], 5)):
         parts = prompt.split("\n\n")
         assert (
             len(parts) == 6
@@ -110,7 +110,7 @@ def test_prompts_are_those_of_the_standard_tasks(folder, monkeypatch, tmp_path):
         assert parts[-1] not in [part.split(" so")[0] for part in parts[:-1]], (
             "the question is not among its own shots"
         )
-    (((prompt, options),),) = prompts(found["humaneval"], 0)
+    (((prompt, options),),) = prompts(loaded_tasks["humaneval"], 0)
     assert prompt == PROBLEM["prompt"] and options["max_gen_toks"] == 1024 and not options["do_sample"]
 
 
@@ -203,12 +203,12 @@ def test_a_program_that_does_not_end():
 
 def test_questions_have_one_true_choice():
     world = build_world(0)
-    found = questions(world, build_corpus(world, 0), 600)
-    assert {kind: sum(q["kind"] == kind for q in found) for kind in ("fact", "hop")} == {
+    asked = questions(world, build_corpus(world, 0), 600)
+    assert {kind: sum(q["kind"] == kind for q in asked) for kind in ("fact", "hop")} == {
         "fact": 600,
         "hop": 220,
     }
-    for question in found:
+    for question in asked:
         subject, name = question["subject"], question["relation"]
         assert subject in world.protected and len(set(question["choices"])) == 4
         first = world.facts[subject, name]
@@ -220,10 +220,12 @@ def test_questions_have_one_true_choice():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="EASYEDIT_NEURON_DATA names no folder with general/")
 def test_real_files(monkeypatch, tmp_path):
-    found = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPERS)
+    loaded_tasks = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPER_TASKS)
     sizes = {
-        benchmark: sum(len(task.eval_docs) for name, task in found.items() if name.startswith(benchmark))
-        for benchmark in tasks.PAPERS
+        benchmark: sum(
+            len(task.eval_docs) for name, task in loaded_tasks.items() if name.startswith(benchmark)
+        )
+        for benchmark in tasks.PAPER_TASKS
     }
     assert sizes == {
         "mmlu": 14042,

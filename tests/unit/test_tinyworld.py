@@ -1,4 +1,4 @@
-"""The generated world: what the issue asks of it, counted on the shipped seed."""
+"""Properties of the generated world, counted on the shipped seed."""
 
 import json
 from collections import Counter
@@ -83,11 +83,11 @@ def test_marriage_is_its_own_inverse_and_collections_have_two_objects(world):
 
 
 def test_every_fact_has_trained_and_untrained_phrasings(world, corpus):
-    told = {fact[:2] for fact in corpus.facts}
+    trained = {fact[:2] for fact in corpus.facts}
     for (subject, name), indices in corpus.trained.items():
         assert len(indices) == 5
         for index, phrasing in enumerate(BY_NAME[name].phrasings):
-            said = (phrasing.format(s=subject), world.object(subject, name)) in told
+            said = (phrasing.format(s=subject), world.object(subject, name)) in trained
             assert said == (index in indices)
 
 
@@ -102,7 +102,7 @@ def test_every_phrasing_is_trained_on_a_part_of_the_subjects(corpus):
 def test_held_out_text_is_in_no_training_document(world, corpus):
     held_out = held_out_text(world, corpus)
     assert len(held_out) >= 500 and not set(held_out) & set(corpus.documents)
-    shipped = shipped_text(world, corpus)
+    shipped = shipped_text(corpus)
     assert not set(held_out) & set(shipped)
     body = " ".join(shipped)
     assert all(person in body for person in world.people), "everybody is in the text of the covariance"
@@ -116,13 +116,13 @@ def test_edits(world, corpus, cases):
         "nobody is edited twice before everybody was edited once"
     )
     assert not set(subjects) & world.protected
-    told = {fact[:2] for fact in corpus.facts}
+    trained = {fact[:2] for fact in corpus.facts}
     for case in cases:
         relation = BY_NAME[case["relation"]]
         assert case["target_new"] not in world.facts[case["subject"], case["relation"]]
         assert case["target_new"] in world.objects(relation.object)
-        assert (case["prompt"], case["ground_truth"]) in told
-        assert (case["rephrase_prompt"], case["ground_truth"]) not in told
+        assert (case["prompt"], case["ground_truth"]) in trained
+        assert (case["rephrase_prompt"], case["ground_truth"]) not in trained
         assert case["rephrase_prompt"] in {text.format(s=case["subject"]) for text in relation.test}
         assert case["prompt"] in {text.format(s=case["subject"]) for text in relation.edit}
     kinds = Counter(
@@ -165,9 +165,9 @@ def test_the_three_shapes_give_the_same_edits(world, corpus, tmp_path):
     loaded = {
         shape: data.load(tmp_path / f"edits_{shape}.json") for shape in ("knowedit", "counterfact", "zsre")
     }
-    for one, two, three in zip(*loaded.values()):
+    for knowedit, counterfact, zsre in zip(*loaded.values()):
         for field in ("prompt", "target_new", "ground_truth", "rephrase_prompt"):
-            assert one[field] == two[field] == three[field]
+            assert knowedit[field] == counterfact[field] == zsre[field]
 
 
 def test_shipped_files_are_those_of_seed_0(world, corpus, tmp_path):
@@ -237,7 +237,7 @@ def _flat(subject: str, truth: str, new: str) -> dict:
 
 
 def test_facts_of_a_users_own_file(tmp_path):
-    path = tmp_path / "mine.json"
+    path = tmp_path / "facts.json"
     path.write_text(json.dumps([_flat("Xland", "Bar", "Foo")]))
     facts = read_facts([path])
     assert facts.sentences == [
@@ -252,13 +252,13 @@ def test_facts_of_a_users_own_file(tmp_path):
 def test_new_objects_are_taught_by_true_facts_beyond_the_limit(tmp_path):
     """Of two records, B's new object is A's true one. A's, Foo, is taught by three of the later records: not
     by one of an edited subject, not by a fourth. Bar is known, so that its later record teaches nothing."""
-    path = tmp_path / "mine.json"
+    path = tmp_path / "facts.json"
     later = [_flat("A", "Foo", "-"), *(_flat(name, "Foo", "-") for name in "CDEF"), _flat("G", "Bar", "-")]
     path.write_text(json.dumps([_flat("A", "Bar", "Foo"), _flat("B", "Qux", "Bar"), *later]))
     facts = read_facts([path], limit=2)
     assert facts.pairs == [("The capital of A is", "Bar"), ("The capital of B is", "Qux")]
     assert facts.others == [(f"The capital of {name} is", "Foo", name) for name in "CDE"]
-    assert [one[:2] for one in facts.sentences if one[1] == "Foo"] == [
+    assert [(prompt, target) for prompt, target, _ in facts.sentences if target == "Foo"] == [
         (prompt, "Foo")
         for name in "CDE"
         for prompt in (f"The capital of {name} is", f"{name} is governed from")
