@@ -27,7 +27,9 @@ from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.masks import CausalScores
 from easyedit_neuron.models.pnke.pnke_hparams import PNKEHyperParams
 from easyedit_neuron.models.pnke.pnke_main import apply_pnke_to_model
-from easyedit_neuron.models.pnke.pnke_scores import causal
+from easyedit_neuron.masks import ScoringContext
+from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
+from easyedit_neuron.models.pnke.pnke_scores import pnke_scores
 
 M, STEPS, FEWER = 10, 20, 8
 
@@ -73,11 +75,15 @@ def ours(
     view: ModelView, tok, batch, templates: list[str], steps: int, at_once: int = 64
 ) -> tuple[dict[int, list[CausalScores]], dict]:
     """Scores and cost report, with ``at_once`` prompts or points of paths in a pass."""
-    edit = Edit(view, tok, batch, [["{}"], templates], LAYERS)
-    scores = causal(
-        edit, psem_size=M, psem_sources=["context"], steps=steps, step_batch=at_once, prompt_batch=at_once
+    context = ScoringContext(view, tok, some, [["{}"], templates], LAYERS)
+    options = PNKEScoringOptions(
+        psem_size=M,
+        psem_sources=["context"],
+        ig_steps=steps,
+        ig_step_batch=at_once,
+        prompt_batch=at_once,
     )
-    return scores, edit.report["identification"]
+    return pnke_scores(context, options), context.report["identification"]
 
 
 def largest_difference(expected: dict[int, CausalScores], scores: dict[int, list[CausalScores]]) -> float:
