@@ -128,9 +128,9 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
             raise
         except Exception as problem:  # whatever the hub, its cache or a task's module makes of it
             remedy = (
-                "a local copy of the data (docs/ability.md) needs no network"
+                "a local copy of the data (docs/guides/ability.md) needs no network"
                 if folder is None
-                else "see docs/ability.md"
+                else "see docs/guides/ability.md"
             )
             raise HostError(
                 f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy}"
@@ -206,7 +206,7 @@ def _documents(name: str, folder: str | Path) -> Path:
     found = Path(folder).expanduser() / PAPERS[_benchmark(name)][1]
     if not found.is_dir():
         raise HparamsError(
-            f"task {name!r} reads its documents from {found}, and there is no such folder; docs/ability.md shows "
+            f"task {name!r} reads its documents from {found}, and there is no such folder; docs/guides/ability.md shows "
             "what is expected (without a folder lm-eval asks the hub)"
         )
     return found
