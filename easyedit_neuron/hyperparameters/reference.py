@@ -26,37 +26,39 @@ def reference() -> str:
     # Methods of other packages may be registered too; the page is about this one's.
     package = __package__.partition(".")[0]
     classes = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
-    shared = [parent for cls in classes for parent in _parents(cls)]
-    shared = sorted(dict.fromkeys(shared), key=lambda parent: len(_parents(parent)))
-    sections = [_section(parent, _users(parent, classes)) for parent in shared]
-    return "\n\n".join([HEAD, *sections, *(_section(cls) for cls in classes)]) + "\n"
+    users = {
+        parent: [cls.ALG_NAME for cls in classes if issubclass(cls, parent)]
+        for cls in classes
+        for parent in cls.__mro__[1:]
+        if dataclasses.is_dataclass(parent) and _own_fields(parent)
+    }
+    shared = sorted((parent for parent in users if len(users[parent]) > 1), key=lambda cls: -len(users[cls]))
+    sections = [_section(parent, shared, users[parent]) for parent in shared]
+    return "\n\n".join([HEAD, *sections, *(_section(cls, shared, []) for cls in classes)]) + "\n"
 
 
-def _parents(cls: type) -> list[type]:
-    """The classes above ``cls`` that declare fields, nearest first."""
-    return [parent for parent in cls.__mro__[1:] if dataclasses.is_dataclass(parent) and _own_fields(parent)]
-
-
-def _own_fields(cls: type) -> list[dataclasses.Field]:
-    """The fields that the body of ``cls`` declares, in its order."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    return [fields[name] for name in cls.__dict__.get("__annotations__", {}) if name in fields]
-
-
-def _users(parent: type, classes: list[type]) -> str:
-    names = [cls.ALG_NAME for cls in classes if issubclass(cls, parent)]
-    return "All methods." if len(names) == len(classes) else f"{', '.join(names)}."
+def _own_fields(cls: type) -> list[str]:
+    """Names of the fields that the body of ``cls`` declares, in its order."""
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return [name for name in cls.__dict__.get("__annotations__", {}) if name in fields]
 
 
 def _title(cls: type) -> str:
     return getattr(cls, "ALG_NAME", "") or f"Shared: {cls.__name__}"
 
 
-def _section(cls: type, users: str | None = None) -> str:
-    parents = [f"[{_title(parent)}](#{_anchor(_title(parent))})" for parent in _parents(cls)]
-    lead = [users] if users else []
+def _section(cls: type, shared: list[type], users: list[str]) -> str:
+    """The fields of a class and of the classes above it that have no section of their own."""
+    parents = [
+        f"[{_title(parent)}](#{_anchor(_title(parent))})" for parent in cls.__mro__[1:] if parent in shared
+    ]
+    lead = [f"{', '.join(users)}."] if users else []
     if parents:
         lead.append(f"Besides: {', '.join(parents)}.")
+    own = [parent for parent in cls.__mro__ if dataclasses.is_dataclass(parent)]
+    own = [parent for parent in own if parent is cls or parent not in shared]
+    names = dict.fromkeys(name for parent in own for name in _own_fields(parent))
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     lines = [
         f"## {_title(cls)}",
@@ -66,9 +68,9 @@ def _section(cls: type, users: str | None = None) -> str:
         "| field | values | default | |",
         "|---|---|---|---|",
     ]
-    for field in _own_fields(cls):
-        text = field.metadata["help"].replace("|", "\\|")
-        lines.append(f"| `{field.name}` | {_values(hints[field.name])} | {_default(field)} | {text} |")
+    for name in names:
+        text = fields[name].metadata["help"].replace("|", "\\|")
+        lines.append(f"| `{name}` | {_values(hints[name])} | {_default(fields[name])} | {text} |")
     return "\n".join(lines)
 
 
