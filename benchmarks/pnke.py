@@ -24,10 +24,10 @@ from easyedit_neuron.arch.calls import ModelCalls
 from easyedit_neuron.arch.tokens import target_token_ids
 from easyedit_neuron.attribution.quadrature import nodes
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.masks import CausalScores
+from easyedit_neuron.masks import ScoringContext
 from easyedit_neuron.models.pnke.pnke_hparams import PNKEHyperParams
 from easyedit_neuron.models.pnke.pnke_main import apply_pnke_to_model
-from easyedit_neuron.masks import ScoringContext
+from easyedit_neuron.models.pnke.pnke_mask import CausalScores
 from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
 from easyedit_neuron.models.pnke.pnke_scores import pnke_scores
 
@@ -75,13 +75,9 @@ def ours(
     view: ModelView, tok, batch, templates: list[str], steps: int, at_once: int = 64
 ) -> tuple[dict[int, list[CausalScores]], dict]:
     """Scores and cost report, with ``at_once`` prompts or points of paths in a pass."""
-    context = ScoringContext(view, tok, some, [["{}"], templates], LAYERS)
+    context = ScoringContext(view, tok, batch, [["{}"], templates], LAYERS)
     options = PNKEScoringOptions(
-        psem_size=M,
-        psem_sources=["context"],
-        ig_steps=steps,
-        ig_step_batch=at_once,
-        prompt_batch=at_once,
+        psem_size=M, psem_sources=["context"], ig_steps=steps, ig_step_batch=at_once, prompt_batch=at_once
     )
     return pnke_scores(context, options), context.report["identification"]
 

@@ -6,7 +6,7 @@ EasyEdit's scripts.
         --data_dir ../data/counterfact-edit.json --ds_size 2000 --batch_size 10 --output_dir results/pnke-2000
 
 The same command again goes on where it was. What is given behind "--" goes to the runner as it is
-(docs/lifelong.md):
+(docs/guides/lifelong.md):
 
     python examples/run_lifelong.py --ds_size 500 -- runner.order=shuffled evaluation=quick
     method.mask_stage=solve

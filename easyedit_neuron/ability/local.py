@@ -136,5 +136,5 @@ def _text(path: Path) -> str:
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(
-            f"{path}: cannot be read: {reason}; docs/ability.md shows the folder expected"
+            f"{path}: cannot be read: {reason}; docs/guides/ability.md shows the folder expected"
         ) from None

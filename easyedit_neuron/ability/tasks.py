@@ -122,7 +122,7 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
             remedy = "see" if folder else "a local copy of the data needs no network, see"
             raise HostError(
                 f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy} "
-                "docs/ability.md"
+                "docs/guides/ability.md"
             ) from problem
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) and not run_code:
@@ -200,6 +200,6 @@ def _documents_folder(task: str, folder: str | Path) -> Path:
     if not documents.is_dir():
         raise HparamsError(
             f"task {task!r} reads its documents from {documents}, and there is no such folder; "
-            "docs/ability.md shows what is expected (without a folder lm-eval asks the hub)"
+            "docs/guides/ability.md shows what is expected (without a folder lm-eval asks the hub)"
         )
     return documents

@@ -27,7 +27,7 @@ PROTOCOL = {
     "answers right",
     "fluency": "n-gram entropy in bits (2- and 3-grams) of sampled continuations of the edit prompts",
     "ability": "lm-eval's tasks on the model in memory: metric, shots and documents stand beside each value "
-    "(docs/ability.md)",
+    "(docs/guides/ability.md)",
     "perplexity": "exp of the mean negative log-likelihood per token of held-out text",
     "overlap": "neurons that two batches' masks share / mean size of the two, over all pairs of batches",
     "drift": "rows of every changed weight against the untouched model's",

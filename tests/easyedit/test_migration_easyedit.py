@@ -1,4 +1,4 @@
-"""What docs/migration.md says of EasyEdit, of the clone that is here."""
+"""What the EasyEdit guide says of EasyEdit, of the clone that is here."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,7 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.host.loader import find_easyeditor
 from helpers.examples import quick
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "easyedit.md").read_text(encoding="utf-8")
 METHODS = ("AlphaEdit", "MEMIT", "ROME", "FT")
 FOLDERS = {"AlphaEdit": "AlphaEdit", "MEMIT": "MEMIT", "ROME": "ROME", "R-ROME": "ROME", "FT": "FT"}
 

@@ -1,19 +1,18 @@
-"""Commands and names in the README and the examples exist."""
+"""The README: what it names exists, and the order of its sections."""
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
 import easyedit_neuron
 from easyedit_neuron import resources
-from easyedit_neuron.cli.app import group_options
+from helpers.pages import REPOSITORY
 
-README = Path(easyedit_neuron.__file__).resolve().parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
+README = REPOSITORY / "README.md"
+TEXT = README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-EXAMPLES = [path.read_text(encoding="utf-8") for path in sorted((README.parent / "examples").glob("*.py"))]
+EXAMPLES = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "examples").glob("*.py"))]
 
 
 @pytest.mark.parametrize("block", BLOCKS + EXAMPLES)
@@ -30,20 +29,28 @@ def test_python_blocks(block):
             assert node.value in resources.shipped_hparams()
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python -m easyedit_neuron(.*?)(?:#.*)?$", TEXT, re.M))
-def test_commands(command):
-    options = group_options()
-    for argument in command.split():
-        name, _, value = argument.partition("=")
-        if name in options:
-            assert set(value.split(",")) <= set(options[name])
+def test_sections():
+    assert re.findall(r"^## (.*)$", TEXT, re.M) == [
+        "Install",
+        "Edit a fact",
+        "Methods",
+        "If you use EasyEdit",
+        "From the command line",
+        "Results",
+        "Documentation",
+        "Citation",
+        "Licence",
+    ]
+
+
+def test_every_method_for_easyedit_has_a_page():
+    pages = set(re.findall(r"docs/methods/(\w+)\.md", TEXT))
+    assert pages == {spec.name.lower() for spec in easyedit_neuron.registry.methods(plugin=True)} - {"dummy"}
 
 
 def test_paths_and_targets():
-    if not TEXT:  # an installed wheel has no README beside it
-        return
     for path in re.findall(r"`((?:easyedit_neuron|examples)/[\w/.]+)`", TEXT):
-        assert (README.parent / path).exists(), path
-    makefile = (README.parent / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z-]+)", TEXT):
+        assert (REPOSITORY / path).exists(), path
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"^make ([a-z-]+)", TEXT, re.M):
         assert f"\n{target}:" in makefile, target

@@ -8,7 +8,7 @@ from ...hyperparameters.model import ModelHyperParams, doc, require
 
 @dataclass(kw_only=True)
 class FiNEHyperParams(ModelHyperParams):
-    """Defaults are the released code's; where the paper differs there is an option. ``docs/fine.md`` lists
+    """Defaults are the released code's; where the paper differs there is an option. ``docs/methods/fine.md`` lists
     the differences."""
 
     ALG_NAME: ClassVar[str] = "FiNE"

@@ -1,4 +1,4 @@
-"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/kne.md says what the paper
+"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/methods/kne.md says what the paper
 leaves open."""
 
 from dataclasses import dataclass
