@@ -1,9 +1,9 @@
 """The methods that the package knows, by name, with targets that are imported only when they are used.
 
-A new method is one folder and one ``register_method`` call; a method of another package is an entry point of the group
-``easyedit_neuron.methods`` (docs/guides/add-a-method.md). Targets are given as ``"package.module:attribute"``, so that
-``import easyedit_neuron`` loads neither torch nor transformers. A name or alias that is already taken is an error, never
-a silent replacement.
+A new method is one folder and one ``register_method`` call; a method of another package is an entry point of
+the group ``easyedit_neuron.methods`` (docs/guides/add-a-method.md). Targets are given as
+``"package.module:attribute"``, so that ``import easyedit_neuron`` loads neither torch nor transformers. A
+name or alias that is already taken is an error, never a silent replacement.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def methods(plugin: bool | None = None) -> list[MethodSpec]:
 
 
 def _read_entry_points() -> None:
-    """Register the methods of other packages, once per process; one that is broken is left out with a warning."""
+    """Register the methods of other packages, once per process; one that is broken is left out with a
+    warning."""
     global _entry_points_read
     if _entry_points_read:
         return

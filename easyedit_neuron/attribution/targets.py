@@ -38,7 +38,8 @@ class TargetTokens:
     def of(
         cls, prompts: Sequence[list[int]], targets: Sequence[list[int]], device=None, whole: bool = False
     ) -> TargetTokens:
-        """Rows of token ids: B prompts (none empty) and their targets; ``whole`` keeps a target's last token."""
+        """Rows of token ids: B prompts (none empty) and their targets; ``whole`` keeps a target's last
+        token."""
         ends = [len(prompt) - 1 for prompt in prompts]
         rows = [prompt + (target if whole else target[:-1]) for prompt, target in zip(prompts, targets)]
         entries = [
@@ -76,7 +77,8 @@ class TargetTokens:
         """All positions of the prompts but their last ones, where a KL term keeps what the model says.
 
         Returns:
-            (row ``[K]``, position ``[K]``, float64 share ``[K]``: one over the number of such positions of the row).
+            (row ``[K]``, position ``[K]``, float64 share ``[K]``: one over the number of such positions of
+            the row).
         """
         device, ends = self.prompt_end.device, self.prompt_end.tolist()
         places = [(row, at) for row, end in enumerate(ends) for at in range(end)]

@@ -15,7 +15,11 @@ def content_digest(record: EditRecord) -> str:
     """SHA-256 of an edit's changes, method and requests: the same for the same edit in another log."""
     digest = hashlib.sha256(json.dumps([record.method, record.requests], sort_keys=True).encode())
     for name, delta in sorted(record.deltas.items()):
-        tensors = (delta.left, delta.right) if isinstance(delta, LayerDelta) else (delta.units, delta.vectors)
+        tensors = (
+            (delta.value_factor, delta.key_factor)
+            if isinstance(delta, LayerDelta)
+            else (delta.units, delta.vectors)
+        )
         for tensor in tensors:
             digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype};".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -25,10 +29,10 @@ def content_digest(record: EditRecord) -> str:
 def summarize_delta(delta: Delta) -> dict[str, Any]:
     """Rank or number of units, neurons and Frobenius norm of a change."""
     if isinstance(delta, LayerDelta):
-        energy = ((delta.left.T @ delta.left) * (delta.right.T @ delta.right)).sum()
+        energy = ((delta.value_factor.T @ delta.value_factor) * (delta.key_factor.T @ delta.key_factor)).sum()
         return {
-            "rank": delta.left.shape[1],
-            "neurons": int(delta.right.any(1).sum()),
+            "rank": delta.value_factor.shape[1],
+            "neurons": int(delta.key_factor.any(1).sum()),
             "norm": float(energy.clamp_min(0).sqrt()),
         }
     count = len(delta.units)

@@ -12,19 +12,19 @@ from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta
 
 
 class Factors(NamedTuple):
-    """A change ``W[d_out, d_in] += left @ right.T`` in float64: left ``[d_out, r]``, right ``[d_in, r]``."""
+    """A change ``W [d_out, d_in] += value_factor @ key_factor.T`` in float64: [d_out, r] and [d_in, r]."""
 
-    left: Tensor
-    right: Tensor
+    value_factor: Tensor
+    key_factor: Tensor
 
     @property
     def rank(self) -> int:
         """r: columns of the factors; the product's rank may be smaller."""
-        return self.left.shape[1]
+        return self.value_factor.shape[1]
 
     def matrix(self) -> Tensor:
         """The change itself, ``[d_out, d_in]``."""
-        return self.left @ self.right.T
+        return self.value_factor @ self.key_factor.T
 
 
 class SummedChange:
@@ -47,8 +47,8 @@ class SummedChange:
     def add(self, delta: Delta) -> None:
         """Add a change."""
         if isinstance(delta, LayerDelta):
-            self._lefts.append(delta.left.double().cpu())
-            self._rights.append(delta.right.double().cpu())
+            self._lefts.append(delta.value_factor.double().cpu())
+            self._rights.append(delta.key_factor.double().cpu())
             self._columns[delta.neurons] = True
             if sum(left.shape[1] for left in self._lefts) > 2 * min(self.shape):
                 left, right = _compress(torch.cat(self._lefts, 1), torch.cat(self._rights, 1))
@@ -106,7 +106,11 @@ def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
     sums: dict[str, SummedChange] = {}
     for record in records:
         for name, delta in record.deltas.items():
-            shape = delta.shape if isinstance(delta, UnitDelta) else (len(delta.left), len(delta.right))
+            shape = (
+                delta.shape
+                if isinstance(delta, UnitDelta)
+                else (len(delta.value_factor), len(delta.key_factor))
+            )
             sums.setdefault(name, SummedChange(shape)).add(delta)
     return sums
 

@@ -1,4 +1,5 @@
-"""One call of an ``apply_*_to_model``, from EasyEdit's arguments to the written record: what all methods share."""
+"""One call of an ``apply_*_to_model``, from EasyEdit's arguments to the written record: what all methods
+share."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Edit:
         deltas: layer -> low-rank change of its down projection.
         units: parameter name -> change of single rows or columns.
         contexts: groups of context templates that were used.
-        fingerprint_before: of the edited parameters together; computed in ``commit`` where it is not known before.
+        fingerprint_before: of the edited parameters together; computed in ``commit`` where it is not known
+            before.
     """
 
     method: str
@@ -63,7 +65,8 @@ class Edit:
             copy: edit a deep copy of the model, which takes the model's session with it.
 
         Raises:
-            NeuronEditError: bad requests, modules or layers that the model does not have, a tokenizer of another model.
+            NeuronEditError: bad requests, modules or layers that the model does not have, a tokenizer of
+                another model.
         """
         prepared = prepare(requests)
         view = ModelView.of(model, **hparams.module_overrides())

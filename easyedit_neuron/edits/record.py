@@ -18,45 +18,47 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class LayerDelta:
-    """The change of one layer's down_proj in factors: ``W += left @ right.T``.
+    """The change of one layer's down_proj in factors: ``W += value_factor @ key_factor.T``.
 
     Attributes:
-        left: [d_model, n] float32.
-        right: [d_ff, n] float32; rows outside the mask are zero.
+        value_factor: [d_model, n] float32.
+        key_factor: [d_ff, n] float32; rows outside the mask are zero.
         mask: bool [d_ff], or None where all neurons may change.
         density: share of neurons that may change.
         leakage: ``tr(D C D^T) / (||D||^2 tr C)``, None where no covariance was at hand.
-        delivered: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
+        residual_share: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
         mask_info: sizes and thresholds of the mask.
-        keys: [d_ff, n], what later edits are told to protect (``SequentialState.note``); None where they are
-            told nothing.
+        keys: [d_ff, n], what later edits are told to protect (``SequentialState.append_edit``); None where
+            they are told nothing.
     """
 
-    left: torch.Tensor
-    right: torch.Tensor
+    value_factor: torch.Tensor
+    key_factor: torch.Tensor
     mask: torch.Tensor | None = None
     density: float = 1.0
     leakage: float | None = None
-    delivered: float | None = None
+    residual_share: float | None = None
     mask_info: dict[str, Any] = field(default_factory=dict)
     keys: torch.Tensor | None = None
 
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_model, d_ff] float32."""
-        return self.left @ self.right.T
+        return self.value_factor @ self.key_factor.T
 
     @property
     def neurons(self) -> torch.Tensor:
         """int64, the neurons whose vectors change, ascending."""
-        return self.right.any(1).nonzero().squeeze(1).cpu()
+        return self.key_factor.any(1).nonzero().squeeze(1).cpu()
 
     def negated(self) -> "LayerDelta":
         """What takes the change back: its matrix is the negative of this one's, bit for bit."""
-        return dataclasses.replace(self, left=-self.left)
+        return dataclasses.replace(self, value_factor=-self.value_factor)
 
     def to(self, device: torch.device) -> "LayerDelta":
         """With the factors on a device."""
-        return dataclasses.replace(self, left=self.left.to(device), right=self.right.to(device))
+        return dataclasses.replace(
+            self, value_factor=self.value_factor.to(device), key_factor=self.key_factor.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ class EditRecord:
             str(l): {
                 "density": d.density,
                 "leakage": d.leakage,
-                "delivered": d.delivered,
-                "rank": d.left.shape[1],
+                "delivered": d.residual_share,
+                "rank": d.value_factor.shape[1],
                 "mask": d.mask_info,
             }
             for l, d in self.layers.items()
@@ -201,7 +203,7 @@ class EditRecord:
         """Writes one safetensors file (factors and masks, the rest as JSON in its metadata), atomically."""
         tensors = {}
         for l, delta in self.layers.items():
-            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.left, delta.right
+            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.value_factor, delta.key_factor
             # clones: layers may have one mask, and safetensors refuses tensors that share memory
             tensors |= {
                 f"{l}.{name}": value.clone()

@@ -1,4 +1,5 @@
-"""Everything that belongs to one model object between its edits. No module and no method keeps such state elsewhere."""
+"""Everything that belongs to one model object between its edits. No module and no method keeps such state
+elsewhere."""
 
 from __future__ import annotations
 
@@ -96,8 +97,8 @@ _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, ModelSession] = weakref.We
 def commit(view: ModelView, record: EditRecord) -> dict[str, torch.Tensor]:
     """Write the changes of a record and note it as the model's newest edit; on any error nothing has changed.
 
-    Fills in the record's fingerprints (``fingerprint_before``, ``fingerprint_after``, ``weights``) and adds the time
-    to ``seconds["write"]``.
+    Fills in the record's fingerprints (``fingerprint_before``, ``fingerprint_after``, ``weights``) and adds
+    the time to ``seconds["write"]``.
 
     Returns:
         {parameter name: original tensor} of all changed parameters.

@@ -126,7 +126,10 @@ def _rewrite_accuracy(source: Source, tok) -> float:
 
 def _truncated_accuracy(source: Source, tok, changes: dict[str, Factors]) -> float:
     """The same on the unedited model with the adapter's changes."""
-    deltas = {name: LayerDelta(change.left.float(), change.right.float()) for name, change in changes.items()}
+    deltas = {
+        name: LayerDelta(change.value_factor.float(), change.key_factor.float())
+        for name, change in changes.items()
+    }
     originals = write(source.view, deltas)
     try:
         return _rewrite_accuracy(source, tok)

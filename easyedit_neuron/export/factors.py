@@ -41,8 +41,8 @@ def truncate(
     """
     if energy is None and (max_rank is None or factors.rank <= max_rank):
         return factors, 0.0
-    q_left, r_left = torch.linalg.qr(factors.left)
-    q_right, r_right = torch.linalg.qr(factors.right)
+    q_left, r_left = torch.linalg.qr(factors.value_factor)
+    q_right, r_right = torch.linalg.qr(factors.key_factor)
     u, s, vh = torch.linalg.svd(r_left @ r_right.T, full_matrices=False)
     power = s.square()
     rank = len(s)

@@ -64,8 +64,8 @@ def lora_adapter(source: Source, modules: list[str], changes: dict[str, Factors]
         no_change = Factors(torch.zeros(d_out, 1), torch.zeros(d_in, 1))
         factors = changes.get(f"{path}.weight", no_change)
         ranks[path] = factors.rank
-        tensors[f"base_model.model.{path}.lora_A.weight"] = factors.right.T.float()
-        tensors[f"base_model.model.{path}.lora_B.weight"] = factors.left.float()
+        tensors[f"base_model.model.{path}.lora_A.weight"] = factors.key_factor.T.float()
+        tensors[f"base_model.model.{path}.lora_B.weight"] = factors.value_factor.float()
         if any_bias:
             bias = changes.get(f"{path}.bias")
             values = torch.zeros(d_out) if bias is None else bias.matrix()[:, 0].float()

@@ -78,7 +78,7 @@ class Source:
         view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
             low_rank = isinstance(delta, LayerDelta)
-            shape = [len(delta.left), len(delta.right)] if low_rank else list(delta.shape)
+            shape = [len(delta.value_factor), len(delta.key_factor)] if low_rank else list(delta.shape)
             if list(view.matrix(name).shape) != shape:
                 raise StateError(
                     f"{name}: an edit changes a weight {shape}, the model's is "

@@ -1,4 +1,5 @@
-"""Options of the scores that masks are computed from (``masks.scores``); no torch, so that the help is quick."""
+"""Options of the scores that masks are computed from (``masks.scores``); no torch, so that the help is
+quick."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def layer_values(records: list) -> dict[str, dict[str, float | None]]:
             layers[str(layer)] = {
                 "density": delta.density,
                 "leakage": delta.leakage,
-                "delivered": delta.delivered,
+                "delivered": delta.residual_share,
             }
         for name, delta in getattr(record, "units", {}).items():
             layers[name] = {"density": delta.density, "leakage": None, "delivered": None}

@@ -1,9 +1,9 @@
 """The part of a forward pass that a change at the subject's last token can reach.
 
-A vector added there to the output of one block changes nothing in the blocks below and, attention being causal, nothing
-at earlier tokens in the blocks above. The blocks below are therefore run once (``arch.Prefix``), and the earlier tokens
-enter the blocks above as cached attention keys and values. This is exact except for the rounding of matrix products of
-another shape.
+A vector added there to the output of one block changes nothing in the blocks below and, attention being
+causal, nothing at earlier tokens in the blocks above. The blocks below are therefore run once
+(``arch.Prefix``), and the earlier tokens enter the blocks above as cached attention keys and values. This is
+exact except for the rounding of matrix products of another shape.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ class Suffix:
         view: the model.
         ids, positions: [R, S] tokens and their positions in the whole row, right-padded.
         mask: [R, L + S], 1 at real tokens; the L columns of the past are left-padded.
-        prefix: the blocks up to the one whose output is changed, with its clean output [R, S, d_model] at these tokens.
-        past: keys and values [R, heads, L, d_head] of every block above; None where whole rows are run (L = 0).
+        prefix: the blocks up to the one whose output is changed, with its clean output [R, S, d_model] at
+            these tokens.
+        past: keys and values [R, heads, L, d_head] of every block above; None where whole rows are run (L =
+            0).
     """
 
     view: ModelView
@@ -118,8 +120,8 @@ class CleanPass:
         """Rows from position ``start`` [R] on.
 
         Returns:
-            (Suffix, position [R] of ``start`` in it). Where the model does not hand out the keys and values of every
-            token these are whole rows, and the position is ``start`` itself.
+            (Suffix, position [R] of ``start`` in it). Where the model does not hand out the keys and values
+            of every token these are whole rows, and the position is ``start`` itself.
         """
         ids, lengths, device = self.batch.input_ids, self.batch.lengths, start.device
         row_count, row_width = ids.shape
@@ -135,7 +137,8 @@ class CleanPass:
         positions = start[:, None] + torch.arange(width, device=device)
         is_real = positions < lengths[:, None]
         positions = positions.clamp_max(row_width - 1)
-        # The past is left-padded, so that the distance between two columns is that of their tokens (sliding windows).
+        # The past is left-padded, so that the distance between two columns is that of their tokens (sliding
+        # windows).
         past_positions = start[:, None] - past_width + torch.arange(past_width, device=device)
         mask = torch.cat([(past_positions >= 0).long(), is_real.long()], 1)
         past_positions = past_positions.clamp_min(0)
@@ -149,7 +152,8 @@ class CleanPass:
         return suffix, torch.zeros_like(start)
 
     def _past(self, width: int) -> list[KeysValues] | None:
-        """Keys and values of the blocks above, or None where a model caches something else than those of every token."""
+        """Keys and values of the blocks above, or None where a model caches something else than those of
+        every token."""
         layers = getattr(self._cache, "layers", ())
         if len(layers) != self.view.n_layers:
             return None

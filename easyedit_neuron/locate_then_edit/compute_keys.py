@@ -18,11 +18,12 @@ ROWS_PER_FORWARD = 128
 
 @dataclass(frozen=True)
 class KeyPrompts:
-    """Every context of every request as one token batch, each row cut behind the subject (attention is causal).
+    """Every context of every request as one token batch, each row cut behind the subject (attention is
+    causal).
 
     Attributes:
-        batch: rows request-major, context-minor; the bare prompt is each request's first row. The last real token of a
-            row is the subject's last.
+        batch: rows request-major, context-minor; the bare prompt is each request's first row. The last real
+            token of a row is the subject's last.
         group_sizes: sizes of the context groups; their means are averaged with equal weight.
         n: number of requests.
     """
@@ -66,7 +67,8 @@ def key_prompts(tok, requests: list[EditRequest], contexts: list[list[str]], dev
 
 @torch.no_grad()
 def compute_keys(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int, Tensor]:
-    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they are."""
+    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they
+    are."""
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD):
         part = prompts.batch.rows(start, start + ROWS_PER_FORWARD)
@@ -98,9 +100,10 @@ class LayerReading:
 class LayerwiseKeys:
     """Keys and present values layer after layer, while the weights of the layers below are changed.
 
-    The hidden states in front of the layer last asked for are kept: what lies below was final when they were computed.
-    Every block of every row runs once per state of the weights; the blocks between the edited layer and z*'s run for
-    the bare prompts alone.
+    The hidden states in front of the layer last asked for are kept: what lies below was final when they were
+        computed.
+    Every block of every row runs once per state of the weights; the blocks between the edited layer and z*'s
+    run for the bare prompts alone.
 
     Args:
         view: the model; between two calls its weights may change from the layer last asked for on.

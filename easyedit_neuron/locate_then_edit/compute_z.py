@@ -29,8 +29,8 @@ class TargetValue:
     """Result of the search for one request.
 
     Attributes:
-        value: z*, or v* at the FFN's output [d_model], in the compute dtype (float32; float64 for a float64 model):
-            initial value plus delta.
+        value: z*, or v* at the FFN's output [d_model], in the compute dtype (float32; float64 for a float64
+            model): initial value plus delta.
         initial: z [d_model] on the bare prompt before the edit.
         losses: total loss of every step.
         probability: mean probability of the new object over the contexts at the last step.
@@ -48,10 +48,10 @@ class TargetValues:
 
     Attributes:
         targets: one per request.
-        readings: neurons of every context of every request (request-major) at its last token, on the unedited weights;
-            None unless asked for.
-        context_keys: [n c, d_ff] keys of every context at the subject's last token, the bare prompt's first; None
-            unless v* was searched for.
+        readings: neurons of every context of every request (request-major) at its last token, on the unedited
+            weights; None unless asked for.
+        context_keys: [n c, d_ff] keys of every context at the subject's last token, the bare prompt's first;
+            None unless v* was searched for.
     """
 
     targets: list[TargetValue]
@@ -87,33 +87,36 @@ def compute_z(
     preserved: list[list[PreservedPrompt]] | None = None,
     read_neurons: bool = False,
 ) -> TargetValues:
-    """Optimise one vector per request, added at the subject's last token to ``layer``'s output (EasyEdit's loss).
+    """Optimise one vector per request, added at the subject's last token to ``layer``'s output (EasyEdit's
+    loss).
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
-    + keep_factor (mean_earlier mean_tokens NLL(object) + mean_preserved KL(p || p0)) + v_weight_decay |delta| / |z|^2``.
-    Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <=
-    clamp_norm_factor |z|``. Weights and flags of the model are the same afterwards.
+    + keep_factor (mean_earlier mean_tokens NLL(object) + mean_preserved KL(p || p0)) + v_weight_decay |delta|
+    / |z|^2``. Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``,
+    ``|delta| <= clamp_norm_factor |z|``. Weights and flags of the model are the same afterwards.
 
-    Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give except for
-    rounding. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see ``cached_forward``)
-    and the unembedding on the positions in the loss.
+    Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give
+    except for rounding. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see
+    ``cached_forward``) and the unembedding on the positions in the loss.
 
-    Equal to EasyEdit's ``compute_z`` except for three points. The target's tokens are appended as ids; EasyEdit decodes
-    all but the last and tokenises that text again, which shifts the labels where a character is cut in two
-    (``easyedit_quirks: [retokenised_target]``). The loss reads the model's own logits with their softcap
-    (``no_softcap``). z* is at least float32 whatever the model's dtype.
+    Equal to EasyEdit's ``compute_z`` except for three points. The target's tokens are appended as ids;
+    EasyEdit decodes all but the last and tokenises that text again, which shifts the labels where a character
+    is cut in two (``easyedit_quirks: [retokenised_target]``). The loss reads the model's own logits with
+    their softcap (``no_softcap``). z* is at least float32 whatever the model's dtype.
 
     Args:
         view, tok: model and tokenizer.
-        requests: n edits, searched for at the same weights, ``hparams.z_batch_size`` together; the batch is halved
-            where memory does not suffice.
+        requests: n edits, searched for at the same weights, ``hparams.z_batch_size`` together; the batch is
+            halved where memory does not suffice.
         hparams: ``PathHyperParams``.
         contexts: flat list of context templates, the bare ``"{}"`` first.
         layer: the last edited layer.
-        site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a norm
-            behind the FFN. ``|z|`` in the loss and in the clamp, and ``TargetValue.initial``, are of the same place.
-        preserved: per request other prompts of its subject (``preservation.preserved_prompts``). Prompts without an
-            object that the model now answers as it answers the edited prompt ask for the edited fact: they are left
+        site: where the vector is added: the output of the block (z*) or of its FFN (ROME's v*), in front of a
+            norm behind the FFN. ``|z|`` in the loss and in the clamp, and ``TargetValue.initial``, are of the
+            same place.
+        preserved: per request other prompts of its subject (``preservation.preserved_prompts``). Prompts
+            without an object that the model now answers as it answers the edited prompt ask for the edited
+                fact: they are left
             out.
         read_neurons: also read what attribution needs off the clean pass, which runs the same prompts.
     """
@@ -241,7 +244,8 @@ class _ZObjective(Objective):
         n = len(prompts.kl_row)
         share = torch.full((n,), float(hparams.kl_factor), device=row.device)
         if len(prompts.preserved_row):
-            # A preserved prompt that the model answers as the edited prompt asks for the edited fact: weight 0.
+            # A preserved prompt that the model answers as the edited prompt asks for the edited fact: weight
+            # 0.
             hidden = take(clean.seen.final_hidden, prompts.bare_row, ends[prompts.bare_row])
             edited_answer = view.logits(hidden).argmax(-1)
             request = prompts.request[prompts.preserved_row]

@@ -27,8 +27,9 @@ from .update import compute_deltas, layer_solver
 class LocateThenEdit(Edit):
     """One call of a method that edits down projections along ``hparams.path``.
 
-    A method's main goes through ``batches``, and for each of them ``compute_z``, its masks, ``update_layers``, inside
-    ``computing``; then it calls ``commit``. After an exception model and state are as they were.
+    A method's main goes through ``batches``, and for each of them ``compute_z``, its masks,
+    ``update_layers``, inside ``computing``; then it calls ``commit``. After an exception model and state are
+    as they were.
 
     Attributes:
         state: what earlier edits left.
@@ -41,8 +42,8 @@ class LocateThenEdit(Edit):
     def begin(cls, method: str, model, tok, requests: list[dict], hparams, copy: bool = False):
         """As ``Edit.begin``; then the sequential state and the statistics of the unedited model.
 
-        Both come before the search for z*: a file that cannot be read is an error before the work, and the statistics
-        are never measured on edited layers.
+        Both come before the search for z*: a file that cannot be read is an error before the work, and the
+        statistics are never measured on edited layers.
         """
         edit = super().begin(method, model, tok, requests, hparams, copy)
         with eval_mode(edit.view.model):
@@ -74,12 +75,14 @@ class LocateThenEdit(Edit):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The block in which the method computes: no dropout, and down projections written in it are put back."""
+        """The block in which the method computes: no dropout, and down projections written in it are put
+        back."""
         with eval_mode(self.view.model), trial(self.view, self.layers):
             yield
 
     def batches(self) -> list[list[EditRequest]]:
-        """What is solved together: all requests, or on the rome path one after the other, each on the weights of before."""
+        """What is solved together: all requests, or on the rome path one after the other, each on the weights
+        of before."""
         return [[request] for request in self.requests] if self.hparams.path == "rome" else [self.requests]
 
     def compute_z(self, batch: list[EditRequest], layer: int | None = None) -> TargetValues:
@@ -87,8 +90,8 @@ class LocateThenEdit(Edit):
 
         Args:
             batch: from ``batches``.
-            layer: unset: the last edited layer, on the rome path the first. A layer that is named is a later one of the
-                rome path, whose masks have been made.
+            layer: unset: the last edited layer, on the rome path the first. A layer that is named is a later
+                one of the rome path, whose masks have been made.
         """
         hparams, is_rome = self.hparams, self.hparams.path == "rome"
         preserved = None

@@ -12,8 +12,8 @@ from ..hyperparameters.options import Options, doc, require
 class PathHyperParams(ModelHyperParams):
     """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron mask.
 
-    A method with a mask of its own sets ``OWN_MASK``, and ``OWN_OPTIONS`` to the ``Options`` classes whose fields it has
-    inherited. ``OPTION_FIELDS``: (mask, option) -> field that holds it under another name.
+    A method with a mask of its own sets ``OWN_MASK``, and ``OWN_OPTIONS`` to the ``Options`` classes whose
+    fields it has inherited. ``OPTION_FIELDS``: (mask, option) -> field that holds it under another name.
     """
 
     OWN_MASK: ClassVar[str | None] = None
@@ -176,7 +176,8 @@ class PathHyperParams(ModelHyperParams):
 
     def _validate_mask(self) -> None:
         """The mask and its options."""
-        # Here and not above: masks import torch, which the command's help and its first checks can do without.
+        # Here and not above: masks import torch, which the command's help and its first checks can do
+        # without.
         from ..masks import chosen_mask
 
         has_indices = "indices" in (self.mask_options or {})

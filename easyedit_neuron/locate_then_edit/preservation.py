@@ -1,9 +1,9 @@
 """Other facts of an edit's subject, which the search for z* preserves.
 
-An edit is written at its subject's last token, where all facts of the subject are looked up. A z* that is searched for
-with the new fact alone in view loses half of the others, those of earlier edits among them. The objects of earlier
-edits are known, so the search can ask for them again (``keep_edits``). Of other facts only prompts are known: there
-the model shall go on saying what it says now (``keep_prompts``).
+An edit is written at its subject's last token, where all facts of the subject are looked up. A z* that is
+searched for with the new fact alone in view loses half of the others, those of earlier edits among them. The
+objects of earlier edits are known, so the search can ask for them again (``keep_edits``). Of other facts only
+prompts are known: there the model shall go on saying what it says now (``keep_prompts``).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def preserved_prompts(
 ) -> list[list[PreservedPrompt]]:
     """Other prompts of each request's subject that are preserved; never the edited prompt itself.
 
-    With ``keep_edits``: all prompts of earlier edits of the subject, and of the batch's other requests about it, with
-    their objects (of a prompt that was edited more than once the newest). Then at most ``keep_prompts`` prompts without
-    an object: those of the subject's earlier edits, newest first, and others drawn by ``seed`` from ``keep_templates``
-    or, if that is unset, from the prompts of all edits so far, this batch's included.
+    With ``keep_edits``: all prompts of earlier edits of the subject, and of the batch's other requests about
+    it, with their objects (of a prompt that was edited more than once the newest). Then at most
+    ``keep_prompts`` prompts without an object: those of the subject's earlier edits, newest first, and others
+    drawn by ``seed`` from ``keep_templates`` or, if that is unset, from the prompts of all edits so far, this
+    batch's included.
 
     Args:
         requests: the batch.

@@ -1,9 +1,10 @@
-"""The rome path: a rank-one update per request and layer, ``Delta = r u^T / (u . k)`` with ``u = C^-1 k_mean`` (ROME, Eq. 2).
+"""The rome path: a rank-one update per request and layer, ``Delta = r u^T / (u . k)`` with ``u = C^-1
+k_mean`` (ROME, Eq. 2).
 
-The value is searched for at the FFN's output (v*), so that the residual is the vector that the search found: after the
-edit ``(W + Delta) k = W k + r`` exactly, whatever u is. ROME takes the key of the bare prompt for k. R-ROME
-(``averaged_keys``) takes the mean over all contexts in both places; v* is then what that key shall give, and
-``r = v* - (W k_mean + b)``.
+The value is searched for at the FFN's output (v*), so that the residual is the vector that the search found:
+after the edit ``(W + Delta) k = W k + r`` exactly, whatever u is. ROME takes the key of the bare prompt for
+k. R-ROME (``averaged_keys``) takes the mean over all contexts in both places; v* is then what that key shall
+give, and ``r = v* - (W k_mean + b)``.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ def compute_rome_deltas(
 
 def joined(parts: list[LayerDelta], covariance: Tensor | None) -> LayerDelta:
     """The sum of the requests' updates of one layer; its mask is the union of theirs."""
-    value_factor = torch.cat([part.left for part in parts], 1)
-    key_factor = torch.cat([part.right for part in parts], 1)
+    value_factor = torch.cat([part.value_factor for part in parts], 1)
+    key_factor = torch.cat([part.key_factor for part in parts], 1)
     energy = value_factor.pow(2).sum(0)
-    shares = energy.new_tensor([part.delivered for part in parts])
+    shares = energy.new_tensor([part.residual_share for part in parts])
     residual_share = float(energy @ shares / energy.sum().clamp_min(1e-30))
     leaked = None if covariance is None else leakage(value_factor, key_factor, covariance)
     mask, density, info = None, 1.0, parts[0].mask_info
@@ -87,7 +88,8 @@ def _rank_one(edit: LocateThenEdit, layer: int, targets: TargetValues, mask: Neu
 
 
 def _direction(edit: LocateThenEdit, layer: int, key: Tensor, rows: Tensor | None) -> Tensor:
-    """u [d_ff] except for its length: ``C^-1 k``, of the system restricted to ``rows`` where they are given."""
+    """u [d_ff] except for its length: ``C^-1 k``, of the system restricted to ``rows`` where they are
+    given."""
     hparams, state = edit.hparams, edit.state
     if not hparams.mom2_adjustment:
         return key if rows is None else key * rows

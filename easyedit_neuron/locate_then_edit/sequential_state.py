@@ -1,8 +1,9 @@
-"""What a sequence of locate-then-edit calls leaves for the next one: protected keys, solvers, contexts, statistics.
+"""What a sequence of locate-then-edit calls leaves for the next one: protected keys, solvers, contexts,
+statistics.
 
-A state is bound to the model object and to its weights. After each edit the fingerprint of the edited weights is
-noted, and before the next one the present fingerprint is looked up. If a host has put earlier weights back (EasyEdit
-does, after every non-sequential edit), the keys of the edits that are gone are dropped with them.
+A state is bound to the model object and to its weights. After each edit the fingerprint of the edited weights
+is noted, and before the next one the present fingerprint is looked up. If a host has put earlier weights back
+(EasyEdit does, after every non-sequential edit), the keys of the edits that are gone are dropped with them.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class SequentialState:
         contexts: groups of context templates.
         statistics: covariances and null spaces of the unedited model.
         steps: fingerprint after each edit, or after one was taken back.
-        counts: number of keys that each step added to every layer's buffer (0 where earlier edits are not protected).
+        counts: number of keys that each step added to every layer's buffer (0 where earlier edits are not
+            protected).
         edited: the facts of each step's requests.
     """
 
@@ -97,7 +99,8 @@ class SequentialState:
 
     @property
     def held_bytes(self) -> dict[str, int]:
-        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers`` beside the statistics."""
+        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers`` beside the
+        statistics."""
         return {
             "keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
             "solvers": sum(solver.held_bytes for _, solver in self._solvers.values()),
@@ -106,7 +109,8 @@ class SequentialState:
     def append_edit(
         self, after: str, keys: dict[int, torch.Tensor], requests: Sequence[EditRequest] = ()
     ) -> None:
-        """Note an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or empty."""
+        """Note an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or
+        empty."""
         for layer, columns in keys.items():
             self.buffer(layer).append(columns)
         self.steps.append(after)
@@ -118,8 +122,8 @@ class SequentialState:
 
         Args:
             after: fingerprint of the weights right after that edit, which tells which one it is.
-            present: fingerprint of the weights now. The weights of later steps exist no longer: only ``present`` and
-                the steps before the edit can be gone back to.
+            present: fingerprint of the weights now. The weights of later steps exist no longer: only
+                ``present`` and the steps before the edit can be gone back to.
         """
         matches = [number for number, step in enumerate(self.steps) if step.removeprefix(GONE) == after]
         if not matches:
@@ -135,7 +139,8 @@ class SequentialState:
         return True
 
     def sync_with_weights(self, present: str, stale_keys: bool = False) -> bool:
-        """Drop the edits that are no longer in the weights; False if the weights are of no step of this state.
+        """Drop the edits that are no longer in the weights; False if the weights are of no step of this
+        state.
 
         ``stale_keys`` leaves their keys in the buffers, as EasyEdit does.
         """
@@ -151,7 +156,8 @@ class SequentialState:
         return True
 
     def copy_for(self, twin: torch.nn.Module) -> SequentialState:
-        """An independent state for a deep copy of the model; its solvers are made anew when they are needed."""
+        """An independent state for a deep copy of the model; its solvers are made anew when they are
+        needed."""
         return dataclasses.replace(
             self,
             statistics=self.statistics.of_copy(twin),
@@ -182,7 +188,8 @@ class SequentialState:
 
     @classmethod
     def restored(cls, saved: dict[str, Any], statistics: Statistics) -> SequentialState:
-        """The state that was saved; ``statistics`` are those of the unedited weights, which the model must have now."""
+        """The state that was saved; ``statistics`` are those of the unedited weights, which the model must
+        have now."""
         statistics.hold(saved["statistics"])
         return cls(
             saved["base"],
@@ -206,8 +213,8 @@ def sequential_state(
 ) -> tuple[SequentialState, str]:
     """The model's state under ``hparams``, and the fingerprint of its edited weights now.
 
-    Weights that no step of the state produced start a new state, with ``contexts`` or with context templates that the
-    model writes.
+    Weights that no step of the state produced start a new state, with ``contexts`` or with context templates
+    that the model writes.
     """
     session, setting = ModelSession.of(view.model), state_setting(hparams)
     present = fingerprint(view.model, down_names(view, hparams.layers))
@@ -257,8 +264,8 @@ def saved_session(model: torch.nn.Module) -> dict[str, dict]:
 def restore_session(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
     """Give a model the session of another process.
 
-    The model must have the weights from before the first edit; what the session says of edited weights holds once
-    those are in place.
+    The model must have the weights from before the first edit; what the session says of edited weights holds
+    once those are in place.
     """
     session = ModelSession.of(view.model)
     for setting, state in saved["sequential"].items():

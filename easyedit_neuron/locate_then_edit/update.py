@@ -32,12 +32,12 @@ def compute_deltas(
 ) -> dict[int, LayerDelta]:
     """Spread the target values over the edited layers, one layer after the other.
 
-    Each layer's delta is written into the model before the next layer is read; the block of ``edit.computing()`` puts
-    the weights back.
+    Each layer's delta is written into the model before the next layer is read; the block of
+    ``edit.computing()`` puts the weights back.
 
     Returns:
-        layer -> LayerDelta. ``keys`` are those of the solve: a layer's keys depend on the layers below it alone, and
-        those have been edited by then.
+        layer -> LayerDelta. ``keys`` are those of the solve: a layer's keys depend on the layers below it
+        alone, and those have been edited by then.
     """
     view, layers, state = edit.view, edit.layers, edit.state
     prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
@@ -149,9 +149,10 @@ def _restricted_null_space(covariance: Tensor, rows: Tensor, layer: int, thresho
 def before_norm(view: ModelView, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
     """What the FFN's output must gain for the block's output to gain ``residual``.
 
-    The two differ where a norm lies between (gemma2). With ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)``
-    points exactly where ``N(f) + r`` does. A norm cannot give it another length; the lengths differ by the factor
-    ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g / s(f)`` arrives.
+    The two differ where a norm lies between (gemma2). With ``N(f) = g f / s(f)`` (and an offset), ``N(f +
+    s(f) r / g)`` points exactly where ``N(f) + r`` does. A norm cannot give it another length; the lengths
+    differ by the factor ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g /
+    s(f)`` arrives.
 
     Args:
         view, layer: where.
@@ -168,7 +169,8 @@ def before_norm(view: ModelView, layer: int, residual: Tensor, ffn_out: Tensor) 
 
 
 def leakage(value_factor: Tensor, key_factor: Tensor, covariance: Tensor) -> float:
-    """``tr(D C D^T) / (|D|^2 tr C)`` of ``D = value_factor key_factor^T``; 1 / d_ff for a random direction."""
+    """``tr(D C D^T) / (|D|^2 tr C)`` of ``D = value_factor key_factor^T``; 1 / d_ff for a random
+    direction."""
     gram, trace = value_factor.T @ value_factor, covariance.diagonal().sum().to(key_factor)
     rows = key_factor.any(1)
     if 2 * int(rows.sum()) < len(rows):  # a mask's rows: only they are read

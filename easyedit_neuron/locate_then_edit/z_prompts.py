@@ -1,4 +1,5 @@
-"""The token rows on which z* is searched for: contexts with the new object, the KL prompt, preserved prompts."""
+"""The token rows on which z* is searched for: contexts with the new object, the KL prompt, preserved
+prompts."""
 
 from __future__ import annotations
 
@@ -84,9 +85,9 @@ def z_prompts(
         kl_prompt: template of the KL prompt.
         device: where the tensors go.
         preserved: per request other prompts of its subject (``preservation.preserved_prompts``).
-        retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that text
-            tokenised again together with the prompt; the labels stand at the row's last positions, wherever the
-            target's tokens have gone.
+        retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that
+            text tokenised again together with the prompt; the labels stand at the row's last positions,
+            wherever the target's tokens have gone.
 
     Raises:
         RequestError: a subject that is not where its prompt says.

@@ -1,4 +1,5 @@
-"""Neuron masks: pure functions from scores to the neurons that an edit may change, and the scores they are given."""
+"""Neuron masks: pure functions from scores to the neurons that an edit may change, and the scores they are
+given."""
 
 from .choose import ChosenMask, chosen_mask, make_masks
 from .contract import NeuronMask, checked_scores

@@ -38,13 +38,14 @@ class ChosenMask:
 
 
 def make_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
-    """``{layer: NeuronMask}`` of every edited layer: the scores of the batch, then the mask that ``hparams.mask`` names.
+    """``{layer: NeuronMask}`` of every edited layer: the scores of the batch, then the mask that
+    ``hparams.mask`` names.
 
     Empty for ``mask: none``: every neuron may change.
 
     Raises:
-        NeuronEditError: options out of range, scores that cannot be computed, a function that returns no mask of the
-            layer, a soft mask where the problem is restricted to the masked rows.
+        NeuronEditError: options out of range, scores that cannot be computed, a function that returns no mask
+            of the layer, a soft mask where the problem is restricted to the masked rows.
     """
     if hparams.mask == "none":
         return {}
@@ -73,8 +74,8 @@ def chosen_mask(hparams) -> ChosenMask:
         hparams: ``PathHyperParams``. Where ``mask`` is the method's own, its fields are the options.
 
     Raises:
-        HparamsError: an unknown mask, scores or option (with the nearest name), a value of a wrong type or out of range,
-            a required option that is missing, an option that is set in the wrong place.
+        HparamsError: an unknown mask, scores or option (with the nearest name), a value of a wrong type or
+            out of range, a required option that is missing, an option that is set in the wrong place.
     """
     given = dict(hparams.mask_options or {})
     try:
@@ -93,7 +94,8 @@ def chosen_mask(hparams) -> ChosenMask:
 
 
 def own_options(hparams, cls: type[Options]) -> Any:
-    """The options of one dataclass, from the fields of a method whose own mask is used and from ``mask_options``."""
+    """The options of one dataclass, from the fields of a method whose own mask is used and from
+    ``mask_options``."""
     given = hparams.mask_options or {}
     return _build(cls, _defaults(hparams, True) | given, given)
 
@@ -142,7 +144,8 @@ def _check_names(
 
 
 def _defaults(hparams, is_own: bool) -> dict[str, Any]:
-    """Values that stand for the options' own defaults: the method's fields for its own mask, seed and cache folder."""
+    """Values that stand for the options' own defaults: the method's fields for its own mask, seed and cache
+    folder."""
     values = {"seed": hparams.seed, "psem_cache_dir": str(Path(hparams.stats_dir) / "psem")}
     for (mask, option), name in hparams.OPTION_FIELDS.items():
         if mask == hparams.mask:

@@ -1,14 +1,16 @@
 """What a mask function is.
 
-A mask function takes the scores [B, d_ff] of one layer (B prompts or target tokens, floating point, finite; see
-``attribution``) and returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A function with options
-also takes them, an instance of the ``Options`` dataclass that it is registered with, and the number of the layer:
-``function(scores, options, layer)``. It is pure: no model, no global state, nothing random except under a ``seed``
-option (filled in from the hyperparameter), and the scores are not changed. Whatever is wrong with the scores is a
-``MaskError`` that names it. ``register_mask`` gives the function a name and says which scores it is computed from.
+A mask function takes the scores [B, d_ff] of one layer (B prompts or target tokens, floating point, finite;
+see ``attribution``) and returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A
+function with options also takes them, an instance of the ``Options`` dataclass that it is registered with,
+and the number of the layer: ``function(scores, options, layer)``. It is pure: no model, no global state,
+    nothing random except under a ``seed``
+option (filled in from the hyperparameter), and the scores are not changed. Whatever is wrong with the scores
+is a ``MaskError`` that names it. ``register_mask`` gives the function a name and says which scores it is
+computed from.
 
-The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's [d_model, d_ff] matrix: neuron i's
-value vector.
+The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's [d_model, d_ff] matrix:
+neuron i's value vector.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class NeuronMask:
     Attributes:
         mask: bool [d_ff], or float32 weights in [0, 1] for a soft mask.
         general, specific: bool [d_ff], the two kinds of neurons; None for masks that know no kinds.
-        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the threshold).
+        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the
+            threshold).
         general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
         general_threshold, specific_threshold: scores at the cut.
         info: what else the mask reports, as plain JSON values.
@@ -90,7 +93,8 @@ class NeuronMask:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Neurons ``selected``, and where kinds are known ``general``, ``specific`` and ``overlap`` (both)."""
+        """Neurons ``selected``, and where kinds are known ``general``, ``specific`` and ``overlap``
+        (both)."""
         counts = {"selected": self.size}
         if self.general is not None and self.specific is not None:
             counts["general"] = int(self.general.sum())

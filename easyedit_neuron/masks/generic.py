@@ -35,7 +35,8 @@ class RandomOptions(Options):
 
 
 def random_mask(scores: Tensor, options: RandomOptions, layer: int) -> NeuronMask:
-    """Random ``round(density * d_ff)`` neurons (at least one), the same under the same seed and layer on any device.
+    """Random ``round(density * d_ff)`` neurons (at least one), the same under the same seed and layer on any
+    device.
 
     Args:
         scores: [B, d_ff]; only the number of neurons and the device are used.
@@ -65,7 +66,8 @@ def fixed_mask(scores: Tensor, options: FixedOptions, layer: int) -> NeuronMask:
         layer: which entry to take.
 
     Raises:
-        MaskError: no entry for the layer, an empty list, a number that is no neuron of the layer, or one given twice.
+        MaskError: no entry for the layer, an empty list, a number that is no neuron of the layer, or one
+            given twice.
     """
     numbers, name, d_ff = options.indices, "indices", scores.shape[1]
     if isinstance(numbers, dict):
@@ -118,14 +120,15 @@ class TopOptions(Options):
 def top_k_mask(scores: Tensor, options: TopOptions, layer: int) -> NeuronMask:
     """The highest scores of each row, the rows' sets united (FiNE, Algorithm 1); 5 per row unless told.
 
-    FiNE ranks the neurons of all layers together. A mask function sees one layer, so that here every edited layer gives
-    its own ``top_k``.
+    FiNE ranks the neurons of all layers together. A mask function sees one layer, so that here every edited
+    layer gives its own ``top_k``.
     """
     return _union_of_highest(scores, options, default_k=5)
 
 
 def top_share_mask(scores: Tensor, options: TopOptions, layer: int) -> NeuronMask:
-    """As ``top_k_mask``, but a tenth of the neurons of each row unless told (those above PNKE's 90th percentile)."""
+    """As ``top_k_mask``, but a tenth of the neurons of each row unless told (those above PNKE's 90th
+    percentile)."""
     return _union_of_highest(scores, options, default_k=max(1, round(0.1 * scores.shape[1])))
 
 

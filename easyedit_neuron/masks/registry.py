@@ -1,4 +1,5 @@
-"""Masks and scores by name. Built-in entries are named by their module, so that nothing is imported before it is used."""
+"""Masks and scores by name. Built-in entries are named by their module, so that nothing is imported before it
+is used."""
 
 from __future__ import annotations
 
@@ -58,14 +59,15 @@ def register_mask(
 ):
     """Make a mask function (see ``masks.contract``) known by ``name``; without ``function``, a decorator.
 
-    From then on it can be named in the hyperparameter ``mask`` of every locate-then-edit method. Its options and those of
-    its scores are set in ``mask_options``.
+    From then on it can be named in the hyperparameter ``mask`` of every locate-then-edit method. Its options
+    and those of its scores are set in ``mask_options``.
 
     Args:
         name: value of the hyperparameter ``mask``.
         function: ``function(scores)``, or with options ``function(scores, options, layer)``.
-        scores: what it is computed from: ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``, ``none``
-            (one row of zeros), or a name given to ``register_scores``. ``attribution`` in ``mask_options`` names others.
+        scores: what it is computed from: ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``,
+            ``none`` (one row of zeros), or a name given to ``register_scores``. ``attribution`` in
+            ``mask_options`` names others.
         options: dataclass of its options, a subclass of ``Options``.
 
     Raises:
@@ -91,8 +93,8 @@ def register_scores(name: str, function: ScoresFunction, options: type[Options] 
 
     Args:
         name: a word.
-        function: ``function(context)``, or with options ``function(context, options)``, from a ``ScoringContext`` to
-            ``{layer: [B, d_ff]}``.
+        function: ``function(context)``, or with options ``function(context, options)``, from a
+            ``ScoringContext`` to ``{layer: [B, d_ff]}``.
         options: dataclass of its options, a subclass of ``Options``.
 
     Raises:

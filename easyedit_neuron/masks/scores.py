@@ -1,6 +1,7 @@
 """Scores that masks are computed from: ``{layer: [B, d_ff]}`` of a batch that is about to be edited.
 
-A scores function takes the ``ScoringContext`` and an instance of the ``Options`` dataclass that it is registered with.
+A scores function takes the ``ScoringContext`` and an instance of the ``Options`` dataclass that it is
+registered with.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Scores = dict[int, Tensor]
 
 
 def lps(context: ScoringContext, options: ShiftScoreOptions) -> Scores:
-    """Log-probability shift at the last token of every prompt (``attribution.neuron_scores``); B = prompts."""
+    """Log-probability shift at the last token of every prompt (``attribution.neuron_scores``); B =
+    prompts."""
     return _shift(context, options, "lps")
 
 
@@ -50,7 +52,8 @@ def contribution(context: ScoringContext, options: ContributionOptions) -> Score
 
 
 def ig(context: ScoringContext, options: GradientOptions) -> Scores:
-    """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B = prompts."""
+    """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B =
+    prompts."""
     prompts = context.prompts(options.score_prompts)
     targets = context.object_tokens(prompts, options.attribution_target)
     position = context.subject_ends(prompts) if options.activation_position == "subject_last" else None

@@ -25,8 +25,8 @@ class ScoringContext:
         requests: the batch.
         contexts: groups of context templates, the first of them ``["{}"]``.
         layers: edited layers.
-        readings: ``attribution.Readings`` of every context of every request (request-major) at its last token, where
-            these prompts have been run already; else None.
+        readings: ``attribution.Readings`` of every context of every request (request-major) at its last
+            token, where these prompts have been run already; else None.
         report: what the scores have to report, as plain JSON values; it ends up in ``EditRecord.info``.
     """
 
@@ -39,7 +39,8 @@ class ScoringContext:
     report: dict[str, Any] = field(default_factory=dict)
 
     def prompts(self, which: Prompts) -> list[tuple[str, EditRequest]]:
-        """(template, request), request-major: every context in front of the prompt, or the ``bare`` prompts."""
+        """(template, request), request-major: every context in front of the prompt, or the ``bare``
+        prompts."""
         contexts = ["{}"] if which == "bare" else [context for group in self.contexts for context in group]
         # by replacement, not by format: the prompt itself holds the subject's '{}'
         return [

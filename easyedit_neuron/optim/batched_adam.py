@@ -11,8 +11,8 @@ from torch import Tensor
 class Objective(ABC):
     """What ``minimise`` minimises: m members, usually the requests of a batch.
 
-    Members share the forward pass and nothing else, so that a batch gives what single requests give except for
-    rounding. A member that meets its stop criterion leaves the batch.
+    Members share the forward pass and nothing else, so that a batch gives what single requests give except
+    for rounding. A member that meets its stop criterion leaves the batch.
 
     Attributes:
         parameters: what Adam changes; zero is the usual start.

@@ -8,6 +8,7 @@ Direction = Literal["before_after", "after_before"]
 
 
 def divergence(before: Tensor, after: Tensor, direction: Direction) -> Tensor:
-    """KL divergence in nats [K] of log-probabilities [K, V]: ``KL(before || after)``, or the other direction."""
+    """KL divergence in nats [K] of log-probabilities [K, V]: ``KL(before || after)``, or the other
+    direction."""
     first, second = (before, after) if direction == "before_after" else (after, before)
     return (first.exp() * (first - second)).sum(-1)

@@ -1,4 +1,5 @@
-"""Files and folders that are complete or absent, and that survive a kill or a power cut: data first, then one rename."""
+"""Files and folders that are complete or absent, and that survive a kill or a power cut: data first, then one
+rename."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def sync(path: Path | str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[str]:
-    """Yield a temporary name in the same folder; the file written there replaces ``path`` unless the block fails.
+    """Yield a temporary name in the same folder; the file written there replaces ``path`` unless the block
+    fails.
 
     The name is unique, so that several processes may write the same path.
     """
@@ -57,7 +59,8 @@ def replacing(path: Path) -> Iterator[str]:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors (copied to the CPU, contiguous) and metadata to ``path`` atomically; its folder must exist."""
+    """Write tensors (copied to the CPU, contiguous) and metadata to ``path`` atomically; its folder must
+    exist."""
     with replacing(path) as name:
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
@@ -67,7 +70,8 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole. The temporary name is fixed: a killed writer leaves nothing for the next one to find."""
+    """Replace a file as a whole. The temporary name is fixed: a killed writer leaves nothing for the next one
+    to find."""
     part = path.with_name(f".{path.name}{PART}")
     with refusing(path):
         try:
@@ -82,7 +86,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a file. A kill may leave a part of the text, which readers cut off (see ``lifelong.resume``)."""
+    """Append to a file. A kill may leave a part of the text, which readers cut off (see
+    ``lifelong.resume``)."""
     with refusing(path), open(path, "ab") as file:
         file.write(text.encode("utf-8"))
         file.flush()
@@ -90,7 +95,8 @@ def append_text(path: Path, text: str) -> None:
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Create a folder that appears complete: ``fill`` writes into a folder of another name, which is then renamed."""
+    """Create a folder that appears complete: ``fill`` writes into a folder of another name, which is then
+    renamed."""
     part = path.with_name(path.name + PART)
     with refusing(path):
         shutil.rmtree(part, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A ninth method, in a package of its own: MEMIT among the neurons that respond most to the edited prompts.
 
-The score of a neuron is its activation relative to its root mean square over the prompts of the batch. The mask takes
-a share of the neurons with the highest scores, and MEMIT's problem is solved among them.
+The score of a neuron is its activation relative to its root mean square over the prompts of the batch. The
+mask takes a share of the neurons with the highest scores, and MEMIT's problem is solved among them.
 
     pip install ./examples/salient_method
     python -m easyedit_neuron method=salient method.share=0.2 edits=10

@@ -39,7 +39,7 @@ def plain_changes(records):
     for record in records:
         for name, delta in record.deltas.items():
             if isinstance(delta, LayerDelta):
-                columns = zip(delta.left.T.double(), delta.right.T.double(), strict=True)
+                columns = zip(delta.value_factor.T.double(), delta.key_factor.T.double(), strict=True)
                 change = sum(torch.outer(left, right) for left, right in columns)
             else:
                 change = torch.zeros(delta.shape, dtype=torch.float64)

@@ -210,7 +210,7 @@ class Pair:
             layer, hparams.mom2_adjustment = self.hparams.layers[0], False
             plain = self.hparams.override({"mom2_adjustment": False, "v_num_grad_steps": 1})
             records = [apply(self.ours, self.tok, [request], plain, copy=True)[2] for request in requests]
-            ours = torch.cat([record.layers[layer].right for record in records], 1)
+            ours = torch.cat([record.layers[layer].key_factor for record in records], 1)
             directions = [
                 self.module.compute_u(self.easyedit_model, self.tok, request, hparams, layer, FLAT)
                 for request in easyedit_requests

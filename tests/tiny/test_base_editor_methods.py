@@ -50,7 +50,9 @@ def test_single_edits_are_the_same_each_time_and_leave_nothing(editor, cls, kind
         )
         results.append(metrics)
     assert results[0] == results[1] == results[2]
-    deltas = [[layer.left @ layer.right.t() for layer in record.layers.values()] for record in records]
+    deltas = [
+        [layer.value_factor @ layer.key_factor.t() for layer in record.layers.values()] for record in records
+    ]
     assert len(deltas) == 6 and all(torch.equal(a, b) for i in (2, 4) for a, b in zip(deltas[0], deltas[i]))
     assert all(delta.abs().max() > 0 for delta in deltas[0])
 

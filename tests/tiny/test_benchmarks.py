@@ -23,7 +23,7 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.edits.session import last_record
 from easyedit_neuron.edits.write import clone_weights, down_names
-from easyedit_neuron.locate_then_edit.z_prompts import target_prompts
+from easyedit_neuron.locate_then_edit.z_prompts import z_prompts
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 
@@ -113,8 +113,8 @@ def test_an_edit_takes_no_more_memory_than_estimated(dtype, scores, batch):
     apply_nmke_to_model(model, tok, take(batch), hparams)  # makes what stays
     requests = take(batch)
     peak = peak_bytes(lambda: apply_nmke_to_model(model, tok, requests, hparams))
-    prompts = target_prompts(tok, prepare(requests), ["{}", *editing.contexts()], hparams.kl_prompt, "cpu")
-    tokens = prompts.batch.input_ids.numel()
+    prompts = z_prompts(tok, prepare(requests), ["{}", *editing.contexts()], hparams.kl_prompt, "cpu")
+    tokens = prompts.targets.batch.input_ids.numel()
     needs = bytes_needed("tiny", dtype, torch.float64, editing.LAYERS, tokens, "cpu")
     assert peak <= sum(count for name, count in needs.items() if name not in STAYS)
 

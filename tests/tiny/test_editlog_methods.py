@@ -13,7 +13,7 @@ from helpers.editlogs import SECOND, VARIANTS, edited
 def dense(view, name, delta):
     """A change in the parameter's own layout, float64."""
     if isinstance(delta, LayerDelta):
-        matrix = delta.left.double() @ delta.right.double().T
+        matrix = delta.value_factor.double() @ delta.key_factor.double().T
     else:
         matrix = torch.zeros(delta.shape, dtype=torch.float64)
         if delta.axis == "output":

@@ -62,7 +62,7 @@ def test_the_next_edit_is_solved_as_if_it_had_never_been(variant, replayed, tmp_
     for layer in hparams.layers:
         earlier = torch.cat([records[0].layers[layer].keys, records[2].layers[layer].keys], 1)
         delta = record.layers[layer]
-        solved = delta.right.double()
+        solved = delta.key_factor.double()
         right = dense_solution(hparams, state, layer, delta.keys, earlier)
         if delta.mask is not None:
             right = right * delta.mask[:, None]
@@ -153,7 +153,8 @@ def test_the_difference_of_two_states(tmp_path):
     )
     for name, parameter in difference.parameters.items():
         parts = [
-            record.deltas[name].left.double() @ record.deltas[name].right.double().T for record in records
+            record.deltas[name].value_factor.double() @ record.deltas[name].key_factor.double().T
+            for record in records
         ]
         a, b = parts[0], sum(parts)
         expected = {

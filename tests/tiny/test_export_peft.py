@@ -185,7 +185,7 @@ def test_more_edits_than_dimensions(tmp_path, folder):
     torch.manual_seed(5)
     for _ in range(40):
         layers = {
-            layer: LayerDelta(0.03 * torch.randn_like(d.left), torch.randn_like(d.right))
+            layer: LayerDelta(0.03 * torch.randn_like(d.value_factor), torch.randn_like(d.key_factor))
             for layer, d in records[0].layers.items()
         }
         many.append(EditRecord(**{**vars(records[0]), "layers": layers}))

@@ -55,8 +55,8 @@ def test_post_masks_the_finished_delta_of_the_first_layer(tmp_path):
     _, full = edit(tmp_path, mask="none")
     _, masked = edit(tmp_path)
     mask = masked.layers[1].mask
-    assert torch.equal(masked.layers[1].right, full.layers[1].right * mask[:, None])
-    assert torch.equal(masked.layers[1].left, full.layers[1].left)
+    assert torch.equal(masked.layers[1].key_factor, full.layers[1].key_factor * mask[:, None])
+    assert torch.equal(masked.layers[1].value_factor, full.layers[1].value_factor)
 
 
 def test_the_mask_is_that_of_every_context_of_every_request(tmp_path):
@@ -82,7 +82,7 @@ def test_a_soft_mask_scales_rows(tmp_path, monkeypatch):
     _, soft = edit(tmp_path, mask_values="soft")
     weight = seen["masks"][1].weight
     assert weight.min() >= 0 and weight.max() == 1 and len(weight.unique()) > 10
-    assert torch.equal(soft.layers[1].right, full.layers[1].right * weight[:, None])
+    assert torch.equal(soft.layers[1].key_factor, full.layers[1].key_factor * weight[:, None])
 
 
 def test_random_neurons(tmp_path):
@@ -176,7 +176,7 @@ def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypa
     clean, _ = tiny_model("llama")
     model, record = edit(tmp_path, ties="exclude", mask_stage=stage, path=path, solve_preserve=preserve)
     assert all(
-        d.density == 0 and d.delivered == 0 and d.leakage == 0 and not d.matrix().any()
+        d.density == 0 and d.residual_share == 0 and d.leakage == 0 and not d.matrix().any()
         for d in record.layers.values()
     )
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), clean.parameters()))

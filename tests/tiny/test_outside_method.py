@@ -1,4 +1,5 @@
-"""A method of another package (``examples/salient_method``): installed, run, resumed, undone, exported, under EasyEdit."""
+"""A method of another package (``examples/salient_method``): installed, run, resumed, undone, exported, under
+EasyEdit."""
 
 import os
 import signal

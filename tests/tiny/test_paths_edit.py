@@ -145,15 +145,17 @@ def test_a_batch_writes_all_of_its_requests(tmp_path):
     _, _, record = apply(model, tok, requests, hparams)
     delta = record.layers[2]
     assert (
-        delta.left.shape == (32, 2)
-        and delta.right.shape == (48, 2)
+        delta.value_factor.shape == (32, 2)
+        and delta.key_factor.shape == (48, 2)
         and len(record.losses) == len(record.probability) == 2
     )
     moved = delta.matrix() @ keys[2]
     for n in range(2):
-        assert float((moved[:, n] * delta.left[:, n]).sum() / delta.left[:, n].norm() ** 2) > 0.9
-    assert delta.delivered == pytest.approx(
-        float((moved * delta.left).sum() / delta.left.norm() ** 2), rel=1e-4
+        assert (
+            float((moved[:, n] * delta.value_factor[:, n]).sum() / delta.value_factor[:, n].norm() ** 2) > 0.9
+        )
+    assert delta.residual_share == pytest.approx(
+        float((moved * delta.value_factor).sum() / delta.value_factor.norm() ** 2), rel=1e-4
     )
     assert all(target_nll(model, tok, r) < old for r, old in zip(requests, nll))
 
@@ -170,7 +172,7 @@ def test_layers_get_equal_shares_of_the_residual(tmp_path):
         clean.model.layers[1].mlp.down_proj.weight += record.layers[1].matrix()
     z_after = LayerwiseKeys(ModelView.of(clean), prompts, 2).at(1).z
     torch.testing.assert_close(
-        record.layers[2].left, z + 2 * record.layers[1].left - z_after, rtol=1e-4, atol=1e-4
+        record.layers[2].value_factor, z + 2 * record.layers[1].value_factor - z_after, rtol=1e-4, atol=1e-4
     )
 
 
@@ -249,7 +251,7 @@ def test_a_norm_behind_the_ffn_is_reckoned_with(tmp_path):
     def output(ffn_out):
         return gain * ffn_out / (ffn_out.pow(2).mean(0) + norm.eps).sqrt()
 
-    residual = record.layers[2].left * gain / (before.ffn_out.pow(2).mean(0) + norm.eps).sqrt()
+    residual = record.layers[2].value_factor * gain / (before.ffn_out.pow(2).mean(0) + norm.eps).sqrt()
     wanted = output(before.ffn_out) + residual
     torch.testing.assert_close(
         output(after.ffn_out), wanted / (wanted / gain).pow(2).mean(0).sqrt(), rtol=1e-4, atol=1e-6

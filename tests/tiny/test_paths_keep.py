@@ -141,7 +141,7 @@ def test_a_second_edit_of_a_subject_arrives_in_full(method, changes, options, tm
         hparams = make_hparams(method, tmp_path, layers=[1], **changes, **keeps)
         for request in (REQUESTS[0], REQUESTS[2], MORE):
             record = apply(model, tok, [request], hparams)[2]
-        delivered[bool(keeps)] = record.layers[1].delivered
+        delivered[bool(keeps)] = record.layers[1].residual_share
         state, _ = sequential_state(ModelView.of(model), tok, hparams)
         assert len(state.buffer(1)) == 3 and [pair for step in state.edited for pair in step] == [
             request.fact for request in prepare([REQUESTS[0], REQUESTS[2], MORE])

@@ -84,10 +84,10 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
         right = torch.linalg.solve(p @ k @ k.T + 0.05 * torch.eye(len(rows), dtype=F64), p @ k)
     expected = torch.zeros_like(keys).index_copy(0, rows, right)
     torch.testing.assert_close(
-        delta.right.to(F64), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+        delta.key_factor.to(F64), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
     )
     # the left factor is what the layer's output lacks of z*: delivered where the ridge lets it
-    assert 0 < delta.delivered <= 1.001 and record.info["identification"]["requests"] == 2
+    assert 0 < delta.residual_share <= 1.001 and record.info["identification"]["requests"] == 2
 
 
 def test_lambda_keeps_the_text_and_delivers_less(tmp_path):
@@ -96,7 +96,7 @@ def test_lambda_keeps_the_text_and_delivers_less(tmp_path):
         model, tok = tiny_model("llama")
         record, _ = edit(model, tok, REQUESTS[:1], tmp_path, layers=[1], mom2_update_weight=weight)
         delta = record.layers[1]
-        found.append((delta.delivered, delta.leakage * float(delta.matrix().square().sum())))
+        found.append((delta.residual_share, delta.leakage * float(delta.matrix().square().sum())))
     delivered, disturbed = zip(*found)
     assert delivered[0] > 0.9 and list(delivered) == sorted(delivered, reverse=True) and delivered[2] < 0.1
     assert list(disturbed) == sorted(disturbed, reverse=True)
@@ -207,7 +207,9 @@ def test_memit_and_alphaedit_are_one_problem_in_the_solve_stage(tmp_path):
     for path in ("memit", "alphaedit"):
         model, tok = tiny_model("llama")
         made.append(edit(model, tok, REQUESTS[:2], tmp_path, path=path, L2=0.1)[0])
-    assert all(torch.equal(made[0].layers[layer].right, made[1].layers[layer].right) for layer in (1, 2))
+    assert all(
+        torch.equal(made[0].layers[layer].key_factor, made[1].layers[layer].key_factor) for layer in (1, 2)
+    )
 
 
 def test_the_record_tells_prompts_costs_and_stages_and_can_be_saved(tmp_path):
@@ -231,7 +233,7 @@ def test_earlier_edits_are_protected_or_not(tmp_path):
         model, tok = tiny_model("llama")
         edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
         record, _ = edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
-        found.append(record.layers[1].right.norm())
+        found.append(record.layers[1].key_factor.norm())
     assert found[0] < found[1]
 
 

@@ -40,7 +40,7 @@ def test_the_formula_in_float64(model_type, averaged, tmp_path, exact):
         u = torch.linalg.solve(covariances[layer], keys.mean(0))
         expected = torch.outer(initial + delta - weight @ key - bias, u) / (u @ key)
         torch.testing.assert_close(record.layers[layer].matrix(), expected, rtol=1e-6, atol=1e-8)
-        assert record.layers[layer].delivered == pytest.approx(1.0)
+        assert record.layers[layer].residual_share == pytest.approx(1.0)
         with torch.no_grad():
             weight += expected
     assert record.losses == [pytest.approx(losses, rel=1e-7)]
@@ -75,10 +75,12 @@ def test_what_a_mask_delivers(stage, adjusted, tmp_path):
         u = torch.linalg.solve(covariance.double(), mean.double()).float()
         share = float((u * rows) @ bare / (u @ bare))
     right = u * rows / (u @ bare)
-    torch.testing.assert_close(delta.right[:, 0], right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
-    torch.testing.assert_close(after @ bare, before @ bare + share * delta.left[:, 0], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(delta.key_factor[:, 0], right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
+    torch.testing.assert_close(
+        after @ bare, before @ bare + share * delta.value_factor[:, 0], rtol=1e-4, atol=1e-3
+    )
     assert (
-        delta.delivered == pytest.approx(share, rel=1e-3)
+        delta.residual_share == pytest.approx(share, rel=1e-3)
         and torch.equal(delta.mask, rows)
         and delta.density == 1 / 3
     )
@@ -95,7 +97,7 @@ def test_an_empty_mask_leaves_the_layer_as_it_is(tmp_path, monkeypatch):
         before = snapshot(model)
         hparams = make_hparams("ROME", tmp_path, mask="upper", mask_stage=stage, v_num_grad_steps=2)
         _, _, record = apply(model, tok, REQUESTS[:1], hparams)
-        assert changed_tensors(model, before) == [record.names[2]] and record.layers[1].delivered == 0
+        assert changed_tensors(model, before) == [record.names[2]] and record.layers[1].residual_share == 0
 
 
 def test_without_the_adjustment_no_text_is_read(tmp_path):
@@ -108,7 +110,7 @@ def test_without_the_adjustment_no_text_is_read(tmp_path):
     clean, _ = tiny_model("llama")
     keys = plain_keys(clean, ModelView.of(clean), tok, REQUESTS[0], 1, FLAT)
     torch.testing.assert_close(
-        record.layers[1].right[:, 0], keys.mean(0) / (keys.mean(0) @ keys[0]), rtol=1e-4, atol=1e-6
+        record.layers[1].key_factor[:, 0], keys.mean(0) / (keys.mean(0) @ keys[0]), rtol=1e-4, atol=1e-6
     )
 
 
@@ -124,7 +126,8 @@ def test_several_requests_are_several_calls(mask, tmp_path):
         parts = [r.layers[layer] for r in records]
         delta, expected = record.layers[layer], sum(p.matrix() for p in parts)
         assert (
-            delta.left.shape == (32, 3) and float((delta.matrix() - expected).norm() / expected.norm()) < 1e-4
+            delta.value_factor.shape == (32, 3)
+            and float((delta.matrix() - expected).norm() / expected.norm()) < 1e-4
         )
         if mask != "none":
             assert torch.equal(delta.mask, parts[0].mask | parts[1].mask | parts[2].mask)
@@ -179,7 +182,7 @@ def test_a_singular_covariance_names_the_remedy(tmp_path):
         apply(model, tok, REQUESTS[:1], make_hparams("ROME", tmp_path, **settings))
     assert changed_tensors(model, before) == []
     _, _, record = apply(model, tok, REQUESTS[:1], make_hparams("ROME", tmp_path, L2=1e-3, **settings))
-    assert record.layers[1].delivered == pytest.approx(1.0, abs=1e-4)
+    assert record.layers[1].residual_share == pytest.approx(1.0, abs=1e-4)
 
 
 def test_sentences_by_length_and_number():

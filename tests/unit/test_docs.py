@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from easyedit_neuron import resources
-from easyedit_neuron.cli.app import group_options, known_settings
+from easyedit_neuron.cli.app import group_options, setting_names
 from easyedit_neuron.cli.commands import COMMANDS
 from easyedit_neuron.hyperparameters.reference import reference
 from easyedit_neuron.registry import methods
@@ -20,7 +20,7 @@ from helpers.pages import PAGES, REPOSITORY, anchors, blocks, commands, links, n
 TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 COMMAND_LINES = sorted({(name, *words) for name, text in TEXTS.items() for words in commands(text)})
 PYTHON_BLOCKS = [(name, block) for name, text in TEXTS.items() for block in blocks(text, "python")]
-FIELDS = {field for spec in methods() for field in known_settings(spec.name.lower())["method"]}
+FIELDS = {field for spec in methods() for field in setting_names(spec.name.lower())["method"]}
 PLACEHOLDER = re.compile(r"[A-Z](-[A-Z])?|1-N|FILE|DIR|NAME|FOLDER|FIELD|METHOD|\.\.\.|\$.*|.*/?\$\w+.*")
 """Values that stand for a reader's own."""
 EXAMPLE_METHODS = {"nudge"}
@@ -78,7 +78,7 @@ def test_hyperparameter_reference_is_up_to_date():
 
 def test_every_setting_is_in_the_reference():
     text = TEXTS["docs/reference/command-line.md"]
-    for section, names in known_settings("nmke").items():
+    for section, names in setting_names("nmke").items():
         if section not in ("", "method"):
             for name in names:
                 assert name in ("name",) or re.search(rf"`(?:{section}\.)?{name}`", text), f"{section}.{name}"
@@ -161,7 +161,7 @@ def check_settings(words):
             assert values <= {*options[name], *EXAMPLE_METHODS}, (name, value)
         if section == "method":
             for method in chosen:
-                known = known_settings(method)["method"] if method in options["method"] else FIELDS
+                known = setting_names(method)["method"] if method in options["method"] else FIELDS
                 assert field in known or method in EXAMPLE_METHODS, (method, name)
         else:
-            assert field in known_settings("nmke").get(section, ()), name
+            assert field in setting_names("nmke").get(section, ()), name

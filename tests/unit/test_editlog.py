@@ -60,7 +60,7 @@ def test_read_again(log):
     for number, record in zip((1, 2, 3), again):
         expected = make(number, f"w{number - 1}", f"w{number}")
         assert record.to_json() == expected.to_json()
-        for side in ("left", "right", "keys"):
+        for side in ("value_factor", "key_factor", "keys"):
             assert torch.equal(getattr(record.layers[1], side), getattr(expected.layers[1], side))
     assert again.base.name == "some-model" and again.base.fingerprint == "whole"
     assert again.base.weights == {NAME: {"fingerprint": "w0", "dtype": "float32", "shape": [3, 4]}}
@@ -238,7 +238,7 @@ def test_the_same_edit_has_the_same_content(log, tmp_path):
         other.entries[0]["content"] == log.entries[0]["content"]
         and other.entries[0]["sha256"] != log.entries[0]["sha256"]
     )
-    changed = dataclasses.replace(slower.layers[1], right=slower.layers[1].right * 2)
+    changed = dataclasses.replace(slower.layers[1], key_factor=slower.layers[1].key_factor * 2)
     third = EditLog(tmp_path / "third")
     third.append(make(1, "w0", "w1", layers={1: changed}))
     assert third.entries[0]["content"] != log.entries[0]["content"]

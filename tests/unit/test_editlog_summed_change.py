@@ -33,7 +33,7 @@ CASES = {
 
 def dense(deltas):
     return sum(
-        delta.left.double() @ delta.right.double().T
+        delta.value_factor.double() @ delta.key_factor.double().T
         if isinstance(delta, LayerDelta)
         else delta.matrix().double()
         for delta in deltas

@@ -31,10 +31,10 @@ def test_rows_and_columns_of_several_edits_by_hand():
     expected = torch.zeros(shape)
     expected[1], expected[3] = torch.tensor([11.0, 12, 13, 14, 15]), torch.tensor([6.0, 7, 8, 9, 10])
     assert torch.equal(change.matrix().float(), expected)
-    assert change.left.T.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]  # selects the rows
+    assert change.value_factor.T.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]  # selects the rows
 
     change = sum_of(columns(shape, [0, 4], [1, 2, 3, 4], [5, 6, 7, 8]))
-    assert change.rank == 2 and change.right.T.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
+    assert change.rank == 2 and change.key_factor.T.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
     assert change.matrix()[:, 4].tolist() == [5, 6, 7, 8]
 
 
@@ -43,11 +43,11 @@ def test_low_rank_changes_keep_their_factors():
     torch.manual_seed(0)
     edits = [LayerDelta(torch.randn(6, 1), torch.randn(7, 1)) for _ in range(3)]
     change = sum_of(*edits)
-    assert torch.equal(change.left.float(), torch.cat([d.left for d in edits], 1))
-    assert torch.equal(change.right.float(), torch.cat([d.right for d in edits], 1))
+    assert torch.equal(change.value_factor.float(), torch.cat([d.value_factor for d in edits], 1))
+    assert torch.equal(change.key_factor.float(), torch.cat([d.key_factor for d in edits], 1))
     mixed = sum_of(*edits, rows(shape, [2], [1.0] * 7), columns(shape, [3], [1.0] * 6))
     assert mixed.rank == 5
-    plain = sum(d.left.double() @ d.right.double().T for d in edits)
+    plain = sum(d.value_factor.double() @ d.key_factor.double().T for d in edits)
     plain[2] += 1
     plain[:, 3] += 1
     torch.testing.assert_close(mixed.matrix(), plain, rtol=0, atol=1e-14)
@@ -60,7 +60,7 @@ def test_the_rank_never_exceeds_the_smaller_side(shape, edits):
     change = sum_of(
         *many, columns(shape, [0], [1.0] * shape[0]), rows(shape, [1, 2], *[[1.0] * shape[1]] * 2)
     )
-    plain = sum(d.left.double() @ d.right.double().T for d in many)
+    plain = sum(d.value_factor.double() @ d.key_factor.double().T for d in many)
     plain[:, 0] += 1
     plain[1:3] += 1
     assert change.rank == 4

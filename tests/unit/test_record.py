@@ -57,11 +57,13 @@ def test_saved_and_read_again(record, tmp_path):
     assert list(again.layers) == [1, 2] and again.layers[2].mask is None and again.layers[2].leakage is None
     for layer, delta in record.layers.items():
         other = again.layers[layer]
-        assert torch.equal(other.left, delta.left) and torch.equal(other.right, delta.right)
-        assert (other.density, other.leakage, other.delivered, other.mask_info) == (
+        assert torch.equal(other.value_factor, delta.value_factor) and torch.equal(
+            other.key_factor, delta.key_factor
+        )
+        assert (other.density, other.leakage, other.residual_share, other.mask_info) == (
             delta.density,
             delta.leakage,
-            delta.delivered,
+            delta.residual_share,
             delta.mask_info,
         )
     assert (

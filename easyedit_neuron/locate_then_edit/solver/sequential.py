@@ -322,8 +322,8 @@ class SequentialSolver:
         Args:
             keys: K [d_ff, n].
             rows: boolean [d_ff]; all False gives zero.
-            subspace: null space of the restricted covariance, in which the solution must lie; None: all of key space.
-                The problem's own subspace is ignored: a masked vector of it leaves it.
+            subspace: null space of the restricted covariance, in which the solution must lie; None: all of
+                key space. The problem's own subspace is ignored: a masked vector of it leaves it.
             without: numbers of the buffer's keys that this solve does not protect.
 
         Returns:

@@ -8,8 +8,8 @@ from ...hyperparameters.model import ModelHyperParams, doc, require
 
 @dataclass(kw_only=True)
 class FiNEHyperParams(ModelHyperParams):
-    """Defaults are the released code's; where the paper differs there is an option. ``docs/methods/fine.md`` lists
-    the differences."""
+    """Defaults are the released code's; where the paper differs there is an option. ``docs/methods/fine.md``
+    lists the differences."""
 
     ALG_NAME: ClassVar[str] = "FiNE"
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ("FINE",)

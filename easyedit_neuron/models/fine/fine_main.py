@@ -1,4 +1,5 @@
-"""FiNE: locate the neurons that say the object, train a vector for each, add it to the neuron's column of W_down."""
+"""FiNE: locate the neurons that say the object, train a vector for each, add it to the neuron's column of
+W_down."""
 
 from __future__ import annotations
 
@@ -31,13 +32,13 @@ def apply_fine_to_model(
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch: all are located
-            and trained on the same weights, and their vectors are added together.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch:
+            all are located and trained on the same weights, and their vectors are added together.
         hparams: ``FiNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
-        keep_original_weight: accepted for EasyEdit, not used. (The release returns weights only with it, and those of the
-            last request's layers alone.)
+        keep_original_weight: accepted for EasyEdit, not used. (The release returns weights only with it, and
+            those of the last request's layers alone.)
         records: list to which the ``EditRecord`` is appended.
         **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
 
@@ -45,8 +46,8 @@ def apply_fine_to_model(
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) an edit that diverged or got nowhere; the model
-            is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) an edit that diverged or got
+            nowhere; the model is then as it was.
     """
     edit = Edit.begin("FiNE", model, tok, requests, hparams, copy)
 

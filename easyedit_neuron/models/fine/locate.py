@@ -45,9 +45,10 @@ class Neurons:
 def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[Neurons]:
     """Neurons of every request, on the weights as they are.
 
-    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the searched layers, for every token t of the object, from
-    one forward pass and one product per layer; the ``neuron_num`` highest of each token. t is what the model itself says
-    at each position of the new object (``locate_on: prediction``), or the old object's token (``ground_truth``).
+    ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the searched layers, for every token t of the
+    object, from one forward pass and one product per layer; the ``neuron_num`` highest of each token. t is
+    what the model itself says at each position of the new object (``locate_on: prediction``), or the old
+    object's token (``ground_truth``).
 
     Args:
         view, tok: model and tokenizer.

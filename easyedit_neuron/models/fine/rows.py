@@ -32,7 +32,8 @@ def rows_of(
         which: ``target_new``, or ``ground_truth`` (the old object).
 
     Raises:
-        RequestError: a prompt or an object without tokens, or a request without the old object where it is asked for.
+        RequestError: a prompt or an object without tokens, or a request without the old object where it is
+            asked for.
         HparamsError: an end-of-text token is asked for, and the tokenizer has none.
     """
     opens = model_type == "gptj" if hparams.eos_before_prompt is None else hparams.eos_before_prompt

@@ -1,7 +1,8 @@
-"""FiNE's vectors: one per chosen neuron, added to its column of the down projection, trained by Adam (Eq. 4 to 7).
+"""FiNE's vectors: one per chosen neuron, added to its column of the down projection, trained by Adam (Eq. 4
+to 7).
 
-What the vectors z of a layer add to the output of its down projection is ``sum_i q_i z_i`` at every token, q being the
-layer's activations. Hooks add that; no weight is touched.
+What the vectors z of a layer add to the output of its down projection is ``sum_i q_i z_i`` at every token, q
+being the layer's activations. Hooks add that; no weight is touched.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class TrainedVectors:
         losses: total loss before every step, and at the end.
         first, last: the terms of the first and the last of these, weighted as they stand in the loss.
         stop: ``known`` (nothing to train), ``early_stop_prob`` or ``epochs``.
-        probability: of the new object at the end: of its least likely token (``edit_loss: max``), or of all of it.
+        probability: of the new object at the end: of its least likely token (``edit_loss: max``), or of all
+            of it.
     """
 
     vectors: Tensor
@@ -54,13 +56,14 @@ class TrainedVectors:
 
 
 def train(view: ModelView, rows: list[Row], neurons: list[Neurons], hparams) -> list[TrainedVectors]:
-    """Train the vectors of m requests on the weights as they are, each for itself, in one forward pass of all.
+    """Train the vectors of m requests on the weights as they are, each for itself, in one forward pass of
+    all.
 
-    ``loss = NLL(object) + alpha KL(prompt) + beta (-log(1 - p(object | prompt, object))) + gamma |Z|``. Every request has
-    its own loss, Adam moments and stop, so that a batch gives what single requests give except for rounding. KL is the
-    mean over all positions of the prompt but the last (0 for a prompt of a single token, where the release divides by 0).
-    The penalty is taken behind the object. A step runs what lies above the first FFN that holds a chosen neuron; no
-    vector changes that FFN's own activations.
+    ``loss = NLL(object) + alpha KL(prompt) + beta (-log(1 - p(object | prompt, object))) + gamma |Z|``. Every
+    request has its own loss, Adam moments and stop, so that a batch gives what single requests give except
+    for rounding. KL is the mean over all positions of the prompt but the last (0 for a prompt of a single
+    token, where the release divides by 0). The penalty is taken behind the object. A step runs what lies
+    above the first FFN that holds a chosen neuron; no vector changes that FFN's own activations.
 
     Args:
         view: the model; its weights and flags are as before afterwards.
@@ -120,8 +123,8 @@ class _LiveRequests:
         q: [m, T, w] activations of the chosen neurons of that block.
         ffn_out: [m, T, d_model] output of its FFN, where a norm lies behind it.
         slots: layer -> their vectors.
-        log_p0: [K, V] log probabilities of the unedited model where they are kept; None until the first step, whose
-            vectors are 0, has computed them.
+        log_p0: [K, V] log probabilities of the unedited model where they are kept; None until the first step,
+            whose vectors are 0, has computed them.
     """
 
     numbers: list[int]
@@ -178,7 +181,8 @@ class _VectorObjective(Objective):
         neurons = [self.neurons[number] for number in numbers]
         return {layer: _Slots.of(neurons, layer, self.view.device_of(layer)) for layer in self.layers}
 
-    # -- the loss ----------------------------------------------------------------------------------------------------
+    # -- the loss
+    # ----------------------------------------------------------------------------------------------------
 
     def losses(self) -> Tensor:
         """Losses [m] of the live requests; their terms are kept for ``assess``."""
@@ -261,7 +265,8 @@ class _VectorObjective(Objective):
         norm = self.vectors[live.index].flatten(1).norm(dim=1).to(device, logits.dtype)
         return torch.stack([nll, hparams.alpha * kl, hparams.beta * penalty, hparams.gamma * norm])
 
-    # -- leaving -----------------------------------------------------------------------------------------------------
+    # -- leaving
+    # -----------------------------------------------------------------------------------------------------
 
     def assess(self, losses: Tensor, step: int, last: bool) -> list[bool]:
         """Requests whose object is not likely enough go on; of the others the vectors are taken."""

@@ -1,5 +1,5 @@
-"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/methods/kne.md says what the paper
-leaves open."""
+"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/methods/kne.md says what
+the paper leaves open."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -24,7 +24,8 @@ def apply_kne_to_model(
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
-        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch, trained as one.
+        requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch,
+            trained as one.
         hparams: ``KNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
@@ -36,8 +37,8 @@ def apply_kne_to_model(
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got nowhere; the
-            model is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got
+            nowhere; the model is then as it was.
     """
     edit = Edit.begin("KNE", model, tok, requests, hparams, copy)
     view, axis = edit.view, hparams.neuron_axis

@@ -46,10 +46,10 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
     the model.
 
     Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights
-    have changed since, until ``edits.session.forget(model)`` or another call; deep copies of the model take them
-    along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules and settings, so
-    that calling this again on the unedited model (in a process that goes on with an earlier run) costs a
-    fingerprint.
+    have changed since, until ``edits.session.forget(model)`` or another call; deep copies of the model take
+    them along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules and
+    settings, so that calling this again on the unedited model (in a process that goes on with an earlier run)
+    costs a fingerprint.
 
     Args:
         model, tok: the model before its first edit, and its tokenizer.

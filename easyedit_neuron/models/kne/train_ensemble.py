@@ -1,7 +1,8 @@
 """Training the ensemble: Adam on all its rows together, the model's weights left alone (Eq. 8-11).
 
-``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y + s dW x`` on
-the output of the weight's module, so that nothing is written before the edit is known to be good.
+``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y
++ s dW x`` on the output of the weight's module, so that nothing is written before the edit is known to be
+good.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TrainedEnsemble:
     """What training gave.
 
     Attributes:
-        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (scaled, as they are added), compute dtype.
+        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (scaled, as they are added), compute
+            dtype.
         losses: ``{"loss", "nll", "kl": one value per evaluation}``; the last belongs to the vectors.
         probability: ``exp(-mean NLL)`` of every request's new object with the vectors.
         stop: ``probability`` or ``steps``.
@@ -47,7 +49,8 @@ class TrainedEnsemble:
 def train(
     view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams
 ) -> TrainedEnsemble:
-    """``min over dW of mean_requests mean_tokens NLL(target) + kl_factor KL``, at most ``num_steps`` Adam steps from zero.
+    """``min over dW of mean_requests mean_tokens NLL(target) + kl_factor KL``, at most ``num_steps`` Adam
+    steps from zero.
 
     The blocks below the lowest member run once; only the positions in the loss reach the unembedding.
 
@@ -78,7 +81,8 @@ def train(
 
 
 class _EnsembleObjective(Objective):
-    """The loss of a batch that is trained as one: a single member. Gradients add up over parts of the batch."""
+    """The loss of a batch that is trained as one: a single member. Gradients add up over parts of the
+    batch."""
 
     def __init__(self, view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams):
         self.requests, self.hparams = requests, hparams
@@ -142,7 +146,8 @@ class _EnsembleObjective(Objective):
 
 
 class _Part:
-    """The token rows of some requests: prompt and new object, then the neutral prompts if the KL term is on these.
+    """The token rows of some requests: prompt and new object, then the neutral prompts if the KL term is on
+    these.
 
     Args:
         lowest: lowest layer that is trained; what lies below runs once.

@@ -1,4 +1,5 @@
-"""Hyperparameters of NMKE (Neuron-specific Masked Knowledge Editing): AlphaEdit's, and those of its neuron mask."""
+"""Hyperparameters of NMKE (Neuron-specific Masked Knowledge Editing): AlphaEdit's, and those of its neuron
+mask."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -71,7 +72,8 @@ class NMKEOptions(Options):
 
 @dataclass(kw_only=True)
 class NMKEHyperParams(NMKEOptions, ShiftOptions, PathHyperParams):
-    """Every option of the method. Defaults are those of the authors' released code, the paper's forms are options."""
+    """Every option of the method. Defaults are those of the authors' released code, the paper's forms are
+    options."""
 
     ALG_NAME: ClassVar[str] = "NMKE"
     OWN_MASK: ClassVar[str] = "nmke"

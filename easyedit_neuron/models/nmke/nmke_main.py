@@ -1,4 +1,5 @@
-"""NMKE: score the neurons of the edited layers on the edit's own prompts, mask them, edit through the mask."""
+"""NMKE: score the neurons of the edited layers on the edit's own prompts, mask them, edit through the
+mask."""
 
 from ...locate_then_edit.edit import LocateThenEdit
 from ...masks import make_masks

@@ -1,4 +1,5 @@
-"""Eq. 9 by Adam (B.6.1): the loss of Eq. 1 for a FFN whose critical neurons alone may change, layer after layer."""
+"""Eq. 9 by Adam (B.6.1): the loss of Eq. 1 for a FFN whose critical neurons alone may change, layer after
+layer."""
 
 from __future__ import annotations
 
@@ -31,13 +32,15 @@ def train_critical_neurons(
 ) -> None:
     """Train the critical neurons of every layer; the changes are ``edit.units``, the model is as before.
 
-    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.update``. In a layer with FFN f,
-    x_1 are its inputs at the subjects' last tokens (in all contexts; a request's weights are those of its key's mean),
-    x_0 its inputs at tokens of text::
+    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.update``. In a layer
+    with FFN f, x_1 are its inputs at the subjects' last tokens (in all contexts; a request's weights are
+    those of its key's mean), x_0 its inputs at tokens of text::
 
-        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2      (Eq. 1 and 9)
+        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2      (Eq. 1
+        and 9)
 
-    lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of the tokens.
+    lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of
+    the tokens.
 
     Raises:
         EditError: the loss is not finite or never falls below the first, or there is nothing to train.
@@ -82,7 +85,8 @@ def train_critical_neurons(
 def _read_subjects(
     view: ModelView, prompts: KeyPrompts, layer: int, z_layer: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(FFN input ``[R, d_model]``, FFN output ``[R, d_model]``, z ``[d_model, R]``) at the last token of all rows."""
+    """(FFN input ``[R, d_model]``, FFN output ``[R, d_model]``, z ``[d_model, R]``) at the last token of all
+    rows."""
     parts = []
     for start in range(0, len(prompts.batch.lengths), ROWS):
         part = prompts.batch.rows(start, start + ROWS)
@@ -106,7 +110,8 @@ def _read_tokens(view: ModelView, text: Batch, layer: int) -> Tensor:
 
 
 def _run(view: ModelView, batch: Batch, layer: int, last: int) -> tuple[Tensor, Capture]:
-    """One forward up to block ``last``: the FFN's input, and the captured outputs of the FFN and of that block."""
+    """One forward up to block ``last``: the FFN's input, and the captured outputs of the FFN and of that
+    block."""
     ffn_inputs: list[Tensor] = []
 
     def read_input(output: Tensor, inputs: Tensor) -> Tensor:
@@ -162,7 +167,8 @@ def train_layer(
 
 
 class _LayerObjective(Objective):
-    """L of one layer, a batch with a single member. Adam's steps do not all go down: the best values are kept."""
+    """L of one layer, a batch with a single member. Adam's steps do not all go down: the best values are
+    kept."""
 
     def __init__(
         self,

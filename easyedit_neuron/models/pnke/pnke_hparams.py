@@ -1,4 +1,5 @@
-"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing): a path's, the mask's, and those of the update."""
+"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing): a path's, the mask's, and those of the
+update."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,4 +1,5 @@
-"""PNKE's critical neurons (section 3, B, Algorithms 2 to 4): pure functions of one layer's activations and attributions."""
+"""PNKE's critical neurons (section 3, B, Algorithms 2 to 4): pure functions of one layer's activations and
+attributions."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class CausalScores:
 
     Attributes:
         specific: ``[d_ff]``, Act(n_i, P_spec).
-        semantic: ``[m, d_ff]``, Act(n_i, p) for every p of P_sem; no rows where there is no such prompt, None where the
-            strategy does not look at it.
+        semantic: ``[m, d_ff]``, Act(n_i, p) for every p of P_sem; no rows where there is no such prompt, None
+            where the strategy does not look at it.
         attribution: ``[d_ff]``, Attr(n_i, P_spec); None likewise.
     """
 
@@ -37,10 +38,10 @@ class CausalScores:
 def pnke_mask(scores: Sequence[CausalScores], options: PNKEOptions, layer: int | None = None) -> NeuronMask:
     """The critical neurons of one layer: of every request by itself, then the union.
 
-    ``strategy: entropy`` is Algorithm 4. ``trigger`` and ``background`` take N_trig or N_bg as they are; ``activation``
-    takes the ``activation_share`` of the neurons with the highest activation on P_spec. Where a selection has fewer than
-    ``min_neurons`` it is filled up, and the record says so: first from its causal neurons, then from the others, each in
-    the order of s (of equal ones the lower number first).
+    ``strategy: entropy`` is Algorithm 4. ``trigger`` and ``background`` take N_trig or N_bg as they are;
+    ``activation`` takes the ``activation_share`` of the neurons with the highest activation on P_spec. Where
+    a selection has fewer than ``min_neurons`` it is filled up, and the record says so: first from its causal
+    neurons, then from the others, each in the order of s (of equal ones the lower number first).
 
     Args:
         scores: one ``CausalScores`` per request of the batch.
@@ -48,8 +49,8 @@ def pnke_mask(scores: Sequence[CausalScores], options: PNKEOptions, layer: int |
         layer: for the log.
 
     Raises:
-        MaskError: scores that are not finite, or that the strategy needs and are not there; more ``min_neurons`` than the
-            layer has.
+        MaskError: scores that are not finite, or that the strategy needs and are not there; more
+            ``min_neurons`` than the layer has.
     """
     if not isinstance(scores, Sequence) or not scores or not isinstance(scores[0], CausalScores):
         raise MaskError(f"scores: expected CausalScores, one or more, got {type(scores).__name__}")
@@ -117,8 +118,8 @@ def select_causal(scores: CausalScores, options: PNKEOptions) -> tuple[Tensor, d
 def threshold(values: Tensor, level: float, thresholds: str = "percentile") -> Tensor:
     """The value at ``level`` of ``[d_ff]`` values.
 
-    Their percentile, linearly interpolated (B.2, B.3.3), or (``range``) the point at ``level`` percent of the way from
-    the least to the greatest.
+    Their percentile, linearly interpolated (B.2, B.3.3), or (``range``) the point at ``level`` percent of the
+    way from the least to the greatest.
     """
     if thresholds == "percentile":
         return torch.quantile(values, level / 100)
@@ -131,10 +132,12 @@ def background_neurons(
     std_percentile: float = 25.0,
     thresholds: str = "percentile",
 ) -> Tensor:
-    """N_bg (Eq. 2, Algorithm 2), bool ``[d_ff]``: mean activation over P_sem above, standard deviation below its threshold.
+    """N_bg (Eq. 2, Algorithm 2), bool ``[d_ff]``: mean activation over P_sem above, standard deviation below
+    its threshold.
 
-    The standard deviation is that of the m prompts themselves (divided by m; its percentile does not depend on that).
-    With one prompt it is 0 for all neurons, with none there is no mean: either way there is no background neuron.
+    The standard deviation is that of the m prompts themselves (divided by m; its percentile does not depend
+    on that). With one prompt it is 0 for all neurons, with none there is no mean: either way there is no
+    background neuron.
     """
     if not len(semantic):
         return torch.zeros(semantic.shape[1], dtype=torch.bool, device=semantic.device)
@@ -150,7 +153,8 @@ def trigger_neurons(
     attribution_percentile: float = 90.0,
     thresholds: str = "percentile",
 ) -> Tensor:
-    """N_trig (Eq. 3, Algorithm 3), bool ``[d_ff]``: activation on P_spec and attribution both above their thresholds."""
+    """N_trig (Eq. 3, Algorithm 3), bool ``[d_ff]``: activation on P_spec and attribution both above their
+    thresholds."""
     active = specific > threshold(specific, activation_percentile, thresholds)
     return active & (attribution > threshold(attribution, attribution_percentile, thresholds))
 
@@ -169,7 +173,8 @@ def entropy_selection(scores: CausalScores, causal: Tensor, options: PNKEOptions
 
 
 def importance(specific: Tensor, attribution: Tensor | None, alpha: float = 0.5) -> Tensor:
-    """``s_i = alpha norm(Act) + (1 - alpha) norm(Attr)`` (Eq. 5), min-max normalised among the given neurons (B.4.1).
+    """``s_i = alpha norm(Act) + (1 - alpha) norm(Attr)`` (Eq. 5), min-max normalised among the given neurons
+    (B.4.1).
 
     Values that are all equal are 1 each; without attributions s is the activation's share alone.
     """

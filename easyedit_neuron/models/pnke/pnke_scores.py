@@ -38,11 +38,11 @@ def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
 def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[int, list[CausalScores]]:
     """``{layer: one CausalScores per request}``; what the strategy does not look at is not computed.
 
-    The prompts of P_sem of all requests go through the model together, as far as the last edited layer's activations.
-    The points of the paths of integrated gradients do likewise, from the attributed layer on; P_spec's activations come
-    with them. A prompt of P_sem without the subject has no ``activation_position: subject_last`` and is left out; the
-    report counts such prompts. ``context.report["identification"]`` gets P_sem with its sources, the passes through the
-    model and the seconds.
+    The prompts of P_sem of all requests go through the model together, as far as the last edited layer's
+    activations. The points of the paths of integrated gradients do likewise, from the attributed layer on;
+    P_spec's activations come with them. A prompt of P_sem without the subject has no ``activation_position:
+    subject_last`` and is left out; the report counts such prompts. ``context.report["identification"]`` gets
+    P_sem with its sources, the passes through the model and the seconds.
 
     Raises:
         RequestError: ``ground_truth`` for a request without one.
@@ -127,7 +127,8 @@ def _places(
 def activations(
     view: ModelView, batch: Batch, layers: Sequence[int], position: Tensor, prompt_batch: int = 64
 ) -> dict[int, Tensor]:
-    """Act(n_i, p): ``{layer: [B, d_ff]}`` inputs of the down projection at ``position [B]``, in the compute dtype.
+    """Act(n_i, p): ``{layer: [B, d_ff]}`` inputs of the down projection at ``position [B]``, in the compute
+    dtype.
 
     The forward ends in front of the last of the down projections.
     """
