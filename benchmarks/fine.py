@@ -19,8 +19,8 @@ from benchmarks import timing
 from benchmarks.editing import compare_edits, edit_and_restore, requests
 from benchmarks.memory import peak_bytes, readable
 from benchmarks.models import SHAPES, random_llama
-from easyedit_neuron.arch.frozen import frozen_parameters
 from easyedit_neuron.arch.tokens import target_token_ids
+from easyedit_neuron.arch.view import frozen_parameters
 from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
 from easyedit_neuron.models.fine.fine_main import apply_fine_to_model
 

@@ -17,8 +17,7 @@ import torch
 from benchmarks import timing
 from benchmarks.editing import LAYERS, contexts, requests, settings
 from benchmarks.models import random_llama
-from easyedit_neuron.arch.frozen import frozen_parameters
-from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.view import ModelView, frozen_parameters
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.locate_then_edit.z_prompts import z_prompts

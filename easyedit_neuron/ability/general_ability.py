@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..arch.frozen import eval_mode
+from ..arch.view import eval_mode
 from ..errors import HparamsError
 from ..utils.random_state import random_states, seed_everything, set_random_states
 from . import tasks as task_loader

@@ -1,9 +1,8 @@
 """Model architectures: the table of module names, one view per model, one place that sets hooks."""
 
-from .capture import Capture
+from .capture import Capture, next_keys, prefix_before, take
 from .norms import NormParameters, norm_parameters
 from .projections import Projection, projection, projection_names
-from .states import next_keys, prefix_before, take
 from .table import ARCHITECTURES, Architecture
 from .view import ModelView
 

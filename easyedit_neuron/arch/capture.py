@@ -180,8 +180,8 @@ class Capture:
 
     def _set_hooks(self) -> None:
         view = self.view
-        if self.skip is not None:
-            self._skip_blocks(self.skip)
+        for layer in range(0 if self.skip is None else self.skip.layer + 1):
+            self._skip(view.layer(layer), self.skip, layer)
         for layer, edit in self.key_edits.items():
             self._hook_input(view.down_proj(layer), partial(_edited_input, edit))
         for _, name, edit in self.module_edits:
@@ -238,19 +238,54 @@ class Capture:
         tail = tuple(output[1:]) if isinstance(output, (tuple, list)) else None
         self.prefix = Prefix(self.prefix_of, hidden_states_out(output).detach(), tail)
 
-    def _skip_blocks(self, prefix: Prefix) -> None:
+    def _skip(self, block: nn.Module, prefix: Prefix, layer: int) -> None:
         # An instance attribute shadows the method and leaves the block's hooks in place.
-        for layer in range(prefix.layer + 1):
-            block = self.view.layer(layer)
-            shadowed = block.__dict__.get("forward")  # accelerate may have set one already
-            if shadowed is None:
-                self._cleanup.callback(delattr, block, "forward")
-            else:
-                self._cleanup.callback(setattr, block, "forward", shadowed)
-            block.forward = partial(_skipped_forward, prefix, layer)
+        shadowed = block.__dict__.get("forward")  # accelerate may have set one already
+        if shadowed is None:
+            self._cleanup.callback(delattr, block, "forward")
+        else:
+            self._cleanup.callback(setattr, block, "forward", shadowed)
+        block.forward = partial(_skipped_forward, prefix, layer)
 
     def _halt(self, _tensor: Tensor) -> None:
         raise self._stop
+
+
+def take(states: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    """``states[rows, positions]`` of ``[B, T, ...]``, on the states' device; indices may lie on another."""
+    return states[rows.to(states.device), positions.to(states.device)]
+
+
+def prefix_before(
+    view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Prefix | None = None
+) -> Prefix | None:
+    """Prefix that ends in front of a layer; ``None`` for layer 0. Arguments as in ``next_keys``."""
+    if layer == 0 or (prefix is not None and prefix.layer == layer - 1):
+        return prefix
+    with Capture(view, [], prefix_of=layer - 1, stop_after=layer - 1, skip=prefix) as seen:
+        view.model(**inputs, use_cache=False)
+    return seen.prefix
+
+
+def next_keys(
+    view: ModelView, inputs: Mapping[str, Tensor], layer: int, prefix: Prefix | None
+) -> tuple[Tensor, Prefix | None]:
+    """Keys of a layer, and the prefix in front of it, from which the next call continues.
+
+    Args:
+        view: the model.
+        inputs: keyword arguments of the model; the same token rows at every call.
+        layer: at least that of an earlier call with these rows.
+        prefix: the earlier call's prefix; ``None`` at the first.
+
+    Returns:
+        ``(keys [B, T, d_ff], prefix)``; the prefix is ``None`` in front of layer 0.
+    """
+    first_layer_run = 0 if prefix is None else prefix.layer + 1
+    new_prefix_of = layer - 1 if layer > first_layer_run else None
+    with Capture(view, [layer], stop_after="key", prefix_of=new_prefix_of, skip=prefix) as seen:
+        view.model(**inputs, use_cache=False)
+    return seen.key[layer], prefix if new_prefix_of is None else seen.prefix
 
 
 def hidden_states_in(args: tuple, kwargs: dict) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import torch
@@ -98,7 +99,7 @@ class ModelView:
 
     def down_weight_name(self, layer: int) -> str:
         """Name of the edited parameter in ``model.named_parameters()``."""
-        self._check_layer(layer)
+        self.layer(layer)  # refuses a layer that does not exist
         return self.arch.rewrite_module_tmp.format(layer) + ".weight"
 
     def down_matrix(self, layer: int) -> Tensor:
@@ -139,6 +140,27 @@ class ModelView:
         """
         norm = self.post_ffn_norm(layer)
         return None if norm is None else self._norm_parameters(norm)
+
+    def before_post_ffn_norm(self, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
+        """What the FFN's output must gain for the block's output to gain ``residual``.
+
+        The two differ where a norm lies between (gemma2). With ``N(f) = g f / s(f)`` (and an offset), ``N(f +
+        s(f) r / g)`` points exactly where ``N(f) + r`` does. A norm cannot give it another length; the lengths
+        differ by the factor ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g /
+        s(f)`` arrives.
+
+        Args:
+            layer: number of the layer.
+            residual: r [d_model, n].
+            ffn_out: f [d_model, n], the FFN's output now.
+        """
+        norm = self.post_ffn_norm_parameters(layer)
+        if norm is None:
+            return residual
+        gain, scale = norm.gain.to(residual)[:, None], norm.scale(ffn_out.T.to(residual))
+        # A dimension that the norm does not let through cannot be written.
+        passes = gain.abs() > 1e-4 * gain.abs().max()
+        return torch.where(passes, residual * scale / gain, torch.zeros_like(residual))
 
     def final_norm_parameters(self) -> NormParameters:
         """Parameters of the final norm."""
@@ -182,27 +204,31 @@ class ModelView:
         """Device on which the model expects ``input_ids``."""
         return self.model.get_input_embeddings().weight.device
 
-    def _check_layer(self, layer: int) -> None:
-        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
-            raise ArchitectureError(
-                f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}"
-            )
-
     def _norm_parameters(self, norm: nn.Module) -> NormParameters:
         return norm_parameters(norm, self.arch.norm or detect_norm(norm))
 
     def _at(self, field: str, layer: int) -> nn.Module:
-        self._check_layer(layer)
-        return self._get(field, getattr(self.arch, field).format(layer))
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
+            raise ArchitectureError(
+                f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}"
+            )
+        name = getattr(self.arch, field).format(layer)
+        try:
+            return self.model.get_submodule(name)
+        except AttributeError:
+            raise self._no_module(field, name) from None
 
     def _get(self, field: str, name: str) -> nn.Module:
         try:
             return self.model.get_submodule(name)
         except AttributeError:
-            raise ArchitectureError(
-                f"{field}: the model ({type(self.model).__name__}) has no module {name!r}; "
-                "name it as model.named_modules() does"
-            ) from None
+            raise self._no_module(field, name) from None
+
+    def _no_module(self, field: str, name: str) -> ArchitectureError:
+        return ArchitectureError(
+            f"{field}: the model ({type(self.model).__name__}) has no module {name!r}; "
+            "name it as model.named_modules() does"
+        )
 
     def _count_layers(self) -> int:
         container, brace, rest = self.arch.layer_module_tmp.partition(".{}")
@@ -284,3 +310,28 @@ def _architecture(model: nn.Module, overrides: dict) -> Architecture:
             f"attn_branch_tmp where they differ. Missing now: {', '.join(missing)}"
         )
     return Architecture(model_type=model_type or "unknown", **overrides)
+
+
+@contextmanager
+def frozen_parameters(model: nn.Module):
+    """Switch off the gradients of all parameters inside the block; restore every flag afterwards."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def eval_mode(model: nn.Module):
+    """Switch off dropout inside the block; restore the training flag of every submodule afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

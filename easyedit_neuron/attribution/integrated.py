@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..arch import Capture, ModelView, next_keys, take
 from ..arch.capture import Prefix
-from ..arch.frozen import frozen_parameters
+from ..arch.view import frozen_parameters
 from ..errors import NeuronEditError
-from ..utils.memory import in_batches
+from ..utils.memory import batch_results
 from ..utils.suggest import did_you_mean
 from .quadrature import RULES, nodes
 from .targets import TargetTokens
@@ -131,10 +131,10 @@ class _Paths:
             prompts, alpha = numbers // steps, alphas[numbers % steps].to(a.device, self.view.compute_dtype)
             points = (alpha[:, None] * a[prompts.to(a.device)]).to(a.dtype).requires_grad_()
             probability = self._run(prompts.to(self.prompts.device), layer, points)
-            return torch.autograd.grad(probability.sum(), points)[0].unbind(0)
+            return torch.autograd.grad(probability.sum(), points)[0]
 
-        gradients = in_batches(range(len(a) * steps), step_batch, run, "integrated gradients")
-        return torch.stack(gradients).view(len(a), steps, -1).to(self.view.compute_dtype)
+        parts = batch_results(range(len(a) * steps), step_batch, run, "integrated gradients")
+        return torch.cat(parts).view(len(a), steps, -1).to(self.view.compute_dtype)
 
     def _run(self, prompts: Tensor, layer: int | None = None, points: Tensor | None = None) -> Tensor:
         """Probability ``[n]`` of the targets of ``prompts [n]``.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.frozen import eval_mode
+from ..arch.view import eval_mode
 from ..edits.record import EditRecord
 from ..edits.request import prepare
 from ..edits.session import ModelSession

@@ -10,7 +10,7 @@ from ..edits.request import prepare
 from ..edits.session import ModelSession
 from ..edits.write import down_names, fingerprint, restore, write
 from ..errors import StateError
-from ..hyperparameters.model import MODULE_FIELDS
+from ..hyperparameters.base import MODULE_FIELDS
 from ..locate_then_edit.hparams import PathHyperParams
 from ..locate_then_edit.sequential_state import current_states, state_setting
 from ..registry import get_method

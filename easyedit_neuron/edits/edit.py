@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from ..arch.frozen import eval_mode
 from ..arch.tokens import check_vocabulary
-from ..arch.view import ModelView
+from ..arch.view import ModelView, eval_mode
 from ..utils.timing import Stopwatch
 from .record import EditRecord, LayerDelta, UnitDelta
 from .request import EditRequest, plain_request, prepare

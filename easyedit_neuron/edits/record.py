@@ -61,6 +61,19 @@ class LayerDelta:
         )
 
 
+def leakage(value_factor: torch.Tensor, key_factor: torch.Tensor, covariance: torch.Tensor) -> float:
+    """``tr(D C D^T) / (|D|^2 tr C)`` of ``D = value_factor key_factor^T``; 1 / d_ff for a random
+    direction."""
+    gram, trace = value_factor.T @ value_factor, covariance.diagonal().sum().to(key_factor)
+    rows = key_factor.any(1)
+    if 2 * int(rows.sum()) < len(rows):  # a mask's rows: only they are read
+        index = rows.to(covariance.device).nonzero().squeeze(1)
+        key_factor, covariance = key_factor[rows], covariance[index[:, None], index]
+    energy = ((key_factor.T @ (covariance.to(key_factor) @ key_factor)) * gram).sum()
+    norm = ((key_factor.T @ key_factor) * gram).sum() * trace
+    return float(energy / norm) if float(norm) > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class UnitDelta:
     """The change of single rows or columns of one parameter ``W [d_out, d_in]`` (``ModelView.matrix``; a bias

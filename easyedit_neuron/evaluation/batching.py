@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.frozen import eval_mode
 from ..arch.tokens import pad
+from ..arch.view import eval_mode
 from ..errors import RequestError
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import sys
 import types
 import typing
+from typing import Any
 
 from ..registry import methods
 
@@ -25,7 +26,7 @@ def reference() -> str:
     """The page as Markdown."""
     # Methods of other packages may be registered too; the page is about this one's.
     package = __package__.partition(".")[0]
-    classes = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
+    classes: list[Any] = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
     users = {
         parent: [cls.ALG_NAME for cls in classes if issubclass(cls, parent)]
         for cls in classes

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..arch.capture import Capture, Prefix
-from ..arch.states import take
+from ..arch.capture import Capture, Prefix, take
 from ..arch.tokens import Batch
 from ..arch.view import ModelView
 

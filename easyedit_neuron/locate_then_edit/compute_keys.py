@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..arch.capture import Capture, Prefix
-from ..arch.states import next_keys, take
+from ..arch.capture import Capture, Prefix, next_keys, take
 from ..arch.tokens import Batch, encode, subject_last_index
 from ..arch.view import ModelView
 from ..edits.request import EditRequest

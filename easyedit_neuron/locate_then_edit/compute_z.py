@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..arch.frozen import frozen_parameters
-from ..arch.states import take
-from ..arch.view import ModelView
+from ..arch.capture import take
+from ..arch.view import ModelView, frozen_parameters
 from ..attribution import Readings
 from ..edits.request import EditRequest
 from ..optim import Objective, divergence, minimise
@@ -205,18 +204,25 @@ class _ZObjective(Objective):
         self.norm = view.post_ffn_norm(layer) if site == "ffn_out" else None
         self.delta = torch.zeros_like(self.initial, requires_grad=True)
         self.parameters = [self.delta]
-        self.live = self._live_rows(prompts, clean, None if self.norm is None else values)
+        kl, log_p0 = self._kl_places(prompts, clean)
+        self.live = self._live_rows(prompts, clean, kl, log_p0, None if self.norm is None else values)
         self.curves: list[list[float]] = [[] for _ in self.initial]
         self.targets: list[TargetValue | None] = [None for _ in self.initial]
 
-    def _live_rows(self, prompts: ZPrompts, clean: CleanPass, ffn_out: Tensor | None) -> _LiveRows:
+    def _live_rows(
+        self,
+        prompts: ZPrompts,
+        clean: CleanPass,
+        kl: dict[str, Tensor],
+        log_p0: Tensor,
+        ffn_out: Tensor | None,
+    ) -> _LiveRows:
         suffix, begin = clean.suffix(prompts.start)
         shift = begin - prompts.start  # from positions in the row to positions in the suffix
         targets = prompts.targets
         is_context = torch.zeros_like(prompts.lookup, dtype=torch.bool)
         is_context[prompts.context_rows.flatten()] = True
         in_context = is_context[targets.owner]
-        kl, log_p0 = self._kl_places(prompts, clean)
         return _LiveRows(
             suffix,
             torch.arange(len(prompts.kl_row), device=prompts.lookup.device),
@@ -257,8 +263,17 @@ class _ZObjective(Objective):
 
     def losses(self) -> Tensor:
         """Losses [m] of the live requests."""
-        live, hparams, m = self.live, self.hparams, len(self.live.number)
-        target_logits, kl_logits = self._logits()
+        live, hparams, view, m = self.live, self.hparams, self.view, len(self.live.number)
+        # Run the blocks above with delta added; only the positions in the loss reach the unembedding.
+        layers = [self.loss_layer] if self.loss_layer < view.n_layers - 1 else []
+        seen = live.suffix.run(self._add_delta, layers)
+        hidden = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if layers else seen.final_hidden
+        target = take(hidden, live.target["row"], live.target["position"])
+        kl = take(seen.final_hidden, live.kl["row"], live.kl["position"])
+        if hparams.has_quirk("no_softcap"):
+            target_logits, kl_logits = view.logits(target, softcap=False), view.logits(kl)
+        else:
+            target_logits, kl_logits = view.logits(torch.cat([target, kl])).split([len(target), len(kl)])
         at = target_logits.device
         # NLL of the new object, and of the objects of preserved prompts
         nll = functional.cross_entropy(target_logits, live.target["id"].to(at), reduction="none")
@@ -270,22 +285,10 @@ class _ZObjective(Objective):
         kl = divergence(live.log_p0, kl_logits.log_softmax(-1), "after_before")
         kl = kl * live.kl["share"].to(kl)
         kl = kl.new_zeros(m).index_add(0, live.request[live.kl["row"]].to(at), kl)
-        # weight decay
+        # Weight decay
         number = live.number.to(self.delta.device)
         decay = self.delta[number].norm(dim=1) / self.initial[number].norm(dim=1) ** 2
         return by_request.to(decay.device) + kl.to(decay.device) + hparams.v_weight_decay * decay
-
-    def _logits(self) -> tuple[Tensor, Tensor]:
-        """Logits of the target entries [A, V] and at the places of the KL terms [P, V], with delta added."""
-        live, view = self.live, self.view
-        layers = [self.loss_layer] if self.loss_layer < view.n_layers - 1 else []
-        seen = live.suffix.run(self._add_delta, layers)
-        hidden = seen.layer_out[self.loss_layer].to(seen.final_hidden.device) if layers else seen.final_hidden
-        target = take(hidden, live.target["row"], live.target["position"])
-        kl = take(seen.final_hidden, live.kl["row"], live.kl["position"])
-        if self.hparams.has_quirk("no_softcap"):
-            return view.logits(target, softcap=False), view.logits(kl)
-        return view.logits(torch.cat([target, kl])).split([len(target), len(kl)])
 
     def _add_delta(self, hidden: Tensor) -> Tensor:
         live = self.live

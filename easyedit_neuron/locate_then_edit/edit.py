@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from ..arch.frozen import eval_mode
-from ..arch.view import ModelView
+from ..arch.view import ModelView, eval_mode
 from ..edits.edit import Edit
-from ..edits.record import EditRecord, LayerDelta
+from ..edits.record import EditRecord, LayerDelta, leakage
 from ..edits.request import EditRequest
-from ..edits.write import down_names, fingerprint, trial
+from ..edits.write import add_delta, down_names, fingerprint, trial
 from ..errors import HparamsError
 from ..masks import NeuronMask, ScoringContext, make_masks
+from ..statistics.nullspace import Subspace, null_space
+from .compute_keys import LayerwiseKeys, key_prompts
 from .compute_z import TargetValues, compute_z
-from .preservation import preserved_prompts
+from .preservation import preserved_prompts, superseded_key_indices
 from .rome_update import compute_rome_deltas, joined
 from .sequential_state import SequentialState, sequential_state
-from .update import compute_deltas, layer_solver
+from .solver.problem import Problem
+from .solver.sequential import SequentialSolver
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -157,6 +163,125 @@ class LocateThenEdit(Edit):
         self.state.append_edit(after, keys, self.requests)
 
 
+def compute_deltas(
+    edit: LocateThenEdit, batch: list[EditRequest], targets: TargetValues, masks: dict[int, NeuronMask]
+) -> dict[int, LayerDelta]:
+    """Spread the target values over the edited layers, one layer after the other.
+
+    Each layer's delta is written into the model before the next layer is read; the block of
+    ``edit.computing()`` puts the weights back.
+
+    Returns:
+        layer -> LayerDelta. ``keys`` are those of the solve: a layer's keys depend on the layers below it
+        alone, and those have been edited by then.
+    """
+    view, layers, state = edit.view, edit.layers, edit.state
+    prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
+    superseded = []
+    if edit.hparams.preserves_subject:  # the new value holds the subject's earlier edits: their keys give way
+        superseded = superseded_key_indices(batch, state.edited, state.counts)
+    z_star, layerwise = targets.z, LayerwiseKeys(view, prompts, layers[-1])
+    deltas: dict[int, LayerDelta] = {}
+    for number, layer in enumerate(layers):
+        reading = layerwise.at(layer)
+        # Spread the remaining residual over the layers left.
+        residual = (z_star - reading.z.to(z_star.device)) / (len(layers) - number)
+        edit.watch.lap("keys")
+        residual = view.before_post_ffn_norm(layer, residual.to(reading.keys.device), reading.ffn_out)
+        deltas[layer] = layer_delta(edit, layer, reading.keys, residual, masks.get(layer), superseded)
+        edit.watch.lap("solve")
+        if layer != layers[-1]:
+            add_delta(view, view.down_weight_name(layer), deltas[layer])
+    return deltas
+
+
+def layer_delta(
+    edit: LocateThenEdit,
+    layer: int,
+    keys: Tensor,
+    residual: Tensor,
+    mask: NeuronMask | None,
+    superseded: list[int],
+) -> LayerDelta:
+    """Solve for one layer: ``R X^T``, with X from the problem of all neurons or of the masked ones.
+
+    Args:
+        edit: hyperparameters and state.
+        layer: number of the layer.
+        keys: K [d_ff, n].
+        residual: R [d_model, n], what the FFN's output shall gain at these keys.
+        mask: neurons that may change; None: all.
+        superseded: indices of earlier keys that are not protected.
+    """
+    hparams, covariance = edit.hparams, edit.state.statistics.covariance(layer)
+    solver = layer_solver(edit, layer)
+    if mask is not None and hparams.mask_stage == "solve":
+        subspace = None
+        if hparams.preserves == "nullspace":
+            subspace = _restricted_null_space(covariance, mask.rows, layer, hparams.nullspace_threshold)
+        right = solver.masked_right_factor(keys, mask.rows, subspace, superseded)
+    else:
+        right = solver.right_factor(keys, superseded)
+        if mask is not None:
+            right = right * mask.weight.to(right)[:, None]
+    carried = residual @ (right.T @ keys)
+    residual_share = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
+    return LayerDelta(
+        residual.contiguous(),
+        right.contiguous(),
+        None if mask is None else mask.rows,
+        1.0 if mask is None else mask.density,
+        leakage(residual, right, covariance),
+        residual_share,
+        {} if mask is None else mask.to_json(),
+        keys if hparams.accumulate_keys else None,
+    )
+
+
+def layer_solver(edit: LocateThenEdit, layer: int) -> SequentialSolver:
+    """The state's solver of a layer for the problem that the hyperparameters pose."""
+    hparams, state = edit.hparams, edit.state
+    masked, preserve = hparams.masks_in_solve, hparams.preserves
+    weight = hparams.mom2_update_weight if preserve == "covariance" else hparams.nullspace_threshold
+    setting = (preserve, masked, hparams.L2, weight, hparams.accumulate_keys, hparams.solve_dtype)
+    solver = state.solver(layer, setting)
+    if solver is not None:
+        return solver
+    if preserve == "covariance":
+        problem = Problem(hparams.L2, preserve=state.statistics.covariance(layer), weight=weight)
+    elif masked:
+        problem = Problem(hparams.L2)  # the null space is that of the masked rows, another one at every edit
+    else:
+        space = state.statistics.null_space(layer, weight)
+        if space.dim == 0:
+            raise HparamsError(
+                f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below {weight}, so "
+                "nothing may change; raise it"
+            )
+        problem = Problem(hparams.L2, subspace=space)
+    buffer = state.buffer(layer) if hparams.accumulate_keys else None
+    return state.add_solver(
+        layer, setting, SequentialSolver(problem, buffer, dtype=getattr(torch, hparams.solve_dtype))
+    )
+
+
+def _restricted_null_space(covariance: Tensor, rows: Tensor, layer: int, threshold: float) -> Subspace | None:
+    """Null space of the masked neurons' covariance; None where no neuron is masked in."""
+    index = rows.to(covariance.device).nonzero().squeeze(1)
+    if not len(index):
+        return None
+    space = null_space(covariance[index[:, None], index], threshold)
+    if space.dim == 0:
+        LOG.warning(
+            "layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; the layer "
+            "stays as it is",
+            layer,
+            len(index),
+            threshold,
+        )
+    return space
+
+
 def apply_locate_then_edit(
     method: str,
     model,
@@ -183,6 +308,8 @@ def apply_locate_then_edit(
     with edit.computing():
         for batch in edit.batches():
             targets = edit.compute_z(batch)
-            masks = make_masks(edit.scoring_context(batch, targets), hparams)
+            masks = {}
+            if hparams.mask != "none":
+                masks = make_masks(edit.scoring_context(batch, targets), hparams)
             edit.update_layers(batch, targets, masks)
     return edit.commit(records, return_orig_weights)

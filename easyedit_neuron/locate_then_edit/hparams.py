@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..hyperparameters.model import ModelHyperParams
+from ..hyperparameters.base import ModelHyperParams
 from ..hyperparameters.options import Options, doc, require
 
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..edits.record import LayerDelta
+from ..edits.record import LayerDelta, leakage
 from ..edits.request import EditRequest
 from ..edits.write import add_delta
 from ..masks import NeuronMask
 from .compute_z import TargetValues
 from .solver.problem import Problem
 from .solver.sequential import SequentialSolver
-from .update import leakage
 
 if TYPE_CHECKING:
     from .edit import LocateThenEdit

@@ -88,7 +88,12 @@ def chosen_mask(hparams) -> ChosenMask:
     kinds = [load(cls) for cls in (spec.options, scores.options) if cls is not None]
     _check_names(hparams, given, kinds, f"mask {spec.name!r} on scores {scores.name!r}", is_own)
     values = _defaults(hparams, is_own) | given
-    built = [hparams if is_own and isinstance(hparams, cls) else _build(cls, values, given) for cls in kinds]
+    built = [
+        hparams
+        if is_own and isinstance(hparams, cls) and not given.keys() & set(cls.field_names())
+        else _build(cls, values, given)
+        for cls in kinds
+    ]
     mask_options = built.pop(0) if spec.options is not None else None
     return ChosenMask(spec.name, load(spec.function), mask_options, scores, built.pop() if built else None)
 

@@ -1,6 +1,5 @@
 """Optimisation shared by z*, FiNE, KNE and PNKE: batched Adam with early leaving, and the KL terms."""
 
-from .batched_adam import Objective, minimise
-from .divergence import divergence
+from .objective import Objective, divergence, minimise
 
 __all__ = ["Objective", "divergence", "minimise"]

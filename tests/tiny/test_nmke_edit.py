@@ -170,7 +170,7 @@ def test_options_edit(changes, tmp_path):
 def test_an_empty_mask_changes_nothing(path, preserve, stage, tmp_path, monkeypatch, caplog):
     """ties: exclude with tiny ratios selects nobody when all scores tie."""
     monkeypatch.setattr(
-        "easyedit_neuron.masks.scores.lps",
+        "easyedit_neuron.models.nmke.nmke_mask.lps",
         lambda context, options: {layer: torch.zeros(3, 48) for layer in context.layers},
     )
     clean, _ = tiny_model("llama")

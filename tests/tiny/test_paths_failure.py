@@ -8,7 +8,7 @@ from easyedit_neuron.edits import write as write_module
 from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
 from easyedit_neuron.locate_then_edit import edit as edit_module
-from easyedit_neuron.locate_then_edit import update as execute_module
+from easyedit_neuron.locate_then_edit import edit as execute_module
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model

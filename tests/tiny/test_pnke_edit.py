@@ -6,13 +6,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easyedit_neuron.arch import ModelView
-from easyedit_neuron.edits.record import EditRecord
+from easyedit_neuron.edits.record import EditRecord, leakage
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import MaskError, RequestError
 from easyedit_neuron.locate_then_edit.solver.key_buffer import KeyBuffer
 from easyedit_neuron.locate_then_edit.solver.problem import Problem
 from easyedit_neuron.locate_then_edit.solver.sequential import SequentialSolver
-from easyedit_neuron.locate_then_edit.update import leakage
 from easyedit_neuron.masks import ScoringContext
 from easyedit_neuron.models.pnke.pnke_mask import CausalScores, pnke_mask
 from easyedit_neuron.models.pnke.pnke_options import PNKEOptions, PNKEScoringOptions

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_neuron.locate_then_edit.update import leakage
+from easyedit_neuron.edits.record import leakage
 from easyedit_neuron.statistics.nullspace import null_space
 from helpers.systems import D, some_covariance, some_keys
 

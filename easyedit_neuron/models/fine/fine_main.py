@@ -9,7 +9,7 @@ from ...arch.view import ModelView
 from ...edits.edit import Edit
 from ...edits.record import UnitDelta
 from ...edits.request import EditRequest
-from ...utils.memory import in_batches
+from ...utils.memory import batch_results
 from .locate import Neurons, locate
 from .rows import rows_of
 from .train_vectors import TrainedVectors, train
@@ -61,7 +61,8 @@ def apply_fine_to_model(
         return list(zip(neurons, vectors))
 
     with edit.computing():
-        results = in_batches(edit.requests, hparams.train_batch_size, locate_and_train, "FiNE")
+        parts = batch_results(edit.requests, hparams.train_batch_size, locate_and_train, "FiNE")
+    results = [result for part in parts for result in part]
     edit.units = sum_of_vectors(edit.view, results)
     report(edit, results)
     return edit.commit(records, return_orig_weights)

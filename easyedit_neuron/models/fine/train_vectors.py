@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...arch.capture import Capture, Prefix
-from ...arch.frozen import frozen_parameters
-from ...arch.states import take
-from ...arch.view import ModelView
+from ...arch.capture import Capture, Prefix, take
+from ...arch.view import ModelView, frozen_parameters
 from ...attribution import TargetTokens
 from ...errors import EditError
 from ...optim import Objective, divergence, minimise

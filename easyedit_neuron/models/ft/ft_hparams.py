@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hyperparameters.model import ModelHyperParams, doc, require
+from ...hyperparameters.base import ModelHyperParams
+from ...hyperparameters.options import doc, require
 
 
 @dataclass(kw_only=True)

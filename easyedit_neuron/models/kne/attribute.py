@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ...arch import Capture, ModelView, Projection, prefix_before
 from ...arch.capture import Prefix
-from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
+from ...arch.view import frozen_parameters
 from ...attribution.quadrature import Rule, nodes
 from ...attribution.targets import TargetTokens
 from ...errors import NeuronEditError

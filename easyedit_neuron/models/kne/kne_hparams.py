@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...hyperparameters.model import ModelHyperParams, doc, require
+from ...hyperparameters.base import ModelHyperParams
+from ...hyperparameters.options import doc, require
 from ...resources import SHIPPED_DATA
 from ...utils.suggest import did_you_mean
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ... import data
 from ...arch import ModelView, Projection, projection
-from ...arch.frozen import eval_mode
+from ...arch.view import eval_mode
 from ...attribution.targets import TargetTokens, target_tokens
 from ...edits.request import EditRequest, prepare
 from ...edits.session import ModelSession

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ...arch import Capture, ModelView, Projection, prefix_before, take
-from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
 from ...arch.tokens import Batch, encode, pad, subject_last_index
+from ...arch.view import frozen_parameters
 from ...attribution.targets import target_tokens
 from ...edits.record import UnitDelta
 from ...edits.request import EditRequest

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...hyperparameters.options import Options, doc, require
-from ...hyperparameters.score_options import ShiftOptions
+from ...hyperparameters.score_options import ShiftOptions, ShiftScoreOptions
 from ...locate_then_edit.hparams import PathHyperParams
 
 
@@ -71,7 +71,7 @@ class NMKEOptions(Options):
 
 
 @dataclass(kw_only=True)
-class NMKEHyperParams(NMKEOptions, ShiftOptions, PathHyperParams):
+class NMKEHyperParams(NMKEOptions, ShiftScoreOptions, PathHyperParams):
     """Every option of the method. Defaults are those of the authors' released code, the paper's forms are
     options."""
 

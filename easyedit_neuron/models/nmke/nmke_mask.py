@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ...errors import MaskError
+from ...hyperparameters.score_options import ShiftScoreOptions
 from ...masks import NeuronMask, ScoringContext, checked_scores
 from ...masks.choose import own_options
 from ...masks.contract import min_max
-from ...masks.registry import load, scores_spec
+from ...masks.scores import lps, mpc, psa
 from .nmke_hparams import NMKEOptions
 
 LOG = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ def nmke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
         context: the batch on the unedited weights.
         hparams: ``NMKEHyperParams``.
     """
-    spec = scores_spec(hparams.attribution)
-    scores = load(spec.function)(context, own_options(hparams, load(spec.options)))
+    score = {"lps": lps, "psa": psa, "mpc": mpc}[hparams.attribution]
+    options = own_options(hparams, ShiftScoreOptions) if hparams.mask_options else hparams
+    scores = score(context, options)
     return {layer: nmke_mask(scores[layer], hparams, layer) for layer in context.layers}
 
 

@@ -17,7 +17,6 @@ from ...errors import EditError
 from ...locate_then_edit.compute_keys import KeyPrompts, key_prompts
 from ...locate_then_edit.compute_z import TargetValues
 from ...locate_then_edit.edit import LocateThenEdit
-from ...locate_then_edit.update import before_norm
 from ...masks import NeuronMask
 from ...optim import Objective, minimise
 from .critical_neurons import CriticalNeurons
@@ -32,7 +31,7 @@ def train_critical_neurons(
 ) -> None:
     """Train the critical neurons of every layer; the changes are ``edit.units``, the model is as before.
 
-    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.update``. In a layer
+    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.edit``. In a layer
     with FFN f, x_1 are its inputs at the subjects' last tokens (in all contexts; a request's weights are
     those of its key's mean), x_0 its inputs at tokens of text::
 
@@ -59,7 +58,7 @@ def train_critical_neurons(
             residual = residual / (len(layers) - number)
             contexts = len(outputs) // len(batch)
             residual = residual.to(outputs.device).repeat_interleave(contexts, 1)
-            residual = before_norm(view, layer, residual, outputs.T).T
+            residual = view.before_post_ffn_norm(layer, residual, outputs.T).T
             preserved = _read_tokens(view, text, layer)
             edit.watch.lap("keys")
             mask = masks.get(layer)

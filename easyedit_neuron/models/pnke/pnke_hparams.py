@@ -2,15 +2,16 @@
 update."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...hyperparameters.options import Options, doc, require
 from ...locate_then_edit.hparams import PathHyperParams
-from .pnke_options import PNKEOptions
+from .pnke_options import PNKEOptions, PNKEScoringOptions
 
 
 @dataclass(kw_only=True)
-class PNKEHyperParams(PNKEOptions, PathHyperParams):
+class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
     """Every option of the method; the defaults are the paper's. There is no released code."""
 
     ALG_NAME: ClassVar[str] = "PNKE"
@@ -80,6 +81,11 @@ class PNKEHyperParams(PNKEOptions, PathHyperParams):
                 "adam_trains",
                 f"must name some of w_out, w_in and b_in, each once, got {self.adam_trains}",
             )
+
+    @property
+    def prompt_cache(self) -> str:
+        """Folder of written prompts."""
+        return self.psem_cache_dir or str(Path(self.stats_dir) / "psem")
 
     @property
     def preserves(self) -> str:

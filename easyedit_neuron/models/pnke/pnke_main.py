@@ -21,7 +21,7 @@ def apply_pnke_to_model(
 
     Where the paper's equations are: P_sem (Algorithm 1) ``prompts``; activations and attributions
     ``pnke_scores``; N_bg, N_trig, N_causal, N_critical (Eq. 2 to 7, Algorithms 2 to 4) ``pnke_mask``; the
-    update by ridge regression (Eq. 10) ``locate_then_edit.update`` with ``mask_stage: solve``, by Adam (Eq. 8
+    update by ridge regression (Eq. 10) ``locate_then_edit.edit`` with ``mask_stage: solve``, by Adam (Eq. 8
     and 9) ``pnke_adam``.
 
     Args:

@@ -123,5 +123,10 @@ class PNKEScoringOptions(PNKEOptions):
     """The same with what every method sets elsewhere."""
 
     prompt_batch: int = doc("prompts per forward pass; halved where memory does not suffice", 64)
-    psem_cache_dir: str | None = doc("folder of written prompts; unset: nothing is kept", None)
+    psem_cache_dir: str | None = doc("folder of written prompts; unset: psem below stats_dir", None)
     seed: int = doc("of the sampling of paraphrases", 0)
+
+    @property
+    def prompt_cache(self) -> str | None:
+        """Folder of written prompts; None: nothing is kept."""
+        return self.psem_cache_dir

@@ -31,7 +31,8 @@ def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
         context: the batch on the unedited weights.
         hparams: ``PNKEHyperParams``.
     """
-    scores = pnke_scores(context, own_options(hparams, PNKEScoringOptions))
+    options = own_options(hparams, PNKEScoringOptions) if hparams.mask_options else hparams
+    scores = pnke_scores(context, options)
     return {layer: pnke_mask(scores[layer], hparams, layer) for layer in context.layers}
 
 
@@ -67,7 +68,19 @@ def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[in
             activations_at = activations(view, batch, context.layers, ends, options.prompt_batch)
         watch.lap("activations")
         if options.uses_attribution:
-            gradients = _gradients(context, options)
+            predicted = options.attribution_target == "predicted"
+            gradients = integrated_gradients(
+                view,
+                _predicted(context)
+                if predicted
+                else context.object_tokens(context.prompts("bare"), options.attribution_target),
+                context.layers,
+                _bare_ends(context, options.activation_position),
+                options.whole_target,
+                options.ig_steps,
+                options.ig_rule,
+                options.ig_step_batch,
+            )
             watch.lap("attribution")
     scores = {}
     for layer in context.layers:
@@ -95,7 +108,7 @@ def _semantic_prompts(context: ScoringContext, options: PNKEScoringOptions) -> l
         m=options.psem_size,
         sources=tuple(options.psem_sources),
         seed=options.seed,
-        cache_dir=options.psem_cache_dir,
+        cache_dir=options.prompt_cache,
         paraphrase_model=options.psem_paraphrase_model,
         translation_models=None if models is None else tuple(models),
         contexts=context.contexts,
@@ -145,23 +158,6 @@ def activations(
 
     rows = in_batches(range(len(position)), prompt_batch, run, "activations on P_sem")
     return {layer: torch.stack(columns) for layer, columns in zip(layers, zip(*rows))}
-
-
-def _gradients(context: ScoringContext, options: PNKEScoringOptions) -> IntegratedGradients:
-    if options.attribution_target == "predicted":
-        targets = _predicted(context)
-    else:
-        targets = context.object_tokens(context.prompts("bare"), options.attribution_target)
-    return integrated_gradients(
-        context.view,
-        targets,
-        context.layers,
-        _bare_ends(context, options.activation_position),
-        options.whole_target,
-        options.ig_steps,
-        options.ig_rule,
-        options.ig_step_batch,
-    )
 
 
 def _bare_ends(context: ScoringContext, position: str) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ....errors import HparamsError
-from ....hyperparameters.model import require
+from ....hyperparameters.options import require
 from ....utils.suggest import did_you_mean
 
 SOURCES = ("dataset", "paraphrase", "translation", "context")

@@ -1,8 +1,9 @@
-"""Adam over a batch of members, each with a loss, parameters and a stop criterion of its own."""
+"""Adam over a batch of members, each with a loss and a stop criterion of its own, and the KL term of their losses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,3 +62,13 @@ def minimise(objective: Objective, lr: float, evaluations: int) -> None:
         objective.constrain()
         if not all(active):
             objective.keep(active)
+
+
+Direction = Literal["before_after", "after_before"]
+
+
+def divergence(before: Tensor, after: Tensor, direction: Direction) -> Tensor:
+    """KL divergence in nats [K] of log-probabilities [K, V]: ``KL(before || after)``, or the other
+    direction."""
+    first, second = (before, after) if direction == "before_after" else (after, before)
+    return (first.exp() * (first - second)).sum(-1)
