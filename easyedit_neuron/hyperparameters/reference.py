@@ -9,7 +9,6 @@ import dataclasses
 import sys
 import types
 import typing
-from typing import Any
 
 from ..registry import methods
 
@@ -26,9 +25,9 @@ def reference() -> str:
     """The page as Markdown."""
     # Methods of other packages may be registered too; the page is about this one's.
     package = __package__.partition(".")[0]
-    classes: list[Any] = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
-    users = {
-        parent: [cls.ALG_NAME for cls in classes if issubclass(cls, parent)]
+    classes: list[type] = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
+    users: dict[type, list[str]] = {
+        parent: [_title(cls) for cls in classes if issubclass(cls, parent)]
         for cls in classes
         for parent in cls.__mro__[1:]
         if dataclasses.is_dataclass(parent) and _own_fields(parent)
