@@ -135,7 +135,7 @@ class Capture:
         places = [(layer, not reads_inside) for layer in self.layers]
         places += [(layer, True) for layer in outputs] + [(layer, False) for layer in edited_inside]
         for layer, _ in places:
-            self.view.layer(layer)
+            self.view.check_layer(layer)
         first_place = (-1, False) if self.skip is None else (self.skip.layer, True)
         skipped = [place[0] for place in places if place < first_place]
         if skipped:
@@ -149,7 +149,7 @@ class Capture:
                     "may only be 'key', and no output of that layer can be edited or kept"
                 )
         elif self.stop_after not in (None, "final"):
-            self.view.layer(self.stop_after)
+            self.view.check_layer(self.stop_after)
             late = [f"layer {layer}" for layer, _ in places if layer > self.stop_after]
             late += ["final_hidden"] if "final_hidden" in self.want else []
             if late:
@@ -158,11 +158,40 @@ class Capture:
                 )
 
     def __enter__(self) -> Capture:
-        try:
-            self._set_hooks()
-        except BaseException:
-            self._remove_hooks()
-            raise
+        with ExitStack() as on_error:
+            on_error.callback(self._remove_hooks)
+            view = self.view
+            for layer in range(0 if self.skip is None else self.skip.layer + 1):
+                self._skip(view.layer(layer), self.skip, layer)
+            for layer, edit in self.key_edits.items():
+                self._hook_input(view.down_proj(layer), partial(_edited_input, edit))
+            for _, name, edit in self.module_edits:
+                self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, edit))
+            for layer in self.layers:
+                if "key" in self.want:
+                    self._read_input(view.down_proj(layer), partial(self.key.__setitem__, layer))
+                if "ffn_out" in self.want:
+                    self._read_output(view.down_proj(layer), partial(self.ffn_out.__setitem__, layer))
+                if "resid_mid" in self.want:
+                    self._capture_resid_mid(layer)
+            # Block outputs come last and in this order: the prefix is unedited, a captured output is edited, and
+            # the forward stops after both.
+            if self.prefix_of is not None:
+                self._hook_output(view.layer(self.prefix_of), self._keep_prefix)
+            for layer, edit in self.layer_edits.items():
+                self._hook_output(view.layer(layer), partial(_edited_block_output, edit))
+            if "layer_out" in self.want:
+                for layer in self.layers:
+                    self._read_output(view.layer(layer), partial(self.layer_out.__setitem__, layer))
+            if "final_hidden" in self.want:
+                self._read_input(view.final_norm, partial(setattr, self, "final_hidden"))
+            if self.stop_after == "final":
+                self._read_input(view.final_norm, self._halt)
+            elif self.stop_after == "key":
+                self._read_input(view.down_proj(max(self.layers)), self._halt)
+            elif self.stop_after is not None:
+                self._read_output(view.layer(self.stop_after), self._halt)
+            on_error.pop_all()
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
@@ -177,39 +206,6 @@ class Capture:
     def _remove_hooks(self) -> None:
         self._cleanup.close()
         self._block_inputs.clear()
-
-    def _set_hooks(self) -> None:
-        view = self.view
-        for layer in range(0 if self.skip is None else self.skip.layer + 1):
-            self._skip(view.layer(layer), self.skip, layer)
-        for layer, edit in self.key_edits.items():
-            self._hook_input(view.down_proj(layer), partial(_edited_input, edit))
-        for _, name, edit in self.module_edits:
-            self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, edit))
-        for layer in self.layers:
-            if "key" in self.want:
-                self._read_input(view.down_proj(layer), partial(self.key.__setitem__, layer))
-            if "ffn_out" in self.want:
-                self._read_output(view.down_proj(layer), partial(self.ffn_out.__setitem__, layer))
-            if "resid_mid" in self.want:
-                self._capture_resid_mid(layer)
-        # Block outputs come last and in this order: the prefix is unedited, a captured output is edited, and
-        # the forward stops after both.
-        if self.prefix_of is not None:
-            self._hook_output(view.layer(self.prefix_of), self._keep_prefix)
-        for layer, edit in self.layer_edits.items():
-            self._hook_output(view.layer(layer), partial(_edited_block_output, edit))
-        if "layer_out" in self.want:
-            for layer in self.layers:
-                self._read_output(view.layer(layer), partial(self.layer_out.__setitem__, layer))
-        if "final_hidden" in self.want:
-            self._read_input(view.final_norm, partial(setattr, self, "final_hidden"))
-        if self.stop_after == "final":
-            self._read_input(view.final_norm, self._halt)
-        elif self.stop_after == "key":
-            self._read_input(view.down_proj(max(self.layers)), self._halt)
-        elif self.stop_after is not None:
-            self._read_output(view.layer(self.stop_after), self._halt)
 
     def _hook_input(self, module: nn.Module, hook: Callable) -> None:
         self._cleanup.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)

@@ -197,7 +197,9 @@ class ModelView:
     @property
     def compute_dtype(self) -> torch.dtype:
         """float64 for a float64 model, else float32. Half precision is for weights, not for results."""
-        return torch.promote_types(self.unembedding()[0].dtype, torch.float32)
+        return torch.promote_types(
+            self.model.get_submodule(self.arch.lm_head_module).weight.dtype, torch.float32
+        )
 
     @property
     def input_device(self) -> torch.device:
@@ -207,15 +209,19 @@ class ModelView:
     def _norm_parameters(self, norm: nn.Module) -> NormParameters:
         return norm_parameters(norm, self.arch.norm or detect_norm(norm))
 
-    def _at(self, field: str, layer: int) -> nn.Module:
+    def check_layer(self, layer: int) -> None:
+        """Raise ``ArchitectureError`` unless the model has the layer."""
         if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < self.n_layers:
             raise ArchitectureError(
                 f"layer {layer!r} does not exist: the model has layers 0 to {self.n_layers - 1}"
             )
+
+    def _at(self, field: str, layer: int) -> nn.Module:
         name = getattr(self.arch, field).format(layer)
         try:
             return self.model.get_submodule(name)
         except AttributeError:
+            self.check_layer(layer)
             raise self._no_module(field, name) from None
 
     def _get(self, field: str, name: str) -> nn.Module:

@@ -25,7 +25,9 @@ def reference() -> str:
     """The page as Markdown."""
     # Methods of other packages may be registered too; the page is about this one's.
     package = __package__.partition(".")[0]
-    classes: list[type] = [spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")]
+    classes: list[type] = [
+        spec.load_hparams() for spec in methods() if spec.hparams.startswith(f"{package}.")
+    ]
     users: dict[type, list[str]] = {
         parent: [_title(cls) for cls in classes if issubclass(cls, parent)]
         for cls in classes

@@ -1,6 +1,6 @@
 """The directions of key space in which the model's text has (almost) no energy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,16 +19,16 @@ class Subspace:
     Attributes:
         basis: ``[d_ff, min(r, d_ff - r)]``, orthonormal columns.
         complement: whether ``basis`` spans the complement of the null space.
+        dim: r.
     """
 
     basis: torch.Tensor
     complement: bool
+    dim: int = field(init=False)
 
-    @property
-    def dim(self) -> int:
-        """Dimension r of the null space."""
+    def __post_init__(self) -> None:
         d_ff, rank = self.basis.shape
-        return d_ff - rank if self.complement else rank
+        object.__setattr__(self, "dim", d_ff - rank if self.complement else rank)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """``P x`` for x ``[d_ff, n]`` by two thin products; P itself is never built."""
