@@ -60,15 +60,14 @@ def edit(model, tok, requests, folder, **changes):
 def plain_activations(model, tok, layer, texts, position=None):
     """``[texts, d_ff]``: one prompt at a time through the whole model, a hook placed by hand; ``position``:
     of each one's token."""
-    found = []
-    for number, text in enumerate(texts):
-        seen = []
-        handle = (
-            ModelView.of(model)
-            .down_proj(layer)
-            .register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
-        )
+    keys = []
+    handle = (
+        ModelView.of(model)
+        .down_proj(layer)
+        .register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
+    )
+    for text in texts:
         model(input_ids=torch.tensor([tok(text)["input_ids"]]))
-        handle.remove()
-        found.append(seen[0][-1 if position is None else position[number]])
-    return torch.stack(found)
+    handle.remove()
+    positions = [-1] * len(texts) if position is None else position
+    return torch.stack([key[at] for key, at in zip(keys, positions)])

@@ -90,7 +90,8 @@ def test_batching_changes_nothing(size, tmp_path):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: "
+            "you tried to allocate 9 bytes"
         ),
     ],
 )
@@ -121,7 +122,7 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         compute_z(
             ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-        ).targets
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -133,14 +134,15 @@ def test_layerwise_keys_in_float64(model_type, exact):
     prompts = key_prompts(tok, prepare(REQUESTS), [["{}"], CONTEXTS], "cpu")
     layerwise = LayerwiseKeys(view, prompts, 3)
     generator = torch.Generator().manual_seed(0)
+    seen = {}
     for layer in (0, 1, 2):
         now = layerwise.at(layer)
         keys, values = now.keys, now.z
         for number, request in enumerate(REQUESTS):
-            seen = {}
             expected = []
             for context in FLAT:
                 template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
+                seen.clear()
                 handles = [
                     view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
                     view.layer(3).register_forward_hook(

@@ -166,7 +166,8 @@ def test_what_the_model_says_already_is_left_alone():
     [
         (
             {"lr": 1e30},
-            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: after 1 steps its loss is not finite \(nll .*lower 'lr'",
+            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: "
+            r"after 1 steps its loss is not finite \(nll .*lower 'lr'",
         ),
         ({"lr": 1e-12}, "got nowhere: the NLL of its new object is .* after 6 steps"),
     ],

@@ -63,7 +63,10 @@ def test_a_sample_ends_at_the_end_token_the_line_break_and_the_last_position():
     asked, said = "Say it:", "\nAnna Berg is\nnever this"
     model, tok = answering("llama", [(asked, said)])
     ids, writer = tok(asked)["input_ids"], Writer(model, tok)
-    write = lambda length, one_line: writer.sample(ids, 1, length, 0, 1.0, 5, one_line)[0]
+
+    def write(length, one_line):
+        return writer.sample(ids, 1, length, 0, 1.0, 5, one_line)[0]
+
     assert write(60, False) == said and write(60, True) == "\nAnna Berg is\n"
     model.generation_config.eos_token_id = tok("\n", add_special_tokens=False)["input_ids"]
     assert write(60, False) == ""
