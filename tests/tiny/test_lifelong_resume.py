@@ -136,15 +136,15 @@ def test_truncated_files(world, stopped, name, match):
 def test_foreign_and_damaged_states(world, stopped, tmp_path):
     with pytest.raises(NeuronEditError):
         start(world, tmp_path / "other", changes={**TRAP, "strength": 0.3}, on_failure="stop", **SHORT)
-    ours, theirs = state_of(stopped), state_of(tmp_path / "other")
-    shutil.move(ours, tmp_path / "ours")
-    shutil.copytree(theirs, ours)
+    state, foreign_state = state_of(stopped), state_of(tmp_path / "other")
+    shutil.move(state, tmp_path / "ours")
+    shutil.copytree(foreign_state, state)
     refused(world, stopped, "the state of another run")
-    shutil.rmtree(ours)
-    shutil.copytree(tmp_path / "ours", ours)
-    damaged = bytearray((ours / "tensors.safetensors").read_bytes())
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "ours", state)
+    damaged = bytearray((state / "tensors.safetensors").read_bytes())
     damaged[-5] ^= 1
-    (ours / "tensors.safetensors").write_bytes(damaged)
+    (state / "tensors.safetensors").write_bytes(damaged)
     refused(world, stopped, "is damaged: its fingerprint")
 
 

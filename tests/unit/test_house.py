@@ -1,4 +1,4 @@
-"""The shape of the code: what ruff and mypy say, sizes of files, and imports between folders that go one way."""
+"""The shape of the code: ruff and mypy, sizes of files, and imports between folders that go one way."""
 
 import ast
 import importlib.util

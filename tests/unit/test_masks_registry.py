@@ -72,18 +72,18 @@ def test_a_new_mask_is_one_registration(own_registry):
 
 
 def test_a_taken_name_is_an_error_and_the_same_registration_is_not(own_registry):
-    def mine(scores):
+    def positive(scores):
         return scores[0] > 0
 
-    assert register_mask("mine", mine) is mine and register_mask("mine", mine) is mine
+    assert register_mask("mine", positive) is positive and register_mask("mine", positive) is positive
     with pytest.raises(MaskError, match="'mine' is already registered .*scores='lps'"):
-        register_mask("mine", mine, scores="mpc")
+        register_mask("mine", positive, scores="mpc")
     with pytest.raises(MaskError, match="scores 'lpd' are unknown: did you mean 'lps'"):
-        register_mask("other", mine, scores="lpd")
+        register_mask("other", positive, scores="lpd")
     with pytest.raises(MaskError, match="'nmke' is already registered"):
-        register_mask("nmke", mine)
+        register_mask("nmke", positive)
     with pytest.raises(MaskError, match="expected a name"):
-        register_mask("", mine)
+        register_mask("", positive)
 
 
 def test_new_scores_are_one_registration(own_registry):
