@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _root_logger():
-    """Programs called as functions configure logging; their handlers write to a stream that the test closes."""
+    """Programs called as functions configure logging, with handlers on a stream that the test closes."""
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
     for handler in logging.root.handlers[:]:
