@@ -94,10 +94,10 @@ class Pair:
         self.method, self.model_type, self.rome = method, model_type, method.endswith("ROME")
         settings = dict(SETTINGS, L2=0.5 if method == "AlphaEdit" else 0.0)
         self.hparams = make_hparams(method, folder, **{**settings, **changes})
-        self.ours, self.tok = tiny_model(model_type)
-        self.easyedit_model = copy.deepcopy(self.ours)
+        self.builtin_model, self.tok = tiny_model(model_type)
+        self.easyedit_model = copy.deepcopy(self.builtin_model)
         self.tok.padding_side = "right"
-        self.view = ModelView.of(self.ours)
+        self.view = ModelView.of(self.builtin_model)
         layers = self.hparams.layers
         statistics = Statistics(self.view, self.tok, self.hparams)
         module, apply = MODULES[method]
@@ -146,14 +146,14 @@ class Pair:
         names = [self.view.down_weight_name(layer) for layer in self.hparams.layers]
         return [
             [model.get_parameter(name).detach().clone() for name in names]
-            for model in (self.easyedit_model, self.ours)
+            for model in (self.easyedit_model, self.builtin_model)
         ]
 
     def edit(self, requests):
         """One call of both; returns the largest relative difference of the deltas of this call."""
         before = self.weights()
         self.edit_with_easyedit(requests)
-        METHODS[self.method][1](self.ours, self.tok, requests, self.hparams)
+        METHODS[self.method][1](self.builtin_model, self.tok, requests, self.hparams)
         after = self.weights()
         differences = []
         for expected0, actual0, expected1, actual1 in zip(*before, *after):
@@ -192,7 +192,7 @@ class Pair:
         right = self.module.compute_v(
             self.easyedit_model, self.tok, easyedit_request, hparams, layer, u, FLAT
         ).detach()
-        keys = plain_keys(self.ours, self.view, self.tok, request, layer, FLAT)
+        keys = plain_keys(self.builtin_model, self.view, self.tok, request, layer, FLAT)
         key = keys.mean(0) if self.hparams.averaged_keys else keys[0]
         # EasyEdit's is (v* - W k - b) / (u k), and v* of no delta is W k_bare + b
         return (
@@ -209,7 +209,9 @@ class Pair:
         if self.rome:
             layer, hparams.mom2_adjustment = self.hparams.layers[0], False
             plain = self.hparams.override({"mom2_adjustment": False, "v_num_grad_steps": 1})
-            records = [apply(self.ours, self.tok, [request], plain, copy=True)[2] for request in requests]
+            records = [
+                apply(self.builtin_model, self.tok, [request], plain, copy=True)[2] for request in requests
+            ]
             keys_by_layer = torch.cat([record.layers[layer].key_factor for record in records], 1)
             directions = [
                 self.module.compute_u(self.easyedit_model, self.tok, request, hparams, layer, FLAT)

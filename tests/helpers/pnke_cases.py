@@ -6,7 +6,7 @@ import torch
 
 from easyedit_neuron import PNKEHyperParams, apply_pnke_to_model
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.models.pnke import pnke_scores as causal
+from easyedit_neuron.models.pnke import pnke_scores
 from easyedit_neuron.models.pnke.prompts import SemanticPrompts
 from helpers.editing import METHODS, apply, make_hparams
 
@@ -38,7 +38,7 @@ def own_prompts(monkeypatch):
             for r in requests
         ]
 
-    monkeypatch.setattr(causal, "semantic_prompts", semantic_prompts)
+    monkeypatch.setattr(pnke_scores, "semantic_prompts", semantic_prompts)
     return asked
 
 

@@ -6,8 +6,8 @@ import torch
 from easyedit_neuron.arch.tokens import subject_last_index
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit import cached_forward as suffix_module
-from easyedit_neuron.locate_then_edit import compute_z as target_module
+from easyedit_neuron.locate_then_edit import cached_forward
+from easyedit_neuron.locate_then_edit import compute_z as compute_z_module
 from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
@@ -47,13 +47,13 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
     """The path with frozen keys and values is the one taken: a step sees fewer tokens than the row has."""
-    widths, plain = [], suffix_module.Suffix.run
+    widths, plain = [], cached_forward.Suffix.run
 
     def run(self, *args, **kwargs):
         widths.append((self.past is not None, self.ids.shape[1], self.mask.shape[1]))
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(suffix_module.Suffix, "run", run)
+    monkeypatch.setattr(cached_forward.Suffix, "run", run)
     model, tok = tiny_model(model_type)
     find_target(
         ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
@@ -66,7 +66,7 @@ def test_without_keys_and_values_whole_rows_give_the_same(model_type, tmp_path, 
     model, tok = tiny_model(model_type, dtype=torch.float64)
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     fast = compute_z(*args).targets
-    monkeypatch.setattr(suffix_module.CleanPass, "_past", lambda self, width: None)
+    monkeypatch.setattr(cached_forward.CleanPass, "_past", lambda self, width: None)
     for target, other in zip(fast, compute_z(*args).targets):
         assert target.losses == pytest.approx(other.losses, rel=1e-10)
         torch.testing.assert_close(target.value, other.value, rtol=1e-9, atol=1e-10)
@@ -96,7 +96,7 @@ def test_batching_changes_nothing(size, tmp_path):
     ],
 )
 def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
-    sizes, plain = [], target_module.CleanPass
+    sizes, plain = [], compute_z_module.CleanPass
 
     def small(view, batch, *args):
         sizes.append(len(batch.lengths) // 4)
@@ -107,7 +107,7 @@ def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     expected = compute_z(*args).targets
-    monkeypatch.setattr(target_module, "CleanPass", small)
+    monkeypatch.setattr(compute_z_module, "CleanPass", small)
     for target, other in zip(expected, compute_z(*args).targets):
         torch.testing.assert_close(target.value, other.value, rtol=1e-4, atol=1e-5)
     assert sizes == [3, 1, 1, 1]
@@ -117,7 +117,7 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     def never(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(target_module, "CleanPass", never)
+    monkeypatch.setattr(compute_z_module, "CleanPass", never)
     model, tok = tiny_model("llama")
     with pytest.raises(torch.OutOfMemoryError):
         compute_z(

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from easyedit_neuron.edits import edit as record_module
+from easyedit_neuron.edits import edit as edit_record_module
 from easyedit_neuron.edits import write as write_module
 from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
 from easyedit_neuron.locate_then_edit import edit as edit_module
-from easyedit_neuron.locate_then_edit import update as execute_module
+from easyedit_neuron.locate_then_edit import update as update_module
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
 
 class Broken(RuntimeError):
-    """Not one of ours."""
+    """An error that the package does not raise itself."""
 
 
 def nan(*args, **kwargs):
@@ -39,21 +39,21 @@ def fail(*args, **kwargs):
 
 
 FAILURES = {
-    "a delta that is not finite": (execute_module.SequentialSolver, "right_factor", nan, StateError),
+    "a delta that is not finite": (update_module.SequentialSolver, "right_factor", nan, StateError),
     "the second layer of the loop": (
-        execute_module,
+        update_module,
         "layer_delta",
-        second_call_fails(execute_module.layer_delta),
+        second_call_fails(update_module.layer_delta),
         Broken,
     ),
     "keys of the second layer": (
-        execute_module.LayerwiseKeys,
+        update_module.LayerwiseKeys,
         "at",
-        second_call_fails(execute_module.LayerwiseKeys.at),
+        second_call_fails(update_module.LayerwiseKeys.at),
         Broken,
     ),
     "the second write": (write_module, "add_delta", second_call_fails(write_module.add_delta), Broken),
-    "the record": (record_module, "EditRecord", fail, Broken),
+    "the record": (edit_record_module, "EditRecord", fail, Broken),
     "z*": (edit_module, "compute_z", fail, Broken),
 }
 
@@ -93,7 +93,7 @@ def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypat
         hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
         if broken:
             with monkeypatch.context() as patched:
-                patched.setattr(execute_module.SequentialSolver, "right_factor", nan)
+                patched.setattr(update_module.SequentialSolver, "right_factor", nan)
                 with pytest.raises(
                     StateError, match="layers.1.mlp.down_proj.weight: the computed delta is not finite"
                 ):
@@ -157,7 +157,7 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
             p.copy_(p.half())
     model.half()
     before = snapshot(model)
-    monkeypatch.setattr(execute_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
+    monkeypatch.setattr(update_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
     with pytest.raises(StateError, match="overflows torch.float16"):
         apply(model, tok, REQUESTS[:1], make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2))
     assert changed_tensors(model, before) == []

@@ -8,7 +8,7 @@ import torch
 from easyedit_neuron import apply_fine_to_model
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.edits.record import EditRecord
-from easyedit_neuron.models.fine import train_vectors as train
+from easyedit_neuron.models.fine import train_vectors
 from helpers.editing import changed_tensors, put_back, snapshot
 from helpers.fine_edits import (
     REQUESTS,
@@ -156,13 +156,13 @@ def test_only_the_chosen_columns_change_and_everything_comes_back(model_type, tm
 
 def test_nothing_below_the_first_neuron_is_run_twice_and_only_what_is_in_the_loss_is_unembedded(monkeypatch):
     model, tok = tiny_model("llama")
-    rows, ran, logits = [], [], train.ModelView.logits
+    rows, ran, logits = [], [], train_vectors.ModelView.logits
 
     def counted(self, hidden, softcap=True):
         rows.append(len(hidden))
         return logits(self, hidden, softcap)
 
-    monkeypatch.setattr(train.ModelView, "logits", counted)
+    monkeypatch.setattr(train_vectors.ModelView, "logits", counted)
     for number, layer in enumerate(model.model.layers):
         layer.mlp.register_forward_hook(lambda *_, n=number: ran.append(n))
     prompts, answers = (

@@ -5,7 +5,7 @@ import torch
 
 from easyedit_neuron.arch import ModelView, projection
 from easyedit_neuron.attribution import target_tokens
-from easyedit_neuron.edits import session as state
+from easyedit_neuron.edits import session
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.edits.write import write
@@ -197,7 +197,7 @@ def test_a_failed_edit_leaves_the_model(changes, error, words):
     before = snapshot(model)
     with pytest.raises(error, match=words):
         edit(model, tok, REQUESTS[:1], kne_hparams(**changes))
-    assert changed_tensors(model, before) == [] and state.last_record(model) is None
+    assert changed_tensors(model, before) == [] and session.last_record(model) is None
 
 
 def test_a_missing_ground_truth():

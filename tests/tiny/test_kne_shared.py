@@ -8,7 +8,7 @@ import torch
 
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.attribution import target_tokens
-from easyedit_neuron.edits import session as state
+from easyedit_neuron.edits import session
 from easyedit_neuron.errors import HparamsError, RequestError, StateError
 from easyedit_neuron.models.kne import shared
 from easyedit_neuron.models.kne.attribute import mean_attributions
@@ -133,6 +133,6 @@ def test_without_scores(hparams):
     localize_shared(model, tok, REQUESTS, hparams)
     with pytest.raises(HparamsError, match="'localization_data'"):
         edit(model, tok, REQUESTS[0], hparams.override({"attribution_steps": 9}))
-    state.forget(model)
+    session.forget(model)
     with pytest.raises(HparamsError, match="'localization_data'"):
         edit(model, tok, REQUESTS[0], hparams)

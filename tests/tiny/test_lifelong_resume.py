@@ -12,7 +12,7 @@ from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.errors import NeuronEditError, StateError
 from easyedit_neuron.lifelong import checkpoint
 from easyedit_neuron.lifelong.stream import Stream
-from easyedit_neuron.utils import io as files
+from easyedit_neuron.utils import io
 from helpers.dummy_method import DummyHyperParams
 from helpers.lifelong_runs import NAMES, hparams_of, make_world, outcome, settings_of, start, without_times
 
@@ -241,16 +241,16 @@ def test_errors_that_no_edit_would_escape_end_the_run(world, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    files.write_text(tmp_path / "a", "old")
+    io.write_text(tmp_path / "a", "old")
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(io.os, "fsync", full)
     for write in (
-        lambda: files.write_text(tmp_path / "a", "new"),
-        lambda: files.append_text(tmp_path / "b", "x"),
-        lambda: files.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x")),
+        lambda: io.write_text(tmp_path / "a", "new"),
+        lambda: io.append_text(tmp_path / "b", "x"),
+        lambda: io.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x")),
     ):
         with pytest.raises(
             StateError, match="cannot be written: No space left on device. What was saved before is kept"
