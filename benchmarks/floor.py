@@ -3,11 +3,10 @@
     python -m benchmarks.floor
 
 The floor of one search: 25 times forward and backward of the blocks above the edited layers, for exactly the
-    tokens
-that the changed vector reaches and that the loss needs (one row, no padding), and of the final norm and the
-unembedding for the positions in the loss. Ours: ``compute_z`` with everything around that (tokenising, one
-clean pass, padding, attention to the frozen tokens, Adam, the loss). The same 80M random Llama, requests and
-settings as in ``benchmarks.easyedit``.
+tokens that the changed vector reaches and that the loss needs (one row, no padding), and of the final norm
+and the unembedding for the positions in the loss. Ours: ``compute_z`` with everything around that
+(tokenising, one clean pass, padding, attention to the frozen tokens, Adam, the loss). The same 80M random
+Llama, requests and settings as in ``benchmarks.easyedit``.
 """
 
 import sys

@@ -6,15 +6,13 @@ A random Llama of 80M parameters, layers 4 to 8, single edits, earlier keys prot
 sequence is filled with synthetic keys (``editing.fill``) and the statistics are drawn
 (``editing.DrawnStatistics``); the edits made there are real. The first of them takes up all synthetic keys at
 once, which no edit of a real sequence does: it is shown apart, and number 1 is measured on the edits from the
-    second.
+second.
 
 ``-random``: ``mask_stage: solve`` on a random half of the neurons. Its Gram matrix takes up 256 keys at a
-    time, d_ff^2
-a key; the edits measured here may miss the one in 256 that does.
+time, d_ff^2 a key; the edits measured here may miss the one in 256 that does.
 
 Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside
-    every
-edit, times the number of layers; its cost does not depend on the number of earlier edits.
+every edit, times the number of layers; its cost does not depend on the number of earlier edits.
 """
 
 import statistics

@@ -4,11 +4,10 @@
 
 The peer reads each of the 10 prompts of P_sem in a pass of its own through the whole model, and takes each of
 the 20 points of the path of each edited layer in a forward and a backward pass of the whole model: the
-    paper's "30
-evaluations", 20 of them for every layer. Both end with the same scores of the neurons; the last row takes the
-points of the shipped files (``benchmarks.quadrature``). Whole edits (Table 3) are by Eq. 10 and by Adam (Eq.
-9), with drawn covariances. A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), one CPU
-thread.
+paper's "30 evaluations", 20 of them for every layer. Both end with the same scores of the neurons; the last
+row takes the points of the shipped files (``benchmarks.quadrature``). Whole edits (Table 3) are by Eq. 10 and
+by Adam (Eq. 9), with drawn covariances. A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000),
+one CPU thread.
 """
 
 import sys

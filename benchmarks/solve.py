@@ -3,8 +3,7 @@
     python -m benchmarks.solve --sizes 2048 8192
 
 One run of either side is one edit as it happens in a sequence: the n keys of the edit before join the earlier
-    ones,
-then n new keys are solved for. The peer adds ``K K^T`` to a d_ff x d_ff sum and solves
+ones, then n new keys are solved for. The peer adds ``K K^T`` to a d_ff x d_ff sum and solves
 
 - alphaedit, float32: ``[P (K K^T + C_p) + L2 I] X = P K``
 - memit, float64: ``(lambda C + C_p + K K^T) X = K`` (EasyEdit has no C_p there; it costs the peer one
@@ -13,8 +12,7 @@ then n new keys are solved for. The peer adds ``K K^T`` to a d_ff x d_ff sum and
 for X, not for the update ``X R^T`` that EasyEdit solves for with d_model right-hand sides: that favours the
 peer. Its matrices stay in memory and on the device; EasyEdit moves P and C_p there for every layer and edit.
 Where the earlier keys pass the number from which ours keeps the inverse as a matrix, one run pays for the
-    change: see the
-spread.
+change: see the spread.
 """
 
 import itertools
@@ -36,7 +34,7 @@ BYTES_PER_ENTRY = {"alphaedit": 5 * 4 + 4, "memit": 4 + 4 * 8 + 2 * 8}
 
 alphaedit: P, C_p, the system, its product with P and LU's copy in float32; U and a projector basis of ours.
 memit: C in float32; C_p, lambda C, the system and LU's copy of it in float64; our factor and its working
-    copy.
+copy.
 """
 
 

@@ -6,7 +6,7 @@ turns.
 A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8, float32, the same texts.
 Both tokenise the texts, and neither finds earlier results. Without EASYEDIT_HOME the peer is a plain loop of
 the same shape: per layer, every text through the model up to that layer. Both results are compared before
-    anything is timed.
+anything is timed.
 """
 
 import contextlib

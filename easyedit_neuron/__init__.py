@@ -1,9 +1,9 @@
 """Neuron-level knowledge editing for EasyEdit, and on its own.
 
 Importing the package is light: neither torch nor transformers nor EasyEdit is loaded, and nothing is
-    downloaded. The methods are
-made known to EasyEdit at once if it is loaded, else when it loads. The public names below are resolved on
-first use (PEP 562); ``BaseEditor`` is EasyEdit's class where EasyEdit can be imported, else the built-in one.
+downloaded. The methods are made known to EasyEdit at once if it is loaded, else when it loads. The public
+names below are resolved on first use (PEP 562); ``BaseEditor`` is EasyEdit's class where EasyEdit can be
+imported, else the built-in one.
 """
 
 from __future__ import annotations

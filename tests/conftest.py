@@ -1,6 +1,7 @@
 """Tiers by folder, a quiet and offline process, and the shipped model loaded once."""
 
 import copy
+import logging
 import os
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def pytest_collection_modifyitems(items):
         tier = Path(item.path).relative_to(TESTS_DIR).parts[0]
         if tier in TIERS:
             item.add_marker(getattr(pytest.mark, tier))
+
+
+@pytest.fixture(autouse=True)
+def _root_logger():
+    """Programs called as functions configure logging, with handlers on a stream that the test closes."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    for handler in logging.root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

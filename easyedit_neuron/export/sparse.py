@@ -37,7 +37,7 @@ def export_sparse(
 
     Arguments and errors as for ``export_peft``; this form holds every edit. ``side_file["parameters"]`` has
     for each parameter: ``dim`` of the stored tensor that ``units`` number; ``units``, how many; ``of``, of
-        how many.
+    how many.
     """
     refuse_existing(out)
     source = Source.of(edits, model, base, ids)

@@ -100,9 +100,8 @@ class LayerwiseKeys:
     """Keys and present values layer after layer, while the weights of the layers below are changed.
 
     The hidden states in front of the layer last asked for are kept: what lies below was final when they were
-        computed.
-    Every block of every row runs once per state of the weights; the blocks between the edited layer and z*'s
-    run for the bare prompts alone.
+    computed. Every block of every row runs once per state of the weights; the blocks between the edited layer
+    and z*'s run for the bare prompts alone.
 
     Args:
         view: the model; between two calls its weights may change from the layer last asked for on.

@@ -115,8 +115,7 @@ def compute_z(
             same place.
         preserved: per request other prompts of its subject (``preservation.preserved_prompts``). Prompts
             without an object that the model now answers as it answers the edited prompt ask for the edited
-                fact: they are left
-            out.
+            fact: they are left out.
         read_neurons: also read what attribution needs off the clean pass, which runs the same prompts.
     """
 

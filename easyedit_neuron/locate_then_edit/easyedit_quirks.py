@@ -13,8 +13,7 @@
   sentence kept.
 
 One thing has no name, because it cannot be wanted: with a tokenizer that pads on the left, EasyEdit's lookup
-    of the subject counts from
-the padding. It sets right padding itself for the methods and models that it knows.
+of the subject counts from the padding. It sets right padding itself for the methods and models that it knows.
 """
 
 import unicodedata

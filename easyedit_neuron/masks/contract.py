@@ -4,10 +4,9 @@ A mask function takes the scores [B, d_ff] of one layer (B prompts or target tok
 see ``attribution``) and returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A
 function with options also takes them, an instance of the ``Options`` dataclass that it is registered with,
 and the number of the layer: ``function(scores, options, layer)``. It is pure: no model, no global state,
-    nothing random except under a ``seed``
-option (filled in from the hyperparameter), and the scores are not changed. Whatever is wrong with the scores
-is a ``MaskError`` that names it. ``register_mask`` gives the function a name and says which scores it is
-computed from.
+nothing random except under a ``seed`` option (filled in from the hyperparameter), and the scores are not
+changed. Whatever is wrong with the scores is a ``MaskError`` that names it. ``register_mask`` gives the
+function a name and says which scores it is computed from.
 
 The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's [d_model, d_ff] matrix:
 neuron i's value vector.

@@ -4,8 +4,7 @@ An edit's leakage is ``tr(D C D^T) / (||D||^2 tr C)``: how much of its update D 
 see, per unit of squared length. Times the squared distance that the weight has moved, it says how much of
 what was written the text's keys see:
 
-    reach = sum over layers of  (mean leakage of the edits so far) * (mean L2 distance of the rows of
-    W_down)^2
+    reach = sum over layers of (mean leakage of the edits so far) * (mean L2 distance of W_down's rows)^2
 
 up to factors that the models of one study share. Damage is what the run itself has measured at its
 checkpoints: retained facts and perplexity.

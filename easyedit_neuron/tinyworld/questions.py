@@ -15,7 +15,7 @@ def questions(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[d
 
     ``kind`` "fact": the ``count`` facts of ``records.retained_facts``. "hop": every phrasing of the second
     hops that the model was trained with and no edit changes: neither the subject nor the first object is ever
-        edited.
+    edited.
 
     The wrong choices are other objects of the relation (of the second hop: the last one), never a true one.
     Choices and order are drawn from the seed, so that the first n questions of a kind are a fair sample.

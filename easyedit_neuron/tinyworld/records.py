@@ -15,9 +15,8 @@ def edit_cases(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[
     """Counterfactual edits as KnowEdit records.
 
     Subjects come in rounds: nobody is edited twice before everybody was edited once. The target is another
-        object
-    of the same kind. The edit prompt is an edit phrasing that the subject was trained with, the rephrase
-    prompt a test phrasing that it was not.
+    object of the same kind. The edit prompt is an edit phrasing that the subject was trained with, the
+    rephrase prompt a test phrasing that it was not.
 
     Raises:
         HparamsError: the world has fewer editable facts than ``count``.

@@ -1,4 +1,4 @@
-"""The tier against the real EasyEdit: wanted when EASYEDIT_HOME names a clone or ``import easyeditor`` finds
+"""The tier against the real EasyEdit: it runs when EASYEDIT_HOME names a clone or ``import easyeditor`` finds
 one."""
 
 import copy

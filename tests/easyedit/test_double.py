@@ -23,7 +23,7 @@ def both(easyeditor):
     return easyeditor, load_double()
 
 
-def ours():
+def registered_here():
     return {name for spec in registry.methods(plugin=True) for name in spec.names}
 
 
@@ -33,7 +33,9 @@ def registry_of(package):
 
 def test_the_registry(both):
     (real, real_batches), (double, double_batches) = (registry_of(package) for package in both)
-    assert set(real) == set(double) and type(real) is type(double) is dict and ours() <= set(double)
+    assert (
+        set(real) == set(double) and type(real) is type(double) is dict and registered_here() <= set(double)
+    )
     assert [(m.name, m.value) for m in real_batches] == [(m.name, m.value) for m in double_batches]
     names = [*real, "CALINET", "KE", "nothing"]
     assert [real_batches.is_batchable_method(name) for name in names] == [

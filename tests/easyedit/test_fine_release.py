@@ -1,4 +1,4 @@
-"""The authors' own FiNE beside ours: neurons and vectors. Wanted when FINE_HOME names a clone of their
+"""The authors' own FiNE beside ours: neurons and vectors. Runs when FINE_HOME names a clone of their
 repository."""
 
 import copy

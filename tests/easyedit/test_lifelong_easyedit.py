@@ -64,14 +64,14 @@ def test_state_in_modules_is_saved_and_reset(alg, file, command, world, tmp_path
     continues with them, another run begins without them. ROME's covariance is of a text of ours."""
     projector = torch.eye(48).repeat(2, 1, 1) - 0.5 / 48
     torch.save(projector, tmp_path / "P.pt")
-    ours = {
+    stats_fields = {
         "mom2_dataset": str(world / "text.txt"),
         "mom2_n_samples": 20,
         "stats_dir": str(tmp_path / "stats"),
     }
     fields = {
         "AlphaEdit": {"layers": [1, 2], "L2": 0.1, "P_loc": str(tmp_path / "P.pt")},
-        "ROME": {"layers": [1], "mom2_adjustment": True, **ours},
+        "ROME": {"layers": [1], "mom2_adjustment": True, **stats_fields},
     }[alg]
     arguments = command(
         alg, f"{alg}/{file}.yaml", v_loss_layer=3, v_num_grad_steps=2, **fields, **TEMPLATES["llama"]

@@ -7,7 +7,7 @@ import numpy
 import torch
 
 from easyedit_neuron.registry import get_method
-from helpers.editing import CONTEXTS, text_file
+from helpers.editing import shared_fields
 from helpers.tiny_models import tiny_model
 
 KINDS = ("llama", "gpt2", "qwen2")
@@ -15,7 +15,7 @@ _TRAINED = {
     "FiNE": dict(last_layer=1, neuron_num=3, epochs=4, lr=0.05),
     "KNE": dict(layers=[1, 2], share_of_parameters=0.02, attribution_steps=2, num_steps=3, lr=0.02),
 }
-_PATHS = {"NMKE": dict(L2=0.1), "PNKE": dict(psem_sources=["dataset", "context"], ig_steps=2)}
+_LOCATE_THEN_EDIT = {"NMKE": dict(L2=0.1), "PNKE": dict(psem_sources=["dataset", "context"], ig_steps=2)}
 METHODS = ("FiNE", "KNE", "PNKE", "NMKE")
 CASES = [(method, kind) for method in METHODS for kind in KINDS]
 
@@ -26,20 +26,8 @@ def settings(method, folder, **changes):
     if method in _TRAINED:
         fields |= _TRAINED[method]
     else:
-        fields |= dict(
-            layers=[1, 2],
-            v_num_grad_steps=2,
-            v_lr=0.3,
-            v_weight_decay=0.1,
-            clamp_norm_factor=2.0,
-            context_templates=CONTEXTS,
-            mom2_dataset=text_file(folder),
-            mom2_n_samples=100,
-            mom2_update_weight=1.0,
-            stats_dir=str(folder / "stats"),
-            nullspace_threshold=2.0,
-            **_PATHS[method],
-        )
+        fields |= {**shared_fields(folder), "v_num_grad_steps": 2, "nullspace_threshold": 2.0}
+        fields |= _LOCATE_THEN_EDIT[method]
     return get_method(method).load_hparams()(**{**fields, **changes})
 
 

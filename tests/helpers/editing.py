@@ -50,10 +50,9 @@ def text_file(folder):
     return str(path)
 
 
-def make_hparams(method, folder, **changes):
-    """Hyperparameters with two layers, two contexts, and statistics below ``folder``."""
-    fields = dict(
-        alg_name=method,
+def shared_fields(folder):
+    """Fields of every locate-then-edit method: two layers, two contexts, statistics below ``folder``."""
+    return dict(
         model_name="in memory",
         device="cpu",
         layers=[1, 2],
@@ -68,6 +67,11 @@ def make_hparams(method, folder, **changes):
         stats_dir=str(folder / "stats"),
         nullspace_threshold=0.5,
     )
+
+
+def make_hparams(method, folder, **changes):
+    """Hyperparameters of a method with ``shared_fields``."""
+    fields = dict(alg_name=method, **shared_fields(folder))
     fields["L2"] = 0.1 if method in ("AlphaEdit", "NMKE") else 0.0
     return METHODS[method][0](**{**fields, **changes})
 

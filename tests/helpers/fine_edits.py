@@ -3,27 +3,7 @@
 import torch
 
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model
-
-REQUESTS = [
-    {
-        "prompt": "Anna Berg was born in",
-        "subject": "Anna Berg",
-        "target_new": "Oslo",
-        "ground_truth": "Paris",
-    },
-    {
-        "prompt": "The mother tongue of Peter Olsen is",
-        "subject": "Peter Olsen",
-        "target_new": "tennis and London",
-        "ground_truth": "French",
-    },
-    {
-        "prompt": "The capital of Norway",
-        "subject": "Norway",
-        "target_new": "is Rome",
-        "ground_truth": "is Oslo",
-    },
-]
+from helpers.editing import REQUESTS
 
 
 def fine(**changes):
@@ -54,10 +34,10 @@ def chosen(record, number=0):
 
 def summed(neurons, vectors):
     """{(layer, neuron): sum of its vectors}."""
-    found = {}
+    sums = {}
     for place, vector in zip(neurons, vectors):
-        found[place] = found.get(place, 0) + vector
-    return found
+        sums[place] = sums.get(place, 0) + vector
+    return sums
 
 
 def written(record):
@@ -69,12 +49,12 @@ def written(record):
     }
 
 
-def largest_relative_difference(ours, theirs):
+def largest_relative_difference(actual, expected):
     """Over columns: |difference| / |vector|; both dictionaries name the same neurons."""
-    assert ours.keys() == theirs.keys()
+    assert actual.keys() == expected.keys()
     return max(
-        float((ours[place].double() - theirs[place].double()).norm() / theirs[place].double().norm())
-        for place in ours
+        float((actual[place].double() - expected[place].double()).norm() / expected[place].double().norm())
+        for place in actual
     )
 
 
@@ -91,7 +71,7 @@ def terms_of_edited(model, clean, tok, request, hparams):
     )
     end = len(prompt) - 1
     nll = torch.stack([-after[end + step, token] for step, token in enumerate(answer)])
-    kept = slice(0, end)
-    there = (before[kept].exp() * (before[kept] - after[kept])).sum(-1)
-    here = (after[kept].exp() * (after[kept] - before[kept])).sum(-1)
+    scored = slice(0, end)
+    there = (before[scored].exp() * (before[scored] - after[scored])).sum(-1)
+    here = (after[scored].exp() * (after[scored] - before[scored])).sum(-1)
     return nll, there, here, -(1 - after[-1, answer].exp()).log()

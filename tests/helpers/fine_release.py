@@ -36,18 +36,18 @@ def on_the_cpu(monkeypatch, vectors: torch.dtype):
 def _with_activations(model, model_type):
     """What their modelling files add: after ``set_get_activations`` a forward keeps the activations, in half
     precision."""
-    kept = {}
+    activations = {}
 
     def keep(layer):
         def hook(_module, args, _out):
-            kept.setdefault(layer, args[0].detach().half())
+            activations.setdefault(layer, args[0].detach().half())
 
         return hook
 
     for layer in range(model.config.num_hidden_layers):
         model.get_submodule(TEMPLATES[model_type].format(layer)).register_forward_hook(keep(layer))
-    model.set_get_activations = kept.clear
-    type(model).activations = property(lambda self: [kept[layer] for layer in sorted(kept)])
+    model.set_get_activations = activations.clear
+    type(model).activations = property(lambda self: [activations[layer] for layer in sorted(activations)])
 
 
 def run(module, model, model_type, tok, request, hparams):

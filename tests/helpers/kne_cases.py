@@ -51,10 +51,10 @@ def kl_to(model, parameters, tok, request, on, direction, before):
     start = tok(request["prompt"] if on == "prompt" else f"{request['subject']} is a")["input_ids"]
     at = list(range(len(start) - 1)) if on == "prompt" else [len(tok(request["subject"])["input_ids"]) - 1]
     p, q = (
-        functional_call(model, given, kwargs={"input_ids": torch.tensor([start])})
+        functional_call(model, weights, kwargs={"input_ids": torch.tensor([start])})
         .logits[0, at]
         .log_softmax(-1)
-        for given in (before, parameters)
+        for weights in (before, parameters)
     )
     first, second = (p.detach(), q) if direction == "before_after" else (q, p.detach())
     return functional.kl_div(second, first, reduction="sum", log_target=True) / len(at)
@@ -76,7 +76,7 @@ def plain_training(model, tok, requests, members, hparams, stop=None):
     opt = torch.optim.Adam(opt_over, lr=hparams.lr)
 
     def deltas():
-        found = {}
+        changes = {}
         for name, units, rows, transposed, vectors in trained:
             shape = model.get_parameter(name).T.shape if transposed else model.get_parameter(name).shape
             change = torch.zeros(shape, dtype=torch.float64)
@@ -85,8 +85,8 @@ def plain_training(model, tok, requests, members, hparams, stop=None):
             else:
                 change = change.index_put((rows[:, None], units[None]), vectors.T)
             change = hparams.alpha / math.sqrt(len(units)) * (change.T if transposed else change)
-            found[name] = found.get(name, 0) + change
-        return found
+            changes[name] = changes.get(name, 0) + change
+        return changes
 
     for step in range(hparams.num_steps + 1):
         now = {name: model.get_parameter(name).detach() + change for name, change in deltas().items()}

@@ -26,7 +26,7 @@ from easyedit_neuron.cli.settings import (
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.registry import MethodSpec, register_method
-from easyedit_neuron.utils import io as files
+from easyedit_neuron.utils import io
 from helpers.dummy_method import DummyHyperParams, apply_dummy_to_model, register_dummy
 from helpers.editing import make_hparams
 from helpers.tiny_models import tiny_model
@@ -174,7 +174,7 @@ def _die_at(name: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(files.os, name, counted)
+    setattr(io.os, name, counted)
 
 
 def _child(answer, *args, **options):

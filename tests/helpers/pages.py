@@ -48,5 +48,5 @@ def commands(text: str) -> list[list[str]]:
         for name, value in variables:
             block = re.sub(rf"\${name}\b", lambda _, value=value: " ".join(value.split()), block)
         lines += re.split(r"\n|; ", block)
-    found = [COMMAND.search(line) for line in lines]
-    return [shlex.split(match.group(), comments=True) for match in found if match]
+    matches = [COMMAND.search(line) for line in lines]
+    return [shlex.split(match.group(), comments=True) for match in matches if match]

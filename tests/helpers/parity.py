@@ -94,10 +94,10 @@ class Pair:
         self.method, self.model_type, self.rome = method, model_type, method.endswith("ROME")
         settings = dict(SETTINGS, L2=0.5 if method == "AlphaEdit" else 0.0)
         self.hparams = make_hparams(method, folder, **{**settings, **changes})
-        self.ours, self.tok = tiny_model(model_type)
-        self.easyedit_model = copy.deepcopy(self.ours)
+        self.builtin_model, self.tok = tiny_model(model_type)
+        self.easyedit_model = copy.deepcopy(self.builtin_model)
         self.tok.padding_side = "right"
-        self.view = ModelView.of(self.ours)
+        self.view = ModelView.of(self.builtin_model)
         layers = self.hparams.layers
         statistics = Statistics(self.view, self.tok, self.hparams)
         module, apply = MODULES[method]
@@ -146,14 +146,14 @@ class Pair:
         names = [self.view.down_weight_name(layer) for layer in self.hparams.layers]
         return [
             [model.get_parameter(name).detach().clone() for name in names]
-            for model in (self.easyedit_model, self.ours)
+            for model in (self.easyedit_model, self.builtin_model)
         ]
 
     def edit(self, requests):
         """One call of both; returns the largest relative difference of the deltas of this call."""
         before = self.weights()
         self.edit_with_easyedit(requests)
-        METHODS[self.method][1](self.ours, self.tok, requests, self.hparams)
+        METHODS[self.method][1](self.builtin_model, self.tok, requests, self.hparams)
         after = self.weights()
         differences = []
         for expected0, actual0, expected1, actual1 in zip(*before, *after):
@@ -177,7 +177,7 @@ class Pair:
         hparams, layer = self.hparams_of_easyedit(), self.hparams.layers[-1]
         easyedit_request = _easyedit_request(request)
         site = "ffn_out" if self.rome else "layer_out"
-        (ours,) = compute_z(
+        (target,) = compute_z(
             self.view, self.tok, prepare([request]), self.hparams, FLAT, layer, site=site
         ).targets
         if not self.rome:
@@ -185,20 +185,20 @@ class Pair:
                 self.module.compute_z(
                     self.easyedit_model, self.tok, easyedit_request, hparams, layer, GROUPS
                 ).detach(),
-                ours.value,
-                ours.initial,
+                target.value,
+                target.initial,
             )
         u = self.module.compute_u(self.easyedit_model, self.tok, easyedit_request, hparams, layer, FLAT)
         right = self.module.compute_v(
             self.easyedit_model, self.tok, easyedit_request, hparams, layer, u, FLAT
         ).detach()
-        keys = plain_keys(self.ours, self.view, self.tok, request, layer, FLAT)
+        keys = plain_keys(self.builtin_model, self.view, self.tok, request, layer, FLAT)
         key = keys.mean(0) if self.hparams.averaged_keys else keys[0]
         # EasyEdit's is (v* - W k - b) / (u k), and v* of no delta is W k_bare + b
         return (
-            ours.initial + right * (u @ key) - self.view.down_matrix(layer) @ (keys[0] - key),
-            ours.value,
-            ours.initial,
+            target.initial + right * (u @ key) - self.view.down_matrix(layer) @ (keys[0] - key),
+            target.value,
+            target.initial,
         )
 
     def keys(self, requests):
@@ -209,21 +209,23 @@ class Pair:
         if self.rome:
             layer, hparams.mom2_adjustment = self.hparams.layers[0], False
             plain = self.hparams.override({"mom2_adjustment": False, "v_num_grad_steps": 1})
-            records = [apply(self.ours, self.tok, [request], plain, copy=True)[2] for request in requests]
-            ours = torch.cat([record.layers[layer].key_factor for record in records], 1)
+            records = [
+                apply(self.builtin_model, self.tok, [request], plain, copy=True)[2] for request in requests
+            ]
+            keys_by_layer = torch.cat([record.layers[layer].key_factor for record in records], 1)
             directions = [
                 self.module.compute_u(self.easyedit_model, self.tok, request, hparams, layer, FLAT)
                 for request in easyedit_requests
             ]
-            return [(torch.stack(directions, 1), ours / ours.norm(dim=0))]
-        ours = compute_keys(
+            return [(torch.stack(directions, 1), keys_by_layer / keys_by_layer.norm(dim=0))]
+        keys_by_layer = compute_keys(
             self.view, key_prompts(self.tok, prepare(requests), GROUPS, "cpu"), self.hparams.layers
         )
         expected = [
             self.module.compute_ks(self.easyedit_model, self.tok, easyedit_requests, hparams, layer, GROUPS).T
             for layer in self.hparams.layers
         ]
-        return list(zip(expected, ours.values()))
+        return list(zip(expected, keys_by_layer.values()))
 
 
 def _easyedit_request(request):

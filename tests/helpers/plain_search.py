@@ -15,10 +15,10 @@ class PlainLoss:
         initial: the output of ``module`` on the bare prompt, once a loss has been computed.
     """
 
-    def __init__(self, model, module, tok, request, contexts, kept=()):
+    def __init__(self, model, module, tok, request, contexts, preserved=()):
         self.model, self.module, self.tok, self.contexts = model, module, tok, contexts
-        self.kept = [template for template, target in kept if target is None]
-        self.earlier = [(template, target) for template, target in kept if target is not None]
+        self.preserved = [template for template, target in preserved if target is None]
+        self.earlier = [(template, target) for template, target in preserved if target is not None]
         self.subject, self.prompt = request["subject"], request["prompt"].replace(request["subject"], "{}")
         self.target = tok(" " + request["target_new"], add_special_tokens=False)["input_ids"]
         self.initial = None
@@ -65,7 +65,7 @@ class PlainLoss:
         zero, terms = torch.zeros_like(delta), []
         logits, _, end = self.logits(self.prompt, [], zero)
         answer = int(logits[end].argmax())
-        for template in self.kept:
+        for template in self.preserved:
             logits, _, end = self.logits(template, [], zero)
             before = logits[end].softmax(-1).detach()
             if int(before.argmax()) != answer:
@@ -83,13 +83,13 @@ class PlainLoss:
         return hparams.keep_factor * sum(terms) / len(terms) if terms else 0.0
 
 
-def plain_search(model, module, tok, request, hparams, contexts, kept=()):
+def plain_search(model, module, tok, request, hparams, contexts, preserved=()):
     """EasyEdit's search for a vector added to the output of ``module``.
 
     Returns:
         (initial value, delta, losses), in the model's dtype.
     """
-    loss_of = PlainLoss(model, module, tok, request, contexts, kept)
+    loss_of = PlainLoss(model, module, tok, request, contexts, preserved)
     delta = torch.zeros(32, dtype=model.dtype, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
     losses = []

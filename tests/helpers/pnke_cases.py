@@ -6,7 +6,7 @@ import torch
 
 from easyedit_neuron import PNKEHyperParams, apply_pnke_to_model
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.models.pnke import pnke_scores as causal
+from easyedit_neuron.models.pnke import pnke_scores
 from easyedit_neuron.models.pnke.prompts import SemanticPrompts
 from helpers.editing import METHODS, apply, make_hparams
 
@@ -38,7 +38,7 @@ def own_prompts(monkeypatch):
             for r in requests
         ]
 
-    monkeypatch.setattr(causal, "semantic_prompts", semantic_prompts)
+    monkeypatch.setattr(pnke_scores, "semantic_prompts", semantic_prompts)
     return asked
 
 
@@ -60,15 +60,14 @@ def edit(model, tok, requests, folder, **changes):
 def plain_activations(model, tok, layer, texts, position=None):
     """``[texts, d_ff]``: one prompt at a time through the whole model, a hook placed by hand; ``position``:
     of each one's token."""
-    found = []
-    for number, text in enumerate(texts):
-        seen = []
-        handle = (
-            ModelView.of(model)
-            .down_proj(layer)
-            .register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
-        )
+    keys = []
+    handle = (
+        ModelView.of(model)
+        .down_proj(layer)
+        .register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
+    )
+    for text in texts:
         model(input_ids=torch.tensor([tok(text)["input_ids"]]))
-        handle.remove()
-        found.append(seen[0][-1 if position is None else position[number]])
-    return torch.stack(found)
+    handle.remove()
+    positions = [-1] * len(texts) if position is None else position
+    return torch.stack([key[at] for key, at in zip(keys, positions)])

@@ -111,8 +111,8 @@ def test_captum_finds_the_same(model_type):
     captums = IntegratedGradients(forward).attribute(
         seen[0][None], baselines=0.0, n_steps=20, method="gausslegendre"
     )
-    ours = integrated_gradients(view, targets, [2], steps=20).scores[2]
-    torch.testing.assert_close(ours, captums, rtol=1e-4, atol=1e-4 * float(captums.abs().max()))
+    scores = integrated_gradients(view, targets, [2], steps=20).scores[2]
+    torch.testing.assert_close(scores, captums, rtol=1e-4, atol=1e-4 * float(captums.abs().max()))
 
 
 def test_a_batch_gives_what_single_prompts_give_and_the_model_is_left_alone():

@@ -156,13 +156,13 @@ def test_multirun_over_methods(arguments, tmp_path, capfd):
 
 
 def test_fine_tuning_as_a_process(arguments, tmp_path):
-    ours = [
+    settings = [
         argument
         for argument in arguments
         if not argument.startswith(("method.mom2", "method.v_", "method.null"))
     ]
     environment = {**os.environ, "PYTHONPATH": str(resources.PACKAGE_DIR.parent)}
-    command = [sys.executable, "-m", "easyedit_neuron", "method=ft", "method.num_steps=2", *ours]
+    command = [sys.executable, "-m", "easyedit_neuron", "method=ft", "method.num_steps=2", *settings]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     lines, summary = read(tmp_path / "out")

@@ -56,7 +56,8 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
     names = [
         n
         for n, _ in model.named_parameters()
-        if any(f".{l}.mlp." in n for l in (1, 2)) and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))
+        if any(f".{layer}.mlp." in n for layer in (1, 2))
+        and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))
     ]
     assert len(names) == 2
     deltas = execute_ft(model, tok, requests, settings)
@@ -81,16 +82,16 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
 
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
 def test_padding_side_and_pad_token_play_no_part(objective):
-    found = []
+    deltas = []
     for side, pad_token in (("left", "</s>"), ("right", "</s>"), ("right", None)):
         model, tok = tiny_model("llama")
         tok.padding_side, tok.pad_token = side, pad_token
-        found.append(
+        deltas.append(
             execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3))
         )
         assert tok.padding_side == side
-    for other in found[1:]:
-        assert all(torch.equal(other[name], found[0][name]) for name in found[0])
+    for other in deltas[1:]:
+        assert all(torch.equal(other[name], deltas[0][name]) for name in deltas[0])
 
 
 def test_applied_weights_originals_flags_and_gradients():
@@ -98,7 +99,9 @@ def test_applied_weights_originals_flags_and_gradients():
     model.model.layers[0].requires_grad_(False)
     before, flags = weights_of(model), [p.requires_grad for p in model.parameters()]
     edited, originals = apply_ft_to_model(model, tok, REQUESTS[:1], hparams(), return_orig_weights=True)
-    assert edited is model and set(originals) == {f"model.layers.{l}.mlp.down_proj.weight" for l in (1, 2)}
+    assert edited is model and set(originals) == {
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)
+    }
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == (name not in originals)
         assert name not in originals or torch.equal(originals[name], before[name])
@@ -135,14 +138,14 @@ def test_training_stops_below_the_loss():
 def test_a_bos_token_is_a_target_only_where_easyedit_makes_it_one():
     model, tok = tiny_model("llama")
     for special in (True, False):
-        found = execute_ft(
+        deltas = execute_ft(
             model, tok, REQUESTS[:1], hparams(num_steps=1, lr=1e-3, target_special_tokens=special)
         )
         loss = plain_loss(model, tok, REQUESTS[0], "prompt_last", special)
         name = "model.layers.2.mlp.down_proj.weight"
         (gradient,) = torch.autograd.grad(loss, [model.get_parameter(name)])
         firm = gradient.abs() > 1e-6  # Adam's first step is the gradient's sign
-        assert torch.equal(found[name][firm].sign(), -gradient[firm].sign())
+        assert torch.equal(deltas[name][firm].sign(), -gradient[firm].sign())
 
 
 def test_an_exception_restores_the_model():

@@ -5,7 +5,7 @@ import torch
 
 from easyedit_neuron.arch import ModelView, projection
 from easyedit_neuron.attribution import target_tokens
-from easyedit_neuron.edits import session as state
+from easyedit_neuron.edits import session
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.edits.write import write
@@ -76,8 +76,8 @@ def test_training_equals_a_plain_loop(model_type, changes, exact):
     )
     assert deltas.keys() == expected.keys()
     for name, delta in deltas.items():
-        mine = delta.matrix() if view.matrix(name).is_contiguous() else delta.matrix().T
-        torch.testing.assert_close(mine, expected[name], rtol=1e-6, atol=1e-9)
+        change = delta.matrix() if view.matrix(name).is_contiguous() else delta.matrix().T
+        torch.testing.assert_close(change, expected[name], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -151,8 +151,8 @@ def test_a_batch_and_a_sequence_of_edits():
     for request in REQUESTS:
         deltas.append(edit(model, tok, [request], kne_hparams())[2].deltas)
     for name, parameter in model.named_parameters():
-        for found in deltas:
-            start[name] = start[name] + (found[name].matrix() if name in found else 0.0)
+        for edit_deltas in deltas:
+            start[name] = start[name] + (edit_deltas[name].matrix() if name in edit_deltas else 0.0)
         torch.testing.assert_close(parameter.detach(), start[name])
 
 
@@ -197,7 +197,7 @@ def test_a_failed_edit_leaves_the_model(changes, error, words):
     before = snapshot(model)
     with pytest.raises(error, match=words):
         edit(model, tok, REQUESTS[:1], kne_hparams(**changes))
-    assert changed_tensors(model, before) == [] and state.last_record(model) is None
+    assert changed_tensors(model, before) == [] and session.last_record(model) is None
 
 
 def test_a_missing_ground_truth():

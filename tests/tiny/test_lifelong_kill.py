@@ -31,7 +31,7 @@ def killed(world, folder, times, seconds, seed, **options):
     """Outcomes of runs that were killed ``times`` times in all at random moments, and then left to finish.
 
     How far a run gets between two kills hangs on the machine: where one is finished before its time another
-        begins.
+    begins.
     """
     chance, kills, ended = random.Random(seed), 0, []
     while kills < times:

@@ -12,7 +12,7 @@ from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.errors import NeuronEditError, StateError
 from easyedit_neuron.lifelong import checkpoint
 from easyedit_neuron.lifelong.stream import Stream
-from easyedit_neuron.utils import io as files
+from easyedit_neuron.utils import io
 from helpers.dummy_method import DummyHyperParams
 from helpers.lifelong_runs import NAMES, hparams_of, make_world, outcome, settings_of, start, without_times
 
@@ -136,15 +136,15 @@ def test_truncated_files(world, stopped, name, match):
 def test_foreign_and_damaged_states(world, stopped, tmp_path):
     with pytest.raises(NeuronEditError):
         start(world, tmp_path / "other", changes={**TRAP, "strength": 0.3}, on_failure="stop", **SHORT)
-    ours, theirs = state_of(stopped), state_of(tmp_path / "other")
-    shutil.move(ours, tmp_path / "ours")
-    shutil.copytree(theirs, ours)
+    state, foreign_state = state_of(stopped), state_of(tmp_path / "other")
+    shutil.move(state, tmp_path / "ours")
+    shutil.copytree(foreign_state, state)
     refused(world, stopped, "the state of another run")
-    shutil.rmtree(ours)
-    shutil.copytree(tmp_path / "ours", ours)
-    damaged = bytearray((ours / "tensors.safetensors").read_bytes())
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "ours", state)
+    damaged = bytearray((state / "tensors.safetensors").read_bytes())
     damaged[-5] ^= 1
-    (ours / "tensors.safetensors").write_bytes(damaged)
+    (state / "tensors.safetensors").write_bytes(damaged)
     refused(world, stopped, "is damaged: its fingerprint")
 
 
@@ -241,16 +241,16 @@ def test_errors_that_no_edit_would_escape_end_the_run(world, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    files.write_text(tmp_path / "a", "old")
+    io.write_text(tmp_path / "a", "old")
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(io.os, "fsync", full)
     for write in (
-        lambda: files.write_text(tmp_path / "a", "new"),
-        lambda: files.append_text(tmp_path / "b", "x"),
-        lambda: files.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x")),
+        lambda: io.write_text(tmp_path / "a", "new"),
+        lambda: io.append_text(tmp_path / "b", "x"),
+        lambda: io.write_folder(tmp_path / "c", lambda part: (part / "x").write_text("x")),
     ):
         with pytest.raises(
             StateError, match="cannot be written: No space left on device. What was saved before is kept"

@@ -44,8 +44,8 @@ def results(folder):
 
 
 def test_jobs_share_nothing_and_make_one_table(arguments, world, tmp_path, capfd):
-    ours = [*OURS, f"method.mom2_dataset={world}/text.txt"]
-    sweep = ["--multirun", "method=nmke,alphaedit", *arguments, *ours]
+    method_settings = [*OURS, f"method.mom2_dataset={world}/text.txt"]
+    sweep = ["--multirun", "method=nmke,alphaedit", *arguments, *method_settings]
     assert main([*sweep, "run=sweep"]) == 0
     out = capfd.readouterr().out
     folder = tmp_path / "results" / "sweep"
@@ -53,7 +53,7 @@ def test_jobs_share_nothing_and_make_one_table(arguments, world, tmp_path, capfd
     rows = list(csv.DictReader((folder / "results.csv").open()))
     assert len([row for row in rows if row["run"] != "untouched model"]) == 2
     # the second job alone
-    assert main(["method=alphaedit", *arguments, *ours, "run=alone", "--quiet"]) == 0
+    assert main(["method=alphaedit", *arguments, *method_settings, "run=alone", "--quiet"]) == 0
     assert capfd.readouterr().out == ""
     assert results(folder / "1") == results(tmp_path / "results" / "alone") != results(folder / "0")
     # the same command once more: what is finished stays, what is not is made

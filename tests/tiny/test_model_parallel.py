@@ -24,10 +24,10 @@ def test_edits_go_through_the_hooks_of_a_model_in_parts(method, tmp_path):
     parts = dispatch_model(parts, places, main_device="cpu", force_hooks=True)
     assert all(hasattr(block, "_hf_hook") for block in parts.model.layers)
     apply(parts, tok, REQUESTS[:1], hparams)
-    wanted, found = whole.state_dict(), parts.state_dict()
+    expected, weights = whole.state_dict(), parts.state_dict()
     untouched = tiny_model("llama")[0].state_dict()
-    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-    assert any(not torch.equal(wanted[name], untouched[name]) for name in wanted)
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+    assert any(not torch.equal(expected[name], untouched[name]) for name in expected)
 
 
 def test_model_parallel_asks_for_a_device_map(tmp_path, monkeypatch):

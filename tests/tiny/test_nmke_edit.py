@@ -89,7 +89,7 @@ def test_random_neurons(tmp_path):
     _, record = edit(tmp_path, mask="random", mask_density=0.25)
     _, again = edit(tmp_path, mask="random", mask_density=0.25)
     _, other = edit(tmp_path, mask="random", mask_density=0.25, seed=1)
-    masks = [[r.layers[l].mask for l in (1, 2)] for r in (record, again, other)]
+    masks = [[each.layers[layer].mask for layer in (1, 2)] for each in (record, again, other)]
     assert all(int(m.sum()) == 12 for pair in masks for m in pair)
     assert (
         torch.equal(masks[0][0], masks[1][0])

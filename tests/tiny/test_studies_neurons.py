@@ -128,18 +128,18 @@ def test_answers_are_measured_as_the_model_says_them():
         ],
         "b": [Fact("The capital of Norway is", "Oslo or so", "Norway", "b")],
     }
-    found = score_answers(StudiedModel(model, tok, ModelView.of(model)), facts)
-    for task, some in facts.items():
+    answers = score_answers(StudiedModel(model, tok, ModelView.of(model)), facts)
+    for task, task_facts in facts.items():
         accuracy, nll = [], []
-        for fact in some:
+        for fact in task_facts:
             start, whole = (tok(text)["input_ids"] for text in (fact.prompt, f"{fact.prompt} {fact.answer}"))
             with torch.no_grad():
                 logs = model(input_ids=torch.tensor([whole])).logits[0].double().log_softmax(-1)
             places = range(len(start), len(whole))
             accuracy.append(sum(int(logs[at - 1].argmax()) == whole[at] for at in places) / len(places))
             nll.append(-sum(float(logs[at - 1, whole[at]]) for at in places) / len(places))
-        assert found.accuracy[task] == pytest.approx(sum(accuracy) / len(some))
-        assert found.nll[task] == pytest.approx(sum(nll) / len(some), rel=1e-5)
+        assert answers.accuracy[task] == pytest.approx(sum(accuracy) / len(task_facts))
+        assert answers.nll[task] == pytest.approx(sum(nll) / len(task_facts), rel=1e-5)
 
 
 # ---- meanings
@@ -160,9 +160,9 @@ def test_top_tokens_by_a_plain_product(model_type, centred):
     ):
         logits = unembedding @ expected
         best = sorted(range(len(logits)), key=lambda token: -logits[token])[:4]
-        found = top_tokens(view, tok, 2, 5, 4, **options)
-        assert [token for token, _ in found] == [tok.decode([token]) for token in best]
-        assert [value for _, value in found] == pytest.approx(
+        top = top_tokens(view, tok, 2, 5, 4, **options)
+        assert [token for token, _ in top] == [tok.decode([token]) for token in best]
+        assert [value for _, value in top] == pytest.approx(
             [float(logits[token]) for token in best], rel=1e-4
         )
 
@@ -206,8 +206,8 @@ def finished_run(folder, path, scale=0.5, method="NMKE", change="model.layers.1.
     """A run folder of the model whose one weight has grown."""
     model, _ = tiny_model("llama")
     run_folder(path, method, edits=10, layers=("1",))
-    about = json.loads((path / "run.json").read_text())
-    (path / "run.json").write_text(json.dumps({**about, "model": {"weights": model_fingerprint(model)}}))
+    run_info = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**run_info, "model": {"weights": model_fingerprint(model)}}))
     weight = model.get_parameter(change).detach()
     grown = weight.clone()
     grown[:, 7] += scale * torch.linspace(0.5, 1, len(weight))
@@ -246,8 +246,8 @@ def test_what_located_neurons_are_shared_with(folder, tmp_path):
     neurons = [{"L0.U1", "L0.U2"}, {"L0.U1"}, {"L0.U1", "L1.U1", "L1.U2", "L1.U3"}, {"L1.U1"}]
     rows = [
         {"fact": f"{fact.prompt} {fact.answer}", "kind": kind, "neuron": neuron}
-        for fact, some in zip(facts, neurons)
-        for kind, names in (("located", some), ("random", {"L2.U0"}))
+        for fact, located in zip(facts, neurons)
+        for kind, names in (("located", located), ("random", {"L2.U0"}))
         for neuron in names
     ]
     assert meanings.shared(facts, rows) == [
@@ -318,10 +318,10 @@ def test_ablation_measures_other_facts_and_leaves_no_hook(folder, tmp_path, caps
     tables = ("ablation", "ablation_means", "ablation_neurons", "ablation_layers", "ablation_trials")
     rows, means, counts, layers, trials = done(tmp_path, "ablation", *tables)
     for row in rows:  # over two samples where the kind has neurons in both
-        mine = [one for one in trials if (one["name"], one["top"]) == (row["name"], row["top"])]
+        row_trials = [trial for trial in trials if (trial["name"], trial["top"]) == (row["name"], row["top"])]
         own, drawn = (
-            [float(one["rise_own"]) for one in mine if not one["draw"]],
-            [one for one in mine if one["draw"]],
+            [float(trial["rise_own"]) for trial in row_trials if not trial["draw"]],
+            [trial for trial in row_trials if trial["draw"]],
         )
         assert float(row["rise_own"]) == pytest.approx(sum(own) / len(own), rel=1e-4, abs=1e-9) and len(
             drawn
@@ -359,15 +359,15 @@ def test_sites(folder, tmp_path, capsys):
 
 
 def test_drift_of_runs(folder, tmp_path, capsys):
-    one, two = (
+    first, second = (
         finished_run(folder, tmp_path / method, scale, method)
         for method, scale in (("AlphaEdit", 2.0), ("NMKE", 0.5))
     )
     assert (
         drift.main(
             [
-                str(one),
-                str(two),
+                str(first),
+                str(second),
                 "--model",
                 str(folder),
                 "--device",
@@ -381,23 +381,24 @@ def test_drift_of_runs(folder, tmp_path, capsys):
         == 0
     )
     rows, lengths, points = done(tmp_path / "out", "drift", "drift", "drift_lengths", "drift_tsne")
-    found = {(row["layer"], row["model"]): row for row in rows}
-    assert [float(found["0", "NMKE"][name]) for name in ("wasserstein", "cosine", "l2")] == [
+    by_layer_and_model = {(row["layer"], row["model"]): row for row in rows}
+    assert [float(by_layer_and_model["0", "NMKE"][name]) for name in ("wasserstein", "cosine", "l2")] == [
         0,
         pytest.approx(1),
         0,
     ]
     # every row has moved in one entry, by 0.5 to 1 times the scale
-    assert float(found["1", "NMKE"]["l2"]) == pytest.approx(0.375, rel=1e-4)
-    assert float(found["1", "AlphaEdit"]["l2"]) == pytest.approx(1.5, rel=1e-4)
+    assert float(by_layer_and_model["1", "NMKE"]["l2"]) == pytest.approx(0.375, rel=1e-4)
+    assert float(by_layer_and_model["1", "AlphaEdit"]["l2"]) == pytest.approx(1.5, rel=1e-4)
     assert len(lengths) == 3 * 32 and len(points) == 3 * 20
     (reach,) = done(tmp_path / "out", "drift", "drift_reach")
     assert {(row["model"], row["edits"]) for row in reach} == {("AlphaEdit", "10"), ("NMKE", "10")}
     for row in reach:
         assert float(row["reach"]) == pytest.approx(float(row["leakage"]) * float(row["l2"]) ** 2, rel=1e-4)
-    about = json.loads((two / "run.json").read_text())
-    (two / "run.json").write_text(json.dumps({**about, "model": {"weights": "another"}}))
+    run_info = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps({**run_info, "model": {"weights": "another"}}))
     assert (
-        drift.main([str(two), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "no")]) == 2
+        drift.main([str(second), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "no")])
+        == 2
     )
     assert "edited another model" in capsys.readouterr().err and not (tmp_path / "no").exists()

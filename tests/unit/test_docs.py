@@ -14,7 +14,7 @@ from easyedit_neuron import resources
 from easyedit_neuron.cli.app import group_options, setting_names
 from easyedit_neuron.cli.commands import COMMANDS
 from easyedit_neuron.hyperparameters.reference import reference
-from easyedit_neuron.registry import methods
+from easyedit_neuron.registry import get_method, methods
 from helpers.pages import PAGES, REPOSITORY, anchors, blocks, commands, links, name_of
 
 TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
@@ -23,6 +23,7 @@ PYTHON_BLOCKS = [(name, block) for name, text in TEXTS.items() for block in bloc
 FIELDS = {field for spec in methods() for field in setting_names(spec.name.lower())["method"]}
 PLACEHOLDER = re.compile(r"[A-Z](-[A-Z])?|1-N|FILE|DIR|NAME|FOLDER|FIELD|METHOD|\.\.\.|\$.*|.*/?\$\w+.*")
 """Values that stand for a reader's own."""
+METHOD_PAGES = sorted(name for name in TEXTS if name.startswith("docs/methods/"))
 EXAMPLE_METHODS = {"nudge"}
 """Methods that the guides write."""
 
@@ -84,9 +85,10 @@ def test_every_setting_is_in_the_reference():
                 assert name in ("name",) or re.search(rf"`(?:{section}\.)?{name}`", text), f"{section}.{name}"
 
 
-@pytest.mark.parametrize("spec", methods(plugin=True), ids=lambda spec: spec.name)
-def test_options_on_a_methods_page_are_fields(spec):
-    options = TEXTS[f"docs/methods/{spec.name.lower()}.md"].partition("\n## Options")[2].partition("\n## ")[0]
+@pytest.mark.parametrize("name", METHOD_PAGES)
+def test_options_on_a_methods_page_are_fields(name):
+    spec = get_method(Path(name).stem)
+    options = TEXTS[name].partition("\n## Options")[2].partition("\n## ")[0]
     named = {
         name for row in re.findall(r"^\| (`.*?) \|", options, re.M) for name in re.findall(r"`(\w+)`", row)
     }
@@ -161,7 +163,7 @@ def check_settings(words):
             assert values <= {*options[name], *EXAMPLE_METHODS}, (name, value)
         if section == "method":
             for method in chosen:
-                known = setting_names(method)["method"] if method in options["method"] else FIELDS
-                assert field in known or method in EXAMPLE_METHODS, (method, name)
+                allowed = setting_names(method)["method"] if method in options["method"] else FIELDS
+                assert field in allowed or method in EXAMPLE_METHODS, (method, name)
         else:
             assert field in setting_names("nmke").get(section, ()), name

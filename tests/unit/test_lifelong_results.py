@@ -14,8 +14,8 @@ from easyedit_neuron.cli.settings import DataSettings, EvaluationSettings, Model
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.base import HyperParams
-from easyedit_neuron.lifelong import layer_statistics as layers
-from easyedit_neuron.lifelong import measurer as measure
+from easyedit_neuron.lifelong import layer_statistics
+from easyedit_neuron.lifelong import measurer as measurer_module
 from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, evenly, means
 from easyedit_neuron.lifelong.results import RunOrigin, RunResults, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
@@ -39,7 +39,7 @@ def test_means():
 
 
 def test_plain_metrics():
-    plain = measure.plain_metrics(
+    plain = measurer_module.plain_metrics(
         {
             "rewrite_acc": [float("nan")],
             "metric_meta": {},
@@ -59,7 +59,7 @@ def record(mask, leakage=None, units=None):
 def test_overlap_of_masks_against_all_pairs():
     torch.manual_seed(0)
     masks = [(torch.rand(40) < p).tolist() for p in (0.2, 0.5, 0.3, 0.9)]
-    counts = layers.MaskCounts()
+    counts = layer_statistics.MaskCounts()
     counts.add([record(masks[0])])
     assert counts.overlap("4") is None and counts.overlap("5") is None
     for mask in masks[1:]:
@@ -68,23 +68,23 @@ def test_overlap_of_masks_against_all_pairs():
     expected = sum(len(a & b) for a, b in pairs) / sum((len(a) + len(b)) / 2 for a, b in pairs)
     assert counts.overlap("4") == pytest.approx(expected)
     assert counts.touched("4") == sum(map(any, zip(*masks))) / 40
-    twin = layers.MaskCounts()
+    twin = layer_statistics.MaskCounts()
     twin.load_state(counts.saved_state())
     twin.add([record(masks[0])])
     assert twin.overlap("4") != counts.overlap("4") == pytest.approx(expected)
 
 
 def test_single_rows_count_by_parameter():
-    counts = layers.MaskCounts()
+    counts = layer_statistics.MaskCounts()
     for units in ([0, 2], [2, 3]):
         delta = UnitDelta(torch.tensor(units), torch.zeros(2, 5), "output", (4, 5))
         counts.add([SimpleNamespace(units={"w": delta})])
     assert counts.overlap("w") == 0.5 and counts.touched("w") == 0.75
-    assert layers.layer_values([SimpleNamespace(units={"w": delta})]) == {
+    assert layer_statistics.layer_values([SimpleNamespace(units={"w": delta})]) == {
         "w": {"density": 0.5, "leakage": None, "delivered": None}
     }
-    assert layers.layer_values(["a record of another form"]) == {}
-    assert layers.stage_seconds([record([True])]) == {"solve": 0.5}
+    assert layer_statistics.layer_values(["a record of another form"]) == {}
+    assert layer_statistics.stage_seconds([record([True])]) == {"solve": 0.5}
 
 
 def line(batch, density, leakage):
@@ -101,7 +101,7 @@ LINES = [
 
 
 def test_layers_are_means_over_batches():
-    assert layers.layer_means(LINES, layers.MaskCounts()) == {
+    assert layer_statistics.layer_means(LINES, layer_statistics.MaskCounts()) == {
         "4": {
             "density": pytest.approx(0.4),
             "leakage": pytest.approx(0.2),
@@ -206,10 +206,10 @@ def test_summary(checkpoints):
 
 def test_retained_counts_only_what_was_known(monkeypatch):
     answers = iter([[1.0, 0.5, 1.0], [1.0, 0.0]])
-    monkeypatch.setattr(measure, "predict_targets", lambda *args: next(answers))
-    monkeypatch.setattr(measure, "token_accuracy", lambda predictions: predictions)
+    monkeypatch.setattr(measurer_module, "predict_targets", lambda *args: next(answers))
+    monkeypatch.setattr(measurer_module, "token_accuracy", lambda predictions: predictions)
     facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
-    monkeypatch.setattr(measure, "evaluate_all", lambda *args, **options: [])
+    monkeypatch.setattr(measurer_module, "evaluate_all", lambda *args, **options: [])
     measurer = Measurer(None, None, [], ReferenceData(facts, [], []), settings(fluency=0))
     before = measurer.measure_untouched(None)
     assert before["known"] == [True, False, True]

@@ -44,6 +44,7 @@ def test_sections():
 
 
 def test_every_method_for_easyedit_has_a_page():
+    """Whoever adds a method writes ``docs/methods/<method>.md`` and links it in the README."""
     pages = set(re.findall(r"docs/methods/(\w+)\.md", TEXT))
     assert pages == {spec.name.lower() for spec in easyedit_neuron.registry.methods(plugin=True)} - {"dummy"}
 

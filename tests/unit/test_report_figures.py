@@ -144,14 +144,14 @@ def contrast(color, other):
 def test_readable_in_both_themes():
     css = (Path(figures.__file__).parent / "page.css").read_text()
     for theme in css.split("prefers-color-scheme")[:2]:
-        found = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", theme))
+        colors = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", theme))
         for name in ("--ink", "--muted", "--link", "--warn"):
             assert (
-                contrast(found[name], found["--surface"]) >= 4.5
-                and contrast(found[name], found["--page"]) >= 4.5
+                contrast(colors[name], colors["--surface"]) >= 4.5
+                and contrast(colors[name], colors["--page"]) >= 4.5
             ), name
         for number in range(len(COLORS)):
-            assert contrast(found[f"--run{number}"], found["--surface"]) >= 2.0, number
+            assert contrast(colors[f"--run{number}"], colors["--surface"]) >= 2.0, number
 
 
 def test_pictures_of_all_sections(tmp_path, monkeypatch):

@@ -92,8 +92,8 @@ def test_well_formed(html, checked):
     for svg in drawn:
         ElementTree.fromstring(svg)
     assert len(checked.ids) == len(set(checked.ids))
-    wanted = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', html))
-    assert wanted <= set(checked.ids)
+    targets = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', html))
+    assert targets <= set(checked.ids)
 
 
 def test_closed_to_the_outside(html, checked):

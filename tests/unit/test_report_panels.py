@@ -39,8 +39,8 @@ def two(tmp_path):
 
 
 def test_checkpoints_against_edits(two):
-    runs, found = panels(two)
-    rel = named(found["edits"], "rel")
+    runs, sections_by_name = panels(two)
+    rel = named(sections_by_name["edits"], "rel")
     assert (
         [series.x for series in rel.series] == [[10, 100, 130], [10, 100]]
         and rel.reference is None
@@ -48,25 +48,25 @@ def test_checkpoints_against_edits(two):
     )
     assert rel.series[1].y == [checkpoint["final"]["rewrite_acc"] for checkpoint in runs[1].checkpoints[1:]]
     assert [series.run for series in rel.series] == [0, 1]
-    lost = named(found["forgetting"], "rel_lost")
+    lost = named(sections_by_name["forgetting"], "rel_lost")
     row = runs[0].rows[2]
     assert lost.series[0].y[1] == row["rel_immediate"] - row["rel"]
 
 
 def test_what_was_not_measured_is_named_and_not_drawn(two):
-    _, found = panels(two)
-    fluency = named(found["ability"], "fluency")
+    _, sections_by_name = panels(two)
+    fluency = named(sections_by_name["ability"], "fluency")
     assert [series.label for series in fluency.series] == ["MEMIT"] and fluency.missing == ["PNKE"]
-    assert "Peak memory of the GPU, MiB" in found["time"].missing
+    assert "Peak memory of the GPU, MiB" in sections_by_name["time"].missing
     # the final protocol's scores of single edits come with the end of the run
-    assert named(found["forgetting"], "rel_by_position").missing == ["PNKE"]
+    assert named(sections_by_name["forgetting"], "rel_by_position").missing == ["PNKE"]
 
 
 def test_reference_only_where_the_untouched_models_agree(two):
-    _, found = panels(two)
+    _, sections_by_name = panels(two)
     assert (
-        named(found["ability"], "perplexity").reference == 4.2
-        and named(found["ability"], "fluency").reference == 5.9
+        named(sections_by_name["ability"], "perplexity").reference == 4.2
+        and named(sections_by_name["ability"], "fluency").reference == 5.9
     )
     path = two / "1" / "checkpoints.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -76,34 +76,34 @@ def test_reference_only_where_the_untouched_models_agree(two):
 
 
 def test_means_by_layer(two):
-    runs, found = panels(two)
-    density = named(found["mask"], "density_by_layer")
+    runs, sections_by_name = panels(two)
+    density = named(sections_by_name["mask"], "density_by_layer")
     assert density.series[0].x == [4] and density.series[1].x == [2, 11]
-    values = [about["density"] for about in runs[1].checkpoints[-1]["layers"].values()]
+    values = [summary["density"] for summary in runs[1].checkpoints[-1]["layers"].values()]
     assert density.series[1].y == pytest.approx([(values[0] + values[1]) / 2, (values[2] + values[3]) / 2])
-    drift = named(found["drift"], "l2_by_layer")
-    norms = [about["l2"][0] for about in runs[1].checkpoints[-1]["drift"].values()]
+    drift = named(sections_by_name["drift"], "l2_by_layer")
+    norms = [summary["l2"][0] for summary in runs[1].checkpoints[-1]["drift"].values()]
     assert drift.series[1].y == pytest.approx([(norms[0] + norms[1]) / 2, (norms[2] + norms[3]) / 2])
 
 
 def test_stretches_of_the_stream(tmp_path):
     run_folder(tmp_path / "0", "MEMIT", 2 * BINS + 1)
     run_folder(tmp_path / "1", "NMKE", 5)
-    runs, found = panels(tmp_path)
-    rel = named(found["forgetting"], "rel_by_position")
+    runs, sections_by_name = panels(tmp_path)
+    rel = named(sections_by_name["forgetting"], "rel_by_position")
     edits = runs[0].edits
     assert rel.series[0].x == [
         *range(3, 2 * BINS + 1, 3),
         2 * BINS + 1,
     ]  # of three edits each, the same ones for both runs
     assert rel.series[1].x == [3, 5] and rel.series[0].y[0] == sum(edit.final for edit in edits[:3]) / 3
-    time = named(found["time"], "seconds_per_edit")
+    time = named(sections_by_name["time"], "seconds_per_edit")
     assert time.series[0].y[1] == sorted(edit.seconds for edit in edits[3:6])[1]
 
 
 def test_bars_are_seconds_by_part_and_stage(two):
-    runs, found = panels(two)
-    parts, stages = found["time"].panels[:2]
+    runs, sections_by_name = panels(two)
+    parts, stages = sections_by_name["time"].panels[:2]
     assert isinstance(parts, Bars) and parts.labels == ["MEMIT", "PNKE"]
     assert {name: values[0] for name, values in parts.parts.items()} == runs[0].checkpoints[-1]["seconds"]
     assert stages.parts["train"] == [0.0, pytest.approx(0.5)] and stages.parts["solve"] == [
@@ -114,10 +114,15 @@ def test_bars_are_seconds_by_part_and_stage(two):
 
 def test_a_run_without_checkpoints_takes_part_in_nothing(two):
     (two / "1" / "checkpoints.jsonl").unlink()
-    runs, found = panels(two)
-    drawn = [panel for section in found.values() for panel in section.panels if not isinstance(panel, Bars)]
+    runs, sections_by_name = panels(two)
+    drawn = [
+        panel
+        for section in sections_by_name.values()
+        for panel in section.panels
+        if not isinstance(panel, Bars)
+    ]
     assert {series.run for panel in drawn for series in panel.series if panel.name != "seconds_per_edit"} == {
         0
     }
-    assert found["time"].panels[0].labels == ["MEMIT"]
+    assert sections_by_name["time"].panels[0].labels == ["MEMIT"]
     assert dataclasses.is_dataclass(runs[1]) and runs[1].last == {}

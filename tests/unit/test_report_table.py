@@ -152,9 +152,9 @@ def test_many_weights_are_shown_as_their_mean(tmp_path):
     )
     folder = run_folder(tmp_path / "a", "PNKE", 20, layers=names, density=0.02)
     text = final.table(json.loads((folder / "summary.json").read_text()))
-    wanted = sum(0.02 * (1 + i / 10) for i in range(6)) / 6
+    mean = sum(0.02 * (1 + i / 10) for i in range(6)) / 6
     assert (
-        f"mask density, mean of 6 weights{wanted:>40.3f}".split()[-1] == "0.025"
+        f"mask density, mean of 6 weights{mean:>40.3f}".split()[-1] == "0.025"
         and "mask density, mean of 6 weights" in text
     )
     assert "layers.0" not in text

@@ -28,23 +28,19 @@ def test_too_few_rows():
 
 def test_samples_are_rows_in_their_order_the_same_for_all():
     assert sample(5, 9, 0).tolist() == [0, 1, 2, 3, 4]
-    some = sample(100, 10, 1)
-    assert len(some.unique()) == 10 and some.tolist() == sorted(some.tolist()) == sample(100, 10, 1).tolist()
+    rows = sample(100, 10, 1)
+    assert len(rows.unique()) == 10 and rows.tolist() == sorted(rows.tolist()) == sample(100, 10, 1).tolist()
 
 
 def test_the_table_by_hand():
     base, now = torch.tensor([[3.0, 4.0], [0.0, 5.0]]), torch.tensor([[4.0, 3.0], [0.0, 10.0]])
     # row 0: the same entries in another order, cosine 24 / 25, L2 sqrt 2; row 1: 5 is moved by 5 (mean over
     # entries 2.5)
-    found = distances(2, "NMKE", now, base)
-    assert (found["wasserstein"], found["wasserstein_std"]) == (1.25, 1.25)
-    assert found["cosine"] == pytest.approx((0.96 + 1) / 2) and found["l2"] == pytest.approx((2**0.5 + 5) / 2)
+    row = distances(2, "NMKE", now, base)
+    assert (row["wasserstein"], row["wasserstein_std"]) == (1.25, 1.25)
+    assert row["cosine"] == pytest.approx((0.96 + 1) / 2) and row["l2"] == pytest.approx((2**0.5 + 5) / 2)
     # lengths 5, 5 before and 5, 10 now
-    assert (found["wasserstein_of_lengths"], found["mean_length"], found["mean_length_before"]) == (
-        2.5,
-        7.5,
-        5.0,
-    )
+    assert (row["wasserstein_of_lengths"], row["mean_length"], row["mean_length_before"]) == (2.5, 7.5, 5.0)
     assert {name: distances(0, "x", base, base)[name] for name in ("wasserstein", "cosine", "l2")} == {
         "wasserstein": 0.0,
         "cosine": pytest.approx(1.0),
@@ -63,8 +59,8 @@ def point(edits, leakage, l2, retained, perplexity, layer="1"):
 
 def test_what_reaches_the_keys_by_hand():
     names = {"1": "W1", "2": "W2"}
-    found = reached("A", [point(0, None, None, 1.0, 2.0), point(10, 1e-4, 20.0, 0.9, 3.0)], names)
-    assert found == [
+    rows = reached("A", [point(0, None, None, 1.0, 2.0), point(10, 1e-4, 20.0, 0.9, 3.0)], names)
+    assert rows == [
         {
             "model": "A",
             "edits": 10,
@@ -102,7 +98,7 @@ def test_orders_by_the_number_of_edits_and_of_all():
         "C": point(20, 1e-6, 50.0, 0.9, 2.0),
     }
     rows = [
-        row for name, one in points.items() for row in reached(name, [one], {"1": "W1"})
+        row for name, last_point in points.items() for row in reached(name, [last_point], {"1": "W1"})
     ]  # reach 0.04, 0.0081, 0.0025
     ten, every = orders(rows)  # nothing to compare after 20
     assert ten == {

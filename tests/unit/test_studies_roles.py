@@ -42,7 +42,7 @@ def test_thresholds_of_a_layer_and_of_the_whole_model():
 
 
 def test_causal_scores_of_all_layers_are_put_next_to_each_other():
-    one = CausalScores(
+    layer_scores = CausalScores(
         torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0])
     )
     seen = {}
@@ -55,12 +55,12 @@ def test_causal_scores_of_all_layers_are_put_next_to_each_other():
         )
         return scores.specific > 1, scores.attribution > 5
 
-    found = in_scope("model", {0: one, 1: one}, roles)
+    masks = in_scope("model", {0: layer_scores, 1: layer_scores}, roles)
     assert seen["specific"].tolist() == [1, 2, 1, 2] and seen["semantic"].tolist() == [
         [1, 2, 1, 2],
         [3, 4, 3, 4],
     ]
-    assert seen["attribution"].tolist() == [5, 6, 5, 6] and found[1][1].tolist() == [False, True]
+    assert seen["attribution"].tolist() == [5, 6, 5, 6] and masks[1][1].tolist() == [False, True]
 
 
 # 2 layers of 4 neurons; the four best of eight are active: neurons 0-3 in a and b, 0, 1, 4, 5 in c, 0, 6, 7,
@@ -76,17 +76,17 @@ SCORES = {
 def test_kinds_of_neurons_by_the_tasks_they_are_active_in():
     scores = {task: torch.tensor(values) for task, values in SCORES.items()}
     kinds = kinds_of(scores, [3, 5], {"X": ["a", "b"], "Y": ["c", "d"]}, 0.5)
-    found = {(kind.kind, kind.name): kind.neurons.tolist() for kind in kinds}
-    assert found[("general", "all")] == [[3, 0]]
-    assert found[("domain", "X")] == [
+    neurons = {(kind.kind, kind.name): kind.neurons.tolist() for kind in kinds}
+    assert neurons[("general", "all")] == [[3, 0]]
+    assert neurons[("domain", "X")] == [
         [3, 2],
         [3, 3],
     ]  # active in a and b alone; means 5.5 each, the lower number first
-    assert found[("domain", "Y")] == [
+    assert neurons[("domain", "Y")] == [
         [5, 0]
     ]  # in c and d; neuron 1 of layer 3 is active in a, b, c: of no kind
-    assert found[("task", "c")] == [[5, 1]] and found[("task", "d")] == [[5, 2], [5, 3]]
-    assert found[("task", "a")] == found[("task", "b")] == []
+    assert neurons[("task", "c")] == [[5, 1]] and neurons[("task", "d")] == [[5, 2], [5, 3]]
+    assert neurons[("task", "a")] == neurons[("task", "b")] == []
     d = next(kind for kind in kinds if kind.name == "d")
     assert (d.own, d.near, d.far) == (["d"], ["c"], ["a", "b"])
     assert {layer: units.tolist() for layer, units in d.best(1).items()} == {5: [2]}
@@ -185,9 +185,9 @@ def test_samples_are_the_same_facts_in_other_orders():
         for task in "ab"
     }
     assert sampled(facts, 0) == facts
-    one, again, other = (sampled(facts, sample) for sample in (1, 1, 2))
-    assert one == again and len({str(found["a"]) for found in (facts, one, other)}) == 3
-    assert all(set(one[task]) == set(facts[task]) for task in facts)
+    first, again, other = (sampled(facts, sample) for sample in (1, 1, 2))
+    assert first == again and len({str(order["a"]) for order in (facts, first, other)}) == 3
+    assert all(set(first[task]) == set(facts[task]) for task in facts)
 
 
 def test_random_neurons_are_others_of_the_same_layers():
@@ -200,7 +200,7 @@ def test_random_neurons_are_others_of_the_same_layers():
         [counterparts(neurons, 8, seed=seed) for seed in range(2, 8)],
     )
     assert all(torch.equal(drawn[layer], again[layer]) for layer in drawn)
-    assert any(not torch.equal(drawn[2], one[2]) for one in other)
+    assert any(not torch.equal(drawn[2], redrawn[2]) for redrawn in other)
 
 
 def test_facts_by_task_and_tasks_by_domain(tmp_path):
@@ -211,8 +211,8 @@ def test_facts_by_task_and_tasks_by_domain(tmp_path):
     ]
     path = tmp_path / "facts.json"
     path.write_text(json.dumps(records))
-    found = facts_by_task(str(path))
-    assert {task: [(fact.prompt, fact.answer) for fact in facts] for task, facts in found.items()} == {
+    by_task = facts_by_task(str(path))
+    assert {task: [(fact.prompt, fact.answer) for fact in facts] for task, facts in by_task.items()} == {
         "r": [("A is", "x")],
         "s": [("B is", "z")],
     }  # a subject once per task
@@ -227,14 +227,14 @@ def test_facts_by_task_and_tasks_by_domain(tmp_path):
         "person": set(shipped) - of_firms,
         "organisation": of_firms,
     }
-    for given, words in (
+    for content, words in (
         (["X"], "must read NAME=TASK"),
         (["X=r,t"], "names task 't'"),
         (["X=r"], "'s' is in 0"),
         (["X=r,s", "Y=r"], "'r' is in 2"),
     ):
         with pytest.raises(DataError, match=words):
-            domains_of(["r", "s"], given)
+            domains_of(["r", "s"], content)
     del records[2]["relation"]
     path.write_text(json.dumps(records))
     with pytest.raises(DataError, match="record 2: field 'relation' is missing"):

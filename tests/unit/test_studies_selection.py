@@ -65,7 +65,7 @@ def test_runs_with_other_seeds_are_one_setting(tmp_path, capsys):
                 density=density,
             )
     sweep = selection.read_sweep(tmp_path / "gamma")
-    assert [len(one.runs) for one in sweep.settings] == [2, 2] and sweep.repeated
+    assert [len(setting.runs) for setting in sweep.settings] == [2, 2] and sweep.repeated
     assert selection.main([str(tmp_path / "gamma"), "--out", str(tmp_path / "out")]) == 0
     rows = read(tmp_path / "out" / "selection.csv")
     assert [(row["setting"], row["runs"]) for row in rows] == [("gamma 3.0", "2"), ("gamma 10.0", "2")]

@@ -8,8 +8,7 @@ number, a triangular factor, or (once there are many rows) a matrix into which U
 that the cost stops growing.
 
 The check: ``z`` is a fixed random vector and ``z A`` is kept beside S, at O(dim n) a block. ``|(z A) S - z| /
-    |z|`` is then the
-error of a solve whose answer is known; whatever has gone wrong in S shows in it.
+|z|`` is then the error of a solve whose answer is known; whatever has gone wrong in S shows in it.
 """
 
 import torch

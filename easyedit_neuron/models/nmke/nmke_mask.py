@@ -41,13 +41,12 @@ def nmke_mask(scores: Tensor, options: NMKEOptions, layer: int | None = None) ->
     """Mask from the scores ``S [B, d_ff]`` of B prompts.
 
     1. General score ``Qg_i`` = number of prompts with ``S_bi > 0`` (Eq. 4), S z-scored over the neurons of
-    each prompt
-       first unless ``score_form: raw``. Specific score ``Qs_i = max_b S_bi`` (Eq. 5).
+       each prompt first unless ``score_form: raw``. Specific score ``Qs_i = max_b S_bi`` (Eq. 5).
     2. Entropies ``H_g`` (Eq. 6) and ``H_s`` (Eq. 7), see ``general_entropy`` and ``specific_entropy``.
     3. Ratios ``rho = lo + (hi - lo) H^gamma`` (``entropy``, released), ``scaler * H + bias`` (``linear``,
-    paper), or given.
+       paper), or given.
     4. A neuron is general when ``Qg_i >= quantile(Qg, 1 - rho_g)``, specific likewise; mask = general OR
-    specific (Eq. 8).
+       specific (Eq. 8).
 
     A soft mask (Table 4) scales every neuron's update by its score, min-max normalised over the layer, with
     no selection. The paper does not say which score; here the larger of the normalised Qg and Qs, as OR. With

@@ -35,11 +35,10 @@ def train_critical_neurons(
     with FFN f, x_1 are its inputs at the subjects' last tokens (in all contexts; a request's weights are
     those of its key's mean), x_0 its inputs at tokens of text::
 
-        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2      (Eq. 1
-        and 9)
+        L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2
 
-    lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C being that of
-    the tokens.
+    (Eq. 1 and 9); lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C
+    being that of the tokens.
 
     Raises:
         EditError: the loss is not finite or never falls below the first, or there is nothing to train.

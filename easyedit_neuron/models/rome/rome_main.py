@@ -18,8 +18,8 @@ def apply_rome_to_model(
 
     ROME has no joint solution for several requests. They are edited one after the other, each on the weights
     that the one before left: the same as one call for each, except for one record of all. EasyEdit's makes
-        the first edit and drops the
-    others without a word; editors therefore refuse ``batch_edit`` with ROME, as EasyEdit's does.
+    the first edit and drops the others without a word; editors therefore refuse ``batch_edit`` with ROME, as
+    EasyEdit's does.
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """

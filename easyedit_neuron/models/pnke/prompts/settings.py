@@ -42,8 +42,8 @@ class PromptSettings:
             they are, so that a cached text is the one that would be written now; of the edited model in a
             sequence of edits no text is then ever found again, and all its weights are read once per call.
             ``text``: its configuration only. What was written first, by whatever weights, then serves all
-                edits and all runs of a sweep, which so compare methods under the same P_sem;
-            the file names the weights that wrote it. Without ``cache_dir`` neither costs anything.
+            edits and all runs of a sweep, which so compare methods under the same P_sem; the file names the
+            weights that wrote it. Without ``cache_dir`` neither costs anything.
         device: of models given by name; None: that of the edited model.
     """
 

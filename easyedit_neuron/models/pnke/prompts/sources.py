@@ -2,7 +2,7 @@
 filtered.
 
 A source is asked with the request and its templates: the prompt, then the dataset's rephrasings (Algorithm 1,
-    line 6).
+line 6).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Writer:
     """Model and tokenizer; neither is changed, and no global random state is read or written.
 
     Fingerprints are taken once and kept: a writer is made anew for each call unless it was loaded here, by
-        name.
+    name.
     """
 
     def __init__(self, model, tok):

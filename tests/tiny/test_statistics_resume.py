@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import DataError, StateError
 from easyedit_neuron.statistics import cache as cache_module
-from easyedit_neuron.statistics import matrix_files as files_module
+from easyedit_neuron.statistics import matrix_files
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.covariance import covariances
 from easyedit_neuron.statistics.matrix_files import UnfinishedSums
-from easyedit_neuron.utils import io as tensorfile
+from easyedit_neuron.utils import io
 from helpers.editing import make_hparams
 from helpers.tiny_models import CORPUS, tiny_model
 
@@ -108,8 +108,8 @@ def test_batches_that_were_too_large_are_remembered(tmp_path):
 def test_it_is_saved_no_oftener_than_asked(tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     clock, writes = [0.0], []
-    monkeypatch.setattr(files_module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(files_module, "write", lambda *args, **more: writes.append(clock[0]))
+    monkeypatch.setattr(matrix_files.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(matrix_files, "write", lambda *args, **more: writes.append(clock[0]))
     model.register_forward_pre_hook(
         lambda *_: clock.__setitem__(0, clock[0] + 1)
     )  # a text is a forward and a second
@@ -159,7 +159,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, damage):
 
 def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
-    whole, path, plain = measure(model, tok), tmp_path / "sums.partial", tensorfile.save_file
+    whole, path, plain = measure(model, tok), tmp_path / "sums.partial", io.save_file
     calls = []
 
     def full(tensors, name, metadata):
@@ -170,7 +170,7 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
             raise OSError("disk full")
         plain(tensors, name, metadata=metadata)
 
-    monkeypatch.setattr(tensorfile, "save_file", full)
+    monkeypatch.setattr(io, "save_file", full)
     with pytest.raises(OSError, match="disk full"):
         measure(model, tok, path)
     assert [p.name for p in tmp_path.iterdir()] == ["sums.partial"]
@@ -181,7 +181,7 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
 @pytest.fixture
 def eager(monkeypatch):
     """Statistics in small windows, saved after each."""
-    monkeypatch.setattr(files_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(matrix_files, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(cache_module, "covariances", functools.partial(covariances, window=60))
 
 

@@ -7,6 +7,7 @@ import torch
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.statistics.nullspace import null_space
 from helpers.on_gpu import OnGpu
+from helpers.systems import D, some_covariance, some_keys
 
 
 def covariance(size, values, seed=0, dtype=torch.float64):
@@ -87,3 +88,14 @@ def test_a_full_gpu_leaves_the_decomposition_to_the_cpu(monkeypatch, caplog):
     space = null_space(matrix.as_subclass(OnGpu), 0.1)
     assert torch.equal(space.basis, expected.basis) and space.complement == expected.complement
     assert "eigen-decomposition: no room on cuda:0, going on in host memory" in caplog.text
+
+
+def test_projection_is_the_same_from_basis_and_complement():
+    cov = some_covariance(rank=6)
+    space = null_space(cov, 1e-9)
+    u, s, _ = torch.linalg.svd(cov)
+    small = u[:, s < 1e-9]
+    assert space.complement and space.dim == D - 6
+    torch.testing.assert_close(
+        space.project(some_keys(3, 9)), small @ small.T @ some_keys(3, 9), rtol=1e-9, atol=1e-11
+    )

@@ -30,7 +30,7 @@ def test_every_field_on_the_page_is_one():
         getattr(easyedit_neuron, f"{method}HyperParams")
         for method in ("NMKE", "AlphaEdit", "MEMIT", "ROME", "FT")
     ]
-    known = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    fields = {field.name for cls in classes for field in dataclasses.fields(cls)}
     values = {
         "NMKE",
         "AlphaEdit",
@@ -46,7 +46,7 @@ def test_every_field_on_the_page_is_one():
         "ROMEHyperParams",
         "FTHyperParams",
     }
-    assert names_in(HYPERPARAMETERS) - known <= values
+    assert names_in(HYPERPARAMETERS) - fields <= values
 
 
 def test_files_and_code():
@@ -67,8 +67,8 @@ def test_after_differs_from_before_in_two_lines():
     for block in (before, after):
         ast.parse("\n".join(block))
     plain = {"from easyeditor import AlphaEditHyperParams, BaseEditor", "from easyeditor import BaseEditor"}
-    mine, theirs = ([line for line in block if line not in plain] for block in (after, before))
+    added, removed = ([line for line in block if line not in plain] for block in (after, before))
     assert (
-        len([line for line in mine if line not in theirs]) == 2
-        and len([line for line in theirs if line not in mine]) == 1
+        len([line for line in added if line not in removed]) == 2
+        and len([line for line in removed if line not in added]) == 1
     )

@@ -264,9 +264,9 @@ def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, maske
         )
         return whole
 
-    kept = torch.tensor([0, 1, 2, 3, 5, 6, 8])
+    remaining = torch.tensor([0, 1, 2, 3, 5, 6, 8])
     before = solve()
-    torch.testing.assert_close(solve([4, 7]), expected(buffer.columns()[:, kept]), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(solve([4, 7]), expected(buffer.columns()[:, remaining]), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(solve(), before, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(before, expected(buffer.columns()), rtol=1e-8, atol=1e-10)
     buffer.append(keys)

@@ -87,7 +87,7 @@ def test_their_files_load(method):
 
 def test_an_object_that_ends_in_a_character_of_two_tokens(pair):
     """EasyEdit breaks the character and shifts its labels; ours is the loss of the real tokens
-    (tests/tiny/test_paths_target.py)."""
+    (tests/tiny/test_compute_z.py)."""
     both = pair("AlphaEdit", "llama")
     ids = both.tok(" Malmø", add_special_tokens=False)["input_ids"]
     assert both.tok(both.tok.decode(ids[:-1]), add_special_tokens=False)["input_ids"] != ids[:-1]

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from easyedit_neuron.edits import record as record_module
 from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.utils import io as tensorfile
+from easyedit_neuron.utils import io
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_the_old_file(record, tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(tensorfile, "save_file", half)
+    monkeypatch.setattr(io, "save_file", half)
     with pytest.raises(OSError, match="disk full"):
         record.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

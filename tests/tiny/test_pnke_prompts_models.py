@@ -54,16 +54,19 @@ def test_samples_are_those_of_the_plain_loop(kind):
     ids, writer = tok("Anna Berg was born in")["input_ids"], Writer(model, tok)
     expected = plain_samples(model, ids, 3, 6, 5, 0.7, 8)
     cut = [row[: row.index(tok.eos_token_id)] if tok.eos_token_id in row else row for row in expected]
-    found = writer.sample(ids, 3, 6, 5, 0.7, 8, one_line=False)
-    assert found == [tok.decode(row, skip_special_tokens=True) for row in cut] and len(set(found)) == 3
-    assert writer.sample(ids, 1, 6, 9, 0.7, 8, one_line=False) == found[:1]
+    samples = writer.sample(ids, 3, 6, 5, 0.7, 8, one_line=False)
+    assert samples == [tok.decode(row, skip_special_tokens=True) for row in cut] and len(set(samples)) == 3
+    assert writer.sample(ids, 1, 6, 9, 0.7, 8, one_line=False) == samples[:1]
 
 
 def test_a_sample_ends_at_the_end_token_the_line_break_and_the_last_position():
     asked, said = "Say it:", "\nAnna Berg is\nnever this"
     model, tok = answering("llama", [(asked, said)])
     ids, writer = tok(asked)["input_ids"], Writer(model, tok)
-    write = lambda length, one_line: writer.sample(ids, 1, length, 0, 1.0, 5, one_line)[0]
+
+    def write(length, one_line):
+        return writer.sample(ids, 1, length, 0, 1.0, 5, one_line)[0]
+
     assert write(60, False) == said and write(60, True) == "\nAnna Berg is\n"
     model.generation_config.eos_token_id = tok("\n", add_special_tokens=False)["input_ids"]
     assert write(60, False) == ""
@@ -90,7 +93,7 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
     model, tok = answering("llama", list(zip(asked, said)), bos=not chat)
     if chat:
         tok.chat_template = TEMPLATE
-    (found,) = psem(
+    (prompts,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": "Anna Berg is from"},
@@ -98,11 +101,11 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
         temperature=0.01,
         m=3,
     )
-    assert found.texts == [
+    assert prompts.texts == [
         "Anna Berg is from",
         "The place of Anna Berg is",
     ]  # the other one says the new object
-    assert found.sources == ["dataset", "paraphrase"] and found.shortfall == 1
+    assert prompts.sources == ["dataset", "paraphrase"] and prompts.shortfall == 1
 
 
 def test_nothing_is_disturbed():
@@ -121,8 +124,8 @@ def test_nothing_is_disturbed():
         max_new_tokens=5,
         translation_models=(there, back),
     )
-    found = [psem(model, tok, **options) for _ in range(2)]
-    assert found[0] == found[1] and torch.equal(torch.get_rng_state(), state)
+    prompts = [psem(model, tok, **options) for _ in range(2)]
+    assert prompts[0] == prompts[1] and torch.equal(torch.get_rng_state(), state)
     assert changed_tensors(model, before) == [] and there[0].training and not back[0].training
     assert (tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token) == tokens
     assert (model.generation_config.to_dict(), model.config.to_dict()) == config
@@ -186,7 +189,7 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
 def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
     monkeypatch.setattr(Writer, "weights", property(lambda self: pytest.fail("the weights were read")))
     model, tok = tiny_model("llama")
-    (found,) = psem(
+    (prompts,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": ["Anna Berg is from"]},
@@ -195,7 +198,7 @@ def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
         paraphrase_model="/no/such/folder",
         translation_models=("/no/such/folder", "/none"),
     )
-    assert found.sources == ["dataset"]
+    assert prompts.sources == ["dataset"]
     psem(model, tok, instruction=SHORT, max_new_tokens=2)  # nor without a cache
 
 
@@ -214,25 +217,32 @@ def test_there_and_back_again(translators, tmp_path, monkeypatch):
     options = dict(
         sources=("translation",), translation_models=translators, cache_dir=tmp_path, m=1, max_new_tokens=10
     )
-    (found,) = psem(model, tok, **options)
-    assert (found.texts, found.sources, found.shortfall) == (["Anna Berg came from"], ["translation"], 0)
+    (prompts,) = psem(model, tok, **options)
+    assert (prompts.texts, prompts.sources, prompts.shortfall) == (
+        ["Anna Berg came from"],
+        ["translation"],
+        0,
+    )
     (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text("utf-8"))
     assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"]
     assert content["texts"][0] == "Anna Berg came from ."
     monkeypatch.setattr(Writer, "beams", lambda *args: pytest.fail("translated again"))
-    assert psem(model, tok, **options) == [found]
+    assert psem(model, tok, **options) == [prompts]
     monkeypatch.undo()
     as_pipelines = [types.SimpleNamespace(model=m, tokenizer=t) for m, t in (there, back)]
-    assert psem(model, tok, **{**options, "cache_dir": None, "translation_models": as_pipelines}) == [found]
+    assert psem(model, tok, **{**options, "cache_dir": None, "translation_models": as_pipelines}) == [prompts]
 
 
 def test_random_translators_give_a_shortfall_and_no_garbage():
     model, tok = tiny_model("llama")
-    (found,) = psem(
+    (prompts,) = psem(
         model, tok, sources=("translation",), translation_models=(marian(), marian(seed=1)), max_new_tokens=4
     )
-    assert all("Anna Berg" in text for text in found.texts) and found.shortfall == 10 - len(found.texts) > 0
+    assert (
+        all("Anna Berg" in text for text in prompts.texts)
+        and prompts.shortfall == 10 - len(prompts.texts) > 0
+    )
     assert (
         psem(model, tok, sources=("translation",))[0].shortfall == 10
     )  # no models named: the source is passed over
@@ -254,16 +264,16 @@ def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path
     model, tok = tiny_model("llama")
     names = str(tmp_path / "there"), str(tmp_path / "back")
     for _ in range(2):
-        (found,) = psem(model, tok, sources=("translation",), translation_models=names, m=1)
-        assert found.texts == ["Anna Berg came from"]
+        (prompts,) = psem(model, tok, sources=("translation",), translation_models=names, m=1)
+        assert prompts.texts == ["Anna Berg came from"]
     assert loads == list(names)
 
 
 def test_an_encoder_decoder_can_paraphrase():
     model, tok = tiny_model("llama")
     pairs = [("paraphrase: Anna Berg was born in", "The home of Anna Berg is")]
-    (found,) = psem(model, tok, paraphrase_model=marian(pairs, 60), m=1, max_new_tokens=12)
-    assert found.texts == ["The home of Anna Berg is"] and found.sources == ["paraphrase"]
+    (prompts,) = psem(model, tok, paraphrase_model=marian(pairs, 60), m=1, max_new_tokens=12)
+    assert prompts.texts == ["The home of Anna Berg is"] and prompts.sources == ["paraphrase"]
 
 
 def test_another_causal_model_can_be_named(tmp_path):
@@ -274,8 +284,8 @@ def test_another_causal_model_can_be_named(tmp_path):
     writer.save_pretrained(tmp_path)
     writer_tok.save_pretrained(tmp_path)
     for named in (str(tmp_path), (writer, writer_tok)):
-        (found,) = psem(edited, tok, paraphrase_model=named, instruction=SHORT, m=1, temperature=0.01)
-        assert found.texts == ["Home to Anna Berg is"]
+        (prompts,) = psem(edited, tok, paraphrase_model=named, instruction=SHORT, m=1, temperature=0.01)
+        assert prompts.texts == ["Home to Anna Berg is"]
 
 
 @pytest.mark.parametrize(

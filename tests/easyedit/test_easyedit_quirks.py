@@ -36,7 +36,7 @@ def test_stale_keys(pair):
     for _ in range(3):
         assert both.edit([REQUESTS[0]]) < 1e-3
         norms.append(float((both.weights()[1][0] - start[0]).norm()))
-        for model in (both.easyedit_model, both.ours):
+        for model in (both.easyedit_model, both.builtin_model):
             put_back(
                 model, {both.view.down_weight_name(layer): w for layer, w in zip(both.hparams.layers, start)}
             )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from easyedit_neuron.errors import StateError
-from easyedit_neuron.statistics import key_sums as sums_module
+from easyedit_neuron.statistics import key_sums as key_sums_module
 from easyedit_neuron.statistics.key_sums import KeySums
 from helpers.on_gpu import OnGpu
 
@@ -27,7 +27,7 @@ def random_keys(count, d_ff, seed=0):
 
 @pytest.mark.parametrize("block", [1, 7, 10, 30, 31, 256])
 def test_equals_the_product_and_is_symmetric(monkeypatch, block):
-    monkeypatch.setattr(sums_module, "BLOCK", block)
+    monkeypatch.setattr(key_sums_module, "BLOCK", block)
     keys = random_keys(50, 30).double()
     sums = key_sums(30)
     sums.add(3, keys[:20])
@@ -58,7 +58,7 @@ def test_what_float32_costs_at_131072_tokens():
 def test_sums_move_to_the_host_in_the_middle_of_a_batch(monkeypatch, caplog, failing):
     """Four blocks a batch; the ``failing``-th addition finds no memory. Nothing is lost, nothing added
     twice."""
-    monkeypatch.setattr(sums_module, "BLOCK", 8)
+    monkeypatch.setattr(key_sums_module, "BLOCK", 8)
     keys = random_keys(50, 30).double()
     sums = key_sums(30)
     sums.sums[3] = sums.sums[3].as_subclass(OnGpu)

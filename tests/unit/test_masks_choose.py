@@ -85,8 +85,8 @@ def test_the_options_of_pnke_have_short_names_elsewhere():
 
 def test_the_seed_is_that_of_the_method_unless_told():
     assert chosen_mask(hparams(MEMITHyperParams, mask="random", seed=7)).options.seed == 7
-    given = {"density": 0.25, "seed": 1}
-    options = chosen_mask(hparams(MEMITHyperParams, mask="random", mask_options=given)).options
+    mask_options = {"density": 0.25, "seed": 1}
+    options = chosen_mask(hparams(MEMITHyperParams, mask="random", mask_options=mask_options)).options
     assert (options.density, options.seed) == (0.25, 1)
     options = chosen_mask(hparams(NMKEHyperParams, mask="random", mask_density=0.1, seed=3)).options
     assert (options.density, options.seed) == (0.1, 3)

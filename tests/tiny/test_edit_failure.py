@@ -3,19 +3,18 @@
 import pytest
 import torch
 
-from easyedit_neuron.edits import edit as record_module
+from easyedit_neuron.edits import edit as edit_record_module
 from easyedit_neuron.edits import write as write_module
 from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
 from easyedit_neuron.locate_then_edit import edit as edit_module
-from easyedit_neuron.locate_then_edit import edit as execute_module
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
 
 class Broken(RuntimeError):
-    """Not one of ours."""
+    """An error that the package does not raise itself."""
 
 
 def nan(*args, **kwargs):
@@ -39,21 +38,21 @@ def fail(*args, **kwargs):
 
 
 FAILURES = {
-    "a delta that is not finite": (execute_module.SequentialSolver, "right_factor", nan, StateError),
+    "a delta that is not finite": (edit_module.SequentialSolver, "right_factor", nan, StateError),
     "the second layer of the loop": (
-        execute_module,
+        edit_module,
         "layer_delta",
-        second_call_fails(execute_module.layer_delta),
+        second_call_fails(edit_module.layer_delta),
         Broken,
     ),
     "keys of the second layer": (
-        execute_module.LayerwiseKeys,
+        edit_module.LayerwiseKeys,
         "at",
-        second_call_fails(execute_module.LayerwiseKeys.at),
+        second_call_fails(edit_module.LayerwiseKeys.at),
         Broken,
     ),
     "the second write": (write_module, "add_delta", second_call_fails(write_module.add_delta), Broken),
-    "the record": (record_module, "EditRecord", fail, Broken),
+    "the record": (edit_record_module, "EditRecord", fail, Broken),
     "z*": (edit_module, "compute_z", fail, Broken),
 }
 
@@ -87,20 +86,20 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
 
 
 def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypatch):
-    found = []
+    weights = []
     for broken in (False, True):
         model, tok = tiny_model("llama")
         hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
         if broken:
             with monkeypatch.context() as patched:
-                patched.setattr(execute_module.SequentialSolver, "right_factor", nan)
+                patched.setattr(edit_module.SequentialSolver, "right_factor", nan)
                 with pytest.raises(
                     StateError, match="layers.1.mlp.down_proj.weight: the computed delta is not finite"
                 ):
                     apply(model, tok, REQUESTS[:1], hparams)
         apply(model, tok, REQUESTS[:1], hparams)
-        found.append(snapshot(model)["tensors"])
-    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+        weights.append(snapshot(model)["tensors"])
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 
 
 @pytest.mark.parametrize(
@@ -157,7 +156,7 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
             p.copy_(p.half())
     model.half()
     before = snapshot(model)
-    monkeypatch.setattr(execute_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
+    monkeypatch.setattr(edit_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
     with pytest.raises(StateError, match="overflows torch.float16"):
         apply(model, tok, REQUESTS[:1], make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2))
     assert changed_tensors(model, before) == []

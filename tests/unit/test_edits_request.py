@@ -15,12 +15,12 @@ GOOD = {
 }
 
 
-def one(**changes):
+def prepared_request(**changes):
     return prepare([{**GOOD, **changes}])[0]
 
 
 def test_subject_becomes_the_place_and_objects_get_a_space():
-    request = one()
+    request = prepared_request()
     assert (request.index, request.prompt, request.subject) == (0, "{} was born in", "Anna Berg")
     assert (request.target_new, request.ground_truth, request.text) == (
         " Paris",
@@ -30,10 +30,10 @@ def test_subject_becomes_the_place_and_objects_get_a_space():
 
 
 def test_nothing_is_changed_in_the_input():
-    given = [dict(GOOD), {**GOOD, "ground_truth": ["Rome", "Roma"], "locality": {"a": {"prompt": ["b"]}}}]
-    before = copy.deepcopy(given)
-    prepared = prepare(given)
-    assert given == before and prepared[1].raw is given[1] and [r.index for r in prepared] == [0, 1]
+    requests = [dict(GOOD), {**GOOD, "ground_truth": ["Rome", "Roma"], "locality": {"a": {"prompt": ["b"]}}}]
+    before = copy.deepcopy(requests)
+    prepared = prepare(requests)
+    assert requests == before and prepared[1].raw is requests[1] and [r.index for r in prepared] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -51,25 +51,25 @@ def test_nothing_is_changed_in_the_input():
     ],
 )
 def test_ground_truth_may_be_a_list_of_aliases(truth, expected):
-    assert one(ground_truth=truth).ground_truth == expected
+    assert prepared_request(ground_truth=truth).ground_truth == expected
 
 
 def test_a_leading_space_is_not_doubled():
-    assert one(target_new="  Paris").target_new == " Paris"
+    assert prepared_request(target_new="  Paris").target_new == " Paris"
 
 
 def test_a_prompt_that_is_a_template_already():
-    assert one(prompt="Where was {} born?").text == "Where was Anna Berg born?"
+    assert prepared_request(prompt="Where was {} born?").text == "Where was Anna Berg born?"
 
 
 def test_the_last_of_several_occurrences_is_the_subject():
-    request = one(prompt="Anna Berg is called Anna Berg and was born in")
+    request = prepared_request(prompt="Anna Berg is called Anna Berg and was born in")
     assert request.prompt == "Anna Berg is called {} and was born in"
     assert request.text == "Anna Berg is called Anna Berg and was born in"
 
 
 def test_a_subject_with_braces():
-    request = one(subject="f{x}", prompt="The value of f{x} is")
+    request = prepared_request(subject="f{x}", prompt="The value of f{x} is")
     assert request.prompt == "The value of {} is" and request.text == "The value of f{x} is"
 
 

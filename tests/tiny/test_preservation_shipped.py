@@ -17,7 +17,7 @@ def test_earlier_edits_of_a_subject_stay(tmp_path, monkeypatch):
     (tmp_path / "again.json").write_text(
         json.dumps([of[name][number] for number in range(5) for name in again])
     )
-    found = {}
+    results = {}
     for keep in (False, True):
         out = tmp_path / str(keep)
         assert (
@@ -40,5 +40,5 @@ def test_earlier_edits_of_a_subject_stay(tmp_path, monkeypatch):
             )
             == 0
         )
-        found[keep] = json.loads((out / "summary.json").read_text())["results"]
-    assert found[True]["final"]["rewrite_acc"] >= 0.95 > found[False]["final"]["rewrite_acc"]
+        results[keep] = json.loads((out / "summary.json").read_text())["results"]
+    assert results[True]["final"]["rewrite_acc"] >= 0.95 > results[False]["final"]["rewrite_acc"]

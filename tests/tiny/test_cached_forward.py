@@ -6,8 +6,8 @@ import torch
 from easyedit_neuron.arch.tokens import subject_last_index
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
-from easyedit_neuron.locate_then_edit import cached_forward as suffix_module
-from easyedit_neuron.locate_then_edit import compute_z as target_module
+from easyedit_neuron.locate_then_edit import cached_forward
+from easyedit_neuron.locate_then_edit import compute_z as compute_z_module
 from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
@@ -34,9 +34,9 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     # a stop between the fastest and the slowest request
     stop = sorted(min(each) for each in losses)
     hparams = hparams.override({"v_stop_loss": (stop[0] + stop[1]) / 2})
-    found = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
-    assert len({len(t.losses) for t in found}) > 1 or len(found[0].losses) == 8
-    for target, request in zip(found, REQUESTS):
+    targets = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
+    assert len({len(t.losses) for t in targets}) > 1 or len(targets[0].losses) == 8
+    for target, request in zip(targets, REQUESTS):
         initial, delta, plain = plain_search(model, module, tok, request, hparams, FLAT)
         assert target.value.dtype == torch.float64
         assert target.losses == pytest.approx(plain, rel=1e-9)
@@ -47,13 +47,13 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
     """The path with frozen keys and values is the one taken: a step sees fewer tokens than the row has."""
-    widths, plain = [], suffix_module.Suffix.run
+    widths, plain = [], cached_forward.Suffix.run
 
     def run(self, *args, **kwargs):
         widths.append((self.past is not None, self.ids.shape[1], self.mask.shape[1]))
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(suffix_module.Suffix, "run", run)
+    monkeypatch.setattr(cached_forward.Suffix, "run", run)
     model, tok = tiny_model(model_type)
     find_target(
         ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
@@ -66,10 +66,10 @@ def test_without_keys_and_values_whole_rows_give_the_same(model_type, tmp_path, 
     model, tok = tiny_model(model_type, dtype=torch.float64)
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     fast = compute_z(*args).targets
-    monkeypatch.setattr(suffix_module.CleanPass, "_past", lambda self, width: None)
-    for one, other in zip(fast, compute_z(*args).targets):
-        assert one.losses == pytest.approx(other.losses, rel=1e-10)
-        torch.testing.assert_close(one.value, other.value, rtol=1e-9, atol=1e-10)
+    monkeypatch.setattr(cached_forward.CleanPass, "_past", lambda self, width: None)
+    for target, other in zip(fast, compute_z(*args).targets):
+        assert target.losses == pytest.approx(other.losses, rel=1e-10)
+        torch.testing.assert_close(target.value, other.value, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -78,11 +78,11 @@ def test_batching_changes_nothing(size, tmp_path):
     hparams = make_hparams("AlphaEdit", tmp_path)
     args = ModelView.of(model), tok, prepare(REQUESTS)
     together = compute_z(*args, hparams, FLAT, LAYER).targets
-    for one, other in zip(
+    for target, other in zip(
         together, compute_z(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER).targets
     ):
-        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
-        assert one.probability == pytest.approx(other.probability, rel=1e-4)
+        torch.testing.assert_close(target.value, other.value, rtol=1e-4, atol=1e-5)
+        assert target.probability == pytest.approx(other.probability, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,13 @@ def test_batching_changes_nothing(size, tmp_path):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: "
+            "you tried to allocate 9 bytes"
         ),
     ],
 )
 def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
-    sizes, plain = [], target_module.CleanPass
+    sizes, plain = [], compute_z_module.CleanPass
 
     def small(view, batch, *args):
         sizes.append(len(batch.lengths) // 4)
@@ -106,9 +107,9 @@ def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     expected = compute_z(*args).targets
-    monkeypatch.setattr(target_module, "CleanPass", small)
-    for one, other in zip(expected, compute_z(*args).targets):
-        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(compute_z_module, "CleanPass", small)
+    for target, other in zip(expected, compute_z(*args).targets):
+        torch.testing.assert_close(target.value, other.value, rtol=1e-4, atol=1e-5)
     assert sizes == [3, 1, 1, 1]
 
 
@@ -116,12 +117,12 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     def never(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(target_module, "CleanPass", never)
+    monkeypatch.setattr(compute_z_module, "CleanPass", never)
     model, tok = tiny_model("llama")
     with pytest.raises(torch.OutOfMemoryError):
         compute_z(
             ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-        ).targets
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -133,14 +134,15 @@ def test_layerwise_keys_in_float64(model_type, exact):
     prompts = key_prompts(tok, prepare(REQUESTS), [["{}"], CONTEXTS], "cpu")
     layerwise = LayerwiseKeys(view, prompts, 3)
     generator = torch.Generator().manual_seed(0)
+    seen = {}
     for layer in (0, 1, 2):
         now = layerwise.at(layer)
         keys, values = now.keys, now.z
         for number, request in enumerate(REQUESTS):
-            seen = {}
             expected = []
             for context in FLAT:
                 template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
+                seen.clear()
                 handles = [
                     view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
                     view.layer(3).register_forward_hook(

@@ -39,8 +39,8 @@ def test_same_solver_as_ours():
         ("ROME", ("clamp_norm_factor", "mom2_adjustment")),
         ("FT", ("lr", "num_steps", "objective_optimization")),
     ):
-        theirs = yaml.safe_load(resources.easyedit_hparams(name, "tiny-llama").read_text())
-        ours = yaml.safe_load(resources.hparams_path(f"{name}/tiny-llama").read_text())
+        easyedit_fields = yaml.safe_load(resources.easyedit_hparams(name, "tiny-llama").read_text())
+        builtin_fields = yaml.safe_load(resources.hparams_path(f"{name}/tiny-llama").read_text())
         shared = (
             ("layers",)
             + fields
@@ -50,4 +50,6 @@ def test_same_solver_as_ours():
                 else ("v_lr", "v_num_grad_steps", "v_weight_decay", "kl_factor", "mom2_n_samples")
             )
         )
-        assert {field: theirs[field] for field in shared} == {field: ours[field] for field in shared}
+        assert {field: easyedit_fields[field] for field in shared} == {
+            field: builtin_fields[field] for field in shared
+        }

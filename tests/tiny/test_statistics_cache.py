@@ -13,7 +13,7 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.statistics import cache as cache_module
 from easyedit_neuron.statistics.cache import Statistics
-from easyedit_neuron.utils import io as tensorfile
+from easyedit_neuron.utils import io
 from helpers.editing import make_hparams
 from helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_nothing(llama, tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(tensorfile, "save_file", half)
+    monkeypatch.setattr(io, "save_file", half)
     with pytest.raises(OSError, match="disk full"):
         measure(*llama, make_hparams("AlphaEdit", tmp_path))
     assert files(tmp_path) == []

@@ -1,0 +1,111 @@
+"""The shape of the code: ruff and mypy, sizes of files, and imports between folders that go one way."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import easyedit_neuron
+
+PACKAGE = Path(easyedit_neuron.__file__).resolve().parent
+ROOT = PACKAGE.parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# From the foundation up. A folder imports folders of lower lines only, and so no two import each other.
+LAYERS = (
+    "errors",
+    "utils",
+    "resources registry",  # the registry names its methods by text, and imports none
+    "hyperparameters",
+    "arch",
+    "attribution statistics data evaluation",
+    "edits",
+    "masks optim",
+    "locate_then_edit",
+    "models",
+    "host",
+    "editlog",
+    "export",
+    "lifelong",
+    "report tinyworld",
+    "ability studies",
+    "cli",
+)
+LEVEL = {folder: level for level, line in enumerate(LAYERS) for folder in line.split()}
+# Imports that go up, as (module, imported module). This list only ever gets shorter.
+UPWARD = {("models.pnke.prompts.writer", "host.load_model")}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "--quiet", "--output-format", "concise"], ["ruff", "format", "--check"], ["mypy"]],
+    ids=["ruff check", "ruff format", "mypy"],
+)
+def test_tools_find_nothing(command):
+    """Their configuration is in ``pyproject.toml``."""
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("no pyproject.toml: the package is installed without its repository")
+    if importlib.util.find_spec(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed: pip install -e '.[test]'")
+    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rules_of_the_package(path):
+    """Short files that say what they hold, that print nothing, and that load no pickled objects."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert len(source.splitlines()) <= 400
+    assert ast.get_docstring(tree), "a module says what it is for"
+    assert "torch.load" not in source and "TODO" not in source
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert "print" not in names and not any("pickle" in target for target in imported_modules(path))
+
+
+def test_every_folder_has_a_level():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert folders | modules == set(LEVEL)
+
+
+def test_imports_between_folders_go_one_way():
+    """At module level and inside of functions; what only a type checker reads does not count."""
+    upward = set()
+    for path in SOURCES:
+        module = path.relative_to(PACKAGE).with_suffix("")
+        for target in imported_modules(path):
+            folder, _, name = target.removeprefix("easyedit_neuron.").partition(".")
+            if target.startswith("easyedit_neuron.") and folder in LEVEL and module.parts[0] in LEVEL:
+                same = folder == module.parts[0]
+                if not same and LEVEL[folder] >= LEVEL[module.parts[0]]:
+                    upward.add((".".join(module.parts), f"{folder}.{name}".rstrip(".")))
+    assert upward == UPWARD
+
+
+def imported_modules(path):
+    """Full names of what a module of the package imports; ``from . import a`` counts as the module ``a``."""
+    parents = ("easyedit_neuron", *path.relative_to(PACKAGE).parent.parts)
+    for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+            continue
+        base = parents[: len(parents) - node.level + 1] if node.level else ()
+        base = ".".join((*base, node.module) if node.module else base)
+        if base == "easyedit_neuron":
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        else:
+            yield base
+
+
+def import_statements(node):
+    """All below ``node`` but those under ``if TYPE_CHECKING:``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        yield from import_statements(child)
