@@ -1,7 +1,5 @@
 """``python -m easyedit_neuron.ability``: measure the general ability of a model without editing it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Run code that a model has written against a problem's tests, in a process with limits (no sandbox)."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import subprocess

@@ -1,7 +1,5 @@
 """Measure lm-eval's tasks on a model in memory, leaving model, tokenizer and random state as they are."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -11,8 +11,6 @@ The folder::
 Every function returns splits by name and raises a ``DataError`` with file, record and field.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -5,8 +5,6 @@ package. With a folder the same YAML reads local documents (``local``) and nothi
 holds the YAML of tiny-world's tasks, and that which points lm-eval's tasks to local documents.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Documents of tiny-world's tasks, with the fields that the YAML in ``configs/tiny_world`` names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from datasets import Dataset

@@ -3,8 +3,6 @@
 Every foreseeable mistake is one line on stderr and exit code 2.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re

@@ -1,7 +1,5 @@
 """Load what a run needs, and refuse what cannot work before anything is measured."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

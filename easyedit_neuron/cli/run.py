@@ -1,7 +1,5 @@
 """One run: load and check what the settings name, then let the lifelong engine edit and measure."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From the composed Hydra configuration to checked settings and hyperparameters."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path

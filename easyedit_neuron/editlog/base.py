@@ -1,7 +1,5 @@
 """The base model of a log, and the check of a model against fingerprints of its parameters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The difference of two edited models, computed from their logs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The text files of a log: ``log.json`` names the base model, ``entries.jsonl`` has one line per entry."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The log of a sequence of edits on disk."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -237,7 +235,7 @@ class EditLog:
                 (self.folder / entry["file"]).unlink(missing_ok=True)
         self._entries, self._bytes = remaining, len(text.encode())
 
-    def copy(self, folder: str | Path, upto: int | None = None) -> EditLog:
+    def copy(self, folder: str | Path, upto: int | None = None) -> "EditLog":
         """Copy the entries up to ``upto`` into another folder, which must not hold a log yet."""
         entries, folder = self._entries[: self._count(upto)], Path(folder)
         self.refuse_taken(folder)

@@ -1,7 +1,5 @@
 """Make an edited model again from the base model and a log."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass

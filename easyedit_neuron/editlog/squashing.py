@@ -1,7 +1,5 @@
 """Join many edits into one."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

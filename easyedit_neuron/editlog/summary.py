@@ -1,7 +1,5 @@
 """What a log's entry says of an edit: a digest of its content, and a few numbers per change."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The sum of many changes of one parameter, kept as factors while these are smaller than the matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -90,7 +88,7 @@ class SummedChange:
         units = {(axis, number) for axis, (numbers, _) in self._units.items() for number in numbers.tolist()}
         return units | {("input", number) for number in self._columns.nonzero().squeeze(1).tolist()}
 
-    def dot(self, other: SummedChange) -> float:
+    def dot(self, other: "SummedChange") -> float:
         """Inner product of the two sums as matrices."""
         units, other_units = self.units(), other.units()
         if units is not None and other_units is not None and units.axis == other_units.axis:

@@ -1,7 +1,5 @@
 """Take a single edit out of the weights, and put it back."""
 
-from __future__ import annotations
-
 import torch
 
 from ..arch.view import ModelView

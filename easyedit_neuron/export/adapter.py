@@ -1,7 +1,5 @@
 """Edits as a LoRA adapter that plain peft loads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Edited checkpoints, from edits or from an export: whole models that need neither peft nor this package."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

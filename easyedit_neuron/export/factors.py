@@ -1,7 +1,5 @@
 """Exact sums of edits as factors, and their best approximation of lower rank."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Which changes a peft LoRA adapter can hold, and its tensors and configuration."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable

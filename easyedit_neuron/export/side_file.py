@@ -1,7 +1,5 @@
 """The side file of an export: which edits it holds, of which model, and how to recognize that model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

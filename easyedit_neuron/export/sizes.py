@@ -1,7 +1,5 @@
 """Bytes of the forms in which edits can be stored or handed on."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass

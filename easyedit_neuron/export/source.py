@@ -1,7 +1,5 @@
 """The edits to export, and the model that they were made on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Source:
         model: torch.nn.Module,
         base: str | None = None,
         ids: Sequence | None = None,
-    ) -> Source:
+    ) -> "Source":
         """Edits of ``model``: a list of records, or the edits of a log that are in the weights.
 
         ``base`` is by default the log's name of the model, or ``model_name`` of the first edit's

@@ -1,7 +1,5 @@
 """Edits as the rows or columns of the weights that they touch: put in and taken off bit for bit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ name, synchronised and renamed; only then is the state before it removed. Whenev
 complete state is there (or none yet).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

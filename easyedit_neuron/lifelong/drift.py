@@ -5,8 +5,6 @@ which distributions its Wasserstein distance is taken. Both readings are given: 
 before and after, and between the lengths of all rows before and after (its Fig. 11).
 """
 
-from __future__ import annotations
-
 import torch
 
 from ..arch.view import is_conv1d

@@ -3,8 +3,6 @@
 Nothing of EasyEdit is changed on the disk; what is set on its modules holds for this process.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import logging

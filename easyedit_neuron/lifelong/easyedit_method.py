@@ -5,8 +5,6 @@ copies. What a method keeps in variables of its modules (``easyedit_adapters.STA
 the start of a run, put back after a failed edit, and saved with the run.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import importlib

@@ -1,7 +1,5 @@
 """The loop of a run: edit, measure, save, from wherever its folder says that it was interrupted."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass

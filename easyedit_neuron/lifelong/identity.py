@@ -1,7 +1,5 @@
 """Which run a folder belongs to: a command may continue there only if it is the same run."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What the edits' records say of the layers: density, leakage, delivered share, and how masks overlap."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

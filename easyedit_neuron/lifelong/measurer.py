@@ -1,7 +1,5 @@
 """What a run measures: the edits' own metrics, and the side effects on everything else."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A method and the model that it edits; a batch of edits is applied completely or not at all."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a run shows on stderr: a bar with Rel and Loc, or a line per checkpoint outside of a terminal."""
 
-from __future__ import annotations
-
 import sys
 import time
 

@@ -1,7 +1,5 @@
 """The objects of ``edits.jsonl``, ``checkpoints.jsonl`` and ``summary.json``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The results so far of a run that is continued: read back, and checked against the saved state."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The files of a run's folder. Each is complete or absent, and survives a power cut."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The log of a run's edits, cut back to the edit from which an interrupted run continues."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

@@ -6,8 +6,6 @@ immediate protocol measures every edit. A later edit of a fact is a duplicate if
 else a contradiction.
 """
 
-from __future__ import annotations
-
 import functools
 import random
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class Stream:
         order: Literal["file", "shuffled"] = "file",
         seed: int = 0,
         batch_size: int = 1,
-    ) -> Stream:
+    ) -> "Stream":
         """The stream in the order of the file, or shuffled by a generator of its own."""
         records = list(range(len(requests)))
         if order == "shuffled":

@@ -1,7 +1,5 @@
 """The weights that a run has changed: their untouched values, and the way back from a failed edit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

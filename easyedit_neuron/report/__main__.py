@@ -1,7 +1,5 @@
 """``python -m easyedit_neuron.report``: a page, pictures and a table of run folders."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

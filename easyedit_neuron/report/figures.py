@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, which people with any common colour vision can tell
 marker and every bar a hatch, so that a grey print can be read.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import re
@@ -115,9 +113,8 @@ def label_text(text: str, length: int) -> str:
 def svg(plot: Plot, salt: str) -> str:
     """The plot as an ``<svg>`` element without its title, the same text for the same plot.
 
-    Args:
-        plot: without a title it is decoration, which a screen reader skips.
-        salt: differs between the plots of a page, so that no two elements get the same id.
+    A plot without a title is decoration, which a screen reader skips. ``salt`` differs between the plots of a
+    page, so that no two elements get the same id.
     """
     with _styled(salt) as Figure:
         figure = Figure(figsize=plot.size, layout="constrained")
@@ -144,14 +141,8 @@ def write_png(
 ) -> None:
     """Write plots as one picture, three in a row (four: two), each with title above and legend below.
 
-    Args:
-        plots: what to draw.
-        path: of the file; its folder must exist.
-        legend: label and line style of the entries of a common legend at the bottom.
-        dpi: pixels per inch.
-
-    Raises:
-        NeuronEditError: matplotlib is not installed.
+    ``legend``: label and line style of the entries of a common legend. ``NeuronEditError`` without
+    matplotlib.
     """
     require()
     columns = 2 if len(plots) == 4 else min(3, len(plots))

@@ -1,7 +1,5 @@
 """The table that a finished run shows on the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,11 +28,8 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text: a row per measure, a column per phase and one for what was lost.
-
-    Args:
-        summary: the content of ``summary.json`` (``lifelong.results.summarise``).
-    """
+    """The content of ``summary.json`` as text: a row per measure, a column per phase and one for what was
+    lost."""
     phases = [phase for phase in PHASES if phase in summary["results"]]
     with_loss = {"immediate", "final"} <= set(phases)
     rows = [("", *phases, *["lost"] * with_loss)]

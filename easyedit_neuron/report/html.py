@@ -1,7 +1,5 @@
 """Parts of an HTML page: the document, tables, and tables that open on a click."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from html import escape
 from importlib.resources import files

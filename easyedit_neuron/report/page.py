@@ -1,7 +1,5 @@
 """The report as one HTML file without scripts and external links; the same bytes for the same runs."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +33,7 @@ def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
 
 
 def write_page(runs: Sequence[Run], path: str | Path) -> Path:
-    """``write_report`` of runs that have been read."""
+    """Write the page of runs; without matplotlib it has the tables and says how to get the plots."""
     return save(Path(path), page(runs, plots=figures.available()))
 
 
@@ -62,12 +60,7 @@ def write_look(runs: Sequence[Run], folder: Path) -> None:
 
 
 def page(runs: Sequence[Run], plots: bool = True) -> str:
-    """The whole page.
-
-    Args:
-        runs: from ``runs.read_runs``.
-        plots: False leaves the plots out and keeps their numbers (where matplotlib is not installed).
-    """
+    """The whole page; without ``plots`` it has their numbers (where matplotlib is not installed)."""
     styles = run_styles(runs) if plots else None
     all_sections = sections(runs)
     drawn = [section for section in all_sections if section.panels]

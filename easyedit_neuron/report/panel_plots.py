@@ -1,7 +1,5 @@
 """Plots of the report's panels: lines of runs, bars of runs, and the key of a run for the page's legend."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

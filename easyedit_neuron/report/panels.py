@@ -4,8 +4,6 @@ A value that a run did not measure is not in its series. A panel without any ser
 its section.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import statistics
@@ -32,18 +30,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over a common axis.
+    """Lines over a common axis, a series for each run that measured ``title``.
 
-    Attributes:
-        name: identifies the panel in its section.
-        title: what y is.
-        x_label: what x is.
-        series: one for each run that measured it.
-        axis: of y. ``share`` goes from 0 to 1, ``zero`` includes zero, ``linear`` fits the values; ``auto``
-            fits them too, and is logarithmic where they span decades.
-        reference: value of the untouched model, drawn as a line across; None where it is unknown or differs
-            between runs.
-        missing: labels of the runs that did not measure it.
+    ``axis`` of y: ``share`` goes from 0 to 1, ``zero`` includes zero, ``linear`` fits the values; ``auto``
+    fits them too, and is logarithmic where they span decades. ``reference`` is the untouched model's value,
+    None where runs differ; ``missing`` are the labels of the runs that did not measure it.
     """
 
     name: str
@@ -57,13 +48,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bars:
-    """One horizontal bar per run.
-
-    Attributes:
-        name, title: as in ``Panel``.
-        labels: of the runs.
-        parts: name of a part -> its length in each bar, 0 where a run has no such part.
-    """
+    """One horizontal bar per run; ``parts``: name -> its length in each bar, 0 where a run has no such
+    part."""
 
     name: str
     title: str
@@ -82,7 +68,7 @@ class Section:
     missing: list[str]
 
     @classmethod
-    def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> Section:
+    def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> "Section":
         """A section that separates the measured panels from the missing ones."""
         measured = [panel for panel in panels if (panel.series if isinstance(panel, Panel) else panel.parts)]
         missing = [panel.title for panel in panels if panel not in measured]

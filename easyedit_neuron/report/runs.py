@@ -4,8 +4,6 @@ A run without ``summary.json`` is unfinished and is read as far as it goes. A fo
 file that cannot be read, is a ``DataError`` that names the file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -35,13 +33,9 @@ NOT_COMPARED = (
 class EditLine:
     """What the report shows of one line of ``edits.jsonl``.
 
-    Attributes:
-        position: in the stream.
-        text: prompt and new object.
-        reason: why the edit failed; None where it succeeded.
-        seconds: time of its batch divided by the number of edits in the batch.
-        immediate, final: teacher-forced rewrite accuracy right after the batch and on the final model; None
-            where it was not measured.
+    ``reason``: why the edit failed, else None. ``seconds``: of its batch, divided by the edits in it.
+    ``immediate`` and ``final``: teacher-forced rewrite accuracy right after the batch and on the final model,
+    if measured.
     """
 
     position: int
@@ -54,19 +48,12 @@ class EditLine:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder: the content of its files, and a label that no other run of the report has.
 
-    Attributes:
-        folder: path of the run.
-        info: content of ``run.json``.
-        summary: content of ``summary.json``; None while the run is unfinished.
-        checkpoints: lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the untouched
-            model.
-        rows: for each checkpoint the columns of ``checkpoints.csv``, what was lost (``rel_lost``,
-            ``gen_lost``, ``loc_lost``: immediate - final), and locality and portability by kind
-            (``loc:KIND``, ``portability:KIND``).
-        edits: lines of ``edits.jsonl``.
-        label: a name that no other run of the report has.
+    ``summary`` is None while the run is unfinished. ``checkpoints`` ascend in edits, and the one at 0 edits
+    is the untouched model. ``rows`` has for each of them the columns of ``checkpoints.csv``, what was lost
+    (``rel_lost``, ``gen_lost``, ``loc_lost``: immediate - final), and scores by kind (``loc:KIND``,
+    ``portability:KIND``).
     """
 
     folder: Path
@@ -151,11 +138,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read all runs in these folders, each a run or a sweep (a folder with runs below it), and label them.
-
-    Raises:
-        DataError: a folder without a run, or a file of a run that cannot be read.
-    """
+    """Read all runs in these folders, each a run or a sweep (a folder with runs below it), and label them."""
     paths = {path.resolve(): path for folder in folders for path in find_runs(Path(folder))}
     if not paths:
         raise DataError("no run folders were given")

@@ -1,7 +1,5 @@
 """One table over all runs of a sweep: a row per run, as it is at its newest checkpoint."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -48,9 +46,8 @@ LEGEND = (
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Put everything known about each run into one row; all rows have the same columns, None for no value.
 
-    Columns: run, status, settings (by name those in which the runs differ), the columns of
-    ``checkpoints.csv`` at the newest checkpoint, what was lost (immediate - final), ``seconds_per_edit``,
-    locality and portability by kind, general ability by task, folder.
+    Columns: run, status, settings (by name those in which the runs differ), ``checkpoints.csv`` at the newest
+    checkpoint, what was lost, ``seconds_per_edit``, scores by kind, general ability by task, folder.
     """
     option_names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, option_names) for run in runs]
@@ -119,7 +116,8 @@ def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path
 
 
 def write_table(runs: Sequence[Run], path: str | Path) -> Path:
-    """``write_results_table`` of runs that have been read."""
+    """Write the table of runs: ``.csv`` (all columns), ``.md`` or ``.txt`` (for people), else
+    ``NeuronEditError``."""
     return save(Path(path), _formatter(Path(path))(runs))
 
 

@@ -1,30 +1,12 @@
 """Role ablation (NMKE, Fig. 2 and Table 5): what is lost without general, domain- or task-specific neurons.
 
-    python -m easyedit_neuron.studies.ablation --model tiny-llama --data tiny-world --out ablation
-
-Asked: whether the neurons of a kind matter to the tasks of that kind. The paper names the kinds without a
-formula; here they are, over all neurons i of the layers looked at:
-
-- ``A_ti`` = mean over prompts of task t of the attribution (log-probability shift, Eq. 3, of the token that
-  the model itself says);
-- i is *active* in t when ``A_ti`` is positive and among the highest ``--active`` (10%) of all neurons;
-- *general*: active in every task; *domain-specific* for D: active in two or more tasks of D and in none
-  outside; *task-specific* for t: active in t alone. (Neurons active across domains, but not in every task,
-  are of no kind.)
-
-Measured: of every kind the ``k`` neurons with the highest mean ``A`` over its tasks (all; those of D; t) are
-silenced (q_i = 0 at every token). Token accuracy and negative log-likelihood of the answer (nats per token),
-both teacher-forced, are measured on other facts than those that located the neurons: on the kind's own tasks,
-on the other tasks of the domain, and elsewhere. For comparison as many random neurons of the same layers are
-silenced, ``--seeds`` times, and every layer's neurons all together. ``--samples`` repeats all of this with
-other facts to locate and to measure.
-
-Means are over the domains or tasks of a kind, then over samples. ``<column>_std`` says how far samples lie
-apart, ``random_<column>_std`` how far draws of random neurons do (those of all samples): what a difference
-has to exceed. Drawn: drop of the accuracy and rise of the negative log-likelihood by kind.
+``A_ti`` is the mean attribution of neuron i over prompts of task t, of the token that the model itself says.
+A neuron is *active* in t when ``A_ti`` is positive and among the highest ``--active`` of all neurons. It is
+*general* when active in every task, *domain-specific* when active in two or more tasks of a domain and in
+none outside, *task-specific* when active in one task alone. Of every kind the neurons with the highest mean
+``A`` are silenced (q_i = 0), and as many random ones of the same layers. What is lost is measured on other
+facts than those that located the neurons: on the kind's own tasks, on others of the domain, and elsewhere.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -65,7 +47,7 @@ class AnswerScores:
     accuracy: dict[str, float]
     nll: dict[str, float]
 
-    def loss(self, untouched: AnswerScores, tasks: Sequence[str]) -> dict[str, float | None]:
+    def loss(self, untouched: "AnswerScores", tasks: Sequence[str]) -> dict[str, float | None]:
         """``drop`` of the accuracy and ``rise`` of the negative log-likelihood, means over these tasks."""
         return {
             "drop": mean(untouched.accuracy[task] - self.accuracy[task] for task in tasks),

@@ -1,7 +1,5 @@
 """The weights that an edit or a run has changed, compared with those of the untouched model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,17 +17,16 @@ from .command import StudiedModel
 
 
 def weights_of(studied: StudiedModel, folder: Path) -> dict[str, Tensor]:
-    """What a finished run added to the model: parameter name -> ``[d_out, d_in]`` (CPU, compute dtype).
-
-    Raises:
-        DataError: no finished run with its weights there, or a run of a model of another shape.
-    """
+    """What a finished run added to the model: parameter name -> ``[d_out, d_in]`` (CPU, compute dtype)."""
     weights = edited_weights(studied, folder)
     return {name: weight - matrix(studied.view, name) for name, weight in weights.items()}
 
 
 def edited_weights(studied: StudiedModel, folder: Path) -> dict[str, Tensor]:
-    """The weights at the end of a run; names, shapes and errors as in ``weights_of``."""
+    """The weights at the end of a run, in the form of ``weights_of``.
+
+    ``DataError`` where there is no finished run with its weights, or one of a model of another shape.
+    """
     read_run(folder)
     path = RunFolder(folder).weights
     if not path.is_file():
@@ -73,8 +70,7 @@ def deltas_of(records: Sequence[EditRecord]) -> dict[str, Tensor]:
 def values_of(view: ModelView, changes: Mapping[str, Tensor]) -> dict[int, Tensor]:
     """The changes of value vectors among changes by parameter name: layer -> ``[d_model, d_ff]``.
 
-    Raises:
-        StateError: none of them is a down projection of this model, or one is of another shape.
+    ``StateError`` where none of them is a down projection of this model, or one is of another shape.
     """
     layers = {view.down_weight_name(layer): layer for layer in range(view.n_layers)}
     by_layer = {layers[name]: change for name, change in changes.items() if name in layers}

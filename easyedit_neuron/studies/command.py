@@ -1,7 +1,5 @@
 """The skeleton of the studies: a command that measures, and writes tables, plots and a page."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys
@@ -24,13 +22,9 @@ BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class Study:
-    """A study as a command.
+    """A study as a command: its name, the text of ``--help``, its own arguments, and the measurement.
 
-    Attributes:
-        name: of its module, and of the folder of its files unless ``--out`` or the result names another.
-        description: what it shows, for ``--help``.
-        add_arguments: adds its own arguments to a parser.
-        measure: loads, measures and describes tables and plots; raises ``NeuronEditError`` for wrong input.
+    ``measure`` loads, measures and describes tables and plots; it raises ``NeuronEditError`` for wrong input.
     """
 
     name: str
@@ -97,16 +91,10 @@ def load(args: argparse.Namespace) -> StudiedModel:
 
 
 def hparams_of(method: str, model: str, file: str | None, **fields: Any):
-    """Hyperparameters from which a study takes a method's definitions.
+    """Hyperparameters from which a study takes a method's definitions, with ``fields`` set on top.
 
-    Args:
-        method: its name.
-        model: the value of ``--model``.
-        file: path or shipped name; None for the file that ships for the model, or else the method's defaults.
-        **fields: set on top.
-
-    Raises:
-        HparamsError: a bad file or field.
+    ``file`` is a path or a shipped name; None: the file that ships for the model, or else the method's
+    defaults.
     """
     hparams_class = get_method(method).load_hparams()
     shipped = f"{method}/{model}"

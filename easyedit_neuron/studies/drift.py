@@ -1,27 +1,10 @@
 """Drift of the down projections: t-SNE, lengths of the rows, distances (NMKE, Fig. 5, 9 and 11, Table 10).
 
-    python -m easyedit_neuron.studies.drift results/alphaedit results/nmke --model tiny-llama --out drift
-
-Asked: how far finished runs have moved the rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or
-with ``--of neurons`` the value vectors (rows of its transpose), and whether that explains the damage.
-
-Measured:
-
-- distances (``lifelong.drift``): over the rows, the 1-Wasserstein distance between a row's entries before and
-  after, the cosine and the L2 distance of the row, mean and standard deviation; and the Wasserstein distance
-  between all rows' lengths before and after. The paper does not say which distance it means. One layer that
-  no run edited is included as a check: 0, 1, 0.
-- damage: retained facts and perplexity at the runs' checkpoints against what of their edits reaches the
-  text's keys (``reach``), and how many pairs of runs that orders rightly, beside distance. Only of methods
-  that report leakage.
-
-Drawn: histograms of the rows' lengths, the damage, and a t-SNE. The t-SNE embeds the same rows of the
-untouched model and of every run together, so that points of different models can be compared; a plot per
-model has the untouched one's points in grey behind. A t-SNE keeps neighbourhoods, no distances and no spread:
-it shows that two clouds lie apart, but not how far. Distances are in the table.
+Rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or with ``--of neurons`` its columns, the value
+vectors. One layer that no run edited is included as a check: 0, 1, 0. Damage at the runs' checkpoints is set
+against what of their edits reaches the text's keys (``reach``). The t-SNE embeds the same rows of all models
+together, so that their points can be compared; it keeps neighbourhoods, no distances.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -48,17 +31,10 @@ DECADES = 20  # lengths that span more than this factor get logarithmic bins
 
 
 def embedded(groups: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """t-SNE of the rows of all groups together.
+    """t-SNE of the rows of all groups together, ``[n, 2]`` float32 by name, for groups ``[n, d]`` by name.
 
-    Args:
-        groups: name -> ``[n, d]``.
-        seed: of the layout; it starts from the rows' principal components.
-
-    Returns:
-        name -> ``[n, 2]`` float32; the same on every call with the same numbers on one machine.
-
-    Raises:
-        NeuronEditError: scikit-learn is not installed, or fewer than four rows.
+    It starts from the rows' principal components; the same numbers on one machine give the same points.
+    ``NeuronEditError`` where scikit-learn is not installed, or for fewer than four rows.
     """
     try:
         from sklearn.manifold import TSNE

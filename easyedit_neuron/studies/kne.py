@@ -1,16 +1,9 @@
-"""KNE's studies (paper, 4.3-4.6): one hyperparameter varied, and how well the edits are made.
-
-    python -m easyedit_neuron.studies.kne --study modules --edits 20 --out modules
+"""KNE's studies (paper, 4.3-4.6): one hyperparameter varied, and how well the same edits are made.
 
 Asked: where knowledge is stored (``modules``), and what the size of the localisation set (``set_size``), the
 share of the parameters (``share``) and the batch size (``batch``) do. ``--vary lr=0.003,0.01`` varies any
-other hyperparameter, ``--set field=value`` changes one for all settings.
-
-Measured: success, generality, portability and locality of the same edits under every setting, each edit on
-the untouched model, or with ``--sequential`` all edits at the end. Drawn: these over the settings.
+other hyperparameter.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys

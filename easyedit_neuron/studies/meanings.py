@@ -1,29 +1,10 @@
 """Meanings of neurons: the tokens that their value vectors point at (FiNE, Tables 6 and 8).
 
-    # neurons that FiNE locates for facts
-    python -m easyedit_neuron.studies.meanings --locate 40 --out meanings
-    # neurons that an edit changed most
-    python -m easyedit_neuron.studies.meanings --record edit.safetensors
-    # neurons that a run changed most, for its report
-    python -m easyedit_neuron.studies.meanings --run results/long
-    python -m easyedit_neuron.studies.meanings --neurons 3:17 4:200
-
-Asked: what a neuron says. Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, where v_i
-is column i of W_down. As in the paper (Eq. 3), that is the unembedding alone; the model itself puts its final
-norm in between, whose gain weighs the dimensions. ``--final-norm`` applies the gain (and a LayerNorm's
-centring); only the norm's denominator is left out, which changes no ranking.
-
-Measured with ``--locate``: for every fact the 3 neurons that contribute most to the tokens of its object
-(``locate_on: ground_truth``, no layer frozen), with their contribution; how often a neuron's 5 tokens include
-a token of that object, or of any object of the same relation, against random neurons of the same layers; and
-which share of the neurons is located for another fact as well: one with the same object, subject or relation,
-or with nothing in common. Drawn: how often neurons say the object.
-
-Measured with ``--record`` and ``--run``: neurons by ``||dv_i||``, and what they say in the untouched model
-and with the change. Drawn: a histogram of the changes.
+Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, where v_i is column i of W_down. As in
+the paper (Eq. 3), that is the unembedding alone. ``--final-norm`` applies the final norm's gain (and a
+LayerNorm's centring) but not its denominator, which changes no ranking. ``--locate`` takes the neurons that
+FiNE locates for facts and random ones of the same layers; ``--record`` and ``--run`` those that changed most.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -62,13 +43,7 @@ MATCHES = {
 
 @dataclass(frozen=True)
 class Speech:
-    """What neurons of a model say: the ``count`` tokens their value vectors point at.
-
-    Attributes:
-        studied: the model.
-        count: tokens of each neuron.
-        final_norm: see ``attribution.top_tokens``.
-    """
+    """What neurons of a model say: the ``count`` tokens that their value vectors point at."""
 
     studied: StudiedModel
     count: int
@@ -87,13 +62,7 @@ def words(tokens: list[str]) -> str:
 
 
 def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> list[dict[str, Any]]:
-    """The ``count`` neurons whose value vectors changed most, before and after.
-
-    Args:
-        speech: of the untouched model.
-        changes: layer -> ``[d_model, d_ff]``, what was added to its W_down.
-        count: of neurons.
-    """
+    """The ``count`` neurons whose value vectors changed most; ``changes``: layer -> ``[d_model, d_ff]``."""
     lengths = [
         (length, layer, unit)
         for layer, change in changes.items()
@@ -173,14 +142,9 @@ def matches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def shared(facts: list[Fact], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Share of a fact's located neurons that another fact has as well, by what the facts have in common.
 
-    Args:
-        facts: those that ``rows`` are of.
-        rows: of ``located``.
-
-    Returns:
-        A row per kind of pair that exists, each pair in both directions: the number of pairs, and the mean of
-        ``|A & B| / |A|``. A pair is of the first kind that fits: same object, same subject, same relation,
-        nothing.
+    ``rows`` are those of ``located``. A pair of facts is of the first kind that fits: same object, same
+    subject, same relation, nothing. A row per kind: the number of pairs, in both directions, and the mean
+    ``|A & B| / |A|``.
     """
     neurons: dict[str, set[str]] = {}
     for row in rows:

@@ -1,30 +1,11 @@
 """Roles of neurons by layer: general, specific and overlapping ones (NMKE, Fig. 8 and 11; PNKE, Fig. 4).
 
-    python -m easyedit_neuron.studies.roles --model tiny-llama --data tiny-world --edits 30 --out roles
-
-Asked: in which layers the neurons of a role are. Each of two definitions has two roles, for every request:
-
-- NMKE (Eq. 4-8): a neuron is general when it scores positively on so many of the request's contexts that it
-  is among the best rho_g, and specific when its greatest score is among the best rho_s. Scores are
-  log-probability shifts.
-- PNKE (Eq. 2 and 3): background when, over P_sem, its mean activation is above the 75th and its standard
-  deviation below the 25th percentile; trigger when its activation and its attribution on P_spec are both
-  above the 90th.
-
-The thresholds of both are quantiles *of a layer*. They fix beforehand which shares are possible: at most 25%
-background, at most 10% trigger, and about rho general and specific neurons in every layer. This is
-``scope: layer``. With ``scope: model`` the same functions get the scores of all layers next to each other:
-thresholds and entropies are the model's, and a layer can have more neurons of a role than another.
-
-Measured: means over requests, with standard deviations as ``<column>_std``. ``lift`` is the overlap over what
-two independent choices of these sizes would share, ``overlap / (first * second)``, both averaged over
-requests.
-
-Drawn: the shares for each definition and scope, the lift, and activations by layer (Fig. 8): ``|q|`` of the
-prompts' last tokens in NMKE's mask and outside, and the standard deviation of q over prompts.
+For every request NMKE's general and specific neurons (Eq. 4-8), and PNKE's background and trigger neurons
+(Eq. 2 and 3). Their thresholds are quantiles of a layer, which fix beforehand which shares are possible
+(``scope: layer``). With ``scope: model`` the same functions get the scores of all layers next to each other.
+``lift`` is the overlap over what two independent choices of these sizes would share, ``overlap / (first *
+second)``, both averaged over requests.
 """
-
-from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -106,13 +87,7 @@ class Definitions:
 def in_scope(
     scope: str, scores: dict[int, Tensor | CausalScores], roles: Callable[..., Roles]
 ) -> dict[int, Roles]:
-    """Roles of every layer's neurons, by thresholds of each layer or of all layers' neurons together.
-
-    Args:
-        scope: ``layer`` or ``model``.
-        scores: layer -> ``[B, d_ff]`` or ``CausalScores``.
-        roles: scores -> two bool tensors, as long as the scores have neurons.
-    """
+    """Roles of every layer's neurons, by thresholds of each layer or (``model``) of all layers together."""
     if scope == "layer":
         return {layer: roles(layer_scores) for layer, layer_scores in scores.items()}
     first, second = roles(_joined(list(scores.values())))
@@ -130,11 +105,10 @@ def _joined(scores: list) -> Tensor | CausalScores:
 
 
 def shares(first: Tensor, second: Tensor) -> dict[str, float | None]:
-    """Shares of ``[n]`` neurons in two roles.
+    """Shares of ``[n]`` neurons in two roles: ``first_only``, ``second_only``, ``neither`` and ``overlap``
+    add up to 1.
 
-    Returns:
-        ``first_only``, ``second_only``, ``neither`` and ``overlap``, which add up to 1; ``first`` and
-        ``second``; ``chance``, the overlap of independent choices, and ``ratio`` to it (None without chance).
+    ``chance`` is the overlap of independent choices, and ``ratio`` the overlap over it (None without chance).
     """
     only, both, other, neither = (
         float(part.double().mean())
@@ -169,10 +143,7 @@ def activations(
 ) -> list[dict[str, float]]:
     """Per layer: mean ``|q|`` of the selected neurons and of the others, and the deviation of q over prompts.
 
-    Args:
-        studied: the model.
-        requests: N requests; their prompts are read at the last token.
-        selected: layer -> bool ``[N, d_ff]``.
+    ``selected``: layer -> bool ``[N, d_ff]``. The prompts of the N requests are read at the last token.
     """
     batch = encode(studied.tok, [request.text for request in requests], studied.view.input_device)
     by_layer = neuron_scores(studied.view, batch, list(selected), kind="activation").activations

@@ -1,30 +1,9 @@
 r"""Which neurons may change: sweeps over options of the mask (NMKE, Fig. 6, Tables 3, 4; PNKE, Fig. 3, 5).
 
-    sweep="python -m easyedit_neuron --multirun edits=30 evaluation=quick"
-    # NMKE, Fig. 6
-    $sweep method=nmke method.neurons=general,specific,both method.ratio=entropy,fixed \
-        method.general_ratio=0.35 method.specific_ratio=0.35 output_dir=sweeps/fig6
-    # NMKE, Table 3
-    $sweep method=nmke method.neurons=overlap,non_overlap,both output_dir=sweeps/table3
-    # NMKE, Table 4
-    $sweep method=nmke method.mask_values=soft,binary output_dir=sweeps/table4
-    # PNKE, Fig. 3
-    $sweep method=pnke method.strategy=entropy,trigger,background,activation output_dir=sweeps/fig3
-    # PNKE, Fig. 5: each of the four thresholds likewise
-    $sweep method=pnke method.trigger_activation=60,75,90 output_dir=sweeps/fig5
-    python -m easyedit_neuron.studies.selection sweeps/* --out selection
-
-Asked: what the options of a method change. Any other method and option does as well.
-
 Measured: the runs' last checkpoints. Runs that differ only in ``seed`` and ``data.skip`` (other edits) are
 repetitions of one setting: the table has their means and standard deviations. ``--centre`` names a run, or a
 folder with its repetitions, from which all others depart; it is part of every sweep.
-
-Drawn, a plot for each folder: token accuracies of all edits on the final model (Rel, Gen, Loc), retained
-facts, and the mask's density over the settings.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -96,9 +75,8 @@ class Sweep:
 def read_sweep(folder: Path, centre: Path | None = None) -> Sweep:
     """Read a folder's settings, in the order of the options in which they differ.
 
-    Raises:
-        DataError: an unfinished run, runs that differ in nothing or in more than the method's options, or a
-            setting that was not measured with the seeds and on the edits of the others.
+    ``DataError`` for an unfinished run, runs that differ in nothing or in more than the method's options, or
+    settings with other seeds or edits than the rest.
     """
     runs = read_runs([folder] if centre is None else [folder, centre])
     unfinished = next((run for run in runs if run.summary is None), None)

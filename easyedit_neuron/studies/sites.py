@@ -1,25 +1,11 @@
 """Where contributions sit: by layer (FiNE, Fig. 4 and 6), by module and layer (KNE, Fig. 2).
 
-    python -m easyedit_neuron.studies.sites --model tiny-llama --data tiny-world --edits 100 --attributed 8
-
-Asked: which layers and modules the answers come from.
-
-Measured by layer: for every request the k neurons of all layers that contribute most to each token of the old
-object, ``c = q_i (W_u W_down)_{t,i}`` (FiNE, Eq. 3). (The paper's editing freezes the last three layers; its
-plot would end before them.) They are counted once each over all requests, as in the paper. The sum of all
-neurons' contributions is what the layer's FFN adds to the token's logit before the final norm; its mean over
-tokens and its deviation are reported.
-
-Measured by module: KNE's attribution (Eq. 3-5) of every linear map of every layer, by row. The attributions
-of a map add up to ``P(W) - P(0)``, what the answer's probability loses without it. Of the highest rows that
-hold 1% of the model's parameters, each map's share is what an ensemble over all maps would train there.
-``--samples`` takes disjoint samples of requests and reports their means and standard deviations. (The paper's
-figure measures edits made in one module alone: ``python -m easyedit_neuron.studies.kne --study modules``.)
-
-Drawn: these numbers over the layers.
+By layer: the neurons that contribute most to the tokens of the old object, ``c = q_i (W_u W_down)_{t,i}``
+(FiNE, Eq. 3), counted once each over all requests, and what all neurons of the layer add to these logits
+before the final norm. By module: KNE's attribution (Eq. 3-5) of every linear map, by row. The attributions of
+a map add up to ``P(W) - P(0)``, what the answer's probability loses without it. Of the highest rows that hold
+1% of the model's parameters, each map's share is what an ensemble over all maps would train there.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -46,13 +32,8 @@ from .plots import Lines, Stacked
 def by_layer(
     studied: StudiedModel, requests: Sequence[EditRequest], layers: Sequence[int], hparams
 ) -> list[dict]:
-    """Located neurons and contributions per layer.
-
-    Returns:
-        A row per layer: the number of different located neurons and of all (a neuron may be located for
-        several requests), their mean contribution, and the whole layer's contribution to a token of the old
-        object.
-    """
+    """A row per layer: located neurons (different ones and all), their mean contribution, the whole
+    layer's."""
     located = locate(studied.view, studied.tok, list(requests), hparams)
     owner, units, scores = (
         torch.cat([getattr(neurons, name) for neurons in located]) for name in ("layers", "units", "scores")

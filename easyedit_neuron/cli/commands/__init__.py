@@ -4,8 +4,6 @@ Each is a module that is imported when it is used. Its docstring is the help; ``
 declares the arguments, and ``run(args)`` raises ``NeuronEditError`` for every foreseeable mistake.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import re

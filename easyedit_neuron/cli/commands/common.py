@@ -1,7 +1,5 @@
 """What the subcommands share: the log of a run, its base model, and the folder for the result."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
 rows that they touch, or as a whole checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """List the edits of a run: the request, what it changed and by how much, how well it was
 learned, and whether it is still in the weights."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

@@ -1,8 +1,6 @@
 """Make one edit of all edits of a run: a log with a single entry, which holds the total change
 of every weight and names the edits."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

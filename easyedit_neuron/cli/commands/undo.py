@@ -1,8 +1,6 @@
 """Take single edits out of the weights of a run. FOLDER stays as it is; DIR gets the weights
 without the edits, and the log with an entry for each of them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
