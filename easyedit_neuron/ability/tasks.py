@@ -48,11 +48,8 @@ def available() -> bool:
 
 
 def canonical(tasks: Sequence[str]) -> list[str]:
-    """Task names as results have them, each once.
-
-    Raises:
-        HparamsError: the list is empty or holds something that is no name.
-    """
+    """Task names as results have them, each once; ``HparamsError`` for an empty list or an item that is no
+    name."""
     if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
         raise HparamsError(f"tasks must be names of tasks, as in mmlu,gsm8k, not {tasks!r}")
     return list(dict.fromkeys(ALIASES.get(task.strip(), task.strip()) for task in tasks))
@@ -69,14 +66,7 @@ def benchmark_of(task: str) -> str | None:
 
 
 def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
-    """What results depend on beside the model, as plain JSON: versions and fingerprints of documents.
-
-    lm-eval is not imported.
-
-    Raises:
-        HostError: lm-eval is not installed.
-        HparamsError: the folder lacks that of a task.
-    """
+    """What results depend on beside the model, as plain JSON: versions and fingerprints of documents."""
     _require_lm_eval()
     parts: dict[str, Any] = {name: metadata.version(name) for name in ("lm_eval", "datasets")}
     for task in canonical(tasks):
@@ -94,15 +84,10 @@ def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
 def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool = False) -> dict[str, Any]:
     """Load tasks as ``lm_eval.evaluator.evaluate`` takes them: ``{"tasks", "groups", "group_map"}``.
 
-    Args:
-        tasks: the papers' names, those of tiny-world, or any task or group of lm-eval's (without a folder).
-        folder: local documents of the papers' tasks; None: lm-eval asks the hub (or its cache).
-        run_code: humaneval may run what the model writes.
-
-    Raises:
-        HostError: lm-eval is not installed, or a task's documents cannot be had.
-        HparamsError: an unknown task, or one that runs code without permission.
-        DataError: a local file is missing or malformed.
+    ``tasks`` are the papers' names, those of tiny-world, or (without a folder of local documents) any of
+    lm-eval's, which asks the hub or its cache. ``run_code``: humaneval may run what the model writes.
+    ``HostError`` where lm-eval or a task's documents are missing, ``HparamsError`` for an unknown task, or
+    one that runs code without permission, ``DataError`` for a local file that is malformed.
     """
     names = canonical(tasks)
     _require_lm_eval()

@@ -34,16 +34,8 @@ def load_method(settings: Settings) -> Method:
 
 
 def load_quietly(name: str, option: str, load: Callable[[], T]) -> T:
-    """Call ``load`` without progress bars.
-
-    Args:
-        name: of the model: a folder, or a name on the hub.
-        option: which names the model, for the error.
-        load: loads it.
-
-    Raises:
-        HparamsError: ``name`` is a folder that does not exist.
-    """
+    """Call ``load`` without progress bars; ``HparamsError`` where ``name`` is a folder that does not
+    exist."""
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
         raise HparamsError(f"there is no folder {name!r}; {option} names the model")
     transformers_logging.disable_progress_bar()
@@ -79,16 +71,11 @@ def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list
 
 
 def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, dict[str, Any]]:
-    """Replace the default of ``evaluation.ability`` by the names of the tasks.
+    """Replace the default of ``evaluation.ability`` by the names of the tasks, and say what their numbers
+    depend on.
 
     Without a setting, the tasks of tiny-world are measured for the shipped model and its world, if lm-eval is
-    installed.
-
-    Returns:
-        The settings, and what the tasks' numbers depend on (``{}`` without tasks).
-
-    Raises:
-        NeuronEditError: lm-eval or a task's documents are missing.
+    installed. ``NeuronEditError`` where lm-eval or a task's documents are missing.
     """
     from ..ability import tasks
 
@@ -106,8 +93,7 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
 
 def load_ability(options: Any) -> Any:
-    """The tasks that the settings of the evaluation name, loaded; None without any. See
-    ``ability.general_ability.GeneralAbility``."""
+    """The tasks that the settings of the evaluation name, loaded; None without any."""
     if not options.ability:
         return None
     from ..ability.general_ability import GeneralAbility  # lm-eval takes seconds to import

@@ -31,14 +31,11 @@ from .settings import Settings
 def run(
     settings: Settings, hparams: HyperParams, hparams_file: Path, output_dir: str, overrides: list[str]
 ) -> dict[str, Any]:
-    """Edit and measure in the folder ``output_dir``, from where the same command was interrupted there.
+    """Edit and measure in ``output_dir``, from where the same command was interrupted there;
+    ``summary.json``.
 
-    Returns:
-        The content of ``summary.json``.
-
-    Raises:
-        NeuronEditError: data, model and hyperparameters do not fit together, or the folder is of another run;
-            raised before the first edit.
+    ``NeuronEditError`` before the first edit where data, model and hyperparameters do not fit together, or
+    the folder is of another run.
     """
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:

@@ -25,8 +25,10 @@ SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size":
 
 
 def register_groups() -> None:
-    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
-    files). A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
+    """Tell Hydra the options of the groups ``method`` (the registry) and ``model`` (the shipped files).
+
+    A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``.
+    """
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()

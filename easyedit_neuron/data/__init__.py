@@ -30,22 +30,16 @@ def load(
     size: int | None = None,
     invalid: Invalid = "error",
 ) -> list[dict[str, Any]]:
-    """Read edit requests.
+    """Read edit requests; ``DataError`` names file, record index and field.
 
     Args:
         source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (they read less of a file
-            than this function does).
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default the keys of the first record decide (tiny-world:
-            ``"knowedit"``).
+            (MEND) or ``"knowedit"``; by default the keys of the first record decide.
         size: number of valid requests to read, from the beginning of the file; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.
-
-    Raises:
-        DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record
-            that is malformed (the message names file, record index and field).
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")

@@ -20,13 +20,8 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
     """The records of a list or a map-style dataset, as a file would hold them.
 
     ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other
-    classes (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out
-    is lost: KnowEditDataset the rephrasing and further kinds of probes, WikiRecentDataset all probes but a
-    random one.
-
-    Raises:
-        DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the
-            subject.
+    classes give flat records already. ``DataError`` for an object without length or records, or a
+    ``ZsreDataset``, which leaves out the subject.
     """
     name = type(dataset).__name__
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):

@@ -61,11 +61,8 @@ class Record:
         return values
 
     def first(self, name: str) -> str | None:
-        """The first string of a value that is a string, a list of aliases, or a list of lists of aliases.
-
-        ``None`` when the field is absent or null, when the lists hold no string, and when the first string is
-        blank.
-        """
+        """The first string of a value that is a string, a list of aliases, or a list of such lists; None if
+        blank."""
         first = next(self._leaves(name, self.raw[name]), "") if self.has(name) else ""
         return first if first.strip() else None
 

@@ -12,13 +12,10 @@ from .summed_change import SummedChange, sum_changes
 class Difference:
     """The difference of two states of models, a and b.
 
-    Attributes:
-        same_base: the parameters that both edit were the same before.
-        both: pairs (id in a, id in b) of the same edits: same changes, method and requests.
-        only_a, only_b: ids of the others.
-        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm":
-            of the difference of the two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both":
-            rows or columns that they touch}.
+    ``same_base``: the parameters that both edit were the same before. ``both``: pairs (id in a, id in b) of
+    the same edits: same changes, method and requests. ``parameters``: name -> {"norm_a", "norm_b": Frobenius
+    norms of what all edits of a, of b change; "norm": of the difference of the two; "cosine": between them;
+    "neurons_a", "neurons_b", "neurons_both": rows or columns that they touch}.
     """
 
     same_base: bool
@@ -29,15 +26,8 @@ class Difference:
 
 
 def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None = None) -> Difference:
-    """Compare two logs, or two states of one.
-
-    Args:
-        a, b: logs; the same one for two of its states.
-        upto_a, upto_b: entries after which they are compared; unset: the newest.
-
-    Raises:
-        StateError: an unknown entry, or a file that is missing or was changed.
-    """
+    """Compare two logs, or two states of one, after the entries ``upto_a`` and ``upto_b`` (unset: the
+    newest)."""
     ids_a, ids_b = a.ids_at(upto_a), b.ids_at(upto_b)
     both, only_a, only_b = _match(a, b, ids_a, ids_b)
     base_a, base_b = a.base.weights, b.base.weights

@@ -36,11 +36,7 @@ def entry_text(entry: dict[str, Any]) -> str:
 
 
 def read_header(folder: Path) -> dict[str, Any] | None:
-    """Read ``log.json``; None if the folder holds no log.
-
-    Raises:
-        StateError: the file is damaged, of another format, or missing beside ``entries.jsonl``.
-    """
+    """Read ``log.json``; None if the folder holds no log."""
     path = folder / HEADER_FILE
     if not path.is_file():
         if (folder / ENTRIES_FILE).is_file():
@@ -61,11 +57,8 @@ def read_header(folder: Path) -> dict[str, Any] | None:
 def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Read the complete entries of a log, and how many bytes their lines take.
 
-    A last entry whose line or file was not written to its end (the process was killed) is left out. A
-    warning says so.
-
-    Raises:
-        StateError: a line is damaged and others follow it, or an entry is missing or out of order.
+    A last entry whose line or file was not written to its end is left out with a warning. ``StateError``
+    where a line is damaged and others follow it, or an entry is missing or out of order.
     """
     path = folder / ENTRIES_FILE
     if not path.is_file():

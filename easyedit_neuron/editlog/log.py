@@ -32,13 +32,8 @@ class EditLog:
 
     Args:
         folder: the log's own folder; created with the first entry.
-        model: name of the base model, for a new log; unset: ``model_name`` of the first record's ``hparams``.
-        fingerprint: ``model_fingerprint`` of the base model, for a new log; unset: the edited weights alone
-            identify the base.
-
-    Raises:
-        StateError: the folder holds a log of another format, or a damaged one. A last entry that was not
-            written to its end is left out with a warning.
+        model: name of the base model, for a new log; unset: that of the first record's ``hparams``.
+        fingerprint: ``model_fingerprint`` of the base model; unset: the edited weights alone identify it.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None, fingerprint: str | None = None):
@@ -67,20 +62,16 @@ class EditLog:
         return Base(self._header["model"] or "unknown", self._header["fingerprint"], weights)
 
     def weights_at(self, upto: int | None = None) -> dict[str, str | None]:
-        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base).
-
-        None where the log does not know one (after ``squash`` without the model).
-        """
+        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base), None
+        where the log does not know one (after ``squash`` without the model)."""
         weights: dict[str, str | None] = {name: w["fingerprint"] for name, w in self.base.weights.items()}
         for entry in self._entries[: self._count(upto)]:
             weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
         return weights
 
     def steps(self, upto: int | None = None) -> list[tuple[int, int]]:
-        """The steps from the base to the weights after entry ``upto``.
-
-        (1, id) adds the change of an edit, (-1, id) takes it out.
-        """
+        """The steps from the base to the weights after entry ``upto``: (1, id) adds an edit, (-1, id) takes
+        it out."""
         steps, number = [], self._count(upto)
         while number > 0:
             entry = self._entries[number - 1]
@@ -113,11 +104,8 @@ class EditLog:
         return (self[number] for number in self.ids)
 
     def __getitem__(self, number: int) -> EditRecord:
-        """Read the record of an edit.
-
-        Raises:
-            StateError: no such edit, or a file that is missing or was changed.
-        """
+        """Read the record of an edit; ``StateError`` for no such edit, or a file that is missing or was
+        changed."""
         entry = self.edit_entry(number)
         path = self.folder / entry["file"]
         if not path.is_file():
@@ -167,9 +155,8 @@ class EditLog:
     def append(self, record: EditRecord) -> int:
         """Add an edit and return its id. It is on the disk when this returns.
 
-        Raises:
-            StateError: the record has no fingerprints of its weights, or was made on other weights than the
-                newest entry left (an edit between them is not in the log). Nothing is changed.
+        ``StateError`` where the record has no fingerprints of its weights, or was made on other weights than
+        the newest entry left (an edit between them is not in the log). Nothing is changed then.
         """
         if not record.weights:
             raise StateError(
@@ -207,12 +194,10 @@ class EditLog:
         return number
 
     def append_event(self, kind: str, after: dict[str, str], **reference: int) -> int:
-        """Add an entry without a file and return its id.
+        """Add an entry without a file: ``undo`` or ``redo`` (with ``of=id``), or ``restore`` (with
+        ``to=id``).
 
-        Args:
-            kind: ``undo`` or ``redo`` (with ``of=id``), or ``restore`` (with ``to=id``).
-            after: parameter name -> fingerprint now, of what has changed.
-            **reference: ``of`` or ``to``.
+        ``after``: parameter name -> fingerprint now, of what has changed.
         """
         base, before = self.base.weights, self.weights_at()
         weights: dict[str, dict[str, Any]] = {}

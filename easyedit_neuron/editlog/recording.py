@@ -23,15 +23,8 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
 
     A host may put earlier weights back (EasyEdit does after every edit that is not sequential). The log then
     has a ``restore`` entry before the next edit or at the end of the block. Edits of copies of the model are
-    not logged.
-
-    Args:
-        model: has the weights that the newest entry of the log left; for a new log, any.
-        folder: the log's folder, or a log.
-
-    Raises:
-        StateError: the model is not the log's. An edit whose record cannot be written is taken back, and the
-            error is raised from the edit.
+    not logged. ``StateError`` where the model is not the log's. An edit whose record cannot be written is
+    taken back, and the error is raised from the edit.
     """
     log = folder if isinstance(folder, EditLog) else EditLog(folder)
 

@@ -22,13 +22,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Replayed:
-    """The result of ``replay``.
+    """The result of ``replay``: the edits that are in the weights now, in the order in which they were added.
 
-    Attributes:
-        ids: the edits that are in the weights now, in the order in which they were added.
-        exact: the weights are those of the log, bit for bit; None where the log says nothing of them (a
-            selection of edits).
-        state: the model has its sequential state: the next edit protects the keys of those in the weights.
+    ``exact``: the weights are those of the log, bit for bit; None for a selection. ``state``: the model has
+    its sequential state: the next edit protects the keys of those in the weights.
     """
 
     ids: list[int]
@@ -49,8 +46,8 @@ def replay(
     """Make the edits of a log on the base model.
 
     The same changes are added (and taken out) in the same order and dtype as before. On the same kind of
-    machine the weights are those of the log bit for bit, and ``exact`` says so. Elsewhere a product of
-    factors may round differently; every weight is then within the rounding of its dtype, once per edit.
+    machine the weights are those of the log bit for bit. Elsewhere a product of factors may round
+    differently.
 
     Args:
         log: the log. Every file that is used is checked.
@@ -58,14 +55,12 @@ def replay(
         tok: its tokenizer. With it the sequential state is made again too: contexts and keys from the
             records, statistics of the base model from their cache (measured if they are not cached).
         upto: entry to stop after (0: nothing is done).
-        only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
-        without: ids of such edits to leave out. What the others wrote was computed with these in place, and
-            stays as it is.
+        only, without: ids of the edits to make, or to leave out, of those in the weights after ``upto``. What
+            the others wrote was computed with those left out in place, and stays as it is.
         into: a new log for the edits that are made, with the fingerprints that they have here.
 
     Raises:
-        StateError: not the base model, an unknown id, a file that is missing or was changed. The model is
-            then as it was.
+        StateError: not the base model, an unknown id, a missing or changed file; the model is as it was.
     """
     without = tuple(without)
     selected = only is not None or bool(without)

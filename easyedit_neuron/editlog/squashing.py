@@ -18,23 +18,16 @@ from .undoing import change_weights, view_of
 def squash(
     log: EditLog, folder: str | Path, model: torch.nn.Module | None = None, upto: int | None = None
 ) -> EditLog:
-    """Write a new log whose single entry is the sum of all edits that are in the weights.
+    """Write a new log whose single entry is the sum of all edits in the weights (after entry ``upto``).
 
     Low-rank changes of a parameter are joined to factors of rank at most min(d_out, d_in); rows and columns
     are added up by number. Sums are made in float64 and stored in float32 (float64 for a float64 model).
     Requests, keys and the provenance of every edit (``record.info["squashed"]``: id, method, requests,
     content) are kept.
 
-    Args:
-        log: not changed.
-        folder: of the new log, which must not hold one.
-        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow
-            and ``replay`` can say whether it is exact; the model is afterwards as it was.
-        upto: entry after which the weights are taken.
-
-    Raises:
-        StateError: nothing to squash, a folder that holds a log, another base model, a damaged log. Nothing
-            is written then.
+    With ``model``, the base model, the new log knows the weights that it leaves, so that edits can follow and
+    ``replay`` can say whether it is exact; the model is afterwards as it was. ``StateError`` before anything
+    is written where there is nothing to squash, ``folder`` holds a log, or the base is another model.
     """
     ids, base = log.ids_at(upto), log.base
     folder = Path(folder).expanduser()

@@ -26,13 +26,10 @@ class Factors(NamedTuple):
 
 
 class SummedChange:
-    """The sum of the changes of one parameter, in float64.
+    """The sum of the changes of one parameter of shape (d_out, d_in), in float64.
 
     Factors of low-rank changes are joined, and compressed to rank min(d_out, d_in) when there are many more.
     Rows and columns are added up by their number.
-
-    Args:
-        shape: (d_out, d_in).
     """
 
     def __init__(self, shape: tuple[int, int]):

@@ -1,11 +1,5 @@
 """Measuring an edited model: EasyEdit's metrics with EasyEdit's numbers, and what EasyEdit does not offer.
 
-- ``sections``: what a request asks to be measured;
-- ``quality``: the dictionary of a request that EasyEdit's ``compute_edit_quality`` returns;
-- ``batched``: teacher-forced predictions, exact match by generation and perplexity over many texts;
-- ``fluency``: n-gram entropy of generated text;
-- ``protocol``: the final protocol (every request on the model as it is now) and summaries.
-
 Nothing here changes a weight, a tokenizer attribute or a padding side.
 """
 

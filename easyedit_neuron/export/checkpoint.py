@@ -37,18 +37,15 @@ def export_merged(
 def import_edits(
     path: str | Path, model: nn.Module, tok, out: str | Path, take_off: bool = False
 ) -> Exported:
-    """Write the checkpoint ``out``: ``model`` with the edits of an export, or without them again.
+    """Write the checkpoint ``out``: ``model`` with the edits of an export, or with ``take_off`` without them
+    again.
 
     Args:
         path: a folder of ``export_peft`` or ``export_sparse``, or a file in it.
         model: the model that the edits were made on (with ``take_off``: that has them); changed by this call.
-        tok: its tokenizer, or None.
-        out: a folder that does not exist yet.
-        take_off: take the edits off, which only a sparse export can do exactly.
 
     Raises:
-        StateError: not such a folder, damaged, or of another model. Nothing is written, and the model is as
-            it was.
+        StateError: not such a folder, damaged, or of another model; the model is then as it was.
     """
     refuse_existing(out)
     folder, side_file = read_side_file(path)

@@ -16,11 +16,7 @@ REMEDY = "Export the edits as sparse or merged"
 
 
 def lora_modules(source: Source, names: Iterable[str]) -> list[str]:
-    """Modules that an adapter for the named parameters acts on.
-
-    Raises:
-        NeuronEditError: LoRA cannot change one of the parameters, or peft could not merge the adapter.
-    """
+    """Modules that an adapter for the named parameters acts on; ``NeuronEditError`` where peft could not."""
     for name in names:
         path, _, leaf = name.rpartition(".")
         module = source.model.get_submodule(path)

@@ -21,13 +21,7 @@ KINDS = ("peft", "sparse", "merged")
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that was written.
-
-    Attributes:
-        folder: its path.
-        side_file: the content of its side file.
-        size: bytes of all its files.
-    """
+    """A folder that was written, the content of its side file, and the bytes of all its files."""
 
     folder: Path
     side_file: dict[str, Any]
@@ -37,15 +31,7 @@ class Exported:
 def describe(
     source: Source, kind: str, weights: EditedWeights, parameters: dict[str, dict], **extra
 ) -> dict[str, Any]:
-    """The content of the side file.
-
-    Args:
-        source: the edits.
-        kind: one of ``KINDS``.
-        weights: fingerprints without and with the edits.
-        parameters: what the export says of each touched parameter.
-        **extra: further fields, plain JSON values.
-    """
+    """The content of the side file; ``parameters``: what the export says of each touched parameter."""
     return {
         "format": FORMAT,
         "kind": kind,
@@ -76,13 +62,9 @@ def describe(
 def write_export(
     out: str | Path, side_file: dict[str, Any], fill: Callable[[Path], None], checked: Sequence[str] = ()
 ) -> Exported:
-    """Write an export's folder, which appears complete or not at all.
+    """Write an export's folder, which appears complete or not at all; ``fill`` writes all but the side file.
 
-    Args:
-        out: the folder.
-        side_file: content of the side file; the digests of the checked files are added.
-        fill: writes the other files into the folder that it is given.
-        checked: names of files whose SHA-256 goes into the side file.
+    The side file gets the SHA-256 of the files named in ``checked``.
     """
     out = Path(out)
 
@@ -97,11 +79,7 @@ def write_export(
 
 
 def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """(folder, content of its side file) of an export that is named by its folder or by a file in it.
-
-    Raises:
-        StateError: no export of this package, of an unknown format, or with a file missing or changed.
-    """
+    """(folder, content of its side file) of an export that is named by its folder or by a file in it."""
     if not Path(path).exists():
         raise StateError(f"{path}: there is no such file or folder")
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -128,12 +106,8 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
 def check_base(
     model: torch.nn.Module, side_file: dict[str, Any], folder: Path, has_edits: bool = False
 ) -> None:
-    """Check that a model is the export's base: without its edits, or with ``has_edits`` with them.
-
-    Raises:
-        StateError: it is not; the message says whether another model, other edits or another dtype is the
-            reason.
-    """
+    """``StateError`` unless the model is the export's base: without its edits, or with ``has_edits`` with
+    them."""
     base, touched = side_file["base"], list(side_file["parameters"])
     if _dtype(model) != base["dtype"]:
         raise StateError(

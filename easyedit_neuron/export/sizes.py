@@ -21,14 +21,7 @@ otherwise."""
 
 @dataclass(frozen=True)
 class Size:
-    """Size of one form.
-
-    Attributes:
-        form: its name.
-        bytes: of all its files, of whole models of the parameters; None where the form cannot hold the edits.
-        edits: how many edits it holds.
-        note: what is lost, or why the form cannot hold the edits.
-    """
+    """Size of one form, of whole models that of the parameters; None where the form cannot hold the edits."""
 
     form: str
     bytes: int | None

@@ -17,13 +17,7 @@ from ..utils.fingerprint import tensors_fingerprint
 
 @dataclass(frozen=True)
 class EditedWeights:
-    """The weights that the edits change, before and after.
-
-    Attributes:
-        originals: parameter name -> copy of its value before.
-        before: fingerprints of the unedited model, as ``split_fingerprints`` gives them.
-        after: fingerprint of the touched parameters with the edits.
-    """
+    """Copies of the weights before the edits change them, and fingerprints before (split) and after."""
 
     originals: dict[str, torch.Tensor]
     before: dict[str, str]
@@ -32,14 +26,7 @@ class EditedWeights:
 
 @dataclass(frozen=True)
 class Source:
-    """Edits of one model, in order.
-
-    Attributes:
-        view: the model without these edits.
-        records: the edits.
-        ids: their names in the side file of an export.
-        base: name of the model in the export.
-    """
+    """Edits of one model, in order; ``ids`` and ``base`` name them and the model in the side file."""
 
     view: ModelView
     records: Sequence[EditRecord]
@@ -58,10 +45,6 @@ class Source:
 
         ``base`` is by default the log's name of the model, or ``model_name`` of the first edit's
         hyperparameters; ``ids`` are the log's, or 0, 1, ...
-
-        Raises:
-            NeuronEditError: no edits, or none that changes anything.
-            StateError: the model is not the log's base, or a file of the log is damaged.
         """
         if isinstance(edits, EditLog):
             edits.base.check(model)

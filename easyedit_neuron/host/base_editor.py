@@ -78,12 +78,7 @@ class CallOptions:
 
 
 class BaseEditor:
-    """Edits one model with one method.
-
-    Attributes:
-        model, tok: the model, edited in place, and its tokenizer.
-        hparams, alg_name, model_name, device, apply_algo: as in EasyEdit.
-    """
+    """Edits one model, in place, with one method; the attributes are those of EasyEdit's."""
 
     @classmethod
     def from_hparams(cls, hparams) -> "BaseEditor":
@@ -125,10 +120,7 @@ class BaseEditor:
             sequential_edit: keep every edit; else the weights are put back, bit for bit, after each.
             verbose: progress bar, and a log line per edit.
             **kwargs: ``requests`` (ready dictionaries in place of prompts; EasyEdit fails on it) and those of
-                ``edit_requests``.
-
-        Returns:
-            See ``edit_requests``.
+                ``edit_requests``, which says what is returned.
         """
         texts = prompts, target_new, ground_truth, target_neg, rephrase_prompts
         requests = _take_requests(kwargs, *texts, locality_inputs, portability_inputs)
@@ -178,11 +170,10 @@ class BaseEditor:
         verbose: bool = True,
         **kwargs,
     ) -> Result:
-        """Edit ``hparams.batch_size`` facts at once, chunk after chunk; arguments as ``edit``.
+        """Edit ``hparams.batch_size`` facts at once, chunk after chunk; arguments and results as ``edit``.
 
-        Returns:
-            As ``edit_requests``, with ``time`` (seconds of the chunk's edit); ``case_id`` counts within the
-            chunk, as in EasyEdit.
+        Metrics also have ``time`` (seconds of the chunk's edit); ``case_id`` counts within the chunk, as in
+        EasyEdit.
         """
         texts = prompts, target_new, ground_truth, target_neg, rephrase_prompts
         requests = _take_requests(kwargs, *texts, locality_inputs, portability_inputs)
@@ -210,13 +201,10 @@ class BaseEditor:
     def normal_edit(
         self, prompts: list[str], target_new: list[str], sequential_edit: bool = False, **kwargs
     ) -> tuple[None, torch.nn.Module, dict[str, torch.Tensor]]:
-        """Make all edits in one call of the method, without measuring, and put the weights back.
+        """Make all edits in one call of the method, without measuring, and put the weights back, as EasyEdit
+        does.
 
-        They are put back whatever ``sequential_edit`` says, as in EasyEdit. ``subject`` may be given as a
-        keyword (EasyEdit has no place for it, so methods that need one fail there).
-
-        Returns:
-            ``(None, model, weights_copy)``.
+        ``subject`` may be given as a keyword. Returns ``(None, model, weights_copy)``.
         """
         requests = _take_requests(kwargs, prompts, target_new)
         options = CallOptions.read("normal_edit", sequential_edit, False, kwargs)

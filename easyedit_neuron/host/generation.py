@@ -34,12 +34,9 @@ answer = generate_answer
 
 
 def generate_answers(model, tok, request: dict, max_new_tokens: int = 512) -> dict:
-    """``rewrite_ans``, ``rephrase_ans``, ``locality_ans`` and ``portability_ans`` of a request, each where
-    the request has prompts.
-
-    The first two are texts, the others lists of texts. EasyEdit knows only the kinds ``por_hop`` and
-    ``loc_hop`` and needs them; here every kind's prompts are answered in order.
-    """
+    """``rewrite_ans``, ``rephrase_ans`` (texts), ``locality_ans`` and ``portability_ans`` (lists of texts),
+    where the request has prompts. EasyEdit needs the kinds ``por_hop`` and ``loc_hop``; here every kind is
+    answered."""
     answers: dict = {}
     for section in sections([request]):
         texts = [generate_answer(model, tok, prompt, max_new_tokens) for prompt in section.prompts]

@@ -13,11 +13,8 @@ LOG = logging.getLogger(__name__)
 
 
 def target_device(device: Any) -> torch.device:
-    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first one if any.
-
-    Raises:
-        HparamsError: no such device here; the message says what to set.
-    """
+    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first one if
+    any."""
     text = "" if device is None else str(device).strip()
     if not text:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -42,12 +39,7 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
 
     ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair
     ``(model, tokenizer)``, which is used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
-    else float32. A tokenizer loaded here without a pad token gets the end-of-text token; its padding side
-    stays.
-
-    Raises:
-        HparamsError: ``device``, ``model_name`` or the dtype is impossible.
-        HostError: the model cannot be loaded, or is not a decoder-only language model.
+    else float32. A tokenizer loaded here without a pad token gets the end-of-text token.
     """
     device = target_device(getattr(hparams, "device", None))
     name, parallel = hparams.model_name, bool(getattr(hparams, "model_parallel", False))

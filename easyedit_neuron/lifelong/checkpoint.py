@@ -23,12 +23,7 @@ TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 
 class StateFolder:
-    """The saved states of one run.
-
-    Args:
-        folder: the run's ``state``; created with the first state.
-        run: fingerprint of the run that the states belong to.
-    """
+    """The saved states of one run, below ``state``; ``run`` is the run's fingerprint."""
 
     def __init__(self, folder: Path, run: str):
         self.folder, self.run = folder, run
@@ -51,11 +46,8 @@ class StateFolder:
             remove_folder(folder)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state; None if there is none.
-
-        Raises:
-            StateError: the state is damaged, or of another run or format. Nothing is changed.
-        """
+        """The newest state; None if there is none. ``StateError`` if it is damaged, or of another run or
+        format."""
         states = self._complete_states()
         if not states:
             return None

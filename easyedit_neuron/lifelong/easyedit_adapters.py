@@ -71,12 +71,7 @@ CACHES = {"COV_CACHE", "inv_mom2_cache"}
 
 
 class ModuleVariables:
-    """The variables of EasyEdit's modules that hold a method's state; see ``STATE_VARIABLES``.
-
-    Args:
-        alg_name: key of the method in ``ALG_DICT``.
-        package: full name of the method's package.
-    """
+    """The variables of EasyEdit's modules that hold a method's state; see ``STATE_VARIABLES``."""
 
     def __init__(self, alg_name: str, package: str):
         named = {f"{package}.{name}": values for name, values in STATE_VARIABLES.get(alg_name, {}).items()}
@@ -119,7 +114,7 @@ def refuse(alg_name: str) -> None:
 
 
 def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok, hparams: Any) -> None:
-    """Prepare a method before the first edit, on the untouched model.
+    """Prepare a method before the first edit, on the untouched model; ``hparams`` is changed.
 
     - ROME, MEMIT, PMET, AlphaEdit and the like read a covariance that EasyEdit measures on Wikipedia. Where
       ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look.
@@ -128,13 +123,6 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
     - PMET counts positions from the left, but EasyEdit pads on the left for it: padding goes to the right.
     - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
     - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
-
-    Args:
-        alg_name, module: the method's name in ``ALG_DICT``, and the module of its function.
-        model, tok, hparams: what the method will be called with; ``hparams`` is changed.
-
-    Raises:
-        HparamsError: the method needs statistics of matrices other than the FFNs' down projections.
     """
     if _is_our_text(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
         hparams.stats_dir = str(write_covariances(model, tok, hparams))
@@ -154,11 +142,10 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
 
 
 def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
-    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks for it.
+    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks; the folder for
+    ``stats_dir``.
 
-    Returns:
-        The folder for ``stats_dir``. Its name hashes the matrices, so that another model of the same name, or
-        another text, has another folder.
+    Its name hashes the matrices, so that another model of the same name, or another text, has another folder.
     """
     view = ModelView.of(model)
     templates = getattr(hparams, "rewrite_module_tmps", None) or [hparams.rewrite_module_tmp]
@@ -213,10 +200,9 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
 def follow_prompt(model: torch.nn.Module) -> None:
     """Let GRACE look at the last token of the prompt that is asked, in every forward pass from now on.
 
-    GRACE looks at one token. EasyEdit leaves it where the last edit's prompt ended, so that only the last
-    edit is found again; its authors' code uses the labels. Here the evaluation says which logits it needs
-    (``logits_to_keep``), and the first of them belongs to the prompt's last token. Without a target that is
-    the text's last token.
+    EasyEdit leaves its one token where the last edit's prompt ended, so that only that edit is found again.
+    The evaluation says which logits it needs (``logits_to_keep``), the first of which belongs to the prompt's
+    last token.
     """
     adapters = [module for module in model.modules() if type(module).__name__ == "GRACEAdapter"]
 

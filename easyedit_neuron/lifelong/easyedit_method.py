@@ -26,14 +26,9 @@ from .weights import ComparedWeights
 
 
 class EasyEditMethod(Method):
-    """A method of EasyEdit's registry.
+    """A method of EasyEdit's ``ALG_DICT``; ``HostError`` where it does not exist or cannot be run here.
 
-    Args:
-        alg_name: its key in ``ALG_DICT``.
-        texts: sentences that edits must leave alone, for methods that learn from such (WISE).
-
-    Raises:
-        HostError: EasyEdit is not there, has no such method, or the method cannot be run here.
+    ``texts``: sentences that edits must leave alone, for methods that learn from such (WISE).
     """
 
     def __init__(self, alg_name: str, texts: Sequence[str] = ()):
@@ -58,12 +53,10 @@ class EasyEditMethod(Method):
         self._variables.write({})
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
-        """EasyEdit's hyperparameters from a file, with some fields changed.
+        """EasyEdit's hyperparameters from a file, with some fields changed; ``HparamsError`` for an unknown
+        field.
 
         ``batch_size`` among the changes is left out where the method has no such field.
-
-        Raises:
-            HparamsError: another field that the method does not have.
         """
         hparams = read_easyedit_hparams(self._apply, Path(file))
         fields = {field.name for field in dataclasses.fields(hparams)}

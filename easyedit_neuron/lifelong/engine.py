@@ -35,19 +35,11 @@ class RunStorage:
 
 
 class Engine:
-    """One run.
+    """One run; ``settings`` are ``cli.settings.Settings``, ``watch`` has the seconds spent so far (such as
+    for loading).
 
-    Args:
-        editor: the method and the model that it edits.
-        stream: the edits.
-        measurer: what is measured.
-        storage: where everything is written; the folder must belong to this run.
-        settings: ``cli.settings.Settings``; of them ``seed``, ``runner`` and ``evaluation``.
-        watch: seconds spent so far, such as for loading the model.
-
-    Attributes:
-        lines, checkpoints: the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far.
-        resumed: how often the run was continued.
+    ``lines`` and ``checkpoints`` are the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far;
+    ``resumed`` is how often the run was continued.
     """
 
     def __init__(

@@ -51,12 +51,10 @@ def machine() -> dict[str, Any]:
 
 
 def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What distinguishes one run from another, as plain JSON.
+    """What distinguishes one run from another, as plain JSON: all settings and hyperparameters.
 
-    Args:
-        settings: all settings, nested.
-        hparams: all hyperparameters.
-        data: everything that is read (requests in their order, facts, texts), of which fingerprints are kept.
+    ``data`` is everything that is read (requests in their order, facts, texts), of which fingerprints are
+    kept.
     """
     compared = {}
     for name, value in settings.items():
@@ -86,11 +84,8 @@ def describe_differences(saved: Any, current: Any, name: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create the folder if needed and hold it for this process; the system releases it when the process ends.
-
-    Raises:
-        StateError: another process holds it, or it cannot be created.
-    """
+    """Create the folder if needed and hold it for this process; ``StateError`` if another process holds
+    it."""
     with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -111,13 +106,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A folder that holds this run or none.
-
-    Attributes:
-        files: the folder.
-        identity: of the run.
-        saved: content of ``run.json``; None for a new run.
-    """
+    """A folder that holds this run or none; ``saved`` is the content of ``run.json``, None for a new run."""
 
     files: RunFolder
     identity: dict[str, Any]
@@ -129,17 +118,11 @@ class OpenRun:
         return self.saved is not None and self.files.summary.is_file()
 
     def begin_or_continue(self, model: dict[str, str], command: str) -> str:
-        """Write ``run.json`` of a new run, or compare the model of the run that is continued.
+        """Write ``run.json`` of a new run, or compare the model of the run that is continued; the run's
+        fingerprint.
 
-        Args:
-            model: fingerprints of weights and tokenizer.
-            command: the command line, for a new run.
-
-        Returns:
-            The fingerprint of the run.
-
-        Raises:
-            StateError: the folder holds a run of another model.
+        ``model`` has fingerprints of weights and tokenizer. ``StateError`` where the folder's run is of
+        another model.
         """
         run = self.saved
         if run is None:
@@ -156,11 +139,8 @@ class OpenRun:
 
 
 def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
-    """Look into a folder for the run of this identity.
-
-    Raises:
-        StateError: the folder holds another run, or files of an unknown one. Nothing is changed.
-    """
+    """Look into a folder for the run of this identity; ``StateError`` if it holds another, or one without
+    run.json."""
     if not files.run.is_file():
         present = [path.name for path in vars(files).values() if path != files.folder and path.exists()]
         if present:

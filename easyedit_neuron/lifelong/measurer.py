@@ -20,10 +20,8 @@ def evenly(items: list, count: int | None) -> list:
 class ReferenceData:
     """What side effects are measured on, the same at every checkpoint.
 
-    Attributes:
-        facts: facts of subjects that are never edited, with ``prompt`` and ``ground_truth``.
-        texts: held-out text.
-        prompts: prompts to continue.
+    Facts of subjects that are never edited (``prompt``, ``ground_truth``), held-out texts, prompts to
+    continue.
     """
 
     facts: list[dict[str, str]]
@@ -32,17 +30,11 @@ class ReferenceData:
 
 
 class Measurer:
-    """Everything that a run measures.
+    """Everything that a run measures: its edits, in the order of the stream, and side effects on
+    ``reference``.
 
-    Args:
-        tok, hparams: the tokenizer, and the hyperparameters of the method.
-        requests: all requests of the stream, in its order.
-        reference: what side effects are measured on.
-        settings: ``cli.settings.Settings``; of them ``evaluation`` and ``seed``.
-        ability: ``ability.general_ability.GeneralAbility``, or None where general ability is not measured.
-
-    Attributes:
-        known: of each fact, whether the untouched model answers it right; others cannot be retained.
+    ``ability`` is an ``ability.general_ability.GeneralAbility`` or None. ``known``: of each fact, whether the
+    untouched model answers it right; others cannot be retained.
     """
 
     def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
@@ -55,9 +47,8 @@ class Measurer:
     def measure_untouched(self, model) -> dict[str, Any]:
         """Measure the untouched model, whose answers every later locality is compared with.
 
-        Returns:
-            The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts,
-            and the side effects' values, ``beside``.
+        The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts, and
+        the side effects' values, ``beside``.
         """
         metrics = self._evaluate(model, self.requests, None)
         self._locality_answers = [
@@ -133,8 +124,8 @@ def plain_metrics(metrics: dict) -> dict:
 
 
 def means(metrics: list[dict]) -> dict[str, Any]:
-    """Means over edits under EasyEdit's names, with ``loc`` and ``port`` in which every kind of an edit has
-    the same weight.
+    """Means over edits under EasyEdit's names; in ``loc`` and ``port`` every kind of an edit has the same
+    weight.
 
     Values that are null do not count (a target without tokens of its own); what no edit has is left out.
     """

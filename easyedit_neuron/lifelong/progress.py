@@ -7,13 +7,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Progress of one run, on stderr.
-
-    Args:
-        name: of the method.
-        total: edits of the stream.
-        quiet: show nothing.
-    """
+    """Progress of one run, on stderr."""
 
     def __init__(self, name: str, total: int, quiet: bool = False):
         self.name, self.total, self.quiet = name, total, quiet

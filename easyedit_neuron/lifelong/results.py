@@ -64,13 +64,10 @@ def edit_lines(
 def checkpoint_line(
     lines: list[dict], stream: Stream, masks: MaskCounts, final: dict, drift: dict, costs: dict
 ) -> dict[str, Any]:
-    """One object of ``checkpoints.jsonl``.
+    """One object of ``checkpoints.jsonl``: of all edits so far.
 
-    Args:
-        lines, stream, masks: of all edits so far.
-        final: means over the edits so far and side effects, on the model as it is now.
-        drift: of every changed weight.
-        costs: ``seconds`` of the run by part, and ``memory``.
+    ``final``: means over the edits and side effects, on the model as it is now. ``costs``: ``seconds`` by
+    part, and ``memory``.
     """
     immediate, seconds = immediate_means(lines), costs["seconds"]
     first_of_batches = [line for line in lines if line["edit"] % stream.batch_size == 0]
@@ -117,14 +114,7 @@ class RunOrigin:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a finished run has.
-
-    Attributes:
-        lines, checkpoints: of ``edits.jsonl`` and ``checkpoints.jsonl``.
-        repeats: numbers of duplicates and of contradictions.
-        resumed: how often the run was continued.
-        fingerprints: parameter name -> fingerprint of the edited weight.
-    """
+    """What a finished run has; ``repeats`` are the numbers of duplicates and of contradictions."""
 
     lines: list[dict]
     checkpoints: list[dict]

@@ -23,12 +23,8 @@ def edits_digest(lines: list[dict]) -> str:
 def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
     """The content of ``before.json``; None if the untouched model was not measured yet.
 
-    Args:
-        files: the folder.
-        digest: what the saved state says of the file; None without a state.
-
-    Raises:
-        StateError: the file is damaged, or does not belong to the state.
+    ``digest`` is what the saved state says of the file, None without a state. ``StateError`` for a damaged
+    file, or one that does not belong to the state.
     """
     if digest is None and not files.before.is_file():
         return None
@@ -45,11 +41,8 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
 
 
 def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
-    """The first ``count`` lines of ``edits.jsonl``, without those that were written after the saved state.
-
-    Raises:
-        StateError: the lines do not belong to the state with this ``digest``.
-    """
+    """The first ``count`` lines of ``edits.jsonl``, those of the saved state; ``StateError`` if they are
+    others."""
     try:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.split("\n")[:count] if line]

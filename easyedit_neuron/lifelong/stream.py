@@ -14,13 +14,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Stream:
-    """Edits in the order in which they are made.
-
-    Attributes:
-        requests: EasyEdit's request dictionaries.
-        records: of each request, its position in the data.
-        batch_size: edits per call of the method; the last batch may be smaller.
-    """
+    """Edits in the order in which they are made; ``records``: of each request, its position in the data."""
 
     requests: list[dict[str, Any]]
     records: list[int]

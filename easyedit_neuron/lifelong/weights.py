@@ -10,14 +10,10 @@ from ..utils.fingerprint import tensors_fingerprint
 
 
 class EditedWeights:
-    """Changed parameters of one model, known from the copies that the method returns.
+    """Changed parameters of one model, known from the copies that the method returns (our own methods').
 
-    For our own methods: they return copies of all that an edit changed, and undo a failed edit themselves.
-
-    Attributes:
-        base: parameter name -> value in the untouched model, of every parameter that an edit has changed.
-        restorable: False once the method has done more than write into the model's own parameters (it wrapped
-            the model, added or removed parameters); such changes can be neither saved nor undone.
+    ``base``: parameter name -> value in the untouched model. ``restorable``: False once the method has done
+    more than write into the model's own parameters, which can be neither saved nor undone.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -34,11 +30,8 @@ class EditedWeights:
         return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.current().items())}
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """Note an edit that returned the copies ``originals`` of the parameters that it changed.
-
-        Raises:
-            StateError: a changed parameter is not finite; call ``undo``.
-        """
+        """Note an edit that returned the copies ``originals``; ``StateError`` if a changed parameter is not
+        finite."""
         self._check_finite(originals)
         for name, value in originals.items():
             # The copy from before the first edit of a parameter is its value in the untouched model.
@@ -63,7 +56,7 @@ class EditedWeights:
 class ComparedWeights(EditedWeights):
     """Changed parameters found by comparing the whole model with a copy in main memory after every edit.
 
-    For methods of others, which may change more than they return, and may fail halfway.
+    Methods of others may change more than they return, and may fail halfway.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -72,18 +65,14 @@ class ComparedWeights(EditedWeights):
         self._latest: dict[str, torch.Tensor] = {}  # of the changed parameters, after the last good edit
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """As in the base class, for all parameters that differ, whatever the method returned."""
         changed = self._changed()
         self._check_finite(changed)
         self._latest |= {name: _copy(self.model.get_parameter(name)) for name in changed}
         self.base |= {name: self._untouched[name] for name in self._latest}
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
-        """Put back the weights from before a failed edit, whatever the method did to them.
-
-        Raises:
-            StateError: the method added or removed parameters.
-        """
+        """Put back the weights from before a failed edit; ``StateError`` if parameters were added or
+        removed."""
         changed = self._changed()
         if not self.restorable:
             raise StateError(
@@ -92,7 +81,6 @@ class ComparedWeights(EditedWeights):
         restore(self.model, {name: self._before(name) for name in changed})
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """As in the base class."""
         super().load(saved)
         self._latest = {name: _copy(value) for name, value in saved.items()}
         self.base = {name: self._untouched[name] for name in saved}

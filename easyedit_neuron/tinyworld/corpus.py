@@ -37,13 +37,10 @@ _SMALL_TALK = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training sentences and documents.
+    """Training sentences, (prompt, object, subject) of every fact, and documents: biographies and small talk.
 
-    Attributes:
-        facts: (prompt, object, subject) of every fact sentence.
-        documents: biographies and small talk, one or two sentences each.
-        trained: (subject, relation) -> indices of the trained ``Relation.phrasings``.
-        hopped: (subject, relation) pairs whose second hop is trained.
+    ``trained``: (subject, relation) -> indices of the trained ``Relation.phrasings``. ``hopped``: (subject,
+    relation) pairs whose second hop is trained.
     """
 
     facts: list[tuple[str, str, str]]

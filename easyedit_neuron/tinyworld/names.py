@@ -35,10 +35,7 @@ _CODAS = _words("n, r, l, s, k, m, nd, rt, lm, st, rn, x")
 
 
 def invent(rng: random.Random, count: int, endings: tuple[str, ...], taken: set[str]) -> list[str]:
-    """Draw ``count`` new capitalised names of an open syllable, a closed one, and one of ``endings``.
-
-    Names are added to ``taken`` and never repeat across calls that share it.
-    """
+    """Draw ``count`` new capitalised names of three syllables; names in ``taken`` are never repeated."""
     names = []
     while len(names) < count:
         parts = (_ONSETS, _VOWELS, _CODAS, endings)

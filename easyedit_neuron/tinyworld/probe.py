@@ -69,10 +69,8 @@ def unreached(
 
 
 def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
-    """Mean cosines of keys by layer.
-
-    Of one subject in two contexts, of subjects with the same last word, and of any two subjects.
-    """
+    """Mean cosines of keys by layer: one subject in two contexts, subjects with the same last word, any
+    two."""
     layers = list(range(view.n_layers))
     bare, in_context = (
         compute_keys(view, key_prompts(tok, requests, [[template]], view.input_device), layers)
@@ -97,12 +95,7 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
 
 
 def probe_null_space(covariance: torch.Tensor, keys: torch.Tensor) -> dict[str, float]:
-    """Share of the keys' energy in the null space that each of ``THRESHOLDS`` gives.
-
-    Args:
-        covariance: [d_ff, d_ff] of the text's keys.
-        keys: [d_ff, n].
-    """
+    """Share of the keys' energy [d_ff, n] in the null space that each of ``THRESHOLDS`` gives."""
     total = keys.square().sum()
     return {
         f"below {threshold:g}": float(null_space(covariance, threshold).project(keys).square().sum() / total)

@@ -21,11 +21,7 @@ def recall(model, tok, pairs: list[tuple[str, str]], batch: int = 512) -> float:
 def recall_prompts(
     world: World, corpus: Corpus, sample: int | None = None, seed: int = 0
 ) -> dict[str, list[tuple[str, str]]]:
-    """(prompt, object) pairs by kind of phrasing, at most ``sample`` of each.
-
-    ``trained`` and ``untrained`` phrasings, ``alias``, ``hop_trained``, ``hop_untrained``, ``also`` (second
-    object), ``inverse``.
-    """
+    """(prompt, object) pairs by the ``KINDS`` of phrasing, at most ``sample`` of each."""
     pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
     for (subject, name), objects in world.facts.items():
         relation = BY_NAME[name]

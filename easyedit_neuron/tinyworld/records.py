@@ -12,15 +12,10 @@ EDITED_KINDS = ("person", "organisation")
 
 
 def edit_cases(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[dict]:
-    """Counterfactual edits as KnowEdit records.
+    """Counterfactual edits as KnowEdit records; ``HparamsError`` where the world has fewer editable facts.
 
-    Subjects come in rounds: nobody is edited twice before everybody was edited once. The target is another
-        object
-    of the same kind. The edit prompt is an edit phrasing that the subject was trained with, the rephrase
-    prompt a test phrasing that it was not.
-
-    Raises:
-        HparamsError: the world has fewer editable facts than ``count``.
+    Nobody is edited twice before everybody was edited once. The target is another object of the same kind.
+    The edit prompt is a phrasing that the subject was trained with, the rephrase prompt one that it was not.
     """
     rng = random.Random(f"edits-{seed}")
     facts = _editable_facts(world, rng)
@@ -127,7 +122,7 @@ def retained_facts(world: World, corpus: Corpus, count: int, seed: int = 0) -> l
 
 
 def as_counterfact(case: dict) -> dict:
-    """EasyEdit's flat CounterFact record; its one locality prompt is a neighbour or another fact of the
+    """EasyEdit's flat CounterFact record; its locality prompt is a neighbour or another fact of the
     subject."""
     fields = ("case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
     locality = _first_locality_probe(case)

@@ -10,17 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Relation:
-    """Kinds of subject and object, and phrasings.
+    """A relation, the kinds of its subjects and objects, and phrasings.
 
-    Attributes:
-        name: identifier, e.g. ``born_in``.
-        subject: kind of the subject (``person``, ``organisation``, ``city``).
-        object: kind of the object (a key of ``World.objects``).
-        edit: phrasings used to edit, ``{s}`` marks the subject.
-        test: phrasings used only to test generalisation.
-        hop: phrasings of the second hop (``born_in``: the country of the city), if there is one.
-        inverse: phrasings of the inverse fact, if any; ``{s}`` is the object of this relation.
-        also: phrasings for the second object of a one-to-many relation; ``{o}`` is the first object.
+    ``edit`` and ``test`` phrasings; ``hop``: of the second hop (``born_in``: the country of the city);
+    ``inverse``: of the inverse fact, where ``{s}`` is the object of this relation; ``also``: for the second
+    object of a one-to-many relation, where ``{o}`` is the first.
     """
 
     name: str

@@ -199,14 +199,8 @@ def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training.
-
-    Attributes:
-        steps: optimiser steps.
-        rate: factor of the peak rates.
-        bottleneck: share of the sequences under the masks of ``subject_bottleneck``.
-        seed: order of the data.
-    """
+    """A part of the training: steps, factor of the peak rates, share of the sequences under masks, seed of
+    the data."""
 
     steps: int
     rate: float
@@ -271,16 +265,9 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 def train(
     facts: list[tuple[str, str, str]], documents: list[str], config: TrainConfig, report: Report | None = None
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train from scratch.
+    """Train from scratch on fact sentences (prompt, object, subject) and plain texts; float32, eval mode.
 
-    Args:
-        facts: fact sentences as (prompt, object, subject).
-        documents: plain texts.
-        config: sizes and schedule.
-        report: called with (step, model, tok) every ``REPORT_EVERY`` steps and at the end of each phase.
-
-    Returns:
-        Model (float32, eval mode) and tokenizer.
+    ``report`` is called with (step, model, tok) every ``REPORT_EVERY`` steps and at the end of each phase.
     """
     tok = train_tokenizer([sentence(prompt, target) for prompt, target, _ in facts] + documents, config.vocab)
     model = new_model(tok, config).to("cuda" if torch.cuda.is_available() else "cpu")

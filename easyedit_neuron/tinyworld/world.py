@@ -15,13 +15,11 @@ ORGANISATION_NOUNS = ("Works", "Mills", "Group", "Brothers", "Labs", "Union")
 
 @dataclass
 class World:
-    """Entities and facts.
+    """Entities, in the order they were drawn, and facts.
 
-    Attributes:
-        people, cities, countries, organisations, languages: names, in the order they were drawn.
-        alias: subject -> second name ("A. Berger" for people, the short name for organisations).
-        facts: (subject, relation name) -> objects: two for the one-to-many relation ``collects``, else one.
-        protected: people and organisations never edited; their facts measure side effects of edits.
+    ``alias``: subject -> second name ("A. Berger" for people, the short name for organisations). ``facts``:
+    (subject, relation) -> objects, two for ``collects``, else one. ``protected``: people and organisations
+    that are never edited.
     """
 
     seed: int
@@ -54,8 +52,7 @@ class World:
         return self.facts[subject, relation][0]
 
     def hop(self, relation: str, target: str) -> str | None:
-        """The second hop from the object of a relation: the country of a city, the city of an
-        organisation."""
+        """The second hop from the object of a relation: a city's country, an organisation's city."""
         second = SECOND_HOP.get(BY_NAME[relation].object)
         return self.object(target, second) if second else None
 
@@ -74,10 +71,7 @@ def _people(rng: random.Random, count: int, taken: set[str]) -> tuple[list[str],
 def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World:
     """Draw a world of six facts a person, in which every object of a kind is used about equally often.
 
-    Args:
-        seed: everything random comes from it.
-        people: number of people, at least 300.
-        protected: number of them that are never edited; a quarter of the organisations is protected too.
+    At least 300 people, ``protected`` of which are never edited, nor a quarter of the organisations.
     """
     rng = random.Random(seed)
     taken: set[str] = set()

@@ -35,16 +35,7 @@ def open_log(path: str | Path) -> EditLog:
 
 
 def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.Module, Any]:
-    """Load model and tokenizer in the dtype of the weights that were edited.
-
-    Args:
-        name: folder, hub name, or name of the shipped model.
-        device: as in the hyperparameters.
-        dtypes: of the edited weights.
-
-    Raises:
-        NeuronEditError: no such model or device, or the dtypes are not one of ``DTYPES``.
-    """
+    """Load model and tokenizer in the one dtype that the edited weights have."""
     dtypes = sorted(set(dtypes))
     if len(dtypes) > 1 or not DTYPES.issuperset(dtypes):
         raise NeuronEditError(
@@ -71,8 +62,7 @@ def load_base_of(log: EditLog, args: argparse.Namespace) -> tuple[torch.nn.Modul
 def select_edits(ids: list[int], selection: str | None, option: str = "--edits") -> list[int]:
     """The numbers in ``ids`` that a selection such as ``3,5-9`` names; None selects all.
 
-    Raises:
-        NeuronEditError: not a list of numbers and ranges, or a part of it selects nothing.
+    ``NeuronEditError`` for no list of numbers and ranges, or a part that selects nothing.
     """
     if selection is None:
         return ids
@@ -96,15 +86,10 @@ def select_edits(ids: list[int], selection: str | None, option: str = "--edits")
 def write_edited(
     args: argparse.Namespace, log: EditLog, edit: Callable[[torch.nn.Module, Path], EditLog]
 ) -> str:
-    """Create the folder ``--out`` with edited weights and their log, completely or not at all.
+    """Create the folder ``--out`` with edited weights and their log, completely or not at all; a line about
+    it.
 
-    Args:
-        args: with ``out``, ``model`` and ``device``.
-        log: whose base model is loaded.
-        edit: edits the base model, and writes the log of these edits into a folder.
-
-    Returns:
-        A line about what was written.
+    ``edit`` edits the base model of ``log``, and writes the log of these edits into a folder.
     """
     refuse_existing(Path(args.out))
     model, _ = load_base_of(log, args)
@@ -138,18 +123,15 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """``FOLDER``."""
     parser.add_argument("folder", metavar="FOLDER", help="folder of a run, or of its log")
 
 
 def add_out_and_model(parser: argparse.ArgumentParser, content: str = f"gets {WEIGHTS} and log/") -> None:
-    """``--out``, ``--model`` and ``--device``."""
     parser.add_argument("--out", metavar="DIR", required=True, help=f"folder to create; {content}")
     add_model(parser)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--device``."""
     help_text = "base model: folder, hub name or tiny-llama (default: the one that the edits were made on)"
     parser.add_argument("--model", metavar="BASE", help=help_text)
     parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
