@@ -34,9 +34,8 @@ QUIET_OPTION, QUIET_SETTING = "--quiet", "runner.quiet=true"  # Hydra has no opt
 def run_command_line(arguments: list[str]) -> int:
     """Run with the given arguments and return the exit code."""
     settings_module.register_groups()
-    application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(
-        _job
-    )
+    configuration = {"config_path": str(resources.CONF_DIR), "config_name": "config"}
+    application = hydra.main(version_base="1.3", **configuration)(_job)
     arguments = [QUIET_SETTING if argument == QUIET_OPTION else argument for argument in arguments]
     sweep.failed_jobs.clear()
     try:
@@ -53,9 +52,7 @@ def run_command_line(arguments: list[str]) -> int:
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
         if problem.filename is None or in_job:
             raise
-        return fail(
-            f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results"
-        )
+        return fail(f"{problem.filename}: {problem.strerror}; output_dir=... names the results' folder")
     return BAD_INPUT if sweep.failed_jobs else 0
 
 

@@ -55,9 +55,7 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
         named.append(("v_loss_layer", hparams.v_loss_layer))
     for name, layer in named:
         if not 0 <= layer < count:
-            raise HparamsError(
-                f"field '{name}': layer {layer} is out of range, the model has layers 0 to {count - 1}"
-            )
+            raise HparamsError(f"field '{name}': layer {layer}: the model has layers 0 to {count - 1}")
 
 
 def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
@@ -82,10 +80,8 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
     options, names = settings.evaluation, settings.evaluation.ability
     if names is None:
         shipped_models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
-        is_shipped = (
-            resources.model_path(hparams.model_name) in shipped_models
-            and settings.data.retained in resources.SHIPPED_DATA
-        )
+        is_shipped = resources.model_path(hparams.model_name) in shipped_models
+        is_shipped = is_shipped and settings.data.retained in resources.SHIPPED_DATA
         names = [tasks.WORLD] if is_shipped and tasks.available() else []
     names = tasks.canonical(names) if names else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
@@ -98,11 +94,6 @@ def load_ability(options: Any) -> Any:
         return None
     from ..ability.general_ability import GeneralAbility  # lm-eval takes seconds to import
 
-    return GeneralAbility(
-        options.ability,
-        options.ability_data,
-        options.ability_limit,
-        options.ability_batch_size,
-        options.ability_run_code,
-        options.ability_max_new_tokens,
-    )
+    numbers = options.ability_limit, options.ability_batch_size
+    answers = options.ability_run_code, options.ability_max_new_tokens
+    return GeneralAbility(options.ability, options.ability_data, *numbers, *answers)

@@ -78,23 +78,13 @@ def _edit(
         check_layers(model, hparams)
         if ability is not None:
             ability.check(model, tok)
-        fingerprints = {
-            "weights": model_fingerprint(model),
-            "tokenizer": tokenizer_fingerprint(tok, reference.prompts),
-        }
+        weights, tokenizer = model_fingerprint(model), tokenizer_fingerprint(tok, reference.prompts)
+        fingerprints = {"weights": weights, "tokenizer": tokenizer}
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
-    engine = Engine(
-        ModelEditor(method, model, tok, hparams),
-        stream,
-        Measurer(tok, hparams, stream.requests, reference, settings, ability),
-        RunStorage(
-            files,
-            StateFolder(files.state, run_fingerprint),
-            RunLog(files.log, settings.runner.edit_log, fingerprints["weights"], stream.batches),
-        ),
-        settings,
-        watch,
-    )
+    log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
+    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log)
+    measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
+    engine = Engine(ModelEditor(method, model, tok, hparams), stream, measurer, storage, settings, watch)
     summary = as_json(summarise(origin, engine.run()))
     write_text(files.summary, summary)
     engine.storage.states.remove()
@@ -112,6 +102,5 @@ def _read_summary(files: RunFolder) -> dict[str, Any]:
     try:
         return json.loads(files.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.summary}: not readable ({problem}); remove it to measure the end of the run again"
-        ) from None
+        remedy = "remove it to measure the end of the run again"
+        raise StateError(f"{files.summary}: not readable ({problem}); {remedy}") from None

@@ -130,17 +130,11 @@ class RunnerSettings(HyperParams):
             raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
         _at_least(1, self, "save_every_edits")
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
-            raise HparamsError(
-                f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}"
-            )
+            raise HparamsError(f"field 'save_every_minutes': must be above 0, not {self.save_every_minutes}")
 
 
-SECTIONS = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "evaluation": EvaluationSettings,
-    "runner": RunnerSettings,
-}
+SECTIONS = {"model": ModelSettings, "data": DataSettings}
+SECTIONS |= {"evaluation": EvaluationSettings, "runner": RunnerSettings}
 
 
 @dataclass
@@ -193,9 +187,7 @@ def read_settings(config: DictConfig) -> Settings:
     if values["method_name"] == EASYEDIT:
         alg = method.pop("alg", MISSING)
         if alg == MISSING:
-            raise HparamsError(
-                "setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE"
-            )
+            raise HparamsError("setting 'method.alg': name a method of EasyEdit's, as in method.alg=GRACE")
         values["method_name"] = EASYEDIT_PREFIX + alg
     values["method"] = {name: value for name, value in method.items() if value != MISSING}
     return Settings.from_dict(values, source="settings")

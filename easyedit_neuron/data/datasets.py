@@ -25,16 +25,12 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
     """
     name = type(dataset).__name__
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(
-            f"data must be a path, a shipped name, a list of records or a dataset with a length, not {name}"
-        )
+        raise DataError(f"data must be a path, a shipped name, or records with a length, not {name}")
     records = [dataset[index] for index in range(len(dataset))]
     if not records:
         raise DataError(f"{name}: holds no records")
     if isinstance(records[0], dict) and "cond" in records[0] and not {"subject", "src"} & set(records[0]):
-        raise DataError(
-            f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file"
-        )
+        raise DataError(f"{name}: EasyEdit's class leaves the subject out; give the JSON file")
     return [_with_collected_probes(record) for record in records]
 
 

@@ -16,9 +16,8 @@ def read_records(path: Path) -> list[Any]:
     except UnicodeDecodeError as problem:
         raise DataError(f"{path}: is not UTF-8 text: {problem.reason} at byte {problem.start}") from None
     except json.JSONDecodeError as problem:
-        raise DataError(
-            f"{path}: is not valid JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}"
-        ) from None
+        place = f"line {problem.lineno}, column {problem.colno}"
+        raise DataError(f"{path}: is not valid JSON: {problem.msg} at {place}") from None
     if not isinstance(content, list):
         raise DataError(f"{path}: must hold a list of records, found {type(content).__name__}")
     if not content:

@@ -8,17 +8,6 @@ from .fluency import fluency, ngram_entropy
 from .protocol import evaluate_all, finalize_locality, locality_reference, summarize
 from .quality import compute_edit_quality
 
-__all__ = [
-    "Prediction",
-    "compute_edit_quality",
-    "evaluate_all",
-    "exact_match_by_generation",
-    "finalize_locality",
-    "fluency",
-    "locality_reference",
-    "ngram_entropy",
-    "perplexity",
-    "predict_targets",
-    "summarize",
-    "token_accuracy",
-]
+__all__ = ["Prediction", "compute_edit_quality", "evaluate_all", "exact_match_by_generation"]
+__all__ += ["finalize_locality", "fluency", "locality_reference", "ngram_entropy", "perplexity"]
+__all__ += ["predict_targets", "summarize", "token_accuracy"]

@@ -80,15 +80,12 @@ def finalize_locality(pre: dict, post: dict) -> None:
 
 def _equal_shares(before: Sequence[list[int]], after: Sequence[list[int]], kind: str) -> list[float]:
     if len(before) != len(after):
-        raise RequestError(
-            f"locality.{kind}: {len(before)} outputs before the edit but {len(after)} after it"
-        )
+        raise RequestError(f"locality.{kind}: {len(before)} outputs before the edit, {len(after)} after it")
     shares = []
     for old, new in zip(before, after):
         if len(old) != len(new):
-            raise RequestError(
-                f"locality.{kind}: an output has {len(old)} tokens before the edit and {len(new)} after it"
-            )
+            counts = f"{len(old)} tokens before the edit and {len(new)} after it"
+            raise RequestError(f"locality.{kind}: an output has {counts}")
         shares.append(sum(a == b for a, b in zip(old, new)) / len(old) if old else math.nan)
     return shares
 

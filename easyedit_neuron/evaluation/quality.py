@@ -36,10 +36,9 @@ def predict_sections(
     prompts: list[str] = []
     for section in measured:
         if getattr(hparams, "use_chat_template", False) and section.name != "locality":
-            turns = [[{"role": "user", "content": prompt}] for prompt in section.prompts]
-            prompts += [
-                tok.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns
-            ]
+            for prompt in section.prompts:
+                turn = [{"role": "user", "content": prompt}]
+                prompts.append(tok.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
         else:
             prompts += section.prompts
     targets = [answer for section in measured for answer in section.answers]
@@ -122,10 +121,10 @@ def _target_perplexity(model, tok, section: Section) -> float:
     return float(torch.exp(-torch.cat([row[pair.start - 1 :] for row, pair in zip(logs, pairs)]).mean()))
 
 
-def _confident_share(model, tok, section: Section, threshold: float = 0.8) -> float:
-    """Share of the prompts' tokens with a probability above the threshold (EasyEdit's OOD_PPL)."""
+def _confident_share(model, tok, section: Section) -> float:
+    """Share of the prompts' tokens with a probability above 0.8 (EasyEdit's OOD_PPL)."""
     logs = torch.cat(_log_probabilities(model, token_ids(tok, section.prompts)))
-    return float((logs.exp() > threshold).float().mean())
+    return float((logs.exp() > 0.8).float().mean())
 
 
 def _log_probabilities(model, rows: Sequence[list[int]]) -> list[torch.Tensor]:

@@ -11,15 +11,5 @@ from .side_file import Exported, read_side_file
 from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
-__all__ = [
-    "Exported",
-    "Size",
-    "apply_sparse",
-    "export_merged",
-    "export_peft",
-    "export_sparse",
-    "import_edits",
-    "read_side_file",
-    "size_table",
-    "sizes",
-]
+__all__ = ["Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse"]
+__all__ += ["import_edits", "read_side_file", "size_table", "sizes"]

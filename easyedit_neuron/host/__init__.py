@@ -8,11 +8,5 @@ from .loader import import_easyeditor
 from .registration import register
 from .resolve import HOST_VARIABLE, resolve_base_editor
 
-__all__ = [
-    "HOST_VARIABLE",
-    "easyedit_function",
-    "import_easyeditor",
-    "load_hparams",
-    "register",
-    "resolve_base_editor",
-]
+__all__ = ["HOST_VARIABLE", "easyedit_function", "import_easyeditor"]
+__all__ += ["load_hparams", "register", "resolve_base_editor"]

@@ -62,18 +62,14 @@ class CallOptions:
     def read(cls, call: str, sequential_edit: bool, verbose: bool, kwargs: dict[str, Any]) -> "CallOptions":
         """The options of a call from its keyword arguments."""
         if kwargs.get("metric_kwargs") is not None:
-            raise HostError(
-                "metric_kwargs (EasyEdit's sentence metrics) needs EasyEdit's BaseEditor: host='easyedit'"
-            )
+            raise HostError("metric_kwargs (sentence metrics) needs EasyEdit's BaseEditor: host='easyedit'")
         names = _OPTIONS[call] | {"records"}
         unknown = sorted(set(kwargs) - names - _MEANINGLESS - {"metric_kwargs"})
         if unknown:
             LOG.warning("ignored keyword arguments: %s", ", ".join(unknown))
         options = cls(call, sequential_edit, verbose, **{n: kwargs[n] for n in names if n in kwargs})
         if options.final_evaluation and not sequential_edit:
-            raise HostError(
-                "final_evaluation measures all edits on the final model; it needs sequential_edit=True"
-            )
+            raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")
         return options
 
 
@@ -298,9 +294,8 @@ class BaseEditor:
                 try:
                     parameter = self.model.get_parameter(name)
                 except AttributeError:
-                    raise NeuronEditError(
-                        f"{self.alg_name} returned weights of {name!r}, which the model does not have"
-                    ) from None
+                    problem = f"returned weights of {name!r}, which the model does not have"
+                    raise NeuronEditError(f"{self.alg_name} {problem}") from None
                 parameter.copy_(value)
 
     def _log_edit(self, metric: dict, options: CallOptions) -> None:

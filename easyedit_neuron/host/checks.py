@@ -33,18 +33,14 @@ def check_batchable(method, hparams) -> int:
         raise HostError(f"method {hparams.alg_name!r} edits one fact at a time; use edit()")
     size = getattr(hparams, "batch_size", None)
     if not isinstance(size, int) or size < 1:
-        raise HparamsError(
-            f"field 'batch_size': batch_edit() needs a whole number of at least 1, not {size!r}"
-        )
+        raise HparamsError(f"field 'batch_size': batch_edit() needs a whole number from 1 on, not {size!r}")
     return size
 
 
 def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
     """The requests as dictionaries; those of methods that edit by subject are checked one by one."""
     if isinstance(requests, dict) or not len(requests):
-        raise RequestError(
-            "requests must be a non-empty list of dictionaries with prompt, target_new and subject"
-        )
+        raise RequestError("requests must be a non-empty list of dictionaries with prompt and target_new")
     requests = plain_requests(requests)
     if getattr(hparams, "NEEDS_SUBJECT", False):
         check_vocabulary(model, tok, request_checks.prepare(requests))

@@ -41,9 +41,9 @@ def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
 
 def easyedit_function(method: str, host: str | None = None) -> Callable | None:
     """EasyEdit's function for a method of its own; ``None`` for ours and under the built-in editor."""
-    if _is_registered(method, plugin=True) or not resolve_base_editor(host).__module__.startswith(
-        "easyeditor."
-    ):
+    if _is_registered(method, plugin=True):
+        return None
+    if not resolve_base_editor(host).__module__.startswith("easyeditor."):
         return None
     algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
     if method not in algorithms:
@@ -79,10 +79,7 @@ def _hparams_class(function: Callable) -> type:
     names = vars(sys.modules[function.__module__])
     classes = [cls for name, cls in names.items() if hasattr(cls, "from_hparams") and name != "HyperParams"]
     if len(classes) != 1:
-        raise HostError(
-            f"EasyEdit's {function.__name__} does not name its class of hyperparameters; make them with "
-            "that class"
-        )
+        raise HostError(f"EasyEdit's {function.__name__} does not name its class of hyperparameters")
     return classes[0]
 
 

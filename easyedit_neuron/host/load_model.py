@@ -21,16 +21,13 @@ def target_device(device: Any) -> torch.device:
     try:
         target = torch.device(f"cuda:{text}" if text.isdigit() else text)
     except RuntimeError:
-        raise HparamsError(
-            f"field 'device': {device!r} is no device; write cpu, cuda:0 or the number of a CUDA device"
-        ) from None
+        raise HparamsError(f"field 'device': {device!r} is no device; write cpu, cuda:0 or 0") from None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if target.type == "cuda" and (target.index or 0) >= count:
         here = f"this machine has {count} CUDA device(s)" if count else "torch sees no CUDA device here"
         smaller = " or a smaller number" if count else ""
-        raise HparamsError(
-            f"field 'device': {device!r} means {target}, but {here}; set 'device: cpu'{smaller}"
-        )
+        remedy = f"set 'device: cpu'{smaller}"
+        raise HparamsError(f"field 'device': {device!r} means {target}, but {here}; {remedy}")
     return target
 
 

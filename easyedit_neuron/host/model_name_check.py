@@ -51,13 +51,10 @@ def check_model_name(model_name) -> None:
     model_type = _model_type(model_name)
     if rule is None:
         problem = "knows none of the words in this one"
-    elif (
-        model_type is None
-        or model_type.startswith(rule.model_types)
-        or (rule.word == "gpt" and _tokenizer_class(model_name) in _GPT2_TOKENIZERS)
-    ):
-        return
     else:
+        fits = model_type is None or model_type.startswith(rule.model_types)
+        if fits or (rule.word == "gpt" and _tokenizer_class(model_name) in _GPT2_TOKENIZERS):
+            return
         problem = f"takes {rule.loads} for the word {rule.word!r}, but the model is of type {model_type!r}"
     # Advise the word that loads the model's own classes, and no word that EasyEdit looks for earlier.
     words = [rule.word for rule in NAME_RULES]

@@ -44,9 +44,8 @@ def prepare_requests(
     subjects = _as_list(subject, "subject", count)
     for prompt, name in zip(prompts, subjects or ()):
         if not isinstance(name, str) or name not in prompt:
-            raise RequestError(
-                f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there"
-            )
+            remedy = "write it as it stands there"
+            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
     fields = {
         "target_neg": _as_list(target_neg, "target_neg", count),
         "subject": subjects,

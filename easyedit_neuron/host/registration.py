@@ -59,11 +59,8 @@ def _register_all() -> None:
         function, hparams = spec.load_apply(), spec.load_hparams()
         for name in spec.names:
             if algorithms.get(name, function) is not function:
-                LOG.warning(
-                    "EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place",
-                    name,
-                    algorithms[name],
-                )
+                text = "EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place"
+                LOG.warning(text, name, algorithms[name])
             algorithms[name] = function
         if package is not None and not hasattr(package, hparams.__name__):
             setattr(package, hparams.__name__, hparams)

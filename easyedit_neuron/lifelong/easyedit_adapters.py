@@ -48,12 +48,8 @@ _ROME_U = {"inv_mom2_cache": {}}
 STATE_VARIABLES: dict[str, dict[str, dict[str, Any]]] = {
     "ROME": {"rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
     "R-ROME": {"r_rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
-    "MEMIT": {"memit_main": _MEMIT},
+    **{name: {f"{name.lower()}_main": _MEMIT} for name in ("MEMIT", "PMET", "EMMET", "EAMET", "CORE")},
     "MEMIT-FE": {"memit_FE_main": _MEMIT},
-    "PMET": {"pmet_main": _MEMIT},
-    "EMMET": {"emmet_main": _MEMIT},
-    "EAMET": {"eamet_main": _MEMIT},
-    "CORE": {"core_main": _MEMIT},
     "AlphaEdit": {"AlphaEdit_main": _ALPHAEDIT},
     "SPHERE": {"SPHERE_main": _ALPHAEDIT},
     "WISE": {
@@ -157,15 +153,9 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
                     f"field 'mom2_dataset': {hparams.mom2_dataset!r} gives statistics of the FFNs' down "
                     f"projections alone, and the method changes {name}"
                 )
-    source = types.SimpleNamespace(
-        layers=list(hparams.layers),
-        mom2_dataset=hparams.mom2_dataset,
-        seed=0,
-        mom2_max_length=MAX_TOKENS,
-        mom2_n_samples=hparams.mom2_n_samples,
-        mom2_dtype=hparams.mom2_dtype,
-        stats_dir=hparams.stats_dir,
-    )
+    names = ("mom2_dataset", "mom2_n_samples", "mom2_dtype", "stats_dir")
+    fields = {name: getattr(hparams, name) for name in names}
+    source = types.SimpleNamespace(layers=list(hparams.layers), seed=0, mom2_max_length=MAX_TOKENS, **fields)
     statistics = Statistics(view, tok, source)
     covariances = {modules[layer][0]: statistics.covariance(layer).cpu() for layer in source.layers}
     folder = Path(hparams.stats_dir).expanduser() / f"easyedit-{tensors_fingerprint(covariances.items())}"
@@ -217,6 +207,5 @@ def follow_prompt(model: torch.nn.Module) -> None:
 
 
 def _is_our_text(source: str | None) -> bool:
-    return source is not None and (
-        source in resources.SHIPPED_DATA or Path(source).suffix in (".txt", ".jsonl")
-    )
+    suffixes = (".txt", ".jsonl")
+    return source is not None and (source in resources.SHIPPED_DATA or Path(source).suffix in suffixes)

@@ -78,9 +78,8 @@ class EasyEditMethod(Method):
         except NeuronEditError:
             raise
         except Exception as problem:
-            raise HostError(
-                f"EasyEdit cannot load the model: {type(problem).__name__}: {problem}"
-            ) from problem
+            reason = f"{type(problem).__name__}: {problem}"
+            raise HostError(f"EasyEdit cannot load the model: {reason}") from problem
         model = editor.model.eval()
         adapters.prepare(self.alg_name, sys.modules[self._apply.__module__], model, editor.tok, hparams)
         return model, editor.tok

@@ -113,9 +113,8 @@ class Engine:
         self._earlier_peaks = state["memory"]
         self.lines, self.checkpoints, self.resumed = lines, state["checkpoints"], state["resumed"] + 1
         spent, earlier = self.watch.seconds, state["seconds"]
-        self.watch.seconds = {
-            part: spent.get(part, 0.0) + earlier.get(part, 0.0) for part in {**earlier, **spent}
-        }
+        parts = {**earlier, **spent}
+        self.watch.seconds = {part: spent.get(part, 0.0) + earlier.get(part, 0.0) for part in parts}
         self._saved_edits = len(lines)
         self.files.write_edits(lines)
         self.progress.say(f"continues after edit {len(lines)} of {len(self.stream)}")
@@ -224,19 +223,10 @@ class Engine:
         if not self.editor.weights.restorable:
             return
         with self.watch.measure("save"):
-            self.storage.states.save(
-                {
-                    "position": len(self.lines),
-                    **self.editor.saved_state(),
-                    "masks": self.masks.saved_state(),
-                    "random": random_states(),
-                    "checkpoints": self.checkpoints,
-                    "seconds": dict(self.watch.seconds),
-                    "memory": peak_memory(self._earlier_peaks),
-                    "resumed": self.resumed,
-                    "before": self._before_digest,
-                    "edits": edits_digest(self.lines),
-                    "log": self.storage.log.saved_state(),
-                }
-            )
+            state = {"position": len(self.lines), **self.editor.saved_state()}
+            state |= {"masks": self.masks.saved_state(), "random": random_states()}
+            state |= {"checkpoints": self.checkpoints, "seconds": dict(self.watch.seconds)}
+            state |= {"memory": peak_memory(self._earlier_peaks), "resumed": self.resumed}
+            state |= {"before": self._before_digest, "edits": edits_digest(self.lines)}
+            self.storage.states.save(state | {"log": self.storage.log.saved_state()})
         self._saved_at, self._saved_edits = time.monotonic(), len(self.lines)

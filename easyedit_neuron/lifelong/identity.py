@@ -19,17 +19,8 @@ from ..utils.io import refusing, write_text
 from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
-MAY_DIFFER = (
-    "output_dir",
-    "run",
-    "runner.save_every_edits",
-    "runner.save_every_minutes",
-    "runner.on_failure",
-    "runner.keep_weights",
-    "runner.edit_log",
-    "runner.report",
-    "runner.quiet",
-)
+_MAY_DIFFER = "save_every_edits save_every_minutes on_failure keep_weights edit_log report quiet"
+MAY_DIFFER = ("output_dir", "run", *(f"runner.{name}" for name in _MAY_DIFFER.split()))
 """Settings that change nothing in the results of the edits that have been made."""
 
 

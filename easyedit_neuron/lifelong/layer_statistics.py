@@ -13,11 +13,8 @@ def layer_values(records: list) -> dict[str, dict[str, float | None]]:
     layers: dict[str, dict[str, float | None]] = {}
     for record in records:
         for layer, delta in getattr(record, "layers", {}).items():
-            layers[str(layer)] = {
-                "density": delta.density,
-                "leakage": delta.leakage,
-                "delivered": delta.residual_share,
-            }
+            values = {"density": delta.density, "leakage": delta.leakage}
+            layers[str(layer)] = values | {"delivered": delta.residual_share}
         for name, delta in getattr(record, "units", {}).items():
             layers[name] = {"density": delta.density, "leakage": None, "delivered": None}
     return layers
@@ -95,11 +92,8 @@ def layer_means(lines: list[dict], masks: MaskCounts) -> dict[str, dict[str, flo
         for layer, values in line["layers"].items():
             for name, value in values.items():
                 collected.setdefault(layer, {}).setdefault(name, []).append(value)
-    return {
-        layer: {
-            **{name: mean(values) for name, values in by_name.items()},
-            "overlap": masks.overlap(layer),
-            "touched": masks.touched(layer),
-        }
-        for layer, by_name in collected.items()
-    }
+    means = {}
+    for layer, by_name in collected.items():
+        means[layer] = {name: mean(values) for name, values in by_name.items()}
+        means[layer] |= {"overlap": masks.overlap(layer), "touched": masks.touched(layer)}
+    return means

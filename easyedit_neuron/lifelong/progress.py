@@ -19,14 +19,8 @@ class Progress:
         """Begin at an edit, which is not the first where a run continues."""
         self._started, self._first = time.monotonic(), position
         if self._shows_bar:
-            self._bar = tqdm(
-                total=self.total,
-                initial=position,
-                desc=self.name,
-                unit="edit",
-                file=sys.stderr,
-                dynamic_ncols=True,
-            )
+            look = {"desc": self.name, "unit": "edit", "dynamic_ncols": True}
+            self._bar = tqdm(total=self.total, initial=position, file=sys.stderr, **look)
 
     def show(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
         """Update the bar after a batch."""

@@ -32,9 +32,7 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
         before = json.loads(files.before.read_text(encoding="utf-8"))
         actual = before_digest(before)
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.before}: not readable ({problem}); it belongs to the run's state. {_REMEDY}"
-        ) from None
+        raise StateError(f"{files.before}: not readable ({problem}). {_REMEDY}") from None
     if digest is not None and actual != digest:
         raise StateError(f"{files.before}: is not the one that the run's state belongs to. {_REMEDY}")
     return before
@@ -47,11 +45,8 @@ def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.split("\n")[:count] if line]
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.edits}: not readable ({problem}); the run's state is of edit {count}. {_REMEDY}"
-        ) from None
+        raise StateError(f"{files.edits}: not readable ({problem}). {_REMEDY}") from None
     if len(lines) < count or edits_digest(lines) != digest:
-        raise StateError(
-            f"{files.edits}: its first {count} lines are not those that the run's state belongs to. {_REMEDY}"
-        )
+        problem = f"its first {count} lines are not those that the run's state belongs to"
+        raise StateError(f"{files.edits}: {problem}. {_REMEDY}")
     return lines

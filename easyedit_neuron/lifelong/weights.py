@@ -75,9 +75,7 @@ class ComparedWeights(EditedWeights):
         removed."""
         changed = self._changed()
         if not self.restorable:
-            raise StateError(
-                "the method changed the model's structure, so that a failed edit cannot be undone"
-            )
+            raise StateError("the method changed the model's structure: a failed edit cannot be undone")
         restore(self.model, {name: self._before(name) for name in changed})
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
@@ -89,11 +87,8 @@ class ComparedWeights(EditedWeights):
         present = dict(self.model.named_parameters())
         if present.keys() != self._untouched.keys():
             self.restorable = False
-        return [
-            name
-            for name, value in present.items()
-            if name in self._untouched and not _same(value, self._before(name))
-        ]
+        shared = [name for name in present if name in self._untouched]
+        return [name for name in shared if not _same(present[name], self._before(name))]
 
     def _before(self, name: str) -> torch.Tensor:
         return self._latest.get(name, self._untouched[name])

@@ -14,22 +14,10 @@ from . import figures
 from .html import details, document, table
 from .panel_plots import RunKey, plot_of, run_styles
 from .panels import POSITION, Bars, Panel, Section, sections
-from .runs import Run, differing, read_runs
+from .runs import Run, differing
 from .table import LEGEND, number, results, save, shown
 
 MOST_FAILED = 20  # failed edits shown per run
-
-
-def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Read run folders (or sweeps) and write their page, all of it or nothing.
-
-    Where matplotlib is not installed, the page has the tables and says how to get the plots.
-
-    Raises:
-        DataError: a folder is not a run, or a file of a run cannot be read.
-        StateError: the page cannot be written.
-    """
-    return write_page(read_runs(folders), path)
 
 
 def write_page(runs: Sequence[Run], path: str | Path) -> Path:
@@ -64,11 +52,8 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
     styles = run_styles(runs) if plots else None
     all_sections = sections(runs)
     drawn = [section for section in all_sections if section.panels]
-    links = {
-        "results": "Results",
-        **{section.name: section.title for section in drawn},
-        "settings": "Settings",
-    }
+    titles = {section.name: section.title for section in drawn}
+    links = {"results": "Results", **titles, "settings": "Settings"}
     title = f"Lifelong editing: {runs[0].label}" if len(runs) == 1 else f"Lifelong editing: {len(runs)} runs"
     anchors = " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links.items())
     body = [
@@ -180,10 +165,10 @@ def _meanings(runs: Sequence[Run]) -> Iterator[str]:
     if not paths:
         return
     yield '<section><h2 id="meanings">What the most changed neurons say</h2>'
-    yield (
-        '<p class="note">Tokens that a value vector points at through the unembedding, in the untouched '
-        "model and at the end of the run.</p>"
+    note = (
+        "Tokens that a value vector points at through the unembedding, untouched and at the end of the run."
     )
+    yield f'<p class="note">{note}</p>'
     for run, path in paths:
         try:
             cells = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))

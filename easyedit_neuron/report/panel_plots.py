@@ -85,11 +85,8 @@ class RunLines(Plot):
         for order, series in enumerate(panel.series):
             # Earlier lines are thicker and their markers larger, so that lines that coincide are all seen.
             wider = 1 - order / last
-            style = {
-                **self.styles[series.run],
-                "linewidth": 1.6 + 0.6 * wider,
-                "markersize": 5.4 + 1.6 * wider,
-            }
+            width = {"linewidth": 1.6 + 0.6 * wider, "markersize": 5.4 + 1.6 * wider}
+            style = self.styles[series.run] | width
             if len(series.x) > 15:
                 # The line shows the points; a few markers, at other places in every line, tell runs apart.
                 style["markevery"] = (order % 5, 6)

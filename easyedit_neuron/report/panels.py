@@ -98,16 +98,15 @@ def _edits(runs: Sequence[Run]) -> Section:
 
 
 def _generated(runs: Sequence[Run]) -> Section:
-    return Section.of(
-        "generated",
-        "Written out by the model",
+    note = (
         "Final protocol, greedy generation: share of edits for which the model writes the whole new "
-        "answer. This is stricter than the teacher-forced accuracy above; the two cannot be compared.",
-        [
-            _over_edits(runs, "rel_exact_match_generated", "Rel: exact match, generated", "share"),
-            _over_edits(runs, "gen_exact_match_generated", "Gen: exact match, generated", "share"),
-        ],
+        "answer. This is stricter than the teacher-forced accuracy above; the two cannot be compared."
     )
+    panels = [
+        _over_edits(runs, f"{name.lower()}_exact_match_generated", f"{name}: exact match, generated", "share")
+        for name in ("Rel", "Gen")
+    ]
+    return Section.of("generated", "Written out by the model", note, panels)
 
 
 def _ability(runs: Sequence[Run]) -> Section:
@@ -136,21 +135,16 @@ def _ability(runs: Sequence[Run]) -> Section:
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:
-    title = "Rel at the end, by position in the stream"
-    by_position = _over_positions(runs, "final", "rel_by_position", title, "share")
-    return Section.of(
-        "forgetting",
-        "Immediate and final: forgetting",
+    note = (
         "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference "
-        "to the final protocol is what later edits destroyed.",
-        [
-            _over_edits(runs, "rel_immediate", "Rel, immediate", "share"),
-            _over_edits(runs, "rel_lost", "Rel lost: immediate − final", "zero"),
-            _over_edits(runs, "gen_lost", "Gen lost: immediate − final", "zero"),
-            _over_edits(runs, "loc_lost", "Loc lost: immediate − final", "zero"),
-            by_position,
-        ],
+        "to the final protocol is what later edits destroyed."
     )
+    panels = [_over_edits(runs, "rel_immediate", "Rel, immediate", "share")]
+    for name in ("Rel", "Gen", "Loc"):
+        panels.append(_over_edits(runs, f"{name.lower()}_lost", f"{name} lost: immediate − final", "zero"))
+    title = "Rel at the end, by position in the stream"
+    panels.append(_over_positions(runs, "final", "rel_by_position", title, "share"))
+    return Section.of("forgetting", "Immediate and final: forgetting", note, panels)
 
 
 def _kinds(runs: Sequence[Run]) -> Section:

@@ -19,14 +19,8 @@ from ..lifelong.run_folder import RunFolder, csv_row, mean
 
 LABEL_LENGTH = 60  # characters of the settings in a label
 SEARCH_DEPTH = 3  # levels of folders below a sweep in which runs are looked for
-NOT_COMPARED = (
-    "method_name",
-    "output_dir",
-    "run",
-    "method.alg_name",
-    "method.model_name",
-    "method.stats_dir",
-)
+NOT_COMPARED = ("method_name", "output_dir", "run")
+NOT_COMPARED += ("method.alg_name", "method.model_name", "method.stats_dir")
 
 
 @dataclass(frozen=True)
@@ -158,9 +152,7 @@ def find_runs(folder: Path) -> list[Path]:
         runs += [entry for entry in entries if _is_run(entry)]
         level = [entry for entry in entries if not _is_run(entry)]
     if not runs:
-        raise DataError(
-            f"{folder}: not a run (there is no {folder / 'run.json'}), and no run in the folders below it"
-        )
+        raise DataError(f"{folder}: not a run (there is no {folder / 'run.json'}), and no run is below it")
     return sorted(runs, key=_natural)
 
 
@@ -177,13 +169,9 @@ def read_run(folder: Path) -> Run:
     rows = _converted(files.checkpoints, checkpoints, _checkpoint_row, "a checkpoint of a run")
     for number, (row, previous) in enumerate(zip(rows, [{}, *rows]), 1):
         if not isinstance(row["edits"], int) or row["edits"] <= previous.get("edits", -1):
-            raise DataError(
-                f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it"
-            )
+            raise DataError(f"{files.checkpoints}, line {number}: 'edits' must be above the line before it")
     if finished and not checkpoints:
-        raise DataError(
-            f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished"
-        )
+        raise DataError(f"{files.checkpoints}: empty, but {files.summary.name} says the run is finished")
     edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
     return Run(folder, info, summary, checkpoints, rows, edits)
 
@@ -208,9 +196,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def differing(runs: Sequence[Run]) -> list[str]:
     """Names of the ``Run.options`` in which the runs differ."""
     names = dict.fromkeys(name for run in runs for name in run.options)
-    return [
-        name for name in names if len({json.dumps(run.options.get(name), sort_keys=True) for run in runs}) > 1
-    ]
+    texts = {name: {json.dumps(run.options.get(name), sort_keys=True) for run in runs} for name in names}
+    return [name for name in names if len(texts[name]) > 1]
 
 
 def difference(earlier: float | None, later: float | None) -> float | None:
@@ -269,9 +256,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise DataError(
-            f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}"
-        ) from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise DataError(f"{path}: cannot be read: {reason}") from problem
 
 
 def _parse_object(text: str, place: str) -> dict[str, Any]:
@@ -300,9 +286,9 @@ def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]
         for kind, value in final.get(group, {}).items():
             row[f"{short}:{kind.removesuffix('_acc')}"] = value
     row = {name: _number(value) for name, value in row.items()}
-    return row | {
-        f"{name}_lost": difference(row[f"{name}_immediate"], row[name]) for name in ("rel", "gen", "loc")
-    }
+    for name in ("rel", "gen", "loc"):
+        row[f"{name}_lost"] = difference(row[f"{name}_immediate"], row[name])
+    return row
 
 
 def _edit_line(line: dict[str, Any]) -> EditLine:

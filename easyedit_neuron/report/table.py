@@ -9,27 +9,15 @@ from typing import Any
 from ..errors import NeuronEditError
 from ..lifelong.run_folder import ABILITY, CSV_COLUMNS
 from ..utils.io import refusing, write_text
-from .runs import Run, differing, read_runs
+from .runs import Run, differing
 
 HEADINGS = {
-    "edits": "edits",
-    "rel": "Rel",
-    "gen": "Gen",
-    "loc": "Loc",
-    "portability": "Port",
-    "rel_exact_match_generated": "Rel written",
-    "gen_exact_match_generated": "Gen written",
-    "rel_immediate": "Rel immediate",
-    "rel_lost": "Rel lost",
-    "gen_lost": "Gen lost",
-    "retained": "retained",
-    "perplexity": "perplexity",
-    "fluency": "fluency",
-    "drift_l2": "L2 drift",
-    "density": "density",
-    "seconds_per_edit": "s per edit",
-    "evaluation_share": "eval share",
-    "failed": "failed",
+    **{"edits": "edits", "rel": "Rel", "gen": "Gen", "loc": "Loc", "portability": "Port"},
+    **{"rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written"},
+    **{"rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost"},
+    **{"retained": "retained", "perplexity": "perplexity", "fluency": "fluency", "drift_l2": "L2 drift"},
+    **{"density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "eval share"},
+    **{"failed": "failed"},
 }
 """Columns that are shown to people, and their headings; the CSV has all columns."""
 
@@ -65,21 +53,12 @@ def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _row(run: Run, option_names: Sequence[str]) -> dict[str, Any]:
     last = run.last
+    row = {"run": run.label, "folder": str(run.folder)}
+    row |= {name: getattr(run, name) for name in ("status", "method", "model", "data", "planned")}
+    row |= {name: run.settings.get(name) for name in ("batch_size", "seed")}
+    row |= {name: run.options.get(name) for name in option_names} | last
     measured = last and last["seconds_edit"] is not None
-    return {
-        "run": run.label,
-        "status": run.status,
-        "method": run.method,
-        "model": run.model,
-        "data": run.data,
-        "planned": run.planned,
-        "batch_size": run.settings.get("batch_size"),
-        "seed": run.settings.get("seed"),
-        "folder": str(run.folder),
-        **{name: run.options.get(name) for name in option_names},
-        **last,
-        "seconds_per_edit": last["seconds_edit"] / last["edits"] if measured else None,
-    }
+    return row | {"seconds_per_edit": last["seconds_edit"] / last["edits"] if measured else None}
 
 
 def untouched(runs: Sequence[Run]) -> dict[str, Any]:
@@ -98,21 +77,6 @@ def common_untouched(runs: Sequence[Run], column: str) -> float | None:
     if not values or None in values or max(values) - min(values) > 1e-6 * abs(max(values)):
         return None
     return values[0]
-
-
-def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Read run folders (or sweeps) and write their table, all of it or nothing.
-
-    Args:
-        folders: run folders, or folders with runs below; unfinished runs are shown as far as they go.
-        path: ``.csv`` (all columns), ``.md`` or ``.txt`` (the columns for people).
-
-    Raises:
-        DataError: a folder is not a run, or a file of a run cannot be read.
-        NeuronEditError: another ending of ``path``.
-    """
-    _formatter(Path(path))  # refuse the ending before the folders are read
-    return write_table(read_runs(folders), path)
 
 
 def write_table(runs: Sequence[Run], path: str | Path) -> Path:

@@ -38,16 +38,11 @@ def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.M
     """Load model and tokenizer in the one dtype that the edited weights have."""
     dtypes = sorted(set(dtypes))
     if len(dtypes) > 1 or not DTYPES.issuperset(dtypes):
-        raise NeuronEditError(
-            f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, "
-            "bfloat16 and float16"
-        )
-    hparams = SimpleNamespace(
-        model_name=str(Path(name).expanduser()) if name.startswith("~") else name,
-        device=device,
-        fp16=dtypes == ["float16"],
-        bf16=dtypes == ["bfloat16"],
-    )
+        names = " and ".join(dtypes)
+        raise NeuronEditError(f"the edited weights are {names}: load one of {', '.join(sorted(DTYPES))}")
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    dtype = {"fp16": dtypes == ["float16"], "bf16": dtypes == ["bfloat16"]}
+    hparams = SimpleNamespace(model_name=path, device=device, **dtype)
     return load_quietly(name, "--model", lambda: load_model(hparams))[:2]
 
 
@@ -70,9 +65,7 @@ def select_edits(ids: list[int], selection: str | None, option: str = "--edits")
     for part in map(str.strip, selection.split(",")):
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise NeuronEditError(
-                f"{option} {selection}: {part!r} is no number or range; write them as in 3,5-9"
-            )
+            raise NeuronEditError(f"{option} {selection}: {part!r} is no number or range, as in 3,5-9")
         matching = [number for number in ids if int(first) <= number <= int(last or first)]
         if not matching:
             present = "the log holds none"
