@@ -78,14 +78,9 @@ class GeneralAbility:
                 seed_everything(SEED)
                 for task in self._loaded["tasks"].values():
                     task.set_fewshot_seed(SEED)
-                results = evaluate(
-                    lm=self._wrap(model, tok),
-                    task_dict=self._loaded,
-                    limit=self.limit,
-                    bootstrap_iters=0,
-                    log_samples=False,
-                    confirm_run_unsafe_code=self._run_code,
-                )
+                options = {"limit": self.limit, "confirm_run_unsafe_code": self._run_code}
+                options |= {"bootstrap_iters": 0, "log_samples": False}
+                results = evaluate(lm=self._wrap(model, tok), task_dict=self._loaded, **options)
             return {name: row for task in self.tasks for name, row in self._rows(task, results).items()}
         finally:  # lm-eval draws random numbers even where it looks up names
             set_random_states(states)

@@ -79,9 +79,8 @@ def _mmlu_questions(path: Path, subject: str) -> Dataset:
         answer = row[-1].strip().upper()
         position = int(answer) if answer.isdecimal() else "ABCD".find(answer) if len(answer) == 1 else -1
         if len(row) != 6 or not 0 <= position < 4:
-            raise DataError(
-                f"{path}, question {number}: expected question, four choices and an answer 0-3 or A-D: {row}"
-            )
+            expected = "expected question, four choices and an answer 0-3 or A-D"
+            raise DataError(f"{path}, question {number}: {expected}: {row}")
         questions.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": position})
     return _dataset(path, questions)
 
@@ -133,6 +132,5 @@ def _text(path: Path) -> str:
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise DataError(
-            f"{path}: cannot be read: {reason}; docs/guides/ability.md shows the folder expected"
-        ) from None
+        remedy = "docs/guides/ability.md shows the folder expected"
+        raise DataError(f"{path}: cannot be read: {reason}; {remedy}") from None

@@ -52,7 +52,8 @@ def run_command_line(arguments: list[str]) -> int:
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
         if problem.filename is None or in_job:
             raise
-        return fail(f"{problem.filename}: {problem.strerror}; output_dir=... names the results' folder")
+        remedy = "output_dir=... names the folder for the results"
+        return fail(f"{problem.filename}: {problem.strerror}; {remedy}")
     return BAD_INPUT if sweep.failed_jobs else 0
 
 

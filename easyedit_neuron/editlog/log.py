@@ -111,9 +111,8 @@ class EditLog:
         if not path.is_file():
             raise StateError(f"{path}: missing, and entry {number} needs it; put it back")
         if files.file_digest(path) != entry["sha256"]:
-            raise StateError(
-                f"{path}: was changed after entry {number} was written; put back the file with its SHA-256"
-            )
+            remedy = "put back the file with its SHA-256"
+            raise StateError(f"{path}: was changed after entry {number} was written; {remedy}")
         return EditRecord.load(path)
 
     def edit_entry(self, number: int) -> dict[str, Any]:
@@ -159,9 +158,8 @@ class EditLog:
         the newest entry left (an edit between them is not in the log). Nothing is changed then.
         """
         if not record.weights:
-            raise StateError(
-                "the record has no fingerprints of its weights: it was not made by an edit of this version"
-            )
+            problem = "it was not made by an edit of this version"
+            raise StateError(f"the record has no fingerprints of its weights: {problem}")
         self._check_follows(record)
         if not self._exists:
             self._create(str(record.hparams.get("model_name", "unknown")))
@@ -172,25 +170,14 @@ class EditLog:
             sync(path)
             sync(self.folder)
         # The file is on the disk before the line that names it is written.
-        self._append(
-            {
-                "id": number,
-                "type": "edit",
-                "file": path.name,
-                "bytes": path.stat().st_size,
-                "sha256": files.file_digest(path),
-                "content": content_digest(record),
-                "method": record.method,
-                "requests": record.requests,
-                "changes": {name: summarize_delta(delta) for name, delta in record.deltas.items()},
-                "metrics": record.metrics,
-                "run": record.info.get("run", {}),
-                "weights": {
-                    name: {key: weight[key] for key in ("dtype", "shape", "before", "after")}
-                    for name, weight in record.weights.items()
-                },
-            }
-        )
+        entry = {"id": number, "type": "edit", "file": path.name, "bytes": path.stat().st_size}
+        entry |= {"sha256": files.file_digest(path), "content": content_digest(record)}
+        entry |= {"method": record.method, "requests": record.requests}
+        entry["changes"] = {name: summarize_delta(delta) for name, delta in record.deltas.items()}
+        entry |= {"metrics": record.metrics, "run": record.info.get("run", {})}
+        keys = ("dtype", "shape", "before", "after")
+        weights = {name: {key: weight[key] for key in keys} for name, weight in record.weights.items()}
+        self._append(entry | {"weights": weights})
         return number
 
     def append_event(self, kind: str, after: dict[str, str], **reference: int) -> int:
@@ -245,9 +232,8 @@ class EditLog:
         if upto is None:
             return total
         if not 0 <= upto <= total:
-            raise StateError(
-                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {total} (0: the base)"
-            )
+            entries = f"the log has entries 1 to {total} (0: the base)"
+            raise StateError(f"{self.folder}: there is no entry {upto}; {entries}")
         return upto
 
     def _create(self, model_name: str) -> None:
@@ -275,9 +261,8 @@ class EditLog:
                     text = "%s: %s had been edited before the log began; those weights are its base"
                     LOG.warning(text, self.folder, name)
             elif newest[name] is None:
-                raise StateError(
-                    f"{self.folder}: no edit can follow an entry that was squashed without the model"
-                )
+                problem = "no edit can follow an entry that was squashed without the model"
+                raise StateError(f"{self.folder}: {problem}")
             elif newest[name] != weight["before"]:
                 hint = "; they are the base's" if weight["before"] == base[name]["fingerprint"] else ""
                 raise StateError(

@@ -63,36 +63,25 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
             layers[layer] = LayerDelta(left, right, keys=_joined_keys(records, layer), density=density)
             names[layer] = name
         else:
-            raise StateError(
-                f"{name}: some edits change its rows and others its columns, which no single entry can hold"
-            )
-    contents = [log.edit_entry(number)["content"] for number in ids]
-    provenance = [
-        {"id": number, "method": record.method, "requests": record.requests, "content": content}
-        for number, record, content in zip(ids, records, contents)
-    ]
+            problem = "some edits change its rows and others its columns"
+            raise StateError(f"{name}: {problem}, which no single entry can hold")
+    provenance = []
+    for number, record in zip(ids, records):
+        content = log.edit_entry(number)["content"]
+        origin = {"id": number, "method": record.method, "requests": record.requests}
+        provenance.append(origin | {"content": content})
     weights: dict[str, dict[str, Any]] = {}
     for name in (*names.values(), *units):
         form = {key: base[name][key] for key in ("dtype", "shape")}
         original = base[name]["fingerprint"]
         weights[name] = {**form, "base": original, "before": original, "after": None}
     # Hyperparameters, contexts and seed stay those of the newest edit.
-    return dataclasses.replace(
-        newest,
-        method="+".join(dict.fromkeys(record.method for record in records)),
-        requests=[request for record in records for request in record.requests],
-        layers=layers,
-        names=names,
-        units=units,
-        info={"squashed": provenance},
-        weights=weights,
-        losses=[],
-        probability=[],
-        seconds={},
-        metrics={},
-        fingerprint_before="",
-        fingerprint_after="",
-    )
+    method = "+".join(dict.fromkeys(record.method for record in records))
+    requests = [request for record in records for request in record.requests]
+    changes = {"layers": layers, "names": names, "units": units, "weights": weights}
+    emptied = {"losses": [], "probability": [], "seconds": {}, "metrics": {}}
+    emptied |= {"fingerprint_before": "", "fingerprint_after": "", "info": {"squashed": provenance}}
+    return dataclasses.replace(newest, method=method, requests=requests, **changes, **emptied)
 
 
 def _joined_keys(records: list[EditRecord], layer: int) -> torch.Tensor | None:
@@ -106,9 +95,8 @@ def _add_fingerprints(model: torch.nn.Module, record: EditRecord) -> None:
     originals = change_weights(view_of(model, record), record, 1)
     try:
         record.fingerprint_before = fingerprints(originals.items())[0]
-        record.fingerprint_after, after = fingerprints(
-            (name, model.get_parameter(name)) for name in originals
-        )
+        edited = ((name, model.get_parameter(name)) for name in originals)
+        record.fingerprint_after, after = fingerprints(edited)
         for name, fingerprint in after.items():
             record.weights[name]["after"] = fingerprint
     finally:

@@ -101,13 +101,14 @@ def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
     sums: dict[str, SummedChange] = {}
     for record in records:
         for name, delta in record.deltas.items():
-            shape = (
-                delta.shape
-                if isinstance(delta, UnitDelta)
-                else (len(delta.value_factor), len(delta.key_factor))
-            )
-            sums.setdefault(name, SummedChange(shape)).add(delta)
+            sums.setdefault(name, SummedChange(shape_of(delta))).add(delta)
     return sums
+
+
+def shape_of(delta: Delta) -> tuple[int, int]:
+    """(d_out, d_in) of the weight that a change is of."""
+    low_rank = isinstance(delta, LayerDelta)
+    return (len(delta.value_factor), len(delta.key_factor)) if low_rank else delta.shape
 
 
 def _compress(left: Tensor, right: Tensor) -> Factors:

@@ -117,10 +117,8 @@ def _rewrite_accuracy(source: Source, tok) -> float:
 
 def _truncated_accuracy(source: Source, tok, changes: dict[str, Factors]) -> float:
     """The same on the unedited model with the adapter's changes."""
-    deltas = {
-        name: LayerDelta(change.value_factor.float(), change.key_factor.float())
-        for name, change in changes.items()
-    }
+    factors = {name: (change.value_factor, change.key_factor) for name, change in changes.items()}
+    deltas = {name: LayerDelta(left.float(), right.float()) for name, (left, right) in factors.items()}
     originals = write(source.view, deltas)
     try:
         return _rewrite_accuracy(source, tok)

@@ -51,9 +51,7 @@ def import_edits(
     folder, side_file = read_side_file(path)
     kind = side_file["kind"]
     if kind == "merged":
-        raise StateError(
-            f"{folder}: is a whole model with the edits in it already; load it with from_pretrained"
-        )
+        raise StateError(f"{folder}: is a whole model with the edits in it; load it with from_pretrained")
     if kind == "sparse":
         apply_sparse(model, folder, take_off)
     elif take_off:
@@ -67,13 +65,8 @@ def import_edits(
         check_base(model, side_file, folder)
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     touched = sorted(side_file["parameters"])
-    side_file = {
-        **side_file,
-        "kind": "merged",
-        "parameters": {name: {} for name in touched},
-        "after": fingerprint(model, touched),
-        "imported_from": kind,
-    }
+    side_file = side_file | {"kind": "merged", "parameters": {name: {} for name in touched}}
+    side_file |= {"after": fingerprint(model, touched), "imported_from": kind}
     if take_off:
         side_file["edits"] = []
     return _write_checkpoint(out, model, tok, side_file)

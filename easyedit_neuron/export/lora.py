@@ -77,17 +77,9 @@ def _config(source: Source, ranks: dict[str, int], any_bias: bool):
         )
     most_common = Counter(ranks.values()).most_common(1)[0][0]
     other_ranks = {path: rank for path, rank in ranks.items() if rank != most_common}
-    return LoraConfig(
-        r=most_common,
-        lora_alpha=most_common,
-        rank_pattern=other_ranks,
-        alpha_pattern=dict(other_ranks),
-        target_modules=sorted(ranks),
-        lora_dropout=0.0,
-        bias="none",
-        fan_in_fan_out=any(is_conv1d(source.model.get_submodule(path)) for path in ranks),
-        task_type="CAUSAL_LM",
-        inference_mode=True,
-        base_model_name_or_path=source.base,
-        **({"lora_bias": True} if any_bias else {}),
-    )
+    transposed = any(is_conv1d(source.model.get_submodule(path)) for path in ranks)
+    options = {"r": most_common, "lora_alpha": most_common, "lora_dropout": 0.0, "bias": "none"}
+    options |= {"rank_pattern": other_ranks, "alpha_pattern": dict(other_ranks)}
+    options |= {"target_modules": sorted(ranks), "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
+    options |= {"inference_mode": True, "base_model_name_or_path": source.base}
+    return LoraConfig(**options, **({"lora_bias": True} if any_bias else {}))

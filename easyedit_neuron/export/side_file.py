@@ -32,31 +32,15 @@ def describe(
     source: Source, kind: str, weights: EditedWeights, parameters: dict[str, dict], **extra
 ) -> dict[str, Any]:
     """The content of the side file; ``parameters``: what the export says of each touched parameter."""
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "easyedit_neuron": __version__,
-        "base": {
-            "name": source.base,
-            "model_type": getattr(source.model.config, "model_type", None),
-            "dtype": _dtype(source.model),
-            **weights.before,
-        },
-        "after": weights.after,
-        "parameters": parameters,
-        "edits": [
-            {
-                "id": edit_id,
-                "method": record.method,
-                "requests": record.requests,
-                "seed": record.seed,
-                "fingerprint_before": record.fingerprint_before,
-                "fingerprint_after": record.fingerprint_after,
-            }
-            for edit_id, record in zip(source.ids, source.records)
-        ],
-        **extra,
-    }
+    base = {"name": source.base, "model_type": getattr(source.model.config, "model_type", None)}
+    base |= {"dtype": _dtype(source.model), **weights.before}
+    copied = ("method", "requests", "seed", "fingerprint_before", "fingerprint_after")
+    edits = [
+        {"id": edit_id, **{name: getattr(record, name) for name in copied}}
+        for edit_id, record in zip(source.ids, source.records)
+    ]
+    side_file = {"format": FORMAT, "kind": kind, "easyedit_neuron": __version__, "base": base}
+    return side_file | {"after": weights.after, "parameters": parameters, "edits": edits, **extra}
 
 
 def write_export(
@@ -94,9 +78,7 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
     is_side_file = isinstance(side_file, dict) and side_file.get("format") == FORMAT
     if not is_side_file or side_file.get("kind") not in KINDS:
-        raise StateError(
-            f"{folder / NAME}: not the side file of an export, or of another format than {FORMAT}"
-        )
+        raise StateError(f"{folder / NAME}: not the side file of an export of format {FORMAT}")
     for name, digest in side_file["files"].items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise StateError(f"{folder / name}: not the file that was exported (other SHA-256); export again")
@@ -110,21 +92,17 @@ def check_base(
     them."""
     base, touched = side_file["base"], list(side_file["parameters"])
     if _dtype(model) != base["dtype"]:
-        raise StateError(
-            f"{folder} is of a {base['dtype']} model, this one is {_dtype(model)}: load it in {base['dtype']}"
-        )
+        dtypes = f"is of a {base['dtype']} model, this one is {_dtype(model)}"
+        raise StateError(f"{folder} {dtypes}: load it in {base['dtype']}")
     present = {name for name, _ in model.named_parameters()}
     missing = [name for name in touched if name not in present]
     if missing:
-        raise StateError(
-            f"{folder} changes {missing[0]}, which this model does not have: it is of {base['name']}"
-        )
+        problem = f"changes {missing[0]}, which this model does not have"
+        raise StateError(f"{folder} {problem}: it is of {base['name']}")
     now = split_fingerprints(model, touched)
     if now["rest"] != base["rest"]:
-        raise StateError(
-            f"{folder} is of {base['name']}, and this is another model: weights that the edits do not change "
-            "differ"
-        )
+        problem = "this is another model: weights that the edits do not change differ"
+        raise StateError(f"{folder} is of {base['name']}, and {problem}")
     expected, opposite = base["touched"], side_file["after"]
     if has_edits:
         expected, opposite = opposite, expected

@@ -55,9 +55,8 @@ def sizes(
                 rows.append(Size(form, adapter.size, count, _note(adapter.side_file["parameters"])))
             except NeuronEditError as problem:
                 rows.append(Size(form, None, count, str(problem)))
-        rows.append(
-            Size("sparse", export_sparse(records, model, folder / "sparse").size, count, "bit for bit")
-        )
+        sparse = export_sparse(records, model, folder / "sparse")
+        rows.append(Size("sparse", sparse.size, count, "bit for bit"))
     # A tied parameter counts once.
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return [*rows, Size("merged", weights, count, "bit for bit"), Size("unedited model", weights, 0)]

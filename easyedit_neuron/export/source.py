@@ -8,8 +8,9 @@ import torch
 
 from ..arch.view import ModelView
 from ..editlog import EditLog
+from ..editlog.summed_change import shape_of
 from ..editlog.undoing import view_of
-from ..edits.record import EditRecord, LayerDelta
+from ..edits.record import EditRecord
 from ..edits.write import fingerprint, restore, write
 from ..errors import NeuronEditError, StateError
 from ..utils.fingerprint import tensors_fingerprint
@@ -58,12 +59,11 @@ class Source:
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
         view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
-            low_rank = isinstance(delta, LayerDelta)
-            shape = [len(delta.value_factor), len(delta.key_factor)] if low_rank else list(delta.shape)
-            if list(view.matrix(name).shape) != shape:
+            shape, present = list(shape_of(delta)), list(view.matrix(name).shape)
+            if shape != present:
+                remedy = "give the model that the edits were made on"
                 raise StateError(
-                    f"{name}: an edit changes a weight {shape}, the model's is "
-                    f"{list(view.matrix(name).shape)}; give the model that the edits were made on"
+                    f"{name}: an edit changes a weight {shape}, the model's is {present}; {remedy}"
                 )
         model_name = records[0].hparams.get("model_name")
         return cls(view, records, ids, base or (model_name if isinstance(model_name, str) else "in memory"))

@@ -86,10 +86,8 @@ def _fact_means(values: Tensor, owner: Tensor, count: int) -> list[float]:
 
 
 def _task_means(values: list[float], facts: Facts) -> dict[str, float]:
-    remaining = iter(values)
-    return {
-        task: sum(islice(remaining, len(task_facts))) / len(task_facts) for task, task_facts in facts.items()
-    }
+    remaining, counts = iter(values), {task: len(task_facts) for task, task_facts in facts.items()}
+    return {task: sum(islice(remaining, count)) / count for task, count in counts.items()}
 
 
 def _score_silenced(studied: StudiedModel, neurons: Mapping[int, Tensor], facts: Facts) -> AnswerScores:
@@ -106,14 +104,9 @@ def trials_of(
     for draw in (None, *range(draws)):
         neurons = best if draw is None else counterparts(best, studied.view.d_ff, draw)
         scores = _score_silenced(studied, neurons, facts)
-        row = {
-            "kind": kind.kind,
-            "name": kind.name,
-            "top": top,
-            "silenced": sum(map(len, best.values())),
-            "accuracy_before": mean(untouched.accuracy[task] for task in kind.own),
-            "draw": draw,
-        }
+        row = {"kind": kind.kind, "name": kind.name, "top": top, "silenced": sum(map(len, best.values()))}
+        row["accuracy_before"] = mean(untouched.accuracy[task] for task in kind.own)
+        row["draw"] = draw
         for place in PLACES:
             loss = scores.loss(untouched, tasks[place])
             row |= {f"{name}_{place}": value for name, value in loss.items()}
@@ -150,9 +143,8 @@ def measure(args: argparse.Namespace) -> Result:
     domains = domains_of(list(facts), args.domain)
     for task, task_facts in facts.items():
         if len(task_facts) <= args.locate:
-            raise DataError(
-                f"task {task!r} has {len(task_facts)} facts; --locate {args.locate} leaves none to measure"
-            )
+            problem = f"--locate {args.locate} leaves none to measure"
+            raise DataError(f"task {task!r} has {len(task_facts)} facts; {problem}")
     studied = load(args)
     layers, d_ff = layers_of(studied.view, args.layers), studied.view.d_ff
     trials, counts, layer_losses, accuracies = [], [], [], []
@@ -169,11 +161,10 @@ def measure(args: argparse.Namespace) -> Result:
         accuracies.append(mean(untouched.accuracy.values()))
         for kind in kinds:
             count = len(kind.neurons)
+            row = {"kind": kind.kind, "name": kind.name, "neurons": count}
+            row["share"] = count / (len(layers) * d_ff)
             by_layer = {f"layer_{layer}": int((kind.neurons[:, 0] == layer).sum()) for layer in layers}
-            share = count / (len(layers) * d_ff)
-            counts.append(
-                {"kind": kind.kind, "name": kind.name, "neurons": count, "share": share, **by_layer}
-            )
+            counts.append(row | by_layer)
             for top in args.top if count else ():
                 rows = trials_of(studied, kind, top, others, untouched, args.seeds)
                 trials += [{"sample": sample, **row} for row in rows]
@@ -205,12 +196,8 @@ def measure(args: argparse.Namespace) -> Result:
 
 
 def _plot(means: Sequence[dict], top: int, name: str) -> Marks:
-    columns = {
-        "own tasks": f"{name}_own",
-        "same domain": f"{name}_near",
-        "elsewhere": f"{name}_far",
-        "random, own tasks": f"random_{name}_own",
-    }
+    columns = {"own tasks": f"{name}_own", "same domain": f"{name}_near", "elsewhere": f"{name}_far"}
+    columns["random, own tasks"] = f"random_{name}_own"
     rows = [row for row in means if row["top"] == top]
     values = {label: [row[column] for row in rows] for label, column in columns.items()}
     errors = {label: [row[f"{column}_std"] for row in rows] for label, column in columns.items()}
@@ -236,12 +223,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=positive, default=1, help="samples of facts to locate and to measure (1)")
 
 
-main = Study(
-    "ablation",
-    "General, domain-specific and task-specific neurons silenced, against random ones.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "General, domain-specific and task-specific neurons silenced, against random ones."
+main = Study("ablation", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -30,9 +30,8 @@ def edited_weights(studied: StudiedModel, folder: Path) -> dict[str, Tensor]:
     read_run(folder)
     path = RunFolder(folder).weights
     if not path.is_file():
-        raise DataError(
-            f"{path} is not there: the run is unfinished, or was made with runner.keep_weights=false"
-        )
+        reason = "the run is unfinished, or was made with runner.keep_weights=false"
+        raise DataError(f"{path} is not there: {reason}")
     try:
         with safe_open(path, "pt") as handle:
             names = handle.keys()
@@ -42,9 +41,8 @@ def edited_weights(studied: StudiedModel, folder: Path) -> dict[str, Tensor]:
     parameters = dict(studied.model.named_parameters())
     for name, weight in weights.items():
         if name not in parameters or parameters[name].shape != weight.shape:
-            raise DataError(
-                f"{path}: {name} {list(weight.shape)} is not a weight of the model that --model names"
-            )
+            problem = "is not a weight of the model that --model names"
+            raise DataError(f"{path}: {name} {list(weight.shape)} {problem}")
         owner, _, leaf = name.rpartition(".")
         if leaf == "weight" and is_conv1d(studied.model.get_submodule(owner)):
             weights[name] = weight.t()
@@ -75,13 +73,10 @@ def values_of(view: ModelView, changes: Mapping[str, Tensor]) -> dict[int, Tenso
     layers = {view.down_weight_name(layer): layer for layer in range(view.n_layers)}
     by_layer = {layers[name]: change for name, change in changes.items() if name in layers}
     if not by_layer:
-        names = ", ".join(changes)
-        raise StateError(
-            f"no value vector has moved: no down projection is among the changed weights ({names})"
-        )
+        problem = f"no down projection is among the changed weights ({', '.join(changes)})"
+        raise StateError(f"no value vector has moved: {problem}")
     for layer, change in by_layer.items():
         if change.shape != torch.Size((view.d_model, view.d_ff)):
-            raise StateError(
-                f"layer {layer}: the change is {list(change.shape)}, W_down is [{view.d_model}, {view.d_ff}]"
-            )
+            expected = f"W_down is [{view.d_model}, {view.d_ff}]"
+            raise StateError(f"layer {layer}: the change is {list(change.shape)}, {expected}")
     return by_layer

@@ -62,18 +62,15 @@ class StudiedModel:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add ``--model`` and ``--device``, which ``load`` reads."""
-    parser.add_argument(
-        "--model", default="tiny-llama", help="folder or hub name, or the name of a shipped model"
-    )
+    parser.add_argument("--model", default="tiny-llama", help="folder, hub name or name of a shipped model")
     parser.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
 
 
 def add_data(parser: argparse.ArgumentParser, edits: int) -> None:
     """Add ``--data`` and ``--edits``."""
     parser.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
-    parser.add_argument(
-        "--edits", type=positive, default=edits, help=f"how many of its first records ({edits})"
-    )
+    help_text = f"how many of its first records ({edits})"
+    parser.add_argument("--edits", type=positive, default=edits, help=help_text)
 
 
 def positive(text: str) -> int:

@@ -62,12 +62,9 @@ def distances(layer: int, label: str, edited: Tensor, base: Tensor) -> dict[str,
     row = {"layer": layer, "model": label}
     for name in ("wasserstein", "cosine", "l2"):
         row[name], row[f"{name}_std"] = measured[name]
-    return {
-        **row,
-        "wasserstein_of_lengths": measured["wasserstein_norms"],
-        "mean_length": float(edited.norm(dim=1).mean()),
-        "mean_length_before": float(base.norm(dim=1).mean()),
-    }
+    row["wasserstein_of_lengths"] = measured["wasserstein_norms"]
+    means = {"mean_length": edited, "mean_length_before": base}
+    return row | {name: float(weight.norm(dim=1).mean()) for name, weight in means.items()}
 
 
 def measure(args: argparse.Namespace) -> Result:
@@ -123,14 +120,9 @@ def measure(args: argparse.Namespace) -> Result:
         tables.append(Table("drift_tsne", "t-SNE", places, raw=True))
         plots += _tsne_plots(points)
     what = "rows of W_down" if args.of == "rows" else "value vectors, columns of W_down"
-    return Result(
-        "drift",
-        f"Drift of W_down: {args.model}, layer {layer}",
-        f"By {what}. t-SNE of all models' rows together, seed {args.seed}: it keeps neighbourhoods, no "
-        "distances.",
-        plots,
-        tables,
-    )
+    tsne = f"t-SNE of all models' rows together, seed {args.seed}: it keeps neighbourhoods, no distances."
+    title = f"Drift of W_down: {args.model}, layer {layer}"
+    return Result("drift", title, f"By {what}. {tsne}", plots, tables)
 
 
 def _check_model(studied: StudiedModel, runs: Sequence[Run]) -> None:
@@ -138,10 +130,8 @@ def _check_model(studied: StudiedModel, runs: Sequence[Run]) -> None:
     for run in runs:
         weights = (run.info.get("model") or {}).get("weights")
         if weights not in (None, fingerprint):
-            raise DataError(
-                f"{run.folder}: the run edited another model than --model names (weights {weights}, here "
-                f"{fingerprint})"
-            )
+            problem = f"another model than --model names (weights {weights}, here {fingerprint})"
+            raise DataError(f"{run.folder}: the run edited {problem}")
 
 
 def _edited_rows(studied: StudiedModel, run: Run, of: str) -> dict[int, Tensor]:
@@ -182,10 +172,8 @@ def _tsne_plots(points: Mapping[str, Tensor]) -> list[Plot]:
     limits = tuple(torch.stack([low - margin, high + margin], dim=1).flatten().tolist())
     base, plots = points["untouched"].tolist(), []
     for number, (label, group) in enumerate(points.items()):
-        background, names = base if number else [], ("untouched", label)
-        plots.append(
-            Scatter(f"t-SNE: {label}", background, group.tolist(), names, number, limits, size=(3.6, 3.4))
-        )
+        clouds = base if number else [], group.tolist(), ("untouched", label)
+        plots.append(Scatter(f"t-SNE: {label}", *clouds, number, limits, size=(3.6, 3.4)))
     return plots
 
 
@@ -202,12 +190,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-tsne", dest="tsne", action="store_false", help="leave the t-SNE out")
 
 
-main = Study(
-    "drift",
-    "How far down projections have moved: t-SNE, lengths of rows, distances.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "How far down projections have moved: t-SNE, lengths of rows, distances."
+main = Study("drift", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -44,9 +44,8 @@ def kinds_of(
         raise NeuronEditError(f"--active must lie between 0 and 1, got {active}")
     tasks = list(scores)
     if len(tasks) < 2:
-        raise NeuronEditError(
-            f"roles need at least two tasks, the data has {tasks}; --field names the field with the task"
-        )
+        remedy = "--field names the field with the task"
+        raise NeuronEditError(f"roles need at least two tasks, the data has {tasks}; {remedy}")
     values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
     count = max(1, round(active * values.shape[1]))
     thresholds = values.topk(count, dim=1).values[:, -1:]

@@ -59,27 +59,18 @@ def measure(args: argparse.Namespace) -> Result:
         rows.append({varied: value, **benchmark.measure(setting, args.sequential)})
         write_csv((args.out or Path("kne")) / f"{name}.csv", rows)
     kind = "sequential" if args.sequential else "single"
-    return Result(
-        name,
-        f"KNE, {args.edits} {kind} edits of {Path(args.data).stem}",
-        "Means over the edits.",
-        [_plot(rows, varied)],
-        [Table(name, f"By {varied}", rows)],
-    )
+    title = f"KNE, {args.edits} {kind} edits of {Path(args.data).stem}"
+    tables = [Table(name, f"By {varied}", rows)]
+    return Result(name, title, "Means over the edits.", [_plot(rows, varied)], tables)
 
 
 def _plot(rows: list[dict[str, Any]], varied: str) -> Marks:
     series = {name.replace("_", " "): [row.get(name) for row in rows] for name in MEASURES}
-    return Marks(
-        "Measures",
-        [row[varied] for row in rows],
-        {name: values for name, values in series.items() if any(value is not None for value in values)},
-        varied.replace("_", " "),
-        "mean over edits",
-        limits=(-0.03, 1.05),
-        joined=all(isinstance(row[varied], (int, float)) for row in rows),
-        size=(5.6, 3.4),
-    )
+    series = {name: values for name, values in series.items() if any(value is not None for value in values)}
+    settings, label = [row[varied] for row in rows], varied.replace("_", " ")
+    look = {"limits": (-0.03, 1.05), "size": (5.6, 3.4)}
+    joined = all(isinstance(setting, (int, float)) for setting in settings)
+    return Marks("Measures", settings, series, label, "mean over edits", joined=joined, **look)
 
 
 def _parse_values(text: str) -> list[Any]:

@@ -21,7 +21,6 @@ from ..attribution import top_tokens
 from ..edits.record import EditRecord
 from ..edits.request import prepare
 from ..errors import DataError, NeuronEditError
-from ..lifelong.run_folder import RunFolder
 from ..models.fine.locate import locate
 from .changed_weights import deltas_of, values_of, weights_of
 from .command import StudiedModel, Study, add_model, hparams_of, load, positive
@@ -70,16 +69,14 @@ def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> l
         if length
     ]
     lengths.sort(key=lambda entry: (-entry[0], *entry[1:]))
-    return [
-        {
-            "neuron": f"L{layer}.U{unit}",
-            "change": length,
-            "length_before": float(speech.studied.view.down_matrix(layer)[:, unit].norm()),
-            "says_before": words(speech.tokens(layer, unit)),
-            "says_after": words(speech.tokens(layer, unit, changes[layer][:, unit])),
-        }
-        for length, layer, unit in lengths[:count]
-    ]
+    rows = []
+    for length, layer, unit in lengths[:count]:
+        row = {"neuron": f"L{layer}.U{unit}", "change": length}
+        row["length_before"] = float(speech.studied.view.down_matrix(layer)[:, unit].norm())
+        row["says_before"] = words(speech.tokens(layer, unit))
+        row["says_after"] = words(speech.tokens(layer, unit, changes[layer][:, unit]))
+        rows.append(row)
+    return rows
 
 
 def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict[str, Any]]:
@@ -108,18 +105,16 @@ def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict
             for layer, unit, contribution in neurons_of_kind:
                 tokens = speech.tokens(layer, unit)
                 stripped = {token.strip() for token in tokens}
-                rows.append(
-                    {
-                        "fact": _text(fact),
-                        "relation": fact.task,
-                        "kind": kind,
-                        "neuron": f"L{layer}.U{unit}",
-                        "contribution": contribution,
-                        "says": words(tokens),
-                        "object": bool(stripped & objects),
-                        "relation_objects": bool(stripped & relation_objects[fact.task]),
-                    }
-                )
+                row = {
+                    "fact": _text(fact),
+                    "relation": fact.task,
+                    "kind": kind,
+                    "neuron": f"L{layer}.U{unit}",
+                }
+                row |= {"contribution": contribution, "says": words(tokens)}
+                row["object"] = bool(stripped & objects)
+                row["relation_objects"] = bool(stripped & relation_objects[fact.task])
+                rows.append(row)
     return rows
 
 
@@ -150,17 +145,13 @@ def shared(facts: list[Fact], rows: list[dict[str, Any]]) -> list[dict[str, Any]
     for row in rows:
         if row["kind"] == "located":
             neurons.setdefault(row["fact"], set()).add(row["neuron"])
-    shares: dict[str, list[float]] = {
-        kind: [] for kind in ("same object", "same subject", "same relation", "nothing")
-    }
+    kinds = ("same object", "same subject", "same relation", "nothing")
+    shares: dict[str, list[float]] = {kind: [] for kind in kinds}
     for fact, other in permutations(facts, 2):
         own, others = neurons[_text(fact)], neurons[_text(other)]
         shares[_in_common(fact, other)].append(len(own & others) / len(own))
-    return [
-        {"in common": kind, "pairs": len(values), "shared": sum(values) / len(values)}
-        for kind, values in shares.items()
-        if values
-    ]
+    means = {kind: sum(values) / len(values) for kind, values in shares.items() if values}
+    return [{"in common": kind, "pairs": len(shares[kind]), "shared": share} for kind, share in means.items()]
 
 
 def _in_common(fact: Fact, other: Fact) -> str:
@@ -194,10 +185,8 @@ def measure(args: argparse.Namespace) -> Result:
     studied = load(args)
     speech = Speech(studied, args.tokens, args.final_norm)
     if args.neurons:
-        rows = [
-            {"neuron": f"L{layer}.U{unit}", "says": words(speech.tokens(layer, unit))}
-            for layer, unit in places
-        ]
+        says = [words(speech.tokens(layer, unit)) for layer, unit in places]
+        rows = [{"neuron": f"L{layer}.U{unit}", "says": text} for (layer, unit), text in zip(places, says)]
         title = f"What neurons say: {args.model}"
         return Result("meanings", title, note, [], [Table("meanings", "Neurons", rows)])
     if args.record:
@@ -209,52 +198,39 @@ def measure(args: argparse.Namespace) -> Result:
     lengths = {name: norms[norms > 0].tolist() for name, norms in lengths.items()}
     plot = Histogram("Change of the value vectors that moved", lengths, "L2 norm of the change", "neurons")
     source = " ".join(map(str, args.record or [args.run]))
-    return Result(
-        "meanings",
-        f"What the most changed neurons say: {args.model}, {source}",
-        note,
-        [plot],
-        [Table("meanings", "Neurons", changed_most(speech, changes, args.count or 20))],
-        # The report of a run looks for meanings.csv beside the run's other files.
-        folder=RunFolder(args.run).folder if args.run else None,
-    )
+    title = f"What the most changed neurons say: {args.model}, {source}"
+    tables = [Table("meanings", "Neurons", changed_most(speech, changes, args.count or 20))]
+    # The report of a run looks for meanings.csv beside the run's other files.
+    return Result("meanings", title, note, [plot], tables, folder=args.run)
 
 
 def _measure_located(args: argparse.Namespace, note: str) -> Result:
     by_relation = zip(*facts_by_task(args.data).values())
     facts = [fact for facts in by_relation for fact in facts][: args.locate]
     if len(facts) < args.locate:
-        raise DataError(
-            f"--locate {args.locate}: {args.data} has {len(facts)} facts spread evenly over relations"
-        )
+        problem = f"{args.data} has {len(facts)} facts spread evenly over relations"
+        raise DataError(f"--locate {args.locate}: {problem}")
     hparams = hparams_of("FiNE", args.model, args.fine, **LOCATED)
     speech = Speech(load(args), args.tokens, args.final_norm)
     rows = located(speech, facts, hparams, args.count or 3)
     shares = matches(rows)
-    plot = Marks(
+    series = {row["neurons"]: [row[name] for name in MATCHES] for row in shares}
+    title, look = (
         "Share of neurons (any: of facts) that say ...",
-        list(MATCHES.values()),
-        {row["neurons"]: [row[name] for name in MATCHES] for row in shares},
-        "",
-        "share",
-        limits=(-0.03, 1.03),
-        size=(5.2, 3.4),
+        {"limits": (-0.03, 1.03), "size": (5.2, 3.4)},
     )
+    plot = Marks(title, list(MATCHES.values()), series, "", "share", **look)
     own = [row for row in rows if row["kind"] == "located"]
     own = [{name: value for name, value in row.items() if name != "kind"} for row in own]
     shared_title = "Share of a fact's located neurons that another fact has, too"
-    return Result(
-        "meanings",
-        f"What located neurons say: {args.model}, {len(facts)} facts of {args.data}",
-        note,
-        [plot],
-        [
-            Table("matches", "How often that is the object", shares),
-            Table("shared", shared_title, shared(facts, rows)),
-            Table("meanings", "Located neurons", own),
-            Table("located", "Located and random neurons", rows, folded=True),
-        ],
-    )
+    tables = [
+        Table("matches", "How often that is the object", shares),
+        Table("shared", shared_title, shared(facts, rows)),
+        Table("meanings", "Located neurons", own),
+        Table("located", "Located and random neurons", rows, folded=True),
+    ]
+    title = f"What located neurons say: {args.model}, {len(facts)} facts of {args.data}"
+    return Result("meanings", title, note, [plot], tables)
 
 
 def _parse_neuron(text: str) -> tuple[int, int]:
@@ -282,12 +258,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--final-norm", action="store_true", help="apply the final norm's gain")
 
 
-main = Study(
-    "meanings",
-    "What neurons say: top tokens of their value vectors through the unembedding.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "What neurons say: top tokens of their value vectors through the unembedding."
+main = Study("meanings", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

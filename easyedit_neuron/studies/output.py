@@ -63,9 +63,8 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-        )
+        shown = {name: f"{value:.6g}" for name, value in row.items() if isinstance(value, float)}
+        writer.writerow(dict(row) | shown)
     write_text(path, text.getvalue())
     return path
 
@@ -95,11 +94,8 @@ def page(result: Result) -> str:
         f'<section><div class="grid">{plots}</div>',
     ]
     for shown in (shown for shown in result.tables if not shown.raw):
-        text = [
-            index
-            for index, name in enumerate(columns_of(shown.rows))
-            if any(isinstance(row.get(name), str) for row in shown.rows)
-        ]
+        words = {name for row in shown.rows for name, value in row.items() if isinstance(value, str)}
+        text = [index for index, name in enumerate(columns_of(shown.rows)) if name in words]
         if shown.folded:
             body.append(details(shown.title, cells(shown.rows), text))
         else:

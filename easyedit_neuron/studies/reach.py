@@ -29,17 +29,10 @@ def reached(
         if not layers or None in leakages or None in distances:
             continue
         lengths = [mean for mean, _ in distances]
-        rows.append(
-            {
-                "model": label,
-                "edits": checkpoint["edits"],
-                "leakage": sum(leakages) / len(leakages),
-                "l2": math.hypot(*lengths),
-                "reach": sum(leakage * length**2 for leakage, length in zip(leakages, lengths)),
-                "retained": checkpoint["final"].get("retained"),
-                "perplexity": checkpoint["final"].get("perplexity"),
-            }
-        )
+        row = {"model": label, "edits": checkpoint["edits"], "leakage": sum(leakages) / len(leakages)}
+        row["l2"] = math.hypot(*lengths)
+        row["reach"] = sum(leakage * length**2 for leakage, length in zip(leakages, lengths))
+        rows.append(row | {name: checkpoint["final"].get(name) for name in ("retained", "perplexity")})
     return rows
 
 

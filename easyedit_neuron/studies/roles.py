@@ -46,14 +46,10 @@ class Definitions:
 
     def __init__(self, studied: StudiedModel, layers: list[int], nmke, pnke):
         self.studied, self.layers, self.pnke = studied, layers, pnke
-        self.choices = {
-            "NMKE": chosen_mask(nmke),
-            "PNKE": chosen_mask(pnke.override({"strategy": "entropy"})),
-        }
-        self.contexts = {
-            "NMKE": contexts_of(studied.model, studied.tok, nmke),
-            "PNKE": contexts_of(studied.model, studied.tok, pnke),
-        }
+        by_entropy = pnke.override({"strategy": "entropy"})
+        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(by_entropy)}
+        hparams = {"NMKE": nmke, "PNKE": pnke}
+        self.contexts = {name: contexts_of(studied.model, studied.tok, hparams[name]) for name in hparams}
 
     def scores(self, definition: str, requests: list[EditRequest]) -> list[dict[int, Tensor | CausalScores]]:
         """For every request: layer -> scores. The prompts of all requests go through the model together."""
@@ -66,9 +62,8 @@ class Definitions:
         by_layer = load_target(choice.scores.function)(context, options)
         if definition == "NMKE":  # rows are prompts, request by request
             by_layer = {layer: scores.chunk(len(requests)) for layer, scores in by_layer.items()}
-        return [
-            {layer: scores[number] for layer, scores in by_layer.items()} for number in range(len(requests))
-        ]
+        numbers = range(len(requests))
+        return [{layer: scores[number] for layer, scores in by_layer.items()} for number in numbers]
 
     def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
         """General and specific, or background and trigger neurons, each bool ``[n]``."""
@@ -76,12 +71,10 @@ class Definitions:
             mask = nmke_mask(scores, self.choices["NMKE"].options)
             return mask.general, mask.specific
         p = self.pnke
-        return (
-            background_neurons(scores.semantic, p.background_activation, p.background_std, p.thresholds),
-            trigger_neurons(
-                scores.specific, scores.attribution, p.trigger_activation, p.trigger_attribution, p.thresholds
-            ),
-        )
+        steady = p.background_activation, p.background_std, p.thresholds
+        causal = p.trigger_activation, p.trigger_attribution, p.thresholds
+        triggers = trigger_neurons(scores.specific, scores.attribution, *causal)
+        return background_neurons(scores.semantic, *steady), triggers
 
 
 def in_scope(
@@ -115,16 +108,9 @@ def shares(first: Tensor, second: Tensor) -> dict[str, float | None]:
         for part in (first & ~second, first & second, second & ~first, ~first & ~second)
     )
     chance = (only + both) * (other + both)
-    return {
-        "first_only": only,
-        "second_only": other,
-        "neither": neither,
-        "overlap": both,
-        "first": only + both,
-        "second": other + both,
-        "chance": chance,
-        "ratio": both / chance if chance else None,
-    }
+    parts = {"first_only": only, "second_only": other, "neither": neither, "overlap": both}
+    whole = {"first": only + both, "second": other + both, "chance": chance}
+    return parts | whole | {"ratio": both / chance if chance else None}
 
 
 def average_shares(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -150,15 +136,10 @@ def activations(
     rows = []
     for layer, mask in selected.items():
         q = by_layer[layer].double().cpu()
-        rows.append(
-            {
-                "layer": layer,
-                "selected": float(q.abs()[mask].mean()) if mask.any() else None,
-                "others": float(q.abs()[~mask].mean()) if not mask.all() else None,
-                "deviation": float(q.std(0, correction=0).mean()),
-                "greatest": float(q.abs().max()),
-            }
-        )
+        row = {"layer": layer, "selected": float(q.abs()[mask].mean()) if mask.any() else None}
+        row["others"] = float(q.abs()[~mask].mean()) if not mask.all() else None
+        deviation = float(q.std(0, correction=0).mean())
+        rows.append(row | {"deviation": deviation, "greatest": float(q.abs().max())})
     return rows
 
 
@@ -208,25 +189,12 @@ def _plots(rows: list[dict], activity: list[dict]) -> list[Plot]:
             plots.append(Stacked(f"{definition}: {title}", layers, values, "layer", "share of neurons"))
             lifts[f"{definition}, {scope}"] = [row["lift"] for row in part]
             lift_stds[f"{definition}, {scope}"] = [row["lift_std"] for row in part]
-    columns = {
-        "mean |q|, in the mask": "selected",
-        "mean |q|, others": "others",
-        "deviation over prompts": "deviation",
-    }
+    columns = {"mean |q|, in the mask": "selected", "mean |q|, others": "others"}
+    columns["deviation over prompts"] = "deviation"
     lines = {label: (layers, [row[column] for row in activity]) for label, column in columns.items()}
-    return [
-        *plots,
-        Lines("Activations at the prompts' last tokens", lines, "layer", "activation"),
-        Marks(
-            "Overlap, over that of independent choices",
-            layers,
-            lifts,
-            "layer",
-            "ratio",
-            lift_stds,
-            joined=True,
-        ),
-    ]
+    plots.append(Lines("Activations at the prompts' last tokens", lines, "layer", "activation"))
+    title = "Overlap, over that of independent choices"
+    return [*plots, Marks(title, layers, lifts, "layer", "ratio", lift_stds, joined=True)]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,9 +206,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pnke", metavar="FILE", help=help_text.format("PNKE", "paper's"))
 
 
-main = Study(
-    "roles", "Shares of general, specific and overlapping neurons by layer.", _add_arguments, measure
-).main
+_DESCRIPTION = "Shares of general, specific and overlapping neurons by layer."
+main = Study("roles", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -58,16 +58,10 @@ class Sweep:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per setting: means over its runs, and with repetitions the standard deviations."""
-        measured = [
-            {
-                "sweep": self.name,
-                "setting": self.label(setting),
-                "runs": len(setting.runs),
-                **{name: run.last.get(name) for name in COLUMNS},
-            }
-            for setting in self.settings
-            for run in setting.runs
-        ]
+        measured = []
+        for setting in self.settings:
+            row = {"sweep": self.name, "setting": self.label(setting), "runs": len(setting.runs)}
+            measured += [row | {name: run.last.get(name) for name in COLUMNS} for run in setting.runs]
         rows = average_rows(measured, ("sweep", "setting", "runs"), MEASURES if self.repeated else ())
         return [row | {"edits": int(row["edits"])} for row in rows]
 
@@ -81,16 +75,14 @@ def read_sweep(folder: Path, centre: Path | None = None) -> Sweep:
     runs = read_runs([folder] if centre is None else [folder, centre])
     unfinished = next((run for run in runs if run.summary is None), None)
     if unfinished is not None:
-        raise DataError(
-            f"{unfinished.folder}: {unfinished.status}; give the command of the sweep again to finish it"
-        )
+        remedy = "give the command of the sweep again to finish it"
+        raise DataError(f"{unfinished.folder}: {unfinished.status}; {remedy}")
     options = [name for name in differing(runs) if name not in REPEATS]
     others = [name for name in options if not name.startswith("method.")]
     if not options or others:
         difference = f"that also differ in {', '.join(others)}" if others else "with no such difference"
-        raise DataError(
-            f"{folder}: expected runs that differ in options of one method, got {len(runs)} {difference}"
-        )
+        expected = "expected runs that differ in options of one method"
+        raise DataError(f"{folder}: {expected}, got {len(runs)} {difference}")
     settings: dict[str, Setting] = {}
     for run in runs:
         values = [run.options.get(name) for name in options]
@@ -99,11 +91,9 @@ def read_sweep(folder: Path, centre: Path | None = None) -> Sweep:
     sweep, first = Sweep(folder.name, options, ordered), ordered[0]
     for setting in ordered:
         if setting.repeats != first.repeats:
-            raise DataError(
-                f"{folder}: {sweep.label(setting)} was measured with ({', '.join(REPEATS)}) = "
-                f"{setting.repeats}, {sweep.label(first)} with {first.repeats}; run every setting with the "
-                "same"
-            )
+            repeats = f"({', '.join(REPEATS)}) = {setting.repeats}, {sweep.label(first)} with {first.repeats}"
+            problem = f"{sweep.label(setting)} was measured with {repeats}"
+            raise DataError(f"{folder}: {problem}; run every setting with the same")
     return sweep
 
 
@@ -158,12 +148,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--centre", type=Path, metavar="FOLDER", help=centre_help)
 
 
-main = Study(
-    "selection",
-    "Runs of sweeps that differ in which neurons may change, as plots and a table.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "Runs of sweeps that differ in which neurons may change, as plots and a table."
+main = Study("selection", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,17 +42,11 @@ def by_layer(
     rows = []
     for layer in layers:
         here, whole = owner == layer, contributions[layer].sum(1)
-        rows.append(
-            {
-                "layer": layer,
-                "unique_neurons": len(units[here].unique()),
-                "located": int(here.sum()),
-                "share_of_located": float(here.double().mean()),
-                "mean_contribution": float(scores[here].mean()) if here.any() else None,
-                "layer_contribution": float(whole.mean()),
-                "layer_contribution_std": float(whole.std()),
-            }
-        )
+        row = {"layer": layer, "unique_neurons": len(units[here].unique()), "located": int(here.sum())}
+        row["share_of_located"] = float(here.double().mean())
+        row["mean_contribution"] = float(scores[here].mean()) if here.any() else None
+        row["layer_contribution"], row["layer_contribution_std"] = float(whole.mean()), float(whole.std())
+        rows.append(row)
     return rows
 
 
@@ -74,17 +68,11 @@ def by_module(
     rows = []
     for site in sites:
         site_sum, count = float(scores[site.key].clamp(min=0).sum()), chosen_rows.get(site.key, 0)
-        rows.append(
-            {
-                "module": site.name,
-                "layer": site.layer,
-                "probability_lost": float(scores[site.key].sum()),
-                "share_of_attribution": site_sum / positive_sum if positive_sum else None,
-                "rows": len(site.rows),
-                "rows_in_ensemble": count,
-                "share_of_ensemble": count * site.size("output")[1] / ensemble.parameters,
-            }
-        )
+        row = {"module": site.name, "layer": site.layer, "probability_lost": float(scores[site.key].sum())}
+        row["share_of_attribution"] = site_sum / positive_sum if positive_sum else None
+        row |= {"rows": len(site.rows), "rows_in_ensemble": count}
+        row["share_of_ensemble"] = count * site.size("output")[1] / ensemble.parameters
+        rows.append(row)
     return rows
 
 
@@ -99,15 +87,12 @@ def measure(args: argparse.Namespace) -> Result:
     requests = prepare(data.load(args.data, size=args.edits))
     for request in requests:
         if request.ground_truth is None:
-            raise RequestError(
-                f"request {request.index}: field 'ground_truth' is missing; contributions are to the "
-                "tokens of the old object"
-            )
+            reason = "contributions are to the tokens of the old object"
+            raise RequestError(f"request {request.index}: field 'ground_truth' is missing; {reason}")
     size = min(args.attributed, len(requests) // args.samples)
     if not size:
-        raise RequestError(
-            f"--samples {args.samples}: there are {len(requests)} requests, fewer than one for each"
-        )
+        problem = f"there are {len(requests)} requests, fewer than one for each"
+        raise RequestError(f"--samples {args.samples}: {problem}")
     studied = load(args)
     layers = layers_of(studied.view, None)
     modules = args.modules or projection_names(studied.view)
@@ -140,10 +125,8 @@ def _plots(neurons: list[dict], maps: list[dict], share: float) -> list[Plot]:
         return {module: [row[column] for row in maps if row["module"] == module] for module in modules}
 
     unique = {"unique neurons": [row["unique_neurons"] for row in neurons]}
-    columns = {
-        "all neurons of the layer": "layer_contribution",
-        "a located neuron, mean": "mean_contribution",
-    }
+    columns = {"all neurons of the layer": "layer_contribution"}
+    columns["a located neuron, mean"] = "mean_contribution"
     contributions = {label: (layers, [row[column] for row in neurons]) for label, column in columns.items()}
     lost = {name: (layers, values) for name, values in of_modules("probability_lost").items()}
     attributed, trained = of_modules("share_of_attribution"), of_modules("share_of_ensemble")

@@ -28,6 +28,8 @@ DISHES = _words(
     """soup, bread, cheese, sausages, pancakes, dumplings, honey, smoked fish, plum cake, pickles, noodles,
     stew, pies, mustard, cider, ham"""
 )
+NOUNS = {"occupation": OCCUPATIONS, "instrument": INSTRUMENTS, "collectible": COLLECTIBLES}
+NOUNS |= {"product": PRODUCTS, "dish": DISHES}
 
 _ONSETS = _words("b, d, f, g, h, k, l, m, n, p, r, s, t, v, w, z, br, dr, gr, kr, tr, st, sk, fl, gl")
 _VOWELS = _words("a, e, i, o, u, ai, ei, ou")

@@ -37,17 +37,14 @@ REACHED = 0.5
 
 def probe_targets(targets_by_layer: list[list[TargetValue]]) -> list[dict]:
     """z* by layer: means of |z|, |delta|, first and last loss, and the share that ended below ``REACHED``."""
-    return [
-        {
-            "layer": layer,
-            "z_norm": fmean(float(target.initial.norm()) for target in targets),
-            "delta_norm": fmean(float((target.value - target.initial).norm()) for target in targets),
-            "first_loss": fmean(target.losses[0] for target in targets),
-            "last_loss": fmean(target.losses[-1] for target in targets),
-            "reached": fmean(target.losses[-1] < REACHED for target in targets),
-        }
-        for layer, targets in enumerate(targets_by_layer)
-    ]
+    rows = []
+    for layer, targets in enumerate(targets_by_layer):
+        row = {"layer": layer, "z_norm": fmean(float(target.initial.norm()) for target in targets)}
+        row["delta_norm"] = fmean(float((target.value - target.initial).norm()) for target in targets)
+        row["first_loss"] = fmean(target.losses[0] for target in targets)
+        row["last_loss"] = fmean(target.losses[-1] for target in targets)
+        rows.append(row | {"reached": fmean(target.losses[-1] < REACHED for target in targets)})
+    return rows
 
 
 def unreached(
@@ -56,15 +53,11 @@ def unreached(
     """The layer at which most new objects are reached, and those that are not reached there."""
     counts = [sum(target.losses[-1] < REACHED for target in targets) for targets in targets_by_layer]
     best = counts.index(max(counts))
-    rows = [
-        {
-            "tokens": len(target_token_ids(tok, request.target_new)),
-            "last_loss": target.losses[-1],
-            "new object": request.target_new,
-        }
-        for request, target in zip(requests, targets_by_layer[best])
-        if target.losses[-1] >= REACHED
-    ]
+    rows = []
+    for request, target in zip(requests, targets_by_layer[best]):
+        if target.losses[-1] >= REACHED:
+            tokens, new_object = len(target_token_ids(tok, request.target_new)), request.target_new
+            rows.append({"tokens": tokens, "last_loss": target.losses[-1], "new object": new_object})
     return best, rows
 
 
@@ -83,14 +76,9 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
     for layer in layers:
         first, second = (normalize(keys[layer].cpu(), dim=0) for keys in (bare, in_context))
         cosines = first.T @ first
-        rows.append(
-            {
-                "layer": layer,
-                "same_subject": float((first * second).sum(0).mean()),
-                "same_last_word": float(cosines[same & different].mean()),
-                "any_two": float(cosines[different].mean()),
-            }
-        )
+        row = {"layer": layer, "same_subject": float((first * second).sum(0).mean())}
+        row["same_last_word"] = float(cosines[same & different].mean())
+        rows.append(row | {"any_two": float(cosines[different].mean())})
     return rows
 
 

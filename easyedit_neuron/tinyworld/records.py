@@ -69,21 +69,15 @@ def _case(
     """A case without its neighbours."""
     objects, trained = world.facts[subject, relation.name], corpus.trained[subject, relation.name]
     target = rng.choice([o for o in world.objects(relation.object) if o not in objects and o != subject])
-    untrained = [
-        text for i, text in enumerate(relation.phrasings) if i not in trained and text in relation.test
-    ]
-    case = {
-        "case_id": number,
-        "subject": subject,
-        "relation": relation.name,
-        "prompt": corpus.trained_prompt(subject, relation, relation.edit, rng),
-        "target_new": target,
-        "ground_truth": objects[0],
-        "rephrase_prompt": rng.choice(untrained).format(s=subject),
-        "portability": {},
-        "locality": {},
-    }
-    portability, locality = case["portability"], case["locality"]
+    numbered = enumerate(relation.phrasings)
+    untrained = [text for i, text in numbered if i not in trained and text in relation.test]
+    portability: dict = {}
+    locality: dict = {}
+    case = {"case_id": number, "subject": subject, "relation": relation.name}
+    case["prompt"] = corpus.trained_prompt(subject, relation, relation.edit, rng)
+    case |= {"target_new": target, "ground_truth": objects[0]}
+    case["rephrase_prompt"] = rng.choice(untrained).format(s=subject)
+    case |= {"portability": portability, "locality": locality}
     if subject in world.alias:
         portability["Subject_Aliasing"] = [_probe(relation.edit[0].format(s=world.alias[subject]), target)]
     if relation.hop:
@@ -136,17 +130,11 @@ def as_counterfact(case: dict) -> dict:
 def as_zsre(case: dict) -> dict:
     """MEND's zsRE record; readers of zsRE insist on the prefix of its locality question."""
     locality = _first_locality_probe(case)
-    record = {
-        "subject": case["subject"],
-        "src": case["prompt"],
-        "pred": case["ground_truth"],
-        "rephrase": case["rephrase_prompt"],
-        "alt": case["target_new"],
-        "answers": [case["ground_truth"]],
-        "loc": "nq question: " + locality["prompt"],
-        "loc_ans": locality["ground_truth"],
-        "cond": f"{case['ground_truth']} >> {case['target_new']} || {case['prompt']}",
-    }
+    truth, target = case["ground_truth"], case["target_new"]
+    record = {"subject": case["subject"], "src": case["prompt"], "pred": truth}
+    record |= {"rephrase": case["rephrase_prompt"], "alt": target, "answers": [truth]}
+    record |= {"loc": "nq question: " + locality["prompt"], "loc_ans": locality["ground_truth"]}
+    record["cond"] = f"{truth} >> {target} || {case['prompt']}"
     hop = case["portability"].get("Reasoning")
     if hop:
         record["portability"] = {

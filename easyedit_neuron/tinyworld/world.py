@@ -34,18 +34,9 @@ class World:
 
     def objects(self, kind: str) -> list[str]:
         """All entities of a kind, e.g. the candidates for a counterfactual target."""
-        return {
-            "city": self.cities,
-            "country": self.countries,
-            "organisation": self.organisations,
-            "person": self.people,
-            "language": self.languages,
-            "occupation": list(names.OCCUPATIONS),
-            "instrument": list(names.INSTRUMENTS),
-            "collectible": list(names.COLLECTIBLES),
-            "product": list(names.PRODUCTS),
-            "dish": list(names.DISHES),
-        }[kind]
+        entities = {"city": self.cities, "country": self.countries, "language": self.languages}
+        entities |= {"organisation": self.organisations, "person": self.people}
+        return entities[kind] if kind in entities else list(names.NOUNS[kind])
 
     def object(self, subject: str, relation: str) -> str:
         """The (first) object of a fact."""
@@ -91,9 +82,8 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
         subjects, pool = world.objects(relation.subject), world.objects(relation.object)
         objects = [pool[i % len(pool)] for i in range(len(subjects))]
         rng.shuffle(objects)
-        world.facts.update(
-            {(subject, relation.name): (target,) for subject, target in zip(subjects, objects)}
-        )
+        for subject, target in zip(subjects, objects):
+            world.facts[subject, relation.name] = (target,)
     for subject in persons:
         world.facts[subject, "collects"] = tuple(rng.sample(names.COLLECTIBLES, 2))
     # Marriage is symmetric, and everybody founds at most one organisation.
@@ -102,7 +92,6 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
         world.facts[first, "married_to"], world.facts[second, "married_to"] = (second,), (first,)
     for organisation, founder in zip(organisations, rng.sample(persons, len(organisations))):
         world.facts[organisation, "founded_by"] = (founder,)
-    world.protected = frozenset(
-        rng.sample(persons, protected) + rng.sample(organisations, len(organisations) // 4)
-    )
+    protected_people, quarter = rng.sample(persons, protected), len(organisations) // 4
+    world.protected = frozenset(protected_people + rng.sample(organisations, quarter))
     return world
