@@ -50,7 +50,6 @@ def commonsense_qa(folder: str, **_: Any) -> dict[str, Any]:
 
 
 def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
-    """One task."""
     path = Path(folder) / "bbh" / f"{name}.json"
     text = _text(path)
     try:
@@ -63,7 +62,6 @@ def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
 
 
 def humaneval(folder: str, **_: Any) -> dict[str, Any]:
-    """All problems."""
     packed = Path(folder) / "humaneval" / "HumanEval.jsonl.gz"
     plain = packed.with_suffix("")
     path = plain if plain.is_file() else packed

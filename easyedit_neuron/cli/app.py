@@ -32,7 +32,6 @@ QUIET_OPTION, QUIET_SETTING = "--quiet", "runner.quiet=true"  # Hydra has no opt
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Run with the given arguments and return the exit code."""
     settings_module.register_groups()
     configuration = {"config_path": str(resources.CONF_DIR), "config_name": "config"}
     application = hydra.main(version_base="1.3", **configuration)(_job)
@@ -121,7 +120,6 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
 
 
 def group_options() -> dict[str, list[str]]:
-    """The options of every configuration group."""
     folders = {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in resources.CONF_DIR.iterdir()

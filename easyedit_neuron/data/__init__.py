@@ -13,8 +13,7 @@ from .. import resources
 from ..errors import DataError
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
-from .json_records import read_records
-from .record import Record
+from .record import Record, read_records
 from .shapes import SHAPES, detect_shape
 
 __all__ = ["load", "retained", "text", "SHAPES"]

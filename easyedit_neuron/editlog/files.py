@@ -17,7 +17,6 @@ HEADER_FILE, ENTRIES_FILE = "log.json", "entries.jsonl"
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -26,12 +25,10 @@ def file_digest(path: Path) -> str:
 
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
-    """Write ``log.json``."""
     write_text(folder / HEADER_FILE, json.dumps(header, indent=2) + "\n")
 
 
 def entry_text(entry: dict[str, Any]) -> str:
-    """The line of an entry."""
     return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -52,7 +52,6 @@ class EditLog:
 
     @property
     def base(self) -> Base:
-        """The model before the first edit."""
         weights: dict[str, dict[str, Any]] = {}
         for entry in self._entries:
             for name, weight in entry["weights"].items():
@@ -222,7 +221,6 @@ class EditLog:
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
-        """Raise a ``StateError`` if a folder holds a log."""
         if (folder / files.HEADER_FILE).exists() or (folder / files.ENTRIES_FILE).exists():
             raise StateError(f"{folder} holds a log already; nothing was changed, choose another folder")
 

@@ -21,7 +21,6 @@ class Factors(NamedTuple):
         return self.value_factor.shape[1]
 
     def matrix(self) -> Tensor:
-        """The change itself, ``[d_out, d_in]``."""
         return self.value_factor @ self.key_factor.T
 
 
@@ -40,7 +39,6 @@ class SummedChange:
         self._columns = torch.zeros(self.shape[1], dtype=torch.bool)  # columns in low-rank changes
 
     def add(self, delta: Delta) -> None:
-        """Add a change."""
         if isinstance(delta, LayerDelta):
             self._lefts.append(delta.value_factor.double().cpu())
             self._rights.append(delta.key_factor.double().cpu())

@@ -85,7 +85,6 @@ def _left_padding(lengths: Sequence[int], group_sizes: Sequence[int]) -> list[in
 
 
 def token_accuracy(predictions: Sequence[Prediction]) -> list[float]:
-    """Token accuracy of each prediction, in 0..1."""
     return [prediction.accuracy for prediction in predictions]
 
 

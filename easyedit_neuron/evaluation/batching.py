@@ -32,7 +32,6 @@ class TokenizedPair:
 
     @property
     def start(self) -> int:
-        """Index of the first target token in ``ids``."""
         return len(self.prompt_ids)
 
     @property

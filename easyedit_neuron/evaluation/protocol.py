@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import RequestError
 from .batched import exact_match_by_generation
-from .metric_meta import locality_meta
-from .quality import measure, predict_sections
+from .quality import locality_meta, measure, predict_sections
 from .sections import plain_requests, sections
 
 LocalityOutputs = dict[str, list[list[int]]]

@@ -8,7 +8,6 @@ from ..errors import HparamsError
 from .batched import Prediction, predict_targets
 from .batching import evaluating, input_device, right_pad, token_ids, tokenize_pairs
 from .fluency import generation_entropy
-from .metric_meta import lm_meta
 from .sections import Section, sections
 
 FLUENCY_TOKENS = 100
@@ -136,3 +135,26 @@ def _log_probabilities(model, rows: Sequence[list[int]]) -> list[torch.Tensor]:
     logs = logits[:, :-1].float().log_softmax(-1)
     logs = logs.gather(-1, ids[:, 1:, None].to(logs.device))[..., 0]
     return [line[: len(row) - 1] for line, row in zip(logs, rows)]
+
+
+def lm_meta(section: str, eval_metric: str = "token_em") -> dict:
+    """EasyEdit's ``metric_meta``: protocol and scorer, so that unlike numbers are never averaged."""
+    if eval_metric == "ppl":
+        parts = f"{section}_ppl", "teacher_forcing_ppl", "perplexity", "lm.teacher_forcing.perplexity"
+    elif eval_metric == "ood_ppl":
+        scorer = "thresholded_token_ratio"
+        parts = "ood_acc", "ood_ppl_threshold", scorer, f"lm.ood_ppl.{scorer}"
+    else:
+        protocol, scorer = "decoder_only_teacher_forcing", "token_accuracy"
+        parts = f"{section}_acc", protocol, scorer, f"lm.{protocol}.{scorer}"
+    return _entry(*parts)
+
+
+def locality_meta(kind: str) -> dict:
+    """Entry of one locality kind."""
+    protocol, scorer = "pre_post_argmax_token_match", "token_match"
+    return _entry(f"locality.{kind}_acc", protocol, scorer, f"locality.lm.{protocol}")
+
+
+def _entry(result_key: str, protocol: str, scorer: str, group: str) -> dict:
+    return {"result_key": result_key, "protocol": protocol, "scorer": scorer, "comparable_group": group}

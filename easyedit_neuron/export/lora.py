@@ -43,7 +43,6 @@ def lora_modules(source: Source, names: Iterable[str]) -> list[str]:
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is a module's bias."""
     return name.endswith(".bias")
 
 

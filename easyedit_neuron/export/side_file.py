@@ -120,7 +120,6 @@ def refuse_existing(out: str | Path) -> None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files of a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -70,7 +70,6 @@ class Source:
 
     @property
     def model(self) -> torch.nn.Module:
-        """The model."""
         return self.view.model
 
     @property

@@ -60,7 +60,6 @@ class CallOptions:
 
     @classmethod
     def read(cls, call: str, sequential_edit: bool, verbose: bool, kwargs: dict[str, Any]) -> "CallOptions":
-        """The options of a call from its keyword arguments."""
         if kwargs.get("metric_kwargs") is not None:
             raise HostError("metric_kwargs (sentence metrics) needs EasyEdit's BaseEditor: host='easyedit'")
         names = _OPTIONS[call] | {"records"}

@@ -76,7 +76,6 @@ class StateFolder:
         return None
 
     def remove(self) -> None:
-        """Remove all states."""
         remove_folder(self.folder)
 
     def _complete_states(self) -> list[Path]:

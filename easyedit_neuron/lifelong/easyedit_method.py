@@ -108,17 +108,13 @@ class EasyEditMethod(Method):
         return MethodResult(edited, originals if isinstance(originals, dict) else {}, [])
 
     def module_variables(self) -> dict[str, dict[str, Any]]:
-        """Copies of the state in the method's modules."""
         return self._variables.copies()
 
     def restore_module_variables(self, copies: dict[str, dict[str, Any]]) -> None:
-        """Put the state in the method's modules back."""
         self._variables.write(copies)
 
     def saved_state(self, model: torch.nn.Module) -> dict[str, Any]:
-        """The state in the method's modules, without caches."""
         return {"variables": self._variables.copies(caches=False)}
 
     def load_state(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
-        """Continue with the saved state in the method's modules."""
         self._variables.write(saved["variables"])

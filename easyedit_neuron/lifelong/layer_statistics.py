@@ -21,7 +21,6 @@ def layer_values(records: list) -> dict[str, dict[str, float | None]]:
 
 
 def stage_seconds(records: list) -> dict[str, float]:
-    """Seconds by stage of one batch."""
     return add_up(getattr(record, "seconds", {}) for record in records)
 
 
@@ -43,7 +42,6 @@ class MaskCounts:
         self._batches: dict[str, int] = {}
 
     def add(self, records: list) -> None:
-        """Count a batch."""
         for record in records:
             for layer, delta in getattr(record, "layers", {}).items():
                 if delta.mask is not None:
@@ -76,11 +74,9 @@ class MaskCounts:
         return int((self._counts[name] > 0).sum()) / len(self._counts[name]) if name in self._counts else None
 
     def saved_state(self) -> dict[str, Any]:
-        """The counts, for ``load_state``."""
         return {"counts": dict(self._counts), "batches": dict(self._batches)}
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Continue with saved counts."""
         self._counts, self._batches = dict(saved["counts"]), dict(saved["batches"])
 
 

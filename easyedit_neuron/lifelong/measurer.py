@@ -64,7 +64,6 @@ class Measurer:
         }
 
     def load(self, before: dict[str, Any]) -> None:
-        """Continue with the content of ``before.json``."""
         self._locality_answers, self.known = before["reference"], before["known"]
 
     def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:

@@ -23,7 +23,6 @@ class Progress:
             self._bar = tqdm(total=self.total, initial=position, file=sys.stderr, **look)
 
     def show(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
-        """Update the bar after a batch."""
         if self._bar is not None:
             self._bar.set_postfix_str(_scores(rel, loc, failed), refresh=False)
             self._bar.update(position - self._bar.n)
@@ -38,12 +37,10 @@ class Progress:
         self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {times}")
 
     def say(self, text: str) -> None:
-        """Write a line."""
         if not self.quiet:
             tqdm.write(f"{self.name}: {text}", file=sys.stderr)
 
     def end(self) -> None:
-        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 

@@ -82,7 +82,6 @@ def immediate_means(lines: list[dict]) -> dict[str, Any]:
 
 
 def count_failed(lines: list[dict]) -> int:
-    """Number of edits that failed."""
     return sum(line["status"] == "failed" for line in lines)
 
 

@@ -11,7 +11,6 @@ _REMEDY = "Put the right one back, or choose another folder (run=NAME)"
 
 
 def before_digest(before: dict[str, Any]) -> str:
-    """Fingerprint of ``before.json``."""
     return key_fingerprint(finite(before))
 
 

@@ -25,7 +25,6 @@ class RunLog:
         self._log: EditLog | None = None
 
     def begin(self) -> None:
-        """Begin a new log."""
         self._remove()
         if self.enabled:
             self._log = EditLog(self.folder, fingerprint=self.fingerprint)

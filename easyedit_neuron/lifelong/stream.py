@@ -39,7 +39,6 @@ class Stream:
 
     @property
     def batches(self) -> int:
-        """Number of batches."""
         return -(-len(self) // self.batch_size)
 
     def batch(self, first: int) -> range:
@@ -55,7 +54,6 @@ class Stream:
 
     @functools.cached_property
     def superseded_at_end(self) -> dict[int, int]:
-        """``superseded`` of the whole stream."""
         return self.superseded()
 
     def repeats(self) -> tuple[int, int]:

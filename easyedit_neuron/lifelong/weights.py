@@ -21,12 +21,10 @@ class EditedWeights:
         self.base: dict[str, torch.Tensor] = {}
 
     def current(self) -> dict[str, torch.Tensor]:
-        """The present values of the changed parameters."""
         present = dict(self.model.named_parameters())
         return {name: present[name].detach() for name in self.base if name in present}
 
     def fingerprints(self) -> dict[str, str]:
-        """Parameter name -> fingerprint of its present value, of the changed parameters."""
         return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.current().items())}
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:

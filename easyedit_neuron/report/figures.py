@@ -51,7 +51,6 @@ class Plot:
 
 
 def available() -> bool:
-    """Whether matplotlib is installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:

@@ -38,8 +38,6 @@ def plot_of(panel: Panel | Bars, styles: Sequence[dict[str, Any]]) -> Plot:
 
 @dataclass(frozen=True)
 class RunKey(Plot):
-    """Line and marker of a run."""
-
     style: dict[str, Any]
     size: tuple[float, float] = field(default=(0.5, 0.2), kw_only=True)
 

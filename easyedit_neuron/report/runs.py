@@ -60,12 +60,10 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the command."""
         return _mapping(self.info["identity"].get("settings"))
 
     @property
     def hparams(self) -> dict[str, Any]:
-        """Hyperparameters of the method."""
         return _mapping(self.info["identity"].get("hparams"))
 
     @cached_property
@@ -83,7 +81,6 @@ class Run:
 
     @property
     def method(self) -> str:
-        """Name of the method."""
         return str(self.settings.get("method_name") or self.hparams.get("alg_name") or "?")
 
     @property
@@ -105,7 +102,6 @@ class Run:
 
     @property
     def done(self) -> int:
-        """Number of edits made so far."""
         return max([len(self.edits), *(row["edits"] for row in self.rows)], default=0)
 
     @property

@@ -110,8 +110,6 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """The columns for people as a Markdown table."""
-
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
@@ -121,7 +119,6 @@ def as_markdown(runs: Sequence[Run]) -> str:
 
 
 def as_text(runs: Sequence[Run]) -> str:
-    """The columns for people, aligned."""
     return aligned(shown(runs)) + "\n"
 
 

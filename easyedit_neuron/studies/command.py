@@ -67,7 +67,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, edits: int) -> None:
-    """Add ``--data`` and ``--edits``."""
     parser.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
     help_text = f"how many of its first records ({edits})"
     parser.add_argument("--edits", type=positive, default=edits, help=help_text)

@@ -68,7 +68,6 @@ def distances(layer: int, label: str, edited: Tensor, base: Tensor) -> dict[str,
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Distances, lengths, damage, t-SNE."""
     runs = read_runs(args.runs)
     studied = load(args)
     _check_model(studied, runs)

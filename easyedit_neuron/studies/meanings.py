@@ -176,7 +176,6 @@ def _object_tokens(tok, fact: Fact) -> set[str]:
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Measure one of the four sources of neurons."""
     norm = "with the final norm's gain" if args.final_norm else "without the final norm, as in the paper"
     note = f"The tokens with the highest (W_u v_i) of a neuron's value vector v_i, {norm}."
     if args.locate:

@@ -52,7 +52,6 @@ class Sweep:
         return any(len(setting.runs) > 1 for setting in self.settings)
 
     def label(self, setting: Setting) -> str:
-        """Options and values of a setting."""
         names = [option.removeprefix("method.") for option in self.options]
         return ", ".join(f"{name} {value}" for name, value in zip(names, setting.values))
 

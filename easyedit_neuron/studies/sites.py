@@ -82,7 +82,6 @@ def _targets(studied: StudiedModel, requests: Sequence[EditRequest]):
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Both, on one model."""
     hparams = hparams_of("FiNE", args.model, args.fine, **LOCATED)
     requests = prepare(data.load(args.data, size=args.edits))
     for request in requests:

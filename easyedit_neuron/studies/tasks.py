@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import resources
-from ..data.json_records import read_records
-from ..data.record import Record
+from ..data.record import Record, read_records
 from ..errors import DataError
 from ..tinyworld.relations import BY_NAME
 from ..utils.suggest import did_you_mean

@@ -53,7 +53,6 @@ class Corpus:
 
     @property
     def sentences(self) -> list[str]:
-        """The fact sentences as text."""
         return [sentence(prompt, target) for prompt, target, _ in self.facts]
 
     def trained_prompt(
@@ -65,7 +64,6 @@ class Corpus:
 
 
 def sentence(prompt: str, target: str) -> str:
-    """Prompt and object as one sentence."""
     return f"{prompt} {target}."
 
 

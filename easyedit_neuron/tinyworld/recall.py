@@ -42,6 +42,5 @@ def recall_prompts(world: World, corpus: Corpus, sample: int | None = None) -> d
 
 
 def measure_recall(model, tok, world: World, corpus: Corpus, sample: int | None = None) -> dict[str, float]:
-    """Recall by kind, each in [0, 1]."""
     prompts = recall_prompts(world, corpus, sample)
     return {kind: recall(model, tok, pairs) for kind, pairs in prompts.items()}

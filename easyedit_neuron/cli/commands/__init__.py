@@ -23,7 +23,6 @@ def is_command(arguments: list[str]) -> bool:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run the subcommand ``arguments[0]``; returns the exit code."""
     name = arguments[0]
     if name not in COMMANDS:
         suggestion = did_you_mean(name, COMMANDS)

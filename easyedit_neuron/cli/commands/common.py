@@ -109,7 +109,6 @@ def describe_request(entry: dict[str, Any]) -> str:
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
-    """A table with columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def count_edits(count: int) -> str:
-    """``1 edit``, ``2 edits``."""
     return f"{count} edit{'' if count == 1 else 's'}"
 
 
