@@ -48,8 +48,7 @@ def available() -> bool:
 
 
 def canonical(tasks: Sequence[str]) -> list[str]:
-    """Task names as results have them, each once; ``HparamsError`` for an empty list or an item that is no
-    name."""
+    """Task names as results have them, each once; ``HparamsError`` for none or something that is no name."""
     if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
         raise HparamsError(f"tasks must be names of tasks, as in mmlu,gsm8k, not {tasks!r}")
     return list(dict.fromkeys(ALIASES.get(task.strip(), task.strip()) for task in tasks))

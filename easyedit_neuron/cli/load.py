@@ -34,8 +34,7 @@ def load_method(settings: Settings) -> Method:
 
 
 def load_quietly(name: str, option: str, load: Callable[[], T]) -> T:
-    """Call ``load`` without progress bars; ``HparamsError`` where ``name`` is a folder that does not
-    exist."""
+    """Call ``load`` without progress bars; ``HparamsError`` where ``name`` is a missing folder."""
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
         raise HparamsError(f"there is no folder {name!r}; {option} names the model")
     transformers_logging.disable_progress_bar()

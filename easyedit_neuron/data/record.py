@@ -61,8 +61,8 @@ class Record:
         return values
 
     def first(self, name: str) -> str | None:
-        """The first string of a value that is a string, a list of aliases, or a list of such lists; None if
-        blank."""
+        """The first string of a string, a list of aliases, or a list of such lists; None if blank or
+        absent."""
         first = next(self._leaves(name, self.raw[name]), "") if self.has(name) else ""
         return first if first.strip() else None
 

@@ -26,7 +26,7 @@ class Difference:
 
 
 def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None = None) -> Difference:
-    """Compare two logs, or two states of one, after the entries ``upto_a`` and ``upto_b`` (unset: the
+    """Compare two logs, or two states of one, after the entries ``upto_a`` and ``upto_b`` (None: the
     newest)."""
     ids_a, ids_b = a.ids_at(upto_a), b.ids_at(upto_b)
     both, only_a, only_b = _match(a, b, ids_a, ids_b)

@@ -69,8 +69,7 @@ class EditLog:
         return weights
 
     def steps(self, upto: int | None = None) -> list[tuple[int, int]]:
-        """The steps from the base to the weights after entry ``upto``: (1, id) adds an edit, (-1, id) takes
-        it out."""
+        """The steps from the base to entry ``upto``: (1, id) adds an edit, (-1, id) takes it out."""
         steps, number = [], self._count(upto)
         while number > 0:
             entry = self._entries[number - 1]
@@ -103,8 +102,7 @@ class EditLog:
         return (self[number] for number in self.ids)
 
     def __getitem__(self, number: int) -> EditRecord:
-        """Read the record of an edit; ``StateError`` for no such edit, or a file that is missing or was
-        changed."""
+        """Read the record of an edit; ``StateError`` for none, or a file that is missing or was changed."""
         entry = self.edit_entry(number)
         path = self.folder / entry["file"]
         if not path.is_file():
@@ -180,8 +178,7 @@ class EditLog:
         return number
 
     def append_event(self, kind: str, after: dict[str, str], **reference: int) -> int:
-        """Add an entry without a file: ``undo`` or ``redo`` (with ``of=id``), or ``restore`` (with
-        ``to=id``).
+        """Add an entry without a file: ``undo`` or ``redo`` (``of=id``), or ``restore`` (``to=id``).
 
         ``after``: parameter name -> fingerprint now, of what has changed.
         """

@@ -42,8 +42,7 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
 def _note_restored_weights(log: EditLog, model: torch.nn.Module, before: dict[str, str]) -> None:
     """Append a ``restore`` entry if the weights are those of an earlier entry.
 
-    ``before`` has the fingerprints of parameters just before an edit that is already written; the others are
-    computed.
+    ``before``: fingerprints just before an edit that is already written; the others are computed.
     """
     parameters = dict(model.named_parameters())
     base, newest, present = log.weights_at(0), log.weights_at(), {}

@@ -21,16 +21,14 @@ from .batching import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """Teacher forcing of one target: its token ids, and per token j the arg max given the prompt and
-    ``target[:j]``."""
+    """Teacher forcing of one target: per token j, the arg max given the prompt and ``target[:j]``."""
 
     predicted: list[int]
     target: list[int]
 
     @property
     def accuracy(self) -> float:
-        """Share of target tokens predicted (EasyEdit's token accuracy), 0..1; NaN for a target without
-        tokens."""
+        """Share of target tokens predicted (EasyEdit's token accuracy), 0..1; NaN without target tokens."""
         if not self.target:
             return math.nan
         return sum(p == t for p, t in zip(self.predicted, self.target)) / len(self.target)

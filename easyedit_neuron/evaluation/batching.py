@@ -24,8 +24,7 @@ def token_ids(tok, texts: Sequence[str]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """Ids of a prompt alone, and of ``prompt + " " + target``, of which those from ``start`` on are the
-    target."""
+    """Ids of a prompt alone, and of ``prompt + " " + target``; those from ``start`` on are the target."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -41,8 +40,7 @@ class TokenizedPair:
 
 
 def tokenize_pairs(tok, prompts: Sequence[str], targets: Sequence[str]) -> list[TokenizedPair]:
-    """Tokenise each prompt with its target; ``RequestError`` where lengths differ, or a prompt has no
-    tokens."""
+    """Tokenise each prompt with its target; ``RequestError`` for other lengths, or an empty prompt."""
     prompts, targets = list(prompts), list(targets)
     if len(prompts) != len(targets):
         raise RequestError(f"{len(prompts)} prompts but {len(targets)} targets; give one target per prompt")

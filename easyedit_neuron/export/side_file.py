@@ -88,7 +88,7 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
 def check_base(
     model: torch.nn.Module, side_file: dict[str, Any], folder: Path, has_edits: bool = False
 ) -> None:
-    """``StateError`` unless the model is the export's base: without its edits, or with ``has_edits`` with
+    """``StateError`` unless the model is the export's base, without its edits or (``has_edits``) with
     them."""
     base, touched = side_file["base"], list(side_file["parameters"])
     if _dtype(model) != base["dtype"]:

@@ -167,8 +167,7 @@ class BaseEditor:
     ) -> Result:
         """Edit ``hparams.batch_size`` facts at once, chunk after chunk; arguments and results as ``edit``.
 
-        Metrics also have ``time`` (seconds of the chunk's edit); ``case_id`` counts within the chunk, as in
-        EasyEdit.
+        Metrics also have ``time`` (seconds of the chunk's edit); ``case_id`` counts within the chunk.
         """
         texts = prompts, target_new, ground_truth, target_neg, rephrase_prompts
         requests = _take_requests(kwargs, *texts, locality_inputs, portability_inputs)
@@ -196,8 +195,7 @@ class BaseEditor:
     def normal_edit(
         self, prompts: list[str], target_new: list[str], sequential_edit: bool = False, **kwargs
     ) -> tuple[None, torch.nn.Module, dict[str, torch.Tensor]]:
-        """Make all edits in one call of the method, without measuring, and put the weights back, as EasyEdit
-        does.
+        """Make all edits in one call, without measuring, and put the weights back, as EasyEdit does.
 
         ``subject`` may be given as a keyword. Returns ``(None, model, weights_copy)``.
         """

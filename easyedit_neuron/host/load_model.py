@@ -13,8 +13,7 @@ LOG = logging.getLogger(__name__)
 
 
 def target_device(device: Any) -> torch.device:
-    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first one if
-    any."""
+    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first if any."""
     text = "" if device is None else str(device).strip()
     if not text:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -67,8 +66,7 @@ def _model_dtype(hparams) -> torch.dtype:
 
 
 def dtype_option(dtype) -> dict[str, Any]:
-    """The argument of ``from_pretrained`` for a dtype: renamed in transformers 4.56, where the old name
-    warns."""
+    """The argument of ``from_pretrained`` for a dtype, renamed in transformers 4.56."""
     import transformers
 
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])

@@ -22,8 +22,7 @@ _NEEDED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MODU
 
 
 def register() -> bool:
-    """Give EasyEdit every method of the registry with ``plugin=True``: now, or (False) when EasyEdit is
-    imported.
+    """Give EasyEdit every method with ``plugin=True``: now, or (False) when EasyEdit is imported.
 
     Idempotent; call it again after ``register_method`` to add a method later.
     """

@@ -46,8 +46,7 @@ class StateFolder:
             remove_folder(folder)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state; None if there is none. ``StateError`` if it is damaged, or of another run or
-        format."""
+        """The newest state, if any; ``StateError`` if it is damaged, or of another run or format."""
         states = self._complete_states()
         if not states:
             return None

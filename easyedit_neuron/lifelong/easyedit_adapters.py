@@ -138,8 +138,7 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
 
 
 def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
-    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks; the folder for
-    ``stats_dir``.
+    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks; return ``stats_dir``.
 
     Its name hashes the matrices, so that another model of the same name, or another text, has another folder.
     """

@@ -53,8 +53,7 @@ class EasyEditMethod(Method):
         self._variables.write({})
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
-        """EasyEdit's hyperparameters from a file, with some fields changed; ``HparamsError`` for an unknown
-        field.
+        """EasyEdit's hyperparameters from a file with changes; ``HparamsError`` for an unknown field.
 
         ``batch_size`` among the changes is left out where the method has no such field.
         """

@@ -44,8 +44,7 @@ def machine() -> dict[str, Any]:
 def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """What distinguishes one run from another, as plain JSON: all settings and hyperparameters.
 
-    ``data`` is everything that is read (requests in their order, facts, texts), of which fingerprints are
-    kept.
+    ``data`` is everything that is read (requests in order, facts, texts); only fingerprints are kept.
     """
     compared = {}
     for name, value in settings.items():
@@ -75,8 +74,7 @@ def describe_differences(saved: Any, current: Any, name: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create the folder if needed and hold it for this process; ``StateError`` if another process holds
-    it."""
+    """Create the folder if needed and hold it for this process; ``StateError`` if another one holds it."""
     with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -130,8 +128,7 @@ class OpenRun:
 
 
 def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
-    """Look into a folder for the run of this identity; ``StateError`` if it holds another, or one without
-    run.json."""
+    """Look into a folder for the run of this identity; ``StateError`` if it holds another."""
     if not files.run.is_file():
         present = [path.name for path in vars(files).values() if path != files.folder and path.exists()]
         if present:

@@ -34,8 +34,7 @@ def add_up(seconds: Iterator[dict[str, float]]) -> dict[str, float]:
 
 
 class MaskCounts:
-    """How many batches chose each neuron, by layer (by parameter for methods that change single rows or
-    columns)."""
+    """How many batches chose each neuron, by layer (by parameter for methods that change rows or columns)."""
 
     def __init__(self):
         self._counts: dict[str, torch.Tensor] = {}

@@ -18,11 +18,7 @@ def evenly(items: list, count: int | None) -> list:
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """What side effects are measured on, the same at every checkpoint.
-
-    Facts of subjects that are never edited (``prompt``, ``ground_truth``), held-out texts, prompts to
-    continue.
-    """
+    """Facts never edited (``prompt``, ``ground_truth``), held-out texts and prompts to continue."""
 
     facts: list[dict[str, str]]
     texts: list[str]
@@ -123,8 +119,7 @@ def plain_metrics(metrics: dict) -> dict:
 
 
 def means(metrics: list[dict]) -> dict[str, Any]:
-    """Means over edits under EasyEdit's names; in ``loc`` and ``port`` every kind of an edit has the same
-    weight.
+    """Means over edits under EasyEdit's names; every kind of an edit has the same weight in its mean.
 
     Values that are null do not count (a target without tokens of its own); what no edit has is left out.
     """

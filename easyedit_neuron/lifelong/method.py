@@ -34,8 +34,7 @@ class MethodResult:
 
 
 class Method:
-    """A method of the registry; ``one_prompt_at_a_time``: its edited model is measured one prompt per
-    batch."""
+    """A method of the registry; ``one_prompt_at_a_time``: its edited model is measured prompt by prompt."""
 
     one_prompt_at_a_time = False
 
@@ -95,8 +94,7 @@ class ModelEditor:
         self.weights = method.edited_weights(model)
 
     def edit(self, requests: list[dict]) -> BatchResult:
-        """Make a batch of edits. After a failure, or values that are not finite, weights and state are as
-        before.
+        """Make a batch of edits. After a failure, or values that are not finite, all is as it was before.
 
         Errors of ``FATAL`` and a failed edit that cannot be undone end the run.
         """

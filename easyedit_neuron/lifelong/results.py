@@ -56,10 +56,9 @@ def edit_lines(
 def checkpoint_line(
     lines: list[dict], stream: Stream, masks: MaskCounts, final: dict, drift: dict, costs: dict
 ) -> dict[str, Any]:
-    """One object of ``checkpoints.jsonl``: of all edits so far.
+    """One object of ``checkpoints.jsonl``; ``costs``: ``seconds`` of the run by part, and ``memory``.
 
-    ``final``: means over the edits and side effects, on the model as it is now. ``costs``: ``seconds`` by
-    part, and ``memory``.
+    ``final``: means over the edits and side effects, on the model as it is now.
     """
     immediate, seconds = immediate_means(lines), costs["seconds"]
     first_of_batches = [line for line in lines if line["edit"] % stream.batch_size == 0]

@@ -38,8 +38,7 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
 
 
 def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
-    """The first ``count`` lines of ``edits.jsonl``, those of the saved state; ``StateError`` if they are
-    others."""
+    """The first ``count`` lines of ``edits.jsonl``; ``StateError`` if they are not the saved state's."""
     try:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.split("\n")[:count] if line]

@@ -16,8 +16,7 @@ LOG = logging.getLogger(__name__)
 class RunLog:
     """``log/`` of a run's folder; absent where the settings say so or the method gives no ``EditRecord``.
 
-    ``fingerprint`` is of the whole untouched model; ``batches`` is for a warning if the log will not fit the
-    disk.
+    ``fingerprint`` is of the untouched model; ``batches`` is for a warning if the log will not fit the disk.
     """
 
     def __init__(self, folder: Path, enabled: bool, fingerprint: str | None, batches: int):

@@ -46,8 +46,7 @@ class Stream:
         return range(first, min(first + self.batch_size, len(self)))
 
     def superseded(self, count: int | None = None) -> dict[int, int]:
-        """Position of an edit -> position of the last edit of its fact, for those of the first ``count``
-        edits that are not the last."""
+        """Position -> position of the fact's last edit, for those of the first ``count`` that are not it."""
         facts = [_fact(request) for request in self.requests[:count]]
         last = {fact: position for position, fact in enumerate(facts)}
         return {position: last[fact] for position, fact in enumerate(facts) if last[fact] != position}
@@ -57,8 +56,8 @@ class Stream:
         return self.superseded()
 
     def repeats(self) -> tuple[int, int]:
-        """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object
-        or to another."""
+        """Numbers of (duplicates, contradictions): later edits of a fact, to the same new object or
+        another."""
         targets: dict[tuple, str] = {}
         duplicates = contradictions = 0
         for request in self.requests:

@@ -28,8 +28,7 @@ class EditedWeights:
         return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.current().items())}
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """Note an edit that returned the copies ``originals``; ``StateError`` if a changed parameter is not
-        finite."""
+        """Note an edit that returned the copies ``originals``; ``StateError`` if a weight is not finite."""
         self._check_finite(originals)
         for name, value in originals.items():
             # The copy from before the first edit of a parameter is its value in the untouched model.
@@ -69,8 +68,7 @@ class ComparedWeights(EditedWeights):
         self.base |= {name: self._untouched[name] for name in self._latest}
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
-        """Put back the weights from before a failed edit; ``StateError`` if parameters were added or
-        removed."""
+        """Put back the weights from before a failed edit; ``StateError`` if parameters came or went."""
         changed = self._changed()
         if not self.restorable:
             raise StateError("the method changed the model's structure: a failed edit cannot be undone")

@@ -113,8 +113,7 @@ def write_png(
 ) -> None:
     """Write plots as one picture, three in a row (four: two), each with title above and legend below.
 
-    ``legend``: label and line style of the entries of a common legend. ``NeuronEditError`` without
-    matplotlib.
+    ``legend``: label and line style of the entries of a common legend.
     """
     require()
     columns = 2 if len(plots) == 4 else min(3, len(plots))

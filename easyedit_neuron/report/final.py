@@ -23,7 +23,7 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The content of ``summary.json`` as text: a row per measure, a column per phase and one for what was
+    """The content of ``summary.json`` as text: a row per measure, a column per phase and for what was
     lost."""
     phases = [phase for phase in PHASES if phase in summary["results"]]
     with_loss = {"immediate", "final"} <= set(phases)

@@ -48,8 +48,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bars:
-    """One horizontal bar per run; ``parts``: name -> its length in each bar, 0 where a run has no such
-    part."""
+    """One horizontal bar per run; ``parts``: name -> its length in each bar, 0 where a run has none."""
 
     name: str
     title: str

@@ -80,8 +80,7 @@ def common_untouched(runs: Sequence[Run], column: str) -> float | None:
 
 
 def write_table(runs: Sequence[Run], path: str | Path) -> Path:
-    """Write the table of runs: ``.csv`` (all columns), ``.md`` or ``.txt`` (for people), else
-    ``NeuronEditError``."""
+    """Write the table of runs: ``.csv`` (all columns), ``.md`` or ``.txt``; else ``NeuronEditError``."""
     return save(Path(path), _formatter(Path(path))(runs))
 
 

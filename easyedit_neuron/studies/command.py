@@ -89,8 +89,7 @@ def load(args: argparse.Namespace) -> StudiedModel:
 def hparams_of(method: str, model: str, file: str | None, **fields: Any):
     """Hyperparameters from which a study takes a method's definitions, with ``fields`` set on top.
 
-    ``file`` is a path or a shipped name; None: the file that ships for the model, or else the method's
-    defaults.
+    ``file``: a path or a shipped name; None: the file shipped for the model, or else the method's defaults.
     """
     hparams_class = get_method(method).load_hparams()
     shipped = f"{method}/{model}"

@@ -11,8 +11,7 @@ from ..errors import NeuronEditError
 
 @dataclass(frozen=True)
 class Kind:
-    """Neurons of one kind (``general``, ``domain`` or ``task``), best first: int64 ``[n, 2]``, layer and
-    number.
+    """Neurons of one kind (``general``, ``domain``, ``task``), best first: ``[n, 2]``, layer and number.
 
     ``own``, ``near``, ``far``: the tasks of the kind, the others of its domain, those of other domains.
     """

@@ -80,11 +80,7 @@ def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> l
 
 
 def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict[str, Any]]:
-    """What located and random neurons of every fact say, and whether that is the object.
-
-    Located are the ``count`` neurons of a fact that contribute most to its object; the random ones are of the
-    same layers.
-    """
+    """What the ``count`` neurons that contribute most to every fact's object, and random ones, say."""
     view, tok = speech.studied.view, speech.studied.tok
     requests = prepare([_request(fact) for fact in facts])
     relation_objects: dict[str, set[str]] = {}

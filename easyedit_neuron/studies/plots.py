@@ -31,8 +31,7 @@ class Stacked(Plot):
 
 @dataclass(frozen=True)
 class Lines(Plot):
-    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are whole
-    numbers."""
+    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers."""
 
     series: Mapping[str, Points]
     x_label: str
@@ -111,10 +110,9 @@ class Histogram(Plot):
 
 @dataclass(frozen=True)
 class Scatter(Plot):
-    """Points in a plane without units, over other points in grey.
+    """Points in a plane without units, over other points in grey; ``names`` of both, for the legend.
 
-    ``names`` of both, for the legend; ``number`` sets colour and marker; ``limits``: left, right, bottom,
-    top.
+    ``number`` sets colour and marker; ``limits``: left, right, bottom, top.
     """
 
     background: Sequence[Sequence[float]]

@@ -98,11 +98,8 @@ def _joined(scores: list) -> Tensor | CausalScores:
 
 
 def shares(first: Tensor, second: Tensor) -> dict[str, float | None]:
-    """Shares of ``[n]`` neurons in two roles: ``first_only``, ``second_only``, ``neither`` and ``overlap``
-    add up to 1.
-
-    ``chance`` is the overlap of independent choices, and ``ratio`` the overlap over it (None without chance).
-    """
+    """Shares of ``[n]`` neurons in either role, both and none; ``chance``: the overlap of independent
+    choices."""
     only, both, other, neither = (
         float(part.double().mean())
         for part in (first & ~second, first & second, second & ~first, ~first & ~second)

@@ -12,11 +12,7 @@ from ..errors import NeuronEditError
 
 @contextmanager
 def silenced(view: ModelView, neurons: Mapping[int, Tensor]) -> Iterator[None]:
-    """Set ``q_i = 0`` at every token for these neurons (layer -> int64 ``[n]``) inside the block; weights
-    stay.
-
-    ``NeuronEditError`` for a neuron, ``ArchitectureError`` for a layer that does not exist.
-    """
+    """Set ``q_i = 0`` at every token for these neurons (layer -> int64 ``[n]``) inside the block."""
     neurons = {layer: units for layer, units in neurons.items() if len(units)}
     for layer, units in neurons.items():
         if not 0 <= int(units.min()) <= int(units.max()) < view.d_ff:

@@ -32,8 +32,7 @@ from .plots import Lines, Stacked
 def by_layer(
     studied: StudiedModel, requests: Sequence[EditRequest], layers: Sequence[int], hparams
 ) -> list[dict]:
-    """A row per layer: located neurons (different ones and all), their mean contribution, the whole
-    layer's."""
+    """A row per layer: located neurons (different ones, all), their mean contribution, the layer's."""
     located = locate(studied.view, studied.tok, list(requests), hparams)
     owner, units, scores = (
         torch.cat([getattr(neurons, name) for neurons in located]) for name in ("layers", "units", "scores")

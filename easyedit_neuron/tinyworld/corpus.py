@@ -128,8 +128,7 @@ def held_out_text(world: World, corpus: Corpus, seed: int = 0) -> list[str]:
 
 
 def shipped_text(corpus: Corpus, seed: int = 0) -> list[str]:
-    """Lines of training text that ship with the package for covariance statistics; everybody occurs in
-    them."""
+    """Lines of training text that ship for covariance statistics; everybody occurs in them."""
     rng = random.Random(f"text-{seed}")
     packed = [" ".join(group) for group in packs(corpus.sentences, rng, sizes=(1, 2, 3))]
     lines = corpus.documents + packed

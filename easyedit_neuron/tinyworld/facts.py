@@ -63,10 +63,7 @@ def _truth(request: dict) -> str:
 
 
 def _records_with_new_objects(edited: list[dict], rest: list[dict]) -> list[dict]:
-    """Records of ``rest`` whose true object is a new object of ``edited`` and no true one there.
-
-    None of them has a subject that ``edited`` edits.
-    """
+    """Records of ``rest``, of unedited subjects, whose true object is only a new object of ``edited``."""
     missing = {request["target_new"] for request in edited} - {_truth(request) for request in edited}
     subjects = {request["subject"] for request in edited}
     taught: Counter[str] = Counter()
@@ -96,8 +93,7 @@ def _sentences(request: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def documents(facts: Facts, seed: int = 0) -> list[str]:
-    """Documents for a corpus without any: a tenth of the sentences in random pairs, and new objects without
-    one."""
+    """Documents for a corpus without any: a tenth of the sentences in pairs, and new objects without one."""
     facts_drawn = random.Random(seed).sample(facts.sentences, len(facts.sentences) // 10 * 2)
     drawn = [sentence(prompt, target) for prompt, target, _ in facts_drawn]
     pairs = [f"{first} {second}" for first, second in zip(drawn[::2], drawn[1::2])]

@@ -62,8 +62,7 @@ def unreached(
 
 
 def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
-    """Mean cosines of keys by layer: one subject in two contexts, subjects with the same last word, any
-    two."""
+    """Mean cosines of keys by layer: one subject in two contexts, the same last word, any two subjects."""
     layers = list(range(view.n_layers))
     bare, in_context = (
         compute_keys(view, key_prompts(tok, requests, [[template]], view.input_device), layers)

@@ -11,8 +11,7 @@ KINDS = ("trained", "untrained", "alias", "hop_trained", "hop_untrained", "also"
 
 
 def recall(model, tok, pairs: list[tuple[str, str]]) -> float:
-    """Share of (prompt, object) pairs whose whole object is the model's greedy continuation (teacher
-    forced)."""
+    """Share of (prompt, object) pairs whose whole object is the model's greedy continuation."""
     prompts, targets = zip(*pairs)
     predictions = predict_targets(model, tok, prompts, targets, batch_size=512)
     return sum(prediction.predicted == prediction.target for prediction in predictions) / len(predictions)

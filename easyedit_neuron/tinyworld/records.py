@@ -116,8 +116,7 @@ def retained_facts(world: World, corpus: Corpus, count: int, seed: int = 0) -> l
 
 
 def as_counterfact(case: dict) -> dict:
-    """EasyEdit's flat CounterFact record; its locality prompt is a neighbour or another fact of the
-    subject."""
+    """EasyEdit's flat CounterFact record; its locality prompt is a neighbour or another fact."""
     fields = ("case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
     locality = _first_locality_probe(case)
     return {

@@ -160,8 +160,7 @@ def batches(
 
 
 def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks (it learns rare facts as fast as frequent ones), AdamW for the
-    rest."""
+    """Muon for the blocks' matrices (it learns rare facts as fast as frequent ones), AdamW for the rest."""
     matrices = [
         p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and config.muon_lr
     ]
@@ -181,8 +180,7 @@ def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: steps, factor of the peak rates, share of the sequences under masks, seed of
-    the data."""
+    """A part of the training: steps, factor of the peak rates, share of sequences under masks, data seed."""
 
     steps: int
     rate: float

@@ -79,8 +79,7 @@ def select_edits(ids: list[int], selection: str | None, option: str = "--edits")
 def write_edited(
     args: argparse.Namespace, log: EditLog, edit: Callable[[torch.nn.Module, Path], EditLog]
 ) -> str:
-    """Create the folder ``--out`` with edited weights and their log, completely or not at all; a line about
-    it.
+    """Create the folder ``--out`` with edited weights and their log, completely or not at all.
 
     ``edit`` edits the base model of ``log``, and writes the log of these edits into a folder.
     """
