@@ -102,10 +102,8 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
             raise
         except Exception as problem:  # the hub, its cache or a task's module may raise anything
             remedy = "see" if folder else "a local copy of the data needs no network, see"
-            raise HostError(
-                f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy} "
-                "docs/guides/ability.md"
-            ) from problem
+            reason = f"{type(problem).__name__}: {problem}; {remedy} docs/guides/ability.md"
+            raise HostError(f"lm-eval cannot load {', '.join(names)}: {reason}") from problem
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) and not run_code:
             raise HparamsError(f"{name} {CODE_REFUSED}")
@@ -124,10 +122,8 @@ def code_environment(allowed: bool) -> AbstractContextManager:
 
 def _require_lm_eval() -> None:
     if not available():
-        raise HostError(
-            "general ability is measured with lm-eval, which is not installed: "
-            "pip install 'easyedit-neuron[eval]', or measure without it (evaluation.ability=[])"
-        )
+        remedy = "pip install 'easyedit-neuron[eval]', or measure without it (evaluation.ability=[])"
+        raise HostError(f"general ability is measured with lm-eval, which is not installed: {remedy}")
 
 
 def _task_manager(names: Sequence[str], folder: str | Path | None):

@@ -159,10 +159,8 @@ class Settings(HyperParams):
         checkpoints = self.runner.checkpoints
         unknown = set(self.evaluation.ability_checkpoints or []) - set(checkpoints)
         if unknown:
-            raise HparamsError(
-                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, "
-                f"which are {checkpoints}; add it there"
-            )
+            problem = f"{min(unknown)} is not among runner.checkpoints, which are {checkpoints}; add it there"
+            raise HparamsError(f"field 'evaluation.ability_checkpoints': {problem}")
 
 
 def _at_least(minimum: int, section: HyperParams, *names: str) -> None:
@@ -232,10 +230,8 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     if settings.model.hparams:
         path = Path(settings.model.hparams).expanduser()
     elif not path.is_file():
-        raise HparamsError(
-            f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
-            "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
-        )
+        remedy = "name EasyEdit's, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
+        raise HparamsError(f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: {remedy}")
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:
         changes["model_name"] = settings.model.path
@@ -255,10 +251,8 @@ def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
         if f"{name}/{settings.model.name}" in shipped:
             return resources.hparams_path(f"{name}/{settings.model.name}")
     models = [file.split("/")[1] for file in shipped if file.split("/")[0] in names]
-    raise HparamsError(
-        f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: "
-        f"{', '.join(models) or 'none'}; model.hparams=FILE reads your own"
-    )
+    others = f"only for: {', '.join(models) or 'none'}; model.hparams=FILE reads your own"
+    raise HparamsError(f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, {others}")
 
 
 def cache_dir() -> Path:

@@ -107,8 +107,6 @@ def _locate(name_or_path: str | Path, shipped_file: str) -> Path:
         return resources.data_dir(str(name_or_path)) / shipped_file
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        raise DataError(
-            f"no data file {str(name_or_path)!r}, and no shipped data of that name; "
-            f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}"
-        )
+        suggestion = did_you_mean(name_or_path, resources.SHIPPED_DATA)
+        raise DataError(f"no data file {str(name_or_path)!r}, and no shipped data of that name; {suggestion}")
     return path

@@ -69,10 +69,8 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
             if number == len(lines) and not torn:
                 torn = True
                 break
-            raise StateError(
-                f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be "
-                "trusted from there on; put the right file back"
-            ) from None
+            detail = "and entries follow it: the log cannot be trusted from there on; put the right file back"
+            raise StateError(f"{path}: line {number} is damaged ({problem}), {detail}") from None
         if entry_id != number:
             raise StateError(
                 f"{path}: line {number} holds entry {entry_id}, which does not follow the lines before it: "

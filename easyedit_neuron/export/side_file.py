@@ -70,10 +70,8 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
     try:
         side_file = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StateError(
-            f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere "
-            "is merged by peft's merge_and_unload"
-        ) from None
+        reason = f"it has no {NAME}. An adapter from elsewhere is merged by peft's merge_and_unload"
+        raise StateError(f"{folder}: not written by easyedit-neuron export, {reason}") from None
     except (OSError, ValueError) as problem:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
     is_side_file = isinstance(side_file, dict) and side_file.get("format") == FORMAT

@@ -61,10 +61,8 @@ class Source:
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
             shape, present = list(shape_of(delta)), list(view.matrix(name).shape)
             if shape != present:
-                remedy = "give the model that the edits were made on"
-                raise StateError(
-                    f"{name}: an edit changes a weight {shape}, the model's is {present}; {remedy}"
-                )
+                problem = f"an edit changes a weight {shape}, the model's is {present}"
+                raise StateError(f"{name}: {problem}; give the model that the edits were made on")
         model_name = records[0].hparams.get("model_name")
         return cls(view, records, ids, base or (model_name if isinstance(model_name, str) else "in memory"))
 

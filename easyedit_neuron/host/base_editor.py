@@ -259,10 +259,8 @@ class BaseEditor:
         if options.pre_edit is not None:
             metrics = [dict(metric) for metric in options.pre_edit]
             if len(metrics) != len(requests) or any("pre" not in metric for metric in metrics):
-                raise RequestError(
-                    "pre_edit must hold one dictionary with 'pre' per request, in the same order "
-                    f"({len(requests)} requests)"
-                )
+                order = f"in the same order ({len(requests)} requests)"
+                raise RequestError(f"pre_edit must hold one dictionary with 'pre' per request, {order}")
             return metrics
         metrics = [{"pre": pre} for pre in self._measure(self.model, requests, options)]
         if options.pre_file is not None:

@@ -21,10 +21,10 @@ def check_single(hparams) -> None:
     """``HparamsError`` unless ``batch_size`` is 1, for calls that make one edit at a time."""
     size = getattr(hparams, "batch_size", 1)
     if size != 1:
-        raise HparamsError(
-            f"field 'batch_size': edit() makes one edit at a time and needs 1, not {size}; "
-            "set it to 1, or call batch_edit()"
+        problem = (
+            f"edit() makes one edit at a time and needs 1, not {size}; set it to 1, or call batch_edit()"
         )
+        raise HparamsError(f"field 'batch_size': {problem}")
 
 
 def check_batchable(method, hparams) -> int:

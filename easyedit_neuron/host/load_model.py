@@ -44,15 +44,11 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:
-        raise HparamsError(
-            "field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not "
-            f"{type(name).__name__}"
-        )
+        problem = f"must be a path, a hub name or a pair (model, tokenizer), not {type(name).__name__}"
+        raise HparamsError(f"field 'model_name': {problem}")
     if getattr(model.config, "is_encoder_decoder", False):
-        raise HostError(
-            f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit "
-            "decoder-only models"
-        )
+        reason = "the methods here edit decoder-only models"
+        raise HostError(f"model type {model.config.model_type!r} is an encoder-decoder; {reason}")
     if not parallel:
         model.to(device)
     return model, tok, device

@@ -70,10 +70,8 @@ def import_easyeditor(home: str | Path | None = None, stub: Sequence[str] = ()) 
     if package is not None:
         place = Path(package.__file__).parent.resolve()
         if folder is not None and folder.resolve() != place:
-            raise HostError(
-                f"easyeditor is already imported, from {place}, not from {folder}; "
-                f"set {HOME_VARIABLE} before the first import"
-            )
+            remedy = f"set {HOME_VARIABLE} before the first import"
+            raise HostError(f"easyeditor is already imported, from {place}, not from {folder}; {remedy}")
     elif folder is None:
         raise HostError(f"EasyEdit is not installed: {_REMEDY}")
     else:

@@ -180,9 +180,8 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
     if alg_name != "WISE":
         return requests
     if not texts:
-        raise HparamsError(
-            "WISE learns from text that an edit must leave alone, and there is none: name it, data.text=FILE"
-        )
+        problem = "and there is none: name it, data.text=FILE"
+        raise HparamsError(f"WISE learns from text that an edit must leave alone, {problem}")
     return [{"loc_prompt": texts[(first + i) % len(texts)], **request} for i, request in enumerate(requests)]
 
 

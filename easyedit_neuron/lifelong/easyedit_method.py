@@ -63,10 +63,8 @@ class EasyEditMethod(Method):
             if name in fields:
                 setattr(hparams, name, value)
             elif name != "batch_size":
-                raise HparamsError(
-                    f"setting 'method': unknown field {name!r} for {type(hparams).__name__}: "
-                    f"{did_you_mean(name, fields)}"
-                )
+                problem = f"unknown field {name!r} for {type(hparams).__name__}: {did_you_mean(name, fields)}"
+                raise HparamsError(f"setting 'method': {problem}")
         hparams.model_name = resources.model_path(hparams.model_name)
         return hparams
 

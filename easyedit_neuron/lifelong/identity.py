@@ -120,10 +120,8 @@ class OpenRun:
             write_text(self.files.run, as_json(run))
         differences = describe_differences(run["model"], model, "model")
         if differences:
-            raise StateError(
-                f"{self.files.folder} holds a run of another model; nothing was changed. "
-                f"{'; '.join(differences)}"
-            )
+            details = f"nothing was changed. {'; '.join(differences)}"
+            raise StateError(f"{self.files.folder} holds a run of another model; {details}")
         return key_fingerprint({"identity": run["identity"], "model": run["model"]})
 
 
