@@ -137,11 +137,8 @@ def _task_manager(names: Sequence[str], folder: str | Path | None):
         folders += [packaged / lm_eval_folder for lm_eval_folder, _ in PAPER_TASKS.values()]
     if folder is not None:
         folders.append(CONFIGS / "local")  # the last folder that has a name wins
-    return lm_eval.tasks.TaskManager(
-        include_path=folders,
-        include_defaults=index_all,
-        metadata={} if folder is None else {"folder": str(folder)},
-    )
+    fields = {} if folder is None else {"folder": str(folder)}
+    return lm_eval.tasks.TaskManager(include_path=folders, include_defaults=index_all, metadata=fields)
 
 
 def _task_spec(name: str, folder: str | Path | None, manager) -> Any:

@@ -120,11 +120,8 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
 
 
 def group_options() -> dict[str, list[str]]:
-    folders = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in resources.CONF_DIR.iterdir()
-        if folder.is_dir()
-    }
+    groups = [folder for folder in resources.CONF_DIR.iterdir() if folder.is_dir()]
+    folders = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in groups}
     names = [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT]
     return {**folders, "method": names, "model": settings_module.model_names()}
 

@@ -133,12 +133,10 @@ class EditLog:
                     f"{self.folder}: the log does not know the weights that it leaves ({name}): it was "
                     "squashed without the model; squash again with it"
                 )
-        check_weights(
-            model,
-            {name: {**base[name], "fingerprint": fingerprint} for name, fingerprint in newest.items()},
-            f"the one that {self.folder} describes after its newest entry",
-            "give the model that the log was written with, or make it again from the base (replay)",
-        )
+        expected = {name: base[name] | {"fingerprint": digest} for name, digest in newest.items()}
+        description = f"the one that {self.folder} describes after its newest entry"
+        remedy = "give the model that the log was written with, or make it again from the base (replay)"
+        check_weights(model, expected, description, remedy)
 
     def verify(self) -> None:
         """Read every file; ``StateError`` for the first that is missing or was changed."""

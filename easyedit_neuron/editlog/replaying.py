@@ -102,11 +102,8 @@ def replay(
         state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
     exact = None if selected else after == log.weights_at(upto)
     if exact is False and None not in log.weights_at(upto).values():
-        LOG.warning(
-            "%s: the weights differ from the log's by rounding: it was written on another kind of machine, "
-            "or with another version of torch",
-            log.folder,
-        )
+        reason = "it was written on another kind of machine, or with another version of torch"
+        LOG.warning("%s: the weights differ from the log's by rounding: %s", log.folder, reason)
     return Replayed(ids, exact, state is not None)
 
 

@@ -20,12 +20,9 @@ def generate_answer(model, tok, query: str, max_new_tokens: int) -> str:
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = torch.tensor([tok(text)["input_ids"]], device=input_device(model))
     with evaluating(model):
-        generated = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id,
-        )
+        pad = tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        generated = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=pad)
     return tok.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
 

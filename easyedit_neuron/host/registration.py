@@ -107,8 +107,7 @@ def _load_and_register(loader, module) -> None:
             register()
         except Exception:  # EasyEdit must stay usable for its own methods
             LOG.exception(
-                "easyedit_neuron could not register its methods with EasyEdit; "
-                "easyedit_neuron.register() repeats the attempt"
+                "the methods are not registered with EasyEdit; easyedit_neuron.register() tries again"
             )
             _remove_hook()
 

@@ -33,12 +33,9 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The machine on which a run began; for the reader only, not part of the run's identity."""
-    return {
-        "system": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    system = {"system": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return system | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
 def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -52,12 +49,8 @@ def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[s
             value = {key: item for key, item in value.items() if f"{name}.{key}" not in MAY_DIFFER}
         if name not in MAY_DIFFER:
             compared[name] = value
-    identity = {
-        "settings": compared,
-        "hparams": hparams,
-        "data": {name: key_fingerprint({"content": value}) for name, value in data.items()},
-        "versions": versions(),
-    }
+    digests = {name: key_fingerprint({"content": value}) for name, value in data.items()}
+    identity = {"settings": compared, "hparams": hparams, "data": digests, "versions": versions()}
     return json.loads(json.dumps(finite(identity), default=str))
 
 

@@ -52,12 +52,9 @@ class Measurer:
             for entry in metrics
         ]
         self.known = self._answers_right(model, self.reference.facts)
-        return {
-            "metrics": [plain_metrics(entry) for entry in metrics],
-            "reference": self._locality_answers,
-            "known": self.known,
-            "beside": finite(self.measure_side_effects(model)),
-        }
+        before = {"metrics": [plain_metrics(entry) for entry in metrics]}
+        before |= {"reference": self._locality_answers, "known": self.known}
+        return before | {"beside": finite(self.measure_side_effects(model))}
 
     def load(self, before: dict[str, Any]) -> None:
         self._locality_answers, self.known = before["reference"], before["known"]

@@ -81,19 +81,15 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _edits(runs: Sequence[Run]) -> Section:
-    return Section.of(
-        "edits",
-        "Reliability, generality, locality",
+    note = (
         "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on "
         "the model as it is then. Locality is the share of tokens that agree with the untouched model; of "
-        "several edits of one fact only the last one counts.",
-        [
-            _over_edits(runs, "rel", "Rel: rewrite accuracy", "share"),
-            _over_edits(runs, "gen", "Gen: rephrase accuracy", "share"),
-            _over_edits(runs, "loc", "Loc: locality", "share"),
-            _over_edits(runs, "portability", "Port: portability", "share"),
-        ],
+        "several edits of one fact only the last one counts."
     )
+    titles = {"rel": "Rel: rewrite accuracy", "gen": "Gen: rephrase accuracy", "loc": "Loc: locality"}
+    titles["portability"] = "Port: portability"
+    panels = [_over_edits(runs, name, title, "share") for name, title in titles.items()]
+    return Section.of("edits", "Reliability, generality, locality", note, panels)
 
 
 def _generated(runs: Sequence[Run]) -> Section:
@@ -157,16 +153,12 @@ def _kinds(runs: Sequence[Run]) -> Section:
 
 
 def _drift(runs: Sequence[Run]) -> Section:
-    panels = [
-        _over_edits(runs, "drift_wasserstein", "Wasserstein distance"),
-        _over_edits(runs, "drift_cosine", "Cosine", "linear"),
-        _over_edits(runs, "drift_l2", "L2 distance"),
-    ]
-    by_layer = [
-        _over_layers(runs, "drift", "wasserstein", "Wasserstein distance by layer"),
-        _over_layers(runs, "drift", "cosine", "Cosine by layer", "linear"),
-        _over_layers(runs, "drift", "l2", "L2 distance by layer"),
-    ]
+    titles = {"wasserstein": "Wasserstein distance", "cosine": "Cosine", "l2": "L2 distance"}
+    panels, by_layer = [], []
+    for name, title in titles.items():
+        axis = "linear" if name == "cosine" else "auto"
+        panels.append(_over_edits(runs, f"drift_{name}", title, axis))
+        by_layer.append(_over_layers(runs, "drift", name, f"{title} by layer", axis))
     # Where every run edits a single layer, the last points of the lines above already show its value.
     panels += [panel for panel in by_layer if max((len(line.x) for line in panel.series), default=2) > 1]
     return Section.of(

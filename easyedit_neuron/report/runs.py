@@ -183,10 +183,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
     folder_names = [run.folder.name for run in runs]
     if len(set(folder_names)) < len(runs):
         folder_names = [str(run.folder) for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({_printable(folder)})"
-        for name, folder in zip(names, folder_names)
-    ]
+    full_names = [f"{name} ({_printable(folder)})" for name, folder in zip(names, folder_names)]
+    return [name if names.count(name) == 1 else full for name, full in zip(names, full_names)]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -49,10 +49,8 @@ class AnswerScores:
 
     def loss(self, untouched: "AnswerScores", tasks: Sequence[str]) -> dict[str, float | None]:
         """``drop`` of the accuracy and ``rise`` of the negative log-likelihood, means over these tasks."""
-        return {
-            "drop": mean(untouched.accuracy[task] - self.accuracy[task] for task in tasks),
-            "rise": mean(self.nll[task] - untouched.nll[task] for task in tasks),
-        }
+        drop = mean(untouched.accuracy[task] - self.accuracy[task] for task in tasks)
+        return {"drop": drop, "rise": mean(self.nll[task] - untouched.nll[task] for task in tasks)}
 
 
 def mean_scores(studied: StudiedModel, facts: Sequence[Fact], layers: Sequence[int], kind: str) -> Tensor:

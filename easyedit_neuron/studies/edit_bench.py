@@ -72,12 +72,9 @@ class EditBenchmark:
 
 
 def _measures(summary: dict) -> dict[str, float | None]:
-    return {
-        "edit_success": summary.get("rewrite_acc"),
-        "generality": summary.get("rephrase_acc"),
-        "portability": mean(summary.get("portability", {}).values()),
-        "locality": mean(summary.get("locality", {}).values()),
-    }
+    measures = {"edit_success": summary.get("rewrite_acc"), "generality": summary.get("rephrase_acc")}
+    groups = ("portability", "locality")
+    return measures | {group: mean(summary.get(group, {}).values()) for group in groups}
 
 
 def _record_means(records: list) -> dict[str, float]:

@@ -82,7 +82,9 @@ def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> l
 def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict[str, Any]]:
     """What the ``count`` neurons that contribute most to every fact's object, and random ones, say."""
     view, tok = speech.studied.view, speech.studied.tok
-    requests = prepare([_request(fact) for fact in facts])
+    objects = [{"target_new": fact.answer, "ground_truth": fact.answer} for fact in facts]
+    prompts = [{"prompt": fact.prompt, "subject": fact.subject} for fact in facts]
+    requests = prepare([prompt | answer for prompt, answer in zip(prompts, objects)])
     relation_objects: dict[str, set[str]] = {}
     for fact in facts:
         relation_objects.setdefault(fact.task, set()).update(_object_tokens(tok, fact))
@@ -101,13 +103,8 @@ def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict
             for layer, unit, contribution in neurons_of_kind:
                 tokens = speech.tokens(layer, unit)
                 stripped = {token.strip() for token in tokens}
-                row = {
-                    "fact": _text(fact),
-                    "relation": fact.task,
-                    "kind": kind,
-                    "neuron": f"L{layer}.U{unit}",
-                }
-                row |= {"contribution": contribution, "says": words(tokens)}
+                row = {"fact": _text(fact), "relation": fact.task, "kind": kind}
+                row |= {"neuron": f"L{layer}.U{unit}", "contribution": contribution, "says": words(tokens)}
                 row["object"] = bool(stripped & objects)
                 row["relation_objects"] = bool(stripped & relation_objects[fact.task])
                 rows.append(row)
@@ -158,11 +155,6 @@ def _in_common(fact: Fact, other: Fact) -> str:
     return "same relation" if fact.task == other.task else "nothing"
 
 
-def _request(fact: Fact) -> dict[str, str]:
-    objects = {"target_new": fact.answer, "ground_truth": fact.answer}
-    return {"prompt": fact.prompt, "subject": fact.subject, **objects}
-
-
 def _text(fact: Fact) -> str:
     return f"{fact.prompt} {fact.answer}"
 
@@ -210,10 +202,8 @@ def _measure_located(args: argparse.Namespace, note: str) -> Result:
     rows = located(speech, facts, hparams, args.count or 3)
     shares = matches(rows)
     series = {row["neurons"]: [row[name] for name in MATCHES] for row in shares}
-    title, look = (
-        "Share of neurons (any: of facts) that say ...",
-        {"limits": (-0.03, 1.03), "size": (5.2, 3.4)},
-    )
+    title = "Share of neurons (any: of facts) that say ..."
+    look = {"limits": (-0.03, 1.03), "size": (5.2, 3.4)}
     plot = Marks(title, list(MATCHES.values()), series, "", "share", **look)
     own = [row for row in rows if row["kind"] == "located"]
     own = [{name: value for name, value in row.items() if name != "kind"} for row in own]

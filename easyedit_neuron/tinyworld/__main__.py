@@ -35,11 +35,8 @@ SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "vocab
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m easyedit_neuron.tinyworld",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld", **text)
     out_help = "folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json"
     parser.add_argument("--out", type=Path, required=True, help=out_help)
     parser.add_argument("--seed", type=int, default=0)

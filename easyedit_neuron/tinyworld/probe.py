@@ -108,11 +108,8 @@ def _table(rows: list[dict]) -> str:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m easyedit_neuron.tinyworld.probe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld.probe", **text)
     parser.add_argument("--model", default="tiny-llama", help="shipped name or folder")
     parser.add_argument("--hparams", default="AlphaEdit/tiny-llama", help="settings of the search for z*")
     parser.add_argument("--data", default="tiny-world")

@@ -119,11 +119,8 @@ def as_counterfact(case: dict) -> dict:
     """EasyEdit's flat CounterFact record; its locality prompt is a neighbour or another fact."""
     fields = ("case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
     locality = _first_locality_probe(case)
-    return {
-        **{field: case[field] for field in fields},
-        "locality_prompt": locality["prompt"],
-        "locality_ground_truth": locality["ground_truth"],
-    }
+    record = {field: case[field] for field in fields}
+    return record | {f"locality_{name}": locality[name] for name in ("prompt", "ground_truth")}
 
 
 def as_zsre(case: dict) -> dict:
@@ -136,11 +133,9 @@ def as_zsre(case: dict) -> dict:
     record["cond"] = f"{truth} >> {target} || {case['prompt']}"
     hop = case["portability"].get("Reasoning")
     if hop:
-        record["portability"] = {
-            "Recalled Relation": f"({case['subject']}, {case['relation']}, {case['target_new']})",
-            "New Question": hop[0]["prompt"],
-            "New Answer": hop[0]["ground_truth"],
-        }
+        recalled = f"({case['subject']}, {case['relation']}, {target})"
+        question = {"New Question": hop[0]["prompt"], "New Answer": hop[0]["ground_truth"]}
+        record["portability"] = {"Recalled Relation": recalled, **question}
     return record
 
 
