@@ -54,7 +54,8 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
         named.append(("v_loss_layer", hparams.v_loss_layer))
     for name, layer in named:
         if not 0 <= layer < count:
-            raise HparamsError(f"field '{name}': layer {layer}: the model has layers 0 to {count - 1}")
+            problem = f"layer {layer} is out of range, the model has layers 0 to {count - 1}"
+            raise HparamsError(f"field '{name}': {problem}")
 
 
 def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:

@@ -48,7 +48,8 @@ def load(
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
-            raise DataError(f"{source} has no shape {shape!r}: use knowedit, counterfact or zsre")
+            remedy = "use knowedit, counterfact or zsre"
+            raise DataError(f"{source} does not come in the shape {shape!r}: {remedy}")
         records = read_records(path)
     else:
         path, records = Path(type(source).__name__), records_of(source)

@@ -30,7 +30,8 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
     if not records:
         raise DataError(f"{name}: holds no records")
     if isinstance(records[0], dict) and "cond" in records[0] and not {"subject", "src"} & set(records[0]):
-        raise DataError(f"{name}: EasyEdit's class leaves the subject out; give the JSON file")
+        reason = "EasyEdit's class leaves it out"
+        raise DataError(f"{name}: its records have no subject ({reason}); give the JSON file")
     return [_with_collected_probes(record) for record in records]
 
 

@@ -51,7 +51,8 @@ def import_edits(
     folder, side_file = read_side_file(path)
     kind = side_file["kind"]
     if kind == "merged":
-        raise StateError(f"{folder}: is a whole model with the edits in it; load it with from_pretrained")
+        remedy = "load it with from_pretrained"
+        raise StateError(f"{folder}: is a whole model with the edits in it already; {remedy}")
     if kind == "sparse":
         apply_sparse(model, folder, take_off)
     elif take_off:

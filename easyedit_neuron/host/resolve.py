@@ -22,7 +22,8 @@ def resolve_base_editor(host: str | None = None) -> type:
     host = host or os.environ.get(HOST_VARIABLE) or "auto"
     if host not in HOSTS:
         choices = ", ".join(HOSTS)
-        raise HostError(f"host {host!r} is unknown; {HOST_VARIABLE} or host= is one of {choices}")
+        place = f"argument host= or {HOST_VARIABLE}"
+        raise HostError(f"host {host!r} is unknown; choose one of {choices} ({place})")
     if host == "easyedit":
         return import_easyeditor().BaseEditor
     if host == "auto":

@@ -165,9 +165,11 @@ def read_run(folder: Path) -> Run:
     rows = _converted(files.checkpoints, checkpoints, _checkpoint_row, "a checkpoint of a run")
     for number, (row, previous) in enumerate(zip(rows, [{}, *rows]), 1):
         if not isinstance(row["edits"], int) or row["edits"] <= previous.get("edits", -1):
-            raise DataError(f"{files.checkpoints}, line {number}: 'edits' must be above the line before it")
+            problem = "'edits' must be a number above the line before it"
+            raise DataError(f"{files.checkpoints}, line {number}: {problem}")
     if finished and not checkpoints:
-        raise DataError(f"{files.checkpoints}: empty, but {files.summary.name} says the run is finished")
+        reason = f"although {files.summary.name} says that the run is finished"
+        raise DataError(f"{files.checkpoints}: empty, {reason}")
     edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
     return Run(folder, info, summary, checkpoints, rows, edits)
 
