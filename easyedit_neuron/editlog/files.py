@@ -37,7 +37,8 @@ def read_header(folder: Path) -> dict[str, Any] | None:
     path = folder / HEADER_FILE
     if not path.is_file():
         if (folder / ENTRIES_FILE).is_file():
-            raise StateError(f"{folder}: {HEADER_FILE}, which names the base, is missing; put it back")
+            problem = f"{HEADER_FILE} is missing, which names the base of {ENTRIES_FILE}"
+            raise StateError(f"{folder}: {problem}; put it back")
         return None
     try:
         header = json.loads(path.read_text(encoding="utf-8"))

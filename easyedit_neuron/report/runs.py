@@ -148,7 +148,8 @@ def find_runs(folder: Path) -> list[Path]:
         runs += [entry for entry in entries if _is_run(entry)]
         level = [entry for entry in entries if not _is_run(entry)]
     if not runs:
-        raise DataError(f"{folder}: not a run (there is no {folder / 'run.json'}), and no run is below it")
+        problem = f"not a run (there is no {folder / 'run.json'})"
+        raise DataError(f"{folder}: {problem}, and no run in the folders below it")
     return sorted(runs, key=_natural)
 
 
