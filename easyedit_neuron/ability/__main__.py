@@ -1,7 +1,5 @@
 """``python -m easyedit_neuron.ability``: measure the general ability of a model without editing it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -13,15 +11,10 @@ from typing import Any
 
 from ..errors import HostError, NeuronEditError
 from ..report.table import aligned, number
+from ..utils.command import Parser
 from ..utils.io import refusing, write_text
 
-BAD_INPUT = 2
 COLUMNS = ("metric", "value", "documents", "shots")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,75 +23,43 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         results, seconds = _measure(args)
-        report = {
-            "model": args.model,
-            "weights": args.weights and str(args.weights),
-            "data": args.data and str(args.data),
-            "limit": args.limit,
-            "max_new_tokens": args.max_new_tokens,
-            "seconds": seconds,
-            "versions": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")},
-            "tasks": results,
-        }
+        report: dict[str, Any] = {"model": args.model, "weights": args.weights and str(args.weights)}
+        report |= {"data": args.data and str(args.data), "limit": args.limit}
+        report |= {"max_new_tokens": args.max_new_tokens, "seconds": seconds}
+        packages = ("lm_eval", "torch", "transformers")
+        report |= {"versions": {name: metadata.version(name) for name in packages}, "tasks": results}
         with refusing(args.out):
             args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     except NeuronEditError as problem:
         parser.error(str(problem))
-    rows = [
-        [task, row["metric"], *(number(row[name]) for name in COLUMNS[1:]), ""]
-        for task, row in results.items()
-    ]
-    sys.stdout.write(f"{aligned([['task', *COLUMNS, ''], *rows])}\n\n{args.out}\n")
+    rows = [["task", *COLUMNS, ""]]
+    for task, row in results.items():
+        rows.append([task, row["metric"], *(number(row[name]) for name in COLUMNS[1:]), ""])
+    sys.stdout.write(f"{aligned(rows)}\n\n{args.out}\n")
     return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="easyedit_neuron.ability", description="General ability of a model, measured with lm-eval."
-    )
+def _parser() -> Parser:
+    description = "General ability of a model, measured with lm-eval."
+    parser = Parser(prog="easyedit_neuron.ability", description=description)
     add = parser.add_argument
     add("--model", default="tiny-llama", help="a folder, a name on the hub, or tiny-llama (default)")
-    add(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="replace the model's weights by these, e.g. a run's weights.safetensors",
-    )
-    add(
-        "--tasks",
-        default="tiny_world",
-        help="mmlu,gsm8k,commonsense_qa,bbh_zeroshot,humaneval, tiny_world (default), or any of lm-eval's",
-    )
-    add(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="local documents of the papers' tasks (default: lm-eval asks the hub)",
-    )
-    add(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="measure the first N documents of every task or subject (default: all)",
-    )
+    add("--weights", type=Path, metavar="FILE", help="use these, e.g. a run's weights.safetensors")
+    tasks_help = "mmlu,gsm8k,commonsense_qa,bbh_zeroshot,humaneval, tiny_world (default), or any of lm-eval's"
+    add("--tasks", default="tiny_world", help=tasks_help)
+    data_help = "local documents of the papers' tasks (default: lm-eval asks the hub)"
+    add("--data", type=Path, metavar="DIR", help=data_help)
+    limit_help = "measure the first N documents of every task or subject (default: all)"
+    add("--limit", type=int, metavar="N", help=limit_help)
     add("--batch-size", type=int, default=64, metavar="N", help="sequences per forward pass (default: 64)")
-    add(
-        "--max-new-tokens",
-        type=int,
-        metavar="N",
-        help="longest generated answer (default: what the task says)",
-    )
+    new_help = "longest generated answer (default: what the task says)"
+    add("--max-new-tokens", type=int, metavar="N", help=new_help)
     add("--run-code", action="store_true", help="allow humaneval to run the code that the model writes")
     add("--device", help="cpu, cuda:0, ... (default: the first GPU, else the CPU)")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    add(
-        "--out",
-        type=Path,
-        default=Path("ability.json"),
-        metavar="FILE",
-        help="all numbers (default: ability.json)",
-    )
+    out_help = "all numbers (default: ability.json)"
+    add("--out", type=Path, default=Path("ability.json"), metavar="FILE", help=out_help)
     return parser
 
 
@@ -107,15 +68,8 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float
     from ..host.load_model import load_model
     from .general_ability import GeneralAbility
 
-    ability = GeneralAbility(
-        args.tasks.split(","),
-        args.data,
-        args.limit,
-        args.batch_size,
-        args.run_code,
-        args.max_new_tokens,
-        quiet=not sys.stderr.isatty(),
-    )
+    options = args.data, args.limit, args.batch_size, args.run_code, args.max_new_tokens
+    ability = GeneralAbility(args.tasks.split(","), *options, quiet=not sys.stderr.isatty())
     dtype = {"fp16": args.dtype == "float16", "bf16": args.dtype == "bfloat16"}
     model, tok, _ = load_model(SimpleNamespace(model_name=args.model, device=args.device, **dtype))
     if args.weights is not None:

@@ -1,7 +1,5 @@
 """Run code that a model has written against a problem's tests, in a process with limits (no sandbox)."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import subprocess
@@ -31,16 +29,9 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
         with open(path, "w", encoding="utf-8", errors="replace") as file:
             file.write(f"{program}\nimport os as _os\n_os.write(1, b'{token}')\n")
         try:
-            process = subprocess.run(
-                [sys.executable, "-I", path],
-                cwd=folder,
-                env={},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                preexec_fn=_limit_resources if os.name == "posix" else None,
-                check=False,
-            )
+            alone = {"cwd": folder, "env": {}, "stdin": subprocess.DEVNULL, "capture_output": True}
+            limits = {"preexec_fn": _limit_resources if os.name == "posix" else None, "timeout": seconds}
+            process = subprocess.run([sys.executable, "-I", path], check=False, **alone, **limits)
         except subprocess.TimeoutExpired:
             return False
     return process.returncode == 0 and process.stdout.endswith(token.encode())

@@ -1,7 +1,5 @@
 """Measure lm-eval's tasks on a model in memory, leaving model, tokenizer and random state as they are."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -24,16 +22,10 @@ class GeneralAbility:
     """Tasks of general ability, loaded once and measured on any model.
 
     Args:
-        tasks: names, see ``tasks.load``.
-        folder: local documents of the papers' tasks; None: lm-eval asks the hub.
+        tasks, folder, run_code: see ``tasks.load``, also for the errors.
         limit: number of documents of every task (and subject of MMLU, task of BBH); None: all.
-        batch_size: sequences per forward pass.
-        run_code: humaneval may run what the model writes.
         max_new_tokens: longest generated answer; None: what the task says (gsm8k, bbh 256, humaneval 1,024).
         quiet: hide lm-eval's progress bars and remarks.
-
-    Raises:
-        HostError, HparamsError, DataError: see ``tasks.load``; or a number is out of range.
     """
 
     def __init__(
@@ -61,11 +53,7 @@ class GeneralAbility:
                 task.set_config("generation_kwargs", {"max_gen_toks": max_new_tokens}, update=True)
 
     def check(self, model: torch.nn.Module, tok) -> None:
-        """Check that the model's context has room for the answers that the tasks ask for.
-
-        Raises:
-            HparamsError: it has not; the message names task, numbers and setting.
-        """
+        """``HparamsError`` where the model's context has no room for the answers that the tasks ask for."""
         with self._quiet_lm_eval():
             self._wrap(model, tok)
 
@@ -90,14 +78,9 @@ class GeneralAbility:
                 seed_everything(SEED)
                 for task in self._loaded["tasks"].values():
                     task.set_fewshot_seed(SEED)
-                results = evaluate(
-                    lm=self._wrap(model, tok),
-                    task_dict=self._loaded,
-                    limit=self.limit,
-                    bootstrap_iters=0,
-                    log_samples=False,
-                    confirm_run_unsafe_code=self._run_code,
-                )
+                options = {"limit": self.limit, "confirm_run_unsafe_code": self._run_code}
+                options |= {"bootstrap_iters": 0, "log_samples": False}
+                results = evaluate(lm=self._wrap(model, tok), task_dict=self._loaded, **options)
             return {name: row for task in self.tasks for name, row in self._rows(task, results).items()}
         finally:  # lm-eval draws random numbers even where it looks up names
             set_random_states(states)

@@ -11,8 +11,6 @@ The folder::
 Every function returns splits by name and raises a ``DataError`` with file, record and field.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -52,7 +50,6 @@ def commonsense_qa(folder: str, **_: Any) -> dict[str, Any]:
 
 
 def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
-    """One task."""
     path = Path(folder) / "bbh" / f"{name}.json"
     text = _text(path)
     try:
@@ -65,7 +62,6 @@ def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
 
 
 def humaneval(folder: str, **_: Any) -> dict[str, Any]:
-    """All problems."""
     packed = Path(folder) / "humaneval" / "HumanEval.jsonl.gz"
     plain = packed.with_suffix("")
     path = plain if plain.is_file() else packed
@@ -81,9 +77,8 @@ def _mmlu_questions(path: Path, subject: str) -> Dataset:
         answer = row[-1].strip().upper()
         position = int(answer) if answer.isdecimal() else "ABCD".find(answer) if len(answer) == 1 else -1
         if len(row) != 6 or not 0 <= position < 4:
-            raise DataError(
-                f"{path}, question {number}: expected question, four choices and an answer 0-3 or A-D: {row}"
-            )
+            expected = "expected question, four choices and an answer 0-3 or A-D"
+            raise DataError(f"{path}, question {number}: {expected}: {row}")
         questions.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": position})
     return _dataset(path, questions)
 
@@ -135,6 +130,5 @@ def _text(path: Path) -> str:
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise DataError(
-            f"{path}: cannot be read: {reason}; docs/guides/ability.md shows the folder expected"
-        ) from None
+        remedy = "docs/guides/ability.md shows the folder expected"
+        raise DataError(f"{path}: cannot be read: {reason}; {remedy}") from None

@@ -5,8 +5,6 @@ package. With a folder the same YAML reads local documents (``local``) and nothi
 holds the YAML of tiny-world's tasks, and that which points lm-eval's tasks to local documents.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -50,11 +48,7 @@ def available() -> bool:
 
 
 def canonical(tasks: Sequence[str]) -> list[str]:
-    """Task names as results have them, each once.
-
-    Raises:
-        HparamsError: the list is empty or holds something that is no name.
-    """
+    """Task names as results have them, each once; ``HparamsError`` for none or something that is no name."""
     if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
         raise HparamsError(f"tasks must be names of tasks, as in mmlu,gsm8k, not {tasks!r}")
     return list(dict.fromkeys(ALIASES.get(task.strip(), task.strip()) for task in tasks))
@@ -71,14 +65,7 @@ def benchmark_of(task: str) -> str | None:
 
 
 def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
-    """What results depend on beside the model, as plain JSON: versions and fingerprints of documents.
-
-    lm-eval is not imported.
-
-    Raises:
-        HostError: lm-eval is not installed.
-        HparamsError: the folder lacks that of a task.
-    """
+    """What results depend on beside the model, as plain JSON: versions and fingerprints of documents."""
     _require_lm_eval()
     parts: dict[str, Any] = {name: metadata.version(name) for name in ("lm_eval", "datasets")}
     for task in canonical(tasks):
@@ -96,15 +83,10 @@ def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
 def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool = False) -> dict[str, Any]:
     """Load tasks as ``lm_eval.evaluator.evaluate`` takes them: ``{"tasks", "groups", "group_map"}``.
 
-    Args:
-        tasks: the papers' names, those of tiny-world, or any task or group of lm-eval's (without a folder).
-        folder: local documents of the papers' tasks; None: lm-eval asks the hub (or its cache).
-        run_code: humaneval may run what the model writes.
-
-    Raises:
-        HostError: lm-eval is not installed, or a task's documents cannot be had.
-        HparamsError: an unknown task, or one that runs code without permission.
-        DataError: a local file is missing or malformed.
+    ``tasks`` are the papers' names, those of tiny-world, or (without a folder of local documents) any of
+    lm-eval's, which asks the hub or its cache. ``run_code``: humaneval may run what the model writes.
+    ``HostError`` where lm-eval or a task's documents are missing, ``HparamsError`` for an unknown task, or
+    one that runs code without permission, ``DataError`` for a local file that is malformed.
     """
     names = canonical(tasks)
     _require_lm_eval()
@@ -120,10 +102,8 @@ def load(tasks: Sequence[str], folder: str | Path | None = None, run_code: bool 
             raise
         except Exception as problem:  # the hub, its cache or a task's module may raise anything
             remedy = "see" if folder else "a local copy of the data needs no network, see"
-            raise HostError(
-                f"lm-eval cannot load {', '.join(names)}: {type(problem).__name__}: {problem}; {remedy} "
-                "docs/guides/ability.md"
-            ) from problem
+            reason = f"{type(problem).__name__}: {problem}; {remedy} docs/guides/ability.md"
+            raise HostError(f"lm-eval cannot load {', '.join(names)}: {reason}") from problem
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) and not run_code:
             raise HparamsError(f"{name} {CODE_REFUSED}")
@@ -142,10 +122,8 @@ def code_environment(allowed: bool) -> AbstractContextManager:
 
 def _require_lm_eval() -> None:
     if not available():
-        raise HostError(
-            "general ability is measured with lm-eval, which is not installed: "
-            "pip install 'easyedit-neuron[eval]', or measure without it (evaluation.ability=[])"
-        )
+        remedy = "pip install 'easyedit-neuron[eval]', or measure without it (evaluation.ability=[])"
+        raise HostError(f"general ability is measured with lm-eval, which is not installed: {remedy}")
 
 
 def _task_manager(names: Sequence[str], folder: str | Path | None):
@@ -159,11 +137,8 @@ def _task_manager(names: Sequence[str], folder: str | Path | None):
         folders += [packaged / lm_eval_folder for lm_eval_folder, _ in PAPER_TASKS.values()]
     if folder is not None:
         folders.append(CONFIGS / "local")  # the last folder that has a name wins
-    return lm_eval.tasks.TaskManager(
-        include_path=folders,
-        include_defaults=index_all,
-        metadata={} if folder is None else {"folder": str(folder)},
-    )
+    fields = {} if folder is None else {"folder": str(folder)}
+    return lm_eval.tasks.TaskManager(include_path=folders, include_defaults=index_all, metadata=fields)
 
 
 def _task_spec(name: str, folder: str | Path | None, manager) -> Any:

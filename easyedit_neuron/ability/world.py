@@ -1,13 +1,11 @@
 """Documents of tiny-world's tasks, with the fields that the YAML in ``configs/tiny_world`` names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from datasets import Dataset
 
 from .. import data, resources
-from ..data.json_records import read_records
+from ..data.record import read_records
 
 FIELDS = ("prompt", "choices", "answer")
 

@@ -1,8 +1,6 @@
 """The command ``easyedit-neuron`` (``python -m easyedit_neuron``): a Hydra application that edits a model and
 measures it, and subcommands for the edits that were made (``commands``)."""
 
-from __future__ import annotations
-
 import sys
 
 __all__ = ["main"]

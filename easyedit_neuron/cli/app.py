@@ -3,8 +3,6 @@
 Every foreseeable mistake is one line on stderr and exit code 2.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
@@ -34,11 +32,9 @@ QUIET_OPTION, QUIET_SETTING = "--quiet", "runner.quiet=true"  # Hydra has no opt
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Run with the given arguments and return the exit code."""
     settings_module.register_groups()
-    application = hydra.main(version_base="1.3", config_path=str(resources.CONF_DIR), config_name="config")(
-        _job
-    )
+    configuration = {"config_path": str(resources.CONF_DIR), "config_name": "config"}
+    application = hydra.main(version_base="1.3", **configuration)(_job)
     arguments = [QUIET_SETTING if argument == QUIET_OPTION else argument for argument in arguments]
     sweep.failed_jobs.clear()
     try:
@@ -55,9 +51,8 @@ def run_command_line(arguments: list[str]) -> int:
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
         if problem.filename is None or in_job:
             raise
-        return fail(
-            f"{problem.filename}: {problem.strerror}; output_dir=... names the folder for the results"
-        )
+        remedy = "output_dir=... names the folder for the results"
+        return fail(f"{problem.filename}: {problem.strerror}; {remedy}")
     return BAD_INPUT if sweep.failed_jobs else 0
 
 
@@ -125,12 +120,8 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
 
 
 def group_options() -> dict[str, list[str]]:
-    """The options of every configuration group."""
-    folders = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in resources.CONF_DIR.iterdir()
-        if folder.is_dir()
-    }
+    groups = [folder for folder in resources.CONF_DIR.iterdir() if folder.is_dir()]
+    folders = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in groups}
     names = [*(spec.name.lower() for spec in methods()), settings_module.EASYEDIT]
     return {**folders, "method": names, "model": settings_module.model_names()}
 

@@ -1,7 +1,5 @@
 """Load what a run needs, and refuse what cannot work before anything is measured."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -36,16 +34,7 @@ def load_method(settings: Settings) -> Method:
 
 
 def load_quietly(name: str, option: str, load: Callable[[], T]) -> T:
-    """Call ``load`` without progress bars.
-
-    Args:
-        name: of the model: a folder, or a name on the hub.
-        option: which names the model, for the error.
-        load: loads it.
-
-    Raises:
-        HparamsError: ``name`` is a folder that does not exist.
-    """
+    """Call ``load`` without progress bars; ``HparamsError`` where ``name`` is a missing folder."""
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
         raise HparamsError(f"there is no folder {name!r}; {option} names the model")
     transformers_logging.disable_progress_bar()
@@ -65,9 +54,8 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
         named.append(("v_loss_layer", hparams.v_loss_layer))
     for name, layer in named:
         if not 0 <= layer < count:
-            raise HparamsError(
-                f"field '{name}': layer {layer} is out of range, the model has layers 0 to {count - 1}"
-            )
+            problem = f"layer {layer} is out of range, the model has layers 0 to {count - 1}"
+            raise HparamsError(f"field '{name}': {problem}")
 
 
 def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
@@ -81,26 +69,19 @@ def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list
 
 
 def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, dict[str, Any]]:
-    """Replace the default of ``evaluation.ability`` by the names of the tasks.
+    """Replace the default of ``evaluation.ability`` by the names of the tasks, and say what their numbers
+    depend on.
 
     Without a setting, the tasks of tiny-world are measured for the shipped model and its world, if lm-eval is
-    installed.
-
-    Returns:
-        The settings, and what the tasks' numbers depend on (``{}`` without tasks).
-
-    Raises:
-        NeuronEditError: lm-eval or a task's documents are missing.
+    installed. ``NeuronEditError`` where lm-eval or a task's documents are missing.
     """
     from ..ability import tasks
 
     options, names = settings.evaluation, settings.evaluation.ability
     if names is None:
         shipped_models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
-        is_shipped = (
-            resources.model_path(hparams.model_name) in shipped_models
-            and settings.data.retained in resources.SHIPPED_DATA
-        )
+        is_shipped = resources.model_path(hparams.model_name) in shipped_models
+        is_shipped = is_shipped and settings.data.retained in resources.SHIPPED_DATA
         names = [tasks.WORLD] if is_shipped and tasks.available() else []
     names = tasks.canonical(names) if names else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
@@ -108,17 +89,11 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
 
 def load_ability(options: Any) -> Any:
-    """The tasks that the settings of the evaluation name, loaded; None without any. See
-    ``ability.general_ability.GeneralAbility``."""
+    """The tasks that the settings of the evaluation name, loaded; None without any."""
     if not options.ability:
         return None
     from ..ability.general_ability import GeneralAbility  # lm-eval takes seconds to import
 
-    return GeneralAbility(
-        options.ability,
-        options.ability_data,
-        options.ability_limit,
-        options.ability_batch_size,
-        options.ability_run_code,
-        options.ability_max_new_tokens,
-    )
+    numbers = options.ability_limit, options.ability_batch_size
+    answers = options.ability_run_code, options.ability_max_new_tokens
+    return GeneralAbility(options.ability, options.ability_data, *numbers, *answers)

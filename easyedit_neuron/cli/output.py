@@ -1,7 +1,5 @@
 """What the command writes to the terminal."""
 
-from __future__ import annotations
-
 import sys
 
 BAD_INPUT = 2

@@ -1,7 +1,5 @@
 """One run: load and check what the settings name, then let the lifelong engine edit and measure."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
@@ -33,14 +31,11 @@ from .settings import Settings
 def run(
     settings: Settings, hparams: HyperParams, hparams_file: Path, output_dir: str, overrides: list[str]
 ) -> dict[str, Any]:
-    """Edit and measure in the folder ``output_dir``, from where the same command was interrupted there.
+    """Edit and measure in ``output_dir``, from where the same command was interrupted there;
+    ``summary.json``.
 
-    Returns:
-        The content of ``summary.json``.
-
-    Raises:
-        NeuronEditError: data, model and hyperparameters do not fit together, or the folder is of another run;
-            raised before the first edit.
+    ``NeuronEditError`` before the first edit where data, model and hyperparameters do not fit together, or
+    the folder is of another run.
     """
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
@@ -83,23 +78,13 @@ def _edit(
         check_layers(model, hparams)
         if ability is not None:
             ability.check(model, tok)
-        fingerprints = {
-            "weights": model_fingerprint(model),
-            "tokenizer": tokenizer_fingerprint(tok, reference.prompts),
-        }
+        weights, tokenizer = model_fingerprint(model), tokenizer_fingerprint(tok, reference.prompts)
+        fingerprints = {"weights": weights, "tokenizer": tokenizer}
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
-    engine = Engine(
-        ModelEditor(method, model, tok, hparams),
-        stream,
-        Measurer(tok, hparams, stream.requests, reference, settings, ability),
-        RunStorage(
-            files,
-            StateFolder(files.state, run_fingerprint),
-            RunLog(files.log, settings.runner.edit_log, fingerprints["weights"], stream.batches),
-        ),
-        settings,
-        watch,
-    )
+    log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
+    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log)
+    measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
+    engine = Engine(ModelEditor(method, model, tok, hparams), stream, measurer, storage, settings, watch)
     summary = as_json(summarise(origin, engine.run()))
     write_text(files.summary, summary)
     engine.storage.states.remove()
@@ -117,6 +102,5 @@ def _read_summary(files: RunFolder) -> dict[str, Any]:
     try:
         return json.loads(files.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.summary}: not readable ({problem}); remove it to measure the end of the run again"
-        ) from None
+        remedy = "remove it to measure the end of the run again"
+        raise StateError(f"{files.summary}: not readable ({problem}); {remedy}") from None

@@ -1,7 +1,5 @@
 """From the composed Hydra configuration to checked settings and hyperparameters."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,8 +25,10 @@ SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size":
 
 
 def register_groups() -> None:
-    """Tell Hydra the options of the groups ``method`` (from the registry) and ``model`` (from the shipped
-    files). A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``."""
+    """Tell Hydra the options of the groups ``method`` (the registry) and ``model`` (the shipped files).
+
+    A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``.
+    """
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
@@ -130,17 +130,11 @@ class RunnerSettings(HyperParams):
             raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
         _at_least(1, self, "save_every_edits")
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
-            raise HparamsError(
-                f"field 'save_every_minutes': must be greater than 0, not {self.save_every_minutes}"
-            )
+            raise HparamsError(f"field 'save_every_minutes': must be above 0, not {self.save_every_minutes}")
 
 
-SECTIONS = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "evaluation": EvaluationSettings,
-    "runner": RunnerSettings,
-}
+SECTIONS = {"model": ModelSettings, "data": DataSettings}
+SECTIONS |= {"evaluation": EvaluationSettings, "runner": RunnerSettings}
 
 
 @dataclass
@@ -165,10 +159,8 @@ class Settings(HyperParams):
         checkpoints = self.runner.checkpoints
         unknown = set(self.evaluation.ability_checkpoints or []) - set(checkpoints)
         if unknown:
-            raise HparamsError(
-                f"field 'evaluation.ability_checkpoints': {min(unknown)} is not among runner.checkpoints, "
-                f"which are {checkpoints}; add it there"
-            )
+            problem = f"{min(unknown)} is not among runner.checkpoints, which are {checkpoints}; add it there"
+            raise HparamsError(f"field 'evaluation.ability_checkpoints': {problem}")
 
 
 def _at_least(minimum: int, section: HyperParams, *names: str) -> None:
@@ -193,9 +185,7 @@ def read_settings(config: DictConfig) -> Settings:
     if values["method_name"] == EASYEDIT:
         alg = method.pop("alg", MISSING)
         if alg == MISSING:
-            raise HparamsError(
-                "setting 'method.alg': name a method of EasyEdit's, as in method=easyedit method.alg=GRACE"
-            )
+            raise HparamsError("setting 'method.alg': name a method of EasyEdit's, as in method.alg=GRACE")
         values["method_name"] = EASYEDIT_PREFIX + alg
     values["method"] = {name: value for name, value in method.items() if value != MISSING}
     return Settings.from_dict(values, source="settings")
@@ -240,10 +230,8 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     if settings.model.hparams:
         path = Path(settings.model.hparams).expanduser()
     elif not path.is_file():
-        raise HparamsError(
-            f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: name EasyEdit's, as in "
-            "model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
-        )
+        remedy = "name EasyEdit's, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
+        raise HparamsError(f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: {remedy}")
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:
         changes["model_name"] = settings.model.path
@@ -263,10 +251,8 @@ def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
         if f"{name}/{settings.model.name}" in shipped:
             return resources.hparams_path(f"{name}/{settings.model.name}")
     models = [file.split("/")[1] for file in shipped if file.split("/")[0] in names]
-    raise HparamsError(
-        f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, only for: "
-        f"{', '.join(models) or 'none'}; model.hparams=FILE reads your own"
-    )
+    others = f"only for: {', '.join(models) or 'none'}; model.hparams=FILE reads your own"
+    raise HparamsError(f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, {others}")
 
 
 def cache_dir() -> Path:

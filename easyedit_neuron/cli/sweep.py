@@ -1,7 +1,5 @@
 """A sweep: report the jobs that failed, which may be other processes, and write one table over all runs."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -13,8 +13,7 @@ from .. import resources
 from ..errors import DataError
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
-from .json_records import read_records
-from .record import Record
+from .record import Record, read_records
 from .shapes import SHAPES, detect_shape
 
 __all__ = ["load", "retained", "text", "SHAPES"]
@@ -30,22 +29,16 @@ def load(
     size: int | None = None,
     invalid: Invalid = "error",
 ) -> list[dict[str, Any]]:
-    """Read edit requests.
+    """Read edit requests; ``DataError`` names file, record index and field.
 
     Args:
         source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (they read less of a file
-            than this function does).
+            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default the keys of the first record decide (tiny-world:
-            ``"knowedit"``).
+            (MEND) or ``"knowedit"``; by default the keys of the first record decide.
         size: number of valid requests to read, from the beginning of the file; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.
-
-    Raises:
-        DataError: unknown name or shape, missing or unreadable file, fewer than ``size`` records, or a record
-            that is malformed (the message names file, record index and field).
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")
@@ -55,9 +48,8 @@ def load(
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
-            raise DataError(
-                f"{source} does not come in the shape {shape!r}: use knowedit, counterfact or zsre"
-            )
+            remedy = "use knowedit, counterfact or zsre"
+            raise DataError(f"{source} does not come in the shape {shape!r}: {remedy}")
         records = read_records(path)
     else:
         path, records = Path(type(source).__name__), records_of(source)
@@ -116,8 +108,6 @@ def _locate(name_or_path: str | Path, shipped_file: str) -> Path:
         return resources.data_dir(str(name_or_path)) / shipped_file
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        raise DataError(
-            f"no data file {str(name_or_path)!r}, and no shipped data of that name; "
-            f"{did_you_mean(name_or_path, resources.SHIPPED_DATA)}"
-        )
+        suggestion = did_you_mean(name_or_path, resources.SHIPPED_DATA)
+        raise DataError(f"no data file {str(name_or_path)!r}, and no shipped data of that name; {suggestion}")
     return path

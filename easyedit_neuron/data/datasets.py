@@ -20,26 +20,18 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
     """The records of a list or a map-style dataset, as a file would hold them.
 
     ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other
-    classes (``CounterFactDataset``, ``WikiRecentDataset``) give flat records already. What a class leaves out
-    is lost: KnowEditDataset the rephrasing and further kinds of probes, WikiRecentDataset all probes but a
-    random one.
-
-    Raises:
-        DataError: the object has no length or no records, or is a ``ZsreDataset``, which leaves out the
-            subject.
+    classes give flat records already. ``DataError`` for an object without length or records, or a
+    ``ZsreDataset``, which leaves out the subject.
     """
     name = type(dataset).__name__
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(
-            f"data must be a path, a shipped name, a list of records or a dataset with a length, not {name}"
-        )
+        raise DataError(f"data must be a path, a shipped name, or records with a length, not {name}")
     records = [dataset[index] for index in range(len(dataset))]
     if not records:
         raise DataError(f"{name}: holds no records")
     if isinstance(records[0], dict) and "cond" in records[0] and not {"subject", "src"} & set(records[0]):
-        raise DataError(
-            f"{name}: its records have no subject (EasyEdit's class leaves it out); give the JSON file"
-        )
+        reason = "EasyEdit's class leaves it out"
+        raise DataError(f"{name}: its records have no subject ({reason}); give the JSON file")
     return [_with_collected_probes(record) for record in records]
 
 

@@ -1,5 +1,6 @@
-"""One raw record with accessors that name file, record and field when something is wrong."""
+"""The records of a JSON file, with accessors that name file, record and field when something is wrong."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,6 @@ class Record:
         return DataError(f"{self.path}: record {self.index}: field '{field}' {problem}")
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
         return self.raw.get(name) is not None
 
     def first_name(self, *names: str) -> str:
@@ -61,11 +61,8 @@ class Record:
         return values
 
     def first(self, name: str) -> str | None:
-        """The first string of a value that is a string, a list of aliases, or a list of lists of aliases.
-
-        ``None`` when the field is absent or null, when the lists hold no string, and when the first string is
-        blank.
-        """
+        """The first string of a string, a list of aliases, or a list of such lists; None if blank or
+        absent."""
         first = next(self._leaves(name, self.raw[name]), "") if self.has(name) else ""
         return first if first.strip() else None
 
@@ -79,7 +76,6 @@ class Record:
             raise self.error(name, f"must be a string or a list of strings, found {type(value).__name__}")
 
     def child(self, name: str) -> "Record":
-        """The mapping in a field."""
         return Record(self.path, self.index, self.value(name, dict), (*self.trail, name))
 
     def children(self, name: str) -> list["Record"]:
@@ -90,3 +86,21 @@ class Record:
             Record(self.path, self.index, item, (*self.trail, f"{name}[{position}]"))
             for position, item in enumerate(self.value(name, list))
         ]
+
+
+def read_records(path: Path) -> list[Any]:
+    """The non-empty list in a JSON file (UTF-8); ``DataError`` names the file and what is wrong with it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise DataError(f"{path}: is not UTF-8 text: {problem.reason} at byte {problem.start}") from None
+    except json.JSONDecodeError as problem:
+        place = f"line {problem.lineno}, column {problem.colno}"
+        raise DataError(f"{path}: is not valid JSON: {problem.msg} at {place}") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path}: must hold a list of records, found {type(content).__name__}")
+    if not content:
+        raise DataError(f"{path}: holds no records")
+    return content

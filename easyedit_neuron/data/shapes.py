@@ -63,14 +63,9 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
     if template.count("{}") != 1:
         raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
     truth = rewrite.child("target_true").string("str")
-    request = {
-        "prompt": template.replace("{}", subject),
-        "subject": subject,
-        "target_new": rewrite.child("target_new").string("str"),
-        "ground_truth": truth,
-        "locality": {},
-        "portability": {},
-    }
+    request: dict[str, Any] = {"prompt": template.replace("{}", subject), "subject": subject}
+    request |= {"target_new": rewrite.child("target_new").string("str"), "ground_truth": truth}
+    request |= {"locality": {}, "portability": {}}
     if record.has("paraphrase_prompts") and (paraphrases := record.strings("paraphrase_prompts")):
         request["rephrase_prompt"] = paraphrases[0]
     if record.has("neighborhood_prompts") and (neighbors := record.strings("neighborhood_prompts")):
@@ -114,14 +109,9 @@ def _request(
     record: Record, prompt: str, target: str, truth: str, rephrase: str, subject: str = "subject"
 ) -> dict[str, Any]:
     """A request without probes from the fields of those names."""
-    request = {
-        "prompt": record.string(prompt),
-        "subject": record.string(subject),
-        "target_new": record.first(target) or record.string(target),
-        "ground_truth": record.first(truth),
-        "locality": {},
-        "portability": {},
-    }
+    request: dict[str, Any] = {"prompt": record.string(prompt), "subject": record.string(subject)}
+    request["target_new"] = record.first(target) or record.string(target)
+    request |= {"ground_truth": record.first(truth), "locality": {}, "portability": {}}
     if request["subject"] not in request["prompt"]:
         problem = f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}"
         raise record.error(subject, problem)

@@ -25,15 +25,5 @@ from .replaying import Replayed, replay
 from .squashing import squash
 from .undoing import redo, undo
 
-__all__ = [
-    "Base",
-    "Difference",
-    "EditLog",
-    "Replayed",
-    "diff",
-    "recording",
-    "redo",
-    "replay",
-    "squash",
-    "undo",
-]
+__all__ = ["Base", "Difference", "EditLog", "Replayed"]
+__all__ += ["diff", "recording", "redo", "replay", "squash", "undo"]

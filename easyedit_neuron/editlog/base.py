@@ -1,7 +1,5 @@
 """The base model of a log, and the check of a model against fingerprints of its parameters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +11,10 @@ from ..utils.fingerprint import model_fingerprint, tensors_fingerprint
 
 @dataclass(frozen=True)
 class Base:
-    """The model before the first edit of a log.
+    """The model before the first edit of a log: a path, hub name, or name of a shipped model.
 
-    Attributes:
-        name: path, hub name, or name of the shipped model.
-        fingerprint: ``model_fingerprint`` of all its weights and buffers; None if it was not taken.
-        weights: name of every edited parameter -> {"fingerprint", "dtype", "shape"}.
+    ``fingerprint``: of all its weights and buffers, if it was taken. ``weights``: name of every edited
+    parameter -> {"fingerprint", "dtype", "shape"}.
     """
 
     name: str
@@ -41,10 +37,7 @@ def check_weights(
 ) -> None:
     """Raise a ``StateError`` unless the model's parameters are the expected ones.
 
-    Args:
-        model: not changed.
-        expected: parameter name -> {"dtype", "shape", "fingerprint"}.
-        description, remedy: for the message, which model is expected and what to do.
+    ``description`` and ``remedy`` say in the message which model is expected and what to do.
     """
     for name, weight in expected.items():
         difference = _difference(model, name, weight)

@@ -1,7 +1,5 @@
 """The difference of two edited models, computed from their logs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +12,10 @@ from .summed_change import SummedChange, sum_changes
 class Difference:
     """The difference of two states of models, a and b.
 
-    Attributes:
-        same_base: the parameters that both edit were the same before.
-        both: pairs (id in a, id in b) of the same edits: same changes, method and requests.
-        only_a, only_b: ids of the others.
-        parameters: name -> {"norm_a", "norm_b": Frobenius norms of what all edits of a, of b change; "norm":
-            of the difference of the two; "cosine": between them; "neurons_a", "neurons_b", "neurons_both":
-            rows or columns that they touch}.
+    ``same_base``: the parameters that both edit were the same before. ``both``: pairs (id in a, id in b) of
+    the same edits: same changes, method and requests. ``parameters``: name -> {"norm_a", "norm_b": Frobenius
+    norms of what all edits of a, of b change; "norm": of the difference of the two; "cosine": between them;
+    "neurons_a", "neurons_b", "neurons_both": rows or columns that they touch}.
     """
 
     same_base: bool
@@ -31,21 +26,13 @@ class Difference:
 
 
 def diff(a: EditLog, b: EditLog, upto_a: int | None = None, upto_b: int | None = None) -> Difference:
-    """Compare two logs, or two states of one.
-
-    Args:
-        a, b: logs; the same one for two of its states.
-        upto_a, upto_b: entries after which they are compared; unset: the newest.
-
-    Raises:
-        StateError: an unknown entry, or a file that is missing or was changed.
-    """
+    """Compare two logs, or two states of one, after the entries ``upto_a`` and ``upto_b`` (None: the
+    newest)."""
     ids_a, ids_b = a.ids_at(upto_a), b.ids_at(upto_b)
     both, only_a, only_b = _match(a, b, ids_a, ids_b)
     base_a, base_b = a.base.weights, b.base.weights
-    same_base = all(
-        base_a[name]["fingerprint"] == base_b[name]["fingerprint"] for name in base_a.keys() & base_b.keys()
-    )
+    shared = base_a.keys() & base_b.keys()
+    same_base = all(base_a[name]["fingerprint"] == base_b[name]["fingerprint"] for name in shared)
     sums_a, sums_b = (sum_changes(log[number] for number in ids) for log, ids in ((a, ids_a), (b, ids_b)))
     # The distance comes from the edits that differ alone: the others would cancel only up to rounding.
     rest_a, rest_b = (sum_changes(log[number] for number in ids) for log, ids in ((a, only_a), (b, only_b)))
@@ -78,15 +65,10 @@ def _compare(a: SummedChange, b: SummedChange, rest_a: SummedChange, rest_b: Sum
     norm_a, norm_b = _norm(a), _norm(b)
     squared_distance = _norm(rest_a) ** 2 + _norm(rest_b) ** 2 - 2 * rest_a.dot(rest_b)
     neurons_a, neurons_b = a.neurons(), b.neurons()
-    return {
-        "norm_a": norm_a,
-        "norm_b": norm_b,
-        "norm": math.sqrt(max(squared_distance, 0.0)),
-        "cosine": a.dot(b) / (norm_a * norm_b) if norm_a and norm_b else None,
-        "neurons_a": len(neurons_a),
-        "neurons_b": len(neurons_b),
-        "neurons_both": len(neurons_a & neurons_b),
-    }
+    cosine = a.dot(b) / (norm_a * norm_b) if norm_a and norm_b else None
+    norms = {"norm_a": norm_a, "norm_b": norm_b, "norm": math.sqrt(max(squared_distance, 0.0))}
+    neurons = {"neurons_a": len(neurons_a), "neurons_b": len(neurons_b)}
+    return norms | {"cosine": cosine} | neurons | {"neurons_both": len(neurons_a & neurons_b)}
 
 
 def _norm(change: SummedChange) -> float:

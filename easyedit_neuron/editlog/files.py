@@ -1,7 +1,5 @@
 """The text files of a log: ``log.json`` names the base model, ``entries.jsonl`` has one line per entry."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -19,7 +17,6 @@ HEADER_FILE, ENTRIES_FILE = "log.json", "entries.jsonl"
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -28,27 +25,20 @@ def file_digest(path: Path) -> str:
 
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
-    """Write ``log.json``."""
     write_text(folder / HEADER_FILE, json.dumps(header, indent=2) + "\n")
 
 
 def entry_text(entry: dict[str, Any]) -> str:
-    """The line of an entry."""
     return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_header(folder: Path) -> dict[str, Any] | None:
-    """Read ``log.json``; None if the folder holds no log.
-
-    Raises:
-        StateError: the file is damaged, of another format, or missing beside ``entries.jsonl``.
-    """
+    """Read ``log.json``; None if the folder holds no log."""
     path = folder / HEADER_FILE
     if not path.is_file():
         if (folder / ENTRIES_FILE).is_file():
-            raise StateError(
-                f"{folder}: {HEADER_FILE} is missing, which names the base of {ENTRIES_FILE}; put it back"
-            )
+            problem = f"{HEADER_FILE} is missing, which names the base of {ENTRIES_FILE}"
+            raise StateError(f"{folder}: {problem}; put it back")
         return None
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
@@ -63,11 +53,8 @@ def read_header(folder: Path) -> dict[str, Any] | None:
 def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Read the complete entries of a log, and how many bytes their lines take.
 
-    A last entry whose line or file was not written to its end (the process was killed) is left out. A
-    warning says so.
-
-    Raises:
-        StateError: a line is damaged and others follow it, or an entry is missing or out of order.
+    A last entry whose line or file was not written to its end is left out with a warning. ``StateError``
+    where a line is damaged and others follow it, or an entry is missing or out of order.
     """
     path = folder / ENTRIES_FILE
     if not path.is_file():
@@ -83,10 +70,8 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
             if number == len(lines) and not torn:
                 torn = True
                 break
-            raise StateError(
-                f"{path}: line {number} is damaged ({problem}), and entries follow it: the log cannot be "
-                "trusted from there on; put the right file back"
-            ) from None
+            detail = "and entries follow it: the log cannot be trusted from there on; put the right file back"
+            raise StateError(f"{path}: line {number} is damaged ({problem}), {detail}") from None
         if entry_id != number:
             raise StateError(
                 f"{path}: line {number} holds entry {entry_id}, which does not follow the lines before it: "

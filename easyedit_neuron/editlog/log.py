@@ -1,7 +1,5 @@
 """The log of a sequence of edits on disk."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -34,13 +32,8 @@ class EditLog:
 
     Args:
         folder: the log's own folder; created with the first entry.
-        model: name of the base model, for a new log; unset: ``model_name`` of the first record's ``hparams``.
-        fingerprint: ``model_fingerprint`` of the base model, for a new log; unset: the edited weights alone
-            identify the base.
-
-    Raises:
-        StateError: the folder holds a log of another format, or a damaged one. A last entry that was not
-            written to its end is left out with a warning.
+        model: name of the base model, for a new log; unset: that of the first record's ``hparams``.
+        fingerprint: ``model_fingerprint`` of the base model; unset: the edited weights alone identify it.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None, fingerprint: str | None = None):
@@ -59,7 +52,6 @@ class EditLog:
 
     @property
     def base(self) -> Base:
-        """The model before the first edit."""
         weights: dict[str, dict[str, Any]] = {}
         for entry in self._entries:
             for name, weight in entry["weights"].items():
@@ -69,20 +61,15 @@ class EditLog:
         return Base(self._header["model"] or "unknown", self._header["fingerprint"], weights)
 
     def weights_at(self, upto: int | None = None) -> dict[str, str | None]:
-        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base).
-
-        None where the log does not know one (after ``squash`` without the model).
-        """
+        """Fingerprints of all edited parameters after entry ``upto`` (unset: the newest; 0: the base), None
+        where the log does not know one (after ``squash`` without the model)."""
         weights: dict[str, str | None] = {name: w["fingerprint"] for name, w in self.base.weights.items()}
         for entry in self._entries[: self._count(upto)]:
             weights |= {name: weight["after"] for name, weight in entry["weights"].items()}
         return weights
 
     def steps(self, upto: int | None = None) -> list[tuple[int, int]]:
-        """The steps from the base to the weights after entry ``upto``.
-
-        (1, id) adds the change of an edit, (-1, id) takes it out.
-        """
+        """The steps from the base to entry ``upto``: (1, id) adds an edit, (-1, id) takes it out."""
         steps, number = [], self._count(upto)
         while number > 0:
             entry = self._entries[number - 1]
@@ -115,19 +102,14 @@ class EditLog:
         return (self[number] for number in self.ids)
 
     def __getitem__(self, number: int) -> EditRecord:
-        """Read the record of an edit.
-
-        Raises:
-            StateError: no such edit, or a file that is missing or was changed.
-        """
+        """Read the record of an edit; ``StateError`` for none, or a file that is missing or was changed."""
         entry = self.edit_entry(number)
         path = self.folder / entry["file"]
         if not path.is_file():
             raise StateError(f"{path}: missing, and entry {number} needs it; put it back")
         if files.file_digest(path) != entry["sha256"]:
-            raise StateError(
-                f"{path}: was changed after entry {number} was written; put back the file with its SHA-256"
-            )
+            remedy = "put back the file with its SHA-256"
+            raise StateError(f"{path}: was changed after entry {number} was written; {remedy}")
         return EditRecord.load(path)
 
     def edit_entry(self, number: int) -> dict[str, Any]:
@@ -151,12 +133,10 @@ class EditLog:
                     f"{self.folder}: the log does not know the weights that it leaves ({name}): it was "
                     "squashed without the model; squash again with it"
                 )
-        check_weights(
-            model,
-            {name: {**base[name], "fingerprint": fingerprint} for name, fingerprint in newest.items()},
-            f"the one that {self.folder} describes after its newest entry",
-            "give the model that the log was written with, or make it again from the base (replay)",
-        )
+        expected = {name: base[name] | {"fingerprint": digest} for name, digest in newest.items()}
+        description = f"the one that {self.folder} describes after its newest entry"
+        remedy = "give the model that the log was written with, or make it again from the base (replay)"
+        check_weights(model, expected, description, remedy)
 
     def verify(self) -> None:
         """Read every file; ``StateError`` for the first that is missing or was changed."""
@@ -169,14 +149,12 @@ class EditLog:
     def append(self, record: EditRecord) -> int:
         """Add an edit and return its id. It is on the disk when this returns.
 
-        Raises:
-            StateError: the record has no fingerprints of its weights, or was made on other weights than the
-                newest entry left (an edit between them is not in the log). Nothing is changed.
+        ``StateError`` where the record has no fingerprints of its weights, or was made on other weights than
+        the newest entry left (an edit between them is not in the log). Nothing is changed then.
         """
         if not record.weights:
-            raise StateError(
-                "the record has no fingerprints of its weights: it was not made by an edit of this version"
-            )
+            problem = "it was not made by an edit of this version"
+            raise StateError(f"the record has no fingerprints of its weights: {problem}")
         self._check_follows(record)
         if not self._exists:
             self._create(str(record.hparams.get("model_name", "unknown")))
@@ -187,34 +165,20 @@ class EditLog:
             sync(path)
             sync(self.folder)
         # The file is on the disk before the line that names it is written.
-        self._append(
-            {
-                "id": number,
-                "type": "edit",
-                "file": path.name,
-                "bytes": path.stat().st_size,
-                "sha256": files.file_digest(path),
-                "content": content_digest(record),
-                "method": record.method,
-                "requests": record.requests,
-                "changes": {name: summarize_delta(delta) for name, delta in record.deltas.items()},
-                "metrics": record.metrics,
-                "run": record.info.get("run", {}),
-                "weights": {
-                    name: {key: weight[key] for key in ("dtype", "shape", "before", "after")}
-                    for name, weight in record.weights.items()
-                },
-            }
-        )
+        entry = {"id": number, "type": "edit", "file": path.name, "bytes": path.stat().st_size}
+        entry |= {"sha256": files.file_digest(path), "content": content_digest(record)}
+        entry |= {"method": record.method, "requests": record.requests}
+        entry["changes"] = {name: summarize_delta(delta) for name, delta in record.deltas.items()}
+        entry |= {"metrics": record.metrics, "run": record.info.get("run", {})}
+        keys = ("dtype", "shape", "before", "after")
+        weights = {name: {key: weight[key] for key in keys} for name, weight in record.weights.items()}
+        self._append(entry | {"weights": weights})
         return number
 
     def append_event(self, kind: str, after: dict[str, str], **reference: int) -> int:
-        """Add an entry without a file and return its id.
+        """Add an entry without a file: ``undo`` or ``redo`` (``of=id``), or ``restore`` (``to=id``).
 
-        Args:
-            kind: ``undo`` or ``redo`` (with ``of=id``), or ``restore`` (with ``to=id``).
-            after: parameter name -> fingerprint now, of what has changed.
-            **reference: ``of`` or ``to``.
+        ``after``: parameter name -> fingerprint now, of what has changed.
         """
         base, before = self.base.weights, self.weights_at()
         weights: dict[str, dict[str, Any]] = {}
@@ -237,7 +201,7 @@ class EditLog:
                 (self.folder / entry["file"]).unlink(missing_ok=True)
         self._entries, self._bytes = remaining, len(text.encode())
 
-    def copy(self, folder: str | Path, upto: int | None = None) -> EditLog:
+    def copy(self, folder: str | Path, upto: int | None = None) -> "EditLog":
         """Copy the entries up to ``upto`` into another folder, which must not hold a log yet."""
         entries, folder = self._entries[: self._count(upto)], Path(folder)
         self.refuse_taken(folder)
@@ -252,7 +216,6 @@ class EditLog:
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
-        """Raise a ``StateError`` if a folder holds a log."""
         if (folder / files.HEADER_FILE).exists() or (folder / files.ENTRIES_FILE).exists():
             raise StateError(f"{folder} holds a log already; nothing was changed, choose another folder")
 
@@ -262,9 +225,8 @@ class EditLog:
         if upto is None:
             return total
         if not 0 <= upto <= total:
-            raise StateError(
-                f"{self.folder}: there is no entry {upto}; the log has entries 1 to {total} (0: the base)"
-            )
+            entries = f"the log has entries 1 to {total} (0: the base)"
+            raise StateError(f"{self.folder}: there is no entry {upto}; {entries}")
         return upto
 
     def _create(self, model_name: str) -> None:
@@ -292,9 +254,8 @@ class EditLog:
                     text = "%s: %s had been edited before the log began; those weights are its base"
                     LOG.warning(text, self.folder, name)
             elif newest[name] is None:
-                raise StateError(
-                    f"{self.folder}: no edit can follow an entry that was squashed without the model"
-                )
+                problem = "no edit can follow an entry that was squashed without the model"
+                raise StateError(f"{self.folder}: {problem}")
             elif newest[name] != weight["before"]:
                 hint = "; they are the base's" if weight["before"] == base[name]["fingerprint"] else ""
                 raise StateError(

@@ -1,7 +1,5 @@
 """Write a log while any host edits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +23,8 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
 
     A host may put earlier weights back (EasyEdit does after every edit that is not sequential). The log then
     has a ``restore`` entry before the next edit or at the end of the block. Edits of copies of the model are
-    not logged.
-
-    Args:
-        model: has the weights that the newest entry of the log left; for a new log, any.
-        folder: the log's folder, or a log.
-
-    Raises:
-        StateError: the model is not the log's. An edit whose record cannot be written is taken back, and the
-            error is raised from the edit.
+    not logged. ``StateError`` where the model is not the log's. An edit whose record cannot be written is
+    taken back, and the error is raised from the edit.
     """
     log = folder if isinstance(folder, EditLog) else EditLog(folder)
 
@@ -51,8 +42,7 @@ def recording(model: torch.nn.Module, folder: str | Path | EditLog) -> Iterator[
 def _note_restored_weights(log: EditLog, model: torch.nn.Module, before: dict[str, str]) -> None:
     """Append a ``restore`` entry if the weights are those of an earlier entry.
 
-    ``before`` has the fingerprints of parameters just before an edit that is already written; the others are
-    computed.
+    ``before``: fingerprints just before an edit that is already written; the others are computed.
     """
     parameters = dict(model.named_parameters())
     base, newest, present = log.weights_at(0), log.weights_at(), {}

@@ -1,7 +1,5 @@
 """Make an edited model again from the base model and a log."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,13 +22,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Replayed:
-    """The result of ``replay``.
+    """The result of ``replay``: the edits that are in the weights now, in the order in which they were added.
 
-    Attributes:
-        ids: the edits that are in the weights now, in the order in which they were added.
-        exact: the weights are those of the log, bit for bit; None where the log says nothing of them (a
-            selection of edits).
-        state: the model has its sequential state: the next edit protects the keys of those in the weights.
+    ``exact``: the weights are those of the log, bit for bit; None for a selection. ``state``: the model has
+    its sequential state: the next edit protects the keys of those in the weights.
     """
 
     ids: list[int]
@@ -51,8 +46,8 @@ def replay(
     """Make the edits of a log on the base model.
 
     The same changes are added (and taken out) in the same order and dtype as before. On the same kind of
-    machine the weights are those of the log bit for bit, and ``exact`` says so. Elsewhere a product of
-    factors may round differently; every weight is then within the rounding of its dtype, once per edit.
+    machine the weights are those of the log bit for bit. Elsewhere a product of factors may round
+    differently.
 
     Args:
         log: the log. Every file that is used is checked.
@@ -60,14 +55,12 @@ def replay(
         tok: its tokenizer. With it the sequential state is made again too: contexts and keys from the
             records, statistics of the base model from their cache (measured if they are not cached).
         upto: entry to stop after (0: nothing is done).
-        only: ids of the edits to make, of those in the weights after ``upto``, in the log's order.
-        without: ids of such edits to leave out. What the others wrote was computed with these in place, and
-            stays as it is.
+        only, without: ids of the edits to make, or to leave out, of those in the weights after ``upto``. What
+            the others wrote was computed with those left out in place, and stays as it is.
         into: a new log for the edits that are made, with the fingerprints that they have here.
 
     Raises:
-        StateError: not the base model, an unknown id, a file that is missing or was changed. The model is
-            then as it was.
+        StateError: not the base model, an unknown id, a missing or changed file; the model is as it was.
     """
     without = tuple(without)
     selected = only is not None or bool(without)
@@ -109,11 +102,8 @@ def replay(
         state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
     exact = None if selected else after == log.weights_at(upto)
     if exact is False and None not in log.weights_at(upto).values():
-        LOG.warning(
-            "%s: the weights differ from the log's by rounding: it was written on another kind of machine, "
-            "or with another version of torch",
-            log.folder,
-        )
+        reason = "it was written on another kind of machine, or with another version of torch"
+        LOG.warning("%s: the weights differ from the log's by rounding: %s", log.folder, reason)
     return Replayed(ids, exact, state is not None)
 
 

@@ -1,7 +1,5 @@
 """Join many edits into one."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,16 @@ from .undoing import change_weights, view_of
 def squash(
     log: EditLog, folder: str | Path, model: torch.nn.Module | None = None, upto: int | None = None
 ) -> EditLog:
-    """Write a new log whose single entry is the sum of all edits that are in the weights.
+    """Write a new log whose single entry is the sum of all edits in the weights (after entry ``upto``).
 
     Low-rank changes of a parameter are joined to factors of rank at most min(d_out, d_in); rows and columns
     are added up by number. Sums are made in float64 and stored in float32 (float64 for a float64 model).
     Requests, keys and the provenance of every edit (``record.info["squashed"]``: id, method, requests,
     content) are kept.
 
-    Args:
-        log: not changed.
-        folder: of the new log, which must not hold one.
-        model: the base model. With it the new log knows the weights that it leaves, so that edits can follow
-            and ``replay`` can say whether it is exact; the model is afterwards as it was.
-        upto: entry after which the weights are taken.
-
-    Raises:
-        StateError: nothing to squash, a folder that holds a log, another base model, a damaged log. Nothing
-            is written then.
+    With ``model``, the base model, the new log knows the weights that it leaves, so that edits can follow and
+    ``replay`` can say whether it is exact; the model is afterwards as it was. ``StateError`` before anything
+    is written where there is nothing to squash, ``folder`` holds a log, or the base is another model.
     """
     ids, base = log.ids_at(upto), log.base
     folder = Path(folder).expanduser()
@@ -72,36 +63,25 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
             layers[layer] = LayerDelta(left, right, keys=_joined_keys(records, layer), density=density)
             names[layer] = name
         else:
-            raise StateError(
-                f"{name}: some edits change its rows and others its columns, which no single entry can hold"
-            )
-    contents = [log.edit_entry(number)["content"] for number in ids]
-    provenance = [
-        {"id": number, "method": record.method, "requests": record.requests, "content": content}
-        for number, record, content in zip(ids, records, contents)
-    ]
+            problem = "some edits change its rows and others its columns"
+            raise StateError(f"{name}: {problem}, which no single entry can hold")
+    provenance = []
+    for number, record in zip(ids, records):
+        content = log.edit_entry(number)["content"]
+        origin = {"id": number, "method": record.method, "requests": record.requests}
+        provenance.append(origin | {"content": content})
     weights: dict[str, dict[str, Any]] = {}
     for name in (*names.values(), *units):
         form = {key: base[name][key] for key in ("dtype", "shape")}
         original = base[name]["fingerprint"]
         weights[name] = {**form, "base": original, "before": original, "after": None}
     # Hyperparameters, contexts and seed stay those of the newest edit.
-    return dataclasses.replace(
-        newest,
-        method="+".join(dict.fromkeys(record.method for record in records)),
-        requests=[request for record in records for request in record.requests],
-        layers=layers,
-        names=names,
-        units=units,
-        info={"squashed": provenance},
-        weights=weights,
-        losses=[],
-        probability=[],
-        seconds={},
-        metrics={},
-        fingerprint_before="",
-        fingerprint_after="",
-    )
+    method = "+".join(dict.fromkeys(record.method for record in records))
+    requests = [request for record in records for request in record.requests]
+    changes = {"layers": layers, "names": names, "units": units, "weights": weights}
+    emptied = {"losses": [], "probability": [], "seconds": {}, "metrics": {}}
+    emptied |= {"fingerprint_before": "", "fingerprint_after": "", "info": {"squashed": provenance}}
+    return dataclasses.replace(newest, method=method, requests=requests, **changes, **emptied)
 
 
 def _joined_keys(records: list[EditRecord], layer: int) -> torch.Tensor | None:
@@ -115,9 +95,8 @@ def _add_fingerprints(model: torch.nn.Module, record: EditRecord) -> None:
     originals = change_weights(view_of(model, record), record, 1)
     try:
         record.fingerprint_before = fingerprints(originals.items())[0]
-        record.fingerprint_after, after = fingerprints(
-            (name, model.get_parameter(name)) for name in originals
-        )
+        edited = ((name, model.get_parameter(name)) for name in originals)
+        record.fingerprint_after, after = fingerprints(edited)
         for name, fingerprint in after.items():
             record.weights[name]["after"] = fingerprint
     finally:

@@ -1,7 +1,5 @@
 """What a log's entry says of an edit: a digest of its content, and a few numbers per change."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any
@@ -15,12 +13,9 @@ def content_digest(record: EditRecord) -> str:
     """SHA-256 of an edit's changes, method and requests: the same for the same edit in another log."""
     digest = hashlib.sha256(json.dumps([record.method, record.requests], sort_keys=True).encode())
     for name, delta in sorted(record.deltas.items()):
-        tensors = (
-            (delta.value_factor, delta.key_factor)
-            if isinstance(delta, LayerDelta)
-            else (delta.units, delta.vectors)
-        )
-        for tensor in tensors:
+        low_rank = isinstance(delta, LayerDelta)
+        for part in ("value_factor", "key_factor") if low_rank else ("units", "vectors"):
+            tensor = getattr(delta, part)
             digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype};".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -30,10 +25,7 @@ def summarize_delta(delta: Delta) -> dict[str, Any]:
     """Rank or number of units, neurons and Frobenius norm of a change."""
     if isinstance(delta, LayerDelta):
         energy = ((delta.value_factor.T @ delta.value_factor) * (delta.key_factor.T @ delta.key_factor)).sum()
-        return {
-            "rank": delta.value_factor.shape[1],
-            "neurons": int(delta.key_factor.any(1).sum()),
-            "norm": float(energy.clamp_min(0).sqrt()),
-        }
+        rank, neurons = delta.value_factor.shape[1], int(delta.key_factor.any(1).sum())
+        return {"rank": rank, "neurons": neurons, "norm": float(energy.clamp_min(0).sqrt())}
     count = len(delta.units)
     return {"units": count, "axis": delta.axis, "neurons": count, "norm": float(delta.vectors.norm())}

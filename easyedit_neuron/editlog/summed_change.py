@@ -1,7 +1,5 @@
 """The sum of many changes of one parameter, kept as factors while these are smaller than the matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -23,18 +21,14 @@ class Factors(NamedTuple):
         return self.value_factor.shape[1]
 
     def matrix(self) -> Tensor:
-        """The change itself, ``[d_out, d_in]``."""
         return self.value_factor @ self.key_factor.T
 
 
 class SummedChange:
-    """The sum of the changes of one parameter, in float64.
+    """The sum of the changes of one parameter of shape (d_out, d_in), in float64.
 
     Factors of low-rank changes are joined, and compressed to rank min(d_out, d_in) when there are many more.
     Rows and columns are added up by their number.
-
-    Args:
-        shape: (d_out, d_in).
     """
 
     def __init__(self, shape: tuple[int, int]):
@@ -45,7 +39,6 @@ class SummedChange:
         self._columns = torch.zeros(self.shape[1], dtype=torch.bool)  # columns in low-rank changes
 
     def add(self, delta: Delta) -> None:
-        """Add a change."""
         if isinstance(delta, LayerDelta):
             self._lefts.append(delta.value_factor.double().cpu())
             self._rights.append(delta.key_factor.double().cpu())
@@ -90,7 +83,7 @@ class SummedChange:
         units = {(axis, number) for axis, (numbers, _) in self._units.items() for number in numbers.tolist()}
         return units | {("input", number) for number in self._columns.nonzero().squeeze(1).tolist()}
 
-    def dot(self, other: SummedChange) -> float:
+    def dot(self, other: "SummedChange") -> float:
         """Inner product of the two sums as matrices."""
         units, other_units = self.units(), other.units()
         if units is not None and other_units is not None and units.axis == other_units.axis:
@@ -106,13 +99,14 @@ def sum_changes(records: Iterable[EditRecord]) -> dict[str, SummedChange]:
     sums: dict[str, SummedChange] = {}
     for record in records:
         for name, delta in record.deltas.items():
-            shape = (
-                delta.shape
-                if isinstance(delta, UnitDelta)
-                else (len(delta.value_factor), len(delta.key_factor))
-            )
-            sums.setdefault(name, SummedChange(shape)).add(delta)
+            sums.setdefault(name, SummedChange(shape_of(delta))).add(delta)
     return sums
+
+
+def shape_of(delta: Delta) -> tuple[int, int]:
+    """(d_out, d_in) of the weight that a change is of."""
+    low_rank = isinstance(delta, LayerDelta)
+    return (len(delta.value_factor), len(delta.key_factor)) if low_rank else delta.shape
 
 
 def _compress(left: Tensor, right: Tensor) -> Factors:

@@ -1,7 +1,5 @@
 """Take a single edit out of the weights, and put it back."""
 
-from __future__ import annotations
-
 import torch
 
 from ..arch.view import ModelView
@@ -19,24 +17,14 @@ from .log import EditLog
 
 
 def undo(model: torch.nn.Module, log: EditLog, number: int) -> int:
-    """Take an edit out of the weights, wherever in the sequence it was made, and log that.
+    """Take an edit out of the weights, wherever in the sequence it was made, and log that; the new entry's
+    id.
 
     ``W <- W - delta`` in float32, rounded once to the weight's dtype. Undoing the newest edit thus gives the
     earlier weights up to that rounding (``replay`` up to the entry before it gives them bit for bit). The
     model's sequential state loses the keys of the edit: the next edit is solved as if it had never been made.
-    What later edits wrote stays as they wrote it.
-
-    Args:
-        model: has the weights that the newest entry of the log left; changed in place.
-        log: the log of its edits.
-        number: id of an edit.
-
-    Returns:
-        Id of the new entry.
-
-    Raises:
-        StateError: another model, no such edit, one that is not in the weights, a file of the log that is
-            missing or was changed; nothing is changed then.
+    What later edits wrote stays as they wrote it. ``StateError``, before anything is changed, for another
+    model than the newest entry left, or an edit that is not in the weights.
     """
     log.edit_entry(number)
     if number not in log.ids:

@@ -21,20 +21,14 @@ from .batching import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """Teacher forcing of one target.
-
-    Attributes:
-        predicted: per target token j, the arg max over the vocabulary given the prompt and ``target[:j]``.
-        target: the target's token ids.
-    """
+    """Teacher forcing of one target: per token j, the arg max given the prompt and ``target[:j]``."""
 
     predicted: list[int]
     target: list[int]
 
     @property
     def accuracy(self) -> float:
-        """Share of target tokens predicted (EasyEdit's token accuracy), 0..1; NaN for a target without
-        tokens of its own."""
+        """Share of target tokens predicted (EasyEdit's token accuracy), 0..1; NaN without target tokens."""
         if not self.target:
             return math.nan
         return sum(p == t for p, t in zip(self.predicted, self.target)) / len(self.target)
@@ -54,20 +48,11 @@ def predict_targets(
     the first ``len(tok(prompt))``. EasyEdit counts prompt tokens as those unlike the pad token. Lengths give
     the same count wherever the pad token is not part of the target, and need no pad token.
 
-    Args:
-        model, tok: a causal language model and its tokenizer (padding side and pad token are not used).
-        prompts, targets: texts, one target per prompt.
-        batch_size: prompts per forward pass.
-        group_sizes: how many consecutive prompts EasyEdit would have put into one batch. EasyEdit pads such a
-            batch on the left without position ids, so a row shorter than its group's longest begins at a
-            later position. Rotary models do not notice; for learned absolute positions (GPT-2) the numbers
-            differ, and the groups make them equal to EasyEdit's. ``None``: every text begins at position 0.
-
-    Returns:
-        One ``Prediction`` per prompt, in order.
-
-    Raises:
-        RequestError: lengths differ, or a prompt without tokens.
+    ``group_sizes``: how many consecutive prompts EasyEdit would have put into one batch. It pads such a batch
+    on the left without position ids, so a row shorter than its group's longest begins at a later position.
+    For learned absolute positions (GPT-2) the numbers differ, and the groups make them equal to EasyEdit's.
+    ``None``: every text begins at position 0. ``RequestError`` where lengths differ, or a prompt has no
+    tokens.
     """
     pairs = tokenize_pairs(tok, prompts, targets)
     lengths = [len(pair.ids) for pair in pairs]
@@ -98,7 +83,6 @@ def _left_padding(lengths: Sequence[int], group_sizes: Sequence[int]) -> list[in
 
 
 def token_accuracy(predictions: Sequence[Prediction]) -> list[float]:
-    """Token accuracy of each prediction, in 0..1."""
     return [prediction.accuracy for prediction in predictions]
 
 
@@ -109,9 +93,6 @@ def exact_match_by_generation(
 
     As many tokens are generated as the target has. A match is equality of the token ids, or of the decoded
     texts without surrounding white space (the same words may have two tokenisations).
-
-    Raises:
-        RequestError: lengths differ, or a prompt without tokens.
     """
     pairs = tokenize_pairs(tok, prompts, targets)
     matches = [0.0] * len(pairs)
@@ -152,9 +133,6 @@ def perplexity(model, tok, texts: Sequence[str], batch_size: int = 32) -> float:
 
     Weighted by tokens, not by texts; each text begins with the tokenizer's special tokens, and its first
     token is not predicted.
-
-    Raises:
-        RequestError: no text has a token to predict.
     """
     rows = [row for row in token_ids(tok, texts) if len(row) > 1]
     if not rows:

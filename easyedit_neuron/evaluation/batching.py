@@ -24,19 +24,13 @@ def token_ids(tok, texts: Sequence[str]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """A prompt and its target as token ids, split where EasyEdit splits them.
-
-    Attributes:
-        prompt_ids: ids of the prompt alone.
-        ids: ids of ``prompt + " " + target``; those from ``start`` on are the target.
-    """
+    """Ids of a prompt alone, and of ``prompt + " " + target``; those from ``start`` on are the target."""
 
     prompt_ids: list[int]
     ids: list[int]
 
     @property
     def start(self) -> int:
-        """Index of the first target token in ``ids``."""
         return len(self.prompt_ids)
 
     @property
@@ -46,11 +40,7 @@ class TokenizedPair:
 
 
 def tokenize_pairs(tok, prompts: Sequence[str], targets: Sequence[str]) -> list[TokenizedPair]:
-    """Tokenise each prompt with its target.
-
-    Raises:
-        RequestError: lengths differ, or a prompt has no tokens.
-    """
+    """Tokenise each prompt with its target; ``RequestError`` for other lengths, or an empty prompt."""
     prompts, targets = list(prompts), list(targets)
     if len(prompts) != len(targets):
         raise RequestError(f"{len(prompts)} prompts but {len(targets)} targets; give one target per prompt")
@@ -74,9 +64,7 @@ def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 def right_pad(rows: Sequence[Sequence[int]], device, offsets: Sequence[int] | None = None) -> dict:
     """Pad B rows of token ids on the right; ``offsets`` are the positions of their first tokens (default 0).
 
-    Returns:
-        ``input_ids``, ``attention_mask``, ``position_ids``, each int64 ``[B, T]``. Padding is token 0 under a
-        mask of 0.
+    ``input_ids``, ``attention_mask``, ``position_ids``, each int64 ``[B, T]``; padding is token 0, mask 0.
     """
     batch = pad([list(row) for row in rows])
     positions = (batch.attention_mask.cumsum(1) - 1).clamp_min(0)

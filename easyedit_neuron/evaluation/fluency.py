@@ -66,8 +66,7 @@ def _clean(text: str) -> str:
 
 
 def generation_entropy(model, tok, prompts: Sequence[str], total_tokens: int) -> float:
-    """Mean n-gram entropy (bits) of a text per prompt, as EasyEdit's ``test_generation_quality`` (global
-    random state)."""
+    """Mean n-gram entropy (bits) of a text per prompt, as EasyEdit's ``test_generation_quality``."""
     texts = sample_texts(model, tok, prompts, total_tokens)
     return sum(ngram_entropy(text) for text in texts) / len(texts)
 

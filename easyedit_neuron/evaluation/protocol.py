@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import RequestError
 from .batched import exact_match_by_generation
-from .metric_meta import locality_meta
-from .quality import measure, predict_sections
+from .quality import locality_meta, measure, predict_sections
 from .sections import plain_requests, sections
 
 LocalityOutputs = dict[str, list[list[int]]]
@@ -33,13 +32,9 @@ def evaluate_all(
         requests: EasyEdit's request dictionaries, or ``EditRequest`` objects.
         reference: ``locality_reference`` of the same requests, taken before the first edit; with it
             ``locality`` also holds ``<kind>_acc``.
-        batch_size: prompts per forward pass.
         hparams: only ``use_chat_template`` and ``evaluation_type`` are read.
         exact_match: also greedy generation: ``rewrite_generation_exact_match`` and
             ``rephrase_generation_exact_match``.
-
-    Returns:
-        One dictionary per request, as ``compute_edit_quality`` returns it.
 
     Raises:
         RequestError: names the request's index and the field that is wrong.
@@ -72,14 +67,8 @@ def locality_reference(model, tok, requests: Sequence, batch_size: int = 64) -> 
 
 
 def finalize_locality(pre: dict, post: dict) -> None:
-    """Add ``<kind>_acc`` and its ``metric_meta`` to ``post["locality"]``.
-
-    The value is a list: per prompt, the share of positions (0..1) whose token is the one in
-    ``pre["locality"]``.
-
-    Raises:
-        RequestError: ``pre`` lacks a kind that ``post`` has, or answers other prompts.
-    """
+    """Add ``<kind>_acc`` and its ``metric_meta`` to ``post["locality"]``: per prompt, the share of positions
+    (0..1) whose token is the one in ``pre["locality"]``."""
     for name in [name for name in post["locality"] if name.endswith("_output")]:
         kind = name.removesuffix("_output")
         if name not in pre["locality"]:
@@ -90,31 +79,22 @@ def finalize_locality(pre: dict, post: dict) -> None:
 
 def _equal_shares(before: Sequence[list[int]], after: Sequence[list[int]], kind: str) -> list[float]:
     if len(before) != len(after):
-        raise RequestError(
-            f"locality.{kind}: {len(before)} outputs before the edit but {len(after)} after it"
-        )
+        raise RequestError(f"locality.{kind}: {len(before)} outputs before the edit, {len(after)} after it")
     shares = []
     for old, new in zip(before, after):
         if len(old) != len(new):
-            raise RequestError(
-                f"locality.{kind}: an output has {len(old)} tokens before the edit and {len(new)} after it"
-            )
+            counts = f"{len(old)} tokens before the edit and {len(new)} after it"
+            raise RequestError(f"locality.{kind}: an output has {counts}")
         shares.append(sum(a == b for a, b in zip(old, new)) / len(old) if old else math.nan)
     return shares
 
 
 def summarize(metrics: Iterable[dict], phase: str = "post") -> dict:
-    """Means over requests, under EasyEdit's names.
+    """Means over requests, under EasyEdit's names, of the request's own means; NaN values do not count.
 
-    Args:
-        metrics: what an editor returns (dictionaries with ``pre``, ``post``, perhaps ``final``), or bare
-            "post" dictionaries.
-        phase: which of them to average.
-
-    Returns:
-        ``{"rewrite_acc", "rephrase_acc", ..., "locality": {"<kind>_acc"}, "portability": {"<kind>_acc"},
-        "fluency"}``, each a mean over the requests that have it of the request's own mean; what no request
-        has is left out. NaN values do not count.
+    ``metrics`` are what an editor returns (dictionaries with ``pre``, ``post``, perhaps ``final``: ``phase``
+    says which), or bare "post" dictionaries. What no request has is left out of ``{"rewrite_acc",
+    "rephrase_acc", ..., "locality": {"<kind>_acc"}, "portability": {"<kind>_acc"}, "fluency"}``.
     """
     means: dict[tuple[str, str], list[float]] = {}
     for metric in metrics:

@@ -8,7 +8,6 @@ from ..errors import HparamsError
 from .batched import Prediction, predict_targets
 from .batching import evaluating, input_device, right_pad, token_ids, tokenize_pairs
 from .fluency import generation_entropy
-from .metric_meta import lm_meta
 from .sections import Section, sections
 
 FLUENCY_TOKENS = 100
@@ -36,10 +35,9 @@ def predict_sections(
     prompts: list[str] = []
     for section in measured:
         if getattr(hparams, "use_chat_template", False) and section.name != "locality":
-            turns = [[{"role": "user", "content": prompt}] for prompt in section.prompts]
-            prompts += [
-                tok.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns
-            ]
+            for prompt in section.prompts:
+                turn = [{"role": "user", "content": prompt}]
+                prompts.append(tok.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
         else:
             prompts += section.prompts
     targets = [answer for section in measured for answer in section.answers]
@@ -122,10 +120,10 @@ def _target_perplexity(model, tok, section: Section) -> float:
     return float(torch.exp(-torch.cat([row[pair.start - 1 :] for row, pair in zip(logs, pairs)]).mean()))
 
 
-def _confident_share(model, tok, section: Section, threshold: float = 0.8) -> float:
-    """Share of the prompts' tokens with a probability above the threshold (EasyEdit's OOD_PPL)."""
+def _confident_share(model, tok, section: Section) -> float:
+    """Share of the prompts' tokens with a probability above 0.8 (EasyEdit's OOD_PPL)."""
     logs = torch.cat(_log_probabilities(model, token_ids(tok, section.prompts)))
-    return float((logs.exp() > threshold).float().mean())
+    return float((logs.exp() > 0.8).float().mean())
 
 
 def _log_probabilities(model, rows: Sequence[list[int]]) -> list[torch.Tensor]:
@@ -137,3 +135,26 @@ def _log_probabilities(model, rows: Sequence[list[int]]) -> list[torch.Tensor]:
     logs = logits[:, :-1].float().log_softmax(-1)
     logs = logs.gather(-1, ids[:, 1:, None].to(logs.device))[..., 0]
     return [line[: len(row) - 1] for line, row in zip(logs, rows)]
+
+
+def lm_meta(section: str, eval_metric: str = "token_em") -> dict:
+    """EasyEdit's ``metric_meta``: protocol and scorer, so that unlike numbers are never averaged."""
+    if eval_metric == "ppl":
+        parts = f"{section}_ppl", "teacher_forcing_ppl", "perplexity", "lm.teacher_forcing.perplexity"
+    elif eval_metric == "ood_ppl":
+        scorer = "thresholded_token_ratio"
+        parts = "ood_acc", "ood_ppl_threshold", scorer, f"lm.ood_ppl.{scorer}"
+    else:
+        protocol, scorer = "decoder_only_teacher_forcing", "token_accuracy"
+        parts = f"{section}_acc", protocol, scorer, f"lm.{protocol}.{scorer}"
+    return _entry(*parts)
+
+
+def locality_meta(kind: str) -> dict:
+    """Entry of one locality kind."""
+    protocol, scorer = "pre_post_argmax_token_match", "token_match"
+    return _entry(f"locality.{kind}_acc", protocol, scorer, f"locality.lm.{protocol}")
+
+
+def _entry(result_key: str, protocol: str, scorer: str, group: str) -> dict:
+    return {"result_key": result_key, "protocol": protocol, "scorer": scorer, "comparable_group": group}

@@ -10,13 +10,9 @@ _FIELDS = {"rewrite": "prompt", "rephrase": "rephrase_prompt"}
 
 @dataclass(frozen=True)
 class Section:
-    """Prompts of a request that are measured together; EasyEdit puts them into one batch.
+    """Prompts of a request, one answer each, that are measured together; EasyEdit puts them into one batch.
 
-    Attributes:
-        index: position of the request in its list.
-        name: "rewrite", "rephrase", "locality" or "portability".
-        kind: the locality or portability kind; "" for the other two.
-        prompts, answers: texts, one answer per prompt.
+    ``name``: "rewrite", "rephrase", "locality" or "portability"; ``kind`` of the latter two, else "".
     """
 
     index: int
@@ -37,11 +33,7 @@ def plain_requests(requests: Sequence) -> list[dict]:
 
 
 def sections(requests: Sequence[dict]) -> list[Section]:
-    """Everything that requests ask to be measured, request after request, in EasyEdit's order.
-
-    Raises:
-        RequestError: names the request's index and the missing or malformed field.
-    """
+    """Everything that requests ask to be measured, request after request, in EasyEdit's order."""
     return [section for index, request in enumerate(requests) for section in _sections_of(index, request)]
 
 

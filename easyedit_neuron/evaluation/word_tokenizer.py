@@ -39,8 +39,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _continues(bare: str, following: str) -> bool:
-    """Whether the sentence goes on: after an initial (``J. Lund``), or a number before a small letter
-    (``the 3. part``)."""
+    """Whether the sentence goes on: after an initial (``J. Lund``), or a number before a small letter."""
     if len(bare) == 1 and bare.isalpha():
         return following.isalpha() or following in ";:,.!?"
     return bare.isdigit() and following.islower()

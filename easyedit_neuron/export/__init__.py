@@ -3,12 +3,6 @@
 All are made from a sequence of ``EditRecord`` objects, or a log of them (``editlog``), and the model that
 these edits were made on. Every folder has a side file, ``easyedit_neuron.json``: kind, edits, fingerprints of
 the base.
-
-- ``export_peft``: exact low-rank factors, or truncated by SVD with the error reported;
-- ``export_sparse``, ``apply_sparse``: put in and taken off bit for bit;
-- ``export_merged``: ``save_pretrained``;
-- ``import_edits``: an adapter or a sparse file on its base, as a checkpoint;
-- ``sizes``: bytes of every form.
 """
 
 from .adapter import export_peft
@@ -17,15 +11,5 @@ from .side_file import Exported, read_side_file
 from .sizes import Size, size_table, sizes
 from .sparse import apply_sparse, export_sparse
 
-__all__ = [
-    "Exported",
-    "Size",
-    "apply_sparse",
-    "export_merged",
-    "export_peft",
-    "export_sparse",
-    "import_edits",
-    "read_side_file",
-    "size_table",
-    "sizes",
-]
+__all__ = ["Exported", "Size", "apply_sparse", "export_merged", "export_peft", "export_sparse"]
+__all__ += ["import_edits", "read_side_file", "size_table", "sizes"]

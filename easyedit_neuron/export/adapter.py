@@ -1,7 +1,5 @@
 """Edits as a LoRA adapter that plain peft loads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,8 +34,7 @@ def export_peft(
     """Write the folder ``out`` that ``peft.PeftModel.from_pretrained(model, out)`` loads.
 
     ``lora_B @ lora_A`` of a module is the sum of the changes of its weight, in float32 whatever the model's
-    dtype. ``lora_alpha == r``, so that peft's scaling is 1. Ranks differ between modules (``rank_pattern``).
-    A change of a bias is the bias of ``lora_B`` (``lora_bias``).
+    dtype. ``lora_alpha == r``, so that peft's scaling is 1. A change of a bias is the bias of ``lora_B``.
 
     Args:
         edits: records in the order in which they were made; or a log, whose edits in the weights are taken.
@@ -46,18 +43,12 @@ def export_peft(
         max_rank, energy: truncate every module's change as ``factors.truncate`` does; by default it is exact.
         tok: tokenizer. With it the side file says what truncation does to the edits: in ``rewrite_acc``,
             EasyEdit's score of all requests with the ``edited`` weights and with the ``cut`` adapter.
-        base: name of the model for ``adapter_config.json``; default: the log's, or that of the first edit's
-            hyperparameters.
-        ids: names of the edits for the side file; default: the log's, or 0, 1, ...
+        base, ids: names of the model and of the edits, see ``Source.of``.
 
-    Returns:
-        The folder. ``side_file["parameters"]`` has for each parameter: ``rank``; ``full_rank`` before
-        truncation; ``truncation``, its relative error in the Frobenius norm; ``deviation``, the relative
-        error of the adapter's change against that of the edited weights, with their rounding.
-
-    Raises:
-        NeuronEditError: the model is not the log's base, a parameter that LoRA cannot change (the message
-            names the other forms), ``out`` exists, or an option is out of range. Nothing is written.
+    The side file has for each parameter ``rank``; ``full_rank`` before truncation; ``truncation``, its
+    relative error in the Frobenius norm; ``deviation``, the relative error of the adapter's change against
+    that of the edited weights, with their rounding. ``NeuronEditError`` where the model is not the log's
+    base, LoRA cannot change a parameter, or ``out`` exists; nothing is written then.
     """
     check_truncation(max_rank, energy)
     refuse_existing(out)
@@ -126,10 +117,8 @@ def _rewrite_accuracy(source: Source, tok) -> float:
 
 def _truncated_accuracy(source: Source, tok, changes: dict[str, Factors]) -> float:
     """The same on the unedited model with the adapter's changes."""
-    deltas = {
-        name: LayerDelta(change.value_factor.float(), change.key_factor.float())
-        for name, change in changes.items()
-    }
+    factors = {name: (change.value_factor, change.key_factor) for name, change in changes.items()}
+    deltas = {name: LayerDelta(left.float(), right.float()) for name, (left, right) in factors.items()}
     originals = write(source.view, deltas)
     try:
         return _rewrite_accuracy(source, tok)

@@ -1,7 +1,5 @@
 """Edited checkpoints, from edits or from an export: whole models that need neither peft nor this package."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -39,26 +37,22 @@ def export_merged(
 def import_edits(
     path: str | Path, model: nn.Module, tok, out: str | Path, take_off: bool = False
 ) -> Exported:
-    """Write the checkpoint ``out``: ``model`` with the edits of an export, or without them again.
+    """Write the checkpoint ``out``: ``model`` with the edits of an export, or with ``take_off`` without them
+    again.
 
     Args:
         path: a folder of ``export_peft`` or ``export_sparse``, or a file in it.
         model: the model that the edits were made on (with ``take_off``: that has them); changed by this call.
-        tok: its tokenizer, or None.
-        out: a folder that does not exist yet.
-        take_off: take the edits off, which only a sparse export can do exactly.
 
     Raises:
-        StateError: not such a folder, damaged, or of another model. Nothing is written, and the model is as
-            it was.
+        StateError: not such a folder, damaged, or of another model; the model is then as it was.
     """
     refuse_existing(out)
     folder, side_file = read_side_file(path)
     kind = side_file["kind"]
     if kind == "merged":
-        raise StateError(
-            f"{folder}: is a whole model with the edits in it already; load it with from_pretrained"
-        )
+        remedy = "load it with from_pretrained"
+        raise StateError(f"{folder}: is a whole model with the edits in it already; {remedy}")
     if kind == "sparse":
         apply_sparse(model, folder, take_off)
     elif take_off:
@@ -72,13 +66,8 @@ def import_edits(
         check_base(model, side_file, folder)
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     touched = sorted(side_file["parameters"])
-    side_file = {
-        **side_file,
-        "kind": "merged",
-        "parameters": {name: {} for name in touched},
-        "after": fingerprint(model, touched),
-        "imported_from": kind,
-    }
+    side_file = side_file | {"kind": "merged", "parameters": {name: {} for name in touched}}
+    side_file |= {"after": fingerprint(model, touched), "imported_from": kind}
     if take_off:
         side_file["edits"] = []
     return _write_checkpoint(out, model, tok, side_file)

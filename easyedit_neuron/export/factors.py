@@ -1,7 +1,5 @@
 """Exact sums of edits as factors, and their best approximation of lower rank."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -30,14 +28,9 @@ def truncate(
 ) -> tuple[Factors, float]:
     """The best approximation of lower rank (Eckart-Young), and its relative error ``||D - D_r|| / ||D||``.
 
-    Args:
-        factors: D.
-        max_rank: r is at most this.
-        energy: r is the least whose squared singular values make up this share of all, in (0, 1].
-
-    Returns:
-        (factors with ``left = U sqrt(s)``, ``right = V sqrt(s)``; error in the Frobenius norm). ``factors``
-        themselves and 0 if nothing limits the rank.
+    The rank r is at most ``max_rank``, and the least whose squared singular values make up the share
+    ``energy`` of all. The factors are ``U sqrt(s)`` and ``V sqrt(s)``; ``factors`` themselves if nothing
+    limits the rank.
     """
     if energy is None and (max_rank is None or factors.rank <= max_rank):
         return factors, 0.0

@@ -1,7 +1,5 @@
 """Which changes a peft LoRA adapter can hold, and its tensors and configuration."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable
@@ -18,38 +16,27 @@ REMEDY = "Export the edits as sparse or merged"
 
 
 def lora_modules(source: Source, names: Iterable[str]) -> list[str]:
-    """Modules that an adapter for the named parameters acts on.
-
-    Raises:
-        NeuronEditError: LoRA cannot change one of the parameters, or peft could not merge the adapter.
-    """
+    """Modules that an adapter for the named parameters acts on; ``NeuronEditError`` where peft could not."""
     for name in names:
         path, _, leaf = name.rpartition(".")
         module = source.model.get_submodule(path)
         if leaf not in ("weight", "bias") or not (isinstance(module, nn.Linear) or is_conv1d(module)):
-            raise NeuronEditError(
-                f"{name} belongs to a {type(module).__name__}; a LoRA adapter changes linear layers only. "
-                f"{REMEDY}"
-            )
+            reason = f"a LoRA adapter changes linear layers only. {REMEDY}"
+            raise NeuronEditError(f"{name} belongs to a {type(module).__name__}; {reason}")
         for other_path, other in source.model.named_modules():
             if other is not module and getattr(other, leaf, None) is getattr(module, leaf):
-                raise NeuronEditError(
-                    f"{name} is also the {leaf} of {other_path}; a LoRA adapter would change one of the two. "
-                    f"{REMEDY}"
-                )
+                reason = f"a LoRA adapter would change one of the two. {REMEDY}"
+                raise NeuronEditError(f"{name} is also the {leaf} of {other_path}; {reason}")
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     biases = [name for name in names if is_bias(name)]
     without_bias = [path for path in modules if source.model.get_submodule(path).bias is None]
     if biases and without_bias:
-        raise NeuronEditError(
-            f"{biases[0]} changes and {without_bias[0]} has no bias: peft merges adapters with changed "
-            f"biases only where every module has one. {REMEDY}"
-        )
+        reason = f"peft merges adapters with changed biases only where every module has one. {REMEDY}"
+        raise NeuronEditError(f"{biases[0]} changes and {without_bias[0]} has no bias: {reason}")
     return modules
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is a module's bias."""
     return name.endswith(".bias")
 
 
@@ -77,23 +64,13 @@ def _config(source: Source, ranks: dict[str, int], any_bias: bool):
     from peft import LoraConfig  # takes seconds
 
     if any_bias and "lora_bias" not in {field.name for field in dataclasses.fields(LoraConfig)}:
-        raise NeuronEditError(
-            "the edits change biases, which this version of peft cannot hold: install peft 0.14 or newer. "
-            f"{REMEDY}"
-        )
+        remedy = f"install peft 0.14 or newer. {REMEDY}"
+        raise NeuronEditError(f"the edits change biases, which this version of peft cannot hold: {remedy}")
     most_common = Counter(ranks.values()).most_common(1)[0][0]
     other_ranks = {path: rank for path, rank in ranks.items() if rank != most_common}
-    return LoraConfig(
-        r=most_common,
-        lora_alpha=most_common,
-        rank_pattern=other_ranks,
-        alpha_pattern=dict(other_ranks),
-        target_modules=sorted(ranks),
-        lora_dropout=0.0,
-        bias="none",
-        fan_in_fan_out=any(is_conv1d(source.model.get_submodule(path)) for path in ranks),
-        task_type="CAUSAL_LM",
-        inference_mode=True,
-        base_model_name_or_path=source.base,
-        **({"lora_bias": True} if any_bias else {}),
-    )
+    transposed = any(is_conv1d(source.model.get_submodule(path)) for path in ranks)
+    options = {"r": most_common, "lora_alpha": most_common, "lora_dropout": 0.0, "bias": "none"}
+    options |= {"rank_pattern": other_ranks, "alpha_pattern": dict(other_ranks)}
+    options |= {"target_modules": sorted(ranks), "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
+    options |= {"inference_mode": True, "base_model_name_or_path": source.base}
+    return LoraConfig(**options, **({"lora_bias": True} if any_bias else {}))

@@ -1,7 +1,5 @@
 """The side file of an export: which edits it holds, of which model, and how to recognize that model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +21,7 @@ KINDS = ("peft", "sparse", "merged")
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that was written.
-
-    Attributes:
-        folder: its path.
-        side_file: the content of its side file.
-        size: bytes of all its files.
-    """
+    """A folder that was written, the content of its side file, and the bytes of all its files."""
 
     folder: Path
     side_file: dict[str, Any]
@@ -39,52 +31,24 @@ class Exported:
 def describe(
     source: Source, kind: str, weights: EditedWeights, parameters: dict[str, dict], **extra
 ) -> dict[str, Any]:
-    """The content of the side file.
-
-    Args:
-        source: the edits.
-        kind: one of ``KINDS``.
-        weights: fingerprints without and with the edits.
-        parameters: what the export says of each touched parameter.
-        **extra: further fields, plain JSON values.
-    """
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "easyedit_neuron": __version__,
-        "base": {
-            "name": source.base,
-            "model_type": getattr(source.model.config, "model_type", None),
-            "dtype": _dtype(source.model),
-            **weights.before,
-        },
-        "after": weights.after,
-        "parameters": parameters,
-        "edits": [
-            {
-                "id": edit_id,
-                "method": record.method,
-                "requests": record.requests,
-                "seed": record.seed,
-                "fingerprint_before": record.fingerprint_before,
-                "fingerprint_after": record.fingerprint_after,
-            }
-            for edit_id, record in zip(source.ids, source.records)
-        ],
-        **extra,
-    }
+    """The content of the side file; ``parameters``: what the export says of each touched parameter."""
+    base = {"name": source.base, "model_type": getattr(source.model.config, "model_type", None)}
+    base |= {"dtype": _dtype(source.model), **weights.before}
+    copied = ("method", "requests", "seed", "fingerprint_before", "fingerprint_after")
+    edits = [
+        {"id": edit_id, **{name: getattr(record, name) for name in copied}}
+        for edit_id, record in zip(source.ids, source.records)
+    ]
+    side_file = {"format": FORMAT, "kind": kind, "easyedit_neuron": __version__, "base": base}
+    return side_file | {"after": weights.after, "parameters": parameters, "edits": edits, **extra}
 
 
 def write_export(
     out: str | Path, side_file: dict[str, Any], fill: Callable[[Path], None], checked: Sequence[str] = ()
 ) -> Exported:
-    """Write an export's folder, which appears complete or not at all.
+    """Write an export's folder, which appears complete or not at all; ``fill`` writes all but the side file.
 
-    Args:
-        out: the folder.
-        side_file: content of the side file; the digests of the checked files are added.
-        fill: writes the other files into the folder that it is given.
-        checked: names of files whose SHA-256 goes into the side file.
+    The side file gets the SHA-256 of the files named in ``checked``.
     """
     out = Path(out)
 
@@ -99,28 +63,20 @@ def write_export(
 
 
 def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """(folder, content of its side file) of an export that is named by its folder or by a file in it.
-
-    Raises:
-        StateError: no export of this package, of an unknown format, or with a file missing or changed.
-    """
+    """(folder, content of its side file) of an export that is named by its folder or by a file in it."""
     if not Path(path).exists():
         raise StateError(f"{path}: there is no such file or folder")
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
         side_file = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StateError(
-            f"{folder}: not written by easyedit-neuron export, it has no {NAME}. An adapter from elsewhere "
-            "is merged by peft's merge_and_unload"
-        ) from None
+        reason = f"it has no {NAME}. An adapter from elsewhere is merged by peft's merge_and_unload"
+        raise StateError(f"{folder}: not written by easyedit-neuron export, {reason}") from None
     except (OSError, ValueError) as problem:
         raise StateError(f"{folder / NAME}: not readable ({problem}); export again") from None
     is_side_file = isinstance(side_file, dict) and side_file.get("format") == FORMAT
     if not is_side_file or side_file.get("kind") not in KINDS:
-        raise StateError(
-            f"{folder / NAME}: not the side file of an export, or of another format than {FORMAT}"
-        )
+        raise StateError(f"{folder / NAME}: not the side file of an export of format {FORMAT}")
     for name, digest in side_file["files"].items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise StateError(f"{folder / name}: not the file that was exported (other SHA-256); export again")
@@ -130,29 +86,21 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
 def check_base(
     model: torch.nn.Module, side_file: dict[str, Any], folder: Path, has_edits: bool = False
 ) -> None:
-    """Check that a model is the export's base: without its edits, or with ``has_edits`` with them.
-
-    Raises:
-        StateError: it is not; the message says whether another model, other edits or another dtype is the
-            reason.
-    """
+    """``StateError`` unless the model is the export's base, without its edits or (``has_edits``) with
+    them."""
     base, touched = side_file["base"], list(side_file["parameters"])
     if _dtype(model) != base["dtype"]:
-        raise StateError(
-            f"{folder} is of a {base['dtype']} model, this one is {_dtype(model)}: load it in {base['dtype']}"
-        )
+        dtypes = f"is of a {base['dtype']} model, this one is {_dtype(model)}"
+        raise StateError(f"{folder} {dtypes}: load it in {base['dtype']}")
     present = {name for name, _ in model.named_parameters()}
     missing = [name for name in touched if name not in present]
     if missing:
-        raise StateError(
-            f"{folder} changes {missing[0]}, which this model does not have: it is of {base['name']}"
-        )
+        problem = f"changes {missing[0]}, which this model does not have"
+        raise StateError(f"{folder} {problem}: it is of {base['name']}")
     now = split_fingerprints(model, touched)
     if now["rest"] != base["rest"]:
-        raise StateError(
-            f"{folder} is of {base['name']}, and this is another model: weights that the edits do not change "
-            "differ"
-        )
+        problem = "this is another model: weights that the edits do not change differ"
+        raise StateError(f"{folder} is of {base['name']}, and {problem}")
     expected, opposite = base["touched"], side_file["after"]
     if has_edits:
         expected, opposite = opposite, expected
@@ -170,7 +118,6 @@ def refuse_existing(out: str | Path) -> None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files of a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

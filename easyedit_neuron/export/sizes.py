@@ -1,7 +1,5 @@
 """Bytes of the forms in which edits can be stored or handed on."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,14 +21,7 @@ otherwise."""
 
 @dataclass(frozen=True)
 class Size:
-    """Size of one form.
-
-    Attributes:
-        form: its name.
-        bytes: of all its files, of whole models of the parameters; None where the form cannot hold the edits.
-        edits: how many edits it holds.
-        note: what is lost, or why the form cannot hold the edits.
-    """
+    """Size of one form, of whole models that of the parameters; None where the form cannot hold the edits."""
 
     form: str
     bytes: int | None
@@ -64,9 +55,8 @@ def sizes(
                 rows.append(Size(form, adapter.size, count, _note(adapter.side_file["parameters"])))
             except NeuronEditError as problem:
                 rows.append(Size(form, None, count, str(problem)))
-        rows.append(
-            Size("sparse", export_sparse(records, model, folder / "sparse").size, count, "bit for bit")
-        )
+        sparse = export_sparse(records, model, folder / "sparse")
+        rows.append(Size("sparse", sparse.size, count, "bit for bit"))
     # A tied parameter counts once.
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return [*rows, Size("merged", weights, count, "bit for bit"), Size("unedited model", weights, 0)]

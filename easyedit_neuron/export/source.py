@@ -1,7 +1,5 @@
 """The edits to export, and the model that they were made on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +8,9 @@ import torch
 
 from ..arch.view import ModelView
 from ..editlog import EditLog
+from ..editlog.summed_change import shape_of
 from ..editlog.undoing import view_of
-from ..edits.record import EditRecord, LayerDelta
+from ..edits.record import EditRecord
 from ..edits.write import fingerprint, restore, write
 from ..errors import NeuronEditError, StateError
 from ..utils.fingerprint import tensors_fingerprint
@@ -19,13 +18,7 @@ from ..utils.fingerprint import tensors_fingerprint
 
 @dataclass(frozen=True)
 class EditedWeights:
-    """The weights that the edits change, before and after.
-
-    Attributes:
-        originals: parameter name -> copy of its value before.
-        before: fingerprints of the unedited model, as ``split_fingerprints`` gives them.
-        after: fingerprint of the touched parameters with the edits.
-    """
+    """Copies of the weights before the edits change them, and fingerprints before (split) and after."""
 
     originals: dict[str, torch.Tensor]
     before: dict[str, str]
@@ -34,14 +27,7 @@ class EditedWeights:
 
 @dataclass(frozen=True)
 class Source:
-    """Edits of one model, in order.
-
-    Attributes:
-        view: the model without these edits.
-        records: the edits.
-        ids: their names in the side file of an export.
-        base: name of the model in the export.
-    """
+    """Edits of one model, in order; ``ids`` and ``base`` name them and the model in the side file."""
 
     view: ModelView
     records: Sequence[EditRecord]
@@ -55,15 +41,11 @@ class Source:
         model: torch.nn.Module,
         base: str | None = None,
         ids: Sequence | None = None,
-    ) -> Source:
+    ) -> "Source":
         """Edits of ``model``: a list of records, or the edits of a log that are in the weights.
 
         ``base`` is by default the log's name of the model, or ``model_name`` of the first edit's
         hyperparameters; ``ids`` are the log's, or 0, 1, ...
-
-        Raises:
-            NeuronEditError: no edits, or none that changes anything.
-            StateError: the model is not the log's base, or a file of the log is damaged.
         """
         if isinstance(edits, EditLog):
             edits.base.check(model)
@@ -77,19 +59,15 @@ class Source:
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
         view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
-            low_rank = isinstance(delta, LayerDelta)
-            shape = [len(delta.value_factor), len(delta.key_factor)] if low_rank else list(delta.shape)
-            if list(view.matrix(name).shape) != shape:
-                raise StateError(
-                    f"{name}: an edit changes a weight {shape}, the model's is "
-                    f"{list(view.matrix(name).shape)}; give the model that the edits were made on"
-                )
+            shape, present = list(shape_of(delta)), list(view.matrix(name).shape)
+            if shape != present:
+                problem = f"an edit changes a weight {shape}, the model's is {present}"
+                raise StateError(f"{name}: {problem}; give the model that the edits were made on")
         model_name = records[0].hparams.get("model_name")
         return cls(view, records, ids, base or (model_name if isinstance(model_name, str) else "in memory"))
 
     @property
     def model(self) -> torch.nn.Module:
-        """The model."""
         return self.view.model
 
     @property

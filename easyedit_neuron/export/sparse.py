@@ -1,7 +1,5 @@
 """Edits as the rows or columns of the weights that they touch: put in and taken off bit for bit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,12 +30,8 @@ def export_sparse(
 
     ``sparse.safetensors`` holds for each touched parameter ``<parameter>.units``, int64 ``[n]``: the numbers
     of the rows or columns (whichever takes less room) that differ. ``<parameter>.bits`` ``[n, d]`` is the
-    exclusive or of their bits before and after, in the integer of the weight's size. Sums of floating-point
-    numbers would be rounded, and could not be taken off exactly.
-
-    Arguments and errors as for ``export_peft``; this form holds every edit. ``side_file["parameters"]`` has
-    for each parameter: ``dim`` of the stored tensor that ``units`` number; ``units``, how many; ``of``, of
-    how many.
+    exclusive or of their bits before and after, in the integer of the weight's size: floating-point sums
+    could not be taken off exactly. Arguments and errors as for ``export_peft``; this form holds every edit.
     """
     refuse_existing(out)
     source = Source.of(edits, model, base, ids)
@@ -60,12 +54,8 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
     """Give ``model`` the edited weights of an ``export_sparse`` folder, or take the edits off a model with
     them.
 
-    Returns:
-        {parameter name: copy of its value from before this call}.
-
-    Raises:
-        StateError: another kind of export, a damaged one, or one of another model (or of this model with
-            other edits in it); the model is as it was.
+    Returns {parameter name: copy of its value from before this call}. ``StateError``, with the model as it
+    was, for another kind of export, a damaged one, or one of another model.
     """
     folder, side_file = read_side_file(path)
     if side_file["kind"] != "sparse":

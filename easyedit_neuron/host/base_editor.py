@@ -60,30 +60,20 @@ class CallOptions:
 
     @classmethod
     def read(cls, call: str, sequential_edit: bool, verbose: bool, kwargs: dict[str, Any]) -> "CallOptions":
-        """The options of a call from its keyword arguments."""
         if kwargs.get("metric_kwargs") is not None:
-            raise HostError(
-                "metric_kwargs (EasyEdit's sentence metrics) needs EasyEdit's BaseEditor: host='easyedit'"
-            )
+            raise HostError("metric_kwargs (sentence metrics) needs EasyEdit's BaseEditor: host='easyedit'")
         names = _OPTIONS[call] | {"records"}
         unknown = sorted(set(kwargs) - names - _MEANINGLESS - {"metric_kwargs"})
         if unknown:
             LOG.warning("ignored keyword arguments: %s", ", ".join(unknown))
         options = cls(call, sequential_edit, verbose, **{n: kwargs[n] for n in names if n in kwargs})
         if options.final_evaluation and not sequential_edit:
-            raise HostError(
-                "final_evaluation measures all edits on the final model; it needs sequential_edit=True"
-            )
+            raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")
         return options
 
 
 class BaseEditor:
-    """Edits one model with one method.
-
-    Attributes:
-        model, tok: the model, edited in place, and its tokenizer.
-        hparams, alg_name, model_name, device, apply_algo: as in EasyEdit.
-    """
+    """Edits one model, in place, with one method; the attributes are those of EasyEdit's."""
 
     @classmethod
     def from_hparams(cls, hparams) -> "BaseEditor":
@@ -125,10 +115,7 @@ class BaseEditor:
             sequential_edit: keep every edit; else the weights are put back, bit for bit, after each.
             verbose: progress bar, and a log line per edit.
             **kwargs: ``requests`` (ready dictionaries in place of prompts; EasyEdit fails on it) and those of
-                ``edit_requests``.
-
-        Returns:
-            See ``edit_requests``.
+                ``edit_requests``, which says what is returned.
         """
         texts = prompts, target_new, ground_truth, target_neg, rephrase_prompts
         requests = _take_requests(kwargs, *texts, locality_inputs, portability_inputs)
@@ -178,11 +165,9 @@ class BaseEditor:
         verbose: bool = True,
         **kwargs,
     ) -> Result:
-        """Edit ``hparams.batch_size`` facts at once, chunk after chunk; arguments as ``edit``.
+        """Edit ``hparams.batch_size`` facts at once, chunk after chunk; arguments and results as ``edit``.
 
-        Returns:
-            As ``edit_requests``, with ``time`` (seconds of the chunk's edit); ``case_id`` counts within the
-            chunk, as in EasyEdit.
+        Metrics also have ``time`` (seconds of the chunk's edit); ``case_id`` counts within the chunk.
         """
         texts = prompts, target_new, ground_truth, target_neg, rephrase_prompts
         requests = _take_requests(kwargs, *texts, locality_inputs, portability_inputs)
@@ -210,13 +195,9 @@ class BaseEditor:
     def normal_edit(
         self, prompts: list[str], target_new: list[str], sequential_edit: bool = False, **kwargs
     ) -> tuple[None, torch.nn.Module, dict[str, torch.Tensor]]:
-        """Make all edits in one call of the method, without measuring, and put the weights back.
+        """Make all edits in one call, without measuring, and put the weights back, as EasyEdit does.
 
-        They are put back whatever ``sequential_edit`` says, as in EasyEdit. ``subject`` may be given as a
-        keyword (EasyEdit has no place for it, so methods that need one fail there).
-
-        Returns:
-            ``(None, model, weights_copy)``.
+        ``subject`` may be given as a keyword. Returns ``(None, model, weights_copy)``.
         """
         requests = _take_requests(kwargs, prompts, target_new)
         options = CallOptions.read("normal_edit", sequential_edit, False, kwargs)
@@ -278,10 +259,8 @@ class BaseEditor:
         if options.pre_edit is not None:
             metrics = [dict(metric) for metric in options.pre_edit]
             if len(metrics) != len(requests) or any("pre" not in metric for metric in metrics):
-                raise RequestError(
-                    "pre_edit must hold one dictionary with 'pre' per request, in the same order "
-                    f"({len(requests)} requests)"
-                )
+                order = f"in the same order ({len(requests)} requests)"
+                raise RequestError(f"pre_edit must hold one dictionary with 'pre' per request, {order}")
             return metrics
         metrics = [{"pre": pre} for pre in self._measure(self.model, requests, options)]
         if options.pre_file is not None:
@@ -310,9 +289,8 @@ class BaseEditor:
                 try:
                     parameter = self.model.get_parameter(name)
                 except AttributeError:
-                    raise NeuronEditError(
-                        f"{self.alg_name} returned weights of {name!r}, which the model does not have"
-                    ) from None
+                    problem = f"returned weights of {name!r}, which the model does not have"
+                    raise NeuronEditError(f"{self.alg_name} {problem}") from None
                 parameter.copy_(value)
 
     def _log_edit(self, metric: dict, options: CallOptions) -> None:

@@ -11,11 +11,7 @@ from .load_model import target_device
 
 
 def check_hparams(hparams) -> None:
-    """Check the device and the input files, before a model is loaded.
-
-    Raises:
-        NeuronEditError: there is no such device here, or a file that the method will read is missing.
-    """
+    """Check the device and the input files that the method will read, before a model is loaded."""
     target_device(getattr(hparams, "device", None))
     if hasattr(hparams, "check_inputs"):
         hparams.check_inputs()
@@ -25,39 +21,26 @@ def check_single(hparams) -> None:
     """``HparamsError`` unless ``batch_size`` is 1, for calls that make one edit at a time."""
     size = getattr(hparams, "batch_size", 1)
     if size != 1:
-        raise HparamsError(
-            f"field 'batch_size': edit() makes one edit at a time and needs 1, not {size}; "
-            "set it to 1, or call batch_edit()"
+        problem = (
+            f"edit() makes one edit at a time and needs 1, not {size}; set it to 1, or call batch_edit()"
         )
+        raise HparamsError(f"field 'batch_size': {problem}")
 
 
 def check_batchable(method, hparams) -> int:
-    """``batch_size`` of the hyperparameters, for calls that make several edits at once.
-
-    Raises:
-        HostError: the method edits one fact at a time.
-        HparamsError: the size is no whole number of at least 1.
-    """
+    """``batch_size`` of the hyperparameters; ``HostError`` where the method edits one fact at a time."""
     if not method.batchable:
         raise HostError(f"method {hparams.alg_name!r} edits one fact at a time; use edit()")
     size = getattr(hparams, "batch_size", None)
     if not isinstance(size, int) or size < 1:
-        raise HparamsError(
-            f"field 'batch_size': batch_edit() needs a whole number of at least 1, not {size!r}"
-        )
+        raise HparamsError(f"field 'batch_size': batch_edit() needs a whole number from 1 on, not {size!r}")
     return size
 
 
 def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
-    """The requests as dictionaries; those of methods that edit by subject are checked one by one.
-
-    Raises:
-        NeuronEditError: names the request, the field and the remedy; or the tokenizer is not the model's.
-    """
+    """The requests as dictionaries; those of methods that edit by subject are checked one by one."""
     if isinstance(requests, dict) or not len(requests):
-        raise RequestError(
-            "requests must be a non-empty list of dictionaries with prompt, target_new and subject"
-        )
+        raise RequestError("requests must be a non-empty list of dictionaries with prompt and target_new")
     requests = plain_requests(requests)
     if getattr(hparams, "NEEDS_SUBJECT", False):
         check_vocabulary(model, tok, request_checks.prepare(requests))

@@ -20,12 +20,9 @@ def generate_answer(model, tok, query: str, max_new_tokens: int) -> str:
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = torch.tensor([tok(text)["input_ids"]], device=input_device(model))
     with evaluating(model):
-        generated = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id,
-        )
+        pad = tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        generated = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=pad)
     return tok.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
 
@@ -34,12 +31,9 @@ answer = generate_answer
 
 
 def generate_answers(model, tok, request: dict, max_new_tokens: int = 512) -> dict:
-    """``rewrite_ans``, ``rephrase_ans``, ``locality_ans`` and ``portability_ans`` of a request, each where
-    the request has prompts.
-
-    The first two are texts, the others lists of texts. EasyEdit knows only the kinds ``por_hop`` and
-    ``loc_hop`` and needs them; here every kind's prompts are answered in order.
-    """
+    """``rewrite_ans``, ``rephrase_ans`` (texts), ``locality_ans`` and ``portability_ans`` (lists of texts),
+    where the request has prompts. EasyEdit needs the kinds ``por_hop`` and ``loc_hop``; here every kind is
+    answered."""
     answers: dict = {}
     for section in sections([request]):
         texts = [generate_answer(model, tok, prompt, max_new_tokens) for prompt in section.prompts]

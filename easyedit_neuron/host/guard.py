@@ -1,8 +1,7 @@
-"""The built-in editor's checks in front of the calls of EasyEdit's editor, for our methods only.
+"""The built-in editor's checks in front of the calls of EasyEdit's editor, in memory, for our methods only.
 
 EasyEdit loads the model and measures every request before a method is called for the first time, and in a
-sequence it has made all earlier edits when it comes to a bad request. So the checks are put in front of the
-calls: in memory, as the registration is, with arguments and results as they are.
+sequence it has made all earlier edits when it comes to a bad request.
 """
 
 import functools

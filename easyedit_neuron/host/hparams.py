@@ -16,19 +16,16 @@ from .resolve import HOST_VARIABLE, resolve_base_editor
 def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
     """Hyperparameters for ``BaseEditor.from_hparams`` of the same host.
 
-    EasyEdit's scripts choose the class by hand, method by method. Here NMKE, PNKE, FiNE and KNE have ours
-    under either host; EasyEdit's own methods (FT, ROME, GRACE, ...) have EasyEdit's where its editor is in
-    use, and the built-in editor's otherwise.
+    NMKE, PNKE, FiNE and KNE have ours under either host; EasyEdit's own methods (FT, ROME, GRACE, ...) have
+    EasyEdit's where its editor is in use, and the built-in editor's otherwise.
 
     Args:
-        method: name of a method; ours in any case, EasyEdit's as in its ``ALG_DICT``.
-        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"`` (EasyEdit's
-            own methods have shipped files of their own for tiny-llama).
+        method: ours in any case, EasyEdit's as in its ``ALG_DICT``.
+        file: a path with or without ``.yaml``, or a shipped name such as ``"NMKE/tiny-llama"``.
         host: as in ``resolve_base_editor``.
 
     Raises:
-        NeuronEditError: the host in use has no such method.
-        HparamsError: no such file, or it is not one of that class; the message names the file.
+        NeuronEditError: the host has no such method, or no such file can be read as its class.
     """
     function = easyedit_function(method, host)
     if function is None:
@@ -43,14 +40,10 @@ def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
 
 
 def easyedit_function(method: str, host: str | None = None) -> Callable | None:
-    """EasyEdit's function for a method of its own; ``None`` for ours and under the built-in editor.
-
-    Raises:
-        NeuronEditError: EasyEdit is the host and knows no such method.
-    """
-    if _is_registered(method, plugin=True) or not resolve_base_editor(host).__module__.startswith(
-        "easyeditor."
-    ):
+    """EasyEdit's function for a method of its own; ``None`` for ours and under the built-in editor."""
+    if _is_registered(method, plugin=True):
+        return None
+    if not resolve_base_editor(host).__module__.startswith("easyeditor."):
         return None
     algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
     if method not in algorithms:
@@ -59,12 +52,7 @@ def easyedit_function(method: str, host: str | None = None) -> Callable | None:
 
 
 def read_easyedit_hparams(function: Callable, file: Path) -> Any:
-    """Read a file as the class of hyperparameters that goes with one of EasyEdit's functions.
-
-    Raises:
-        HostError: the function does not name its class.
-        HparamsError: the class cannot read the file.
-    """
+    """Read a file as the class of hyperparameters that goes with one of EasyEdit's functions."""
     cls = _hparams_class(function)
     try:
         hparams = cls.from_hparams(str(file))
@@ -91,10 +79,7 @@ def _hparams_class(function: Callable) -> type:
     names = vars(sys.modules[function.__module__])
     classes = [cls for name, cls in names.items() if hasattr(cls, "from_hparams") and name != "HyperParams"]
     if len(classes) != 1:
-        raise HostError(
-            f"EasyEdit's {function.__name__} does not name its class of hyperparameters; make them with "
-            "that class"
-        )
+        raise HostError(f"EasyEdit's {function.__name__} does not name its class of hyperparameters")
     return classes[0]
 
 

@@ -108,15 +108,10 @@ class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @contextlib.contextmanager
 def import_stubs(forced: Iterable[str] = ()) -> Iterator[set[str]]:
-    """Give stubs to imports of EasyEdit's files inside the block.
+    """Give stubs to imports of EasyEdit's files inside the block; yields the packages replaced so far.
 
-    Args:
-        forced: further packages to replace although they are installed; for the optional packages an
-            installed one is preferred.
-
-    Yields:
-        The names of the packages replaced so far. Afterwards no stub is left for others to import: EasyEdit
-        keeps the only references.
+    ``forced``: packages to replace although they are installed. Afterwards no stub is left for others to
+    import: EasyEdit keeps the only references.
     """
     forced, used = frozenset(forced), set()
     first, last = _StubFinder(forced, used), _StubFinder(forced | OPTIONAL_PACKAGES, used)

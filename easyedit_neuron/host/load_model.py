@@ -13,27 +13,20 @@ LOG = logging.getLogger(__name__)
 
 
 def target_device(device: Any) -> torch.device:
-    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first one if any.
-
-    Raises:
-        HparamsError: no such device here; the message says what to set.
-    """
+    """``device`` of the hyperparameters as torch's: a number is that CUDA device, None the first if any."""
     text = "" if device is None else str(device).strip()
     if not text:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(f"cuda:{text}" if text.isdigit() else text)
     except RuntimeError:
-        raise HparamsError(
-            f"field 'device': {device!r} is no device; write cpu, cuda:0 or the number of a CUDA device"
-        ) from None
+        raise HparamsError(f"field 'device': {device!r} is no device; write cpu, cuda:0 or 0") from None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if target.type == "cuda" and (target.index or 0) >= count:
         here = f"this machine has {count} CUDA device(s)" if count else "torch sees no CUDA device here"
         smaller = " or a smaller number" if count else ""
-        raise HparamsError(
-            f"field 'device': {device!r} means {target}, but {here}; set 'device: cpu'{smaller}"
-        )
+        remedy = f"set 'device: cpu'{smaller}"
+        raise HparamsError(f"field 'device': {device!r} means {target}, but {here}; {remedy}")
     return target
 
 
@@ -42,12 +35,7 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
 
     ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair
     ``(model, tokenizer)``, which is used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
-    else float32. A tokenizer loaded here without a pad token gets the end-of-text token; its padding side
-    stays.
-
-    Raises:
-        HparamsError: ``device``, ``model_name`` or the dtype is impossible.
-        HostError: the model cannot be loaded, or is not a decoder-only language model.
+    else float32. A tokenizer loaded here without a pad token gets the end-of-text token.
     """
     device = target_device(getattr(hparams, "device", None))
     name, parallel = hparams.model_name, bool(getattr(hparams, "model_parallel", False))
@@ -56,15 +44,11 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:
-        raise HparamsError(
-            "field 'model_name': must be a path, a hub name or a pair (model, tokenizer), not "
-            f"{type(name).__name__}"
-        )
+        problem = f"must be a path, a hub name or a pair (model, tokenizer), not {type(name).__name__}"
+        raise HparamsError(f"field 'model_name': {problem}")
     if getattr(model.config, "is_encoder_decoder", False):
-        raise HostError(
-            f"model type {model.config.model_type!r} is an encoder-decoder; the methods here edit "
-            "decoder-only models"
-        )
+        reason = "the methods here edit decoder-only models"
+        raise HostError(f"model type {model.config.model_type!r} is an encoder-decoder; {reason}")
     if not parallel:
         model.to(device)
     return model, tok, device
@@ -78,8 +62,7 @@ def _model_dtype(hparams) -> torch.dtype:
 
 
 def dtype_option(dtype) -> dict[str, Any]:
-    """The argument of ``from_pretrained`` for a dtype: renamed in transformers 4.56, where the old name
-    warns."""
+    """The argument of ``from_pretrained`` for a dtype, renamed in transformers 4.56."""
     import transformers
 
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])

@@ -26,17 +26,10 @@ _REMEDY = (
 
 
 def find_easyeditor(home: str | Path | None = None) -> Path | None:
-    """Where EasyEdit would be imported from, without importing it.
+    """Where EasyEdit would be imported from, without importing it; None when nothing is named or importable.
 
-    Args:
-        home: folder of a clone (or its ``easyeditor`` folder). ``None``: environment variable
-            ``EASYEDIT_HOME``, then whatever ``import easyeditor`` finds.
-
-    Returns:
-        The ``easyeditor`` package folder; ``None`` when nothing was named and nothing is importable.
-
-    Raises:
-        HostError: the named folder holds no EasyEdit.
+    ``home`` is the folder of a clone; by default ``EASYEDIT_HOME``, then whatever ``import easyeditor``
+    finds. ``HostError`` where the named folder holds no EasyEdit.
     """
     named = home or os.environ.get(HOME_VARIABLE)
     if named:
@@ -60,16 +53,14 @@ def import_easyeditor(home: str | Path | None = None, stub: Sequence[str] = ()) 
     """Import ``easyeditor`` with our methods registered, and return the package.
 
     What EasyEdit does when it is imported still happens: it seeds the random generators of torch, numpy and
-    Python with 42 and configures the root logger. ``sys.path`` is not changed.
+    Python with 42 and configures the root logger.
 
     Args:
         home: see ``find_easyeditor``.
-        stub: names of further packages to replace by stubs although they are installed (a torchvision built
-            for another torch, say).
+        stub: further packages to replace by stubs although they are installed (a broken torchvision, say).
 
     Raises:
-        HostError: not found, already imported from elsewhere, or its import failed; the message says what to
-            install or set.
+        HostError: the message says what to install or set.
     """
     from .import_stubs import import_stubs
     from .registration import register
@@ -79,10 +70,8 @@ def import_easyeditor(home: str | Path | None = None, stub: Sequence[str] = ()) 
     if package is not None:
         place = Path(package.__file__).parent.resolve()
         if folder is not None and folder.resolve() != place:
-            raise HostError(
-                f"easyeditor is already imported, from {place}, not from {folder}; "
-                f"set {HOME_VARIABLE} before the first import"
-            )
+            remedy = f"set {HOME_VARIABLE} before the first import"
+            raise HostError(f"easyeditor is already imported, from {place}, not from {folder}; {remedy}")
     elif folder is None:
         raise HostError(f"EasyEdit is not installed: {_REMEDY}")
     else:

@@ -12,12 +12,9 @@ from ..errors import HparamsError
 
 @dataclass(frozen=True)
 class NameRule:
-    """What EasyEdit does where ``model_name`` holds a word.
+    """What EasyEdit ``loads`` where the lower-cased ``model_name`` holds a word.
 
-    Attributes:
-        word: looked for in the lower-cased ``model_name``.
-        loads: what EasyEdit loads then, for the message.
-        model_types: beginnings of ``config.model_type`` for which that is right; ``""`` is every one.
+    ``model_types``: beginnings of ``config.model_type`` for which that is right; ``""`` is every one.
     """
 
     word: str
@@ -46,9 +43,7 @@ _GPT2_TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 def check_model_name(model_name) -> None:
     """``HparamsError`` where EasyEdit would load the model with classes that are not its own.
 
-    Only the model's and the tokenizer's config are read. Nothing is checked for a pair ``(model,
-    tokenizer)``, which EasyEdit uses as it is, nor for a model without a readable config: the error of
-    loading it says more.
+    Nothing is checked for a pair ``(model, tokenizer)``, nor for a model without a readable config.
     """
     if not isinstance(model_name, str):
         return
@@ -56,13 +51,10 @@ def check_model_name(model_name) -> None:
     model_type = _model_type(model_name)
     if rule is None:
         problem = "knows none of the words in this one"
-    elif (
-        model_type is None
-        or model_type.startswith(rule.model_types)
-        or (rule.word == "gpt" and _tokenizer_class(model_name) in _GPT2_TOKENIZERS)
-    ):
-        return
     else:
+        fits = model_type is None or model_type.startswith(rule.model_types)
+        if fits or (rule.word == "gpt" and _tokenizer_class(model_name) in _GPT2_TOKENIZERS):
+            return
         problem = f"takes {rule.loads} for the word {rule.word!r}, but the model is of type {model_type!r}"
     # Advise the word that loads the model's own classes, and no word that EasyEdit looks for earlier.
     words = [rule.word for rule in NAME_RULES]

@@ -22,15 +22,12 @@ def prepare_requests(
     loc_prompts: Texts | None = None,
 ) -> list[dict]:
     """One dictionary per prompt with EasyEdit's keys: ``prompt``, ``target_new``, ``ground_truth`` (None when
-    not given), ``portability``, ``locality``, and ``target_neg``, ``subject``, ``loc_prompt``,
-    ``rephrase_prompt`` where given.
+    not given), ``portability``, ``locality``, and the other fields where given.
 
     ``locality_inputs`` and ``portability_inputs``: ``{kind: {"prompt": [...], "ground_truth": [...]}}`` with
     one entry (a text, a list of texts, or None for none) per prompt; single texts stand for a list of one.
     Fewer ``loc_prompts`` than prompts are repeated and shuffled with Python's global generator.
-
-    Raises:
-        RequestError: names the argument, and the prompt where a single one is wrong.
+    ``RequestError`` names the argument, and the prompt where a single one is wrong.
     """
     prompts = _as_list(prompts, "prompts")
     if not prompts:
@@ -47,9 +44,8 @@ def prepare_requests(
     subjects = _as_list(subject, "subject", count)
     for prompt, name in zip(prompts, subjects or ()):
         if not isinstance(name, str) or name not in prompt:
-            raise RequestError(
-                f"subject: {name!r} does not occur in the prompt {prompt!r}; write it as it stands there"
-            )
+            remedy = "write it as it stands there"
+            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
     fields = {
         "target_neg": _as_list(target_neg, "target_neg", count),
         "subject": subjects,

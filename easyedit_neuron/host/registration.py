@@ -22,12 +22,9 @@ _NEEDED = {ALG_DICT_MODULE: "ALG_DICT", BATCH_MODULE: "BatchEditor", EDITOR_MODU
 
 
 def register() -> bool:
-    """Give EasyEdit every method of the registry with ``plugin=True``: now or when EasyEdit is imported.
+    """Give EasyEdit every method with ``plugin=True``: now, or (False) when EasyEdit is imported.
 
     Idempotent; call it again after ``register_method`` to add a method later.
-
-    Returns:
-        True when EasyEdit knows the methods now, False when it is not loaded yet.
     """
     if _loaded():
         _remove_hook()
@@ -61,11 +58,8 @@ def _register_all() -> None:
         function, hparams = spec.load_apply(), spec.load_hparams()
         for name in spec.names:
             if algorithms.get(name, function) is not function:
-                LOG.warning(
-                    "EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place",
-                    name,
-                    algorithms[name],
-                )
+                text = "EasyEdit already has a method %r (%s); the one of easyedit_neuron takes its place"
+                LOG.warning(text, name, algorithms[name])
             algorithms[name] = function
         if package is not None and not hasattr(package, hparams.__name__):
             setattr(package, hparams.__name__, hparams)
@@ -113,8 +107,7 @@ def _load_and_register(loader, module) -> None:
             register()
         except Exception:  # EasyEdit must stay usable for its own methods
             LOG.exception(
-                "easyedit_neuron could not register its methods with EasyEdit; "
-                "easyedit_neuron.register() repeats the attempt"
+                "the methods are not registered with EasyEdit; easyedit_neuron.register() tries again"
             )
             _remove_hook()
 

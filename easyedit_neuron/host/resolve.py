@@ -14,22 +14,16 @@ HOSTS = ("auto", "builtin", "easyedit")
 
 
 def resolve_base_editor(host: str | None = None) -> type:
-    """The ``BaseEditor`` class to use.
+    """The ``BaseEditor`` class to use: of the host "easyedit", "builtin" or "auto".
 
-    Args:
-        host: "easyedit", "builtin" or "auto"; ``None`` takes the environment variable
-            ``EASYEDIT_NEURON_HOST``, and "auto" where that is unset. "auto" is EasyEdit's class when EasyEdit
-            can be imported (this takes several seconds), else the built-in one.
-
-    Raises:
-        HostError: an unknown host, or "easyedit" where EasyEdit cannot be used.
+    ``None`` takes the environment variable ``EASYEDIT_NEURON_HOST``, and "auto" where that is unset. "auto"
+    is EasyEdit's class when EasyEdit can be imported (this takes several seconds), else the built-in one.
     """
     host = host or os.environ.get(HOST_VARIABLE) or "auto"
     if host not in HOSTS:
         choices = ", ".join(HOSTS)
-        raise HostError(
-            f"host {host!r} is unknown; choose one of {choices} (argument host= or {HOST_VARIABLE})"
-        )
+        place = f"argument host= or {HOST_VARIABLE}"
+        raise HostError(f"host {host!r} is unknown; choose one of {choices} ({place})")
     if host == "easyedit":
         return import_easyeditor().BaseEditor
     if host == "auto":

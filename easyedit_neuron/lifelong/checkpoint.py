@@ -5,8 +5,6 @@ name, synchronised and renamed; only then is the state before it removed. Whenev
 complete state is there (or none yet).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,7 @@ TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 
 class StateFolder:
-    """The saved states of one run.
-
-    Args:
-        folder: the run's ``state``; created with the first state.
-        run: fingerprint of the run that the states belong to.
-    """
+    """The saved states of one run, below ``state``; ``run`` is the run's fingerprint."""
 
     def __init__(self, folder: Path, run: str):
         self.folder, self.run = folder, run
@@ -53,11 +46,7 @@ class StateFolder:
             remove_folder(folder)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state; None if there is none.
-
-        Raises:
-            StateError: the state is damaged, or of another run or format. Nothing is changed.
-        """
+        """The newest state, if any; ``StateError`` if it is damaged, or of another run or format."""
         states = self._complete_states()
         if not states:
             return None
@@ -86,7 +75,6 @@ class StateFolder:
         return None
 
     def remove(self) -> None:
-        """Remove all states."""
         remove_folder(self.folder)
 
     def _complete_states(self) -> list[Path]:

@@ -5,8 +5,6 @@ which distributions its Wasserstein distance is taken. Both readings are given: 
 before and after, and between the lengths of all rows before and after (its Fig. 11).
 """
 
-from __future__ import annotations
-
 import torch
 
 from ..arch.view import is_conv1d
@@ -28,17 +26,13 @@ def drifts(
 
 
 def drift(now: torch.Tensor, base: torch.Tensor) -> dict[str, list[float] | float]:
-    """Distances of a weight from its value in the untouched model.
+    """Distances of a weight ``W`` [d_out, d_in] or a bias [d] from its value in the untouched model, in
+    float32.
 
-    Args:
-        now, base: ``W`` [d_out, d_in] or a bias [d], of any floating dtypes and on any devices; computed in
-            float32.
-
-    Returns:
-        ``wasserstein``, ``cosine``, ``l2``: [mean, population standard deviation] over rows of the
-        1-Wasserstein distance between the row's entries, the cosine, and the Euclidean distance.
-        ``wasserstein_norms``: distance between the rows' lengths. The cosine of a row that is zero before or
-        after is 1 if both are, else 0.
+    ``wasserstein``, ``cosine``, ``l2``: [mean, population standard deviation] over rows of the 1-Wasserstein
+    distance between the row's entries, the cosine, and the Euclidean distance. ``wasserstein_norms``:
+    distance between the rows' lengths. The cosine of a row that is zero before or after is 1 if both are,
+    else 0.
     """
     now, base = (
         tensor.detach()[None] if tensor.dim() == 1 else tensor.detach().flatten(1) for tensor in (now, base)

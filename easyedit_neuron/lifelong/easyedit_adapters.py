@@ -3,8 +3,6 @@
 Nothing of EasyEdit is changed on the disk; what is set on its modules holds for this process.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import logging
@@ -50,12 +48,8 @@ _ROME_U = {"inv_mom2_cache": {}}
 STATE_VARIABLES: dict[str, dict[str, dict[str, Any]]] = {
     "ROME": {"rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
     "R-ROME": {"r_rome_main": {"CONTEXT_TEMPLATES_CACHE": None}, "compute_u": _ROME_U},
-    "MEMIT": {"memit_main": _MEMIT},
+    **{name: {f"{name.lower()}_main": _MEMIT} for name in ("MEMIT", "PMET", "EMMET", "EAMET", "CORE")},
     "MEMIT-FE": {"memit_FE_main": _MEMIT},
-    "PMET": {"pmet_main": _MEMIT},
-    "EMMET": {"emmet_main": _MEMIT},
-    "EAMET": {"eamet_main": _MEMIT},
-    "CORE": {"core_main": _MEMIT},
     "AlphaEdit": {"AlphaEdit_main": _ALPHAEDIT},
     "SPHERE": {"SPHERE_main": _ALPHAEDIT},
     "WISE": {
@@ -73,12 +67,7 @@ CACHES = {"COV_CACHE", "inv_mom2_cache"}
 
 
 class ModuleVariables:
-    """The variables of EasyEdit's modules that hold a method's state; see ``STATE_VARIABLES``.
-
-    Args:
-        alg_name: key of the method in ``ALG_DICT``.
-        package: full name of the method's package.
-    """
+    """The variables of EasyEdit's modules that hold a method's state; see ``STATE_VARIABLES``."""
 
     def __init__(self, alg_name: str, package: str):
         named = {f"{package}.{name}": values for name, values in STATE_VARIABLES.get(alg_name, {}).items()}
@@ -121,7 +110,7 @@ def refuse(alg_name: str) -> None:
 
 
 def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok, hparams: Any) -> None:
-    """Prepare a method before the first edit, on the untouched model.
+    """Prepare a method before the first edit, on the untouched model; ``hparams`` is changed.
 
     - ROME, MEMIT, PMET, AlphaEdit and the like read a covariance that EasyEdit measures on Wikipedia. Where
       ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look.
@@ -130,13 +119,6 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
     - PMET counts positions from the left, but EasyEdit pads on the left for it: padding goes to the right.
     - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
     - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
-
-    Args:
-        alg_name, module: the method's name in ``ALG_DICT``, and the module of its function.
-        model, tok, hparams: what the method will be called with; ``hparams`` is changed.
-
-    Raises:
-        HparamsError: the method needs statistics of matrices other than the FFNs' down projections.
     """
     if _is_our_text(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
         hparams.stats_dir = str(write_covariances(model, tok, hparams))
@@ -156,11 +138,9 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
 
 
 def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
-    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks for it.
+    """Write C = E[k k^T] of every edited layer where EasyEdit's ``layer_stats`` looks; return ``stats_dir``.
 
-    Returns:
-        The folder for ``stats_dir``. Its name hashes the matrices, so that another model of the same name, or
-        another text, has another folder.
+    Its name hashes the matrices, so that another model of the same name, or another text, has another folder.
     """
     view = ModelView.of(model)
     templates = getattr(hparams, "rewrite_module_tmps", None) or [hparams.rewrite_module_tmp]
@@ -172,15 +152,9 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
                     f"field 'mom2_dataset': {hparams.mom2_dataset!r} gives statistics of the FFNs' down "
                     f"projections alone, and the method changes {name}"
                 )
-    source = types.SimpleNamespace(
-        layers=list(hparams.layers),
-        mom2_dataset=hparams.mom2_dataset,
-        seed=0,
-        mom2_max_length=MAX_TOKENS,
-        mom2_n_samples=hparams.mom2_n_samples,
-        mom2_dtype=hparams.mom2_dtype,
-        stats_dir=hparams.stats_dir,
-    )
+    names = ("mom2_dataset", "mom2_n_samples", "mom2_dtype", "stats_dir")
+    fields = {name: getattr(hparams, name) for name in names}
+    source = types.SimpleNamespace(layers=list(hparams.layers), seed=0, mom2_max_length=MAX_TOKENS, **fields)
     statistics = Statistics(view, tok, source)
     covariances = {modules[layer][0]: statistics.covariance(layer).cpu() for layer in source.layers}
     folder = Path(hparams.stats_dir).expanduser() / f"easyedit-{tensors_fingerprint(covariances.items())}"
@@ -206,19 +180,17 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
     if alg_name != "WISE":
         return requests
     if not texts:
-        raise HparamsError(
-            "WISE learns from text that an edit must leave alone, and there is none: name it, data.text=FILE"
-        )
+        problem = "and there is none: name it, data.text=FILE"
+        raise HparamsError(f"WISE learns from text that an edit must leave alone, {problem}")
     return [{"loc_prompt": texts[(first + i) % len(texts)], **request} for i, request in enumerate(requests)]
 
 
 def follow_prompt(model: torch.nn.Module) -> None:
     """Let GRACE look at the last token of the prompt that is asked, in every forward pass from now on.
 
-    GRACE looks at one token. EasyEdit leaves it where the last edit's prompt ended, so that only the last
-    edit is found again; its authors' code uses the labels. Here the evaluation says which logits it needs
-    (``logits_to_keep``), and the first of them belongs to the prompt's last token. Without a target that is
-    the text's last token.
+    EasyEdit leaves its one token where the last edit's prompt ended, so that only that edit is found again.
+    The evaluation says which logits it needs (``logits_to_keep``), the first of which belongs to the prompt's
+    last token.
     """
     adapters = [module for module in model.modules() if type(module).__name__ == "GRACEAdapter"]
 
@@ -233,6 +205,5 @@ def follow_prompt(model: torch.nn.Module) -> None:
 
 
 def _is_our_text(source: str | None) -> bool:
-    return source is not None and (
-        source in resources.SHIPPED_DATA or Path(source).suffix in (".txt", ".jsonl")
-    )
+    suffixes = (".txt", ".jsonl")
+    return source is not None and (source in resources.SHIPPED_DATA or Path(source).suffix in suffixes)

@@ -5,8 +5,6 @@ copies. What a method keeps in variables of its modules (``easyedit_adapters.STA
 the start of a run, put back after a failed edit, and saved with the run.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import importlib
@@ -28,14 +26,9 @@ from .weights import ComparedWeights
 
 
 class EasyEditMethod(Method):
-    """A method of EasyEdit's registry.
+    """A method of EasyEdit's ``ALG_DICT``; ``HostError`` where it does not exist or cannot be run here.
 
-    Args:
-        alg_name: its key in ``ALG_DICT``.
-        texts: sentences that edits must leave alone, for methods that learn from such (WISE).
-
-    Raises:
-        HostError: EasyEdit is not there, has no such method, or the method cannot be run here.
+    ``texts``: sentences that edits must leave alone, for methods that learn from such (WISE).
     """
 
     def __init__(self, alg_name: str, texts: Sequence[str] = ()):
@@ -60,12 +53,9 @@ class EasyEditMethod(Method):
         self._variables.write({})
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
-        """EasyEdit's hyperparameters from a file, with some fields changed.
+        """EasyEdit's hyperparameters from a file with changes; ``HparamsError`` for an unknown field.
 
         ``batch_size`` among the changes is left out where the method has no such field.
-
-        Raises:
-            HparamsError: another field that the method does not have.
         """
         hparams = read_easyedit_hparams(self._apply, Path(file))
         fields = {field.name for field in dataclasses.fields(hparams)}
@@ -73,10 +63,8 @@ class EasyEditMethod(Method):
             if name in fields:
                 setattr(hparams, name, value)
             elif name != "batch_size":
-                raise HparamsError(
-                    f"setting 'method': unknown field {name!r} for {type(hparams).__name__}: "
-                    f"{did_you_mean(name, fields)}"
-                )
+                problem = f"unknown field {name!r} for {type(hparams).__name__}: {did_you_mean(name, fields)}"
+                raise HparamsError(f"setting 'method': {problem}")
         hparams.model_name = resources.model_path(hparams.model_name)
         return hparams
 
@@ -87,9 +75,8 @@ class EasyEditMethod(Method):
         except NeuronEditError:
             raise
         except Exception as problem:
-            raise HostError(
-                f"EasyEdit cannot load the model: {type(problem).__name__}: {problem}"
-            ) from problem
+            reason = f"{type(problem).__name__}: {problem}"
+            raise HostError(f"EasyEdit cannot load the model: {reason}") from problem
         model = editor.model.eval()
         adapters.prepare(self.alg_name, sys.modules[self._apply.__module__], model, editor.tok, hparams)
         return model, editor.tok
@@ -118,17 +105,13 @@ class EasyEditMethod(Method):
         return MethodResult(edited, originals if isinstance(originals, dict) else {}, [])
 
     def module_variables(self) -> dict[str, dict[str, Any]]:
-        """Copies of the state in the method's modules."""
         return self._variables.copies()
 
     def restore_module_variables(self, copies: dict[str, dict[str, Any]]) -> None:
-        """Put the state in the method's modules back."""
         self._variables.write(copies)
 
     def saved_state(self, model: torch.nn.Module) -> dict[str, Any]:
-        """The state in the method's modules, without caches."""
         return {"variables": self._variables.copies(caches=False)}
 
     def load_state(self, model: torch.nn.Module, tok, hparams, saved: dict[str, Any]) -> None:
-        """Continue with the saved state in the method's modules."""
         self._variables.write(saved["variables"])

@@ -1,7 +1,5 @@
 """The loop of a run: edit, measure, save, from wherever its folder says that it was interrupted."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass
@@ -37,19 +35,11 @@ class RunStorage:
 
 
 class Engine:
-    """One run.
+    """One run; ``settings`` are ``cli.settings.Settings``, ``watch`` has the seconds spent so far (such as
+    for loading).
 
-    Args:
-        editor: the method and the model that it edits.
-        stream: the edits.
-        measurer: what is measured.
-        storage: where everything is written; the folder must belong to this run.
-        settings: ``cli.settings.Settings``; of them ``seed``, ``runner`` and ``evaluation``.
-        watch: seconds spent so far, such as for loading the model.
-
-    Attributes:
-        lines, checkpoints: the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far.
-        resumed: how often the run was continued.
+    ``lines`` and ``checkpoints`` are the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far;
+    ``resumed`` is how often the run was continued.
     """
 
     def __init__(
@@ -123,9 +113,8 @@ class Engine:
         self._earlier_peaks = state["memory"]
         self.lines, self.checkpoints, self.resumed = lines, state["checkpoints"], state["resumed"] + 1
         spent, earlier = self.watch.seconds, state["seconds"]
-        self.watch.seconds = {
-            part: spent.get(part, 0.0) + earlier.get(part, 0.0) for part in {**earlier, **spent}
-        }
+        parts = {**earlier, **spent}
+        self.watch.seconds = {part: spent.get(part, 0.0) + earlier.get(part, 0.0) for part in parts}
         self._saved_edits = len(lines)
         self.files.write_edits(lines)
         self.progress.say(f"continues after edit {len(lines)} of {len(self.stream)}")
@@ -234,19 +223,10 @@ class Engine:
         if not self.editor.weights.restorable:
             return
         with self.watch.measure("save"):
-            self.storage.states.save(
-                {
-                    "position": len(self.lines),
-                    **self.editor.saved_state(),
-                    "masks": self.masks.saved_state(),
-                    "random": random_states(),
-                    "checkpoints": self.checkpoints,
-                    "seconds": dict(self.watch.seconds),
-                    "memory": peak_memory(self._earlier_peaks),
-                    "resumed": self.resumed,
-                    "before": self._before_digest,
-                    "edits": edits_digest(self.lines),
-                    "log": self.storage.log.saved_state(),
-                }
-            )
+            state = {"position": len(self.lines), **self.editor.saved_state()}
+            state |= {"masks": self.masks.saved_state(), "random": random_states()}
+            state |= {"checkpoints": self.checkpoints, "seconds": dict(self.watch.seconds)}
+            state |= {"memory": peak_memory(self._earlier_peaks), "resumed": self.resumed}
+            state |= {"before": self._before_digest, "edits": edits_digest(self.lines)}
+            self.storage.states.save(state | {"log": self.storage.log.saved_state()})
         self._saved_at, self._saved_edits = time.monotonic(), len(self.lines)

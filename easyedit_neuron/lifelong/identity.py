@@ -1,7 +1,5 @@
 """Which run a folder belongs to: a command may continue there only if it is the same run."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -21,17 +19,8 @@ from ..utils.io import refusing, write_text
 from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
-MAY_DIFFER = (
-    "output_dir",
-    "run",
-    "runner.save_every_edits",
-    "runner.save_every_minutes",
-    "runner.on_failure",
-    "runner.keep_weights",
-    "runner.edit_log",
-    "runner.report",
-    "runner.quiet",
-)
+_MAY_DIFFER = "save_every_edits save_every_minutes on_failure keep_weights edit_log report quiet"
+MAY_DIFFER = ("output_dir", "run", *(f"runner.{name}" for name in _MAY_DIFFER.split()))
 """Settings that change nothing in the results of the edits that have been made."""
 
 
@@ -44,21 +33,15 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The machine on which a run began; for the reader only, not part of the run's identity."""
-    return {
-        "system": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    system = {"system": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return system | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
 def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What distinguishes one run from another, as plain JSON.
+    """What distinguishes one run from another, as plain JSON: all settings and hyperparameters.
 
-    Args:
-        settings: all settings, nested.
-        hparams: all hyperparameters.
-        data: everything that is read (requests in their order, facts, texts), of which fingerprints are kept.
+    ``data`` is everything that is read (requests in order, facts, texts); only fingerprints are kept.
     """
     compared = {}
     for name, value in settings.items():
@@ -66,12 +49,8 @@ def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[s
             value = {key: item for key, item in value.items() if f"{name}.{key}" not in MAY_DIFFER}
         if name not in MAY_DIFFER:
             compared[name] = value
-    identity = {
-        "settings": compared,
-        "hparams": hparams,
-        "data": {name: key_fingerprint({"content": value}) for name, value in data.items()},
-        "versions": versions(),
-    }
+    digests = {name: key_fingerprint({"content": value}) for name, value in data.items()}
+    identity = {"settings": compared, "hparams": hparams, "data": digests, "versions": versions()}
     return json.loads(json.dumps(finite(identity), default=str))
 
 
@@ -88,11 +67,7 @@ def describe_differences(saved: Any, current: Any, name: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create the folder if needed and hold it for this process; the system releases it when the process ends.
-
-    Raises:
-        StateError: another process holds it, or it cannot be created.
-    """
+    """Create the folder if needed and hold it for this process; ``StateError`` if another one holds it."""
     with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,13 +88,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A folder that holds this run or none.
-
-    Attributes:
-        files: the folder.
-        identity: of the run.
-        saved: content of ``run.json``; None for a new run.
-    """
+    """A folder that holds this run or none; ``saved`` is the content of ``run.json``, None for a new run."""
 
     files: RunFolder
     identity: dict[str, Any]
@@ -131,17 +100,11 @@ class OpenRun:
         return self.saved is not None and self.files.summary.is_file()
 
     def begin_or_continue(self, model: dict[str, str], command: str) -> str:
-        """Write ``run.json`` of a new run, or compare the model of the run that is continued.
+        """Write ``run.json`` of a new run, or compare the model of the run that is continued; the run's
+        fingerprint.
 
-        Args:
-            model: fingerprints of weights and tokenizer.
-            command: the command line, for a new run.
-
-        Returns:
-            The fingerprint of the run.
-
-        Raises:
-            StateError: the folder holds a run of another model.
+        ``model`` has fingerprints of weights and tokenizer. ``StateError`` where the folder's run is of
+        another model.
         """
         run = self.saved
         if run is None:
@@ -150,19 +113,13 @@ class OpenRun:
             write_text(self.files.run, as_json(run))
         differences = describe_differences(run["model"], model, "model")
         if differences:
-            raise StateError(
-                f"{self.files.folder} holds a run of another model; nothing was changed. "
-                f"{'; '.join(differences)}"
-            )
+            details = f"nothing was changed. {'; '.join(differences)}"
+            raise StateError(f"{self.files.folder} holds a run of another model; {details}")
         return key_fingerprint({"identity": run["identity"], "model": run["model"]})
 
 
 def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
-    """Look into a folder for the run of this identity.
-
-    Raises:
-        StateError: the folder holds another run, or files of an unknown one. Nothing is changed.
-    """
+    """Look into a folder for the run of this identity; ``StateError`` if it holds another."""
     if not files.run.is_file():
         present = [path.name for path in vars(files).values() if path != files.folder and path.exists()]
         if present:

@@ -1,7 +1,5 @@
 """What the edits' records say of the layers: density, leakage, delivered share, and how masks overlap."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,18 +13,14 @@ def layer_values(records: list) -> dict[str, dict[str, float | None]]:
     layers: dict[str, dict[str, float | None]] = {}
     for record in records:
         for layer, delta in getattr(record, "layers", {}).items():
-            layers[str(layer)] = {
-                "density": delta.density,
-                "leakage": delta.leakage,
-                "delivered": delta.residual_share,
-            }
+            values = {"density": delta.density, "leakage": delta.leakage}
+            layers[str(layer)] = values | {"delivered": delta.residual_share}
         for name, delta in getattr(record, "units", {}).items():
             layers[name] = {"density": delta.density, "leakage": None, "delivered": None}
     return layers
 
 
 def stage_seconds(records: list) -> dict[str, float]:
-    """Seconds by stage of one batch."""
     return add_up(getattr(record, "seconds", {}) for record in records)
 
 
@@ -40,15 +34,13 @@ def add_up(seconds: Iterator[dict[str, float]]) -> dict[str, float]:
 
 
 class MaskCounts:
-    """How many batches chose each neuron, by layer (by parameter for methods that change single rows or
-    columns)."""
+    """How many batches chose each neuron, by layer (by parameter for methods that change rows or columns)."""
 
     def __init__(self):
         self._counts: dict[str, torch.Tensor] = {}
         self._batches: dict[str, int] = {}
 
     def add(self, records: list) -> None:
-        """Count a batch."""
         for record in records:
             for layer, delta in getattr(record, "layers", {}).items():
                 if delta.mask is not None:
@@ -81,11 +73,9 @@ class MaskCounts:
         return int((self._counts[name] > 0).sum()) / len(self._counts[name]) if name in self._counts else None
 
     def saved_state(self) -> dict[str, Any]:
-        """The counts, for ``load_state``."""
         return {"counts": dict(self._counts), "batches": dict(self._batches)}
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Continue with saved counts."""
         self._counts, self._batches = dict(saved["counts"]), dict(saved["batches"])
 
 
@@ -97,11 +87,8 @@ def layer_means(lines: list[dict], masks: MaskCounts) -> dict[str, dict[str, flo
         for layer, values in line["layers"].items():
             for name, value in values.items():
                 collected.setdefault(layer, {}).setdefault(name, []).append(value)
-    return {
-        layer: {
-            **{name: mean(values) for name, values in by_name.items()},
-            "overlap": masks.overlap(layer),
-            "touched": masks.touched(layer),
-        }
-        for layer, by_name in collected.items()
-    }
+    means = {}
+    for layer, by_name in collected.items():
+        means[layer] = {name: mean(values) for name, values in by_name.items()}
+        means[layer] |= {"overlap": masks.overlap(layer), "touched": masks.touched(layer)}
+    return means

@@ -1,7 +1,5 @@
 """What a run measures: the edits' own metrics, and the side effects on everything else."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +18,7 @@ def evenly(items: list, count: int | None) -> list:
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """What side effects are measured on, the same at every checkpoint.
-
-    Attributes:
-        facts: facts of subjects that are never edited, with ``prompt`` and ``ground_truth``.
-        texts: held-out text.
-        prompts: prompts to continue.
-    """
+    """Facts never edited (``prompt``, ``ground_truth``), held-out texts and prompts to continue."""
 
     facts: list[dict[str, str]]
     texts: list[str]
@@ -34,17 +26,11 @@ class ReferenceData:
 
 
 class Measurer:
-    """Everything that a run measures.
+    """Everything that a run measures: its edits, in the order of the stream, and side effects on
+    ``reference``.
 
-    Args:
-        tok, hparams: the tokenizer, and the hyperparameters of the method.
-        requests: all requests of the stream, in its order.
-        reference: what side effects are measured on.
-        settings: ``cli.settings.Settings``; of them ``evaluation`` and ``seed``.
-        ability: ``ability.general_ability.GeneralAbility``, or None where general ability is not measured.
-
-    Attributes:
-        known: of each fact, whether the untouched model answers it right; others cannot be retained.
+    ``ability`` is an ``ability.general_ability.GeneralAbility`` or None. ``known``: of each fact, whether the
+    untouched model answers it right; others cannot be retained.
     """
 
     def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
@@ -57,9 +43,8 @@ class Measurer:
     def measure_untouched(self, model) -> dict[str, Any]:
         """Measure the untouched model, whose answers every later locality is compared with.
 
-        Returns:
-            The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts,
-            and the side effects' values, ``beside``.
+        The content of ``before.json``: ``metrics`` of every edit, ``reference`` answers, ``known`` facts, and
+        the side effects' values, ``beside``.
         """
         metrics = self._evaluate(model, self.requests, None)
         self._locality_answers = [
@@ -67,15 +52,11 @@ class Measurer:
             for entry in metrics
         ]
         self.known = self._answers_right(model, self.reference.facts)
-        return {
-            "metrics": [plain_metrics(entry) for entry in metrics],
-            "reference": self._locality_answers,
-            "known": self.known,
-            "beside": finite(self.measure_side_effects(model)),
-        }
+        before = {"metrics": [plain_metrics(entry) for entry in metrics]}
+        before |= {"reference": self._locality_answers, "known": self.known}
+        return before | {"beside": finite(self.measure_side_effects(model))}
 
     def load(self, before: dict[str, Any]) -> None:
-        """Continue with the content of ``before.json``."""
         self._locality_answers, self.known = before["reference"], before["known"]
 
     def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
@@ -135,8 +116,7 @@ def plain_metrics(metrics: dict) -> dict:
 
 
 def means(metrics: list[dict]) -> dict[str, Any]:
-    """Means over edits under EasyEdit's names, with ``loc`` and ``port`` in which every kind of an edit has
-    the same weight.
+    """Means over edits under EasyEdit's names; every kind of an edit has the same weight in its mean.
 
     Values that are null do not count (a target without tokens of its own); what no edit has is left out.
     """

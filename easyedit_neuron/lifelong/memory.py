@@ -1,7 +1,5 @@
 """Peak memory of a run."""
 
-from __future__ import annotations
-
 import sys
 
 import torch
@@ -14,11 +12,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(earlier: dict[str, float | None]) -> dict[str, float | None]:
-    """``rss_peak_mib`` of the process (which several runs of a sweep may share) and ``cuda_peak_mib`` of all
-    devices together, in MiB; None where the system does not tell.
+    """``rss_peak_mib`` of the process and ``cuda_peak_mib`` of all devices together; None where nobody tells.
 
-    Args:
-        earlier: the peaks of the interrupted process that this run continues, or ``{}``.
+    ``earlier``: the peaks of the interrupted process that this run continues, or ``{}``.
     """
     devices = range(torch.cuda.device_count())
     cuda = sum(torch.cuda.max_memory_allocated(device) for device in devices) / 2**20 if devices else None

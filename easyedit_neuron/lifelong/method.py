@@ -1,7 +1,5 @@
 """A method and the model that it edits; a batch of edits is applied completely or not at all."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +21,11 @@ FATAL = (HparamsError, ArchitectureError, HostError, DataError, MaskError)
 
 @dataclass
 class MethodResult:
-    """What one call of a method returned.
+    """What one call of a method returned; ``records`` are ``EditRecord`` of our own methods, empty for
+    others.
 
-    Attributes:
-        model: the model to measure, which may be a wrapper of the edited one.
-        originals: parameter name -> copy from before the edit.
-        records: ``EditRecord`` of our own methods; empty for others.
+    ``model`` is the one to measure, which may be a wrapper. ``originals``: parameter name -> copy from
+    before.
     """
 
     model: torch.nn.Module
@@ -37,12 +34,7 @@ class MethodResult:
 
 
 class Method:
-    """A method of the registry.
-
-    Attributes:
-        name, batchable: as in the registry.
-        one_prompt_at_a_time: whether its edited model must be measured with batches of one prompt.
-    """
+    """A method of the registry; ``one_prompt_at_a_time``: its edited model is measured prompt by prompt."""
 
     one_prompt_at_a_time = False
 
@@ -84,24 +76,16 @@ class Method:
 
 @dataclass
 class BatchResult:
-    """What became of a batch of edits.
-
-    Attributes:
-        records: ``EditRecord`` of the batch, where the method gives them; empty if it failed.
-        failure: why it failed, None if it did not.
-    """
+    """The records of a batch of edits, where the method gives any; or why it failed."""
 
     records: list
     failure: str | None = None
 
 
 class ModelEditor:
-    """A method with the model that it edits.
+    """A method with the model that it edits in place, and the ``weights`` that were changed so far.
 
-    Attributes:
-        model: the loaded model, edited in place.
-        measured_model: the model to measure; a method may return a wrapper.
-        weights: the parameters that were changed so far.
+    ``measured_model`` is the one to measure; a method may return a wrapper.
     """
 
     def __init__(self, method: Method, model: torch.nn.Module, tok, hparams):
@@ -110,11 +94,9 @@ class ModelEditor:
         self.weights = method.edited_weights(model)
 
     def edit(self, requests: list[dict]) -> BatchResult:
-        """Make a batch of edits. If the method fails or leaves values that are not finite, weights and state
-        are afterwards as they were before.
+        """Make a batch of edits. After a failure, or values that are not finite, all is as it was before.
 
-        Raises:
-            NeuronEditError: one of ``FATAL``, or a failed edit cannot be undone.
+        Errors of ``FATAL`` and a failed edit that cannot be undone end the run.
         """
         variables, originals = self.method.module_variables(), None
         try:

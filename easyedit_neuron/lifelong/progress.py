@@ -1,7 +1,5 @@
 """What a run shows on stderr: a bar with Rel and Loc, or a line per checkpoint outside of a terminal."""
 
-from __future__ import annotations
-
 import sys
 import time
 
@@ -9,13 +7,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Progress of one run, on stderr.
-
-    Args:
-        name: of the method.
-        total: edits of the stream.
-        quiet: show nothing.
-    """
+    """Progress of one run, on stderr."""
 
     def __init__(self, name: str, total: int, quiet: bool = False):
         self.name, self.total, self.quiet = name, total, quiet
@@ -27,17 +19,10 @@ class Progress:
         """Begin at an edit, which is not the first where a run continues."""
         self._started, self._first = time.monotonic(), position
         if self._shows_bar:
-            self._bar = tqdm(
-                total=self.total,
-                initial=position,
-                desc=self.name,
-                unit="edit",
-                file=sys.stderr,
-                dynamic_ncols=True,
-            )
+            look = {"desc": self.name, "unit": "edit", "dynamic_ncols": True}
+            self._bar = tqdm(total=self.total, initial=position, file=sys.stderr, **look)
 
     def show(self, position: int, rel: float | None, loc: float | None, failed: int) -> None:
-        """Update the bar after a batch."""
         if self._bar is not None:
             self._bar.set_postfix_str(_scores(rel, loc, failed), refresh=False)
             self._bar.update(position - self._bar.n)
@@ -52,12 +37,10 @@ class Progress:
         self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {times}")
 
     def say(self, text: str) -> None:
-        """Write a line."""
         if not self.quiet:
             tqdm.write(f"{self.name}: {text}", file=sys.stderr)
 
     def end(self) -> None:
-        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 

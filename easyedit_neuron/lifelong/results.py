@@ -1,7 +1,5 @@
 """The objects of ``edits.jsonl``, ``checkpoints.jsonl`` and ``summary.json``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,55 +44,35 @@ def edit_lines(
         "seconds": seconds / len(positions),
         "stages_of_batch": stage_seconds(result.records),
     }
-    return [
-        finite(
-            {
-                "edit": position,
-                "record": stream.records[position],
-                "request": stream.requests[position],
-                "superseded_by": stream.superseded_at_end.get(position),
-                "before": before,
-                "immediate": immediate,
-                "final": None,
-                **of_batch,
-            }
-        )
-        for position, before, immediate in zip(positions, metrics["before"], metrics["immediate"])
-    ]
+    lines = []
+    for position, before, immediate in zip(positions, metrics["before"], metrics["immediate"]):
+        line = {"edit": position, "record": stream.records[position], "request": stream.requests[position]}
+        line["superseded_by"] = stream.superseded_at_end.get(position)
+        line |= {"before": before, "immediate": immediate, "final": None}
+        lines.append(finite(line | of_batch))
+    return lines
 
 
 def checkpoint_line(
     lines: list[dict], stream: Stream, masks: MaskCounts, final: dict, drift: dict, costs: dict
 ) -> dict[str, Any]:
-    """One object of ``checkpoints.jsonl``.
+    """One object of ``checkpoints.jsonl``; ``costs``: ``seconds`` of the run by part, and ``memory``.
 
-    Args:
-        lines, stream, masks: of all edits so far.
-        final: means over the edits so far and side effects, on the model as it is now.
-        drift: of every changed weight.
-        costs: ``seconds`` of the run by part, and ``memory``.
+    ``final``: means over the edits and side effects, on the model as it is now.
     """
     immediate, seconds = immediate_means(lines), costs["seconds"]
     first_of_batches = [line for line in lines if line["edit"] % stream.batch_size == 0]
-    return finite(
-        {
-            "edits": len(lines),
-            "failed": count_failed(lines),
-            "superseded": len(stream.superseded(len(lines))),
-            "final": final,
-            "immediate": immediate,
-            "by_kind": {
-                group: {"final": final.get(group, {}), "immediate": immediate.get(group, {})}
-                for group in ("locality", "portability")
-            },
-            "drift": drift,
-            "layers": layer_means(lines, masks),
-            "seconds": dict(seconds),
-            "stages": add_up(line["stages_of_batch"] for line in first_of_batches),
-            "evaluation_share": seconds_of_measuring(seconds) / max(sum(seconds.values()), 1e-9),
-            "memory": costs["memory"],
-        }
-    )
+    groups = {
+        group: {"final": final.get(group, {}), "immediate": immediate.get(group, {})}
+        for group in ("locality", "portability")
+    }
+    line = {"edits": len(lines), "failed": count_failed(lines)}
+    line["superseded"] = len(stream.superseded(len(lines)))
+    line |= {"final": final, "immediate": immediate, "by_kind": groups, "drift": drift}
+    line |= {"layers": layer_means(lines, masks), "seconds": dict(seconds)}
+    line["stages"] = add_up(line["stages_of_batch"] for line in first_of_batches)
+    line["evaluation_share"] = seconds_of_measuring(seconds) / max(sum(seconds.values()), 1e-9)
+    return finite(line | {"memory": costs["memory"]})
 
 
 def immediate_means(lines: list[dict]) -> dict[str, Any]:
@@ -103,7 +81,6 @@ def immediate_means(lines: list[dict]) -> dict[str, Any]:
 
 
 def count_failed(lines: list[dict]) -> int:
-    """Number of edits that failed."""
     return sum(line["status"] == "failed" for line in lines)
 
 
@@ -119,14 +96,7 @@ class RunOrigin:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a finished run has.
-
-    Attributes:
-        lines, checkpoints: of ``edits.jsonl`` and ``checkpoints.jsonl``.
-        repeats: numbers of duplicates and of contradictions.
-        resumed: how often the run was continued.
-        fingerprints: parameter name -> fingerprint of the edited weight.
-    """
+    """What a finished run has; ``repeats`` are the numbers of duplicates and of contradictions."""
 
     lines: list[dict]
     checkpoints: list[dict]
@@ -142,33 +112,17 @@ def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
     # The first batch pays for what is done once (contexts, statistics that are not cached yet).
     later = [line["seconds"] for line in run.lines if line["batch"] > 0]
     later = later or [line["seconds"] for line in run.lines]
-    return {
-        "method": settings.method_name,
-        "model": settings.model.path or settings.model.name,
-        "data": {"path": settings.data.path, "shape": settings.data.shape},
-        "edits": len(run.lines),
-        "failed": last["failed"],
-        "duplicates": run.repeats[0],
-        "contradictions": run.repeats[1],
-        "superseded": last["superseded"],
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "results": {phase: values for phase, values in results.items() if values},
-        "drift": last["drift"],
-        "layers": last["layers"],
-        "checkpoints": [csv_row(checkpoint) for checkpoint in run.checkpoints],
-        "seconds_per_edit": sum(later) / len(later),
-        "seconds_per_edit_first_batch": run.lines[0]["seconds"],
-        "seconds": last["seconds"],
-        "stages": last["stages"],
-        "evaluation_share": last["evaluation_share"],
-        "memory": last["memory"],
-        "resumed": run.resumed,
-        "weights": run.fingerprints,
-        "protocol": PROTOCOL,
-        "hparams_file": str(origin.hparams_file),
-        "hparams": origin.hparams.to_dict(),
-        "settings": settings.to_dict(),
-        "versions": versions(),
-        "command": origin.command,
-    }
+    summary = {"method": settings.method_name, "model": settings.model.path or settings.model.name}
+    summary["data"] = {"path": settings.data.path, "shape": settings.data.shape}
+    summary |= {"edits": len(run.lines), "failed": last["failed"]}
+    summary |= {"duplicates": run.repeats[0], "contradictions": run.repeats[1]}
+    summary |= {"superseded": last["superseded"], "batch_size": settings.batch_size, "seed": settings.seed}
+    summary["results"] = {phase: values for phase, values in results.items() if values}
+    summary |= {name: last[name] for name in ("drift", "layers")}
+    summary["checkpoints"] = [csv_row(checkpoint) for checkpoint in run.checkpoints]
+    summary["seconds_per_edit"] = sum(later) / len(later)
+    summary["seconds_per_edit_first_batch"] = run.lines[0]["seconds"]
+    summary |= {name: last[name] for name in ("seconds", "stages", "evaluation_share", "memory")}
+    summary |= {"resumed": run.resumed, "weights": run.fingerprints, "protocol": PROTOCOL}
+    summary |= {"hparams_file": str(origin.hparams_file), "hparams": origin.hparams.to_dict()}
+    return summary | {"settings": settings.to_dict(), "versions": versions(), "command": origin.command}

@@ -1,7 +1,5 @@
 """The results so far of a run that is continued: read back, and checked against the saved state."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -13,7 +11,6 @@ _REMEDY = "Put the right one back, or choose another folder (run=NAME)"
 
 
 def before_digest(before: dict[str, Any]) -> str:
-    """Fingerprint of ``before.json``."""
     return key_fingerprint(finite(before))
 
 
@@ -25,12 +22,8 @@ def edits_digest(lines: list[dict]) -> str:
 def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
     """The content of ``before.json``; None if the untouched model was not measured yet.
 
-    Args:
-        files: the folder.
-        digest: what the saved state says of the file; None without a state.
-
-    Raises:
-        StateError: the file is damaged, or does not belong to the state.
+    ``digest`` is what the saved state says of the file, None without a state. ``StateError`` for a damaged
+    file, or one that does not belong to the state.
     """
     if digest is None and not files.before.is_file():
         return None
@@ -38,29 +31,20 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
         before = json.loads(files.before.read_text(encoding="utf-8"))
         actual = before_digest(before)
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.before}: not readable ({problem}); it belongs to the run's state. {_REMEDY}"
-        ) from None
+        raise StateError(f"{files.before}: not readable ({problem}). {_REMEDY}") from None
     if digest is not None and actual != digest:
         raise StateError(f"{files.before}: is not the one that the run's state belongs to. {_REMEDY}")
     return before
 
 
 def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
-    """The first ``count`` lines of ``edits.jsonl``, without those that were written after the saved state.
-
-    Raises:
-        StateError: the lines do not belong to the state with this ``digest``.
-    """
+    """The first ``count`` lines of ``edits.jsonl``; ``StateError`` if they are not the saved state's."""
     try:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.split("\n")[:count] if line]
     except (OSError, ValueError) as problem:
-        raise StateError(
-            f"{files.edits}: not readable ({problem}); the run's state is of edit {count}. {_REMEDY}"
-        ) from None
+        raise StateError(f"{files.edits}: not readable ({problem}). {_REMEDY}") from None
     if len(lines) < count or edits_digest(lines) != digest:
-        raise StateError(
-            f"{files.edits}: its first {count} lines are not those that the run's state belongs to. {_REMEDY}"
-        )
+        problem = f"its first {count} lines are not those that the run's state belongs to"
+        raise StateError(f"{files.edits}: {problem}. {_REMEDY}")
     return lines

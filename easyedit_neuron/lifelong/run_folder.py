@@ -1,7 +1,5 @@
 """The files of a run's folder. Each is complete or absent, and survives a power cut."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -47,15 +45,12 @@ class RunFolder:
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
 
     def append_edits(self, lines: list[dict]) -> None:
-        """Add the lines of a batch to ``edits.jsonl``."""
         append_text(self.edits, as_lines(lines))
 
     def write_edits(self, lines: list[dict]) -> None:
-        """Replace ``edits.jsonl``."""
         write_text(self.edits, as_lines(lines))
 
     def write_checkpoints(self, checkpoints: list[dict]) -> None:
-        """Replace ``checkpoints.jsonl`` and ``checkpoints.csv``."""
         write_text(self.checkpoints, as_lines(checkpoints))
         table, rows = io.StringIO(), [csv_row(checkpoint) for checkpoint in checkpoints]
         tasks = dict.fromkeys(name for row in rows for name in row if name.startswith(ABILITY))
@@ -97,12 +92,10 @@ def mean(values) -> float | None:
 
 
 def as_lines(objects: list[dict]) -> str:
-    """JSON lines."""
     return "".join(json.dumps(finite(item), ensure_ascii=False, allow_nan=False) + "\n" for item in objects)
 
 
 def as_json(value: Any) -> str:
-    """The text of a JSON file."""
     return json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 

@@ -1,7 +1,5 @@
 """The log of a run's edits, cut back to the edit from which an interrupted run continues."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path
@@ -18,11 +16,7 @@ LOG = logging.getLogger(__name__)
 class RunLog:
     """``log/`` of a run's folder; absent where the settings say so or the method gives no ``EditRecord``.
 
-    Args:
-        folder: of the log.
-        enabled: ``runner.edit_log``.
-        fingerprint: of the whole untouched model.
-        batches: number of entries to come, for a warning if they will not fit on the disk.
+    ``fingerprint`` is of the untouched model; ``batches`` is for a warning if the log will not fit the disk.
     """
 
     def __init__(self, folder: Path, enabled: bool, fingerprint: str | None, batches: int):
@@ -30,7 +24,6 @@ class RunLog:
         self._log: EditLog | None = None
 
     def begin(self) -> None:
-        """Begin a new log."""
         self._remove()
         if self.enabled:
             self._log = EditLog(self.folder, fingerprint=self.fingerprint)
@@ -38,11 +31,7 @@ class RunLog:
     def resume(self, saved: dict[str, Any]) -> None:
         """Continue the log, without the entries after the saved state; their edits are made again.
 
-        Args:
-            saved: what ``saved_state`` returned.
-
-        Raises:
-            StateError: the log does not belong to the run's state. Nothing is changed.
+        ``StateError`` where the log does not belong to the run's state; nothing is changed then.
         """
         count = saved["entries"]
         if self.enabled and count is None:

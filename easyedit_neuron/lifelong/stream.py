@@ -6,8 +6,6 @@ immediate protocol measures every edit. A later edit of a fact is a duplicate if
 else a contradiction.
 """
 
-from __future__ import annotations
-
 import functools
 import random
 from dataclasses import dataclass
@@ -16,13 +14,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Stream:
-    """Edits in the order in which they are made.
-
-    Attributes:
-        requests: EasyEdit's request dictionaries.
-        records: of each request, its position in the data.
-        batch_size: edits per call of the method; the last batch may be smaller.
-    """
+    """Edits in the order in which they are made; ``records``: of each request, its position in the data."""
 
     requests: list[dict[str, Any]]
     records: list[int]
@@ -35,7 +27,7 @@ class Stream:
         order: Literal["file", "shuffled"] = "file",
         seed: int = 0,
         batch_size: int = 1,
-    ) -> Stream:
+    ) -> "Stream":
         """The stream in the order of the file, or shuffled by a generator of its own."""
         records = list(range(len(requests)))
         if order == "shuffled":
@@ -47,7 +39,6 @@ class Stream:
 
     @property
     def batches(self) -> int:
-        """Number of batches."""
         return -(-len(self) // self.batch_size)
 
     def batch(self, first: int) -> range:
@@ -55,20 +46,18 @@ class Stream:
         return range(first, min(first + self.batch_size, len(self)))
 
     def superseded(self, count: int | None = None) -> dict[int, int]:
-        """Position of an edit -> position of the last edit of its fact, for those of the first ``count``
-        edits that are not the last."""
+        """Position -> position of the fact's last edit, for those of the first ``count`` that are not it."""
         facts = [_fact(request) for request in self.requests[:count]]
         last = {fact: position for position, fact in enumerate(facts)}
         return {position: last[fact] for position, fact in enumerate(facts) if last[fact] != position}
 
     @functools.cached_property
     def superseded_at_end(self) -> dict[int, int]:
-        """``superseded`` of the whole stream."""
         return self.superseded()
 
     def repeats(self) -> tuple[int, int]:
-        """Numbers of (duplicates, contradictions): edits whose fact was edited before, to the same new object
-        or to another."""
+        """Numbers of (duplicates, contradictions): later edits of a fact, to the same new object or
+        another."""
         targets: dict[tuple, str] = {}
         duplicates = contradictions = 0
         for request in self.requests:

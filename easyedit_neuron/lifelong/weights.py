@@ -1,7 +1,5 @@
 """The weights that a run has changed: their untouched values, and the way back from a failed edit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -12,14 +10,10 @@ from ..utils.fingerprint import tensors_fingerprint
 
 
 class EditedWeights:
-    """Changed parameters of one model, known from the copies that the method returns.
+    """Changed parameters of one model, known from the copies that the method returns (our own methods').
 
-    For our own methods: they return copies of all that an edit changed, and undo a failed edit themselves.
-
-    Attributes:
-        base: parameter name -> value in the untouched model, of every parameter that an edit has changed.
-        restorable: False once the method has done more than write into the model's own parameters (it wrapped
-            the model, added or removed parameters); such changes can be neither saved nor undone.
+    ``base``: parameter name -> value in the untouched model. ``restorable``: False once the method has done
+    more than write into the model's own parameters, which can be neither saved nor undone.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -27,20 +21,14 @@ class EditedWeights:
         self.base: dict[str, torch.Tensor] = {}
 
     def current(self) -> dict[str, torch.Tensor]:
-        """The present values of the changed parameters."""
         present = dict(self.model.named_parameters())
         return {name: present[name].detach() for name in self.base if name in present}
 
     def fingerprints(self) -> dict[str, str]:
-        """Parameter name -> fingerprint of its present value, of the changed parameters."""
         return {name: tensors_fingerprint([(name, value)]) for name, value in sorted(self.current().items())}
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """Note an edit that returned the copies ``originals`` of the parameters that it changed.
-
-        Raises:
-            StateError: a changed parameter is not finite; call ``undo``.
-        """
+        """Note an edit that returned the copies ``originals``; ``StateError`` if a weight is not finite."""
         self._check_finite(originals)
         for name, value in originals.items():
             # The copy from before the first edit of a parameter is its value in the untouched model.
@@ -65,7 +53,7 @@ class EditedWeights:
 class ComparedWeights(EditedWeights):
     """Changed parameters found by comparing the whole model with a copy in main memory after every edit.
 
-    For methods of others, which may change more than they return, and may fail halfway.
+    Methods of others may change more than they return, and may fail halfway.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -74,27 +62,19 @@ class ComparedWeights(EditedWeights):
         self._latest: dict[str, torch.Tensor] = {}  # of the changed parameters, after the last good edit
 
     def accept(self, originals: Mapping[str, torch.Tensor]) -> None:
-        """As in the base class, for all parameters that differ, whatever the method returned."""
         changed = self._changed()
         self._check_finite(changed)
         self._latest |= {name: _copy(self.model.get_parameter(name)) for name in changed}
         self.base |= {name: self._untouched[name] for name in self._latest}
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
-        """Put back the weights from before a failed edit, whatever the method did to them.
-
-        Raises:
-            StateError: the method added or removed parameters.
-        """
+        """Put back the weights from before a failed edit; ``StateError`` if parameters came or went."""
         changed = self._changed()
         if not self.restorable:
-            raise StateError(
-                "the method changed the model's structure, so that a failed edit cannot be undone"
-            )
+            raise StateError("the method changed the model's structure: a failed edit cannot be undone")
         restore(self.model, {name: self._before(name) for name in changed})
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """As in the base class."""
         super().load(saved)
         self._latest = {name: _copy(value) for name, value in saved.items()}
         self.base = {name: self._untouched[name] for name in saved}
@@ -103,11 +83,8 @@ class ComparedWeights(EditedWeights):
         present = dict(self.model.named_parameters())
         if present.keys() != self._untouched.keys():
             self.restorable = False
-        return [
-            name
-            for name, value in present.items()
-            if name in self._untouched and not _same(value, self._before(name))
-        ]
+        shared = [name for name in present if name in self._untouched]
+        return [name for name in shared if not _same(present[name], self._before(name))]
 
     def _before(self, name: str) -> torch.Tensor:
         return self._latest.get(name, self._untouched[name])

@@ -1,42 +1,27 @@
 """``python -m easyedit_neuron.report``: a page, pictures and a table of run folders."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
 
 from ..errors import NeuronEditError
+from ..utils.command import Parser
 from . import figures
 from .page import write_page, write_pictures
 from .runs import read_runs
 from .table import as_text, write_table
 
-BAD_INPUT = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}\n")
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the process's); 0, or 2 and one line on stderr for wrong input."""
-    parser = _Parser(
-        prog="easyedit_neuron.report",
-        description="An HTML page, PNG pictures and a table of finished and unfinished runs.",
-    )
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        metavar="FOLDER",
-        help="a run's folder, or a folder with runs below it (a sweep)",
-    )
+    description = "An HTML page, PNG pictures and a table of finished and unfinished runs."
+    parser = Parser(prog="easyedit_neuron.report", description=description)
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="a run's folder, or one with runs below it (a sweep)")
     out_help = "the page (default: report.html in FOLDER, or in the current folder if there are several)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
-    parser.add_argument("--png", type=Path, metavar="DIR", help="also write one picture per section")
-    table_help = "also write the table over all runs: .csv (all columns), .md or .txt"
-    parser.add_argument("--table", type=Path, metavar="FILE", help=table_help)
+    add("--out", type=Path, metavar="FILE", help=out_help)
+    add("--png", type=Path, metavar="DIR", help="also write one picture per section")
+    add("--table", type=Path, metavar="FILE", help="also write the table over all runs: .csv, .md or .txt")
     args = parser.parse_args(argv)
     try:
         _report(args)

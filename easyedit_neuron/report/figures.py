@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, which people with any common colour vision can tell
 marker and every bar a hatch, so that a grey print can be read.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import re
@@ -29,34 +27,15 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 HATCHES = ("", "//", "\\\\", "xx", "--")
 INSTALL = "plots need matplotlib: pip install 'easyedit-neuron[report]'"
 
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.7,
-    "lines.markersize": 5.2,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.7,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
+_STYLE: dict[str, Any] = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9.5}
+_STYLE |= {"text.parse_math": False, "axes.grid": True, "axes.axisbelow": True, "legend.frameon": False}
+_STYLE |= dict.fromkeys(("text.color", "axes.titlecolor"), INK)
+_STYLE |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED)
+_STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
+_STYLE |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
+_STYLE |= {"grid.color": GRID, "grid.linewidth": 0.7, "axes.linewidth": 0.8, "hatch.linewidth": 0.7}
+_STYLE |= {"lines.linewidth": 1.7, "lines.markersize": 5.2}
+_STYLE |= {"axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titlepad": 9}
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,6 @@ class Plot:
 
 
 def available() -> bool:
-    """Whether matplotlib is installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -88,23 +66,15 @@ def require() -> None:
 
 def line_style(color: int, marker: int, dash: int) -> dict[str, Any]:
     """Keywords of a line by the numbers of its colour, marker and dash."""
-    return {
-        "color": COLORS[color % len(COLORS)],
-        "marker": MARKERS[marker % len(MARKERS)],
-        "linestyle": DASHES[dash % len(DASHES)],
-        "markeredgecolor": SURFACE,
-        "markeredgewidth": 0.6,
-    }
+    style = {"color": COLORS[color % len(COLORS)], "marker": MARKERS[marker % len(MARKERS)]}
+    edge = {"markeredgecolor": SURFACE, "markeredgewidth": 0.6}
+    return style | {"linestyle": DASHES[dash % len(DASHES)]} | edge
 
 
 def bar_style(number: int) -> dict[str, Any]:
     """Keywords of the parts of bars: no two of the first 35 look alike."""
-    return {
-        "color": COLORS[number % len(COLORS)],
-        "hatch": HATCHES[number % len(HATCHES)],
-        "edgecolor": SURFACE,
-        "linewidth": 0.5,
-    }
+    color, hatch = COLORS[number % len(COLORS)], HATCHES[number % len(HATCHES)]
+    return {"color": color, "hatch": hatch, "edgecolor": SURFACE, "linewidth": 0.5}
 
 
 def label_text(text: str, length: int) -> str:
@@ -115,9 +85,8 @@ def label_text(text: str, length: int) -> str:
 def svg(plot: Plot, salt: str) -> str:
     """The plot as an ``<svg>`` element without its title, the same text for the same plot.
 
-    Args:
-        plot: without a title it is decoration, which a screen reader skips.
-        salt: differs between the plots of a page, so that no two elements get the same id.
+    A plot without a title is decoration, which a screen reader skips. ``salt`` differs between the plots of a
+    page, so that no two elements get the same id.
     """
     with _styled(salt) as Figure:
         figure = Figure(figsize=plot.size, layout="constrained")
@@ -144,14 +113,7 @@ def write_png(
 ) -> None:
     """Write plots as one picture, three in a row (four: two), each with title above and legend below.
 
-    Args:
-        plots: what to draw.
-        path: of the file; its folder must exist.
-        legend: label and line style of the entries of a common legend at the bottom.
-        dpi: pixels per inch.
-
-    Raises:
-        NeuronEditError: matplotlib is not installed.
+    ``legend``: label and line style of the entries of a common legend.
     """
     require()
     columns = 2 if len(plots) == 4 else min(3, len(plots))

@@ -1,7 +1,5 @@
 """The table that a finished run shows on the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,22 +17,14 @@ _SCORES = {
     "rephrase_generation_exact_match": "Gen   exact match, generated",
 }
 _MEMORY = {"rss_peak_mib": "peak memory, MiB", "cuda_peak_mib": "peak memory of the GPU, MiB"}
-_BY_LAYER = {
-    "density": "mask density",
-    "overlap": "overlap of masks",
-    "touched": "neurons in any mask",
-    "leakage": "leakage",
-    "delivered": "residual delivered",
-}
+_BY_LAYER = {"density": "mask density", "overlap": "overlap of masks", "touched": "neurons in any mask"}
+_BY_LAYER |= {"leakage": "leakage", "delivered": "residual delivered"}
 _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": "drift, L2"}
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text: a row per measure, a column per phase and one for what was lost.
-
-    Args:
-        summary: the content of ``summary.json`` (``lifelong.results.summarise``).
-    """
+    """The content of ``summary.json`` as text: a row per measure, a column per phase and for what was
+    lost."""
     phases = [phase for phase in PHASES if phase in summary["results"]]
     with_loss = {"immediate", "final"} <= set(phases)
     rows = [("", *phases, *["lost"] * with_loss)]
@@ -50,13 +40,9 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def _title(summary: dict[str, Any]) -> str:
-    counts = {
-        "failed and rolled back": summary.get("failed"),
-        "resumed": summary.get("resumed"),
-        "duplicates": summary.get("duplicates"),
-        "contradictions": summary.get("contradictions"),
-    }
-    notes = "".join(f"; {name}: {count}" for name, count in counts.items() if count)
+    names = {"failed": "failed and rolled back"} | dict.fromkeys(("resumed", "duplicates", "contradictions"))
+    counts = [(label or name, summary.get(name)) for name, label in names.items()]
+    notes = "".join(f"; {label}: {count}" for label, count in counts if count)
     return (
         f"{summary['method']} on {summary['model']}: {summary['edits']} sequential edits of "
         f"{summary['data']['path']}, batch size {summary['batch_size']}, seed {summary['seed']}{notes}"

@@ -1,7 +1,5 @@
 """Parts of an HTML page: the document, tables, and tables that open on a click."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from html import escape
 from importlib.resources import files
@@ -43,10 +41,6 @@ def details(title: str, cells: list[list[str]], text: Sequence[int] = ()) -> str
 
 
 def _row(tag: str, cells: Sequence[str], text_columns: Collection[int], start: int = 0) -> str:
-    return "".join(
-        f'<{tag} class="text">{escape(cell)}</{tag}>'
-        if column in text_columns
-        else f"<{tag}>{escape(cell)}</{tag}>"
-        for column, cell in enumerate(cells)
-        if column >= start
-    )
+    classes = [' class="text"' if column in text_columns else "" for column in range(len(cells))]
+    parts = [f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(classes, cells)]
+    return "".join(parts[start:])

@@ -1,7 +1,5 @@
 """The report as one HTML file without scripts and external links; the same bytes for the same runs."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -16,26 +14,14 @@ from . import figures
 from .html import details, document, table
 from .panel_plots import RunKey, plot_of, run_styles
 from .panels import POSITION, Bars, Panel, Section, sections
-from .runs import Run, differing, read_runs
+from .runs import Run, differing
 from .table import LEGEND, number, results, save, shown
 
 MOST_FAILED = 20  # failed edits shown per run
 
 
-def write_report(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Read run folders (or sweeps) and write their page, all of it or nothing.
-
-    Where matplotlib is not installed, the page has the tables and says how to get the plots.
-
-    Raises:
-        DataError: a folder is not a run, or a file of a run cannot be read.
-        StateError: the page cannot be written.
-    """
-    return write_page(read_runs(folders), path)
-
-
 def write_page(runs: Sequence[Run], path: str | Path) -> Path:
-    """``write_report`` of runs that have been read."""
+    """Write the page of runs; without matplotlib it has the tables and says how to get the plots."""
     return save(Path(path), page(runs, plots=figures.available()))
 
 
@@ -62,20 +48,12 @@ def write_look(runs: Sequence[Run], folder: Path) -> None:
 
 
 def page(runs: Sequence[Run], plots: bool = True) -> str:
-    """The whole page.
-
-    Args:
-        runs: from ``runs.read_runs``.
-        plots: False leaves the plots out and keeps their numbers (where matplotlib is not installed).
-    """
+    """The whole page; without ``plots`` it has their numbers (where matplotlib is not installed)."""
     styles = run_styles(runs) if plots else None
     all_sections = sections(runs)
     drawn = [section for section in all_sections if section.panels]
-    links = {
-        "results": "Results",
-        **{section.name: section.title for section in drawn},
-        "settings": "Settings",
-    }
+    titles = {section.name: section.title for section in drawn}
+    links = {"results": "Results", **titles, "settings": "Settings"}
     title = f"Lifelong editing: {runs[0].label}" if len(runs) == 1 else f"Lifelong editing: {len(runs)} runs"
     anchors = " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links.items())
     body = [
@@ -187,10 +165,10 @@ def _meanings(runs: Sequence[Run]) -> Iterator[str]:
     if not paths:
         return
     yield '<section><h2 id="meanings">What the most changed neurons say</h2>'
-    yield (
-        '<p class="note">Tokens that a value vector points at through the unembedding, in the untouched '
-        "model and at the end of the run.</p>"
+    note = (
+        "Tokens that a value vector points at through the unembedding, untouched and at the end of the run."
     )
+    yield f'<p class="note">{note}</p>'
     for run, path in paths:
         try:
             cells = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))

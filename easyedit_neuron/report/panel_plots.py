@@ -1,7 +1,5 @@
 """Plots of the report's panels: lines of runs, bars of runs, and the key of a run for the page's legend."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,8 +38,6 @@ def plot_of(panel: Panel | Bars, styles: Sequence[dict[str, Any]]) -> Plot:
 
 @dataclass(frozen=True)
 class RunKey(Plot):
-    """Line and marker of a run."""
-
     style: dict[str, Any]
     size: tuple[float, float] = field(default=(0.5, 0.2), kw_only=True)
 
@@ -87,11 +83,8 @@ class RunLines(Plot):
         for order, series in enumerate(panel.series):
             # Earlier lines are thicker and their markers larger, so that lines that coincide are all seen.
             wider = 1 - order / last
-            style = {
-                **self.styles[series.run],
-                "linewidth": 1.6 + 0.6 * wider,
-                "markersize": 5.4 + 1.6 * wider,
-            }
+            width = {"linewidth": 1.6 + 0.6 * wider, "markersize": 5.4 + 1.6 * wider}
+            style = self.styles[series.run] | width
             if len(series.x) > 15:
                 # The line shows the points; a few markers, at other places in every line, tell runs apart.
                 style["markevery"] = (order % 5, 6)

@@ -4,8 +4,6 @@ A value that a run did not measure is not in its series. A panel without any ser
 its section.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import statistics
@@ -32,18 +30,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over a common axis.
+    """Lines over a common axis, a series for each run that measured ``title``.
 
-    Attributes:
-        name: identifies the panel in its section.
-        title: what y is.
-        x_label: what x is.
-        series: one for each run that measured it.
-        axis: of y. ``share`` goes from 0 to 1, ``zero`` includes zero, ``linear`` fits the values; ``auto``
-            fits them too, and is logarithmic where they span decades.
-        reference: value of the untouched model, drawn as a line across; None where it is unknown or differs
-            between runs.
-        missing: labels of the runs that did not measure it.
+    ``axis`` of y: ``share`` goes from 0 to 1, ``zero`` includes zero, ``linear`` fits the values; ``auto``
+    fits them too, and is logarithmic where they span decades. ``reference`` is the untouched model's value,
+    None where runs differ; ``missing`` are the labels of the runs that did not measure it.
     """
 
     name: str
@@ -57,13 +48,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bars:
-    """One horizontal bar per run.
-
-    Attributes:
-        name, title: as in ``Panel``.
-        labels: of the runs.
-        parts: name of a part -> its length in each bar, 0 where a run has no such part.
-    """
+    """One horizontal bar per run; ``parts``: name -> its length in each bar, 0 where a run has none."""
 
     name: str
     title: str
@@ -82,7 +67,7 @@ class Section:
     missing: list[str]
 
     @classmethod
-    def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> Section:
+    def of(cls, name: str, title: str, note: str, panels: Sequence[Panel | Bars]) -> "Section":
         """A section that separates the measured panels from the missing ones."""
         measured = [panel for panel in panels if (panel.series if isinstance(panel, Panel) else panel.parts)]
         missing = [panel.title for panel in panels if panel not in measured]
@@ -96,32 +81,27 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _edits(runs: Sequence[Run]) -> Section:
-    return Section.of(
-        "edits",
-        "Reliability, generality, locality",
+    note = (
         "Teacher-forced token accuracy, final protocol: at each point all edits so far are measured on "
         "the model as it is then. Locality is the share of tokens that agree with the untouched model; of "
-        "several edits of one fact only the last one counts.",
-        [
-            _over_edits(runs, "rel", "Rel: rewrite accuracy", "share"),
-            _over_edits(runs, "gen", "Gen: rephrase accuracy", "share"),
-            _over_edits(runs, "loc", "Loc: locality", "share"),
-            _over_edits(runs, "portability", "Port: portability", "share"),
-        ],
+        "several edits of one fact only the last one counts."
     )
+    titles = {"rel": "Rel: rewrite accuracy", "gen": "Gen: rephrase accuracy", "loc": "Loc: locality"}
+    titles["portability"] = "Port: portability"
+    panels = [_over_edits(runs, name, title, "share") for name, title in titles.items()]
+    return Section.of("edits", "Reliability, generality, locality", note, panels)
 
 
 def _generated(runs: Sequence[Run]) -> Section:
-    return Section.of(
-        "generated",
-        "Written out by the model",
+    note = (
         "Final protocol, greedy generation: share of edits for which the model writes the whole new "
-        "answer. This is stricter than the teacher-forced accuracy above; the two cannot be compared.",
-        [
-            _over_edits(runs, "rel_exact_match_generated", "Rel: exact match, generated", "share"),
-            _over_edits(runs, "gen_exact_match_generated", "Gen: exact match, generated", "share"),
-        ],
+        "answer. This is stricter than the teacher-forced accuracy above; the two cannot be compared."
     )
+    panels = [
+        _over_edits(runs, f"{name.lower()}_exact_match_generated", f"{name}: exact match, generated", "share")
+        for name in ("Rel", "Gen")
+    ]
+    return Section.of("generated", "Written out by the model", note, panels)
 
 
 def _ability(runs: Sequence[Run]) -> Section:
@@ -150,21 +130,16 @@ def _ability(runs: Sequence[Run]) -> Section:
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:
-    title = "Rel at the end, by position in the stream"
-    by_position = _over_positions(runs, "final", "rel_by_position", title, "share")
-    return Section.of(
-        "forgetting",
-        "Immediate and final: forgetting",
+    note = (
         "Immediate: each edit is measured right after its own batch (EasyEdit's protocol). The difference "
-        "to the final protocol is what later edits destroyed.",
-        [
-            _over_edits(runs, "rel_immediate", "Rel, immediate", "share"),
-            _over_edits(runs, "rel_lost", "Rel lost: immediate − final", "zero"),
-            _over_edits(runs, "gen_lost", "Gen lost: immediate − final", "zero"),
-            _over_edits(runs, "loc_lost", "Loc lost: immediate − final", "zero"),
-            by_position,
-        ],
+        "to the final protocol is what later edits destroyed."
     )
+    panels = [_over_edits(runs, "rel_immediate", "Rel, immediate", "share")]
+    for name in ("Rel", "Gen", "Loc"):
+        panels.append(_over_edits(runs, f"{name.lower()}_lost", f"{name} lost: immediate − final", "zero"))
+    title = "Rel at the end, by position in the stream"
+    panels.append(_over_positions(runs, "final", "rel_by_position", title, "share"))
+    return Section.of("forgetting", "Immediate and final: forgetting", note, panels)
 
 
 def _kinds(runs: Sequence[Run]) -> Section:
@@ -178,16 +153,12 @@ def _kinds(runs: Sequence[Run]) -> Section:
 
 
 def _drift(runs: Sequence[Run]) -> Section:
-    panels = [
-        _over_edits(runs, "drift_wasserstein", "Wasserstein distance"),
-        _over_edits(runs, "drift_cosine", "Cosine", "linear"),
-        _over_edits(runs, "drift_l2", "L2 distance"),
-    ]
-    by_layer = [
-        _over_layers(runs, "drift", "wasserstein", "Wasserstein distance by layer"),
-        _over_layers(runs, "drift", "cosine", "Cosine by layer", "linear"),
-        _over_layers(runs, "drift", "l2", "L2 distance by layer"),
-    ]
+    titles = {"wasserstein": "Wasserstein distance", "cosine": "Cosine", "l2": "L2 distance"}
+    panels, by_layer = [], []
+    for name, title in titles.items():
+        axis = "linear" if name == "cosine" else "auto"
+        panels.append(_over_edits(runs, f"drift_{name}", title, axis))
+        by_layer.append(_over_layers(runs, "drift", name, f"{title} by layer", axis))
     # Where every run edits a single layer, the last points of the lines above already show its value.
     panels += [panel for panel in by_layer if max((len(line.x) for line in panel.series), default=2) > 1]
     return Section.of(

@@ -4,8 +4,6 @@ A run without ``summary.json`` is unfinished and is read as far as it goes. A fo
 file that cannot be read, is a ``DataError`` that names the file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -21,27 +19,17 @@ from ..lifelong.run_folder import RunFolder, csv_row, mean
 
 LABEL_LENGTH = 60  # characters of the settings in a label
 SEARCH_DEPTH = 3  # levels of folders below a sweep in which runs are looked for
-NOT_COMPARED = (
-    "method_name",
-    "output_dir",
-    "run",
-    "method.alg_name",
-    "method.model_name",
-    "method.stats_dir",
-)
+NOT_COMPARED = ("method_name", "output_dir", "run")
+NOT_COMPARED += ("method.alg_name", "method.model_name", "method.stats_dir")
 
 
 @dataclass(frozen=True)
 class EditLine:
     """What the report shows of one line of ``edits.jsonl``.
 
-    Attributes:
-        position: in the stream.
-        text: prompt and new object.
-        reason: why the edit failed; None where it succeeded.
-        seconds: time of its batch divided by the number of edits in the batch.
-        immediate, final: teacher-forced rewrite accuracy right after the batch and on the final model; None
-            where it was not measured.
+    ``reason``: why the edit failed, else None. ``seconds``: of its batch, divided by the edits in it.
+    ``immediate`` and ``final``: teacher-forced rewrite accuracy right after the batch and on the final model,
+    if measured.
     """
 
     position: int
@@ -54,19 +42,12 @@ class EditLine:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder: the content of its files, and a label that no other run of the report has.
 
-    Attributes:
-        folder: path of the run.
-        info: content of ``run.json``.
-        summary: content of ``summary.json``; None while the run is unfinished.
-        checkpoints: lines of ``checkpoints.jsonl``, ascending in edits; the one at 0 edits is the untouched
-            model.
-        rows: for each checkpoint the columns of ``checkpoints.csv``, what was lost (``rel_lost``,
-            ``gen_lost``, ``loc_lost``: immediate - final), and locality and portability by kind
-            (``loc:KIND``, ``portability:KIND``).
-        edits: lines of ``edits.jsonl``.
-        label: a name that no other run of the report has.
+    ``summary`` is None while the run is unfinished. ``checkpoints`` ascend in edits, and the one at 0 edits
+    is the untouched model. ``rows`` has for each of them the columns of ``checkpoints.csv``, what was lost
+    (``rel_lost``, ``gen_lost``, ``loc_lost``: immediate - final), and scores by kind (``loc:KIND``,
+    ``portability:KIND``).
     """
 
     folder: Path
@@ -79,12 +60,10 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the command."""
         return _mapping(self.info["identity"].get("settings"))
 
     @property
     def hparams(self) -> dict[str, Any]:
-        """Hyperparameters of the method."""
         return _mapping(self.info["identity"].get("hparams"))
 
     @cached_property
@@ -102,7 +81,6 @@ class Run:
 
     @property
     def method(self) -> str:
-        """Name of the method."""
         return str(self.settings.get("method_name") or self.hparams.get("alg_name") or "?")
 
     @property
@@ -124,7 +102,6 @@ class Run:
 
     @property
     def done(self) -> int:
-        """Number of edits made so far."""
         return max([len(self.edits), *(row["edits"] for row in self.rows)], default=0)
 
     @property
@@ -151,11 +128,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read all runs in these folders, each a run or a sweep (a folder with runs below it), and label them.
-
-    Raises:
-        DataError: a folder without a run, or a file of a run that cannot be read.
-    """
+    """Read all runs in these folders, each a run or a sweep (a folder with runs below it), and label them."""
     paths = {path.resolve(): path for folder in folders for path in find_runs(Path(folder))}
     if not paths:
         raise DataError("no run folders were given")
@@ -175,9 +148,8 @@ def find_runs(folder: Path) -> list[Path]:
         runs += [entry for entry in entries if _is_run(entry)]
         level = [entry for entry in entries if not _is_run(entry)]
     if not runs:
-        raise DataError(
-            f"{folder}: not a run (there is no {folder / 'run.json'}), and no run in the folders below it"
-        )
+        problem = f"not a run (there is no {folder / 'run.json'})"
+        raise DataError(f"{folder}: {problem}, and no run in the folders below it")
     return sorted(runs, key=_natural)
 
 
@@ -194,13 +166,11 @@ def read_run(folder: Path) -> Run:
     rows = _converted(files.checkpoints, checkpoints, _checkpoint_row, "a checkpoint of a run")
     for number, (row, previous) in enumerate(zip(rows, [{}, *rows]), 1):
         if not isinstance(row["edits"], int) or row["edits"] <= previous.get("edits", -1):
-            raise DataError(
-                f"{files.checkpoints}, line {number}: 'edits' must be a number above the line before it"
-            )
+            problem = "'edits' must be a number above the line before it"
+            raise DataError(f"{files.checkpoints}, line {number}: {problem}")
     if finished and not checkpoints:
-        raise DataError(
-            f"{files.checkpoints}: empty, although {files.summary.name} says that the run is finished"
-        )
+        reason = f"although {files.summary.name} says that the run is finished"
+        raise DataError(f"{files.checkpoints}: empty, {reason}")
     edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
     return Run(folder, info, summary, checkpoints, rows, edits)
 
@@ -216,18 +186,15 @@ def labels(runs: Sequence[Run]) -> list[str]:
     folder_names = [run.folder.name for run in runs]
     if len(set(folder_names)) < len(runs):
         folder_names = [str(run.folder) for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({_printable(folder)})"
-        for name, folder in zip(names, folder_names)
-    ]
+    full_names = [f"{name} ({_printable(folder)})" for name, folder in zip(names, folder_names)]
+    return [name if names.count(name) == 1 else full for name, full in zip(names, full_names)]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Names of the ``Run.options`` in which the runs differ."""
     names = dict.fromkeys(name for run in runs for name in run.options)
-    return [
-        name for name in names if len({json.dumps(run.options.get(name), sort_keys=True) for run in runs}) > 1
-    ]
+    texts = {name: {json.dumps(run.options.get(name), sort_keys=True) for run in runs} for name in names}
+    return [name for name in names if len(texts[name]) > 1]
 
 
 def difference(earlier: float | None, later: float | None) -> float | None:
@@ -286,9 +253,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise DataError(
-            f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}"
-        ) from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise DataError(f"{path}: cannot be read: {reason}") from problem
 
 
 def _parse_object(text: str, place: str) -> dict[str, Any]:
@@ -317,9 +283,9 @@ def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]
         for kind, value in final.get(group, {}).items():
             row[f"{short}:{kind.removesuffix('_acc')}"] = value
     row = {name: _number(value) for name, value in row.items()}
-    return row | {
-        f"{name}_lost": difference(row[f"{name}_immediate"], row[name]) for name in ("rel", "gen", "loc")
-    }
+    for name in ("rel", "gen", "loc"):
+        row[f"{name}_lost"] = difference(row[f"{name}_immediate"], row[name])
+    return row
 
 
 def _edit_line(line: dict[str, Any]) -> EditLine:

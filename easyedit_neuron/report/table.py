@@ -1,7 +1,5 @@
 """One table over all runs of a sweep: a row per run, as it is at its newest checkpoint."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -11,27 +9,15 @@ from typing import Any
 from ..errors import NeuronEditError
 from ..lifelong.run_folder import ABILITY, CSV_COLUMNS
 from ..utils.io import refusing, write_text
-from .runs import Run, differing, read_runs
+from .runs import Run, differing
 
 HEADINGS = {
-    "edits": "edits",
-    "rel": "Rel",
-    "gen": "Gen",
-    "loc": "Loc",
-    "portability": "Port",
-    "rel_exact_match_generated": "Rel written",
-    "gen_exact_match_generated": "Gen written",
-    "rel_immediate": "Rel immediate",
-    "rel_lost": "Rel lost",
-    "gen_lost": "Gen lost",
-    "retained": "retained",
-    "perplexity": "perplexity",
-    "fluency": "fluency",
-    "drift_l2": "L2 drift",
-    "density": "density",
-    "seconds_per_edit": "s per edit",
-    "evaluation_share": "eval share",
-    "failed": "failed",
+    **{"edits": "edits", "rel": "Rel", "gen": "Gen", "loc": "Loc", "portability": "Port"},
+    **{"rel_exact_match_generated": "Rel written", "gen_exact_match_generated": "Gen written"},
+    **{"rel_immediate": "Rel immediate", "rel_lost": "Rel lost", "gen_lost": "Gen lost"},
+    **{"retained": "retained", "perplexity": "perplexity", "fluency": "fluency", "drift_l2": "L2 drift"},
+    **{"density": "density", "seconds_per_edit": "s per edit", "evaluation_share": "eval share"},
+    **{"failed": "failed"},
 }
 """Columns that are shown to people, and their headings; the CSV has all columns."""
 
@@ -48,9 +34,8 @@ LEGEND = (
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Put everything known about each run into one row; all rows have the same columns, None for no value.
 
-    Columns: run, status, settings (by name those in which the runs differ), the columns of
-    ``checkpoints.csv`` at the newest checkpoint, what was lost (immediate - final), ``seconds_per_edit``,
-    locality and portability by kind, general ability by task, folder.
+    Columns: run, status, settings (by name those in which the runs differ), ``checkpoints.csv`` at the newest
+    checkpoint, what was lost, ``seconds_per_edit``, scores by kind, general ability by task, folder.
     """
     option_names = [name for name in differing(runs) if name not in ("seed", "batch_size", "edits")]
     rows = [_row(run, option_names) for run in runs]
@@ -68,21 +53,12 @@ def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _row(run: Run, option_names: Sequence[str]) -> dict[str, Any]:
     last = run.last
+    row = {"run": run.label, "folder": str(run.folder)}
+    row |= {name: getattr(run, name) for name in ("status", "method", "model", "data", "planned")}
+    row |= {name: run.settings.get(name) for name in ("batch_size", "seed")}
+    row |= {name: run.options.get(name) for name in option_names} | last
     measured = last and last["seconds_edit"] is not None
-    return {
-        "run": run.label,
-        "status": run.status,
-        "method": run.method,
-        "model": run.model,
-        "data": run.data,
-        "planned": run.planned,
-        "batch_size": run.settings.get("batch_size"),
-        "seed": run.settings.get("seed"),
-        "folder": str(run.folder),
-        **{name: run.options.get(name) for name in option_names},
-        **last,
-        "seconds_per_edit": last["seconds_edit"] / last["edits"] if measured else None,
-    }
+    return row | {"seconds_per_edit": last["seconds_edit"] / last["edits"] if measured else None}
 
 
 def untouched(runs: Sequence[Run]) -> dict[str, Any]:
@@ -103,23 +79,8 @@ def common_untouched(runs: Sequence[Run], column: str) -> float | None:
     return values[0]
 
 
-def write_results_table(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Read run folders (or sweeps) and write their table, all of it or nothing.
-
-    Args:
-        folders: run folders, or folders with runs below; unfinished runs are shown as far as they go.
-        path: ``.csv`` (all columns), ``.md`` or ``.txt`` (the columns for people).
-
-    Raises:
-        DataError: a folder is not a run, or a file of a run cannot be read.
-        NeuronEditError: another ending of ``path``.
-    """
-    _formatter(Path(path))  # refuse the ending before the folders are read
-    return write_table(read_runs(folders), path)
-
-
 def write_table(runs: Sequence[Run], path: str | Path) -> Path:
-    """``write_results_table`` of runs that have been read."""
+    """Write the table of runs: ``.csv`` (all columns), ``.md`` or ``.txt``; else ``NeuronEditError``."""
     return save(Path(path), _formatter(Path(path))(runs))
 
 
@@ -148,8 +109,6 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """The columns for people as a Markdown table."""
-
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
@@ -159,7 +118,6 @@ def as_markdown(runs: Sequence[Run]) -> str:
 
 
 def as_text(runs: Sequence[Run]) -> str:
-    """The columns for people, aligned."""
     return aligned(shown(runs)) + "\n"
 
 

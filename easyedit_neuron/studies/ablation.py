@@ -1,30 +1,12 @@
 """Role ablation (NMKE, Fig. 2 and Table 5): what is lost without general, domain- or task-specific neurons.
 
-    python -m easyedit_neuron.studies.ablation --model tiny-llama --data tiny-world --out ablation
-
-Asked: whether the neurons of a kind matter to the tasks of that kind. The paper names the kinds without a
-formula; here they are, over all neurons i of the layers looked at:
-
-- ``A_ti`` = mean over prompts of task t of the attribution (log-probability shift, Eq. 3, of the token that
-  the model itself says);
-- i is *active* in t when ``A_ti`` is positive and among the highest ``--active`` (10%) of all neurons;
-- *general*: active in every task; *domain-specific* for D: active in two or more tasks of D and in none
-  outside; *task-specific* for t: active in t alone. (Neurons active across domains, but not in every task,
-  are of no kind.)
-
-Measured: of every kind the ``k`` neurons with the highest mean ``A`` over its tasks (all; those of D; t) are
-silenced (q_i = 0 at every token). Token accuracy and negative log-likelihood of the answer (nats per token),
-both teacher-forced, are measured on other facts than those that located the neurons: on the kind's own tasks,
-on the other tasks of the domain, and elsewhere. For comparison as many random neurons of the same layers are
-silenced, ``--seeds`` times, and every layer's neurons all together. ``--samples`` repeats all of this with
-other facts to locate and to measure.
-
-Means are over the domains or tasks of a kind, then over samples. ``<column>_std`` says how far samples lie
-apart, ``random_<column>_std`` how far draws of random neurons do (those of all samples): what a difference
-has to exceed. Drawn: drop of the accuracy and rise of the negative log-likelihood by kind.
+``A_ti`` is the mean attribution of neuron i over prompts of task t, of the token that the model itself says.
+A neuron is *active* in t when ``A_ti`` is positive and among the highest ``--active`` of all neurons. It is
+*general* when active in every task, *domain-specific* when active in two or more tasks of a domain and in
+none outside, *task-specific* when active in one task alone. Of every kind the neurons with the highest mean
+``A`` are silenced (q_i = 0), and as many random ones of the same layers. What is lost is measured on other
+facts than those that located the neurons: on the kind's own tasks, on others of the domain, and elsewhere.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -65,12 +47,10 @@ class AnswerScores:
     accuracy: dict[str, float]
     nll: dict[str, float]
 
-    def loss(self, untouched: AnswerScores, tasks: Sequence[str]) -> dict[str, float | None]:
+    def loss(self, untouched: "AnswerScores", tasks: Sequence[str]) -> dict[str, float | None]:
         """``drop`` of the accuracy and ``rise`` of the negative log-likelihood, means over these tasks."""
-        return {
-            "drop": mean(untouched.accuracy[task] - self.accuracy[task] for task in tasks),
-            "rise": mean(self.nll[task] - untouched.nll[task] for task in tasks),
-        }
+        drop = mean(untouched.accuracy[task] - self.accuracy[task] for task in tasks)
+        return {"drop": drop, "rise": mean(self.nll[task] - untouched.nll[task] for task in tasks)}
 
 
 def mean_scores(studied: StudiedModel, facts: Sequence[Fact], layers: Sequence[int], kind: str) -> Tensor:
@@ -104,10 +84,8 @@ def _fact_means(values: Tensor, owner: Tensor, count: int) -> list[float]:
 
 
 def _task_means(values: list[float], facts: Facts) -> dict[str, float]:
-    remaining = iter(values)
-    return {
-        task: sum(islice(remaining, len(task_facts))) / len(task_facts) for task, task_facts in facts.items()
-    }
+    remaining, counts = iter(values), {task: len(task_facts) for task, task_facts in facts.items()}
+    return {task: sum(islice(remaining, count)) / count for task, count in counts.items()}
 
 
 def _score_silenced(studied: StudiedModel, neurons: Mapping[int, Tensor], facts: Facts) -> AnswerScores:
@@ -124,14 +102,9 @@ def trials_of(
     for draw in (None, *range(draws)):
         neurons = best if draw is None else counterparts(best, studied.view.d_ff, draw)
         scores = _score_silenced(studied, neurons, facts)
-        row = {
-            "kind": kind.kind,
-            "name": kind.name,
-            "top": top,
-            "silenced": sum(map(len, best.values())),
-            "accuracy_before": mean(untouched.accuracy[task] for task in kind.own),
-            "draw": draw,
-        }
+        row = {"kind": kind.kind, "name": kind.name, "top": top, "silenced": sum(map(len, best.values()))}
+        row["accuracy_before"] = mean(untouched.accuracy[task] for task in kind.own)
+        row["draw"] = draw
         for place in PLACES:
             loss = scores.loss(untouched, tasks[place])
             row |= {f"{name}_{place}": value for name, value in loss.items()}
@@ -168,9 +141,8 @@ def measure(args: argparse.Namespace) -> Result:
     domains = domains_of(list(facts), args.domain)
     for task, task_facts in facts.items():
         if len(task_facts) <= args.locate:
-            raise DataError(
-                f"task {task!r} has {len(task_facts)} facts; --locate {args.locate} leaves none to measure"
-            )
+            problem = f"--locate {args.locate} leaves none to measure"
+            raise DataError(f"task {task!r} has {len(task_facts)} facts; {problem}")
     studied = load(args)
     layers, d_ff = layers_of(studied.view, args.layers), studied.view.d_ff
     trials, counts, layer_losses, accuracies = [], [], [], []
@@ -187,11 +159,10 @@ def measure(args: argparse.Namespace) -> Result:
         accuracies.append(mean(untouched.accuracy.values()))
         for kind in kinds:
             count = len(kind.neurons)
+            row = {"kind": kind.kind, "name": kind.name, "neurons": count}
+            row["share"] = count / (len(layers) * d_ff)
             by_layer = {f"layer_{layer}": int((kind.neurons[:, 0] == layer).sum()) for layer in layers}
-            share = count / (len(layers) * d_ff)
-            counts.append(
-                {"kind": kind.kind, "name": kind.name, "neurons": count, "share": share, **by_layer}
-            )
+            counts.append(row | by_layer)
             for top in args.top if count else ():
                 rows = trials_of(studied, kind, top, others, untouched, args.seeds)
                 trials += [{"sample": sample, **row} for row in rows]
@@ -223,12 +194,8 @@ def measure(args: argparse.Namespace) -> Result:
 
 
 def _plot(means: Sequence[dict], top: int, name: str) -> Marks:
-    columns = {
-        "own tasks": f"{name}_own",
-        "same domain": f"{name}_near",
-        "elsewhere": f"{name}_far",
-        "random, own tasks": f"random_{name}_own",
-    }
+    columns = {"own tasks": f"{name}_own", "same domain": f"{name}_near", "elsewhere": f"{name}_far"}
+    columns["random, own tasks"] = f"random_{name}_own"
     rows = [row for row in means if row["top"] == top]
     values = {label: [row[column] for row in rows] for label, column in columns.items()}
     errors = {label: [row[f"{column}_std"] for row in rows] for label, column in columns.items()}
@@ -254,12 +221,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=positive, default=1, help="samples of facts to locate and to measure (1)")
 
 
-main = Study(
-    "ablation",
-    "General, domain-specific and task-specific neurons silenced, against random ones.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "General, domain-specific and task-specific neurons silenced, against random ones."
+main = Study("ablation", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

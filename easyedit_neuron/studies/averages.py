@@ -1,7 +1,5 @@
 """Repeated measurements: means, and how far the measurements lie apart."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,12 +16,9 @@ def deviation(values: Iterable[float | None]) -> float | None:
 def average_rows(
     rows: Iterable[Mapping[str, Any]], by: Sequence[str], with_std: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Average all rows that agree in the columns ``by``, in the order in which these first occur.
+    """Average all rows that agree in the columns ``by``; the others hold numbers or None.
 
-    Args:
-        rows: have the same columns; those outside ``by`` hold numbers or None.
-        by: columns that stay as they are.
-        with_std: columns whose standard deviation follows their mean as ``<column>_std``.
+    The standard deviation of the columns ``with_std`` follows their mean as ``<column>_std``.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,7 +1,5 @@
 """The skeleton of the studies: a command that measures, and writes tables, plots and a page."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys
@@ -24,13 +22,9 @@ BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class Study:
-    """A study as a command.
+    """A study as a command: its name, the text of ``--help``, its own arguments, and the measurement.
 
-    Attributes:
-        name: of its module, and of the folder of its files unless ``--out`` or the result names another.
-        description: what it shows, for ``--help``.
-        add_arguments: adds its own arguments to a parser.
-        measure: loads, measures and describes tables and plots; raises ``NeuronEditError`` for wrong input.
+    ``measure`` loads, measures and describes tables and plots; it raises ``NeuronEditError`` for wrong input.
     """
 
     name: str
@@ -68,18 +62,14 @@ class StudiedModel:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add ``--model`` and ``--device``, which ``load`` reads."""
-    parser.add_argument(
-        "--model", default="tiny-llama", help="folder or hub name, or the name of a shipped model"
-    )
+    parser.add_argument("--model", default="tiny-llama", help="folder, hub name or name of a shipped model")
     parser.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
 
 
 def add_data(parser: argparse.ArgumentParser, edits: int) -> None:
-    """Add ``--data`` and ``--edits``."""
     parser.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
-    parser.add_argument(
-        "--edits", type=positive, default=edits, help=f"how many of its first records ({edits})"
-    )
+    help_text = f"how many of its first records ({edits})"
+    parser.add_argument("--edits", type=positive, default=edits, help=help_text)
 
 
 def positive(text: str) -> int:
@@ -97,16 +87,9 @@ def load(args: argparse.Namespace) -> StudiedModel:
 
 
 def hparams_of(method: str, model: str, file: str | None, **fields: Any):
-    """Hyperparameters from which a study takes a method's definitions.
+    """Hyperparameters from which a study takes a method's definitions, with ``fields`` set on top.
 
-    Args:
-        method: its name.
-        model: the value of ``--model``.
-        file: path or shipped name; None for the file that ships for the model, or else the method's defaults.
-        **fields: set on top.
-
-    Raises:
-        HparamsError: a bad file or field.
+    ``file``: a path or a shipped name; None: the file shipped for the model, or else the method's defaults.
     """
     hparams_class = get_method(method).load_hparams()
     shipped = f"{method}/{model}"

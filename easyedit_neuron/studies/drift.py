@@ -1,27 +1,10 @@
 """Drift of the down projections: t-SNE, lengths of the rows, distances (NMKE, Fig. 5, 9 and 11, Table 10).
 
-    python -m easyedit_neuron.studies.drift results/alphaedit results/nmke --model tiny-llama --out drift
-
-Asked: how far finished runs have moved the rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or
-with ``--of neurons`` the value vectors (rows of its transpose), and whether that explains the damage.
-
-Measured:
-
-- distances (``lifelong.drift``): over the rows, the 1-Wasserstein distance between a row's entries before and
-  after, the cosine and the L2 distance of the row, mean and standard deviation; and the Wasserstein distance
-  between all rows' lengths before and after. The paper does not say which distance it means. One layer that
-  no run edited is included as a check: 0, 1, 0.
-- damage: retained facts and perplexity at the runs' checkpoints against what of their edits reaches the
-  text's keys (``reach``), and how many pairs of runs that orders rightly, beside distance. Only of methods
-  that report leakage.
-
-Drawn: histograms of the rows' lengths, the damage, and a t-SNE. The t-SNE embeds the same rows of the
-untouched model and of every run together, so that points of different models can be compared; a plot per
-model has the untouched one's points in grey behind. A t-SNE keeps neighbourhoods, no distances and no spread:
-it shows that two clouds lie apart, but not how far. Distances are in the table.
+Rows of ``W_down [d_model, d_ff]`` as a checkpoint stores it, or with ``--of neurons`` its columns, the value
+vectors. One layer that no run edited is included as a check: 0, 1, 0. Damage at the runs' checkpoints is set
+against what of their edits reaches the text's keys (``reach``). The t-SNE embeds the same rows of all models
+together, so that their points can be compared; it keeps neighbourhoods, no distances.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -48,17 +31,10 @@ DECADES = 20  # lengths that span more than this factor get logarithmic bins
 
 
 def embedded(groups: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """t-SNE of the rows of all groups together.
+    """t-SNE of the rows of all groups together, ``[n, 2]`` float32 by name, for groups ``[n, d]`` by name.
 
-    Args:
-        groups: name -> ``[n, d]``.
-        seed: of the layout; it starts from the rows' principal components.
-
-    Returns:
-        name -> ``[n, 2]`` float32; the same on every call with the same numbers on one machine.
-
-    Raises:
-        NeuronEditError: scikit-learn is not installed, or fewer than four rows.
+    It starts from the rows' principal components; the same numbers on one machine give the same points.
+    ``NeuronEditError`` where scikit-learn is not installed, or for fewer than four rows.
     """
     try:
         from sklearn.manifold import TSNE
@@ -86,16 +62,12 @@ def distances(layer: int, label: str, edited: Tensor, base: Tensor) -> dict[str,
     row = {"layer": layer, "model": label}
     for name in ("wasserstein", "cosine", "l2"):
         row[name], row[f"{name}_std"] = measured[name]
-    return {
-        **row,
-        "wasserstein_of_lengths": measured["wasserstein_norms"],
-        "mean_length": float(edited.norm(dim=1).mean()),
-        "mean_length_before": float(base.norm(dim=1).mean()),
-    }
+    row["wasserstein_of_lengths"] = measured["wasserstein_norms"]
+    means = {"mean_length": edited, "mean_length_before": base}
+    return row | {name: float(weight.norm(dim=1).mean()) for name, weight in means.items()}
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Distances, lengths, damage, t-SNE."""
     runs = read_runs(args.runs)
     studied = load(args)
     _check_model(studied, runs)
@@ -147,14 +119,9 @@ def measure(args: argparse.Namespace) -> Result:
         tables.append(Table("drift_tsne", "t-SNE", places, raw=True))
         plots += _tsne_plots(points)
     what = "rows of W_down" if args.of == "rows" else "value vectors, columns of W_down"
-    return Result(
-        "drift",
-        f"Drift of W_down: {args.model}, layer {layer}",
-        f"By {what}. t-SNE of all models' rows together, seed {args.seed}: it keeps neighbourhoods, no "
-        "distances.",
-        plots,
-        tables,
-    )
+    tsne = f"t-SNE of all models' rows together, seed {args.seed}: it keeps neighbourhoods, no distances."
+    title = f"Drift of W_down: {args.model}, layer {layer}"
+    return Result("drift", title, f"By {what}. {tsne}", plots, tables)
 
 
 def _check_model(studied: StudiedModel, runs: Sequence[Run]) -> None:
@@ -162,10 +129,8 @@ def _check_model(studied: StudiedModel, runs: Sequence[Run]) -> None:
     for run in runs:
         weights = (run.info.get("model") or {}).get("weights")
         if weights not in (None, fingerprint):
-            raise DataError(
-                f"{run.folder}: the run edited another model than --model names (weights {weights}, here "
-                f"{fingerprint})"
-            )
+            problem = f"another model than --model names (weights {weights}, here {fingerprint})"
+            raise DataError(f"{run.folder}: the run edited {problem}")
 
 
 def _edited_rows(studied: StudiedModel, run: Run, of: str) -> dict[int, Tensor]:
@@ -206,10 +171,8 @@ def _tsne_plots(points: Mapping[str, Tensor]) -> list[Plot]:
     limits = tuple(torch.stack([low - margin, high + margin], dim=1).flatten().tolist())
     base, plots = points["untouched"].tolist(), []
     for number, (label, group) in enumerate(points.items()):
-        background, names = base if number else [], ("untouched", label)
-        plots.append(
-            Scatter(f"t-SNE: {label}", background, group.tolist(), names, number, limits, size=(3.6, 3.4))
-        )
+        clouds = base if number else [], group.tolist(), ("untouched", label)
+        plots.append(Scatter(f"t-SNE: {label}", *clouds, number, limits, size=(3.6, 3.4)))
     return plots
 
 
@@ -226,12 +189,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-tsne", dest="tsne", action="store_false", help="leave the t-SNE out")
 
 
-main = Study(
-    "drift",
-    "How far down projections have moved: t-SNE, lengths of rows, distances.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "How far down projections have moved: t-SNE, lengths of rows, distances."
+main = Study("drift", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

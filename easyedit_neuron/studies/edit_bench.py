@@ -1,7 +1,5 @@
 """Edits under one setting of the hyperparameters, and what the model says afterwards."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +18,9 @@ MEASURES = ("edit_success", "generality", "portability", "locality")
 
 @dataclass
 class EditBenchmark:
-    """Measures the same edits of the same model under several settings.
+    """Measures the same edits of the same model, which is restored after each, under several settings.
 
-    Attributes:
-        model, tok: the untouched model; it is restored after every setting.
-        requests: the edits.
-        texts: held-out text for the perplexity after sequential edits; may be empty.
-        reference: the untouched model's answers to the locality prompts.
+    ``reference`` holds the untouched model's answers to the locality prompts.
     """
 
     model: torch.nn.Module
@@ -41,15 +35,10 @@ class EditBenchmark:
     def measure(self, hparams, sequential: bool) -> dict[str, Any]:
         """Make the edits under ``hparams``, ``batch_size`` at a time, and average over them.
 
-        Args:
-            hparams: of any method that reports what it did in an ``EditRecord``.
-            sequential: True: batches on top of each other, all edits measured at the end. False: every batch
-                on the untouched model, measured right after it (EasyEdit's protocol).
-
-        Returns:
-            ``MEASURES`` (shares, 0 to 1), ``perplexity`` if texts were given and the edits are sequential,
-            the number of ``failed`` edits (for which the unedited model is measured), and means over batches
-            of the numbers in the records.
+        ``sequential``: batches on top of each other, all edits measured at the end; else every batch on the
+        untouched model, measured right after it (EasyEdit's protocol). Returns ``MEASURES`` (0 to 1), the
+        ``perplexity`` of ``texts`` after sequential edits, the number of ``failed`` edits (for which the
+        unedited model is measured), and means over batches of the numbers in the edits' records.
         """
         apply = get_method(hparams.alg_name).load_apply()
         originals: dict[str, torch.Tensor] = {}
@@ -83,12 +72,9 @@ class EditBenchmark:
 
 
 def _measures(summary: dict) -> dict[str, float | None]:
-    return {
-        "edit_success": summary.get("rewrite_acc"),
-        "generality": summary.get("rephrase_acc"),
-        "portability": mean(summary.get("portability", {}).values()),
-        "locality": mean(summary.get("locality", {}).values()),
-    }
+    measures = {"edit_success": summary.get("rewrite_acc"), "generality": summary.get("rephrase_acc")}
+    groups = ("portability", "locality")
+    return measures | {group: mean(summary.get(group, {}).values()) for group in groups}
 
 
 def _record_means(records: list) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """Kinds of neurons by the tasks that they are active in; ``ablation`` defines them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +11,9 @@ from ..errors import NeuronEditError
 
 @dataclass(frozen=True)
 class Kind:
-    """Neurons of one kind, best first.
+    """Neurons of one kind (``general``, ``domain``, ``task``), best first: ``[n, 2]``, layer and number.
 
-    Attributes:
-        kind: ``general``, ``domain`` or ``task``.
-        name: of the domain or the task; ``all`` for general neurons.
-        neurons: int64 ``[n, 2]``, layer and number.
-        own, near, far: the tasks of the kind, the others of its domain, those of other domains.
+    ``own``, ``near``, ``far``: the tasks of the kind, the others of its domain, those of other domains.
     """
 
     kind: str
@@ -41,21 +35,16 @@ def kinds_of(
     """Find general, domain-specific and task-specific neurons.
 
     Args:
-        scores: task -> ``A_t [layers, d_ff]``.
-        layers: number of each row.
+        scores: task -> ``A_t [layers, d_ff]``; ``layers``: number of each row.
         domains: domain -> its tasks; each task is in one domain.
-        active: share of all neurons that is active in a task.
-
-    Raises:
-        NeuronEditError: ``active`` not in (0, 1), or fewer than two tasks.
+        active: share of all neurons that is active in a task, in (0, 1).
     """
     if not 0 < active < 1:
         raise NeuronEditError(f"--active must lie between 0 and 1, got {active}")
     tasks = list(scores)
     if len(tasks) < 2:
-        raise NeuronEditError(
-            f"roles need at least two tasks, the data has {tasks}; --field names the field with the task"
-        )
+        remedy = "--field names the field with the task"
+        raise NeuronEditError(f"roles need at least two tasks, the data has {tasks}; {remedy}")
     values = torch.stack([scores[task].double().cpu().flatten() for task in tasks])  # [tasks, neurons]
     count = max(1, round(active * values.shape[1]))
     thresholds = values.topk(count, dim=1).values[:, -1:]

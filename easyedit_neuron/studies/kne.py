@@ -1,16 +1,9 @@
-"""KNE's studies (paper, 4.3-4.6): one hyperparameter varied, and how well the edits are made.
-
-    python -m easyedit_neuron.studies.kne --study modules --edits 20 --out modules
+"""KNE's studies (paper, 4.3-4.6): one hyperparameter varied, and how well the same edits are made.
 
 Asked: where knowledge is stored (``modules``), and what the size of the localisation set (``set_size``), the
 share of the parameters (``share``) and the batch size (``batch``) do. ``--vary lr=0.003,0.01`` varies any
-other hyperparameter, ``--set field=value`` changes one for all settings.
-
-Measured: success, generality, portability and locality of the same edits under every setting, each edit on
-the untouched model, or with ``--sequential`` all edits at the end. Drawn: these over the settings.
+other hyperparameter.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -66,27 +59,18 @@ def measure(args: argparse.Namespace) -> Result:
         rows.append({varied: value, **benchmark.measure(setting, args.sequential)})
         write_csv((args.out or Path("kne")) / f"{name}.csv", rows)
     kind = "sequential" if args.sequential else "single"
-    return Result(
-        name,
-        f"KNE, {args.edits} {kind} edits of {Path(args.data).stem}",
-        "Means over the edits.",
-        [_plot(rows, varied)],
-        [Table(name, f"By {varied}", rows)],
-    )
+    title = f"KNE, {args.edits} {kind} edits of {Path(args.data).stem}"
+    tables = [Table(name, f"By {varied}", rows)]
+    return Result(name, title, "Means over the edits.", [_plot(rows, varied)], tables)
 
 
 def _plot(rows: list[dict[str, Any]], varied: str) -> Marks:
     series = {name.replace("_", " "): [row.get(name) for row in rows] for name in MEASURES}
-    return Marks(
-        "Measures",
-        [row[varied] for row in rows],
-        {name: values for name, values in series.items() if any(value is not None for value in values)},
-        varied.replace("_", " "),
-        "mean over edits",
-        limits=(-0.03, 1.05),
-        joined=all(isinstance(row[varied], (int, float)) for row in rows),
-        size=(5.6, 3.4),
-    )
+    series = {name: values for name, values in series.items() if any(value is not None for value in values)}
+    settings, label = [row[varied] for row in rows], varied.replace("_", " ")
+    look = {"limits": (-0.03, 1.05), "size": (5.6, 3.4)}
+    joined = all(isinstance(setting, (int, float)) for setting in settings)
+    return Marks("Measures", settings, series, label, "mean over edits", joined=joined, **look)
 
 
 def _parse_values(text: str) -> list[Any]:

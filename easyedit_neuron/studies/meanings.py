@@ -1,29 +1,10 @@
 """Meanings of neurons: the tokens that their value vectors point at (FiNE, Tables 6 and 8).
 
-    # neurons that FiNE locates for facts
-    python -m easyedit_neuron.studies.meanings --locate 40 --out meanings
-    # neurons that an edit changed most
-    python -m easyedit_neuron.studies.meanings --record edit.safetensors
-    # neurons that a run changed most, for its report
-    python -m easyedit_neuron.studies.meanings --run results/long
-    python -m easyedit_neuron.studies.meanings --neurons 3:17 4:200
-
-Asked: what a neuron says. Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, where v_i
-is column i of W_down. As in the paper (Eq. 3), that is the unembedding alone; the model itself puts its final
-norm in between, whose gain weighs the dimensions. ``--final-norm`` applies the gain (and a LayerNorm's
-centring); only the norm's denominator is left out, which changes no ranking.
-
-Measured with ``--locate``: for every fact the 3 neurons that contribute most to the tokens of its object
-(``locate_on: ground_truth``, no layer frozen), with their contribution; how often a neuron's 5 tokens include
-a token of that object, or of any object of the same relation, against random neurons of the same layers; and
-which share of the neurons is located for another fact as well: one with the same object, subject or relation,
-or with nothing in common. Drawn: how often neurons say the object.
-
-Measured with ``--record`` and ``--run``: neurons by ``||dv_i||``, and what they say in the untouched model
-and with the change. Drawn: a histogram of the changes.
+Neuron i of layer l says the tokens t with the highest ``(W_u v_i)_t``, where v_i is column i of W_down. As in
+the paper (Eq. 3), that is the unembedding alone. ``--final-norm`` applies the final norm's gain (and a
+LayerNorm's centring) but not its denominator, which changes no ranking. ``--locate`` takes the neurons that
+FiNE locates for facts and random ones of the same layers; ``--record`` and ``--run`` those that changed most.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -40,7 +21,6 @@ from ..attribution import top_tokens
 from ..edits.record import EditRecord
 from ..edits.request import prepare
 from ..errors import DataError, NeuronEditError
-from ..lifelong.run_folder import RunFolder
 from ..models.fine.locate import locate
 from .changed_weights import deltas_of, values_of, weights_of
 from .command import StudiedModel, Study, add_model, hparams_of, load, positive
@@ -62,13 +42,7 @@ MATCHES = {
 
 @dataclass(frozen=True)
 class Speech:
-    """What neurons of a model say: the ``count`` tokens their value vectors point at.
-
-    Attributes:
-        studied: the model.
-        count: tokens of each neuron.
-        final_norm: see ``attribution.top_tokens``.
-    """
+    """What neurons of a model say: the ``count`` tokens that their value vectors point at."""
 
     studied: StudiedModel
     count: int
@@ -87,13 +61,7 @@ def words(tokens: list[str]) -> str:
 
 
 def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> list[dict[str, Any]]:
-    """The ``count`` neurons whose value vectors changed most, before and after.
-
-    Args:
-        speech: of the untouched model.
-        changes: layer -> ``[d_model, d_ff]``, what was added to its W_down.
-        count: of neurons.
-    """
+    """The ``count`` neurons whose value vectors changed most; ``changes``: layer -> ``[d_model, d_ff]``."""
     lengths = [
         (length, layer, unit)
         for layer, change in changes.items()
@@ -101,26 +69,22 @@ def changed_most(speech: Speech, changes: Mapping[int, Tensor], count: int) -> l
         if length
     ]
     lengths.sort(key=lambda entry: (-entry[0], *entry[1:]))
-    return [
-        {
-            "neuron": f"L{layer}.U{unit}",
-            "change": length,
-            "length_before": float(speech.studied.view.down_matrix(layer)[:, unit].norm()),
-            "says_before": words(speech.tokens(layer, unit)),
-            "says_after": words(speech.tokens(layer, unit, changes[layer][:, unit])),
-        }
-        for length, layer, unit in lengths[:count]
-    ]
+    rows = []
+    for length, layer, unit in lengths[:count]:
+        row = {"neuron": f"L{layer}.U{unit}", "change": length}
+        row["length_before"] = float(speech.studied.view.down_matrix(layer)[:, unit].norm())
+        row["says_before"] = words(speech.tokens(layer, unit))
+        row["says_after"] = words(speech.tokens(layer, unit, changes[layer][:, unit]))
+        rows.append(row)
+    return rows
 
 
 def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict[str, Any]]:
-    """What located and random neurons of every fact say, and whether that is the object.
-
-    Located are the ``count`` neurons of a fact that contribute most to its object; the random ones are of the
-    same layers.
-    """
+    """What the ``count`` neurons that contribute most to every fact's object, and random ones, say."""
     view, tok = speech.studied.view, speech.studied.tok
-    requests = prepare([_request(fact) for fact in facts])
+    objects = [{"target_new": fact.answer, "ground_truth": fact.answer} for fact in facts]
+    prompts = [{"prompt": fact.prompt, "subject": fact.subject} for fact in facts]
+    requests = prepare([prompt | answer for prompt, answer in zip(prompts, objects)])
     relation_objects: dict[str, set[str]] = {}
     for fact in facts:
         relation_objects.setdefault(fact.task, set()).update(_object_tokens(tok, fact))
@@ -139,18 +103,11 @@ def located(speech: Speech, facts: list[Fact], hparams, count: int) -> list[dict
             for layer, unit, contribution in neurons_of_kind:
                 tokens = speech.tokens(layer, unit)
                 stripped = {token.strip() for token in tokens}
-                rows.append(
-                    {
-                        "fact": _text(fact),
-                        "relation": fact.task,
-                        "kind": kind,
-                        "neuron": f"L{layer}.U{unit}",
-                        "contribution": contribution,
-                        "says": words(tokens),
-                        "object": bool(stripped & objects),
-                        "relation_objects": bool(stripped & relation_objects[fact.task]),
-                    }
-                )
+                row = {"fact": _text(fact), "relation": fact.task, "kind": kind}
+                row |= {"neuron": f"L{layer}.U{unit}", "contribution": contribution, "says": words(tokens)}
+                row["object"] = bool(stripped & objects)
+                row["relation_objects"] = bool(stripped & relation_objects[fact.task])
+                rows.append(row)
     return rows
 
 
@@ -173,30 +130,21 @@ def matches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def shared(facts: list[Fact], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Share of a fact's located neurons that another fact has as well, by what the facts have in common.
 
-    Args:
-        facts: those that ``rows`` are of.
-        rows: of ``located``.
-
-    Returns:
-        A row per kind of pair that exists, each pair in both directions: the number of pairs, and the mean of
-        ``|A & B| / |A|``. A pair is of the first kind that fits: same object, same subject, same relation,
-        nothing.
+    ``rows`` are those of ``located``. A pair of facts is of the first kind that fits: same object, same
+    subject, same relation, nothing. A row per kind: the number of pairs, in both directions, and the mean
+    ``|A & B| / |A|``.
     """
     neurons: dict[str, set[str]] = {}
     for row in rows:
         if row["kind"] == "located":
             neurons.setdefault(row["fact"], set()).add(row["neuron"])
-    shares: dict[str, list[float]] = {
-        kind: [] for kind in ("same object", "same subject", "same relation", "nothing")
-    }
+    kinds = ("same object", "same subject", "same relation", "nothing")
+    shares: dict[str, list[float]] = {kind: [] for kind in kinds}
     for fact, other in permutations(facts, 2):
         own, others = neurons[_text(fact)], neurons[_text(other)]
         shares[_in_common(fact, other)].append(len(own & others) / len(own))
-    return [
-        {"in common": kind, "pairs": len(values), "shared": sum(values) / len(values)}
-        for kind, values in shares.items()
-        if values
-    ]
+    means = {kind: sum(values) / len(values) for kind, values in shares.items() if values}
+    return [{"in common": kind, "pairs": len(shares[kind]), "shared": share} for kind, share in means.items()]
 
 
 def _in_common(fact: Fact, other: Fact) -> str:
@@ -205,11 +153,6 @@ def _in_common(fact: Fact, other: Fact) -> str:
     if fact.subject == other.subject:
         return "same subject"
     return "same relation" if fact.task == other.task else "nothing"
-
-
-def _request(fact: Fact) -> dict[str, str]:
-    objects = {"target_new": fact.answer, "ground_truth": fact.answer}
-    return {"prompt": fact.prompt, "subject": fact.subject, **objects}
 
 
 def _text(fact: Fact) -> str:
@@ -221,7 +164,6 @@ def _object_tokens(tok, fact: Fact) -> set[str]:
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Measure one of the four sources of neurons."""
     norm = "with the final norm's gain" if args.final_norm else "without the final norm, as in the paper"
     note = f"The tokens with the highest (W_u v_i) of a neuron's value vector v_i, {norm}."
     if args.locate:
@@ -230,10 +172,8 @@ def measure(args: argparse.Namespace) -> Result:
     studied = load(args)
     speech = Speech(studied, args.tokens, args.final_norm)
     if args.neurons:
-        rows = [
-            {"neuron": f"L{layer}.U{unit}", "says": words(speech.tokens(layer, unit))}
-            for layer, unit in places
-        ]
+        says = [words(speech.tokens(layer, unit)) for layer, unit in places]
+        rows = [{"neuron": f"L{layer}.U{unit}", "says": text} for (layer, unit), text in zip(places, says)]
         title = f"What neurons say: {args.model}"
         return Result("meanings", title, note, [], [Table("meanings", "Neurons", rows)])
     if args.record:
@@ -245,52 +185,37 @@ def measure(args: argparse.Namespace) -> Result:
     lengths = {name: norms[norms > 0].tolist() for name, norms in lengths.items()}
     plot = Histogram("Change of the value vectors that moved", lengths, "L2 norm of the change", "neurons")
     source = " ".join(map(str, args.record or [args.run]))
-    return Result(
-        "meanings",
-        f"What the most changed neurons say: {args.model}, {source}",
-        note,
-        [plot],
-        [Table("meanings", "Neurons", changed_most(speech, changes, args.count or 20))],
-        # The report of a run looks for meanings.csv beside the run's other files.
-        folder=RunFolder(args.run).folder if args.run else None,
-    )
+    title = f"What the most changed neurons say: {args.model}, {source}"
+    tables = [Table("meanings", "Neurons", changed_most(speech, changes, args.count or 20))]
+    # The report of a run looks for meanings.csv beside the run's other files.
+    return Result("meanings", title, note, [plot], tables, folder=args.run)
 
 
 def _measure_located(args: argparse.Namespace, note: str) -> Result:
     by_relation = zip(*facts_by_task(args.data).values())
     facts = [fact for facts in by_relation for fact in facts][: args.locate]
     if len(facts) < args.locate:
-        raise DataError(
-            f"--locate {args.locate}: {args.data} has {len(facts)} facts spread evenly over relations"
-        )
+        problem = f"{args.data} has {len(facts)} facts spread evenly over relations"
+        raise DataError(f"--locate {args.locate}: {problem}")
     hparams = hparams_of("FiNE", args.model, args.fine, **LOCATED)
     speech = Speech(load(args), args.tokens, args.final_norm)
     rows = located(speech, facts, hparams, args.count or 3)
     shares = matches(rows)
-    plot = Marks(
-        "Share of neurons (any: of facts) that say ...",
-        list(MATCHES.values()),
-        {row["neurons"]: [row[name] for name in MATCHES] for row in shares},
-        "",
-        "share",
-        limits=(-0.03, 1.03),
-        size=(5.2, 3.4),
-    )
+    series = {row["neurons"]: [row[name] for name in MATCHES] for row in shares}
+    title = "Share of neurons (any: of facts) that say ..."
+    look = {"limits": (-0.03, 1.03), "size": (5.2, 3.4)}
+    plot = Marks(title, list(MATCHES.values()), series, "", "share", **look)
     own = [row for row in rows if row["kind"] == "located"]
     own = [{name: value for name, value in row.items() if name != "kind"} for row in own]
     shared_title = "Share of a fact's located neurons that another fact has, too"
-    return Result(
-        "meanings",
-        f"What located neurons say: {args.model}, {len(facts)} facts of {args.data}",
-        note,
-        [plot],
-        [
-            Table("matches", "How often that is the object", shares),
-            Table("shared", shared_title, shared(facts, rows)),
-            Table("meanings", "Located neurons", own),
-            Table("located", "Located and random neurons", rows, folded=True),
-        ],
-    )
+    tables = [
+        Table("matches", "How often that is the object", shares),
+        Table("shared", shared_title, shared(facts, rows)),
+        Table("meanings", "Located neurons", own),
+        Table("located", "Located and random neurons", rows, folded=True),
+    ]
+    title = f"What located neurons say: {args.model}, {len(facts)} facts of {args.data}"
+    return Result("meanings", title, note, [plot], tables)
 
 
 def _parse_neuron(text: str) -> tuple[int, int]:
@@ -318,12 +243,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--final-norm", action="store_true", help="apply the final norm's gain")
 
 
-main = Study(
-    "meanings",
-    "What neurons say: top tokens of their value vectors through the unembedding.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "What neurons say: top tokens of their value vectors through the unembedding."
+main = Study("meanings", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,5 @@
 """What a study leaves in its folder: its numbers as CSV, its plots as one picture, and a page with both."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -20,12 +18,7 @@ from ..utils.io import refusing, write_text
 class Table:
     """Rows of numbers and words, written as ``NAME.csv`` and shown on the page.
 
-    Attributes:
-        name: of the file.
-        title: above the table on the page.
-        rows: dictionaries; columns in the order in which they first occur.
-        folded: whether the page shows only the title until a click.
-        raw: whether it is only a file, for the points of a plot.
+    ``folded``: the page shows only the title until a click. ``raw``: only a file, for the points of a plot.
     """
 
     name: str
@@ -37,14 +30,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a study.
+    """Outcome of a study: page and picture are called ``name``, and ``note`` says what the numbers are.
 
-    Attributes:
-        name: of the picture and the page.
-        title: of the page.
-        note: says what the numbers are; a blank line separates paragraphs.
-        plots, tables: in the order of the page.
-        folder: where the files go unless ``--out`` names a folder.
+    ``folder``: where the files go unless ``--out`` names a folder.
     """
 
     name: str
@@ -56,11 +44,7 @@ class Result:
 
 
 def write_result(result: Result, out: Path) -> list[Path]:
-    """Write ``<table>.csv`` of every table, ``<name>.png`` and ``<name>.html``; return their paths.
-
-    Raises:
-        StateError: a file cannot be written.
-    """
+    """Write ``<table>.csv`` of every table, ``<name>.png`` and ``<name>.html``; return their paths."""
     paths = [write_csv(out / f"{table.name}.csv", table.rows) for table in result.tables]
     if result.plots:
         paths.append(out / f"{result.name}.png")
@@ -79,9 +63,8 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-        )
+        shown = {name: f"{value:.6g}" for name, value in row.items() if isinstance(value, float)}
+        writer.writerow(dict(row) | shown)
     write_text(path, text.getvalue())
     return path
 
@@ -111,11 +94,8 @@ def page(result: Result) -> str:
         f'<section><div class="grid">{plots}</div>',
     ]
     for shown in (shown for shown in result.tables if not shown.raw):
-        text = [
-            index
-            for index, name in enumerate(columns_of(shown.rows))
-            if any(isinstance(row.get(name), str) for row in shown.rows)
-        ]
+        words = {name for row in shown.rows for name, value in row.items() if isinstance(value, str)}
+        text = [index for index, name in enumerate(columns_of(shown.rows)) if name in words]
         if shown.folded:
             body.append(details(shown.title, cells(shown.rows), text))
         else:

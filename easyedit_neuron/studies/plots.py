@@ -1,7 +1,5 @@
 """The plots of the studies: stacked bars, lines, marks with error bars, histograms, points in a plane."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +31,7 @@ class Stacked(Plot):
 
 @dataclass(frozen=True)
 class Lines(Plot):
-    """A line with markers per name.
-
-    Attributes:
-        series: name -> x and y.
-        x_label, y_label: of the axes.
-        log: axes with a logarithmic scale, ``"x"`` or ``"xy"``; otherwise x are whole numbers.
-    """
+    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers."""
 
     series: Mapping[str, Points]
     x_label: str
@@ -60,15 +52,9 @@ class Lines(Plot):
 
 @dataclass(frozen=True)
 class Marks(Plot):
-    """A marker per label and name.
+    """A marker per label along x and per name, with error bars of half-length ``errors``; ``limits`` of y.
 
-    Attributes:
-        labels: along x.
-        series: name -> a value per label.
-        x_label, y_label: of the axes.
-        errors: name -> half the length of an error bar per label.
-        limits: of y.
-        joined: by lines; otherwise the markers of a label stand beside each other.
+    ``joined`` by lines; otherwise the markers of a label stand beside each other.
     """
 
     labels: Sequence[Any]
@@ -124,13 +110,9 @@ class Histogram(Plot):
 
 @dataclass(frozen=True)
 class Scatter(Plot):
-    """Points in a plane without units, over other points in grey.
+    """Points in a plane without units, over other points in grey; ``names`` of both, for the legend.
 
-    Attributes:
-        background, points: each point has two coordinates.
-        names: of both, for the legend.
-        number: sets colour and marker.
-        limits: left, right, bottom, top.
+    ``number`` sets colour and marker; ``limits``: left, right, bottom, top.
     """
 
     background: Sequence[Sequence[float]]

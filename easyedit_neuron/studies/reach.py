@@ -1,16 +1,10 @@
 """What of a run's edits reaches the text's keys, and whether that orders runs by damage better than distance.
 
 An edit's leakage is ``tr(D C D^T) / (||D||^2 tr C)``: how much of its update D the text's keys (covariance C)
-see, per unit of squared length. Times the squared distance that the weight has moved, it says how much of
-what was written the text's keys see:
+see, per unit of squared length. Up to factors that the models of one study share,
 
-    reach = sum over layers of (mean leakage of the edits so far) * (mean L2 distance of W_down's rows)^2
-
-up to factors that the models of one study share. Damage is what the run itself has measured at its
-checkpoints: retained facts and perplexity.
+    reach = sum over layers of  (mean leakage of the edits so far) * (mean L2 distance of W_down's rows)^2
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,10 +19,7 @@ def reached(
 ) -> list[dict[str, Any]]:
     """A row per checkpoint that has leakage and distance; none for a method that reports no leakage.
 
-    Args:
-        label: of the run.
-        checkpoints: lines of its ``checkpoints.jsonl``.
-        names: layer, as a checkpoint writes it -> parameter name of its W_down.
+    ``names``: layer, as a checkpoint writes it -> parameter name of its W_down.
     """
     rows = []
     for checkpoint in checkpoints:
@@ -38,17 +29,10 @@ def reached(
         if not layers or None in leakages or None in distances:
             continue
         lengths = [mean for mean, _ in distances]
-        rows.append(
-            {
-                "model": label,
-                "edits": checkpoint["edits"],
-                "leakage": sum(leakages) / len(leakages),
-                "l2": math.hypot(*lengths),
-                "reach": sum(leakage * length**2 for leakage, length in zip(leakages, lengths)),
-                "retained": checkpoint["final"].get("retained"),
-                "perplexity": checkpoint["final"].get("perplexity"),
-            }
-        )
+        row = {"model": label, "edits": checkpoint["edits"], "leakage": sum(leakages) / len(leakages)}
+        row["l2"] = math.hypot(*lengths)
+        row["reach"] = sum(leakage * length**2 for leakage, length in zip(leakages, lengths))
+        rows.append(row | {name: checkpoint["final"].get(name) for name in ("retained", "perplexity")})
     return rows
 
 
@@ -59,15 +43,10 @@ def concordance(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def orders(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How many pairs of checkpoints reach and distance order by damage.
+    """How many pairs of checkpoints (``rows`` of ``reached``) reach and distance order by damage.
 
-    Args:
-        rows: of ``reached``.
-
-    Returns:
-        A row per number of edits that several runs have, and one for all checkpoints of all runs, ``all``:
-        ``<predictor>_<damage>``, shares of pairs in which a higher predictor goes with more damage: fewer
-        facts retained, a higher perplexity.
+    A row per number of edits that several runs have, and one for all, ``all``: ``<predictor>_<damage>``, the
+    share of pairs in which a higher predictor goes with fewer facts retained, or with a higher perplexity.
     """
     groups: dict[Any, list] = {}
     for row in sorted(rows, key=lambda row: row["edits"]):

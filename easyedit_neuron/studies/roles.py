@@ -1,30 +1,11 @@
 """Roles of neurons by layer: general, specific and overlapping ones (NMKE, Fig. 8 and 11; PNKE, Fig. 4).
 
-    python -m easyedit_neuron.studies.roles --model tiny-llama --data tiny-world --edits 30 --out roles
-
-Asked: in which layers the neurons of a role are. Each of two definitions has two roles, for every request:
-
-- NMKE (Eq. 4-8): a neuron is general when it scores positively on so many of the request's contexts that it
-  is among the best rho_g, and specific when its greatest score is among the best rho_s. Scores are
-  log-probability shifts.
-- PNKE (Eq. 2 and 3): background when, over P_sem, its mean activation is above the 75th and its standard
-  deviation below the 25th percentile; trigger when its activation and its attribution on P_spec are both
-  above the 90th.
-
-The thresholds of both are quantiles *of a layer*. They fix beforehand which shares are possible: at most 25%
-background, at most 10% trigger, and about rho general and specific neurons in every layer. This is
-``scope: layer``. With ``scope: model`` the same functions get the scores of all layers next to each other:
-thresholds and entropies are the model's, and a layer can have more neurons of a role than another.
-
-Measured: means over requests, with standard deviations as ``<column>_std``. ``lift`` is the overlap over what
-two independent choices of these sizes would share, ``overlap / (first * second)``, both averaged over
-requests.
-
-Drawn: the shares for each definition and scope, the lift, and activations by layer (Fig. 8): ``|q|`` of the
-prompts' last tokens in NMKE's mask and outside, and the standard deviation of q over prompts.
+For every request NMKE's general and specific neurons (Eq. 4-8), and PNKE's background and trigger neurons
+(Eq. 2 and 3). Their thresholds are quantiles of a layer, which fix beforehand which shares are possible
+(``scope: layer``). With ``scope: model`` the same functions get the scores of all layers next to each other.
+``lift`` is the overlap over what two independent choices of these sizes would share, ``overlap / (first *
+second)``, both averaged over requests.
 """
-
-from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -65,14 +46,10 @@ class Definitions:
 
     def __init__(self, studied: StudiedModel, layers: list[int], nmke, pnke):
         self.studied, self.layers, self.pnke = studied, layers, pnke
-        self.choices = {
-            "NMKE": chosen_mask(nmke),
-            "PNKE": chosen_mask(pnke.override({"strategy": "entropy"})),
-        }
-        self.contexts = {
-            "NMKE": contexts_of(studied.model, studied.tok, nmke),
-            "PNKE": contexts_of(studied.model, studied.tok, pnke),
-        }
+        by_entropy = pnke.override({"strategy": "entropy"})
+        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(by_entropy)}
+        hparams = {"NMKE": nmke, "PNKE": pnke}
+        self.contexts = {name: contexts_of(studied.model, studied.tok, hparams[name]) for name in hparams}
 
     def scores(self, definition: str, requests: list[EditRequest]) -> list[dict[int, Tensor | CausalScores]]:
         """For every request: layer -> scores. The prompts of all requests go through the model together."""
@@ -85,9 +62,8 @@ class Definitions:
         by_layer = load_target(choice.scores.function)(context, options)
         if definition == "NMKE":  # rows are prompts, request by request
             by_layer = {layer: scores.chunk(len(requests)) for layer, scores in by_layer.items()}
-        return [
-            {layer: scores[number] for layer, scores in by_layer.items()} for number in range(len(requests))
-        ]
+        numbers = range(len(requests))
+        return [{layer: scores[number] for layer, scores in by_layer.items()} for number in numbers]
 
     def roles(self, definition: str, scores: Tensor | CausalScores) -> Roles:
         """General and specific, or background and trigger neurons, each bool ``[n]``."""
@@ -95,24 +71,16 @@ class Definitions:
             mask = nmke_mask(scores, self.choices["NMKE"].options)
             return mask.general, mask.specific
         p = self.pnke
-        return (
-            background_neurons(scores.semantic, p.background_activation, p.background_std, p.thresholds),
-            trigger_neurons(
-                scores.specific, scores.attribution, p.trigger_activation, p.trigger_attribution, p.thresholds
-            ),
-        )
+        steady = p.background_activation, p.background_std, p.thresholds
+        causal = p.trigger_activation, p.trigger_attribution, p.thresholds
+        triggers = trigger_neurons(scores.specific, scores.attribution, *causal)
+        return background_neurons(scores.semantic, *steady), triggers
 
 
 def in_scope(
     scope: str, scores: dict[int, Tensor | CausalScores], roles: Callable[..., Roles]
 ) -> dict[int, Roles]:
-    """Roles of every layer's neurons, by thresholds of each layer or of all layers' neurons together.
-
-    Args:
-        scope: ``layer`` or ``model``.
-        scores: layer -> ``[B, d_ff]`` or ``CausalScores``.
-        roles: scores -> two bool tensors, as long as the scores have neurons.
-    """
+    """Roles of every layer's neurons, by thresholds of each layer or (``model``) of all layers together."""
     if scope == "layer":
         return {layer: roles(layer_scores) for layer, layer_scores in scores.items()}
     first, second = roles(_joined(list(scores.values())))
@@ -130,27 +98,16 @@ def _joined(scores: list) -> Tensor | CausalScores:
 
 
 def shares(first: Tensor, second: Tensor) -> dict[str, float | None]:
-    """Shares of ``[n]`` neurons in two roles.
-
-    Returns:
-        ``first_only``, ``second_only``, ``neither`` and ``overlap``, which add up to 1; ``first`` and
-        ``second``; ``chance``, the overlap of independent choices, and ``ratio`` to it (None without chance).
-    """
+    """Shares of ``[n]`` neurons in either role, both and none; ``chance``: the overlap of independent
+    choices."""
     only, both, other, neither = (
         float(part.double().mean())
         for part in (first & ~second, first & second, second & ~first, ~first & ~second)
     )
     chance = (only + both) * (other + both)
-    return {
-        "first_only": only,
-        "second_only": other,
-        "neither": neither,
-        "overlap": both,
-        "first": only + both,
-        "second": other + both,
-        "chance": chance,
-        "ratio": both / chance if chance else None,
-    }
+    parts = {"first_only": only, "second_only": other, "neither": neither, "overlap": both}
+    whole = {"first": only + both, "second": other + both, "chance": chance}
+    return parts | whole | {"ratio": both / chance if chance else None}
 
 
 def average_shares(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -169,25 +126,17 @@ def activations(
 ) -> list[dict[str, float]]:
     """Per layer: mean ``|q|`` of the selected neurons and of the others, and the deviation of q over prompts.
 
-    Args:
-        studied: the model.
-        requests: N requests; their prompts are read at the last token.
-        selected: layer -> bool ``[N, d_ff]``.
+    ``selected``: layer -> bool ``[N, d_ff]``. The prompts of the N requests are read at the last token.
     """
     batch = encode(studied.tok, [request.text for request in requests], studied.view.input_device)
     by_layer = neuron_scores(studied.view, batch, list(selected), kind="activation").activations
     rows = []
     for layer, mask in selected.items():
         q = by_layer[layer].double().cpu()
-        rows.append(
-            {
-                "layer": layer,
-                "selected": float(q.abs()[mask].mean()) if mask.any() else None,
-                "others": float(q.abs()[~mask].mean()) if not mask.all() else None,
-                "deviation": float(q.std(0, correction=0).mean()),
-                "greatest": float(q.abs().max()),
-            }
-        )
+        row = {"layer": layer, "selected": float(q.abs()[mask].mean()) if mask.any() else None}
+        row["others"] = float(q.abs()[~mask].mean()) if not mask.all() else None
+        deviation = float(q.std(0, correction=0).mean())
+        rows.append(row | {"deviation": deviation, "greatest": float(q.abs().max())})
     return rows
 
 
@@ -237,25 +186,12 @@ def _plots(rows: list[dict], activity: list[dict]) -> list[Plot]:
             plots.append(Stacked(f"{definition}: {title}", layers, values, "layer", "share of neurons"))
             lifts[f"{definition}, {scope}"] = [row["lift"] for row in part]
             lift_stds[f"{definition}, {scope}"] = [row["lift_std"] for row in part]
-    columns = {
-        "mean |q|, in the mask": "selected",
-        "mean |q|, others": "others",
-        "deviation over prompts": "deviation",
-    }
+    columns = {"mean |q|, in the mask": "selected", "mean |q|, others": "others"}
+    columns["deviation over prompts"] = "deviation"
     lines = {label: (layers, [row[column] for row in activity]) for label, column in columns.items()}
-    return [
-        *plots,
-        Lines("Activations at the prompts' last tokens", lines, "layer", "activation"),
-        Marks(
-            "Overlap, over that of independent choices",
-            layers,
-            lifts,
-            "layer",
-            "ratio",
-            lift_stds,
-            joined=True,
-        ),
-    ]
+    plots.append(Lines("Activations at the prompts' last tokens", lines, "layer", "activation"))
+    title = "Overlap, over that of independent choices"
+    return [*plots, Marks(title, layers, lifts, "layer", "ratio", lift_stds, joined=True)]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,9 +203,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pnke", metavar="FILE", help=help_text.format("PNKE", "paper's"))
 
 
-main = Study(
-    "roles", "Shares of general, specific and overlapping neurons by layer.", _add_arguments, measure
-).main
+_DESCRIPTION = "Shares of general, specific and overlapping neurons by layer."
+main = Study("roles", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

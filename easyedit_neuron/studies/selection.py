@@ -1,30 +1,9 @@
 r"""Which neurons may change: sweeps over options of the mask (NMKE, Fig. 6, Tables 3, 4; PNKE, Fig. 3, 5).
 
-    sweep="python -m easyedit_neuron --multirun edits=30 evaluation=quick"
-    # NMKE, Fig. 6
-    $sweep method=nmke method.neurons=general,specific,both method.ratio=entropy,fixed \
-        method.general_ratio=0.35 method.specific_ratio=0.35 output_dir=sweeps/fig6
-    # NMKE, Table 3
-    $sweep method=nmke method.neurons=overlap,non_overlap,both output_dir=sweeps/table3
-    # NMKE, Table 4
-    $sweep method=nmke method.mask_values=soft,binary output_dir=sweeps/table4
-    # PNKE, Fig. 3
-    $sweep method=pnke method.strategy=entropy,trigger,background,activation output_dir=sweeps/fig3
-    # PNKE, Fig. 5: each of the four thresholds likewise
-    $sweep method=pnke method.trigger_activation=60,75,90 output_dir=sweeps/fig5
-    python -m easyedit_neuron.studies.selection sweeps/* --out selection
-
-Asked: what the options of a method change. Any other method and option does as well.
-
 Measured: the runs' last checkpoints. Runs that differ only in ``seed`` and ``data.skip`` (other edits) are
 repetitions of one setting: the table has their means and standard deviations. ``--centre`` names a run, or a
 folder with its repetitions, from which all others depart; it is part of every sweep.
-
-Drawn, a plot for each folder: token accuracies of all edits on the final model (Rel, Gen, Loc), retained
-facts, and the mask's density over the settings.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -73,22 +52,15 @@ class Sweep:
         return any(len(setting.runs) > 1 for setting in self.settings)
 
     def label(self, setting: Setting) -> str:
-        """Options and values of a setting."""
         names = [option.removeprefix("method.") for option in self.options]
         return ", ".join(f"{name} {value}" for name, value in zip(names, setting.values))
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per setting: means over its runs, and with repetitions the standard deviations."""
-        measured = [
-            {
-                "sweep": self.name,
-                "setting": self.label(setting),
-                "runs": len(setting.runs),
-                **{name: run.last.get(name) for name in COLUMNS},
-            }
-            for setting in self.settings
-            for run in setting.runs
-        ]
+        measured = []
+        for setting in self.settings:
+            row = {"sweep": self.name, "setting": self.label(setting), "runs": len(setting.runs)}
+            measured += [row | {name: run.last.get(name) for name in COLUMNS} for run in setting.runs]
         rows = average_rows(measured, ("sweep", "setting", "runs"), MEASURES if self.repeated else ())
         return [row | {"edits": int(row["edits"])} for row in rows]
 
@@ -96,23 +68,20 @@ class Sweep:
 def read_sweep(folder: Path, centre: Path | None = None) -> Sweep:
     """Read a folder's settings, in the order of the options in which they differ.
 
-    Raises:
-        DataError: an unfinished run, runs that differ in nothing or in more than the method's options, or a
-            setting that was not measured with the seeds and on the edits of the others.
+    ``DataError`` for an unfinished run, runs that differ in nothing or in more than the method's options, or
+    settings with other seeds or edits than the rest.
     """
     runs = read_runs([folder] if centre is None else [folder, centre])
     unfinished = next((run for run in runs if run.summary is None), None)
     if unfinished is not None:
-        raise DataError(
-            f"{unfinished.folder}: {unfinished.status}; give the command of the sweep again to finish it"
-        )
+        remedy = "give the command of the sweep again to finish it"
+        raise DataError(f"{unfinished.folder}: {unfinished.status}; {remedy}")
     options = [name for name in differing(runs) if name not in REPEATS]
     others = [name for name in options if not name.startswith("method.")]
     if not options or others:
         difference = f"that also differ in {', '.join(others)}" if others else "with no such difference"
-        raise DataError(
-            f"{folder}: expected runs that differ in options of one method, got {len(runs)} {difference}"
-        )
+        expected = "expected runs that differ in options of one method"
+        raise DataError(f"{folder}: {expected}, got {len(runs)} {difference}")
     settings: dict[str, Setting] = {}
     for run in runs:
         values = [run.options.get(name) for name in options]
@@ -121,11 +90,9 @@ def read_sweep(folder: Path, centre: Path | None = None) -> Sweep:
     sweep, first = Sweep(folder.name, options, ordered), ordered[0]
     for setting in ordered:
         if setting.repeats != first.repeats:
-            raise DataError(
-                f"{folder}: {sweep.label(setting)} was measured with ({', '.join(REPEATS)}) = "
-                f"{setting.repeats}, {sweep.label(first)} with {first.repeats}; run every setting with the "
-                "same"
-            )
+            repeats = f"({', '.join(REPEATS)}) = {setting.repeats}, {sweep.label(first)} with {first.repeats}"
+            problem = f"{sweep.label(setting)} was measured with {repeats}"
+            raise DataError(f"{folder}: {problem}; run every setting with the same")
     return sweep
 
 
@@ -180,12 +147,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--centre", type=Path, metavar="FOLDER", help=centre_help)
 
 
-main = Study(
-    "selection",
-    "Runs of sweeps that differ in which neurons may change, as plots and a table.",
-    _add_arguments,
-    measure,
-).main
+_DESCRIPTION = "Runs of sweeps that differ in which neurons may change, as plots and a table."
+main = Study("selection", _DESCRIPTION, _add_arguments, measure).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,5 @@
 """Silenced neurons, and random ones to compare with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,19 +12,7 @@ from ..errors import NeuronEditError
 
 @contextmanager
 def silenced(view: ModelView, neurons: Mapping[int, Tensor]) -> Iterator[None]:
-    """Set ``q_i = 0`` at every token for these neurons, in every forward pass inside the block.
-
-    Hooks in front of the down projections do this; they are removed at the end of the block, also after an
-    exception. No weight changes.
-
-    Args:
-        view: the model.
-        neurons: layer -> int64 ``[n]``.
-
-    Raises:
-        NeuronEditError: a neuron that does not exist.
-        ArchitectureError: a layer that does not exist.
-    """
+    """Set ``q_i = 0`` at every token for these neurons (layer -> int64 ``[n]``) inside the block."""
     neurons = {layer: units for layer, units in neurons.items() if len(units)}
     for layer, units in neurons.items():
         if not 0 <= int(units.min()) <= int(units.max()) < view.d_ff:

@@ -1,25 +1,11 @@
 """Where contributions sit: by layer (FiNE, Fig. 4 and 6), by module and layer (KNE, Fig. 2).
 
-    python -m easyedit_neuron.studies.sites --model tiny-llama --data tiny-world --edits 100 --attributed 8
-
-Asked: which layers and modules the answers come from.
-
-Measured by layer: for every request the k neurons of all layers that contribute most to each token of the old
-object, ``c = q_i (W_u W_down)_{t,i}`` (FiNE, Eq. 3). (The paper's editing freezes the last three layers; its
-plot would end before them.) They are counted once each over all requests, as in the paper. The sum of all
-neurons' contributions is what the layer's FFN adds to the token's logit before the final norm; its mean over
-tokens and its deviation are reported.
-
-Measured by module: KNE's attribution (Eq. 3-5) of every linear map of every layer, by row. The attributions
-of a map add up to ``P(W) - P(0)``, what the answer's probability loses without it. Of the highest rows that
-hold 1% of the model's parameters, each map's share is what an ensemble over all maps would train there.
-``--samples`` takes disjoint samples of requests and reports their means and standard deviations. (The paper's
-figure measures edits made in one module alone: ``python -m easyedit_neuron.studies.kne --study modules``.)
-
-Drawn: these numbers over the layers.
+By layer: the neurons that contribute most to the tokens of the old object, ``c = q_i (W_u W_down)_{t,i}``
+(FiNE, Eq. 3), counted once each over all requests, and what all neurons of the layer add to these logits
+before the final norm. By module: KNE's attribution (Eq. 3-5) of every linear map, by row. The attributions of
+a map add up to ``P(W) - P(0)``, what the answer's probability loses without it. Of the highest rows that hold
+1% of the model's parameters, each map's share is what an ensemble over all maps would train there.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -46,13 +32,7 @@ from .plots import Lines, Stacked
 def by_layer(
     studied: StudiedModel, requests: Sequence[EditRequest], layers: Sequence[int], hparams
 ) -> list[dict]:
-    """Located neurons and contributions per layer.
-
-    Returns:
-        A row per layer: the number of different located neurons and of all (a neuron may be located for
-        several requests), their mean contribution, and the whole layer's contribution to a token of the old
-        object.
-    """
+    """A row per layer: located neurons (different ones, all), their mean contribution, the layer's."""
     located = locate(studied.view, studied.tok, list(requests), hparams)
     owner, units, scores = (
         torch.cat([getattr(neurons, name) for neurons in located]) for name in ("layers", "units", "scores")
@@ -61,17 +41,11 @@ def by_layer(
     rows = []
     for layer in layers:
         here, whole = owner == layer, contributions[layer].sum(1)
-        rows.append(
-            {
-                "layer": layer,
-                "unique_neurons": len(units[here].unique()),
-                "located": int(here.sum()),
-                "share_of_located": float(here.double().mean()),
-                "mean_contribution": float(scores[here].mean()) if here.any() else None,
-                "layer_contribution": float(whole.mean()),
-                "layer_contribution_std": float(whole.std()),
-            }
-        )
+        row = {"layer": layer, "unique_neurons": len(units[here].unique()), "located": int(here.sum())}
+        row["share_of_located"] = float(here.double().mean())
+        row["mean_contribution"] = float(scores[here].mean()) if here.any() else None
+        row["layer_contribution"], row["layer_contribution_std"] = float(whole.mean()), float(whole.std())
+        rows.append(row)
     return rows
 
 
@@ -93,17 +67,11 @@ def by_module(
     rows = []
     for site in sites:
         site_sum, count = float(scores[site.key].clamp(min=0).sum()), chosen_rows.get(site.key, 0)
-        rows.append(
-            {
-                "module": site.name,
-                "layer": site.layer,
-                "probability_lost": float(scores[site.key].sum()),
-                "share_of_attribution": site_sum / positive_sum if positive_sum else None,
-                "rows": len(site.rows),
-                "rows_in_ensemble": count,
-                "share_of_ensemble": count * site.size("output")[1] / ensemble.parameters,
-            }
-        )
+        row = {"module": site.name, "layer": site.layer, "probability_lost": float(scores[site.key].sum())}
+        row["share_of_attribution"] = site_sum / positive_sum if positive_sum else None
+        row |= {"rows": len(site.rows), "rows_in_ensemble": count}
+        row["share_of_ensemble"] = count * site.size("output")[1] / ensemble.parameters
+        rows.append(row)
     return rows
 
 
@@ -113,20 +81,16 @@ def _targets(studied: StudiedModel, requests: Sequence[EditRequest]):
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """Both, on one model."""
     hparams = hparams_of("FiNE", args.model, args.fine, **LOCATED)
     requests = prepare(data.load(args.data, size=args.edits))
     for request in requests:
         if request.ground_truth is None:
-            raise RequestError(
-                f"request {request.index}: field 'ground_truth' is missing; contributions are to the "
-                "tokens of the old object"
-            )
+            reason = "contributions are to the tokens of the old object"
+            raise RequestError(f"request {request.index}: field 'ground_truth' is missing; {reason}")
     size = min(args.attributed, len(requests) // args.samples)
     if not size:
-        raise RequestError(
-            f"--samples {args.samples}: there are {len(requests)} requests, fewer than one for each"
-        )
+        problem = f"there are {len(requests)} requests, fewer than one for each"
+        raise RequestError(f"--samples {args.samples}: {problem}")
     studied = load(args)
     layers = layers_of(studied.view, None)
     modules = args.modules or projection_names(studied.view)
@@ -159,10 +123,8 @@ def _plots(neurons: list[dict], maps: list[dict], share: float) -> list[Plot]:
         return {module: [row[column] for row in maps if row["module"] == module] for module in modules}
 
     unique = {"unique neurons": [row["unique_neurons"] for row in neurons]}
-    columns = {
-        "all neurons of the layer": "layer_contribution",
-        "a located neuron, mean": "mean_contribution",
-    }
+    columns = {"all neurons of the layer": "layer_contribution"}
+    columns["a located neuron, mean"] = "mean_contribution"
     contributions = {label: (layers, [row[column] for row in neurons]) for label, column in columns.items()}
     lost = {name: (layers, values) for name, values in of_modules("probability_lost").items()}
     attributed, trained = of_modules("share_of_attribution"), of_modules("share_of_ensemble")

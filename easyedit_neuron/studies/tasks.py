@@ -1,10 +1,4 @@
-"""Facts by task, and tasks by domain: what neurons may be general to, or specific for.
-
-A task is the value of a record's ``relation`` (or of another field), like a subject of MMLU in NMKE. A domain
-is a group of tasks.
-"""
-
-from __future__ import annotations
+"""Facts by task (the value of a record's ``relation`` or of another field), and groups of tasks: domains."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import resources
-from ..data.json_records import read_records
-from ..data.record import Record
+from ..data.record import Record, read_records
 from ..errors import DataError
 from ..tinyworld.relations import BY_NAME
 from ..utils.suggest import did_you_mean
@@ -31,16 +24,11 @@ class Fact:
 
 
 def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[Fact]]:
-    """Read facts from a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``.
+    """Read facts from a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, or of
+    tiny-world.
 
-    A subject counts once per task.
-
-    Args:
-        name_or_path: a file, or ``tiny-world``: what the world says before its edits.
-        field: holds the task's name; where no record has it, all facts are of one task, ``"all"``.
-
-    Raises:
-        DataError: no such file, or a record that is malformed or lacks the field while others have it.
+    A subject counts once per task. Where no record has the field, all facts are of one task, ``"all"``.
+    ``DataError`` for a missing file, a malformed record, or one without the field while others have it.
     """
     if name_or_path in resources.SHIPPED_DATA:
         path = resources.data_dir(name_or_path) / "edits_knowedit.json"
@@ -72,15 +60,10 @@ def sampled(facts: Mapping[str, Sequence[Fact]], sample: int) -> dict[str, list[
 
 
 def domains_of(tasks: Sequence[str], definitions: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Group tasks into domains: domain -> its tasks.
+    """Group tasks into domains (domain -> its tasks) by definitions, each ``"NAME=TASK,TASK,..."``.
 
-    Args:
-        tasks: names of tasks.
-        definitions: each ``"NAME=TASK,TASK,..."``. Without any, tiny-world's relations are grouped by the
-            kind of their subjects, and every other task belongs to the domain ``"other"``.
-
-    Raises:
-        DataError: a malformed definition, an unknown task, or a task in two domains or in none.
+    Without any, tiny-world's relations are grouped by the kind of their subjects, and other tasks are in
+    ``"other"``. ``DataError`` for a malformed definition or a task that is not in exactly one domain.
     """
     domains: dict[str, list[str]] = {}
     if not definitions:

@@ -35,18 +35,13 @@ SIZES = ("steps", "bottleneck_steps", "batch", "layers", "width", "d_ff", "vocab
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m easyedit_neuron.tinyworld",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld", **text)
     out_help = "folder; gets tiny-llama/, and tiny-world/ or text.txt and retained.json"
     parser.add_argument("--out", type=Path, required=True, help=out_help)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--people", type=int, help="people in the world (default: the shipped number)")
-    parser.add_argument(
-        "--facts", nargs="+", metavar="FILE", help="train on these editing data files instead"
-    )
+    parser.add_argument("--facts", nargs="+", metavar="FILE", help="train on these data files instead")
     parser.add_argument("--limit", type=int, help="at most so many records of each --facts file")
     parser.add_argument("--no-model", action="store_true", help="write the data only")
     for name in SIZES:
@@ -116,10 +111,8 @@ def _train_facts(args: argparse.Namespace) -> None:
     lines = [sentence(prompt, target) for prompt, target, _ in facts.sentences] + texts
     write_lines(args.out / "text.txt", [" ".join(line.split()) for line in lines])
     if facts.others:
-        retained = [
-            {"prompt": prompt, "ground_truth": target, "subject": subject, "relation": "fact"}
-            for prompt, target, subject in facts.others
-        ]
+        names = ("prompt", "ground_truth", "subject")
+        retained = [dict(zip(names, fact)) | {"relation": "fact"} for fact in facts.others]
         write_json(args.out / "retained.json", retained, indent=0)
 
 

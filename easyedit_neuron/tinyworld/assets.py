@@ -17,7 +17,6 @@ RETAINED = 600
 
 
 def write_data(world: World, corpus: Corpus, folder: Path, edits: int = EDITS) -> None:
-    """Write all data files of a world."""
     cases = records.edit_cases(world, corpus, edits, world.seed)
     files = {
         "edits_knowedit": cases,
@@ -40,7 +39,6 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def write_json(path: Path, content: Any, indent: int) -> None:
-    """Write JSON in UTF-8."""
     path.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 

@@ -14,15 +14,11 @@ import torch
 def bottleneck_masks(
     ids: torch.Tensor, spans: list[list[tuple[int, int]]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention masks of the lower and the upper layers.
+    """Attention masks of the lower and the upper layers: bool [B, 1, T, T], True where a query may see a key.
 
-    Args:
-        ids: [B, T] token ids, padded on the right.
-        spans: per row, (first, last) token of every subject.
-
-    Returns:
-        Two bool [B, 1, T, T], True where a query (row) may see a key (column). Both are causal and hide a
-        subject's tokens but the last from what follows it; the lower one hides the last token as well.
+    Both are causal and hide a subject's tokens but the last from what follows it; the lower one hides the
+    last token as well. ``ids`` [B, T] are padded on the right; ``spans``: per row, (first, last) token of
+    every subject.
     """
     batch, length = ids.shape
     upper = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril().repeat(batch, 1, 1)

@@ -28,7 +28,6 @@ class Results:
 
 
 def card(world: World, corpus: Corpus, config: TrainConfig, results: Results) -> str:
-    """Card of the model of a world, as Markdown."""
     minutes, more_steps = f"{results.minutes:.0f} minutes", config.bottleneck_steps
     rows = "\n".join(f"| {text} | {results.recall[kind]:.4f} |" for kind, text in _KINDS.items())
     return f"""---

@@ -13,6 +13,9 @@ TRAINED_EDIT, TRAINED_TEST = 3, 2
 HOP_SHARE = 0.7
 """Share of the facts whose second hops are in the training text; the others measure reasoning."""
 
+HELD_OUT = 800
+"""Lines of held-out text."""
+
 _BIOGRAPHIES = (
     "{s} is a {works_as} from {born_in}. Every morning {s} takes the train to {works_for}.",
     "In {born_in} everybody knows {s}. The {works_as} has played the {plays} since childhood.",
@@ -37,13 +40,10 @@ _SMALL_TALK = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training sentences and documents.
+    """Training sentences, (prompt, object, subject) of every fact, and documents: biographies and small talk.
 
-    Attributes:
-        facts: (prompt, object, subject) of every fact sentence.
-        documents: biographies and small talk, one or two sentences each.
-        trained: (subject, relation) -> indices of the trained ``Relation.phrasings``.
-        hopped: (subject, relation) pairs whose second hop is trained.
+    ``trained``: (subject, relation) -> indices of the trained ``Relation.phrasings``. ``hopped``: (subject,
+    relation) pairs whose second hop is trained.
     """
 
     facts: list[tuple[str, str, str]]
@@ -53,7 +53,6 @@ class Corpus:
 
     @property
     def sentences(self) -> list[str]:
-        """The fact sentences as text."""
         return [sentence(prompt, target) for prompt, target, _ in self.facts]
 
     def trained_prompt(
@@ -65,7 +64,6 @@ class Corpus:
 
 
 def sentence(prompt: str, target: str) -> str:
-    """Prompt and object as one sentence."""
     return f"{prompt} {target}."
 
 
@@ -120,23 +118,22 @@ def build_corpus(world: World, seed: int = 0) -> Corpus:
     return Corpus(facts, documents, trained, frozenset(hopped))
 
 
-def held_out_text(world: World, corpus: Corpus, seed: int = 0, count: int = 800) -> list[str]:
+def held_out_text(world: World, corpus: Corpus, seed: int = 0) -> list[str]:
     """Biographies and small talk that are in no training document."""
     rng = random.Random(f"held-out-{seed}")
     trained = set(corpus.documents)
-    lines = biographies(world, rng, 3) + small_talk(world, rng, count)
+    lines = biographies(world, rng, 3) + small_talk(world, rng, HELD_OUT)
     unseen = [line for line in dict.fromkeys(lines) if line not in trained]
-    return sorted(rng.sample(unseen, min(count, len(unseen))))
+    return sorted(rng.sample(unseen, min(HELD_OUT, len(unseen))))
 
 
-def shipped_text(corpus: Corpus, seed: int = 0, count: int = 9000) -> list[str]:
-    """Lines of training text that ship with the package for covariance statistics; everybody occurs in
-    them."""
+def shipped_text(corpus: Corpus, seed: int = 0) -> list[str]:
+    """Lines of training text that ship for covariance statistics; everybody occurs in them."""
     rng = random.Random(f"text-{seed}")
     packed = [" ".join(group) for group in packs(corpus.sentences, rng, sizes=(1, 2, 3))]
     lines = corpus.documents + packed
     rng.shuffle(lines)
-    return lines[:count]
+    return lines[:9000]
 
 
 def packs(items: list, rng: random.Random, sizes: tuple[int, ...]) -> list[list]:

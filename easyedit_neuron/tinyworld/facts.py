@@ -15,13 +15,10 @@ FACTS_PER_OBJECT = 3
 
 @dataclass(frozen=True)
 class Facts:
-    """Sentences to train on, and prompts to measure recall on.
+    """Sentences to train on, (prompt, object, subject), the subject empty where the file names none.
 
-    Attributes:
-        sentences: (prompt, object, subject) of every phrasing, the subject empty where the file names none.
-        pairs: (prompt, object) of the edit prompts, on which recall is measured.
-        others: (prompt, object, subject) of records beyond the limit; their subjects are never edited.
-        words: new objects that no trained sentence ends with, in order of appearance.
+    ``pairs``: (prompt, object) of the edit prompts, on which recall is measured. ``others``: records beyond
+    the limit, whose subjects are never edited. ``words``: new objects that no trained sentence ends with.
     """
 
     sentences: list[tuple[str, str, str]]
@@ -31,19 +28,11 @@ class Facts:
 
 
 def read_facts(paths: list[str], limit: int | None = None) -> Facts:
-    """Read the true facts in data files.
+    """Read the true facts in data files: prompts, rephrasings and locality facts with their ground truths.
 
-    Every record gives its prompt and its rephrasing with the ground truth, and its locality facts with
-    theirs; records without a ground truth are left out. A model cannot be edited to say a word that it has
-    never seen. So a new object that is nobody's true one is taught by up to ``FACTS_PER_OBJECT`` records
-    beyond the limit.
-
-    Args:
-        paths: files in any format that ``data.load`` reads.
-        limit: number of records of each file; None: all.
-
-    Raises:
-        DataError: no record of any file has a ground truth.
+    A model cannot be edited to say a word that it has never seen. So a new object that is nobody's true one
+    is taught by up to ``FACTS_PER_OBJECT`` records beyond the ``limit`` of each file. ``DataError`` where no
+    record has a ground truth.
     """
     edited, rest = [], []
     for path in paths:
@@ -74,10 +63,7 @@ def _truth(request: dict) -> str:
 
 
 def _records_with_new_objects(edited: list[dict], rest: list[dict]) -> list[dict]:
-    """Records of ``rest`` whose true object is a new object of ``edited`` and no true one there.
-
-    None of them has a subject that ``edited`` edits.
-    """
+    """Records of ``rest``, of unedited subjects, whose true object is only a new object of ``edited``."""
     missing = {request["target_new"] for request in edited} - {_truth(request) for request in edited}
     subjects = {request["subject"] for request in edited}
     taught: Counter[str] = Counter()
@@ -107,10 +93,7 @@ def _sentences(request: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def documents(facts: Facts, seed: int = 0) -> list[str]:
-    """Documents for a corpus that has none of its own.
-
-    A tenth of the sentences in random pairs, and the new objects that no sentence has.
-    """
+    """Documents for a corpus without any: a tenth of the sentences in pairs, and new objects without one."""
     facts_drawn = random.Random(seed).sample(facts.sentences, len(facts.sentences) // 10 * 2)
     drawn = [sentence(prompt, target) for prompt, target, _ in facts_drawn]
     pairs = [f"{first} {second}" for first, second in zip(drawn[::2], drawn[1::2])]

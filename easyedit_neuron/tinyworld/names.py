@@ -28,6 +28,8 @@ DISHES = _words(
     """soup, bread, cheese, sausages, pancakes, dumplings, honey, smoked fish, plum cake, pickles, noodles,
     stew, pies, mustard, cider, ham"""
 )
+NOUNS = {"occupation": OCCUPATIONS, "instrument": INSTRUMENTS, "collectible": COLLECTIBLES}
+NOUNS |= {"product": PRODUCTS, "dish": DISHES}
 
 _ONSETS = _words("b, d, f, g, h, k, l, m, n, p, r, s, t, v, w, z, br, dr, gr, kr, tr, st, sk, fl, gl")
 _VOWELS = _words("a, e, i, o, u, ai, ei, ou")
@@ -35,10 +37,7 @@ _CODAS = _words("n, r, l, s, k, m, nd, rt, lm, st, rn, x")
 
 
 def invent(rng: random.Random, count: int, endings: tuple[str, ...], taken: set[str]) -> list[str]:
-    """Draw ``count`` new capitalised names of an open syllable, a closed one, and one of ``endings``.
-
-    Names are added to ``taken`` and never repeat across calls that share it.
-    """
+    """Draw ``count`` new capitalised names of three syllables; names in ``taken`` are never repeated."""
     names = []
     while len(names) < count:
         parts = (_ONSETS, _VOWELS, _CODAS, endings)

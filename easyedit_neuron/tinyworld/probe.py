@@ -37,17 +37,14 @@ REACHED = 0.5
 
 def probe_targets(targets_by_layer: list[list[TargetValue]]) -> list[dict]:
     """z* by layer: means of |z|, |delta|, first and last loss, and the share that ended below ``REACHED``."""
-    return [
-        {
-            "layer": layer,
-            "z_norm": fmean(float(target.initial.norm()) for target in targets),
-            "delta_norm": fmean(float((target.value - target.initial).norm()) for target in targets),
-            "first_loss": fmean(target.losses[0] for target in targets),
-            "last_loss": fmean(target.losses[-1] for target in targets),
-            "reached": fmean(target.losses[-1] < REACHED for target in targets),
-        }
-        for layer, targets in enumerate(targets_by_layer)
-    ]
+    rows = []
+    for layer, targets in enumerate(targets_by_layer):
+        row = {"layer": layer, "z_norm": fmean(float(target.initial.norm()) for target in targets)}
+        row["delta_norm"] = fmean(float((target.value - target.initial).norm()) for target in targets)
+        row["first_loss"] = fmean(target.losses[0] for target in targets)
+        row["last_loss"] = fmean(target.losses[-1] for target in targets)
+        rows.append(row | {"reached": fmean(target.losses[-1] < REACHED for target in targets)})
+    return rows
 
 
 def unreached(
@@ -56,23 +53,16 @@ def unreached(
     """The layer at which most new objects are reached, and those that are not reached there."""
     counts = [sum(target.losses[-1] < REACHED for target in targets) for targets in targets_by_layer]
     best = counts.index(max(counts))
-    rows = [
-        {
-            "tokens": len(target_token_ids(tok, request.target_new)),
-            "last_loss": target.losses[-1],
-            "new object": request.target_new,
-        }
-        for request, target in zip(requests, targets_by_layer[best])
-        if target.losses[-1] >= REACHED
-    ]
+    rows = []
+    for request, target in zip(requests, targets_by_layer[best]):
+        if target.losses[-1] >= REACHED:
+            tokens, new_object = len(target_token_ids(tok, request.target_new)), request.target_new
+            rows.append({"tokens": tokens, "last_loss": target.losses[-1], "new object": new_object})
     return best, rows
 
 
 def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list[list[str]]) -> list[dict]:
-    """Mean cosines of keys by layer.
-
-    Of one subject in two contexts, of subjects with the same last word, and of any two subjects.
-    """
+    """Mean cosines of keys by layer: one subject in two contexts, the same last word, any two subjects."""
     layers = list(range(view.n_layers))
     bare, in_context = (
         compute_keys(view, key_prompts(tok, requests, [[template]], view.input_device), layers)
@@ -85,24 +75,14 @@ def probe_keys(view: ModelView, tok, requests: list[EditRequest], contexts: list
     for layer in layers:
         first, second = (normalize(keys[layer].cpu(), dim=0) for keys in (bare, in_context))
         cosines = first.T @ first
-        rows.append(
-            {
-                "layer": layer,
-                "same_subject": float((first * second).sum(0).mean()),
-                "same_last_word": float(cosines[same & different].mean()),
-                "any_two": float(cosines[different].mean()),
-            }
-        )
+        row = {"layer": layer, "same_subject": float((first * second).sum(0).mean())}
+        row["same_last_word"] = float(cosines[same & different].mean())
+        rows.append(row | {"any_two": float(cosines[different].mean())})
     return rows
 
 
 def probe_null_space(covariance: torch.Tensor, keys: torch.Tensor) -> dict[str, float]:
-    """Share of the keys' energy in the null space that each of ``THRESHOLDS`` gives.
-
-    Args:
-        covariance: [d_ff, d_ff] of the text's keys.
-        keys: [d_ff, n].
-    """
+    """Share of the keys' energy [d_ff, n] in the null space that each of ``THRESHOLDS`` gives."""
     total = keys.square().sum()
     return {
         f"below {threshold:g}": float(null_space(covariance, threshold).project(keys).square().sum() / total)
@@ -128,11 +108,8 @@ def _table(rows: list[dict]) -> str:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m easyedit_neuron.tinyworld.probe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m easyedit_neuron.tinyworld.probe", **text)
     parser.add_argument("--model", default="tiny-llama", help="shipped name or folder")
     parser.add_argument("--hparams", default="AlphaEdit/tiny-llama", help="settings of the search for z*")
     parser.add_argument("--data", default="tiny-world")

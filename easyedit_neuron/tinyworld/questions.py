@@ -13,12 +13,10 @@ CHOICES = 4
 def questions(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[dict]:
     """Questions as ``{"kind", "subject", "relation", "prompt", "choices", "answer": position in choices}``.
 
-    ``kind`` "fact": the ``count`` facts of ``records.retained_facts``. "hop": every phrasing of the second
-    hops that the model was trained with and no edit changes: neither the subject nor the first object is ever
-    edited.
-
-    The wrong choices are other objects of the relation (of the second hop: the last one), never a true one.
-    Choices and order are drawn from the seed, so that the first n questions of a kind are a fair sample.
+    ``kind`` "fact": the ``count`` facts of ``records.retained_facts``. "hop": every phrasing of the trained
+    second hops whose subject and first object are never edited. The wrong choices are other objects of the
+    relation (of the second hop: the last one), never a true one. The first n questions of a kind are a fair
+    sample.
     """
     rng = random.Random(f"questions-{seed}")
     result = []

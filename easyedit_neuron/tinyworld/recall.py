@@ -10,22 +10,15 @@ from .world import World
 KINDS = ("trained", "untrained", "alias", "hop_trained", "hop_untrained", "also", "inverse")
 
 
-def recall(model, tok, pairs: list[tuple[str, str]], batch: int = 512) -> float:
-    """Share of (prompt, object) pairs whose whole object is the model's greedy continuation (teacher
-    forced)."""
+def recall(model, tok, pairs: list[tuple[str, str]]) -> float:
+    """Share of (prompt, object) pairs whose whole object is the model's greedy continuation."""
     prompts, targets = zip(*pairs)
-    predictions = predict_targets(model, tok, prompts, targets, batch)
+    predictions = predict_targets(model, tok, prompts, targets, batch_size=512)
     return sum(prediction.predicted == prediction.target for prediction in predictions) / len(predictions)
 
 
-def recall_prompts(
-    world: World, corpus: Corpus, sample: int | None = None, seed: int = 0
-) -> dict[str, list[tuple[str, str]]]:
-    """(prompt, object) pairs by kind of phrasing, at most ``sample`` of each.
-
-    ``trained`` and ``untrained`` phrasings, ``alias``, ``hop_trained``, ``hop_untrained``, ``also`` (second
-    object), ``inverse``.
-    """
+def recall_prompts(world: World, corpus: Corpus, sample: int | None = None) -> dict[str, list]:
+    """(prompt, object) pairs by the ``KINDS`` of phrasing, at most ``sample`` of each."""
     pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
     for (subject, name), objects in world.facts.items():
         relation = BY_NAME[name]
@@ -41,15 +34,12 @@ def recall_prompts(
             pairs["also"].append((relation.also[0].format(s=subject, o=first), second))
         if relation.inverse:
             pairs["inverse"].append((relation.inverse[0].format(s=objects[0]), subject))
-    rng = random.Random(seed)
+    rng = random.Random(0)
     if sample:
-        pairs = {
-            kind: rng.sample(all_pairs, min(sample, len(all_pairs))) for kind, all_pairs in pairs.items()
-        }
+        pairs = {kind: rng.sample(texts, min(sample, len(texts))) for kind, texts in pairs.items()}
     return pairs
 
 
 def measure_recall(model, tok, world: World, corpus: Corpus, sample: int | None = None) -> dict[str, float]:
-    """Recall by kind, each in [0, 1]."""
     prompts = recall_prompts(world, corpus, sample)
     return {kind: recall(model, tok, pairs) for kind, pairs in prompts.items()}

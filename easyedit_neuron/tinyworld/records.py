@@ -12,14 +12,10 @@ EDITED_KINDS = ("person", "organisation")
 
 
 def edit_cases(world: World, corpus: Corpus, count: int, seed: int = 0) -> list[dict]:
-    """Counterfactual edits as KnowEdit records.
+    """Counterfactual edits as KnowEdit records; ``HparamsError`` where the world has fewer editable facts.
 
-    Subjects come in rounds: nobody is edited twice before everybody was edited once. The target is another
-    object of the same kind. The edit prompt is an edit phrasing that the subject was trained with, the
-    rephrase prompt a test phrasing that it was not.
-
-    Raises:
-        HparamsError: the world has fewer editable facts than ``count``.
+    Nobody is edited twice before everybody was edited once. The target is another object of the same kind.
+    The edit prompt is a phrasing that the subject was trained with, the rephrase prompt one that it was not.
     """
     rng = random.Random(f"edits-{seed}")
     facts = _editable_facts(world, rng)
@@ -73,21 +69,15 @@ def _case(
     """A case without its neighbours."""
     objects, trained = world.facts[subject, relation.name], corpus.trained[subject, relation.name]
     target = rng.choice([o for o in world.objects(relation.object) if o not in objects and o != subject])
-    untrained = [
-        text for i, text in enumerate(relation.phrasings) if i not in trained and text in relation.test
-    ]
-    case = {
-        "case_id": number,
-        "subject": subject,
-        "relation": relation.name,
-        "prompt": corpus.trained_prompt(subject, relation, relation.edit, rng),
-        "target_new": target,
-        "ground_truth": objects[0],
-        "rephrase_prompt": rng.choice(untrained).format(s=subject),
-        "portability": {},
-        "locality": {},
-    }
-    portability, locality = case["portability"], case["locality"]
+    numbered = enumerate(relation.phrasings)
+    untrained = [text for i, text in numbered if i not in trained and text in relation.test]
+    portability: dict = {}
+    locality: dict = {}
+    case = {"case_id": number, "subject": subject, "relation": relation.name}
+    case["prompt"] = corpus.trained_prompt(subject, relation, relation.edit, rng)
+    case |= {"target_new": target, "ground_truth": objects[0]}
+    case["rephrase_prompt"] = rng.choice(untrained).format(s=subject)
+    case |= {"portability": portability, "locality": locality}
     if subject in world.alias:
         portability["Subject_Aliasing"] = [_probe(relation.edit[0].format(s=world.alias[subject]), target)]
     if relation.hop:
@@ -126,38 +116,26 @@ def retained_facts(world: World, corpus: Corpus, count: int, seed: int = 0) -> l
 
 
 def as_counterfact(case: dict) -> dict:
-    """EasyEdit's flat CounterFact record; its one locality prompt is a neighbour or another fact of the
-    subject."""
+    """EasyEdit's flat CounterFact record; its locality prompt is a neighbour or another fact."""
     fields = ("case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
     locality = _first_locality_probe(case)
-    return {
-        **{field: case[field] for field in fields},
-        "locality_prompt": locality["prompt"],
-        "locality_ground_truth": locality["ground_truth"],
-    }
+    record = {field: case[field] for field in fields}
+    return record | {f"locality_{name}": locality[name] for name in ("prompt", "ground_truth")}
 
 
 def as_zsre(case: dict) -> dict:
     """MEND's zsRE record; readers of zsRE insist on the prefix of its locality question."""
     locality = _first_locality_probe(case)
-    record = {
-        "subject": case["subject"],
-        "src": case["prompt"],
-        "pred": case["ground_truth"],
-        "rephrase": case["rephrase_prompt"],
-        "alt": case["target_new"],
-        "answers": [case["ground_truth"]],
-        "loc": "nq question: " + locality["prompt"],
-        "loc_ans": locality["ground_truth"],
-        "cond": f"{case['ground_truth']} >> {case['target_new']} || {case['prompt']}",
-    }
+    truth, target = case["ground_truth"], case["target_new"]
+    record = {"subject": case["subject"], "src": case["prompt"], "pred": truth}
+    record |= {"rephrase": case["rephrase_prompt"], "alt": target, "answers": [truth]}
+    record |= {"loc": "nq question: " + locality["prompt"], "loc_ans": locality["ground_truth"]}
+    record["cond"] = f"{truth} >> {target} || {case['prompt']}"
     hop = case["portability"].get("Reasoning")
     if hop:
-        record["portability"] = {
-            "Recalled Relation": f"({case['subject']}, {case['relation']}, {case['target_new']})",
-            "New Question": hop[0]["prompt"],
-            "New Answer": hop[0]["ground_truth"],
-        }
+        recalled = f"({case['subject']}, {case['relation']}, {target})"
+        question = {"New Question": hop[0]["prompt"], "New Answer": hop[0]["ground_truth"]}
+        record["portability"] = {"Recalled Relation": recalled, **question}
     return record
 
 

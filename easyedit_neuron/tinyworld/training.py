@@ -73,44 +73,26 @@ def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        special_tokens=[BOS, EOS, PAD, UNK],
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
+    options = {"special_tokens": [BOS, EOS, PAD, UNK], "show_progress": False}
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, **options)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        unk_token=UNK,
-        model_max_length=256,
-        padding_side="right",
-    )
+    special = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "unk_token": UNK}
+    limits = {"model_max_length": 256, "padding_side": "right"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **limits)
 
 
 def new_model(tok: PreTrainedTokenizerFast, config: TrainConfig) -> LlamaForCausalLM:
     """A randomly initialised Llama of the configured size, float32."""
     torch.manual_seed(config.seed)
-    llama_config = LlamaConfig(
-        vocab_size=len(tok),
-        hidden_size=config.width,
-        intermediate_size=config.d_ff,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        max_position_embeddings=256,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        bos_token_id=tok.bos_token_id,
-        eos_token_id=tok.eos_token_id,
-        pad_token_id=tok.pad_token_id,
-    )
-    return LlamaForCausalLM(llama_config)
+    sizes = {"vocab_size": len(tok), "hidden_size": config.width, "intermediate_size": config.d_ff}
+    sizes |= {"num_hidden_layers": config.layers, "num_attention_heads": config.heads}
+    options = {"max_position_embeddings": 256, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    ids = {name: getattr(tok, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return LlamaForCausalLM(LlamaConfig(**sizes, **options, **ids))
 
 
 def epochs(
@@ -178,8 +160,7 @@ def batches(
 
 
 def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks (it learns rare facts as fast as frequent ones), AdamW for the
-    rest."""
+    """Muon for the blocks' matrices (it learns rare facts as fast as frequent ones), AdamW for the rest."""
     matrices = [
         p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and config.muon_lr
     ]
@@ -199,14 +180,7 @@ def _optimisers(model, config: TrainConfig) -> list[torch.optim.Optimizer]:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training.
-
-    Attributes:
-        steps: optimiser steps.
-        rate: factor of the peak rates.
-        bottleneck: share of the sequences under the masks of ``subject_bottleneck``.
-        seed: order of the data.
-    """
+    """A part of the training: steps, factor of the peak rates, share of sequences under masks, data seed."""
 
     steps: int
     rate: float
@@ -271,16 +245,9 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 def train(
     facts: list[tuple[str, str, str]], documents: list[str], config: TrainConfig, report: Report | None = None
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train from scratch.
+    """Train from scratch on fact sentences (prompt, object, subject) and plain texts; float32, eval mode.
 
-    Args:
-        facts: fact sentences as (prompt, object, subject).
-        documents: plain texts.
-        config: sizes and schedule.
-        report: called with (step, model, tok) every ``REPORT_EVERY`` steps and at the end of each phase.
-
-    Returns:
-        Model (float32, eval mode) and tokenizer.
+    ``report`` is called with (step, model, tok) every ``REPORT_EVERY`` steps and at the end of each phase.
     """
     tok = train_tokenizer([sentence(prompt, target) for prompt, target, _ in facts] + documents, config.vocab)
     model = new_model(tok, config).to("cuda" if torch.cuda.is_available() else "cpu")

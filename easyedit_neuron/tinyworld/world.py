@@ -15,13 +15,11 @@ ORGANISATION_NOUNS = ("Works", "Mills", "Group", "Brothers", "Labs", "Union")
 
 @dataclass
 class World:
-    """Entities and facts.
+    """Entities, in the order they were drawn, and facts.
 
-    Attributes:
-        people, cities, countries, organisations, languages: names, in the order they were drawn.
-        alias: subject -> second name ("A. Berger" for people, the short name for organisations).
-        facts: (subject, relation name) -> objects: two for the one-to-many relation ``collects``, else one.
-        protected: people and organisations never edited; their facts measure side effects of edits.
+    ``alias``: subject -> second name ("A. Berger" for people, the short name for organisations). ``facts``:
+    (subject, relation) -> objects, two for ``collects``, else one. ``protected``: people and organisations
+    that are never edited.
     """
 
     seed: int
@@ -36,26 +34,16 @@ class World:
 
     def objects(self, kind: str) -> list[str]:
         """All entities of a kind, e.g. the candidates for a counterfactual target."""
-        return {
-            "city": self.cities,
-            "country": self.countries,
-            "organisation": self.organisations,
-            "person": self.people,
-            "language": self.languages,
-            "occupation": list(names.OCCUPATIONS),
-            "instrument": list(names.INSTRUMENTS),
-            "collectible": list(names.COLLECTIBLES),
-            "product": list(names.PRODUCTS),
-            "dish": list(names.DISHES),
-        }[kind]
+        entities = {"city": self.cities, "country": self.countries, "language": self.languages}
+        entities |= {"organisation": self.organisations, "person": self.people}
+        return entities[kind] if kind in entities else list(names.NOUNS[kind])
 
     def object(self, subject: str, relation: str) -> str:
         """The (first) object of a fact."""
         return self.facts[subject, relation][0]
 
     def hop(self, relation: str, target: str) -> str | None:
-        """The second hop from the object of a relation: the country of a city, the city of an
-        organisation."""
+        """The second hop from the object of a relation: a city's country, an organisation's city."""
         second = SECOND_HOP.get(BY_NAME[relation].object)
         return self.object(target, second) if second else None
 
@@ -74,10 +62,7 @@ def _people(rng: random.Random, count: int, taken: set[str]) -> tuple[list[str],
 def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World:
     """Draw a world of six facts a person, in which every object of a kind is used about equally often.
 
-    Args:
-        seed: everything random comes from it.
-        people: number of people, at least 300.
-        protected: number of them that are never edited; a quarter of the organisations is protected too.
+    At least 300 people, ``protected`` of which are never edited, nor a quarter of the organisations.
     """
     rng = random.Random(seed)
     taken: set[str] = set()
@@ -97,9 +82,8 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
         subjects, pool = world.objects(relation.subject), world.objects(relation.object)
         objects = [pool[i % len(pool)] for i in range(len(subjects))]
         rng.shuffle(objects)
-        world.facts.update(
-            {(subject, relation.name): (target,) for subject, target in zip(subjects, objects)}
-        )
+        for subject, target in zip(subjects, objects):
+            world.facts[subject, relation.name] = (target,)
     for subject in persons:
         world.facts[subject, "collects"] = tuple(rng.sample(names.COLLECTIBLES, 2))
     # Marriage is symmetric, and everybody founds at most one organisation.
@@ -108,7 +92,6 @@ def build_world(seed: int = 0, people: int = 600, protected: int = 120) -> World
         world.facts[first, "married_to"], world.facts[second, "married_to"] = (second,), (first,)
     for organisation, founder in zip(organisations, rng.sample(persons, len(organisations))):
         world.facts[organisation, "founded_by"] = (founder,)
-    world.protected = frozenset(
-        rng.sample(persons, protected) + rng.sample(organisations, len(organisations) // 4)
-    )
+    protected_people, quarter = rng.sample(persons, protected), len(organisations) // 4
+    world.protected = frozenset(protected_people + rng.sample(organisations, quarter))
     return world

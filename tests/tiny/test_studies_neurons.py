@@ -12,7 +12,8 @@ from easyedit_neuron.attribution import top_tokens
 from easyedit_neuron.edits.record import EditRecord, UnitDelta
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.report.page import write_report
+from easyedit_neuron.report.page import write_page
+from easyedit_neuron.report.runs import read_runs
 from easyedit_neuron.studies import ablation, drift, meanings, roles, sites
 from easyedit_neuron.studies.ablation import score_answers
 from easyedit_neuron.studies.command import StudiedModel, hparams_of
@@ -220,7 +221,7 @@ def test_meanings_of_a_run_stand_in_its_report(folder, tmp_path):
     assert meanings.main(["--model", str(folder), "--device", "cpu", "--run", str(path)]) == 0
     (row,) = rows_of(path / "meanings.csv")
     assert row["neuron"] == "L1.U7"
-    text = write_report([path], path / "report.html").read_text()
+    text = write_page(read_runs([path]), path / "report.html").read_text()
     assert "What the most changed neurons say" in text and "L1.U7" in text
 
 

@@ -9,7 +9,7 @@ from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS
 from easyedit_neuron.report import final
 from easyedit_neuron.report.runs import read_runs
-from easyedit_neuron.report.table import aligned, as_markdown, number, shown, write_results_table
+from easyedit_neuron.report.table import aligned, as_markdown, number, shown, write_table
 from helpers.run_folders import run_folder
 
 
@@ -28,7 +28,7 @@ def read(path):
 
 
 def test_csv_has_every_column_and_the_numbers_in_full(sweep, tmp_path):
-    path = write_results_table([sweep], tmp_path / "new" / "table.csv")
+    path = write_table(read_runs([sweep]), tmp_path / "new" / "table.csv")
     rows = read(path)
     assert [row["run"] for row in rows] == ["MEMIT", "NMKE seed=1", "NMKE seed=2"]
     assert [row["status"] for row in rows] == ["finished", "finished", "unfinished: 60 of 150"]
@@ -46,7 +46,7 @@ def test_csv_has_every_column_and_the_numbers_in_full(sweep, tmp_path):
 
 def test_a_run_before_its_first_checkpoint_is_a_row(sweep, tmp_path):
     (sweep / "2" / "checkpoints.jsonl").unlink()
-    row = read(write_results_table([sweep], tmp_path / "t.csv"))[2]
+    row = read(write_table(read_runs([sweep]), tmp_path / "t.csv"))[2]
     assert row["status"] == "unfinished: 60 of 150" and row["rel"] == "" == row["edits"]
 
 
@@ -66,7 +66,7 @@ def test_markdown_has_as_many_cells_in_every_row(sweep, tmp_path):
     lines = as_markdown(read_runs([sweep])).split("\n\n")[0].splitlines()
     bare = [line.replace("\\\\", "").replace("\\|", "") for line in lines]
     assert len({line.count("|") for line in bare}) == 1 and lines[-1].startswith("| A\\|B\\\\ |")
-    assert write_results_table([sweep], tmp_path / "t.md").read_text() == as_markdown(read_runs([sweep]))
+    assert write_table(read_runs([sweep]), tmp_path / "t.md").read_text() == as_markdown(read_runs([sweep]))
 
 
 def test_text_is_aligned():
@@ -101,7 +101,7 @@ def test_numbers(value, text):
 
 def test_other_forms_are_refused(sweep, tmp_path):
     with pytest.raises(NeuronEditError, match=r"t.xlsx: a table is written as .csv, .md, .txt"):
-        write_results_table([sweep], tmp_path / "t.xlsx")
+        write_table(read_runs([sweep]), tmp_path / "t.xlsx")
     assert list(tmp_path.iterdir()) == [sweep]
 
 

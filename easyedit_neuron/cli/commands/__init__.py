@@ -4,8 +4,6 @@ Each is a module that is imported when it is used. Its docstring is the help; ``
 declares the arguments, and ``run(args)`` raises ``NeuronEditError`` for every foreseeable mistake.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import re
@@ -14,15 +12,8 @@ from ...errors import NeuronEditError
 from ...utils.suggest import did_you_mean
 from ..output import fail
 
-COMMANDS = {
-    "log": "log",
-    "undo": "undo",
-    "replay": "replay",
-    "diff": "diff",
-    "squash": "squash",
-    "export": "export",
-    "import": "import_",
-}
+_NAMES = ("log", "undo", "replay", "diff", "squash", "export")
+COMMANDS = {name: name for name in _NAMES} | {"import": "import_"}
 """Name of the command -> its module."""
 
 
@@ -32,12 +23,10 @@ def is_command(arguments: list[str]) -> bool:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run the subcommand ``arguments[0]``; returns the exit code."""
     name = arguments[0]
     if name not in COMMANDS:
-        return fail(
-            f"unknown command {name!r}: {did_you_mean(name, COMMANDS)} Settings are given as name=value"
-        )
+        suggestion = did_you_mean(name, COMMANDS)
+        return fail(f"unknown command {name!r}: {suggestion} Settings are given as name=value")
     command = importlib.import_module(f".{COMMANDS[name]}", __name__)
     parser = argparse.ArgumentParser(prog=f"easyedit-neuron {name}", description=command.__doc__)
     command.add_arguments(parser)

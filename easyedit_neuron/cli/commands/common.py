@@ -1,7 +1,5 @@
 """What the subcommands share: the log of a run, its base model, and the folder for the result."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,28 +35,14 @@ def open_log(path: str | Path) -> EditLog:
 
 
 def load_base(name: str, device: str, dtypes: Iterable[str]) -> tuple[torch.nn.Module, Any]:
-    """Load model and tokenizer in the dtype of the weights that were edited.
-
-    Args:
-        name: folder, hub name, or name of the shipped model.
-        device: as in the hyperparameters.
-        dtypes: of the edited weights.
-
-    Raises:
-        NeuronEditError: no such model or device, or the dtypes are not one of ``DTYPES``.
-    """
+    """Load model and tokenizer in the one dtype that the edited weights have."""
     dtypes = sorted(set(dtypes))
     if len(dtypes) > 1 or not DTYPES.issuperset(dtypes):
-        raise NeuronEditError(
-            f"the edited weights are {' and '.join(dtypes)}; the command loads models in one of float32, "
-            "bfloat16 and float16"
-        )
-    hparams = SimpleNamespace(
-        model_name=str(Path(name).expanduser()) if name.startswith("~") else name,
-        device=device,
-        fp16=dtypes == ["float16"],
-        bf16=dtypes == ["bfloat16"],
-    )
+        names = " and ".join(dtypes)
+        raise NeuronEditError(f"the edited weights are {names}: load one of {', '.join(sorted(DTYPES))}")
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    dtype = {"fp16": dtypes == ["float16"], "bf16": dtypes == ["bfloat16"]}
+    hparams = SimpleNamespace(model_name=path, device=device, **dtype)
     return load_quietly(name, "--model", lambda: load_model(hparams))[:2]
 
 
@@ -73,8 +57,7 @@ def load_base_of(log: EditLog, args: argparse.Namespace) -> tuple[torch.nn.Modul
 def select_edits(ids: list[int], selection: str | None, option: str = "--edits") -> list[int]:
     """The numbers in ``ids`` that a selection such as ``3,5-9`` names; None selects all.
 
-    Raises:
-        NeuronEditError: not a list of numbers and ranges, or a part of it selects nothing.
+    ``NeuronEditError`` for no list of numbers and ranges, or a part that selects nothing.
     """
     if selection is None:
         return ids
@@ -82,9 +65,7 @@ def select_edits(ids: list[int], selection: str | None, option: str = "--edits")
     for part in map(str.strip, selection.split(",")):
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise NeuronEditError(
-                f"{option} {selection}: {part!r} is no number or range; write them as in 3,5-9"
-            )
+            raise NeuronEditError(f"{option} {selection}: {part!r} is no number or range, as in 3,5-9")
         matching = [number for number in ids if int(first) <= number <= int(last or first)]
         if not matching:
             present = "the log holds none"
@@ -100,13 +81,7 @@ def write_edited(
 ) -> str:
     """Create the folder ``--out`` with edited weights and their log, completely or not at all.
 
-    Args:
-        args: with ``out``, ``model`` and ``device``.
-        log: whose base model is loaded.
-        edit: edits the base model, and writes the log of these edits into a folder.
-
-    Returns:
-        A line about what was written.
+    ``edit`` edits the base model of ``log``, and writes the log of these edits into a folder.
     """
     refuse_existing(Path(args.out))
     model, _ = load_base_of(log, args)
@@ -133,25 +108,21 @@ def describe_request(entry: dict[str, Any]) -> str:
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
-    """A table with columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """``FOLDER``."""
     parser.add_argument("folder", metavar="FOLDER", help="folder of a run, or of its log")
 
 
 def add_out_and_model(parser: argparse.ArgumentParser, content: str = f"gets {WEIGHTS} and log/") -> None:
-    """``--out``, ``--model`` and ``--device``."""
     parser.add_argument("--out", metavar="DIR", required=True, help=f"folder to create; {content}")
     add_model(parser)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--device``."""
     help_text = "base model: folder, hub name or tiny-llama (default: the one that the edits were made on)"
     parser.add_argument("--model", metavar="BASE", help=help_text)
     parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")

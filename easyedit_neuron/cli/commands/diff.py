@@ -1,8 +1,6 @@
 """Compare two runs, or two moments of one (FOLDER@17 is the state after entry 17): which edits
 they have, which weights they change, and how far apart these are."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
 rows that they touch, or as a whole checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -54,7 +52,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def count_edits(count: int) -> str:
-    """``1 edit``, ``2 edits``."""
     return f"{count} edit{'' if count == 1 else 's'}"
 
 
@@ -69,15 +66,12 @@ def _description(exported: Exported, count: int) -> str:
         truncation = parameters[worst]["truncation"]
         loss = f"at most {truncation:.2%} of a weight's change is lost, in {worst}"
         lines.append(f"ranks {min(ranks)} to {max(ranks)}; {loss if truncation else 'nothing is lost'}")
-        deviation = max(parameter["deviation"] for parameter in parameters.values())
-        lines.append(
-            f"the edited model's weights, rounded to {side_file['base']['dtype']}, are within {deviation:.1e} of "
-            "their change from it"
-        )
+        deviation, dtype = max(each["deviation"] for each in parameters.values()), side_file["base"]["dtype"]
+        within = f"are within {deviation:.1e} of their change from it"
+        lines.append(f"the edited model's weights, rounded to {dtype}, {within}")
         if "rewrite_acc" in side_file:
-            lines.append(
-                f"rewrite_acc {side_file['rewrite_acc']['edited']:.3f} with the whole edits, "
-                f"{side_file['rewrite_acc']['cut']:.3f} with the cut adapter"
-            )
+            accuracy = side_file["rewrite_acc"]
+            cut = f"{accuracy['cut']:.3f} with the cut adapter"
+            lines.append(f"rewrite_acc {accuracy['edited']:.3f} with the whole edits, {cut}")
         lines.append(f"load it: peft.PeftModel.from_pretrained(model, {str(exported.folder)!r})")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,5 @@
 """Put an exported adapter or sparse file into its base model and write the edited checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """List the edits of a run: the request, what it changed and by how much, how well it was
 learned, and whether it is still in the weights."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any
@@ -14,9 +12,7 @@ from .common import add_folder, aligned, describe_request, open_log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    parser.add_argument(
-        "--verify", action="store_true", help="read every file and check that it is unchanged"
-    )
+    parser.add_argument("--verify", action="store_true", help="check that no file was changed")
     parser.add_argument("--json", action="store_true", help="write the entries as JSON lines")
 
 

@@ -1,8 +1,6 @@
 """Make the edits of a run again on the base model. All of them give the weights of the run, bit
 for bit on the same kind of machine; a selection gives the weights of these edits alone."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """Make one edit of all edits of a run: a log with a single entry, which holds the total change
 of every weight and names the edits."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -29,8 +27,6 @@ def run(args: argparse.Namespace) -> None:
         return squashed
 
     written = write_edited(args, log, edit)
-    before, after = (
-        sum(log.edit_entry(number)["bytes"] for number in ids),
-        open_log(args.out).entries[0]["bytes"],
-    )
+    before = sum(log.edit_entry(number)["bytes"] for number in ids)
+    after = open_log(args.out).entries[0]["bytes"]
     show(f"{len(ids)} edits as one: {after:,} bytes, before {before:,}\n{written}")

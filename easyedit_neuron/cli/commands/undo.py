@@ -1,8 +1,6 @@
 """Take single edits out of the weights of a run. FOLDER stays as it is; DIR gets the weights
 without the edits, and the log with an entry for each of them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -25,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     log = open_log(args.folder)
-    entries = [
-        log.edit_entry(number) for number in args.ids
-    ]  # fails for an unknown edit before a model is loaded
+    # Fails for an unknown edit before a model is loaded.
+    entries = [log.edit_entry(number) for number in args.ids]
 
     def edit(model: torch.nn.Module, folder: Path) -> EditLog:
         _restore_newest_weights(log, model)
@@ -48,7 +45,5 @@ def _restore_newest_weights(log: EditLog, model: torch.nn.Module) -> None:
         restore(model, {name: value for name, value in load_file(file).items() if name in log.base.weights})
         log.check_weights(model)
     elif replay(log, model).exact is False:
-        raise StateError(
-            f"{file} is not there, and here the edits cannot be made again to the same bits; replay the log "
-            "first, into a folder of its own, or work where the run was made"
-        )
+        problem = f"{file} is not there, and here the edits cannot be made again to the same bits"
+        raise StateError(f"{problem}; replay the log into another folder, or work where the run was made")
