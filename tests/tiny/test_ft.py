@@ -56,7 +56,8 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
     names = [
         n
         for n, _ in model.named_parameters()
-        if any(f".{l}.mlp." in n for l in (1, 2)) and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))
+        if any(f".{layer}.mlp." in n for layer in (1, 2))
+        and n.endswith(("down_proj.weight", "mlp.c_proj.weight"))
     ]
     assert len(names) == 2
     deltas = execute_ft(model, tok, requests, settings)
@@ -98,7 +99,9 @@ def test_applied_weights_originals_flags_and_gradients():
     model.model.layers[0].requires_grad_(False)
     before, flags = weights_of(model), [p.requires_grad for p in model.parameters()]
     edited, originals = apply_ft_to_model(model, tok, REQUESTS[:1], hparams(), return_orig_weights=True)
-    assert edited is model and set(originals) == {f"model.layers.{l}.mlp.down_proj.weight" for l in (1, 2)}
+    assert edited is model and set(originals) == {
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)
+    }
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == (name not in originals)
         assert name not in originals or torch.equal(originals[name], before[name])

@@ -7,9 +7,8 @@ import torch
 from easyedit_neuron.arch import ModelView, projection, projection_names
 from easyedit_neuron.attribution import target_tokens
 from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.models.kne.attribute import mean_attributions
 from helpers.editing import REQUESTS, changed_tensors, snapshot
-from helpers.kne_cases import answer_log_probabilities
+from helpers.kne_cases import answer_log_probabilities, attributions
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 LONG = REQUESTS[1]  # an answer of several tokens
@@ -43,7 +42,7 @@ def test_scores_of_a_module_add_up_to_what_it_does_to_the_answer(model_type, exa
     model, tok = exact_model(model_type)
     view = ModelView.of(model)
     sites = [projection(view, 2, name) for name in projection_names(view)]
-    scores = mean_attributions(view, targets_of(tok, LONG), sites, steps=200, rule="gauss", step_batch=100)
+    scores = attributions(view, targets_of(tok, LONG), sites, steps=200, rule="gauss", step_batch=100)
     full = answer_log_probabilities(model, tok, LONG).exp().sum()
     for site in sites:
         change = (
@@ -76,8 +75,8 @@ def test_equation_5_to_the_letter(model_type, cumulative, exact):
             gradient = gradient if view.matrix(site.parameter).is_contiguous() else gradient.T
             expected += site.weight(view) * gradient[site.rows] / m
         options = dict(steps=m, probability="prefix" if cumulative else "token", step_batch=2)
-        rows = mean_attributions(view, targets_of(tok, LONG), [site], **options)[site.key]
-        columns = mean_attributions(view, targets_of(tok, LONG), [site], axis="input", **options)[site.key]
+        rows = attributions(view, targets_of(tok, LONG), [site], **options)[site.key]
+        columns = attributions(view, targets_of(tok, LONG), [site], axis="input", **options)[site.key]
         scale = float(expected.sum(1).abs().max())
         torch.testing.assert_close(rows, expected.sum(1), rtol=1e-8, atol=1e-10 * scale)
         torch.testing.assert_close(columns, expected.sum(0), rtol=1e-8, atol=1e-10 * scale)
@@ -87,7 +86,7 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
     model, tok = exact_model("gpt_neox")
     view = ModelView.of(model)
     sites = [projection(view, layer, name) for layer in (2, 0) for name in ("k_proj", "q_proj", "down_proj")]
-    scores = mean_attributions(
+    scores = attributions(
         view, targets_of(tok, LONG), sites, steps=100, rule="gauss", scaling="joint", step_batch=100
     )
     with torch.no_grad():
@@ -100,11 +99,11 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
     torch.testing.assert_close(
         sum(found.sum() for found in scores.values()), full - none, rtol=1e-5, atol=1e-12
     )
-    alone = mean_attributions(view, targets_of(tok, LONG), sites)
+    alone = attributions(view, targets_of(tok, LONG), sites)
     assert max(float((alone[key] - scores[key]).abs().max()) for key in scores) > 1e-6
     one = [sites[0]]
     joint, single = (
-        mean_attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
+        attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
         for scaling in ("joint", "module")
     )
     assert torch.equal(joint, single)
@@ -114,8 +113,8 @@ def test_a_batch_is_the_mean_of_its_prompts_and_the_model_is_left_alone():
     model, tok = tiny_model("llama")
     view, before = ModelView.of(model), snapshot(model)
     sites = [projection(view, layer, name) for layer in (3, 1) for name in ("down_proj", "o_proj")]
-    together = mean_attributions(view, targets_of(tok, *REQUESTS), sites, step_batch=7, steps=5)
-    single = [mean_attributions(view, targets_of(tok, r), sites, step_batch=64, steps=5) for r in REQUESTS]
+    together = attributions(view, targets_of(tok, *REQUESTS), sites, step_batch=7, steps=5)
+    single = [attributions(view, targets_of(tok, r), sites, step_batch=64, steps=5) for r in REQUESTS]
     for key, found in together.items():
         expected = sum(one[key] for one in single) / 3
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
@@ -126,7 +125,7 @@ def test_half_precision():
     model, tok = tiny_model("gpt2", dtype=torch.bfloat16)
     view = ModelView.of(model)
     for axis in ("output", "input"):
-        found = mean_attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
+        found = attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
             "1.q_proj"
         ]
         assert found.dtype == torch.float32 and bool(torch.isfinite(found).all()) and bool(found.any())
@@ -138,8 +137,8 @@ def test_bad_input():
     site = projection(view, 1, "up_proj")
     for sites, options in (([], {}), ([site], {"steps": 0}), ([site], {"step_batch": 0})):
         with pytest.raises(NeuronEditError, match="at least 1"):
-            mean_attributions(view, targets_of(tok, LONG), sites, **options)
+            attributions(view, targets_of(tok, LONG), sites, **options)
     with torch.no_grad():
         model.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")
     with pytest.raises(NeuronEditError, match="scores of 1.up_proj are not finite"):
-        mean_attributions(view, targets_of(tok, LONG), [site], steps=2)
+        attributions(view, targets_of(tok, LONG), [site], steps=2)

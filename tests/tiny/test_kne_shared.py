@@ -11,11 +11,10 @@ from easyedit_neuron.attribution import target_tokens
 from easyedit_neuron.edits import session as state
 from easyedit_neuron.errors import HparamsError, RequestError, StateError
 from easyedit_neuron.models.kne import shared
-from easyedit_neuron.models.kne.attribute import mean_attributions
 from easyedit_neuron.models.kne.kne_main import apply_kne_to_model
 from easyedit_neuron.models.kne.shared import localize_shared, sites_of
 from helpers.editing import REQUESTS, put_back
-from helpers.kne_cases import kne_hparams
+from helpers.kne_cases import attributions, kne_hparams
 from helpers.tiny_models import tiny_model
 
 
@@ -51,7 +50,7 @@ def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copie
     view = ModelView.of(model)
     found = localize_shared(model, tok, REQUESTS, hparams)
     targets = target_tokens(tok, [r["prompt"] for r in REQUESTS[:2]], [r["target_new"] for r in REQUESTS[:2]])
-    expected = mean_attributions(view, targets, sites_of(view, hparams), steps=5)
+    expected = attributions(view, targets, sites_of(view, hparams), steps=5)
     assert found.requests == 2 and all(torch.equal(found.scores[key], expected[key]) for key in expected)
     records = [edit(model, tok, request, hparams, return_orig_weights=True) for request in REQUESTS]
     twin, _, copied = edit(model, tok, REQUESTS[0], hparams, copy=True)

@@ -161,11 +161,9 @@ def test_a_whole_target_of_many_tokens_and_the_models_own_token():
         )
 
 
-def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
+def test_options_and_contexts_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
     model, tok = tiny_model("llama")
-    (one,) = causal(
-        edit_of(model, tok, REQUESTS[:1]),
-        ig_steps=1,
+    psem = dict(
         psem_size=2,
         psem_sources=["context"],
         psem_translation_models=["a", "b"],
@@ -174,17 +172,11 @@ def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
         psem_cache_by="text",
         psem_max_new_tokens=7,
         seed=3,
-    )[1]
-    (settings,) = own_prompts
-    assert (settings.m, settings.sources) == (2, ("context",))
-    assert (settings.translation_models, settings.paraphrase_model) == (("a", "b"), "c")
-    assert (settings.cache_dir, settings.paraphrase_cache, settings.max_new_tokens, settings.seed) == (
-        "d",
-        "text",
-        7,
-        3,
     )
-    assert settings.contexts == GROUPS and len(one.semantic) == 2
+    (scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=1, **psem)[1]
+    ((options, contexts),) = own_prompts
+    assert {name: getattr(options, name) for name in psem} == psem
+    assert contexts == GROUPS and len(scores.semantic) == 2
 
 
 def test_bad_input():

@@ -18,7 +18,7 @@ from ...utils.memory import in_batches
 from ...utils.timing import Stopwatch
 from .pnke_mask import CausalScores, pnke_mask
 from .pnke_options import PNKEScoringOptions
-from .prompts import PromptSettings, SemanticPrompts, semantic_prompts
+from .prompts import SemanticPrompts, semantic_prompts
 
 COST = "identification"
 """Key of the report that says what identifying the neurons cost (Table 3)."""
@@ -49,8 +49,9 @@ def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[in
         HparamsError: a model that is to write prompts cannot be used.
     """
     view, watch = context.view, Stopwatch()
-    prompts = _semantic_prompts(context, options)
+    prompts: list[SemanticPrompts] = []
     if options.uses_prompts:
+        prompts = semantic_prompts(context.requests, view.model, context.tok, options, context.contexts)
         watch.lap("semantic prompts")
     places, lost = _places(context, prompts, options.activation_position)
     if not options.uses_attribution:  # the gradients bring P_spec's activations with them
@@ -85,24 +86,6 @@ class _Place:
     request: int
     text: str
     position: int
-
-
-def _semantic_prompts(context: ScoringContext, options: PNKEScoringOptions) -> list[SemanticPrompts]:
-    if not options.uses_prompts:
-        return []
-    models = options.psem_translation_models
-    settings = PromptSettings(
-        m=options.psem_size,
-        sources=tuple(options.psem_sources),
-        seed=options.seed,
-        cache_dir=options.psem_cache_dir,
-        paraphrase_model=options.psem_paraphrase_model,
-        translation_models=None if models is None else tuple(models),
-        contexts=context.contexts,
-        max_new_tokens=options.psem_max_new_tokens,
-        paraphrase_cache=options.psem_cache_by,
-    )
-    return semantic_prompts(context.requests, context.view.model, context.tok, settings)
 
 
 def _places(
