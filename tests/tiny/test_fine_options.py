@@ -166,9 +166,10 @@ def test_what_the_model_says_already_is_left_alone():
     [
         (
             {"lr": 1e30},
-            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: after 1 steps its loss is not finite \(nll .*lower 'lr'",
+            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: after 1 steps its loss is not "
+            r"finite \(nll .*lower 'lr'",
         ),
-        ({"lr": 1e-12}, "got nowhere: the NLL of its new object is .* after 6 steps"),
+        ({"lr": 1e-12}, "did not lower the NLL of its new object, which is .* after 6 steps"),
     ],
 )
 @pytest.mark.parametrize("model_type", ["llama", "gptj"])

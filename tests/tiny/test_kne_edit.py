@@ -185,7 +185,7 @@ def test_stopping():
         (
             {"kl_factor": 1e6, "num_steps": 2},
             EditError,
-            "training got nowhere, the loss went from .* in 2 steps",
+            "training did not lower the loss, which went from .* in 2 steps",
         ),
         ({"target_modules": ["gate_proj"]}, ArchitectureError, "no projection 'gate_proj'"),
         ({"layers": [4]}, ArchitectureError, "layer 4 does not"),

@@ -251,6 +251,6 @@ def test_what_is_trained_can_be_chosen(tmp_path):
     assert list(record.units) == ["transformer.h.2.mlp.c_fc.bias"]
     assert record.units["transformer.h.2.mlp.c_fc.bias"].info == {"layer": 2, "kind": "b_in"}
     model, tok = tiny_model("llama")
-    with pytest.raises(EditError, match="names nothing that the FFN has"):
+    with pytest.raises(EditError, match="names no parameter of this FFN"):
         edit(model, tok, REQUESTS[:1], tmp_path, adam_trains=["b_in"], **ADAM)
     assert projection(ModelView.of(model), 1, "gate_proj").rows.tolist() == list(range(48))

@@ -112,7 +112,8 @@ def mean_attributions(
     not_finite = [key for key, total in sums.items() if not bool(torch.isfinite(total).all())]
     if not_finite:
         raise NeuronEditError(
-            f"the scores of {', '.join(not_finite)} are not finite; the model's weights or activations overflow"
+            f"the scores of {', '.join(not_finite)} are not finite; the model's weights or activations "
+            "overflow, so load it in bfloat16 or float32"
         )
     return {key: total / count for key, total in sums.items()}
 

@@ -1,4 +1,4 @@
-"""The ensemble: the neurons of all target weights at or above one threshold (Eq. 6 and 7)."""
+"""The ensemble: the neurons of all target weights whose scores reach one threshold (Eq. 6 and 7)."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def choose(
     flat = torch.cat([scores[site.key].to(torch.float64) for site in sites])
     if bool((flat == flat[0]).all()) and len(flat) > 1:
         raise EditError(
-            "all scores are equal: the target modules do not change the answer's probability (it may be certain "
-            "or impossible); choose other layers or modules, or localize: shared"
+            "all scores are equal: the target modules do not change the answer's probability (it may be "
+            "certain or impossible); choose other layers or modules, or localize: shared"
         )
     sizes = [site.size(axis) for site in sites]
     costs = torch.cat([torch.full((count,), parameters) for count, parameters in sizes])
