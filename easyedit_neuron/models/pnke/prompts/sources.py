@@ -1,7 +1,7 @@
 """Algorithm 1: P_sem of each request, from four sources one after the other (PNKE, Appendix B.1).
 
-A source gets the request and its templates: the prompt, then the data's rephrasings (Algorithm 1, line 6). It
-gives texts in a fixed order, not yet filtered.
+A source yields texts for a request and its templates, which are the prompt and the data's rephrasings
+(Algorithm 1, line 6). Their order is fixed; they are filtered afterwards.
 """
 
 from __future__ import annotations
@@ -84,32 +84,39 @@ def semantic_prompts(
         RequestError: a rephrasing in a request is no text.
         StateError: a cache file is damaged or belongs to something else.
     """
-    all_sources: dict[str, Source] = {
-        "dataset": DatasetRephrasings(),
-        "paraphrase": Paraphrases(model, tok, options),
-        "translation": BackTranslations(model, tok, options),
-        "context": ContextPrefixes(contexts),
+    sources = [
+        name
+        for name in options.psem_sources
+        if name != "translation" or options.psem_translation_models is not None
+    ]
+    writers = {
+        "paraphrase": _Paraphrases(model, tok, options),
+        "translation": _BackTranslations(model, tok, options),
     }
-    sources = {name: all_sources[name] for name in options.psem_sources}
-    if options.psem_translation_models is None:
-        sources.pop("translation", None)
-    prompts = [_of_request(request, sources, options.psem_size) for request in requests]
+    prompts = []
+    for request in requests:
+        templates = [request.text]
+        if "dataset" in sources:
+            usable = (text for text in rephrasings(request) if not objection(text, request, False))
+            templates = list(dict.fromkeys([*templates, *usable]))
+        texts = {
+            "dataset": rephrasings(request),
+            "context": prefixed(templates, contexts),
+            **{name: writer.texts(request, templates) for name, writer in writers.items()},
+        }
+        prompts.append(_collect(request, {name: texts[name] for name in sources}, options.psem_size))
     _report_shortfall(requests, prompts, model, options.psem_size, sources)
     return prompts
 
 
-def _of_request(request: EditRequest, sources: dict[str, Source], m: int) -> SemanticPrompts:
-    templates = [request.text]
-    if "dataset" in sources:
-        rephrasings = sources["dataset"].texts(request, templates)
-        usable = (text for text in rephrasings if not objection(text, request, written_by_model=False))
-        templates = list(dict.fromkeys([*templates, *usable]))
+def _collect(request: EditRequest, sources: dict[str, Iterator[str]], m: int) -> SemanticPrompts:
+    """The first m usable and different texts; a source is not asked for more than are needed."""
     accepted: dict[str, tuple[str, str]] = {}
-    for name, source in sources.items():
+    for name, texts in sources.items():
         if len(accepted) == m:
             break
-        for text in source.texts(request, templates):
-            problem = objection(text, request, source.written_by_model)
+        for text in texts:
+            problem = objection(text, request, written_by_model=name in ("paraphrase", "translation"))
             if problem:
                 LOG.debug("request %d: %s %r left out: it %s", request.index, name, text, problem)
                 continue
@@ -137,70 +144,52 @@ def _report_shortfall(
     LOG.log(level, "P_sem is short of its %d prompts: %s (sources: %s)", m, ", ".join(counts), names)
 
 
-class Source(ABC):
-    """One source of P_sem; ``written_by_model`` says how strictly its texts are filtered."""
+def rephrasings(request: EditRequest) -> Iterator[str]:
+    """Rephrasings in the request's dictionary: a text or a list of texts in each of ``REPHRASINGS``.
 
-    written_by_model = False
-
-    @abstractmethod
-    def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]:
-        """Texts for a request, best first."""
-
-
-class DatasetRephrasings(Source):
-    """Rephrasings in the request's dictionary: a text or a list of texts."""
-
-    def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]:
-        """Raises ``RequestError`` for a field that holds something else."""
-        for field in REPHRASINGS:
-            value = request.raw.get(field)
-            texts = [value] if isinstance(value, str) else [] if value is None else value
-            if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-                raise RequestError(
-                    f"request {request.index}: field {field!r} must be a text or a list of texts, "
-                    f"got {value!r}"
-                )
-            yield from (text.replace("{}", request.subject).strip() for text in texts)
+    Raises:
+        RequestError: a field holds something else.
+    """
+    for field in REPHRASINGS:
+        value = request.raw.get(field)
+        texts = [value] if isinstance(value, str) else [] if value is None else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            raise RequestError(
+                f"request {request.index}: field {field!r} must be a text or a list of texts, got {value!r}"
+            )
+        yield from (text.replace("{}", request.subject).strip() for text in texts)
 
 
-class ContextPrefixes(Source):
+def prefixed(templates: list[str], contexts: list[list[str]]) -> Iterator[str]:
     """Every template behind every context sentence."""
-
-    def __init__(self, contexts: list[list[str]]):
-        self._contexts = [context for group in contexts for context in group if context.strip() != "{}"]
-
-    def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]:
-        """Template by template."""
-        for template in templates:
-            for context in self._contexts:
-                yield context.replace("{}", template)
+    prefixes = [context for group in contexts for context in group if context.strip() != "{}"]
+    for template in templates:
+        for prefix in prefixes:
+            yield prefix.replace("{}", template)
 
 
-class WrittenTexts(Source):
+class _WrittenTexts(ABC):
     """Texts that models write from an input, cached in ``psem_cache_dir``.
 
     Models are loaded, and fingerprints for the cache computed, when the first text is asked for.
     """
 
-    written_by_model = True
-
     def __init__(self, model, tok, options: PNKEScoringOptions):
         self.model, self.tok, self.options = model, tok, options
 
     @abstractmethod
-    def write(self, text: str) -> list[str]:
-        """Texts written from an input."""
+    def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]: ...
 
     @abstractmethod
-    def cache_key(self, text: str) -> dict[str, Any]:
-        """What the texts written from an input depend on."""
+    def write(self, text: str) -> list[str]: ...
 
     @abstractmethod
-    def written_by(self) -> Any:
-        """Fingerprints of the weights that write."""
+    def cache_key(self, text: str) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def written_by(self) -> Any: ...
 
     def cached_texts(self, text: str) -> list[str]:
-        """Texts written from an input, now or earlier."""
         folder = self.options.psem_cache_dir
         if folder is None:
             return self.write(text)
@@ -213,19 +202,17 @@ class WrittenTexts(Source):
         return texts
 
 
-class Paraphrases(WrittenTexts):
+class _Paraphrases(_WrittenTexts):
     """Texts that a language model writes when it is asked for the template in other words."""
 
     @cached_property
     def writer(self) -> WritingModel:
-        """The model that writes: the edited one unless another is named."""
         name = self.options.psem_paraphrase_model
         if name is None:
             return WritingModel(self.model, self.tok)
         return named_writing_model(name, "psem_paraphrase_model", self.model)
 
     def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]:
-        """Template by template, the greedy answer first."""
         writer = self.writer
         instruction = SEQ2SEQ if writer.translates else CHAT if writer.has_chat_template else PLAIN
         for template in templates:
@@ -234,19 +221,16 @@ class Paraphrases(WrittenTexts):
                 yield answer_line(text, request.subject) or text
 
     def write(self, text: str) -> list[str]:
-        """Beam search of an encoder-decoder, samples of a causal model."""
         writer, length = self.writer, self.options.psem_max_new_tokens
         if writer.translates:
             return writer.beams([text], CANDIDATES, length)
         # No two inputs get the same draws.
         seed = int(key_fingerprint({"seed": self.options.seed, "asked": text}), 16) % 2**63
         one_line = not writer.has_chat_template
-        return writer.sample(
-            writer.chat_ids(text), Sampling(CANDIDATES, length, seed, TEMPERATURE, TOP_K, one_line)
-        )
+        sampling = Sampling(CANDIDATES, length, seed, TEMPERATURE, TOP_K, one_line)
+        return writer.sample(writer.chat_ids(text), sampling)
 
     def cache_key(self, text: str) -> dict[str, Any]:
-        """With the model's weights, or with its configuration alone (``psem_cache_by: text``)."""
         writer, options = self.writer, self.options
         key = {
             "kind": "paraphrase",
@@ -265,19 +249,16 @@ class Paraphrases(WrittenTexts):
         return key
 
     def written_by(self) -> str:
-        """Fingerprint of the writing model's weights."""
         return self.writer.weights
 
 
-class BackTranslations(WrittenTexts):
+class _BackTranslations(_WrittenTexts):
     """The template in another language and back: the best translations there, each with its best way back."""
 
     @cached_property
     def writers(self) -> list[WritingModel]:
-        """The models into the other language and back; ``HparamsError`` unless they are encoder-decoders."""
         field = "psem_translation_models"
-        names = self.options.psem_translation_models or []
-        writers = [named_writing_model(name, field, self.model) for name in names]
+        writers = [named_writing_model(name, field, self.model) for name in getattr(self.options, field)]
         if not all(writer.translates for writer in writers):
             raise HparamsError(
                 f"field '{field}': both must be encoder-decoder models, one for each direction"
@@ -285,20 +266,17 @@ class BackTranslations(WrittenTexts):
         return writers
 
     def texts(self, request: EditRequest, templates: list[str]) -> Iterator[str]:
-        """Template by template, the best translation first."""
         for template in templates:
             for text in self.cached_texts(template):
                 yield without_full_stop(answer_line(text, request.subject) or text, template)
 
     def write(self, text: str) -> list[str]:
-        """Translations there and back."""
         there, back = self.writers
         length = self.options.psem_max_new_tokens
         translations = there.beams([text], CANDIDATES, length)
         return back.beams(list(dict.fromkeys(translations)), 1, length)
 
     def cache_key(self, text: str) -> dict[str, Any]:
-        """With the weights of both models."""
         return {
             "kind": "translation",
             "weights": self.written_by(),
@@ -310,5 +288,4 @@ class BackTranslations(WrittenTexts):
         }
 
     def written_by(self) -> list[str]:
-        """Fingerprints of both models' weights."""
         return [writer.weights for writer in self.writers]
