@@ -54,10 +54,10 @@ def chosen(record, number=0):
 
 def summed(neurons, vectors):
     """{(layer, neuron): sum of its vectors}."""
-    found = {}
+    sums = {}
     for place, vector in zip(neurons, vectors):
-        found[place] = found.get(place, 0) + vector
-    return found
+        sums[place] = sums.get(place, 0) + vector
+    return sums
 
 
 def written(record):
@@ -69,11 +69,11 @@ def written(record):
     }
 
 
-def largest_relative_difference(ours, theirs):
+def largest_relative_difference(ours, reference):
     """Over columns: |difference| / |vector|; both dictionaries name the same neurons."""
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == reference.keys()
     return max(
-        float((ours[place].double() - theirs[place].double()).norm() / theirs[place].double().norm())
+        float((ours[place].double() - reference[place].double()).norm() / reference[place].double().norm())
         for place in ours
     )
 
@@ -91,7 +91,7 @@ def terms_of_edited(model, clean, tok, request, hparams):
     )
     end = len(prompt) - 1
     nll = torch.stack([-after[end + step, token] for step, token in enumerate(answer)])
-    kept = slice(0, end)
-    there = (before[kept].exp() * (before[kept] - after[kept])).sum(-1)
-    here = (after[kept].exp() * (after[kept] - before[kept])).sum(-1)
+    prompt_positions = slice(0, end)
+    there = (before[prompt_positions].exp() * (before[prompt_positions] - after[prompt_positions])).sum(-1)
+    here = (after[prompt_positions].exp() * (after[prompt_positions] - before[prompt_positions])).sum(-1)
     return nll, there, here, -(1 - after[-1, answer].exp()).log()

@@ -82,7 +82,7 @@ def plain_training(model, tok, requests, members, hparams, stop=None):
     opt = torch.optim.Adam(opt_over, lr=hparams.lr)
 
     def deltas():
-        found = {}
+        changes = {}
         for name, units, rows, transposed, vectors in trained:
             shape = model.get_parameter(name).T.shape if transposed else model.get_parameter(name).shape
             change = torch.zeros(shape, dtype=torch.float64)
@@ -91,8 +91,8 @@ def plain_training(model, tok, requests, members, hparams, stop=None):
             else:
                 change = change.index_put((rows[:, None], units[None]), vectors.T)
             change = hparams.alpha / math.sqrt(len(units)) * (change.T if transposed else change)
-            found[name] = found.get(name, 0) + change
-        return found
+            changes[name] = changes.get(name, 0) + change
+        return changes
 
     for step in range(hparams.num_steps + 1):
         now = {name: model.get_parameter(name).detach() + change for name, change in deltas().items()}

@@ -178,8 +178,8 @@ def test_nothing_below_the_first_neuron_is_run_twice_and_only_what_is_in_the_los
         2,
         1 + passes,
     ]  # located, and clean up to block 2
-    kept, read = sum(prompts) - 3, sum(answers)
-    assert rows == [read] + passes * [kept + read + 3]
+    preserved, read = sum(prompts) - 3, sum(answers)
+    assert rows == [read] + passes * [preserved + read + 3]
     rows.clear()
     edit(model, tok, fine(layer=2, alpha=0, beta=0))
     assert rows == [read] + passes * [read]

@@ -18,8 +18,8 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 def neurons_of(model_type="llama", requests=REQUESTS, **changes):
     """[{(layer, neuron), ...} ...], a list for each request."""
     model, tok = tiny_model(model_type)
-    found = locate(ModelView.of(model), tok, prepare(requests), fine(**changes))
-    return [list(zip(n.layers.tolist(), n.units.tolist())) for n in found]
+    located = locate(ModelView.of(model), tok, prepare(requests), fine(**changes))
+    return [list(zip(n.layers.tolist(), n.units.tolist())) for n in located]
 
 
 @pytest.mark.parametrize("option, index", [({}, 1), ({"kl_direction": "after_before"}, 2)])
@@ -53,8 +53,8 @@ def test_terms_can_be_left_out():
 
 def test_layers_and_numbers():
     layers = [
-        {layer for layer, _ in found[0]}
-        for found in (
+        {layer for layer, _ in neurons[0]}
+        for neurons in (
             neurons_of(layer=3),
             neurons_of(layer_start=1, layer_end=1),
             neurons_of(layer_start=2),
@@ -78,10 +78,10 @@ def test_tokens_of_the_old_object():
     """The paper's choice: the highest contributions to the source object's tokens."""
     model, tok = tiny_model("qwen2")
     view, request = ModelView.of(model), REQUESTS[2]
-    made = contribution_scores(
+    contributions = contribution_scores(
         view, target_tokens(tok, [request["prompt"]], [request["ground_truth"]]), [0, 1, 2]
     )
-    scores = torch.stack([made.scores[layer] for layer in (0, 1, 2)], 1).flatten(1)
+    scores = torch.stack([contributions.scores[layer] for layer in (0, 1, 2)], 1).flatten(1)
     expected = [(int(i) // 48, int(i) % 48) for row in scores for i in row.argsort(descending=True)[:5]]
     assert (
         neurons_of("qwen2", [request], locate_on="ground_truth")[0]
@@ -221,11 +221,11 @@ def test_top_tokens_of_a_neuron(model_type):
     if model_type == "gemma2":
         column = column * (1 + model.model.layers[2].post_feedforward_layernorm.weight.detach())
     said = model.get_output_embeddings().weight.detach() @ column
-    found = top_tokens(view, tok, 2, 7, k=4)
-    assert [token for token, _ in found] == [
+    tokens = top_tokens(view, tok, 2, 7, k=4)
+    assert [token for token, _ in tokens] == [
         tok.decode([i]) for i in said.argsort(descending=True)[:4].tolist()
     ]
-    assert [value for _, value in found] == pytest.approx(
+    assert [value for _, value in tokens] == pytest.approx(
         said.sort(descending=True).values[:4].tolist(), rel=1e-4
     )
 

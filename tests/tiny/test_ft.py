@@ -82,16 +82,14 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
 
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
 def test_padding_side_and_pad_token_play_no_part(objective):
-    found = []
+    runs = []
     for side, pad_token in (("left", "</s>"), ("right", "</s>"), ("right", None)):
         model, tok = tiny_model("llama")
         tok.padding_side, tok.pad_token = side, pad_token
-        found.append(
-            execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3))
-        )
+        runs.append(execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3)))
         assert tok.padding_side == side
-    for other in found[1:]:
-        assert all(torch.equal(other[name], found[0][name]) for name in found[0])
+    for other in runs[1:]:
+        assert all(torch.equal(other[name], runs[0][name]) for name in runs[0])
 
 
 def test_applied_weights_originals_flags_and_gradients():
@@ -138,14 +136,14 @@ def test_training_stops_below_the_loss():
 def test_a_bos_token_is_a_target_only_where_easyedit_makes_it_one():
     model, tok = tiny_model("llama")
     for special in (True, False):
-        found = execute_ft(
+        deltas = execute_ft(
             model, tok, REQUESTS[:1], hparams(num_steps=1, lr=1e-3, target_special_tokens=special)
         )
         loss = plain_loss(model, tok, REQUESTS[0], "prompt_last", special)
         name = "model.layers.2.mlp.down_proj.weight"
         (gradient,) = torch.autograd.grad(loss, [model.get_parameter(name)])
         firm = gradient.abs() > 1e-6  # Adam's first step is the gradient's sign
-        assert torch.equal(found[name][firm].sign(), -gradient[firm].sign())
+        assert torch.equal(deltas[name][firm].sign(), -gradient[firm].sign())
 
 
 def test_an_exception_restores_the_model():

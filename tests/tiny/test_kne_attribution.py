@@ -97,13 +97,13 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
             answer_log_probabilities(model, tok, LONG, given).exp().sum() for given in ({}, matrices)
         )
     torch.testing.assert_close(
-        sum(found.sum() for found in scores.values()), full - none, rtol=1e-5, atol=1e-12
+        sum(site_scores.sum() for site_scores in scores.values()), full - none, rtol=1e-5, atol=1e-12
     )
     alone = attributions(view, targets_of(tok, LONG), sites)
     assert max(float((alone[key] - scores[key]).abs().max()) for key in scores) > 1e-6
-    one = [sites[0]]
+    first_site = [sites[0]]
     joint, single = (
-        attributions(view, targets_of(tok, LONG), one, scaling=scaling)[one[0].key]
+        attributions(view, targets_of(tok, LONG), first_site, scaling=scaling)[first_site[0].key]
         for scaling in ("joint", "module")
     )
     assert torch.equal(joint, single)
@@ -115,9 +115,9 @@ def test_a_batch_is_the_mean_of_its_prompts_and_the_model_is_left_alone():
     sites = [projection(view, layer, name) for layer in (3, 1) for name in ("down_proj", "o_proj")]
     together = attributions(view, targets_of(tok, *REQUESTS), sites, step_batch=7, steps=5)
     single = [attributions(view, targets_of(tok, r), sites, step_batch=64, steps=5) for r in REQUESTS]
-    for key, found in together.items():
-        expected = sum(one[key] for one in single) / 3
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    for key, mean_scores in together.items():
+        expected = sum(scores[key] for scores in single) / 3
+        torch.testing.assert_close(mean_scores, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert changed_tensors(model, before) == []
 
 
@@ -125,10 +125,10 @@ def test_half_precision():
     model, tok = tiny_model("gpt2", dtype=torch.bfloat16)
     view = ModelView.of(model)
     for axis in ("output", "input"):
-        found = attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
+        scores = attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
             "1.q_proj"
         ]
-        assert found.dtype == torch.float32 and bool(torch.isfinite(found).all()) and bool(found.any())
+        assert scores.dtype == torch.float32 and bool(torch.isfinite(scores).all()) and bool(scores.any())
 
 
 def test_bad_input():

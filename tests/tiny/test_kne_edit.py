@@ -75,8 +75,8 @@ def test_training_equals_a_plain_loop(model_type, changes, exact):
     )
     assert deltas.keys() == expected.keys()
     for name, delta in deltas.items():
-        mine = delta.matrix() if view.matrix(name).is_contiguous() else delta.matrix().T
-        torch.testing.assert_close(mine, expected[name], rtol=1e-6, atol=1e-9)
+        change = delta.matrix() if view.matrix(name).is_contiguous() else delta.matrix().T
+        torch.testing.assert_close(change, expected[name], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -150,8 +150,8 @@ def test_a_batch_and_a_sequence_of_edits():
     for request in REQUESTS:
         deltas.append(edit(model, tok, [request], kne_hparams())[2].deltas)
     for name, parameter in model.named_parameters():
-        for found in deltas:
-            start[name] = start[name] + (found[name].matrix() if name in found else 0.0)
+        for edit_deltas in deltas:
+            start[name] = start[name] + (edit_deltas[name].matrix() if name in edit_deltas else 0.0)
         torch.testing.assert_close(parameter.detach(), start[name])
 
 

@@ -48,10 +48,12 @@ def neurons(record):
 def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copies(hparams, counted):
     model, tok = tiny_model("llama")
     view = ModelView.of(model)
-    found = localize_shared(model, tok, REQUESTS, hparams)
+    localized = localize_shared(model, tok, REQUESTS, hparams)
     targets = target_tokens(tok, [r["prompt"] for r in REQUESTS[:2]], [r["target_new"] for r in REQUESTS[:2]])
     expected = attributions(view, targets, sites_of(view, hparams), steps=5)
-    assert found.requests == 2 and all(torch.equal(found.scores[key], expected[key]) for key in expected)
+    assert localized.requests == 2 and all(
+        torch.equal(localized.scores[key], expected[key]) for key in expected
+    )
     records = [edit(model, tok, request, hparams, return_orig_weights=True) for request in REQUESTS]
     twin, _, copied = edit(model, tok, REQUESTS[0], hparams, copy=True)
     put_back(model, records[2][1])
@@ -59,7 +61,7 @@ def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copie
     assert all(
         neurons(r) == neurons(records[0][2]) for r in (copied, after, *(record for _, _, record in records))
     )
-    assert after.info["localized_on"] == {"requests": 2, "model": found.model} and len(counted) == 1
+    assert after.info["localized_on"] == {"requests": 2, "model": localized.model} and len(counted) == 1
     assert (
         edit(twin, tok, REQUESTS[2], hparams)[2].info["localized_on"] == copied.info["localized_on"]
         and len(counted) == 1

@@ -59,8 +59,8 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
     view, layer = ModelView.of(model), 2
     keys = []
     for request in REQUESTS[:2]:
-        found = plain_keys(model, view, tok, request, layer, ["{}", *CONTEXTS])
-        keys.append((found[0] + found[1:].mean(0)) / 2)
+        context_keys = plain_keys(model, view, tok, request, layer, ["{}", *CONTEXTS])
+        keys.append((context_keys[0] + context_keys[1:].mean(0)) / 2)
     keys = torch.stack(keys, 1).to(F64)
     settings = dict(
         layers=[layer],
@@ -91,13 +91,13 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
 
 
 def test_lambda_keeps_the_text_and_delivers_less(tmp_path):
-    found = []
+    results = []
     for weight in (0.01, 1.0, 100.0):
         model, tok = tiny_model("llama")
         record, _ = edit(model, tok, REQUESTS[:1], tmp_path, layers=[1], mom2_update_weight=weight)
         delta = record.layers[1]
-        found.append((delta.residual_share, delta.leakage * float(delta.matrix().square().sum())))
-    delivered, disturbed = zip(*found)
+        results.append((delta.residual_share, delta.leakage * float(delta.matrix().square().sum())))
+    delivered, disturbed = zip(*results)
     assert delivered[0] > 0.9 and list(delivered) == sorted(delivered, reverse=True) and delivered[2] < 0.1
     assert list(disturbed) == sorted(disturbed, reverse=True)
 
@@ -111,10 +111,10 @@ class _Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for one in out if isinstance(out, (tuple, list)) else (out,):
-            # a view of a kept matrix is no work
-            if isinstance(one, torch.Tensor) and one._base is None:
-                self.numbers = max(self.numbers, one.numel())
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            # A view of a stored matrix costs nothing.
+            if isinstance(tensor, torch.Tensor) and tensor._base is None:
+                self.numbers = max(self.numbers, tensor.numel())
         if "linalg" in str(func) or "cholesky" in str(func):
             self.factored |= {side for x in args if isinstance(x, torch.Tensor) for side in x.shape[-2:]}
         return out
@@ -133,8 +133,8 @@ def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
     )
     buffer = KeyBuffer(d_ff)
     buffer.append(earlier)
-    kept = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
-    solver = SequentialSolver(Problem(0.1, **kept), buffer)
+    preserved = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
+    solver = SequentialSolver(Problem(0.1, **preserved), buffer)
 
     with _Largest() as work:
         index = rows.nonzero().squeeze(1)
@@ -203,23 +203,24 @@ def test_settings_edit(changes, tmp_path):
 
 
 def test_memit_and_alphaedit_are_one_problem_in_the_solve_stage(tmp_path):
-    made = []
+    records = []
     for path in ("memit", "alphaedit"):
         model, tok = tiny_model("llama")
-        made.append(edit(model, tok, REQUESTS[:2], tmp_path, path=path, L2=0.1)[0])
+        records.append(edit(model, tok, REQUESTS[:2], tmp_path, path=path, L2=0.1)[0])
     assert all(
-        torch.equal(made[0].layers[layer].key_factor, made[1].layers[layer].key_factor) for layer in (1, 2)
+        torch.equal(records[0].layers[layer].key_factor, records[1].layers[layer].key_factor)
+        for layer in (1, 2)
     )
 
 
 def test_the_record_tells_prompts_costs_and_stages_and_can_be_saved(tmp_path):
     model, tok = tiny_model("llama")
     record, _ = edit(model, tok, REQUESTS, tmp_path)
-    about = record.info["identification"]
-    assert [len(one["texts"]) for one in about["prompts"]] == [3, 2, 1] and about["prompts"][1][
-        "shortfall"
-    ] == 8
-    assert about["passes"]["forward_calls"] < 10 and about["passes"]["backward_calls"] == 2
+    identification = record.info["identification"]
+    assert [len(prompts["texts"]) for prompts in identification["prompts"]] == [3, 2, 1] and identification[
+        "prompts"
+    ][1]["shortfall"] == 8
+    assert identification["passes"]["forward_calls"] < 10 and identification["passes"]["backward_calls"] == 2
     assert {"statistics", "target", "mask", "keys", "solve"} <= set(
         record.seconds
     ) and record.method == "PNKE"
@@ -228,13 +229,13 @@ def test_the_record_tells_prompts_costs_and_stages_and_can_be_saved(tmp_path):
 
 
 def test_earlier_edits_are_protected_or_not(tmp_path):
-    found = []
+    norms = []
     for protects in (True, False):
         model, tok = tiny_model("llama")
         edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
         record, _ = edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
-        found.append(record.layers[1].key_factor.norm())
-    assert found[0] < found[1]
+        norms.append(record.layers[1].key_factor.norm())
+    assert norms[0] < norms[1]
 
 
 @pytest.mark.parametrize(

@@ -35,31 +35,33 @@ def test_activations_and_attributions_are_those_of_single_passes(model_type):
     model, tok = tiny_model(model_type, dtype=torch.float64)
     scores = causal(edit_of(model, tok), ig_steps=3, ig_step_batch=4, prompt_batch=4)
     for layer in (1, 2):
-        for request, one in zip(REQUESTS, scores[layer]):
+        for request, request_scores in zip(REQUESTS, scores[layer]):
             # norms and softmax are float32 whatever the model's dtype
             close = dict(rtol=1e-4, atol=1e-5)
             semantic = plain_activations(model, tok, layer, P_SEM[request["subject"]])
-            torch.testing.assert_close(one.semantic, semantic, **close)
+            torch.testing.assert_close(request_scores.semantic, semantic, **close)
             torch.testing.assert_close(
-                one.specific, plain_activations(model, tok, layer, [request["prompt"]])[0], **close
+                request_scores.specific, plain_activations(model, tok, layer, [request["prompt"]])[0], **close
             )
             targets = target_tokens(tok, [request["prompt"]], [request["target_new"]])
             alone = integrated_gradients(ModelView.of(model), targets, [layer], steps=3).scores[layer][0]
             torch.testing.assert_close(
-                one.attribution, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())
+                request_scores.attribution, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())
             )
 
 
 def test_at_the_subject_and_by_magnitude():
     model, tok = tiny_model("llama")
     edit = edit_of(model, tok, REQUESTS[:1])
-    (one,) = causal(edit, ig_steps=2, activation_position="subject_last", activation_value="magnitude")[1]
+    (request_scores,) = causal(
+        edit, ig_steps=2, activation_position="subject_last", activation_value="magnitude"
+    )[1]
     texts = [*P_SEM["Anna Berg"], REQUESTS[0]["prompt"]]
     ends = [len(tok(text[: text.index("Anna Berg") + 9])["input_ids"]) - 1 for text in texts]
     plain = plain_activations(model, tok, 1, texts, ends).abs()
-    torch.testing.assert_close(one.semantic, plain[:-1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one.specific, plain[-1], rtol=1e-4, atol=1e-5)
-    assert (plain_activations(model, tok, 1, texts, ends) < 0).any() and one.attribution.min() < 0
+    torch.testing.assert_close(request_scores.semantic, plain[:-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(request_scores.specific, plain[-1], rtol=1e-4, atol=1e-5)
+    assert (plain_activations(model, tok, 1, texts, ends) < 0).any() and request_scores.attribution.min() < 0
 
 
 def test_a_subject_at_the_end_is_the_last_token():
@@ -78,15 +80,19 @@ def test_prompts_without_the_subject_are_left_out_and_counted(monkeypatch):
     model, tok = tiny_model("llama")
     for where, rows, lost in (("subject_last", 1, 2), ("last", 3, 0)):
         edit = edit_of(model, tok, REQUESTS[:1])
-        (one,) = causal(edit, ig_steps=2, activation_position=where)[2]
-        assert one.semantic.shape == (rows, 48)
-        (told,) = edit.report["identification"]["prompts"]
+        (request_scores,) = causal(edit, ig_steps=2, activation_position=where)[2]
+        assert request_scores.semantic.shape == (rows, 48)
+        (prompts,) = edit.report["identification"]["prompts"]
         assert (
-            told["without_subject"] == lost and told["texts"] == P_SEM["Anna Berg"] and told["shortfall"] == 7
+            prompts["without_subject"] == lost
+            and prompts["texts"] == P_SEM["Anna Berg"]
+            and prompts["shortfall"] == 7
         )
     monkeypatch.setitem(P_SEM, "Anna Berg", ["She was born in"])
-    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=2, activation_position="subject_last")[2]
-    assert one.semantic.shape == (0, 48)
+    (request_scores,) = causal(
+        edit_of(model, tok, REQUESTS[:1]), ig_steps=2, activation_position="subject_last"
+    )[2]
+    assert request_scores.semantic.shape == (0, 48)
 
 
 @pytest.mark.parametrize(
@@ -103,13 +109,19 @@ def test_what_a_strategy_does_not_look_at_is_not_computed(strategy, has):
     edit = edit_of(model, tok)
     scores = causal(edit, strategy=strategy, ig_steps=2)
     for layer in (1, 2):
-        assert all((one.semantic is not None, one.attribution is not None) == has for one in scores[layer])
+        assert all(
+            (request_scores.semantic is not None, request_scores.attribution is not None) == has
+            for request_scores in scores[layer]
+        )
         plain = plain_activations(model, tok, layer, [r["prompt"] for r in REQUESTS])
         torch.testing.assert_close(
-            torch.stack([one.specific for one in scores[layer]]), plain, rtol=1e-4, atol=1e-5
+            torch.stack([request_scores.specific for request_scores in scores[layer]]),
+            plain,
+            rtol=1e-4,
+            atol=1e-5,
         )
         if has[0]:
-            assert [len(one.semantic) for one in scores[layer]] == [3, 2, 1]
+            assert [len(request_scores.semantic) for request_scores in scores[layer]] == [3, 2, 1]
     passes = edit.report["identification"]["passes"]
     assert (passes["backward_calls"] > 0) == has[1] and passes["forward_calls"] >= 1
 
@@ -154,10 +166,10 @@ def test_a_whole_target_of_many_tokens_and_the_models_own_token():
         ({"attribution_target": "predicted"}, own, False),
         ({"attribution_target": "ground_truth", "whole_target": True}, old, True),
     ):
-        (one,) = causal(edit, strategy="trigger", ig_steps=3, **options)[2]
+        (request_scores,) = causal(edit, strategy="trigger", ig_steps=3, **options)[2]
         expected = integrated_gradients(view, tokens, [2], whole_target=whole, steps=3).scores[2][0]
         torch.testing.assert_close(
-            one.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            request_scores.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
         )
 
 
@@ -228,8 +240,11 @@ def test_captum_over_the_activations_as_a_layer():
 
     q = plain_activations(model, tok, 2, [REQUESTS[0]["prompt"]])
     method = LayerIntegratedGradients(forward, layer)
-    theirs = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
-    (one,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=20)[2]
+    captum_scores = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
+    (request_scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=20)[2]
     torch.testing.assert_close(
-        one.attribution[None], theirs.detach(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max())
+        request_scores.attribution[None],
+        captum_scores.detach(),
+        rtol=1e-4,
+        atol=1e-4 * float(captum_scores.abs().max()),
     )

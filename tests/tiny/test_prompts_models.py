@@ -113,7 +113,7 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
     model, tok = answering("llama", list(zip(asked, said)), bos=not chat)
     if chat:
         tok.chat_template = TEMPLATE
-    (found,) = psem(
+    (semantic,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": "Anna Berg is from"},
@@ -121,11 +121,11 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
         temperature=0.01,
         m=3,
     )
-    assert found.texts == [
+    assert semantic.texts == [
         "Anna Berg is from",
         "The place of Anna Berg is",
     ]  # the other one says the new object
-    assert found.sources == ["dataset", "paraphrase"] and found.shortfall == 1
+    assert semantic.sources == ["dataset", "paraphrase"] and semantic.shortfall == 1
 
 
 def test_nothing_is_disturbed(tmp_path):
@@ -140,8 +140,8 @@ def test_nothing_is_disturbed(tmp_path):
     options = dict(
         sources=("paraphrase", "translation"), instruction=SHORT, max_new_tokens=5, translation_models=names
     )
-    found = [psem(model, tok, **options) for _ in range(2)]
-    assert found[0] == found[1] and torch.equal(torch.get_rng_state(), state)
+    runs = [psem(model, tok, **options) for _ in range(2)]
+    assert runs[0] == runs[1] and torch.equal(torch.get_rng_state(), state)
     assert changed_tensors(model, before) == []
     assert (tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token) == tokens
     assert (model.generation_config.to_dict(), model.config.to_dict()) == config
@@ -205,7 +205,7 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
 def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
     monkeypatch.setattr(WritingModel, "weights", property(lambda self: pytest.fail("the weights were read")))
     model, tok = tiny_model("llama")
-    (found,) = psem(
+    (semantic,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": ["Anna Berg is from"]},
@@ -214,7 +214,7 @@ def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
         paraphrase_model="/no/such/folder",
         translation_models=["/no/such/folder", "/none"],
     )
-    assert found.sources == ["dataset"]
+    assert semantic.sources == ["dataset"]
     psem(model, tok, instruction=SHORT, max_new_tokens=2)  # nor without a cache
 
 
@@ -233,21 +233,28 @@ def test_there_and_back_again(translators, tmp_path, monkeypatch):
     options = dict(
         sources=("translation",), translation_models=translators, cache_dir=tmp_path, m=1, max_new_tokens=10
     )
-    (found,) = psem(model, tok, **options)
-    assert (found.texts, found.sources, found.shortfall) == (["Anna Berg came from"], ["translation"], 0)
+    (semantic,) = psem(model, tok, **options)
+    assert (semantic.texts, semantic.sources, semantic.shortfall) == (
+        ["Anna Berg came from"],
+        ["translation"],
+        0,
+    )
     (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text("utf-8"))
     assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"]
     assert content["texts"][0] == "Anna Berg came from ."
     monkeypatch.setattr(WritingModel, "beams", lambda *args: pytest.fail("translated again"))
-    assert psem(model, tok, **options) == [found]
+    assert psem(model, tok, **options) == [semantic]
 
 
 def test_random_translators_give_a_shortfall_and_no_garbage(tmp_path):
     model, tok = tiny_model("llama")
     names = [saved(tmp_path / str(seed), marian(seed=seed)) for seed in (0, 1)]
-    (found,) = psem(model, tok, sources=("translation",), translation_models=names, max_new_tokens=4)
-    assert all("Anna Berg" in text for text in found.texts) and found.shortfall == 10 - len(found.texts) > 0
+    (semantic,) = psem(model, tok, sources=("translation",), translation_models=names, max_new_tokens=4)
+    assert (
+        all("Anna Berg" in text for text in semantic.texts)
+        and semantic.shortfall == 10 - len(semantic.texts) > 0
+    )
     assert (
         psem(model, tok, sources=("translation",))[0].shortfall == 10
     )  # no models named: the source is passed over
@@ -265,8 +272,8 @@ def test_named_models_are_loaded_once_for_the_edited_model(translators, monkeypa
     )
     model, tok = tiny_model("llama")
     for _ in range(2):
-        (found,) = psem(model, tok, sources=("translation",), translation_models=translators, m=1)
-        assert found.texts == ["Anna Berg came from"]
+        (semantic,) = psem(model, tok, sources=("translation",), translation_models=translators, m=1)
+        assert semantic.texts == ["Anna Berg came from"]
     assert loads == translators
 
 
@@ -274,8 +281,8 @@ def test_an_encoder_decoder_can_paraphrase(tmp_path):
     model, tok = tiny_model("llama")
     pairs = [("paraphrase: Anna Berg was born in", "The home of Anna Berg is")]
     name = saved(tmp_path, marian(pairs, 60))
-    (found,) = psem(model, tok, paraphrase_model=name, m=1, max_new_tokens=12)
-    assert found.texts == ["The home of Anna Berg is"] and found.sources == ["paraphrase"]
+    (semantic,) = psem(model, tok, paraphrase_model=name, m=1, max_new_tokens=12)
+    assert semantic.texts == ["The home of Anna Berg is"] and semantic.sources == ["paraphrase"]
 
 
 def test_another_causal_model_can_be_named(tmp_path):
@@ -283,8 +290,8 @@ def test_another_causal_model_can_be_named(tmp_path):
     name = saved(
         tmp_path, answering("llama", [(SHORT.replace("{prompt}", EDIT["prompt"]), " Home to Anna Berg is")])
     )
-    (found,) = psem(edited, tok, paraphrase_model=name, instruction=SHORT, m=1, temperature=0.01)
-    assert found.texts == ["Home to Anna Berg is"]
+    (semantic,) = psem(edited, tok, paraphrase_model=name, instruction=SHORT, m=1, temperature=0.01)
+    assert semantic.texts == ["Home to Anna Berg is"]
 
 
 @pytest.mark.parametrize(

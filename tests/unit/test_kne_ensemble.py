@@ -22,16 +22,16 @@ SCORES = {
 MODEL = nn.Linear(10, 10, bias=False)
 
 
-def members(found):
-    return {site.key: units.tolist() for site, units in found.members}
+def members(ensemble):
+    return {site.key: units.tolist() for site, units in ensemble.members}
 
 
 def test_the_share_of_the_parameters_counts_what_every_neuron_holds():
     # in order: 9 (10 parameters), 7 (3), 6 (3), 5 (10), 2 (3), 1 (3) ...
     assert members(choose(SCORES, SITES, "output", MODEL, 0.15)) == {"0.down_proj": [2], "1.q_proj": [0]}
-    found = choose(SCORES, SITES, "output", MODEL, 0.26)
-    assert members(found) == {"0.down_proj": [0, 2], "1.q_proj": [0, 1]}
-    assert (found.parameters, found.share, found.p, found.threshold) == (26, 0.26, 0.4, 5.0)
+    ensemble = choose(SCORES, SITES, "output", MODEL, 0.26)
+    assert members(ensemble) == {"0.down_proj": [0, 2], "1.q_proj": [0, 1]}
+    assert (ensemble.parameters, ensemble.share, ensemble.p, ensemble.threshold) == (26, 0.26, 0.4, 5.0)
     assert members(choose(SCORES, SITES, "output", MODEL, 0.01)) == {"0.down_proj": [2]}  # never none
     assert choose(SCORES, SITES, "output", MODEL, 1.0).parameters == 58
     assert choose(SCORES, SITES, "output", MODEL, 0.16).to_info() == {
@@ -47,23 +47,23 @@ def test_the_share_of_the_parameters_counts_what_every_neuron_holds():
 def test_p_is_the_joint_quantile(p):
     flat = torch.cat([SCORES[site.key] for site in SITES]).double().numpy()
     expected = flat >= numpy.quantile(flat, 1 - p) - 1e-12
-    found = members(choose(SCORES, SITES, "output", MODEL, 0.01, p))
-    assert found.get("0.down_proj", []) == expected[:4].nonzero()[0].tolist()
-    assert found.get("1.q_proj", []) == expected[4:].nonzero()[0].tolist()
+    selected = members(choose(SCORES, SITES, "output", MODEL, 0.01, p))
+    assert selected.get("0.down_proj", []) == expected[:4].nonzero()[0].tolist()
+    assert selected.get("1.q_proj", []) == expected[4:].nonzero()[0].tolist()
 
 
 def test_columns():
     scores = {"0.down_proj": torch.arange(10.0), "1.q_proj": torch.tensor([20.0, 0.0, 5.5])}
-    found = choose(
+    ensemble = choose(
         scores, SITES, "input", MODEL, 0.19
     )  # a column of the first holds 4 parameters, one of the second 6
-    assert members(found) == {"0.down_proj": [7, 8, 9], "1.q_proj": [0]} and found.parameters == 18
+    assert members(ensemble) == {"0.down_proj": [7, 8, 9], "1.q_proj": [0]} and ensemble.parameters == 18
 
 
 def test_ties_at_the_threshold_all_count():
     scores = {"0.down_proj": torch.tensor([1.0, 1.0, 1.0, 0.0]), "1.q_proj": torch.zeros(6)}
-    found = choose(scores, SITES, "output", MODEL, 0.10)
-    assert members(found) == {"0.down_proj": [0, 1, 2]} and found.share == 0.3
+    ensemble = choose(scores, SITES, "output", MODEL, 0.10)
+    assert members(ensemble) == {"0.down_proj": [0, 1, 2]} and ensemble.share == 0.3
 
 
 def test_equal_scores_are_nothing_to_choose_by():

@@ -133,8 +133,8 @@ def test_what_the_data_says_is_not_judged_like_what_a_model_writes():
     ["The birthplace of Anna Berg is ", ["The birthplace of Anna Berg is"], ("The birthplace of {} is",)],
 )
 def test_spellings_of_rephrasings(field, value):
-    (found,) = prompts({field: value}, m=1)
-    assert (found.texts, found.sources, found.shortfall) == (
+    (semantic,) = prompts({field: value}, m=1)
+    assert (semantic.texts, semantic.sources, semantic.shortfall) == (
         ["The birthplace of Anna Berg is"],
         ["dataset"],
         0,
@@ -150,24 +150,24 @@ def test_sources_in_order_without_copies_and_the_shortfall(caplog):
         EDIT["prompt"],
     ]
     contexts = [["{}"], ["You know. {}", "I think. {}"]]
-    found = prompts(
+    semantic = prompts(
         {"rephrase": rephrasings, "rephrase_prompt": None}, {"rephrase": []}, m=6, contexts=contexts
     )
-    assert found[0].texts == [
+    assert semantic[0].texts == [
         "The birthplace of Anna Berg is",
         "You know. Anna Berg was born in",
         "I think. Anna Berg was born in",
         "You know. The birthplace of Anna Berg is",
         "I think. The birthplace of Anna Berg is",
     ]
-    assert found[0].sources == ["dataset"] + ["context"] * 4 and found[0].shortfall == 1
+    assert semantic[0].sources == ["dataset"] + ["context"] * 4 and semantic[0].shortfall == 1
     assert (
-        found[1].texts == ["You know. Anna Berg was born in", "I think. Anna Berg was born in"]
-        and found[1].shortfall == 4
+        semantic[1].texts == ["You know. Anna Berg was born in", "I think. Anna Berg was born in"]
+        and semantic[1].shortfall == 4
     )
     (warning,) = [line for line in caplog.records if line.levelno == logging.WARNING]
     assert "request 0 has 5, request 1 has 2" in warning.getMessage()
-    assert prompts({"rephrase": rephrasings}, m=2, contexts=contexts)[0].texts == found[0].texts[:2]
+    assert prompts({"rephrase": rephrasings}, m=2, contexts=contexts)[0].texts == semantic[0].texts[:2]
 
 
 def test_one_warning_for_a_model(caplog):
