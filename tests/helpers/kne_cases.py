@@ -7,8 +7,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional
 
-from easyedit_neuron.models.kne.attribute import AttributionOptions, mean_attributions
-from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
+from easyedit_neuron.models.kne.attribute import mean_attributions
+from easyedit_neuron.models.kne.kne_hparams import AttributionOptions, KNEHyperParams
 
 
 def kne_hparams(**changes):

@@ -113,7 +113,7 @@ def test_the_ensemble_is_that_of_the_scores():
     targets = target_tokens(
         tok, [r["prompt"] for r in REQUESTS[:2]], [r["ground_truth"] for r in REQUESTS[:2]]
     )
-    scores = torch.cat(list(attributions(view, targets, sites, steps=5).values()))
+    scores = torch.cat(list(attributions(view, targets, sites, attribution_steps=5).values()))
     _, _, record = edit(model, tok, REQUESTS[:2], hparams)
     chosen = torch.cat(
         [

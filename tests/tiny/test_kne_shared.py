@@ -50,7 +50,7 @@ def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copie
     view = ModelView.of(model)
     localized = localize_shared(model, tok, REQUESTS, hparams)
     targets = target_tokens(tok, [r["prompt"] for r in REQUESTS[:2]], [r["target_new"] for r in REQUESTS[:2]])
-    expected = attributions(view, targets, sites_of(view, hparams), steps=5)
+    expected = attributions(view, targets, sites_of(view, hparams), attribution_steps=5)
     assert localized.requests == 2 and all(
         torch.equal(localized.scores[key], expected[key]) for key in expected
     )

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,50 +25,17 @@ from ...arch import Capture, ModelView, Projection, prefix_before
 from ...arch.capture import Prefix
 from ...arch.frozen import frozen_parameters
 from ...arch.projections import Axis
-from ...attribution.quadrature import Rule, nodes
+from ...attribution.quadrature import nodes
 from ...attribution.targets import TargetTokens
 from ...errors import NeuronEditError
 from ...utils.memory import batch_results
-
-
-@dataclass(frozen=True)
-class AttributionOptions:
-    """How rows are scored.
-
-    Attributes:
-        axis: ``output`` scores rows, ``input`` columns.
-        steps: points on the path, m.
-        rule: quadrature rule that places the points.
-        scaling: ``module`` scales each module by itself, ``joint`` all of them together.
-        probability: ``token``: of each answer token given those before it; ``prefix``: of the answer up to
-            and including that token.
-        step_batch: points (of all prompts) per forward and backward pass.
-    """
-
-    axis: Axis = "output"
-    steps: int = 20
-    rule: Rule = "right"
-    scaling: Literal["module", "joint"] = "module"
-    probability: Literal["token", "prefix"] = "token"
-    step_batch: int = 64
-
-    @classmethod
-    def of(cls, hparams) -> AttributionOptions:
-        """The options in ``KNEHyperParams``."""
-        return cls(
-            hparams.neuron_axis,
-            hparams.attribution_steps,
-            hparams.attribution_rule,
-            hparams.scaling,
-            hparams.token_probability,
-            hparams.step_batch,
-        )
+from .kne_hparams import AttributionOptions
 
 
 def mean_attributions(
     view: ModelView, targets: TargetTokens, sites: Sequence[Projection], options: AttributionOptions
 ) -> dict[str, Tensor]:
-    """Mean over B prompts of ``Attr(k)`` for every row (``axis: input``: column) of every site.
+    """Mean over B prompts of ``Attr(k)`` for every row (``neuron_axis: input``: column) of every site.
 
     The blocks below a site's layer do not depend on its scale and run once per prompt. Memory: one number per
     row, and the activations of ``step_batch`` rows of tokens; never a matrix of the size of a weight.
@@ -78,24 +44,22 @@ def mean_attributions(
         view: the model; weights, flags and gradients are left as they are.
         targets: B prompts and the answers whose tokens are attributed.
         sites: the linear maps.
-        options: how they are scored.
+        options: how they are scored (a ``KNEHyperParams`` is one).
 
     Returns:
         ``{site.key: [rows or columns]}``, float32 (float64 for a float64 model), CPU.
 
     Raises:
-        NeuronEditError: no sites, ``steps`` or ``step_batch`` below 1, or scores that are not finite.
+        NeuronEditError: no sites, or scores that are not finite.
     """
-    if not sites or min(options.steps, options.step_batch) < 1:
-        raise NeuronEditError(
-            "attribution needs modules, and steps and step_batch of at least 1, got "
-            f"{len(sites)}, {options.steps} and {options.step_batch}"
-        )
+    if not sites:
+        raise NeuronEditError("attribution needs at least one module")
+    axis, steps = options.neuron_axis, options.attribution_steps
     ordered = sorted(sites, key=lambda site: site.layer)
     groups = [ordered] if options.scaling == "joint" else [[site] for site in ordered]
-    sums = {site.key: torch.zeros(site.size(options.axis)[0], dtype=view.compute_dtype) for site in sites}
-    alphas, weights = nodes(options.rule, options.steps)
-    count, prompts_at_once = len(targets.prompt_end), max(1, options.step_batch // options.steps)
+    sums = {site.key: torch.zeros(site.size(axis)[0], dtype=view.compute_dtype) for site in sites}
+    alphas, weights = nodes(options.attribution_rule, steps)
+    count, prompts_at_once = len(targets.prompt_end), max(1, options.step_batch // steps)
     with frozen_parameters(view.model):
         for start in range(0, count, prompts_at_once):
             prompts = targets.rows(start, min(start + prompts_at_once, count))
@@ -105,7 +69,7 @@ def mean_attributions(
                 with torch.no_grad():
                     prefix = prefix_before(view, prompts.batch.inputs, group[0].layer, prefix)
                 paths = _Paths(view, prompts, group, prefix, alphas, weights, options)
-                points = range(len(prompts.batch.lengths) * options.steps)
+                points = range(len(prompts.batch.lengths) * steps)
                 parts = batch_results(points, options.step_batch, paths.slopes, "attribution of rows")
                 for site, slopes in zip(group, zip(*parts)):
                     sums[site.key] += torch.stack(slopes).sum(0)
@@ -134,7 +98,7 @@ class _Paths:
     @torch.enable_grad()
     def slopes(self, numbers: Sequence[int]) -> list[Tensor]:
         """``[units]`` per site of the group: weighted sum of dF/dg over the points ``numbers`` (CPU)."""
-        axis, dtype = self.options.axis, self.view.compute_dtype
+        axis, dtype = self.options.neuron_axis, self.view.compute_dtype
         points, steps = torch.tensor(numbers), len(self.alphas)
         alpha = self.alphas[points % steps].to(dtype)
         # The sum of dF/dg_k over the points is the slope of one probe that is added to g_k at all of them.
@@ -157,7 +121,7 @@ class _Paths:
                 input_ids=batch.input_ids[rows], attention_mask=batch.attention_mask[rows], use_cache=False
             )
         row, answer, logs = self.prompts.log_probabilities(self.view, seen.final_hidden, rows)
-        if self.options.probability == "prefix":
+        if self.options.token_probability == "prefix":
             position = self.prompts.position[answer]
             earlier = (row[:, None] == row) & (position[:, None] >= position)
             logs = earlier.to(logs) @ logs

@@ -5,13 +5,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...hyperparameters.model import ModelHyperParams, doc, require
+from ...hyperparameters.model import ModelHyperParams
+from ...hyperparameters.options import Options, doc, require
 from ...resources import SHIPPED_DATA
 from ...utils.suggest import did_you_mean
 
 
 @dataclass(kw_only=True)
-class KNEHyperParams(ModelHyperParams):
+class AttributionOptions(Options):
+    """How rows (or columns) of a weight are scored; hyperparameters of KNE."""
+
+    neuron_axis: Literal["output", "input"] = doc(
+        "output: a neuron is a row of W (paper); input: it is a column (in down_proj an FFN neuron)", "output"
+    )
+    attribution_steps: int = doc("m, number of points between zero and the weights", 20)
+    attribution_rule: Literal["right", "gauss"] = doc(
+        "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right"
+    )
+    scaling: Literal["module", "joint"] = doc(
+        "module: each module is scaled by itself; joint: all target modules are scaled together, which takes "
+        "one backward pass per point instead of one per point and module",
+        "module",
+    )
+    token_probability: Literal["token", "prefix"] = doc(
+        "what is summed over the answer's tokens; token: the probability of each token given those before "
+        "it; prefix: the probability of the answer up to and including the token (Eq. 3 to the letter)",
+        "token",
+    )
+    step_batch: int = doc(
+        "points per forward and backward pass, which bounds the memory; halved if memory does not suffice", 64
+    )
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("attribution_steps", "step_batch")
+
+
+@dataclass(kw_only=True)
+class KNEHyperParams(AttributionOptions, ModelHyperParams):
     """A neuron is an output row (or, with ``neuron_axis: input``, a column) of a target module's weight;
     biases are never changed."""
 
@@ -30,30 +62,10 @@ class KNEHyperParams(ModelHyperParams):
         "brackets selects rows of a fused weight and may also be [1/3 by head] or [0:4096]",
         None,
     )
-    neuron_axis: Literal["output", "input"] = doc(
-        "output: a neuron is a row of W (paper); input: it is a column (in down_proj an FFN neuron)", "output"
-    )
 
     # locate
     locate_on: Literal["target_new", "ground_truth"] = doc(
         "answer whose probability is attributed to the neurons: the new object, or the old one", "target_new"
-    )
-    attribution_steps: int = doc("m, number of points between zero and the weights", 20)
-    attribution_rule: Literal["right", "gauss"] = doc(
-        "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right"
-    )
-    scaling: Literal["module", "joint"] = doc(
-        "module: each module is scaled by itself; joint: all target modules are scaled together, which takes "
-        "one backward pass per point instead of one per point and module",
-        "module",
-    )
-    token_probability: Literal["token", "prefix"] = doc(
-        "what is summed over the answer's tokens; token: the probability of each token given those before "
-        "it; prefix: the probability of the answer up to and including the token (Eq. 3 to the letter)",
-        "token",
-    )
-    step_batch: int = doc(
-        "points per forward and backward pass, which bounds the memory; halved if memory does not suffice", 64
     )
 
     # choose
@@ -102,8 +114,7 @@ class KNEHyperParams(ModelHyperParams):
     def validate(self) -> None:
         """Check the ranges."""
         super().validate()
-        self.require_positive("attribution_steps", "step_batch", "localization_set_size")
-        self.require_positive("alpha", "lr", "num_steps", "train_batch_size")
+        self.require_positive("localization_set_size", "alpha", "lr", "num_steps", "train_batch_size")
         self.require_not_negative("kl_factor")
         self.require_share("share_of_parameters", "p")
         require(

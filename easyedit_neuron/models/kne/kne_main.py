@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...edits.edit import Edit
-from .attribute import AttributionOptions, mean_attributions
+from .attribute import mean_attributions
 from .ensemble import choose
 from .shared import answer_tokens, shared_scores, sites_of
 from .train_ensemble import train, unit_deltas
@@ -50,7 +50,7 @@ def apply_kne_to_model(
             scores, localized_on = shared.scores, {"requests": shared.requests, "model": shared.model}
         else:
             targets = answer_tokens(view, tok, edit.requests, hparams)
-            scores = mean_attributions(view, targets, sites, AttributionOptions.of(hparams))
+            scores = mean_attributions(view, targets, sites, hparams)
             localized_on = {"requests": len(edit.requests)}
         ensemble = choose(scores, sites, axis, view.model, hparams.share_of_parameters, hparams.p)
         edit.watch.lap("locate")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ...edits.session import ModelSession
 from ...errors import HparamsError, RequestError
 from ...statistics import matrix_files
 from ...utils.fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
-from .attribute import AttributionOptions, mean_attributions
+from .attribute import mean_attributions
 
 LOG = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
         cached = matrix_files.read(path, key)
         if cached is None:
             LOG.info("scoring %d requests for a shared ensemble", len(prepared))
-            scores = mean_attributions(view, targets, sites, AttributionOptions.of(hparams))
+            scores = mean_attributions(view, targets, sites, hparams)
             matrix_files.write(path, key, scores)
         else:
             scores = cached[0]
@@ -126,10 +126,12 @@ def answer_tokens(view: ModelView, tok, requests: Sequence[EditRequest], hparams
 
 def _settings(hparams) -> dict[str, Any]:
     """What the scores depend on besides model and tokens; ``step_batch`` changes only their rounding."""
-    options = asdict(AttributionOptions.of(hparams))
-    del options["step_batch"]
     return {
-        **options,
+        "axis": hparams.neuron_axis,
+        "steps": hparams.attribution_steps,
+        "rule": hparams.attribution_rule,
+        "scaling": hparams.scaling,
+        "probability": hparams.token_probability,
         "locate_on": hparams.locate_on,
         "layers": sorted(hparams.layers),
         "target_modules": hparams.target_modules,
