@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.edits.session import ModelSession, forget
 from easyedit_neuron.errors import HparamsError, RequestError, StateError
 from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
 from easyedit_neuron.models.pnke.prompts import semantic_prompts
@@ -177,6 +178,15 @@ def test_one_warning_for_a_model(caplog):
         for _ in levels:
             prompts(sources=["dataset"], model=model)
         assert [line.levelname for line in caplog.records] == levels
+
+
+def test_forgetting_the_edits_of_a_model_leaves_its_cache():
+    model = NoModel()
+    ModelSession.of(model).cache["loaded"] = 1
+    forget(model)
+    assert ModelSession.of(model).cache == {"loaded": 1}
+    ModelSession.of(model).copy_for(twin := NoModel())
+    assert ModelSession.of(twin).cache == {}
 
 
 def test_no_source_and_no_warning_where_nothing_is_missing(caplog):
