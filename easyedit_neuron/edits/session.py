@@ -32,6 +32,7 @@ class ModelSession:
         newest_record: record of the newest edit. A host may have taken the edit back since.
         newest_weights: fingerprint of the parameters that the newest edit wrote, together and of each.
         listeners: called with the record of every edit; what one raises takes the edit back.
+        cache: what can be computed or loaded again, by key. Neither saved nor copied.
     """
 
     origins: dict[str, list[str]] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class ModelSession:
     newest_record: EditRecord | None = None
     newest_weights: tuple[str, dict[str, str]] = ("", {})
     listeners: list[Listener] = field(default_factory=list)
+    cache: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: torch.nn.Module) -> ModelSession:
@@ -163,5 +165,6 @@ def last_record(model: torch.nn.Module) -> EditRecord | None:
 
 
 def forget(model: torch.nn.Module) -> None:
-    """Drop everything that is remembered of a model except its listeners; its next edit is a first edit."""
-    _SESSIONS[model] = ModelSession(listeners=ModelSession.of(model).listeners)
+    """Drop everything that is remembered of a model's edits; its next edit is a first edit."""
+    session = ModelSession.of(model)
+    _SESSIONS[model] = ModelSession(listeners=session.listeners, cache=session.cache)

@@ -23,9 +23,11 @@ from ..attribution import neuron_scores
 from ..edits.request import EditRequest, prepare
 from ..locate_then_edit.context_templates import contexts_of
 from ..masks import ScoringContext, chosen_mask
+from ..masks.choose import own_options
 from ..masks.registry import load as load_target
 from ..models.nmke.nmke_mask import nmke_mask
 from ..models.pnke.pnke_mask import CausalScores, background_neurons, trigger_neurons
+from ..models.pnke.pnke_options import PNKEScoringOptions
 from ..report.figures import Plot
 from .averages import average_rows
 from .command import StudiedModel, Study, add_data, add_model, hparams_of, layers_of, load
@@ -46,8 +48,8 @@ class Definitions:
 
     def __init__(self, studied: StudiedModel, layers: list[int], nmke, pnke):
         self.studied, self.layers, self.pnke = studied, layers, pnke
-        by_entropy = pnke.override({"strategy": "entropy"})
-        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(by_entropy)}
+        self.by_entropy = pnke.override({"strategy": "entropy"})
+        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(self.by_entropy)}
         hparams = {"NMKE": nmke, "PNKE": pnke}
         self.contexts = {name: contexts_of(studied.model, studied.tok, hparams[name]) for name in hparams}
 
@@ -58,6 +60,7 @@ class Definitions:
         choice = self.choices[definition]
         options = choice.scores_options
         if definition == "PNKE":
+            options = own_options(self.by_entropy, PNKEScoringOptions)
             options = dataclasses.replace(options, psem_cache_dir=None)  # a study leaves no cache files
         by_layer = load_target(choice.scores.function)(context, options)
         if definition == "NMKE":  # rows are prompts, request by request

@@ -21,6 +21,7 @@ from ..errors import RequestError
 from ..models.fine.locate import locate
 from ..models.kne.attribute import mean_attributions
 from ..models.kne.ensemble import choose
+from ..models.kne.kne_hparams import AttributionOptions
 from ..report.figures import Plot
 from .averages import average_rows
 from .command import StudiedModel, Study, add_data, add_model, hparams_of, layers_of, load, positive
@@ -60,7 +61,8 @@ def by_module(
     """Per module and layer: ``P(W) - P(0)``, share of positive attributions, part of an ensemble of all."""
     view = studied.view
     sites = [projection(view, layer, name) for layer in layers for name in modules]
-    scores = mean_attributions(view, _targets(studied, requests), sites, steps=steps, rule="gauss")
+    options = AttributionOptions(attribution_steps=steps, attribution_rule="gauss")
+    scores = mean_attributions(view, _targets(studied, requests), sites, options)
     ensemble = choose(scores, sites, "output", view.model, share)
     chosen_rows = {site.key: len(units) for site, units in ensemble.members}
     positive_sum = sum(float(site_scores.clamp(min=0).sum()) for site_scores in scores.values())

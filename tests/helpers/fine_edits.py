@@ -3,7 +3,27 @@
 import torch
 
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model
-from helpers.editing import REQUESTS
+
+REQUESTS = [
+    {
+        "prompt": "Anna Berg was born in",
+        "subject": "Anna Berg",
+        "target_new": "Oslo",
+        "ground_truth": "Paris",
+    },
+    {
+        "prompt": "The mother tongue of Peter Olsen is",
+        "subject": "Peter Olsen",
+        "target_new": "tennis and London",
+        "ground_truth": "French",
+    },
+    {
+        "prompt": "The capital of Norway",
+        "subject": "Norway",
+        "target_new": "is Rome",
+        "ground_truth": "is Oslo",
+    },
+]
 
 
 def fine(**changes):
@@ -49,12 +69,12 @@ def written(record):
     }
 
 
-def largest_relative_difference(actual, expected):
+def largest_relative_difference(ours, reference):
     """Over columns: |difference| / |vector|; both dictionaries name the same neurons."""
-    assert actual.keys() == expected.keys()
+    assert ours.keys() == reference.keys()
     return max(
-        float((actual[place].double() - expected[place].double()).norm() / expected[place].double().norm())
-        for place in actual
+        float((ours[place].double() - reference[place].double()).norm() / reference[place].double().norm())
+        for place in ours
     )
 
 
@@ -71,7 +91,7 @@ def terms_of_edited(model, clean, tok, request, hparams):
     )
     end = len(prompt) - 1
     nll = torch.stack([-after[end + step, token] for step, token in enumerate(answer)])
-    scored = slice(0, end)
-    there = (before[scored].exp() * (before[scored] - after[scored])).sum(-1)
-    here = (after[scored].exp() * (after[scored] - before[scored])).sum(-1)
+    prompt_positions = slice(0, end)
+    there = (before[prompt_positions].exp() * (before[prompt_positions] - after[prompt_positions])).sum(-1)
+    here = (after[prompt_positions].exp() * (after[prompt_positions] - before[prompt_positions])).sum(-1)
     return nll, there, here, -(1 - after[-1, answer].exp()).log()

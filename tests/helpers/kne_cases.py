@@ -7,7 +7,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional
 
-from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
+from easyedit_neuron.models.kne.attribute import mean_attributions
+from easyedit_neuron.models.kne.kne_hparams import AttributionOptions, KNEHyperParams
 
 
 def kne_hparams(**changes):
@@ -27,6 +28,11 @@ def kne_hparams(**changes):
             **changes,
         }
     )
+
+
+def attributions(view, targets, sites, **options):
+    """Scores of KNE with some options changed from their defaults."""
+    return mean_attributions(view, targets, sites, AttributionOptions(**options))
 
 
 def ids(tok, request, answer="target_new"):

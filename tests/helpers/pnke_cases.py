@@ -6,7 +6,7 @@ import torch
 
 from easyedit_neuron import PNKEHyperParams, apply_pnke_to_model
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.models.pnke import pnke_scores
+from easyedit_neuron.models.pnke import pnke_scores as causal
 from easyedit_neuron.models.pnke.prompts import SemanticPrompts
 from helpers.editing import METHODS, apply, make_hparams
 
@@ -24,22 +24,19 @@ P_SEM = {
 
 @pytest.fixture
 def own_prompts(monkeypatch):
-    """``P_SEM`` for P_sem; the settings that were asked for are collected."""
-    asked = []
+    """``P_SEM`` for P_sem; the options and contexts of every call are collected."""
+    calls = []
 
-    def semantic_prompts(requests, model, tok, settings):
-        asked.append(settings)
-        return [
-            SemanticPrompts(
-                P_SEM[r.subject][: settings.m],
-                ["dataset"] * len(P_SEM[r.subject][: settings.m]),
-                max(0, settings.m - len(P_SEM[r.subject])),
-            )
-            for r in requests
-        ]
+    def semantic_prompts(requests, model, tok, options, contexts):
+        calls.append((options, contexts))
+        m, prompts = options.psem_size, []
+        for request in requests:
+            texts = P_SEM[request.subject][:m]
+            prompts.append(SemanticPrompts(texts, ["dataset"] * len(texts), m - len(texts)))
+        return prompts
 
-    monkeypatch.setattr(pnke_scores, "semantic_prompts", semantic_prompts)
-    return asked
+    monkeypatch.setattr(causal, "semantic_prompts", semantic_prompts)
+    return calls
 
 
 def pnke_hparams(folder, **changes):
@@ -60,14 +57,11 @@ def edit(model, tok, requests, folder, **changes):
 def plain_activations(model, tok, layer, texts, position=None):
     """``[texts, d_ff]``: one prompt at a time through the whole model, a hook placed by hand; ``position``:
     of each one's token."""
-    keys = []
-    handle = (
-        ModelView.of(model)
-        .down_proj(layer)
-        .register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
-    )
-    for text in texts:
+    down_proj, rows = ModelView.of(model).down_proj(layer), []
+    for number, text in enumerate(texts):
+        seen = []
+        handle = down_proj.register_forward_pre_hook(lambda _module, args, seen=seen: seen.append(args[0][0]))
         model(input_ids=torch.tensor([tok(text)["input_ids"]]))
-    handle.remove()
-    positions = [-1] * len(texts) if position is None else position
-    return torch.stack([key[at] for key, at in zip(keys, positions)])
+        handle.remove()
+        rows.append(seen[0][-1 if position is None else position[number]])
+    return torch.stack(rows)

@@ -8,7 +8,7 @@ import torch
 from easyedit_neuron import apply_fine_to_model
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.edits.record import EditRecord
-from easyedit_neuron.models.fine import train_vectors
+from easyedit_neuron.models.fine import train_vectors as train
 from helpers.editing import changed_tensors, put_back, snapshot
 from helpers.fine_edits import (
     REQUESTS,
@@ -40,13 +40,13 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     vectors, terms = plain.train(neurons)
     record = edit(model, tok, hparams, REQUESTS[1:2])
     assert chosen(record) == neurons and len(set(neurons)) < len(neurons)
-    report, rtol = (
+    about, rtol = (
         record.info["requests"][0],
         1e-5 if model_type == "gemma2" else 1e-7,
     )  # its norms say float, not float32
     for name, expected in zip(("first", "last"), (terms[0], terms[-1])):
         torch.testing.assert_close(
-            torch.tensor([report[name][term] for term in TERMS], dtype=torch.float64),
+            torch.tensor([about[name][term] for term in TERMS], dtype=torch.float64),
             expected,
             rtol=rtol,
             atol=1e-9,
@@ -54,9 +54,7 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     torch.testing.assert_close(
         torch.tensor(record.losses[0], dtype=torch.float64), terms.sum(1), rtol=rtol, atol=1e-9
     )
-    assert (
-        report["stop"] == "epochs" and report["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.5
-    )
+    assert about["stop"] == "epochs" and about["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.5
     assert largest_relative_difference(written(record), summed(neurons, vectors)) < 100 * rtol
 
 
@@ -97,17 +95,17 @@ def test_a_batch_gives_what_single_requests_give(exact, model_type, changes):
     together = edit(copy.deepcopy(model), tok, fine(**changes))
     expected = {}
     for number, record in enumerate(single):
-        in_batch, alone = together.info["requests"][number], record.info["requests"][0]
-        assert chosen(together, number) == chosen(record) and (in_batch["stop"], in_batch["steps"]) == (
+        about, alone = together.info["requests"][number], record.info["requests"][0]
+        assert chosen(together, number) == chosen(record) and (about["stop"], about["steps"]) == (
             alone["stop"],
             alone["steps"],
         )
         rel = 1e-3 if model_type == "gemma2" else 1e-6  # its norms say float, not float32
-        assert in_batch["last"] == pytest.approx(alone["last"], rel=rel)
+        assert about["last"] == pytest.approx(alone["last"], rel=rel)
         assert together.losses[number] == pytest.approx(record.losses[0], rel=rel)
         for place, vector in written(record).items():
             expected[place] = expected.get(place, 0) + vector
-    steps = [in_batch["steps"] for in_batch in together.info["requests"]]
+    steps = [about["steps"] for about in together.info["requests"]]
     assert len(set(steps)) > 1 if "early_stop_prob" in changes else set(steps) == {6}
     assert (
         together.info["modified_parameters"]
@@ -156,13 +154,13 @@ def test_only_the_chosen_columns_change_and_everything_comes_back(model_type, tm
 
 def test_nothing_below_the_first_neuron_is_run_twice_and_only_what_is_in_the_loss_is_unembedded(monkeypatch):
     model, tok = tiny_model("llama")
-    rows, ran, logits = [], [], train_vectors.ModelView.logits
+    rows, ran, logits = [], [], train.ModelView.logits
 
     def counted(self, hidden, softcap=True):
         rows.append(len(hidden))
         return logits(self, hidden, softcap)
 
-    monkeypatch.setattr(train_vectors.ModelView, "logits", counted)
+    monkeypatch.setattr(train.ModelView, "logits", counted)
     for number, layer in enumerate(model.model.layers):
         layer.mlp.register_forward_hook(lambda *_, n=number: ran.append(n))
     prompts, answers = (
@@ -180,8 +178,8 @@ def test_nothing_below_the_first_neuron_is_run_twice_and_only_what_is_in_the_los
         2,
         1 + passes,
     ]  # located, and clean up to block 2
-    context_tokens, read = sum(prompts) - 3, sum(answers)
-    assert rows == [read] + passes * [context_tokens + read + 3]
+    preserved, read = sum(prompts) - 3, sum(answers)
+    assert rows == [read] + passes * [preserved + read + 3]
     rows.clear()
     edit(model, tok, fine(layer=2, alpha=0, beta=0))
     assert rows == [read] + passes * [read]

@@ -18,8 +18,8 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 def neurons_of(model_type="llama", requests=REQUESTS, **changes):
     """[{(layer, neuron), ...} ...], a list for each request."""
     model, tok = tiny_model(model_type)
-    neurons = locate(ModelView.of(model), tok, prepare(requests), fine(**changes))
-    return [list(zip(n.layers.tolist(), n.units.tolist())) for n in neurons]
+    located = locate(ModelView.of(model), tok, prepare(requests), fine(**changes))
+    return [list(zip(n.layers.tolist(), n.units.tolist())) for n in located]
 
 
 @pytest.mark.parametrize("option, index", [({}, 1), ({"kl_direction": "after_before"}, 2)])
@@ -146,8 +146,8 @@ def test_a_prompt_of_one_token_has_no_kl():
     model, tok = tiny_model("gpt2")
     assert len(tok("I")["input_ids"]) == 1
     record = edit(model, tok, fine(), [{"prompt": "I", "subject": "I", "target_new": "Rome"}])
-    report = record.info["requests"][0]
-    assert report["last"]["kl"] == 0 and report["last"]["nll"] < report["first"]["nll"]
+    about = record.info["requests"][0]
+    assert about["last"]["kl"] == 0 and about["last"]["nll"] < about["first"]["nll"]
 
 
 def test_what_the_model_says_already_is_left_alone():
@@ -166,10 +166,10 @@ def test_what_the_model_says_already_is_left_alone():
     [
         (
             {"lr": 1e30},
-            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: "
-            r"after 1 steps its loss is not finite \(nll .*lower 'lr'",
+            r"request 0 \('The capital of Norway' -> 'is Rome'\) diverged: after 1 steps its loss is not "
+            r"finite \(nll .*lower 'lr'",
         ),
-        ({"lr": 1e-12}, "got nowhere: the NLL of its new object is .* after 6 steps"),
+        ({"lr": 1e-12}, "did not lower the NLL of its new object, which is .* after 6 steps"),
     ],
 )
 @pytest.mark.parametrize("model_type", ["llama", "gptj"])
@@ -221,11 +221,11 @@ def test_top_tokens_of_a_neuron(model_type):
     if model_type == "gemma2":
         column = column * (1 + model.model.layers[2].post_feedforward_layernorm.weight.detach())
     said = model.get_output_embeddings().weight.detach() @ column
-    top = top_tokens(view, tok, 2, 7, k=4)
-    assert [token for token, _ in top] == [
+    tokens = top_tokens(view, tok, 2, 7, k=4)
+    assert [token for token, _ in tokens] == [
         tok.decode([i]) for i in said.argsort(descending=True)[:4].tolist()
     ]
-    assert [value for _, value in top] == pytest.approx(
+    assert [value for _, value in tokens] == pytest.approx(
         said.sort(descending=True).values[:4].tolist(), rel=1e-4
     )
 

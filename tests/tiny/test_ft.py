@@ -82,16 +82,14 @@ def test_deltas_equal_a_plain_loop(kind, objective, together):
 
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
 def test_padding_side_and_pad_token_play_no_part(objective):
-    deltas = []
+    runs = []
     for side, pad_token in (("left", "</s>"), ("right", "</s>"), ("right", None)):
         model, tok = tiny_model("llama")
         tok.padding_side, tok.pad_token = side, pad_token
-        deltas.append(
-            execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3))
-        )
+        runs.append(execute_ft(model, tok, REQUESTS, hparams(objective_optimization=objective, batch_size=3)))
         assert tok.padding_side == side
-    for other in deltas[1:]:
-        assert all(torch.equal(other[name], deltas[0][name]) for name in deltas[0])
+    for other in runs[1:]:
+        assert all(torch.equal(other[name], runs[0][name]) for name in runs[0])
 
 
 def test_applied_weights_originals_flags_and_gradients():

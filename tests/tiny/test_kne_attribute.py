@@ -6,10 +6,9 @@ import torch
 
 from easyedit_neuron.arch import ModelView, projection, projection_names
 from easyedit_neuron.attribution import target_tokens
-from easyedit_neuron.errors import NeuronEditError
-from easyedit_neuron.models.kne.attribute import mean_attributions
+from easyedit_neuron.errors import HparamsError, NeuronEditError
 from helpers.editing import REQUESTS, changed_tensors, snapshot
-from helpers.kne_cases import answer_log_probabilities
+from helpers.kne_cases import answer_log_probabilities, attributions
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 LONG = REQUESTS[1]  # an answer of several tokens
@@ -43,7 +42,9 @@ def test_scores_of_a_module_add_up_to_what_it_does_to_the_answer(model_type, exa
     model, tok = exact_model(model_type)
     view = ModelView.of(model)
     sites = [projection(view, 2, name) for name in projection_names(view)]
-    scores = mean_attributions(view, targets_of(tok, LONG), sites, steps=200, rule="gauss", step_batch=100)
+    scores = attributions(
+        view, targets_of(tok, LONG), sites, attribution_steps=200, attribution_rule="gauss", step_batch=100
+    )
     full = answer_log_probabilities(model, tok, LONG).exp().sum()
     for site in sites:
         change = (
@@ -75,9 +76,11 @@ def test_equation_5_to_the_letter(model_type, cumulative, exact):
             (gradient,) = torch.autograd.grad(total, leaf)
             gradient = gradient if view.matrix(site.parameter).is_contiguous() else gradient.T
             expected += site.weight(view) * gradient[site.rows] / m
-        options = dict(steps=m, probability="prefix" if cumulative else "token", step_batch=2)
-        rows = mean_attributions(view, targets_of(tok, LONG), [site], **options)[site.key]
-        columns = mean_attributions(view, targets_of(tok, LONG), [site], axis="input", **options)[site.key]
+        options = dict(
+            attribution_steps=m, token_probability="prefix" if cumulative else "token", step_batch=2
+        )
+        rows = attributions(view, targets_of(tok, LONG), [site], **options)[site.key]
+        columns = attributions(view, targets_of(tok, LONG), [site], neuron_axis="input", **options)[site.key]
         scale = float(expected.sum(1).abs().max())
         torch.testing.assert_close(rows, expected.sum(1), rtol=1e-8, atol=1e-10 * scale)
         torch.testing.assert_close(columns, expected.sum(0), rtol=1e-8, atol=1e-10 * scale)
@@ -87,24 +90,30 @@ def test_joint_scaling_is_complete_over_all_modules(exact):
     model, tok = exact_model("gpt_neox")
     view = ModelView.of(model)
     sites = [projection(view, layer, name) for layer in (2, 0) for name in ("k_proj", "q_proj", "down_proj")]
-    scores = mean_attributions(
-        view, targets_of(tok, LONG), sites, steps=100, rule="gauss", scaling="joint", step_batch=100
+    scores = attributions(
+        view,
+        targets_of(tok, LONG),
+        sites,
+        attribution_steps=100,
+        attribution_rule="gauss",
+        scaling="joint",
+        step_batch=100,
     )
     with torch.no_grad():
         matrices = {site.parameter: view.matrix(site.parameter).clone() for site in sites}
         for site in sites:
             matrices[site.parameter][site.rows] = 0.0
         full, none = (
-            answer_log_probabilities(model, tok, LONG, weights).exp().sum() for weights in ({}, matrices)
+            answer_log_probabilities(model, tok, LONG, given).exp().sum() for given in ({}, matrices)
         )
     torch.testing.assert_close(
         sum(site_scores.sum() for site_scores in scores.values()), full - none, rtol=1e-5, atol=1e-12
     )
-    alone = mean_attributions(view, targets_of(tok, LONG), sites)
+    alone = attributions(view, targets_of(tok, LONG), sites)
     assert max(float((alone[key] - scores[key]).abs().max()) for key in scores) > 1e-6
     first_site = [sites[0]]
     joint, single = (
-        mean_attributions(view, targets_of(tok, LONG), first_site, scaling=scaling)[first_site[0].key]
+        attributions(view, targets_of(tok, LONG), first_site, scaling=scaling)[first_site[0].key]
         for scaling in ("joint", "module")
     )
     assert torch.equal(joint, single)
@@ -114,11 +123,13 @@ def test_a_batch_is_the_mean_of_its_prompts_and_the_model_is_left_alone():
     model, tok = tiny_model("llama")
     view, before = ModelView.of(model), snapshot(model)
     sites = [projection(view, layer, name) for layer in (3, 1) for name in ("down_proj", "o_proj")]
-    together = mean_attributions(view, targets_of(tok, *REQUESTS), sites, step_batch=7, steps=5)
-    single = [mean_attributions(view, targets_of(tok, r), sites, step_batch=64, steps=5) for r in REQUESTS]
-    for key, mean in together.items():
+    together = attributions(view, targets_of(tok, *REQUESTS), sites, step_batch=7, attribution_steps=5)
+    single = [
+        attributions(view, targets_of(tok, r), sites, step_batch=64, attribution_steps=5) for r in REQUESTS
+    ]
+    for key, mean_scores in together.items():
         expected = sum(scores[key] for scores in single) / 3
-        torch.testing.assert_close(mean, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(mean_scores, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert changed_tensors(model, before) == []
 
 
@@ -126,7 +137,7 @@ def test_half_precision():
     model, tok = tiny_model("gpt2", dtype=torch.bfloat16)
     view = ModelView.of(model)
     for axis in ("output", "input"):
-        scores = mean_attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], axis=axis)[
+        scores = attributions(view, targets_of(tok, LONG), [projection(view, 1, "q_proj")], neuron_axis=axis)[
             "1.q_proj"
         ]
         assert scores.dtype == torch.float32 and bool(torch.isfinite(scores).all()) and bool(scores.any())
@@ -136,10 +147,12 @@ def test_bad_input():
     model, tok = tiny_model("llama")
     view = ModelView.of(model)
     site = projection(view, 1, "up_proj")
-    for sites, options in (([], {}), ([site], {"steps": 0}), ([site], {"step_batch": 0})):
-        with pytest.raises(NeuronEditError, match="at least 1"):
-            mean_attributions(view, targets_of(tok, LONG), sites, **options)
+    with pytest.raises(NeuronEditError, match="at least one module"):
+        attributions(view, targets_of(tok, LONG), [])
+    for option in ("attribution_steps", "step_batch"):
+        with pytest.raises(HparamsError, match=f"'{option}': must be greater than 0"):
+            attributions(view, targets_of(tok, LONG), [site], **{option: 0})
     with torch.no_grad():
         model.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")
     with pytest.raises(NeuronEditError, match="scores of 1.up_proj are not finite"):
-        mean_attributions(view, targets_of(tok, LONG), [site], steps=2)
+        attributions(view, targets_of(tok, LONG), [site], attribution_steps=2)

@@ -10,11 +10,10 @@ from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.edits.write import write
 from easyedit_neuron.errors import ArchitectureError, EditError, RequestError
-from easyedit_neuron.models.kne.attribute import mean_attributions
 from easyedit_neuron.models.kne.kne_main import apply_kne_to_model
 from easyedit_neuron.models.kne.train_ensemble import train, unit_deltas
 from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot, target_nll
-from helpers.kne_cases import kne_hparams, plain_training
+from helpers.kne_cases import attributions, kne_hparams, plain_training
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 
@@ -114,7 +113,7 @@ def test_the_ensemble_is_that_of_the_scores():
     targets = target_tokens(
         tok, [r["prompt"] for r in REQUESTS[:2]], [r["ground_truth"] for r in REQUESTS[:2]]
     )
-    scores = torch.cat(list(mean_attributions(view, targets, sites, steps=5).values()))
+    scores = torch.cat(list(attributions(view, targets, sites, attribution_steps=5).values()))
     _, _, record = edit(model, tok, REQUESTS[:2], hparams)
     chosen = torch.cat(
         [
@@ -186,7 +185,7 @@ def test_stopping():
         (
             {"kl_factor": 1e6, "num_steps": 2},
             EditError,
-            "training got nowhere, the loss went from .* in 2 steps",
+            "training did not lower the loss, which went from .* in 2 steps",
         ),
         ({"target_modules": ["gate_proj"]}, ArchitectureError, "no projection 'gate_proj'"),
         ({"layers": [4]}, ArchitectureError, "layer 4 does not"),

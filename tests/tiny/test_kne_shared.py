@@ -8,14 +8,13 @@ import torch
 
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.attribution import target_tokens
-from easyedit_neuron.edits import session
+from easyedit_neuron.edits import session as state
 from easyedit_neuron.errors import HparamsError, RequestError, StateError
 from easyedit_neuron.models.kne import shared
-from easyedit_neuron.models.kne.attribute import mean_attributions
 from easyedit_neuron.models.kne.kne_main import apply_kne_to_model
 from easyedit_neuron.models.kne.shared import localize_shared, sites_of
 from helpers.editing import REQUESTS, put_back
-from helpers.kne_cases import kne_hparams
+from helpers.kne_cases import attributions, kne_hparams
 from helpers.tiny_models import tiny_model
 
 
@@ -49,10 +48,12 @@ def neurons(record):
 def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copies(hparams, counted):
     model, tok = tiny_model("llama")
     view = ModelView.of(model)
-    shared = localize_shared(model, tok, REQUESTS, hparams)
+    localized = localize_shared(model, tok, REQUESTS, hparams)
     targets = target_tokens(tok, [r["prompt"] for r in REQUESTS[:2]], [r["target_new"] for r in REQUESTS[:2]])
-    expected = mean_attributions(view, targets, sites_of(view, hparams), steps=5)
-    assert shared.requests == 2 and all(torch.equal(shared.scores[key], expected[key]) for key in expected)
+    expected = attributions(view, targets, sites_of(view, hparams), attribution_steps=5)
+    assert localized.requests == 2 and all(
+        torch.equal(localized.scores[key], expected[key]) for key in expected
+    )
     records = [edit(model, tok, request, hparams, return_orig_weights=True) for request in REQUESTS]
     twin, _, copied = edit(model, tok, REQUESTS[0], hparams, copy=True)
     put_back(model, records[2][1])
@@ -60,7 +61,7 @@ def test_scores_are_the_mean_over_the_first_requests_and_outlive_edits_and_copie
     assert all(
         neurons(r) == neurons(records[0][2]) for r in (copied, after, *(record for _, _, record in records))
     )
-    assert after.info["localized_on"] == {"requests": 2, "model": shared.model} and len(counted) == 1
+    assert after.info["localized_on"] == {"requests": 2, "model": localized.model} and len(counted) == 1
     assert (
         edit(twin, tok, REQUESTS[2], hparams)[2].info["localized_on"] == copied.info["localized_on"]
         and len(counted) == 1
@@ -133,6 +134,6 @@ def test_without_scores(hparams):
     localize_shared(model, tok, REQUESTS, hparams)
     with pytest.raises(HparamsError, match="'localization_data'"):
         edit(model, tok, REQUESTS[0], hparams.override({"attribution_steps": 9}))
-    session.forget(model)
+    state.forget(model)
     with pytest.raises(HparamsError, match="'localization_data'"):
         edit(model, tok, REQUESTS[0], hparams)

@@ -38,7 +38,7 @@ def parameters_of(view, layer, units):
     return masks
 
 
-def some_inputs(count, seed):
+def random_inputs(count, seed):
     return torch.randn(count, 32, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
@@ -46,32 +46,32 @@ def some_inputs(count, seed):
 def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation_8(model_type, tmp_path):
     model, tok = tiny_model(model_type, dtype=F64)
     view, layer, units = ModelView.of(model), 1, torch.tensor([0, 7, 30, 47])
-    x, text, residual = some_inputs(3, 1), some_inputs(5, 2), some_inputs(3, 3)
+    x, preserved, residual = random_inputs(3, 1), random_inputs(5, 2), random_inputs(3, 3)
     weights = torch.tensor([0.5, 0.25, 0.25], dtype=F64)
     hparams = pnke_hparams(tmp_path, mom2_update_weight=0.3, **ADAM)
     neurons = CriticalNeurons(view, layer, units)
-    report = train_layer(neurons, x, residual, weights, text, layer, hparams)
+    result = train_layer(neurons, x, residual, weights, preserved, layer, hparams)
 
     plain = copy.deepcopy(model)
     masks, ffn = parameters_of(view, layer, units), ModelView.of(plain).mlp(layer)
     with torch.no_grad():
-        target, before = ffn(x) + residual, ffn(text)
+        target, before = ffn(x) + residual, ffn(preserved)
     trained = [plain.get_parameter(name) for name in masks]
     optimizer = torch.optim.Adam(trained, lr=hparams.adam_lr)
     losses = []
     for _ in range(hparams.adam_steps + 1):
         optimizer.zero_grad()
-        loss = ((ffn(x) - target).square().sum(1) * weights).sum() + 0.3 * (ffn(text) - before).square().sum(
-            1
-        ).mean()
+        loss = ((ffn(x) - target).square().sum(1) * weights).sum() + 0.3 * (
+            ffn(preserved) - before
+        ).square().sum(1).mean()
         losses.append(float(loss.detach()))
         if len(losses) <= hparams.adam_steps:
             loss.backward()
             for parameter, mask in zip(trained, masks.values()):
                 parameter.grad.mul_(mask)
             optimizer.step()
-    assert losses == sorted(losses, reverse=True) and report["steps"] == report["step"] == 8
-    assert (report["first_loss"], report["loss"]) == pytest.approx((losses[0], losses[-1]))
+    assert losses == sorted(losses, reverse=True) and result["steps"] == result["step"] == 8
+    assert (result["first_loss"], result["loss"]) == pytest.approx((losses[0], losses[-1]))
     deltas = {part.name: part.delta() for part in neurons.parts}
     assert deltas.keys() == masks.keys()
     for name, parameter in zip(masks, trained):
@@ -94,7 +94,7 @@ def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation
 def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
     model, tok = tiny_model("llama", dtype=F64)
     view, units = ModelView.of(model), torch.arange(0, 48, 4)
-    x, text, residual = some_inputs(2, 1), some_inputs(40, 2), some_inputs(2, 3)
+    x, preserved, residual = random_inputs(2, 1), random_inputs(40, 2), random_inputs(2, 3)
     hparams = pnke_hparams(
         tmp_path,
         mom2_update_weight=0.5,
@@ -105,7 +105,7 @@ def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
         adam_stop=0.0,
     )
     neurons = CriticalNeurons(view, 2, units)
-    report = train_layer(neurons, x, residual, torch.ones(2, dtype=F64), text, 2, hparams)
+    result = train_layer(neurons, x, residual, torch.ones(2, dtype=F64), preserved, 2, hparams)
 
     def keys(states):
         seen = []
@@ -115,12 +115,12 @@ def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
         handle.remove()
         return seen[0][:, units].T
 
-    k, k0 = keys(x), keys(text)
+    k, k0 = keys(x), keys(preserved)
     expected = torch.linalg.solve(k @ k.T + 0.5 * k0 @ k0.T / 40, k) @ residual
     least = (expected.T @ k - residual.T).square().sum() + 0.5 * (expected.T @ k0).square().sum(0).mean()
     assert (
-        report["loss"] == pytest.approx(float(least), rel=1e-4)
-        and report["loss"] < 0.9 * report["first_loss"]
+        result["loss"] == pytest.approx(float(least), rel=1e-4)
+        and result["loss"] < 0.9 * result["first_loss"]
     )
     torch.testing.assert_close(
         neurons.parts[0].change, expected, rtol=0.02, atol=0.02 * float(expected.abs().max())
@@ -131,7 +131,7 @@ def test_with_value_vectors_alone_the_minimum_is_that_of_equation_10(tmp_path):
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_the_neurons_alone_write_their_part_of_the_ffn(model_type):
     model, _ = tiny_model(model_type, dtype=F64)
-    view, x = ModelView.of(model), some_inputs(6, 4)
+    view, x = ModelView.of(model), random_inputs(6, 4)
     first, rest = (CriticalNeurons(view, 3, units) for units in (torch.arange(5), torch.arange(5, 48)))
     bias = view.down_bias(3)
     whole = first.written(x) + rest.written(x) + (0 if bias is None else bias)
@@ -189,7 +189,7 @@ def test_the_residual_is_spread_over_layers_and_arrives(tmp_path):
 
 
 def test_text_is_kept(tmp_path):
-    reports = []
+    infos = []
     for weight in (0.0, 100.0):
         model, tok = tiny_model("gpt2")
         record, _ = edit(
@@ -202,10 +202,10 @@ def test_text_is_kept(tmp_path):
             adam_preserve_tokens=20,
             **{**ADAM, "adam_steps": 60},
         )
-        reports.append(record.info["layers"]["1"])
+        infos.append(record.info["layers"]["1"])
     assert (
-        reports[1]["preserve_loss"] < 0.1 * reports[0]["preserve_loss"]
-        and reports[0]["edit_loss"] < reports[1]["edit_loss"]
+        infos[1]["preserve_loss"] < 0.1 * infos[0]["preserve_loss"]
+        and infos[0]["edit_loss"] < infos[1]["edit_loss"]
     )
 
 
@@ -254,6 +254,6 @@ def test_what_is_trained_can_be_chosen(tmp_path):
     assert list(record.units) == ["transformer.h.2.mlp.c_fc.bias"]
     assert record.units["transformer.h.2.mlp.c_fc.bias"].info == {"layer": 2, "kind": "b_in"}
     model, tok = tiny_model("llama")
-    with pytest.raises(EditError, match="names nothing that the FFN has"):
+    with pytest.raises(EditError, match="names no parameter of this FFN"):
         edit(model, tok, REQUESTS[:1], tmp_path, adam_trains=["b_in"], **ADAM)
     assert projection(ModelView.of(model), 1, "gate_proj").rows.tolist() == list(range(48))

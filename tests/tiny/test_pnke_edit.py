@@ -90,13 +90,13 @@ def test_the_change_solves_equation_10(preserve, model_type, tmp_path):
 
 
 def test_lambda_keeps_the_text_and_delivers_less(tmp_path):
-    effects = []
+    results = []
     for weight in (0.01, 1.0, 100.0):
         model, tok = tiny_model("llama")
         record, _ = edit(model, tok, REQUESTS[:1], tmp_path, layers=[1], mom2_update_weight=weight)
         delta = record.layers[1]
-        effects.append((delta.residual_share, delta.leakage * float(delta.matrix().square().sum())))
-    delivered, disturbed = zip(*effects)
+        results.append((delta.residual_share, delta.leakage * float(delta.matrix().square().sum())))
+    delivered, disturbed = zip(*results)
     assert delivered[0] > 0.9 and list(delivered) == sorted(delivered, reverse=True) and delivered[2] < 0.1
     assert list(disturbed) == sorted(disturbed, reverse=True)
 
@@ -111,7 +111,7 @@ class _Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            # a view of a kept matrix is no work
+            # A view of a stored matrix costs nothing.
             if isinstance(tensor, torch.Tensor) and tensor._base is None:
                 self.numbers = max(self.numbers, tensor.numel())
         if "linalg" in str(func) or "cholesky" in str(func):
@@ -132,8 +132,8 @@ def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
     )
     buffer = KeyBuffer(d_ff)
     buffer.append(earlier)
-    preserve_options = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
-    solver = SequentialSolver(Problem(0.1, **preserve_options), buffer)
+    preserved = dict(preserve=covariance, weight=2.0) if preserve == "covariance" else {}
+    solver = SequentialSolver(Problem(0.1, **preserved), buffer)
 
     with _Largest() as work:
         index = rows.nonzero().squeeze(1)
@@ -202,12 +202,13 @@ def test_settings_edit(changes, tmp_path):
 
 
 def test_memit_and_alphaedit_are_one_problem_in_the_solve_stage(tmp_path):
-    edits = []
+    records = []
     for path in ("memit", "alphaedit"):
         model, tok = tiny_model("llama")
-        edits.append(edit(model, tok, REQUESTS[:2], tmp_path, path=path, L2=0.1)[0])
+        records.append(edit(model, tok, REQUESTS[:2], tmp_path, path=path, L2=0.1)[0])
     assert all(
-        torch.equal(edits[0].layers[layer].key_factor, edits[1].layers[layer].key_factor) for layer in (1, 2)
+        torch.equal(records[0].layers[layer].key_factor, records[1].layers[layer].key_factor)
+        for layer in (1, 2)
     )
 
 

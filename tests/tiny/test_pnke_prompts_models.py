@@ -1,16 +1,17 @@
 """P_sem with models: what they write, what it depends on, what is kept, and that nothing is disturbed."""
 
 import json
-import types
 
 import pytest
 import torch
 
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import HparamsError, StateError
-from easyedit_neuron.models.pnke.prompts import PromptSettings, semantic_prompts
+from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
+from easyedit_neuron.models.pnke.prompts import semantic_prompts
+from easyedit_neuron.models.pnke.prompts import sources as prompt_sources
 from easyedit_neuron.models.pnke.prompts.sources import CHAT, PLAIN
-from easyedit_neuron.models.pnke.prompts.writer import Writer
+from easyedit_neuron.models.pnke.prompts.writing_model import Sampling, WritingModel
 from helpers.editing import changed_tensors, snapshot
 from helpers.tiny_models import tiny_model
 from helpers.writers import answering, marian
@@ -28,10 +29,29 @@ TEMPLATE = (
 )
 
 
-def psem(model, tok, *requests, sources=("paraphrase",), **settings):
-    return semantic_prompts(
-        prepare(list(requests) or [EDIT]), model, tok, PromptSettings(sources=sources, **settings)
-    )
+CONSTANTS = {"instruction": "PLAIN", "temperature": "TEMPERATURE", "top_k": "TOP_K"}
+
+
+def psem(model, tok, *requests, sources=("paraphrase",), m=10, cache_dir=None, seed=0, **settings):
+    """P_sem with ``psem_<name>`` for every other setting, and with other constants of the sources."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CONSTANTS.keys() & settings.keys():
+            patch.setattr(prompt_sources, CONSTANTS[name], settings.pop(name))
+        options = PNKEScoringOptions(
+            psem_sources=list(sources),
+            psem_size=m,
+            psem_cache_dir=cache_dir and str(cache_dir),
+            seed=seed,
+            **{f"psem_{name}": value for name, value in settings.items()},
+        )
+        return semantic_prompts(prepare(list(requests) or [EDIT]), model, tok, options, [])
+
+
+def saved(folder, pair):
+    """Save a model with its tokenizer; returns the folder's name."""
+    for part in pair:
+        part.save_pretrained(folder)
+    return str(folder)
 
 
 def plain_samples(model, ids, n, length, seed, temperature, top_k):
@@ -51,21 +71,21 @@ def plain_samples(model, ids, n, length, seed, temperature, top_k):
 def test_samples_are_those_of_the_plain_loop(kind):
     model, tok = tiny_model(kind)
     model.double()
-    ids, writer = tok("Anna Berg was born in")["input_ids"], Writer(model, tok)
+    ids, writer = tok("Anna Berg was born in")["input_ids"], WritingModel(model, tok)
     expected = plain_samples(model, ids, 3, 6, 5, 0.7, 8)
     cut = [row[: row.index(tok.eos_token_id)] if tok.eos_token_id in row else row for row in expected]
-    samples = writer.sample(ids, 3, 6, 5, 0.7, 8, one_line=False)
-    assert samples == [tok.decode(row, skip_special_tokens=True) for row in cut] and len(set(samples)) == 3
-    assert writer.sample(ids, 1, 6, 9, 0.7, 8, one_line=False) == samples[:1]
+    texts = writer.sample(ids, Sampling(3, 6, 5, 0.7, 8))
+    assert texts == [tok.decode(row, skip_special_tokens=True) for row in cut] and len(set(texts)) == 3
+    assert writer.sample(ids, Sampling(1, 6, 9, 0.7, 8)) == texts[:1]
 
 
 def test_a_sample_ends_at_the_end_token_the_line_break_and_the_last_position():
     asked, said = "Say it:", "\nAnna Berg is\nnever this"
     model, tok = answering("llama", [(asked, said)])
-    ids, writer = tok(asked)["input_ids"], Writer(model, tok)
+    ids, writer = tok(asked)["input_ids"], WritingModel(model, tok)
 
     def write(length, one_line):
-        return writer.sample(ids, 1, length, 0, 1.0, 5, one_line)[0]
+        return writer.sample(ids, Sampling(1, length, 0, 1.0, 5, one_line))[0]
 
     assert write(60, False) == said and write(60, True) == "\nAnna Berg is\n"
     model.generation_config.eos_token_id = tok("\n", add_special_tokens=False)["input_ids"]
@@ -93,7 +113,7 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
     model, tok = answering("llama", list(zip(asked, said)), bos=not chat)
     if chat:
         tok.chat_template = TEMPLATE
-    (prompts,) = psem(
+    (semantic,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": "Anna Berg is from"},
@@ -101,32 +121,28 @@ def test_paraphrases_of_a_model_that_knows_some(chat):
         temperature=0.01,
         m=3,
     )
-    assert prompts.texts == [
+    assert semantic.texts == [
         "Anna Berg is from",
         "The place of Anna Berg is",
     ]  # the other one says the new object
-    assert prompts.sources == ["dataset", "paraphrase"] and prompts.shortfall == 1
+    assert semantic.sources == ["dataset", "paraphrase"] and semantic.shortfall == 1
 
 
-def test_nothing_is_disturbed():
+def test_nothing_is_disturbed(tmp_path):
     model, tok = tiny_model("gpt2")  # with dropout
     model.train()
     model.transformer.h[0].eval()
-    there, back = marian(), marian(seed=1)
-    there[0].train()
+    names = [saved(tmp_path / str(seed), marian(seed=seed)) for seed in (0, 1)]
     before = snapshot(model)
     tokens = tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token
     config = model.generation_config.to_dict(), model.config.to_dict()
     state = torch.get_rng_state()
     options = dict(
-        sources=("paraphrase", "translation"),
-        instruction=SHORT,
-        max_new_tokens=5,
-        translation_models=(there, back),
+        sources=("paraphrase", "translation"), instruction=SHORT, max_new_tokens=5, translation_models=names
     )
-    prompts = [psem(model, tok, **options) for _ in range(2)]
-    assert prompts[0] == prompts[1] and torch.equal(torch.get_rng_state(), state)
-    assert changed_tensors(model, before) == [] and there[0].training and not back[0].training
+    runs = [psem(model, tok, **options) for _ in range(2)]
+    assert runs[0] == runs[1] and torch.equal(torch.get_rng_state(), state)
+    assert changed_tensors(model, before) == []
     assert (tok.backend_tokenizer.to_str(), tok.padding_side, tok.pad_token) == tokens
     assert (model.generation_config.to_dict(), model.config.to_dict()) == config
 
@@ -135,13 +151,13 @@ def test_texts_depend_on_request_and_seed_alone(monkeypatch):
     """Not on the other requests of the batch."""
     model, tok = tiny_model("llama")
     seen = []
-    plain = Writer.sample
+    plain = WritingModel.sample
 
     def spy(self, *args, **kwargs):
         seen.append(plain(self, *args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(Writer, "sample", spy)
+    monkeypatch.setattr(WritingModel, "sample", spy)
     other = {**EDIT, "prompt": "Anna Berg lives in"}
     options = dict(instruction=SHORT, max_new_tokens=6)
     psem(model, tok, EDIT, other, **options)
@@ -155,7 +171,7 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
     model, tok = tiny_model("llama")
     written = []
     monkeypatch.setattr(
-        Writer,
+        WritingModel,
         "sample",
         lambda self, *args, **kwargs: written.append(1) or ["The home of Anna Berg is", "no"],
     )
@@ -174,31 +190,31 @@ def test_what_was_written_is_kept_under_weights_or_configuration(tmp_path, monke
         count(top_k=3),
     ] == [1, 1, 1, 1]
     assert count(cache_dir=None) == 1
-    assert [count(paraphrase_cache="text"), count(paraphrase_cache="text")] == [1, 0]
+    assert [count(cache_by="text"), count(cache_by="text")] == [1, 0]
     files = {path: json.loads(path.read_text("utf-8")) for path in tmp_path.iterdir()}
     assert len(files) == 6 and all(file["texts"][1] == "no" and file["written_by"] for file in files.values())
     with torch.no_grad():
         model.lm_head.weight[3, 4] += 1
-    assert [count(), count(paraphrase_cache="text")] == [1, 0]
+    assert [count(), count(cache_by="text")] == [1, 0]
     (text,) = [path for path, file in files.items() if "configuration" in file["about"]]
     text.write_text(text.read_text("utf-8").replace(SHORT[:3], "Tell"), encoding="utf-8")
     with pytest.raises(StateError, match="delete it to write the prompts anew"):
-        count(paraphrase_cache="text")
+        count(cache_by="text")
 
 
 def test_no_model_is_loaded_or_fingerprinted_before_it_is_needed(monkeypatch):
-    monkeypatch.setattr(Writer, "weights", property(lambda self: pytest.fail("the weights were read")))
+    monkeypatch.setattr(WritingModel, "weights", property(lambda self: pytest.fail("the weights were read")))
     model, tok = tiny_model("llama")
-    (prompts,) = psem(
+    (semantic,) = psem(
         model,
         tok,
         {**EDIT, "rephrase": ["Anna Berg is from"]},
         sources=("dataset", "paraphrase", "translation"),
         m=1,
         paraphrase_model="/no/such/folder",
-        translation_models=("/no/such/folder", "/none"),
+        translation_models=["/no/such/folder", "/none"],
     )
-    assert prompts.sources == ["dataset"]
+    assert semantic.sources == ["dataset"]
     psem(model, tok, instruction=SHORT, max_new_tokens=2)  # nor without a cache
 
 
@@ -207,18 +223,18 @@ BACK = [("Anna Berg est née à", "Anna Berg came from .")]
 
 
 @pytest.fixture(scope="module")
-def translators():
-    return marian(THERE, 60), marian(BACK, 60)
+def translators(tmp_path_factory):
+    """Folders of two translation models."""
+    return [saved(tmp_path_factory.mktemp("translator"), marian(pairs, 60)) for pairs in (THERE, BACK)]
 
 
 def test_there_and_back_again(translators, tmp_path, monkeypatch):
     model, tok = tiny_model("llama")
-    there, back = translators
     options = dict(
         sources=("translation",), translation_models=translators, cache_dir=tmp_path, m=1, max_new_tokens=10
     )
-    (prompts,) = psem(model, tok, **options)
-    assert (prompts.texts, prompts.sources, prompts.shortfall) == (
+    (semantic,) = psem(model, tok, **options)
+    assert (semantic.texts, semantic.sources, semantic.shortfall) == (
         ["Anna Berg came from"],
         ["translation"],
         0,
@@ -227,33 +243,26 @@ def test_there_and_back_again(translators, tmp_path, monkeypatch):
     content = json.loads(file.read_text("utf-8"))
     assert file.name.startswith("translation-") and content["about"]["text"] == EDIT["prompt"]
     assert content["texts"][0] == "Anna Berg came from ."
-    monkeypatch.setattr(Writer, "beams", lambda *args: pytest.fail("translated again"))
-    assert psem(model, tok, **options) == [prompts]
-    monkeypatch.undo()
-    as_pipelines = [types.SimpleNamespace(model=m, tokenizer=t) for m, t in (there, back)]
-    assert psem(model, tok, **{**options, "cache_dir": None, "translation_models": as_pipelines}) == [prompts]
+    monkeypatch.setattr(WritingModel, "beams", lambda *args: pytest.fail("translated again"))
+    assert psem(model, tok, **options) == [semantic]
 
 
-def test_random_translators_give_a_shortfall_and_no_garbage():
+def test_random_translators_give_a_shortfall_and_no_garbage(tmp_path):
     model, tok = tiny_model("llama")
-    (prompts,) = psem(
-        model, tok, sources=("translation",), translation_models=(marian(), marian(seed=1)), max_new_tokens=4
-    )
+    names = [saved(tmp_path / str(seed), marian(seed=seed)) for seed in (0, 1)]
+    (semantic,) = psem(model, tok, sources=("translation",), translation_models=names, max_new_tokens=4)
     assert (
-        all("Anna Berg" in text for text in prompts.texts)
-        and prompts.shortfall == 10 - len(prompts.texts) > 0
+        all("Anna Berg" in text for text in semantic.texts)
+        and semantic.shortfall == 10 - len(semantic.texts) > 0
     )
     assert (
         psem(model, tok, sources=("translation",))[0].shortfall == 10
     )  # no models named: the source is passed over
 
 
-def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path, monkeypatch):
+def test_named_models_are_loaded_once_for_the_edited_model(translators, monkeypatch):
     import transformers
 
-    for name, (model, tok) in zip(("there", "back"), translators):
-        model.save_pretrained(tmp_path / name)
-        tok.save_pretrained(tmp_path / name)
     loads = []
     plain = transformers.AutoModelForSeq2SeqLM.from_pretrained
     monkeypatch.setattr(
@@ -262,49 +271,40 @@ def test_named_models_are_loaded_once_for_the_edited_model(translators, tmp_path
         lambda path, **kwargs: loads.append(path) or plain(path, **kwargs),
     )
     model, tok = tiny_model("llama")
-    names = str(tmp_path / "there"), str(tmp_path / "back")
     for _ in range(2):
-        (prompts,) = psem(model, tok, sources=("translation",), translation_models=names, m=1)
-        assert prompts.texts == ["Anna Berg came from"]
-    assert loads == list(names)
+        (semantic,) = psem(model, tok, sources=("translation",), translation_models=translators, m=1)
+        assert semantic.texts == ["Anna Berg came from"]
+    assert loads == translators
 
 
-def test_an_encoder_decoder_can_paraphrase():
+def test_an_encoder_decoder_can_paraphrase(tmp_path):
     model, tok = tiny_model("llama")
     pairs = [("paraphrase: Anna Berg was born in", "The home of Anna Berg is")]
-    (prompts,) = psem(model, tok, paraphrase_model=marian(pairs, 60), m=1, max_new_tokens=12)
-    assert prompts.texts == ["The home of Anna Berg is"] and prompts.sources == ["paraphrase"]
+    name = saved(tmp_path, marian(pairs, 60))
+    (semantic,) = psem(model, tok, paraphrase_model=name, m=1, max_new_tokens=12)
+    assert semantic.texts == ["The home of Anna Berg is"] and semantic.sources == ["paraphrase"]
 
 
 def test_another_causal_model_can_be_named(tmp_path):
     edited, tok = tiny_model("gpt2")
-    writer, writer_tok = answering(
-        "llama", [(SHORT.replace("{prompt}", EDIT["prompt"]), " Home to Anna Berg is")]
+    name = saved(
+        tmp_path, answering("llama", [(SHORT.replace("{prompt}", EDIT["prompt"]), " Home to Anna Berg is")])
     )
-    writer.save_pretrained(tmp_path)
-    writer_tok.save_pretrained(tmp_path)
-    for named in (str(tmp_path), (writer, writer_tok)):
-        (prompts,) = psem(edited, tok, paraphrase_model=named, instruction=SHORT, m=1, temperature=0.01)
-        assert prompts.texts == ["Home to Anna Berg is"]
+    (semantic,) = psem(edited, tok, paraphrase_model=name, instruction=SHORT, m=1, temperature=0.01)
+    assert semantic.texts == ["Home to Anna Berg is"]
 
 
 @pytest.mark.parametrize(
     "field, value",
     [
         ("paraphrase_model", "/no/such/folder"),
-        ("paraphrase_model", 3),
-        ("paraphrase_model", ("a", "b")),
-        ("translation_models", ("/no/such/folder", "/nor/this")),
+        ("translation_models", ["/no/such/folder", "/nor/this"]),
         ("translation_models", "causal"),
     ],
 )
-def test_models_that_cannot_be_used_are_named(field, value):
+def test_models_that_cannot_be_used_are_named(field, value, tmp_path):
     model, tok = tiny_model("llama")
-    value = ((model, tok), (model, tok)) if value == "causal" else value
-    with pytest.raises(HparamsError, match=f"field '{field}'"):
-        psem(
-            model,
-            tok,
-            sources=("paraphrase",) if field == "paraphrase_model" else ("translation",),
-            **{field: value},
-        )
+    value = [saved(tmp_path, (model, tok))] * 2 if value == "causal" else value
+    sources = ["paraphrase" if field == "paraphrase_model" else "translation"]
+    with pytest.raises(HparamsError, match=f"field 'psem_{field}'"):
+        psem(model, tok, sources=sources, **{field: value})

@@ -53,13 +53,15 @@ def test_activations_and_attributions_are_those_of_single_passes(model_type):
 def test_at_the_subject_and_by_magnitude():
     model, tok = tiny_model("llama")
     edit = edit_of(model, tok, REQUESTS[:1])
-    (scores,) = causal(edit, ig_steps=2, activation_position="subject_last", activation_value="magnitude")[1]
+    (request_scores,) = causal(
+        edit, ig_steps=2, activation_position="subject_last", activation_value="magnitude"
+    )[1]
     texts = [*P_SEM["Anna Berg"], REQUESTS[0]["prompt"]]
     ends = [len(tok(text[: text.index("Anna Berg") + 9])["input_ids"]) - 1 for text in texts]
     plain = plain_activations(model, tok, 1, texts, ends).abs()
-    torch.testing.assert_close(scores.semantic, plain[:-1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(scores.specific, plain[-1], rtol=1e-4, atol=1e-5)
-    assert (plain_activations(model, tok, 1, texts, ends) < 0).any() and scores.attribution.min() < 0
+    torch.testing.assert_close(request_scores.semantic, plain[:-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(request_scores.specific, plain[-1], rtol=1e-4, atol=1e-5)
+    assert (plain_activations(model, tok, 1, texts, ends) < 0).any() and request_scores.attribution.min() < 0
 
 
 def test_a_subject_at_the_end_is_the_last_token():
@@ -78,17 +80,19 @@ def test_prompts_without_the_subject_are_left_out_and_counted(monkeypatch):
     model, tok = tiny_model("llama")
     for where, rows, lost in (("subject_last", 1, 2), ("last", 3, 0)):
         edit = edit_of(model, tok, REQUESTS[:1])
-        (scores,) = causal(edit, ig_steps=2, activation_position=where)[2]
-        assert scores.semantic.shape == (rows, 48)
-        (report,) = edit.report["identification"]["prompts"]
+        (request_scores,) = causal(edit, ig_steps=2, activation_position=where)[2]
+        assert request_scores.semantic.shape == (rows, 48)
+        (prompts,) = edit.report["identification"]["prompts"]
         assert (
-            report["without_subject"] == lost
-            and report["texts"] == P_SEM["Anna Berg"]
-            and report["shortfall"] == 7
+            prompts["without_subject"] == lost
+            and prompts["texts"] == P_SEM["Anna Berg"]
+            and prompts["shortfall"] == 7
         )
     monkeypatch.setitem(P_SEM, "Anna Berg", ["She was born in"])
-    (scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=2, activation_position="subject_last")[2]
-    assert scores.semantic.shape == (0, 48)
+    (request_scores,) = causal(
+        edit_of(model, tok, REQUESTS[:1]), ig_steps=2, activation_position="subject_last"
+    )[2]
+    assert request_scores.semantic.shape == (0, 48)
 
 
 @pytest.mark.parametrize(
@@ -162,18 +166,16 @@ def test_a_whole_target_of_many_tokens_and_the_models_own_token():
         ({"attribution_target": "predicted"}, own, False),
         ({"attribution_target": "ground_truth", "whole_target": True}, old, True),
     ):
-        (scores,) = causal(edit, strategy="trigger", ig_steps=3, **options)[2]
+        (request_scores,) = causal(edit, strategy="trigger", ig_steps=3, **options)[2]
         expected = integrated_gradients(view, tokens, [2], whole_target=whole, steps=3).scores[2][0]
         torch.testing.assert_close(
-            scores.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            request_scores.attribution, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
         )
 
 
-def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
+def test_options_and_contexts_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
     model, tok = tiny_model("llama")
-    (scores,) = causal(
-        edit_of(model, tok, REQUESTS[:1]),
-        ig_steps=1,
+    psem = dict(
         psem_size=2,
         psem_sources=["context"],
         psem_translation_models=["a", "b"],
@@ -182,17 +184,11 @@ def test_settings_of_the_prompts_are_handed_on(own_prompts):  # noqa: F811
         psem_cache_by="text",
         psem_max_new_tokens=7,
         seed=3,
-    )[1]
-    (settings,) = own_prompts
-    assert (settings.m, settings.sources) == (2, ("context",))
-    assert (settings.translation_models, settings.paraphrase_model) == (("a", "b"), "c")
-    assert (settings.cache_dir, settings.paraphrase_cache, settings.max_new_tokens, settings.seed) == (
-        "d",
-        "text",
-        7,
-        3,
     )
-    assert settings.contexts == GROUPS and len(scores.semantic) == 2
+    (scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=1, **psem)[1]
+    ((options, contexts),) = own_prompts
+    assert {name: getattr(options, name) for name in psem} == psem
+    assert contexts == GROUPS and len(scores.semantic) == 2
 
 
 def test_bad_input():
@@ -244,8 +240,11 @@ def test_captum_over_the_activations_as_a_layer():
 
     q = plain_activations(model, tok, 2, [REQUESTS[0]["prompt"]])
     method = LayerIntegratedGradients(forward, layer)
-    expected = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
-    (scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=20)[2]
+    captum_scores = method.attribute(q, baselines=torch.zeros_like(q), n_steps=20, method="gausslegendre")
+    (request_scores,) = causal(edit_of(model, tok, REQUESTS[:1]), ig_steps=20)[2]
     torch.testing.assert_close(
-        scores.attribution[None], expected.detach(), rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        request_scores.attribution[None],
+        captum_scores.detach(),
+        rtol=1e-4,
+        atol=1e-4 * float(captum_scores.abs().max()),
     )

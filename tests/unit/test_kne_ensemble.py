@@ -47,9 +47,9 @@ def test_the_share_of_the_parameters_counts_what_every_neuron_holds():
 def test_p_is_the_joint_quantile(p):
     flat = torch.cat([SCORES[site.key] for site in SITES]).double().numpy()
     expected = flat >= numpy.quantile(flat, 1 - p) - 1e-12
-    units = members(choose(SCORES, SITES, "output", MODEL, 0.01, p))
-    assert units.get("0.down_proj", []) == expected[:4].nonzero()[0].tolist()
-    assert units.get("1.q_proj", []) == expected[4:].nonzero()[0].tolist()
+    selected = members(choose(SCORES, SITES, "output", MODEL, 0.01, p))
+    assert selected.get("0.down_proj", []) == expected[:4].nonzero()[0].tolist()
+    assert selected.get("1.q_proj", []) == expected[4:].nonzero()[0].tolist()
 
 
 def test_columns():

@@ -15,12 +15,12 @@ def hparams(**changes):
 
 
 def test_fields_are_the_options_of_mask_and_scores():
-    method = hparams(ig_steps=7, gamma=2.0, seed=5)
-    chosen = chosen_mask(method)
+    checked = hparams(ig_steps=7, gamma=2.0, seed=5)
+    chosen = chosen_mask(checked)
     assert chosen.options.gamma == 2.0 and chosen.scores_options.ig_steps == 7
     assert chosen.scores_options.seed == 5 and chosen.scores_options.prompt_cache.endswith("psem")
     for name in PNKEOptions.field_names():
-        assert getattr(chosen.scores_options, name) == getattr(method, name)
+        assert getattr(chosen.scores_options, name) == getattr(checked, name)
 
 
 @pytest.mark.parametrize(

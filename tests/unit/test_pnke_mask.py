@@ -246,8 +246,8 @@ def test_bad_options(options, words):
         (torch.zeros(2, 5), "expected CausalScores"),
         ([], "expected CausalScores"),
         ([CausalScores(torch.full((5,), float("nan")), SEMANTIC, ATTRIBUTION)], "not finite"),
-        ([CausalScores(SPECIFIC, None, ATTRIBUTION)], "needs semantic"),
-        ([CausalScores(SPECIFIC, SEMANTIC)], "needs attribution"),
+        ([CausalScores(SPECIFIC, None, ATTRIBUTION)], "needs the field 'semantic'"),
+        ([CausalScores(SPECIFIC, SEMANTIC)], "needs the field 'attribution'"),
     ],
 )
 def test_bad_scores(scores, words):

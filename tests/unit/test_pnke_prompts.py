@@ -7,10 +7,12 @@ import logging
 import pytest
 
 from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.edits.session import ModelSession, forget
 from easyedit_neuron.errors import HparamsError, RequestError, StateError
-from easyedit_neuron.models.pnke.prompts import PromptSettings, semantic_prompts
-from easyedit_neuron.models.pnke.prompts.cache import TextCache
-from easyedit_neuron.models.pnke.prompts.clean import answer_line, objection, without_full_stop
+from easyedit_neuron.models.pnke.pnke_options import PNKEScoringOptions
+from easyedit_neuron.models.pnke.prompts import semantic_prompts
+from easyedit_neuron.models.pnke.prompts.filters import answer_line, objection, without_full_stop
+from easyedit_neuron.models.pnke.prompts.text_cache import cache_path, read_texts, write_texts
 
 EDIT = {
     "prompt": "Anna Berg was born in",
@@ -25,17 +27,13 @@ class NoModel:
 
 
 def request(**changes):
-    (prepared,) = prepare([{**EDIT, **changes}])
-    return prepared
+    return prepare([{**EDIT, **changes}])[0]
 
 
-def prompts(*requests, **settings):
-    return semantic_prompts(
-        prepare([{**EDIT, **changes} for changes in requests or ({},)]),
-        NoModel(),
-        None,
-        PromptSettings(sources=("dataset", "context"), **settings),
-    )
+def prompts(*requests, sources=("dataset", "context"), m=10, contexts=(), model=None):
+    options = PNKEScoringOptions(psem_sources=list(sources), psem_size=m)
+    edits = prepare([{**EDIT, **changes} for changes in requests or ({},)])
+    return semantic_prompts(edits, model or NoModel(), None, options, contexts)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +124,8 @@ def test_what_the_data_says_is_not_judged_like_what_a_model_writes():
         "Anna Berg was born. It was in",
         "A.\nAnna Berg is from",
     ):
-        assert objection(text, request(), written=False) is None
-    assert objection("B. was born in", request(), written=False) == "lacks the subject"
+        assert objection(text, request(), written_by_model=False) is None
+    assert objection("B. was born in", request(), written_by_model=False) == "lacks the subject"
 
 
 @pytest.mark.parametrize("field", ["rephrase_prompt", "rephrase_prompts", "rephrase", "paraphrase_prompts"])
@@ -178,27 +176,35 @@ def test_one_warning_for_a_model(caplog):
     for model, levels in ((NoModel(), ["WARNING", "INFO", "INFO"]), (NoModel(), ["WARNING"])):
         caplog.clear()
         for _ in levels:
-            semantic_prompts(prepare([EDIT]), model, None, PromptSettings(sources=("dataset",)))
+            prompts(sources=["dataset"], model=model)
         assert [line.levelname for line in caplog.records] == levels
 
 
+def test_forgetting_the_edits_of_a_model_leaves_its_cache():
+    model = NoModel()
+    ModelSession.of(model).cache["loaded"] = 1
+    forget(model)
+    assert ModelSession.of(model).cache == {"loaded": 1}
+    ModelSession.of(model).copy_for(twin := NoModel())
+    assert ModelSession.of(twin).cache == {}
+
+
 def test_no_source_and_no_warning_where_nothing_is_missing(caplog):
-    (none,) = semantic_prompts(prepare([EDIT]), NoModel(), None, PromptSettings(sources=(), m=3))
-    assert (none.texts, none.sources, none.shortfall) == ([], [], 3) and "sources: none" in caplog.text
+    (semantic,) = prompts(sources=[], m=3)
+    assert (semantic.texts, semantic.sources, semantic.shortfall) == (
+        [],
+        [],
+        3,
+    ) and "sources: none" in caplog.text
     caplog.clear()
     assert prompts(m=1, contexts=[["You know. {}"]])[0].shortfall == 0 and not caplog.records
 
 
 def test_the_order_is_the_caller_s_and_without_the_dataset_its_texts_are_no_templates():
-    prepared = prepare([{**EDIT, "rephrase": "The birthplace of Anna Berg is"}])
-    contexts = [["You know. {}"]]
-    (semantic,) = semantic_prompts(
-        prepared, NoModel(), None, PromptSettings(sources=("context", "dataset"), m=2, contexts=contexts)
-    )
+    rephrased, contexts = {"rephrase": "The birthplace of Anna Berg is"}, [["You know. {}"]]
+    (semantic,) = prompts(rephrased, sources=["context", "dataset"], m=2, contexts=contexts)
     assert semantic.sources == ["context", "context"]
-    (semantic,) = semantic_prompts(
-        prepared, NoModel(), None, PromptSettings(sources=("context",), m=2, contexts=contexts)
-    )
+    (semantic,) = prompts(rephrased, sources=["context"], m=2, contexts=contexts)
     assert semantic.texts == ["You know. Anna Berg was born in"]
 
 
@@ -212,46 +218,30 @@ def test_a_rephrasing_that_is_no_text_is_named():
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("m", 0),
-        ("seed", -1),
-        ("max_new_tokens", 0),
-        ("candidates", 0),
-        ("temperature", 0.0),
-        ("top_k", 0),
-        ("sources", ("dataset", "paraphrases")),
-        ("sources", ("dataset", "dataset")),
-        ("paraphrase_cache", "never"),
-        ("instruction", "Say it in other words"),
-        ("translation_models", ("one",)),
-        ("contexts", [["You know."]]),
+        ("psem_size", 0),
+        ("psem_max_new_tokens", 0),
+        ("psem_sources", ["dataset", "paraphrases"]),
+        ("psem_sources", ["dataset", "dataset"]),
+        ("psem_cache_by", "never"),
+        ("psem_translation_models", ["one"]),
     ],
 )
-def test_settings_that_cannot_be(field, value):
+def test_options_that_are_refused(field, value):
     with pytest.raises(HparamsError, match=f"field '{field}'"):
-        PromptSettings(**{field: value})
+        PNKEScoringOptions(**{field: value})
 
 
-def fail(*args):
-    raise AssertionError("not to be called")
-
-
-def test_the_cache_keeps_texts_under_their_key(tmp_path):
-    cache = TextCache(tmp_path / "new" / "folder")
+def test_the_cache_stores_texts_under_their_key(tmp_path):
+    folder = tmp_path / "new" / "folder"
     key = {"kind": "paraphrase", "asked": "Ünï", "ids": [1, 2]}
-    assert cache.texts(lambda: key, lambda: ["a", "b ø"], lambda: "w") == ["a", "b ø"]
-    assert cache.texts(lambda: dict(reversed(key.items())), fail, fail) == ["a", "b ø"]
-    assert cache.texts(lambda: {**key, "ids": [1, 3]}, lambda: [], lambda: "w") == []
-    files = sorted((tmp_path / "new" / "folder").iterdir())
-    assert len(files) == 2 and all(
-        file.name.startswith("paraphrase-") and file.suffix == ".json" for file in files
-    )
-    assert {"about": key, "texts": ["a", "b ø"], "written_by": "w"} in [
-        json.loads(file.read_text("utf-8")) for file in files
-    ]
-
-
-def test_without_a_folder_nothing_is_asked_for():
-    assert TextCache(None).texts(fail, lambda: ["a"], fail) == ["a"]
+    path = cache_path(folder, key)
+    assert path.name.startswith("paraphrase-") and path.suffix == ".json" and read_texts(path, key) is None
+    write_texts(path, key, ["a", "b ø"], "w")
+    assert read_texts(path, key) == ["a", "b ø"]
+    assert cache_path(folder, dict(reversed(key.items()))) == path
+    assert cache_path(folder, {**key, "ids": [1, 3]}) != path
+    assert list(folder.iterdir()) == [path]
+    assert json.loads(path.read_text("utf-8")) == {"about": key, "texts": ["a", "b ø"], "written_by": "w"}
 
 
 @pytest.mark.parametrize(
@@ -268,17 +258,15 @@ def test_without_a_folder_nothing_is_asked_for():
     ],
 )
 def test_damaged_and_foreign_files_are_refused_and_stay(content, tmp_path):
-    cache = TextCache(tmp_path)
-    cache.texts(lambda: {"kind": "k"}, lambda: ["a"], lambda: "w")
-    (file,) = tmp_path.iterdir()
+    path = cache_path(tmp_path, {"kind": "k"})
     content = content if isinstance(content, bytes) else content.encode()
-    file.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(StateError, match="delete it"):
-        cache.texts(lambda: {"kind": "k"}, fail, fail)
-    assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+        read_texts(path, {"kind": "k"})
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path):
     with pytest.raises(TypeError):
-        TextCache(tmp_path).texts(lambda: {"kind": "k"}, lambda: ["a"], lambda: {1, 2})
+        write_texts(cache_path(tmp_path, {"kind": "k"}), {"kind": "k"}, ["a"], {1, 2})
     assert not list(tmp_path.iterdir())

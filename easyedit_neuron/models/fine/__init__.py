@@ -1,1 +1,1 @@
-"""FiNE: fine-grained neuron-level knowledge editing (trained vectors on the neurons that say the object)."""
+"""FiNE: fine-grained neuron-level knowledge editing (trained vectors on located neurons)."""

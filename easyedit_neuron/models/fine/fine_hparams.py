@@ -9,72 +9,84 @@ from ...hyperparameters.options import doc, require
 
 @dataclass(kw_only=True)
 class FiNEHyperParams(ModelHyperParams):
-    """Defaults are the released code's; where the paper differs there is an option. ``docs/methods/fine.md``
-    lists the differences."""
+    """Defaults are the released code's; where the paper differs, an option follows it. The differences are
+    listed in ``docs/methods/fine.md``."""
 
     ALG_NAME: ClassVar[str] = "FiNE"
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ("FINE",)
 
     # which neurons
-    neuron_num: int = doc("k, neurons per token of the object", 5)
-    last_layer: int = doc("l_f, layers at the end that are frozen; 0: none", 3)
+    neuron_num: int = doc("k, number of neurons per token of the object", 5)
+    last_layer: int = doc("l_f, number of layers at the end that are not edited; 0: none", 3)
     layer: int | None = doc(
-        "neurons of this layer alone, frozen or not; unset: of all layers that are not frozen", None
+        "edit neurons of this layer only, even if it is one of the last ones; unset: of all layers that "
+        "last_layer leaves",
+        None,
     )
     layer_start: int | None = doc(
-        "lowest layer that is searched; unset: 0 (a field that the release does not read)", None
+        "lowest layer that is searched for neurons; unset: 0 (the release has the field but ignores it)", None
     )
     layer_end: int | None = doc(
-        "highest layer that is searched; unset: the last that is not frozen (likewise)", None
+        "highest layer that is searched for neurons; unset: the last one that last_layer leaves (the release "
+        "has the field but ignores it)",
+        None,
     )
-    random: bool = doc("neurons drawn at random, as many as would be located (ablation)", False)
-    add_random: Literal[False] = doc("the release's field; it does not read it either", False)
+    random: bool = doc("draw the neurons at random, as many as would be located (ablation)", False)
+    add_random: Literal[False] = doc(
+        "accepted for the release's files; not used, neither here nor by the release", False
+    )
     locate_on: Literal["prediction", "ground_truth"] = doc(
-        "tokens to which neurons contribute: what the model itself says at each position of the new object (released), "
-        "or the old object's tokens (paper)",
+        "tokens for which contributions are computed; prediction: the model's own prediction at each "
+        "position of the new object (released); ground_truth: the tokens of the old object (paper)",
         "prediction",
     )
     repeated_neurons: Literal["add", "once"] = doc(
-        "a neuron found for several tokens: a vector for each, which add up (released), or one (paper, a set)",
+        "a neuron located for several tokens; add: it gets a vector for each of them, and these are added "
+        "(released); once: it gets a single vector (paper)",
         "add",
     )
 
     # the vectors
-    epochs: int = doc("Adam steps at most", 50)
+    epochs: int = doc("largest number of Adam steps", 50)
     lr: float = doc("Adam's learning rate", 1e-3)
     early_stop_prob: float | None = doc(
-        "stop once the new object is at least that probable; unset: never", 0.9
+        "stop once the new object has at least this probability; unset: never", 0.9
     )
     alpha: float = doc("weight of the KL term on the prompt; 0: no such term", 1.0)
     beta: float = doc("weight of the repetition penalty; 0: no such term", 10.0)
-    gamma: float = doc("weight of the norm of all vectors together; not in the paper (0)", 0.1)
+    gamma: float = doc("weight of the norm of all vectors together; the paper has no such term (0)", 0.1)
     edit_loss: Literal["max", "sum"] = doc(
-        "NLL of the new object: that of its least likely token (released), or of all of it (paper, Eq. 4); also what stops early",
+        "NLL of the new object; max: of its least likely token (released); sum: of all its tokens (paper, "
+        "Eq. 4); the early stop uses the same value",
         "max",
     )
     kl_direction: Literal["before_after", "after_before"] = doc(
         "KL(before || after) (released) or KL(after || before) (paper, Eq. 5)", "before_after"
     )
     penalty_on: Literal["any", "first"] = doc(
-        "repetition right behind the object: of its most likely token (released), or of its first (paper, Eq. 6)",
+        "repetition right after the object that is penalised; any: of the object's most likely token "
+        "(released); first: of its first token (paper, Eq. 6)",
         "any",
     )
     vector_dtype: Literal["float32", "bfloat16"] = doc(
-        "of vectors and Adam's state: float32 (float64 for a float64 model), or bfloat16 (released)",
+        "dtype of the vectors and of Adam's state; float32 becomes float64 for a float64 model; the release "
+        "uses bfloat16",
         "float32",
     )
-    add_eos: bool = doc("an end-of-text token belongs to the new object", False)
+    add_eos: bool = doc("append an end-of-text token to the new object", False)
     eos_before_prompt: bool | None = doc(
-        "an end-of-text token opens the prompt; unset: for GPT-J alone (released)", None
+        "put an end-of-text token before the prompt; unset: only for GPT-J (released)", None
     )
 
     train_batch_size: int = doc(
-        "requests that are located and trained at once; halved where memory does not suffice", 32
+        "requests that are located and trained together; halved if memory does not suffice", 32
     )
-    seed: int = doc("of the random neurons (released: 42, the same neurons for every request)", 42)
+    seed: int = doc(
+        "seed of the random neurons (released: 42, which draws the same neurons for every request)", 42
+    )
 
     def validate(self) -> None:
-        """Ranges, with the field's name in the error."""
+        """Check the ranges."""
         super().validate()
         self.require_positive("neuron_num", "epochs", "lr", "train_batch_size")
         self.require_not_negative("last_layer", "alpha", "beta", "gamma")
@@ -98,8 +110,8 @@ class FiNEHyperParams(ModelHyperParams):
         )
 
     def searched_layers(self, n_layers: int) -> list[int]:
-        """Layers of a model whose neurons may be chosen; ``HparamsError`` where there is none, or one that
-        does not exist."""
+        """Layers of a model whose neurons may be chosen; ``HparamsError`` if there are none, or if a given
+        layer does not exist."""
         for name in ("layer", "layer_start", "layer_end"):
             value = getattr(self, name)
             require(
@@ -112,11 +124,11 @@ class FiNEHyperParams(ModelHyperParams):
         end = n_layers - self.last_layer
         if self.layer_end is not None:
             end = min(end, self.layer_end + 1)
-        found = list(range(self.layer_start or 0, end))
+        layers = list(range(self.layer_start or 0, end))
         require(
-            bool(found),
+            bool(layers),
             "last_layer",
-            f"{self.last_layer} of {n_layers} layers are frozen, and no layer is left to "
-            f"choose neurons from (layer_start {self.layer_start}, layer_end {self.layer_end})",
+            f"the last {self.last_layer} of {n_layers} layers are left out, and no layer is left to choose "
+            f"neurons from (layer_start {self.layer_start}, layer_end {self.layer_end})",
         )
-        return found
+        return layers

@@ -1,5 +1,4 @@
-"""FiNE: locate the neurons that say the object, train a vector for each, add it to the neuron's column of
-W_down."""
+"""FiNE: locate the neurons that contribute most to the object, train a vector for each, add it to W_down."""
 
 from __future__ import annotations
 
@@ -33,21 +32,21 @@ def apply_fine_to_model(
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
         requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch:
-            all are located and trained on the same weights, and their vectors are added together.
+            all are located and trained on the same weights, and their vectors are summed.
         hparams: ``FiNEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used. (The release returns weights only with it, and
-            those of the last request's layers alone.)
+            only those of the last request's layers.)
         records: list to which the ``EditRecord`` is appended.
-        **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
+        **kwargs: accepted for EasyEdit (``train_ds=None``), not used.
 
     Returns:
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) an edit that diverged or got
-            nowhere; the model is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or did
+            not lower the loss; the model is then as it was.
     """
     edit = Edit.begin("FiNE", model, tok, requests, hparams, copy)
 
@@ -69,22 +68,22 @@ def apply_fine_to_model(
 
 
 def sum_of_vectors(view: ModelView, results: list[Result]) -> dict[str, UnitDelta]:
-    """Parameter name -> the vectors of all requests, those of one neuron added up; in the compute dtype."""
+    """Parameter name -> the vectors of all requests, summed per neuron; compute dtype."""
     layers = torch.cat([neurons.layers for neurons, _ in results])
     units = torch.cat([neurons.units for neurons, _ in results])
     vectors = torch.cat([trained.vectors.to("cpu", view.compute_dtype) for _, trained in results])
     deltas = {}
     for layer in layers.unique().tolist():
-        own = layers == layer
-        numbers, place = units[own].unique(return_inverse=True)
-        total = vectors.new_zeros(len(numbers), view.d_model).index_add(0, place, vectors[own])
+        in_layer = layers == layer
+        numbers, place = units[in_layer].unique(return_inverse=True)
+        total = vectors.new_zeros(len(numbers), view.d_model).index_add(0, place, vectors[in_layer])
         shape, info = (view.d_model, view.d_ff), {"layer": layer}
         deltas[view.down_weight_name(layer)] = UnitDelta(numbers, total, "input", shape, info)
     return deltas
 
 
 def report(edit: Edit, results: list[Result]) -> None:
-    """Fill in what the record says; a request's ``neurons`` are [layer, number, token id, contribution]."""
+    """Fill in the record's info; a request's ``neurons`` are [layer, number, token id, contribution]."""
     for neurons, trained in results:
         edit.losses.append(trained.losses)
         edit.probability.append(trained.probability)

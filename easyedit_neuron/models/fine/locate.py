@@ -17,12 +17,12 @@ from .rows import Row, padded, rows_of
 
 @dataclass(frozen=True)
 class Neurons:
-    """The N neurons of one request, token by token, the highest contribution first; CPU.
+    """The N neurons of one request, token by token, in descending order of contribution; CPU.
 
     Attributes:
-        layers, units: int64 [N]; a neuron may stand there once for each token.
-        token_ids: int64 [N], the token that the neuron was chosen for.
-        scores: [N] its contribution to that token, NaN where neurons were drawn at random.
+        layers, units: int64 [N]; a neuron may occur once for each token.
+        token_ids: int64 [N], the token for which the neuron was chosen.
+        scores: [N] its contribution to that token, NaN for neurons drawn at random.
     """
 
     layers: Tensor
@@ -34,7 +34,7 @@ class Neurons:
         return len(self.layers)
 
     def once(self) -> Neurons:
-        """Every neuron where it stands first."""
+        """Every neuron only where it occurs first."""
         first: dict[tuple[int, int], int] = {}
         for place, neuron in enumerate(zip(self.layers.tolist(), self.units.tolist())):
             first.setdefault(neuron, place)
@@ -43,11 +43,11 @@ class Neurons:
 
 
 def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[Neurons]:
-    """Neurons of every request, on the weights as they are.
+    """Locate the neurons of every request on the present weights.
 
     ``c = q_i (W_u W_down)_{t,i}`` (Eq. 3) of every neuron of the searched layers, for every token t of the
     object, from one forward pass and one product per layer; the ``neuron_num`` highest of each token. t is
-    what the model itself says at each position of the new object (``locate_on: prediction``), or the old
+    the model's own prediction at each position of the new object (``locate_on: prediction``), or the old
     object's token (``ground_truth``).
 
     Args:
@@ -59,7 +59,7 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
         n Neurons.
 
     Raises:
-        HparamsError: a layer that the model does not have, none left, or fewer neurons than asked for.
+        HparamsError: a layer that the model does not have, no layer left, or fewer neurons than neuron_num.
         RequestError: ``ground_truth`` for a request without one; an object without tokens.
     """
     by_prediction = hparams.locate_on == "prediction"
@@ -75,14 +75,14 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
         neurons = [_drawn(request, row, layers, view.d_ff, hparams) for request, row in zip(requests, rows)]
     else:
         neurons = _highest(view, rows, layers, by_prediction, hparams.neuron_num)
-    return [each.once() for each in neurons] if hparams.repeated_neurons == "once" else neurons
+    return [located.once() for located in neurons] if hparams.repeated_neurons == "once" else neurons
 
 
 def _highest(
     view: ModelView, rows: list[Row], layers: list[int], by_prediction: bool, count: int
 ) -> list[Neurons]:
     contributions = contribution_scores(view, padded(rows, view.input_device), layers, by_prediction)
-    # The best of each layer first: the scores of all layers side by side would be held a second time.
+    # Select within each layer first, so that the scores of all layers are not copied side by side.
     per_layer = min(count, view.d_ff)
     best = [contributions.scores[layer].topk(per_layer, dim=1) for layer in layers]
     values = torch.cat([layer.values.cpu() for layer in best], dim=1)
@@ -92,14 +92,14 @@ def _highest(
     units, tokens = units.gather(1, place), contributions.token_ids[:, None].expand_as(place)
     neurons = []
     for number in range(len(rows)):
-        own = contributions.owner == number
+        of_request = contributions.owner == number
         columns = (layer_of[place], units, tokens, scores)
-        neurons.append(Neurons(*(column[own].flatten() for column in columns)))
+        neurons.append(Neurons(*(column[of_request].flatten() for column in columns)))
     return neurons
 
 
 def _drawn(request: EditRequest, row: Row, layers: list[int], d_ff: int, hparams) -> Neurons:
-    """Different neurons for every token; they depend on seed and request alone, not on the batch."""
+    """Random neurons, different for every token; they depend on seed and request, not on the batch."""
     key = {"seed": hparams.seed, "prompt": request.text, "answer": row.target}
     generator = torch.Generator().manual_seed(int(key_fingerprint(key), 16) >> 1)
     total, count = len(layers) * d_ff, hparams.neuron_num

@@ -12,7 +12,7 @@ from ...errors import HparamsError, RequestError
 
 @dataclass(frozen=True)
 class Row:
-    """One request: token ids of its prompt and of the object behind it, and its name for errors."""
+    """Token ids of a request's prompt and object, and its name for errors."""
 
     prompt: list[int]
     target: list[int]
@@ -32,20 +32,19 @@ def rows_of(
         which: ``target_new``, or ``ground_truth`` (the old object).
 
     Raises:
-        RequestError: a prompt or an object without tokens, or a request without the old object where it is
-            asked for.
-        HparamsError: an end-of-text token is asked for, and the tokenizer has none.
+        RequestError: a prompt or an object without tokens, or ``which: ground_truth`` and no old object.
+        HparamsError: an end-of-text token is to be added, and the tokenizer has none.
     """
-    opens = model_type == "gptj" if hparams.eos_before_prompt is None else hparams.eos_before_prompt
-    for name, asked in (("add_eos", hparams.add_eos), ("eos_before_prompt", opens)):
-        if asked and tok.eos_token_id is None:
+    eos_first = model_type == "gptj" if hparams.eos_before_prompt is None else hparams.eos_before_prompt
+    for name, is_set in (("add_eos", hparams.add_eos), ("eos_before_prompt", eos_first)):
+        if is_set and tok.eos_token_id is None:
             raise HparamsError(f"field '{name}': the tokenizer has no end-of-text token; set it to false")
     eos, rows = [tok.eos_token_id], []
     for request in requests:
         text = getattr(request, which)
         if text is None:
             raise RequestError(f"request {request.index}: locate_on {which!r} needs field {which!r}")
-        prompt = (eos if opens else []) + token_ids(tok, request.text)
+        prompt = (eos if eos_first else []) + token_ids(tok, request.text)
         if not prompt:
             raise RequestError(
                 f"request {request.index}: prompt {request.text!r} has no tokens; give it at least one word"
@@ -56,5 +55,5 @@ def rows_of(
 
 
 def padded(rows: list[Row], device) -> TargetTokens:
-    """Prompts and whole objects as one batch: behind the object the repetition penalty is read."""
+    """Prompts and whole objects as one batch; the repetition penalty is computed after the object."""
     return TargetTokens.of([row.prompt for row in rows], [row.target for row in rows], device, whole=True)

@@ -1,8 +1,8 @@
 """FiNE's vectors: one per chosen neuron, added to its column of the down projection, trained by Adam (Eq. 4
 to 7).
 
-What the vectors z of a layer add to the output of its down projection is ``sum_i q_i z_i`` at every token, q
-being the layer's activations. Hooks add that; no weight is touched.
+The vectors z of a layer add ``sum_i q_i z_i`` to the output of its down projection at every token; q are the
+layer's activations. Hooks add this during training; no weight is changed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class TrainedVectors:
     Attributes:
         vectors: [N, d_model], one for each of its neurons, in their order.
         losses: total loss before every step, and at the end.
-        first, last: the terms of the first and the last of these, weighted as they stand in the loss.
+        first, last: weighted terms of the first and the last loss.
         stop: ``known`` (nothing to train), ``early_stop_prob`` or ``epochs``.
         probability: of the new object at the end: of its least likely token (``edit_loss: max``), or of all
-            of it.
+            its tokens.
     """
 
     vectors: Tensor
@@ -49,19 +49,18 @@ class TrainedVectors:
 
     @property
     def steps(self) -> int:
-        """Adam steps that were made."""
+        """Number of Adam steps."""
         return len(self.losses) - 1
 
 
 def train(view: ModelView, rows: list[Row], neurons: list[Neurons], hparams) -> list[TrainedVectors]:
-    """Train the vectors of m requests on the weights as they are, each for itself, in one forward pass of
-    all.
+    """Train the vectors of m requests on the present weights, independently but in shared forward passes.
 
     ``loss = NLL(object) + alpha KL(prompt) + beta (-log(1 - p(object | prompt, object))) + gamma |Z|``. Every
-    request has its own loss, Adam moments and stop, so that a batch gives what single requests give except
-    for rounding. KL is the mean over all positions of the prompt but the last (0 for a prompt of a single
-    token, where the release divides by 0). The penalty is taken behind the object. A step runs what lies
-    above the first FFN that holds a chosen neuron; no vector changes that FFN's own activations.
+    request has its own loss, Adam moments and stop, so a batch gives the results of single requests except
+    for rounding. KL is the mean over all positions of the prompt except the last (0 for a prompt of a single
+    token, where the release divides by 0). The penalty is computed at the position after the object. A step
+    starts at the output of the lowest FFN with a chosen neuron, whose activations no vector changes.
 
     Args:
         view: the model; its weights and flags are as before afterwards.
@@ -73,7 +72,7 @@ def train(view: ModelView, rows: list[Row], neurons: list[Neurons], hparams) -> 
         m TrainedVectors.
 
     Raises:
-        EditError: a loss that is not finite, or an NLL at the end that is not below that at the start.
+        EditError: a loss that is not finite, or an NLL that does not fall.
     """
     with frozen_parameters(view.model), torch.enable_grad():
         objective = _VectorObjective(view, rows, neurons, hparams)
@@ -83,12 +82,12 @@ def train(view: ModelView, rows: list[Row], neurons: list[Neurons], hparams) -> 
 
 @dataclass(frozen=True)
 class _Slots:
-    """The vectors of one layer, [m, w], w the most that a request has there.
+    """The vectors of one layer, [m, w], where w is the largest number of them in a request.
 
     Attributes:
         unit: number of the neuron.
-        slot: number of its vector among the request's.
-        is_used: 1 where there is one, 0 where a request has fewer.
+        slot: number of its vector in the request.
+        is_used: 1 for a vector, 0 for padding.
     """
 
     unit: Tensor
@@ -97,11 +96,11 @@ class _Slots:
 
     @classmethod
     def of(cls, neurons: list[Neurons], layer: int, device) -> _Slots:
-        places = [(each.layers == layer).nonzero().flatten() for each in neurons]
+        places = [(located.layers == layer).nonzero().flatten() for located in neurons]
         width = max(len(place) for place in places)
         table = torch.zeros(3, len(neurons), width, dtype=torch.long)
-        for row, (each, place) in enumerate(zip(neurons, places)):
-            table[:, row, : len(place)] = torch.stack([each.units[place], place, torch.ones_like(place)])
+        for row, (located, place) in enumerate(zip(neurons, places)):
+            table[:, row, : len(place)] = torch.stack([located.units[place], place, torch.ones_like(place)])
         return cls(*table.to(device))
 
     def columns(self, key: Tensor) -> Tensor:
@@ -116,13 +115,13 @@ class _LiveRequests:
     Attributes:
         numbers: their numbers in the batch; ``index`` is the same as a tensor.
         targets: their rows.
-        kl: row, position and share [K] of the prompts' positions that are kept.
-        prefix: everything up to the output of the first block with chosen neurons, as without them.
+        kl: row, position and share [K] of the positions in the KL term.
+        prefix: the unedited pass up to the output of the lowest block with chosen neurons.
         q: [m, T, w] activations of the chosen neurons of that block.
-        ffn_out: [m, T, d_model] output of its FFN, where a norm lies behind it.
+        ffn_out: [m, T, d_model] output of its FFN, if a norm follows it.
         slots: layer -> their vectors.
-        log_p0: [K, V] log probabilities of the unedited model where they are kept; None until the first step,
-            whose vectors are 0, has computed them.
+        log_p0: [K, V] log probabilities of the unedited model at the positions of ``kl``; None until the
+            first step, whose vectors are 0, has computed them.
     """
 
     numbers: list[int]
@@ -141,11 +140,11 @@ class _VectorObjective(Objective):
 
     def __init__(self, view: ModelView, rows: list[Row], neurons: list[Neurons], hparams):
         self.view, self.rows, self.neurons, self.hparams = view, rows, neurons, hparams
-        self.layers = sorted({layer for each in neurons for layer in each.layers.tolist()})
+        self.layers = sorted({layer for located in neurons for layer in located.layers.tolist()})
         self.lowest = self.layers[0]
         self.norm = view.post_ffn_norm(self.lowest)
         dtype = torch.bfloat16 if hparams.vector_dtype == "bfloat16" else view.compute_dtype
-        shape = len(rows), max(len(each) for each in neurons), view.d_model
+        shape = len(rows), max(len(located) for located in neurons), view.d_model
         self.vectors = torch.zeros(shape, dtype=dtype, device=view.device_of(self.lowest), requires_grad=True)
         self.parameters = [self.vectors]
         chance = hparams.early_stop_prob
@@ -179,11 +178,8 @@ class _VectorObjective(Objective):
         neurons = [self.neurons[number] for number in numbers]
         return {layer: _Slots.of(neurons, layer, self.view.device_of(layer)) for layer in self.layers}
 
-    # -- the loss
-    # ----------------------------------------------------------------------------------------------------
-
     def losses(self) -> Tensor:
-        """Losses [m] of the live requests; their terms are kept for ``assess``."""
+        """Losses [m] of the live requests; stores their terms for ``assess``."""
         terms = self._terms(self._hidden())
         self.terms = terms.detach()
         return terms.sum(0)
@@ -211,7 +207,7 @@ class _VectorObjective(Objective):
         return seen.final_hidden
 
     def _added(self, layer: int, q: Tensor) -> Tensor:
-        """What a layer's vectors add to the output of its down projection; [m, T, d_model] in their dtype."""
+        """What a layer's vectors add to the output of its down projection; [m, T, d_model], their dtype."""
         slots = self.live.slots[layer]
         vectors = self.vectors[self.live.index[:, None], slots.slot.to(self.vectors.device)].to(q.device)
         return q.to(vectors.dtype) @ (vectors * slots.is_used[..., None])
@@ -221,9 +217,8 @@ class _VectorObjective(Objective):
 
     def _with_lowest_vectors(self, hidden: Tensor) -> Tensor:
         added = self._added(self.lowest, self.live.q).to(hidden.dtype)
-        if (
-            self.live.ffn_out is not None
-        ):  # a norm behind the FFN: its change is what reaches the block's output
+        if self.live.ffn_out is not None:
+            # A norm follows the FFN: the change of its output reaches the block's output.
             added = self.norm(self.live.ffn_out + added) - self.norm(self.live.ffn_out)
         return hidden + added
 
@@ -232,12 +227,12 @@ class _VectorObjective(Objective):
         hparams, targets, live = self.hparams, self.live.targets, self.live
         kl_row, kl_position, kl_share = live.kl
         rows = torch.arange(len(live.numbers), device=targets.prompt_end.device)
-        kept = take(hidden, kl_row, kl_position)[: None if hparams.alpha else 0]
+        preserved = take(hidden, kl_row, kl_position)[: None if hparams.alpha else 0]
         answers = take(hidden, targets.owner, targets.position)
         behind = take(hidden, rows, targets.batch.last)[: None if hparams.beta else 0]
-        # Only what is in the loss reaches the unembedding, and in one product.
-        logits = self.view.logits(torch.cat([kept, answers, behind]))
-        kept, answers, behind = logits.split([len(kept), len(answers), len(behind)])
+        # Only the positions in the loss reach the unembedding, in one product.
+        logits = self.view.logits(torch.cat([preserved, answers, behind]))
+        preserved, answers, behind = logits.split([len(preserved), len(answers), len(behind)])
         device, zero = logits.device, logits.new_zeros(len(rows))
         owner, ids = targets.owner.to(device), targets.token_ids.to(device)
 
@@ -247,8 +242,8 @@ class _VectorObjective(Objective):
         else:
             nll = _largest(zero, owner, nll)
         kl = penalty = zero
-        if len(kept):
-            after = kept.log_softmax(-1)
+        if len(preserved):
+            after = preserved.log_softmax(-1)
             if live.log_p0 is None:
                 self.live = replace(live, log_p0=after.detach())
             kl = divergence(self.live.log_p0, after, hparams.kl_direction)
@@ -263,11 +258,8 @@ class _VectorObjective(Objective):
         norm = self.vectors[live.index].flatten(1).norm(dim=1).to(device, logits.dtype)
         return torch.stack([nll, hparams.alpha * kl, hparams.beta * penalty, hparams.gamma * norm])
 
-    # -- leaving
-    # -----------------------------------------------------------------------------------------------------
-
     def assess(self, losses: Tensor, step: int, last: bool) -> list[bool]:
-        """Requests whose object is not likely enough go on; of the others the vectors are taken."""
+        """Go on with the requests whose object is not likely enough; store the results of the others."""
         active = []
         for number, values in zip(self.live.numbers, self.terms.T.tolist()):
             terms = dict(zip(TERMS, values))
@@ -284,8 +276,9 @@ class _VectorObjective(Objective):
         if not math.isfinite(total):
             listed = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
             raise EditError(
-                f"{self.rows[number].name} diverged: after {step} steps its loss is not finite ({listed}); lower 'lr', or "
-                "load the model in bfloat16 or float32 if it is in float16. Nothing was changed"
+                f"{self.rows[number].name} diverged: after {step} steps its loss is not finite "
+                f"({listed}); lower 'lr', or load the model in bfloat16 or float32 if it is in float16. "
+                "Nothing was changed"
             )
         return total
 
@@ -295,21 +288,22 @@ class _VectorObjective(Objective):
         result = TrainedVectors(vectors, self.curves[number], first, terms, stop, math.exp(-nll))
         if result.steps and not nll < first["nll"]:
             raise EditError(
-                f"{self.rows[number].name} got nowhere: the NLL of its new object is {nll:.3g} after {result.steps} "
-                f"steps and was {first['nll']:.3g} before; change 'lr' or 'neuron_num', or lower 'gamma', 'alpha' or "
-                "'beta'. Nothing was changed"
+                f"{self.rows[number].name}: training did not lower the NLL of its new object, which is "
+                f"{nll:.3g} after {result.steps} steps and was {first['nll']:.3g} before; change 'lr' or "
+                "'neuron_num', or lower 'gamma', 'alpha' or 'beta'. Nothing was changed"
             )
         return result
 
     def keep(self, active: list[bool]) -> None:
         """Drop the requests that have stopped."""
         live = self.live
-        places = [place for place, goes_on in enumerate(active) if goes_on]
+        places = [place for place, is_active in enumerate(active) if is_active]
         numbers = [live.numbers[place] for place in places]
         targets = padded([self.rows[number] for number in numbers], self.view.input_device)
         width, index, slots = targets.batch.input_ids.shape[1], torch.tensor(places), self._slots(numbers)
 
-        def select(states: Tensor) -> Tensor:  # without the columns that are padding in all of them
+        def select(states: Tensor) -> Tensor:
+            # Cut off the columns that are padding in all of these requests.
             return states[index.to(states.device), :width]
 
         log_p0 = live.log_p0

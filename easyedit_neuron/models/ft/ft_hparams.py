@@ -9,37 +9,37 @@ from ...hyperparameters.options import doc, require
 
 @dataclass(kw_only=True)
 class FTHyperParams(ModelHyperParams):
-    """EasyEdit's files load as they are; module templates may also be left out."""
+    """EasyEdit's hyperparameter files load unchanged; the module templates may be left out."""
 
     ALG_NAME: ClassVar[str] = "FT"
     NEEDS_SUBJECT: ClassVar[bool] = False
 
-    layers: list[int] = doc("layers whose weight is trained")
-    num_steps: int = doc("Adam steps at most")
+    layers: list[int] = doc("layers whose weights are trained")
+    num_steps: int = doc("largest number of passes over the requests; every batch of a pass is one Adam step")
     lr: float = doc("learning rate")
 
     objective_optimization: Literal["prompt_last", "target_new"] = doc(
-        "prompt_last: every target token is predicted from the prompt's last token (FT-L); target_new: cross-entropy of the target "
-        "after the prompt (FT-M)",
+        "prompt_last: every target token is predicted from the prompt's last token (FT-L); "
+        "target_new: cross-entropy of the target after the prompt (FT-M)",
         "prompt_last",
     )
     weight_decay: float = doc("Adam's L2 term", 0.0)
-    kl_factor: float = doc("EasyEdit's field; its FT does not read it either", 0.0)
-    norm_constraint: bool | float = doc("largest change of any single weight; false: none", False)
+    kl_factor: float = doc("accepted for EasyEdit's files; not used, neither here nor by EasyEdit's FT", 0.0)
+    norm_constraint: bool | float = doc("largest change of any single weight; false: no limit", False)
     target_special_tokens: bool = doc(
-        "prompt_last: the target is tokenised with special tokens, as EasyEdit does, so that a BOS token is trained as a "
-        "target where the tokenizer adds one; false: the target's own tokens only",
+        "with prompt_last: tokenise the target with special tokens as EasyEdit does, so that a BOS token "
+        "which the tokenizer adds is trained as a target; false: the target's own tokens only",
         True,
     )
 
     batch_size: int = doc("requests per Adam step", 64)
 
     rewrite_module_tmp: str | None = doc(
-        "template of the trained weight; unset: the down projection of the architecture table", None
+        "template of the trained weight or module; unset: the down projection of the architecture table", None
     )
 
     def validate(self) -> None:
-        """Ranges, with the field's name in the error."""
+        """Check the ranges."""
         super().validate()
         self.require_positive("num_steps", "lr")
         self.require_not_negative("weight_decay")

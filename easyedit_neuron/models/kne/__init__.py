@@ -1,1 +1,1 @@
-"""KNE: Knowledge Neuronal Ensemble (rows found by integrated gradients of the weights, trained together)."""
+"""KNE: Knowledge Neuronal Ensemble (rows chosen by integrated gradients of the weights)."""

@@ -1,4 +1,4 @@
-"""The ensemble: the neurons of all target weights at or above one threshold (Eq. 6 and 7)."""
+"""The ensemble: the neurons of all target weights whose scores reach one threshold (Eq. 6 and 7)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Ensemble:
 
     Attributes:
         members: ``(site, int64 [n] ascending numbers of its rows or columns)``, sites with at least one.
-        threshold: ``t_p``, the lowest score in it.
+        threshold: ``t_p``, the lowest selected score.
         p: share of the scored neurons.
-        share: share of the model's parameters that they hold.
-        parameters: how many these are.
+        share: share of the model's parameters that the neurons hold.
+        parameters: number of parameters that they hold.
     """
 
     members: list[tuple[Projection, Tensor]]
@@ -52,39 +52,40 @@ def choose(
     share: float,
     p: float | None = None,
 ) -> Ensemble:
-    """All neurons whose score is at least the (1 - p) quantile of all scores together; ties at the threshold
-    all count.
+    """All neurons whose score is at least the (1 - p) quantile of all scores together, ties included.
 
     Args:
         scores: ``{site.key: [units]}``.
-        sites: the sites, which say how many parameters a neuron has.
-        axis: what a neuron is.
+        sites: the linear maps, which say how many parameters a neuron has.
+        axis: whether a neuron is a row or a column.
         model: its parameters (tied ones once) are the whole of ``share``.
         share: without ``p``: the largest ensemble, of at least one neuron, that holds at most this share of
             the parameters.
-        p: share of the neurons instead.
+        p: share of the neurons, in place of ``share``.
 
     Raises:
-        EditError: no score is above another, so that there is nothing to choose by.
+        EditError: all scores are equal.
     """
     flat = torch.cat([scores[site.key].to(torch.float64) for site in sites])
     if bool((flat == flat[0]).all()) and len(flat) > 1:
         raise EditError(
-            "all scores are equal: the target modules do not touch the answer's probability (is the answer certain, "
-            "or impossible?); choose other layers or modules, or localize: shared"
+            "all scores are equal: the target modules do not change the answer's probability (it may be "
+            "certain or impossible); choose other layers or modules, or localize: shared"
         )
     sizes = [site.size(axis) for site in sites]
-    costs = torch.cat([torch.full((count,), each) for count, each in sizes])
+    costs = torch.cat([torch.full((count,), parameters) for count, parameters in sizes])
     total = sum(parameter.numel() for parameter in model.parameters())
     descending, order = flat.sort(descending=True)
     if p is None:
-        taken = max(1, int((costs[order].cumsum(0) <= share * total).sum()))
-    else:  # values at or above the linearly interpolated quantile; the tiny number is for (1 - p)(N - 1) that rounding lifts
-        taken = len(flat) - math.ceil((1.0 - p) * (len(flat) - 1) - 1e-9)
-    threshold = descending[taken - 1]
-    kept = (flat >= threshold).split([count for count, _ in sizes])
-    members = [(site, mask.nonzero()[:, 0]) for site, mask in zip(sites, kept) if bool(mask.any())]
-    moved = int(costs[flat >= threshold].sum())
+        count = max(1, int((costs[order].cumsum(0) <= share * total).sum()))
+    else:
+        # Values at or above the linearly interpolated quantile. Rounding may lift (1 - p)(N - 1) a little.
+        count = len(flat) - math.ceil((1.0 - p) * (len(flat) - 1) - 1e-9)
+    threshold = descending[count - 1]
+    selected = flat >= threshold
+    masks = selected.split([count for count, _ in sizes])
+    members = [(site, mask.nonzero()[:, 0]) for site, mask in zip(sites, masks) if bool(mask.any())]
+    parameters = int(costs[selected].sum())
     return Ensemble(
-        members, float(threshold), int((flat >= threshold).sum()) / len(flat), moved / total, moved
+        members, float(threshold), int(selected.sum()) / len(flat), parameters / total, parameters
     )

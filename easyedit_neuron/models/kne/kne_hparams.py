@@ -1,4 +1,4 @@
-"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/methods/kne.md says what
+"""Hyperparameters of KNE (Knowledge Neuronal Ensemble). No code was released; docs/methods/kne.md lists what
 the paper leaves open."""
 
 from dataclasses import dataclass
@@ -6,125 +6,123 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...hyperparameters.base import ModelHyperParams
-from ...hyperparameters.options import doc, require
+from ...hyperparameters.options import Options, doc, require
 from ...resources import SHIPPED_DATA
 from ...utils.suggest import did_you_mean
 
 
 @dataclass(kw_only=True)
-class KNEHyperParams(ModelHyperParams):
-    """A neuron is an output row (or, ``neuron_axis: input``, a column) of a target module's weight; biases
-    never take part."""
+class AttributionOptions(Options):
+    """How rows (or columns) of a weight are scored; hyperparameters of KNE."""
 
-    ALG_NAME: ClassVar[str] = "KNE"
-
-    layers: list[int] = doc(
-        "layers whose modules are scored and trained; empty: all (paper, Eq. 6)", factory=list
-    )
-    target_modules: list[str] = doc(
-        "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, whatever the architecture calls them",
-        factory=lambda: ["down_proj"],
-    )
-    projections: dict[str, str] | None = doc(
-        "modules named by hand, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; also [1/3 by head] and [0:4096]",
-        None,
-    )
     neuron_axis: Literal["output", "input"] = doc(
-        "a neuron is a row of W (paper) or a column (of down_proj: an FFN neuron)", "output"
+        "output: a neuron is a row of W (paper); input: it is a column (in down_proj an FFN neuron)", "output"
     )
-
-    # locate
-    locate_on: Literal["target_new", "ground_truth"] = doc(
-        "answer whose tokens are attributed: the new object, or the old one", "target_new"
-    )
-    attribution_steps: int = doc("m, points between 0 and the weights", 20)
+    attribution_steps: int = doc("m, number of points between zero and the weights", 20)
     attribution_rule: Literal["right", "gauss"] = doc(
         "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right"
     )
     scaling: Literal["module", "joint"] = doc(
-        "module: each module is scaled by itself; joint: all target modules at once, one backward pass per step in place of "
-        "one per step and module",
+        "module: each module is scaled by itself; joint: all target modules are scaled together, which takes "
+        "one backward pass per point instead of one per point and module",
         "module",
     )
     token_probability: Literal["token", "prefix"] = doc(
-        "summed over the answer's tokens: each one's probability behind those before it, or that of the answer up to it (Eq. 3 "
-        "to the letter)",
+        "what is summed over the answer's tokens; token: the probability of each token given those before "
+        "it; prefix: the probability of the answer up to and including the token (Eq. 3 to the letter)",
         "token",
     )
     step_batch: int = doc(
-        "points per forward and backward pass; bounds the memory, halved where that does not suffice", 64
+        "points per forward and backward pass, which bounds the memory; halved if memory does not suffice", 64
+    )
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        super().validate()
+        self.require_positive("attribution_steps", "step_batch")
+
+
+@dataclass(kw_only=True)
+class KNEHyperParams(AttributionOptions, ModelHyperParams):
+    """A neuron is an output row (or, with ``neuron_axis: input``, a column) of a target module's weight;
+    biases are never changed."""
+
+    ALG_NAME: ClassVar[str] = "KNE"
+
+    layers: list[int] = doc(
+        "layers whose modules are scored and trained; empty: all layers (paper, Eq. 6)", factory=list
+    )
+    target_modules: list[str] = doc(
+        "modules that are scored and trained: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or "
+        "down_proj; these names hold for every architecture",
+        factory=lambda: ["down_proj"],
+    )
+    projections: dict[str, str] | None = doc(
+        "modules that you name yourself, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; the part in "
+        "brackets selects rows of a fused weight and may also be [1/3 by head] or [0:4096]",
+        None,
+    )
+
+    # locate
+    locate_on: Literal["target_new", "ground_truth"] = doc(
+        "answer whose probability is attributed to the neurons: the new object, or the old one", "target_new"
     )
 
     # choose
     share_of_parameters: float = doc(
-        "the ensemble is as large as this share of the model's parameters (paper: about 1%)", 0.01
+        "size of the ensemble, as a share of the model's parameters (paper: about 1%)", 0.01
     )
     p: float | None = doc(
-        "share of the scored neurons in the ensemble (Eq. 6), in place of share_of_parameters", None
+        "size of the ensemble, as a share of the scored neurons (Eq. 6); replaces share_of_parameters", None
     )
     localize: Literal["per_edit", "shared"] = doc(
-        "per_edit: the scores of the edited requests themselves; shared: mean scores of localization data, once, on the unedited "
-        "model",
+        "per_edit: score the neurons on the edited requests; shared: score them once, on localization data "
+        "and the unedited model, and use the mean scores for all edits",
         "per_edit",
     )
-    localization_set_size: int = doc("requests whose scores are shared, the first ones of the data", 200)
+    localization_set_size: int = doc(
+        "with localize shared: number of requests that are scored, taken from the beginning of the data", 200
+    )
     localization_data: str | None = doc(
-        "localize: shared: edits to take scores from, a data file or tiny-world; unset: what localize_shared was called with",
+        "with localize shared: a data file or tiny-world whose edits are scored; unset: the requests that a "
+        "script gave to localize_shared",
         None,
     )
     stats_dir: str = doc("folder where shared scores are cached", "./data/stats")
 
     # train
-    alpha: float = doc("W + alpha / sqrt(n) dW, n neurons of the ensemble in that W (Eq. 11)", 1.0)
-    lr: float = doc("Adam's learning rate for dW", 1e-3)
-    num_steps: int = doc("Adam steps at most", 150)
-    stop_probability: float | None = doc(
-        "stop once exp(-mean NLL) of every request's new object is at least this; unset: never", 0.9
+    alpha: float = doc(
+        "scale of the update W + alpha / sqrt(n) dW, with n trained neurons in that W (Eq. 11)", 1.0
     )
-    kl_factor: float = doc("weight of the KL term; 0: none (the paper names none)", 0.0)
+    lr: float = doc("Adam's learning rate for dW", 1e-3)
+    num_steps: int = doc("largest number of Adam steps", 150)
+    stop_probability: float | None = doc(
+        "stop once exp(-mean NLL) of the new object is at least this for every request; unset: never", 0.9
+    )
+    kl_factor: float = doc("weight of the KL term; 0: no such term (the paper has none)", 0.0)
     kl_on: Literal["prompt", "neutral"] = doc(
-        "KL at all tokens of the prompt but its last (as FiNE), or at the subject's last token in kl_prompt",
+        "where the KL term is computed; prompt: at all tokens of the prompt except its last (as in FiNE); "
+        "neutral: at the subject's last token in kl_prompt",
         "prompt",
     )
-    kl_prompt: str = doc("kl_on: neutral: template of the prompt", "{} is a")
+    kl_prompt: str = doc("with kl_on neutral: template of the prompt", "{} is a")
     kl_direction: Literal["before_after", "after_before"] = doc(
         "KL(before || after) or KL(after || before)", "before_after"
     )
-    train_batch_size: int = doc("requests of a batch per forward and backward pass; gradients add up", 32)
+    train_batch_size: int = doc("requests per forward and backward pass; their gradients are summed", 32)
 
     def validate(self) -> None:
-        """Ranges, with the field's name in the error."""
+        """Check the ranges."""
         super().validate()
-        self.require_positive(
-            "attribution_steps",
-            "step_batch",
-            "localization_set_size",
-            "alpha",
-            "lr",
-            "num_steps",
-            "train_batch_size",
-        )
+        self.require_positive("localization_set_size", "alpha", "lr", "num_steps", "train_batch_size")
         self.require_not_negative("kl_factor")
+        self.require_share("share_of_parameters", "p")
         require(
             len(set(self.layers)) == len(self.layers) and min(self.layers, default=0) >= 0,
             "layers",
             f"must be different layer numbers, or empty for all layers, got {self.layers}",
         )
-        from ...arch.projections import (
-            NAMES,
-        )  # here and not above: it imports torch, which the command's help can do without
-
-        known = (*NAMES, *(self.projections or ()))
-        require(
-            bool(self.target_modules) and len(set(self.target_modules)) == len(self.target_modules),
-            "target_modules",
-            f"must name different modules, at least one of {', '.join(known)}",
-        )
-        for name in self.target_modules:
-            require(name in known, "target_modules", f"unknown module {name!r}: {did_you_mean(name, known)}")
-        for name in ("share_of_parameters", "p"):
-            value = getattr(self, name)
-            require(value is None or 0 < value <= 1, name, f"must be in (0, 1], got {value}")
+        self._check_target_modules()
         chance = self.stop_probability
         require(
             chance is None or 0 < chance < 1,
@@ -137,8 +135,21 @@ class KNEHyperParams(ModelHyperParams):
             f"{self.kl_prompt!r} must hold '{{}}' exactly once and no other braces",
         )
 
+    def _check_target_modules(self) -> None:
+        # Imported here because it loads torch, which the command's help does without.
+        from ...arch.projections import NAMES
+
+        names = (*NAMES, *(self.projections or ()))
+        require(
+            bool(self.target_modules) and len(set(self.target_modules)) == len(self.target_modules),
+            "target_modules",
+            f"must name different modules, at least one of {', '.join(names)}",
+        )
+        for name in self.target_modules:
+            require(name in names, "target_modules", f"unknown module {name!r}: {did_you_mean(name, names)}")
+
     def check_inputs(self) -> None:
-        """The data that shared scores are taken from."""
+        """Check that ``localization_data`` exists if it is used."""
         file = self.localization_data
         if self.localize == "shared" and file is not None and file not in SHIPPED_DATA:
             require(
@@ -149,7 +160,5 @@ class KNEHyperParams(ModelHyperParams):
 
     def module_overrides(self) -> dict:
         """The module names that were set by hand, for ``ModelView.of``."""
-        return {
-            **super().module_overrides(),
-            **({"projections": self.projections} if self.projections else {}),
-        }
+        projections = {"projections": self.projections} if self.projections else {}
+        return {**super().module_overrides(), **projections}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...edits.edit import Edit
 from .attribute import mean_attributions
 from .ensemble import choose
-from .shared import answers, attribution_options, shared_scores, sites_of
+from .shared import answer_tokens, shared_scores, sites_of
 from .train_ensemble import train, unit_deltas
 
 
@@ -31,14 +31,14 @@ def apply_kne_to_model(
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used.
         records: list to which the ``EditRecord`` is appended.
-        **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
+        **kwargs: accepted for EasyEdit (``train_ds=None``), not used.
 
     Returns:
         (model, {parameter name: original tensor}).
 
     Raises:
-        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or got
-            nowhere; the model is then as it was.
+        NeuronEditError: bad hyperparameters or requests, or (``EditError``) training that diverged or did
+            not lower the loss; the model is then as it was.
     """
     edit = Edit.begin("KNE", model, tok, requests, hparams, copy)
     view, axis = edit.view, hparams.neuron_axis
@@ -49,8 +49,8 @@ def apply_kne_to_model(
             shared = shared_scores(view, tok, hparams)
             scores, localized_on = shared.scores, {"requests": shared.requests, "model": shared.model}
         else:
-            targets = answers(view, tok, edit.requests, hparams)
-            scores = mean_attributions(view, targets, sites, **attribution_options(hparams))
+            targets = answer_tokens(view, tok, edit.requests, hparams)
+            scores = mean_attributions(view, targets, sites, hparams)
             localized_on = {"requests": len(edit.requests)}
         ensemble = choose(scores, sites, axis, view.model, hparams.share_of_parameters, hparams.p)
         edit.watch.lap("locate")

@@ -1,5 +1,5 @@
-"""``localize: shared``: one ensemble for all edits, by mean scores of a localisation set on the unedited
-model (paper, 4.4)."""
+"""``localize: shared``: one ensemble for all edits, by mean scores of localisation data on the unedited model
+(paper, 4.4)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...attribution.targets import TargetTokens, target_tokens
 from ...edits.request import EditRequest, prepare
 from ...edits.session import ModelSession
 from ...errors import HparamsError, RequestError
-from ...statistics import matrix_files as files
+from ...statistics import matrix_files
 from ...utils.fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
 from .attribute import mean_attributions
 
@@ -28,12 +28,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SharedScores:
-    """Mean scores of a localisation set.
+    """Mean scores of localisation data.
 
     Attributes:
         scores: ``{site.key: [rows or columns]}``.
-        requests: how many requests they are the mean of.
-        model: fingerprint of the weights that they were taken from.
+        requests: number of requests that the mean is over.
+        model: fingerprint of the weights on which they were computed.
     """
 
     scores: dict[str, Tensor]
@@ -42,75 +42,62 @@ class SharedScores:
 
 
 def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
-    """Scores the first ``localization_set_size`` requests on the model as it is now, and keeps the means with
-    the model.
+    """Score the first ``localization_set_size`` requests on the model as it is now; its session keeps the
+    means.
 
-    Later edits of this model with ``localize: shared`` (and the same settings) use them, however its weights
-    have changed since, until ``edits.session.forget(model)`` or another call; deep copies of the model take
-    them along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules and
-    settings, so that calling this again on the unedited model (in a process that goes on with an earlier run)
-    costs a fingerprint.
+    Later edits of this model with ``localize: shared`` and the same settings use them, whatever its weights
+    are by then. This lasts until ``edits.session.forget(model)`` or another call; deep copies of the model
+    take the scores along. They are also cached below ``stats_dir``, under a key of weights, tokens, modules
+    and settings. Another process that calls this on the same unedited model computes a fingerprint only.
 
     Args:
         model, tok: the model before its first edit, and its tokenizer.
-        requests: EasyEdit's request dictionaries; fewer than ``localization_set_size`` are all taken, and a
-            warning says so.
+        requests: EasyEdit's request dictionaries; with fewer than ``localization_set_size`` all are used, and
+            a warning says so.
         hparams: ``KNEHyperParams``.
 
     Raises:
         NeuronEditError: bad requests, modules that the model does not have, a cache file that is damaged or
-            foreign.
+            belongs to something else.
     """
     view = ModelView.of(model, **hparams.module_overrides())
-    used = prepare(requests[: hparams.localization_set_size])
-    if len(used) < hparams.localization_set_size:
+    prepared = prepare(requests[: hparams.localization_set_size])
+    if len(prepared) < hparams.localization_set_size:
         LOG.warning(
             "the ensemble is shared among %d requests, localization_set_size asks for %d",
-            len(used),
+            len(prepared),
             hparams.localization_set_size,
         )
     with eval_mode(model):
-        targets, sites = answers(view, tok, used, hparams), sites_of(view, hparams)
-        tokens = tensors_fingerprint(
-            (name, getattr(targets, name)) for name in ("owner", "position", "token_ids")
-        )
-        tokens += tensors_fingerprint([("ids", targets.batch.input_ids)])
-        about = {
-            "kind": "kne-scores",
-            "model": model_fingerprint(model),
-            "tokens": tokens,
-            "dtype": str(view.compute_dtype),
-            "setting": _setting(hparams),
-            "modules": [
-                [site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites
-            ],
-        }
-        path = Path(hparams.stats_dir).expanduser() / f"kne-scores-{key_fingerprint(about)}.safetensors"
-        cached = files.read(path, about)
+        targets, sites = answer_tokens(view, tok, prepared, hparams), sites_of(view, hparams)
+        key = _cache_key(view, targets, sites, hparams)
+        path = Path(hparams.stats_dir).expanduser() / f"kne-scores-{key_fingerprint(key)}.safetensors"
+        cached = matrix_files.read(path, key)
         if cached is None:
-            LOG.info("scoring %d requests for a shared ensemble", len(used))
-            scores = mean_attributions(view, targets, sites, **attribution_options(hparams))
-            files.write(path, about, scores)
+            LOG.info("scoring %d requests for a shared ensemble", len(prepared))
+            scores = mean_attributions(view, targets, sites, hparams)
+            matrix_files.write(path, key, scores)
         else:
             scores = cached[0]
-    shared = SharedScores(scores, len(used), about["model"])
-    ModelSession.of(model).method_state[_key(hparams)] = shared
+    shared = SharedScores(scores, len(prepared), key["model"])
+    ModelSession.of(model).method_state[_state_key(hparams)] = shared
     return shared
 
 
 def shared_scores(view: ModelView, tok, hparams) -> SharedScores:
-    """The scores that this model's edits share; made now from ``localization_data`` if there are none yet.
+    """The scores that this model's edits share; computed from ``localization_data`` if there are none yet.
 
     Raises:
-        HparamsError: none were made, and no data is named.
+        HparamsError: there are none, and ``localization_data`` is not set.
     """
-    shared = ModelSession.of(view.model).method_state.get(_key(hparams))
+    shared = ModelSession.of(view.model).method_state.get(_state_key(hparams))
     if shared is not None:
         return shared
     if hparams.localization_data is None:
         raise HparamsError(
-            "field 'localization_data': localize 'shared' needs edits to take scores from; name a data file or "
-            "tiny-world, or call easyedit_neuron.models.kne.shared.localize_shared on the unedited model first"
+            "field 'localization_data': localize 'shared' needs edits to take scores from; name a data file "
+            "or tiny-world, or first call easyedit_neuron.models.kne.shared.localize_shared on the unedited "
+            "model"
         )
     return localize_shared(view.model, tok, data.load(hparams.localization_data), hparams)
 
@@ -121,7 +108,7 @@ def sites_of(view: ModelView, hparams) -> list[Projection]:
     return [projection(view, layer, name) for layer in layers for name in hparams.target_modules]
 
 
-def answers(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> TargetTokens:
+def answer_tokens(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> TargetTokens:
     """Prompts and the answers that are attributed.
 
     Raises:
@@ -131,29 +118,20 @@ def answers(view: ModelView, tok, requests: Sequence[EditRequest], hparams) -> T
     for request, text in zip(requests, texts):
         if text is None:
             raise RequestError(
-                f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; give "
-                "it, or locate on 'target_new'"
+                f"request {request.index}: field 'ground_truth' is missing, and locate_on is 'ground_truth'; "
+                "add the field, or set locate_on to 'target_new'"
             )
     return target_tokens(tok, [request.text for request in requests], texts, view.input_device)
 
 
-def attribution_options(hparams) -> dict[str, Any]:
-    """Keyword arguments of ``mean_attributions``."""
+def _settings(hparams) -> dict[str, Any]:
+    """What the scores depend on besides model and tokens; ``step_batch`` changes only their rounding."""
     return {
         "axis": hparams.neuron_axis,
         "steps": hparams.attribution_steps,
         "rule": hparams.attribution_rule,
         "scaling": hparams.scaling,
         "probability": hparams.token_probability,
-        "step_batch": hparams.step_batch,
-    }
-
-
-def _setting(hparams) -> dict[str, Any]:
-    """What the scores depend on beside model and tokens; ``step_batch`` changes their rounding alone."""
-    options = {name: value for name, value in attribution_options(hparams).items() if name != "step_batch"}
-    return {
-        **options,
         "locate_on": hparams.locate_on,
         "layers": sorted(hparams.layers),
         "target_modules": hparams.target_modules,
@@ -161,6 +139,21 @@ def _setting(hparams) -> dict[str, Any]:
     }
 
 
-def _key(hparams) -> str:
-    parts = {**_setting(hparams), "size": hparams.localization_set_size, "data": hparams.localization_data}
+def _cache_key(
+    view: ModelView, targets: TargetTokens, sites: Sequence[Projection], hparams
+) -> dict[str, Any]:
+    entries = [(name, getattr(targets, name)) for name in ("owner", "position", "token_ids")]
+    ids = tensors_fingerprint([("ids", targets.batch.input_ids)])
+    return {
+        "kind": "kne-scores",
+        "model": model_fingerprint(view.model),
+        "tokens": tensors_fingerprint(entries) + ids,
+        "dtype": str(view.compute_dtype),
+        "setting": _settings(hparams),
+        "modules": [[site.key, site.parameter, tensors_fingerprint([("rows", site.rows)])] for site in sites],
+    }
+
+
+def _state_key(hparams) -> str:
+    parts = {**_settings(hparams), "size": hparams.localization_set_size, "data": hparams.localization_data}
     return f"kne {json.dumps(parts, sort_keys=True)}"

@@ -1,8 +1,7 @@
 """Training the ensemble: Adam on all its rows together, the model's weights left alone (Eq. 8-11).
 
-``W + s dW`` with ``s = alpha / sqrt(n)``, n neurons in that weight and dW zero outside of them, is run as ``y
-+ s dW x`` on the output of the weight's module, so that nothing is written before the edit is known to be
-good.
+``W + s dW`` has ``s = alpha / sqrt(n)``, n trained neurons in that weight, and dW is zero elsewhere. It is
+computed as ``y + s dW x`` on the output of the weight's module, so weights are written only after training.
 """
 
 from __future__ import annotations
@@ -30,12 +29,11 @@ Members = Sequence[tuple[Projection, Tensor]]
 
 @dataclass(frozen=True)
 class TrainedEnsemble:
-    """What training gave.
+    """Result of the training.
 
     Attributes:
-        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (scaled, as they are added), compute
-            dtype.
-        losses: ``{"loss", "nll", "kl": one value per evaluation}``; the last belongs to the vectors.
+        vectors: ``{site.key: [n, d]}`` changes of the neurons' weights (already scaled), compute dtype.
+        losses: ``{"loss", "nll", "kl": one value per evaluation}``; the last are those of the vectors.
         probability: ``exp(-mean NLL)`` of every request's new object with the vectors.
         stop: ``probability`` or ``steps``.
     """
@@ -52,16 +50,16 @@ def train(
     """``min over dW of mean_requests mean_tokens NLL(target) + kl_factor KL``, at most ``num_steps`` Adam
     steps from zero.
 
-    The blocks below the lowest member run once; only the positions in the loss reach the unembedding.
+    The blocks below the lowest member run once. Only the positions in the loss reach the unembedding.
 
     Args:
         view, tok: model and tokenizer; neither is changed.
         requests: one batch, trained as one.
-        members: what is trained.
+        members: the trained neurons.
         hparams: ``KNEHyperParams``.
 
     Raises:
-        EditError: the loss is not finite at some step, or is at the end not below that at the start.
+        EditError: the loss is not finite at some step, or does not fall.
     """
     with frozen_parameters(view.model), torch.enable_grad():
         objective = _EnsembleObjective(view, tok, requests, members, hparams)
@@ -69,8 +67,9 @@ def train(
     curve = objective.curves["loss"]
     if objective.stop == "steps" and curve[-1] >= curve[0]:
         raise EditError(
-            f"{_name(requests)}: training got nowhere, the loss went from {curve[0]:.4g} to {curve[-1]:.4g} in "
-            f"{hparams.num_steps} steps; the model was left as it was. Change lr ({hparams.lr}) or alpha ({hparams.alpha})"
+            f"{_name(requests)}: training did not lower the loss, which went from {curve[0]:.4g} to "
+            f"{curve[-1]:.4g} in {hparams.num_steps} steps; the model was left as it was. Change lr "
+            f"({hparams.lr}) or alpha ({hparams.alpha})"
         )
     return TrainedEnsemble(
         {key: vector.detach() * objective.scales[key] for key, vector in objective.vectors.items()},
@@ -81,8 +80,7 @@ def train(
 
 
 class _EnsembleObjective(Objective):
-    """The loss of a batch that is trained as one: a single member. Gradients add up over parts of the
-    batch."""
+    """The loss of a batch that is trained as one; gradients are summed over parts of the batch."""
 
     def __init__(self, view: ModelView, tok, requests: Sequence[EditRequest], members: Members, hparams):
         self.requests, self.hparams = requests, hparams
@@ -114,7 +112,7 @@ class _EnsembleObjective(Objective):
         self.stop = "steps"
 
     def losses(self) -> Tensor:
-        """[1], the loss; its gradients are computed part by part on the way."""
+        """[1], the loss; computes its gradients as well, part by part."""
         nlls, total_kl = [], 0.0
         for part in self.parts:
             nll, kl = part.losses(self.hooks)
@@ -130,15 +128,15 @@ class _EnsembleObjective(Objective):
         return torch.tensor([loss])
 
     def backward(self, losses: Tensor, active: list[bool]) -> None:
-        """Nothing: ``losses`` has done it."""
+        """Do nothing: ``losses`` has computed the gradients."""
 
     def assess(self, losses: Tensor, step: int, last: bool) -> list[bool]:
         """Go on until every request's object is likely enough."""
         hparams = self.hparams
         if not math.isfinite(self.curves["loss"][-1]):
             raise EditError(
-                f"{_name(self.requests)}: the loss is not finite at step {step}; the model was left as it was. Lower lr "
-                f"({hparams.lr}) or alpha ({hparams.alpha})"
+                f"{_name(self.requests)}: the loss is not finite at step {step}; the model was left as it "
+                f"was. Lower lr ({hparams.lr}) or alpha ({hparams.alpha})"
             )
         if hparams.stop_probability is not None and min(self.probability) >= hparams.stop_probability:
             self.stop = "probability"
@@ -146,11 +144,10 @@ class _EnsembleObjective(Objective):
 
 
 class _Part:
-    """The token rows of some requests: prompt and new object, then the neutral prompts if the KL term is on
-    these.
+    """The token rows of some requests: prompt and new object, then neutral prompts if the KL term uses them.
 
     Args:
-        lowest: lowest layer that is trained; what lies below runs once.
+        lowest: lowest trained layer; the blocks below run once.
         batch_size: requests of the whole batch, over which the KL term is averaged.
     """
 
@@ -158,14 +155,16 @@ class _Part:
         self, view: ModelView, tok, requests: Sequence[EditRequest], lowest: int, hparams, batch_size: int
     ):
         self.view, self.direction, device = view, hparams.kl_direction, view.input_device
-        prompts, objects = [each.text for each in requests], [each.target_new for each in requests]
+        prompts = [request.text for request in requests]
+        objects = [request.target_new for request in requests]
         self.targets = target_tokens(tok, prompts, objects, device)
         self.batch, self.kl_places = self.targets.batch, None
         if hparams.kl_factor and hparams.kl_on == "neutral":
-            neutral = encode(tok, [hparams.kl_prompt.format(each.subject) for each in requests], device)
+            subjects = [request.subject for request in requests]
+            neutral = encode(tok, [hparams.kl_prompt.format(subject) for subject in subjects], device)
             self.batch = _stacked(self.batch, neutral, device)
             row = torch.arange(len(requests), 2 * len(requests), device=device)
-            position = [subject_last_index(tok, hparams.kl_prompt, each.subject) for each in requests]
+            position = [subject_last_index(tok, hparams.kl_prompt, subject) for subject in subjects]
             share = torch.ones(len(requests), device=device)
             self.kl_places = row, torch.tensor(position, device=device), share
         elif hparams.kl_factor:
@@ -211,7 +210,7 @@ def _with_change(
 def unit_deltas(
     view: ModelView, members: Members, vectors: Mapping[str, Tensor], axis: Axis
 ) -> dict[str, UnitDelta]:
-    """The vectors as changes of parameters; those of several maps in one fused parameter are put together."""
+    """The vectors as changes of parameters; maps in one fused parameter share a delta."""
     by_parameter: dict[str, list[tuple[Projection, Tensor]]] = {}
     for site, units in members:
         by_parameter.setdefault(site.parameter, []).append((site, units))
@@ -225,8 +224,8 @@ def unit_deltas(
         else:
             units = torch.cat([units for _, units in parts]).unique()
             changes = torch.zeros(len(units), shape[0], dtype=vectors[parts[0][0].key].dtype)
-            for site, own in parts:
-                place = torch.searchsorted(units, own)[:, None]
+            for site, site_units in parts:
+                place = torch.searchsorted(units, site_units)[:, None]
                 changes[place, site.rows.cpu()] += vectors[site.key].cpu()
         deltas[name] = UnitDelta(units, changes, axis, shape, info)
     return deltas

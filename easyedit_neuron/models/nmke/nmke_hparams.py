@@ -14,34 +14,43 @@ class NMKEOptions(Options):
     """Options of mask ``nmke``; hyperparameters of NMKE."""
 
     score_form: Literal["zscore", "raw"] = doc(
-        "general score counts z-scored (released) or raw (paper, Eq. 4) positive scores", "zscore"
+        "scores whose positive values the general score counts; zscore: z-scored over the neurons of a "
+        "prompt (released); raw: as they are (paper, Eq. 4)",
+        "zscore",
     )
     ratio: Literal["entropy", "linear", "fixed"] = doc(
-        "entropy: lo + (hi - lo) H^gamma (released); linear: scaler * H + bias (paper); "
-        "fixed: general_ratio and specific_ratio",
+        "how the share of selected neurons follows from the entropy H; entropy: lo + (hi - lo) H^gamma "
+        "(released); linear: scaler * H + bias (paper); fixed: general_ratio and specific_ratio",
         "entropy",
     )
-    general_bounds: list[float] = doc("(lo, hi) of the general ratio", factory=lambda: [0.3, 0.4])
-    specific_bounds: list[float] = doc("(lo, hi) of the specific ratio", factory=lambda: [0.3, 0.4])
-    gamma_general: float = doc("exponent of the general entropy", 3.0)
-    gamma_specific: float = doc("exponent of the specific entropy", 2.0)
-    tau: float = doc("temperature of the general entropy's softmax", 30.0)
-    general_scaler: float = doc("lambda of the general neurons, ratio: linear", 0.4)
-    general_bias: float = doc("beta of the general neurons, ratio: linear", 0.0)
-    specific_scaler: float = doc("lambda of the specific neurons, ratio: linear", 0.4)
-    specific_bias: float = doc("beta of the specific neurons, ratio: linear", 0.0)
-    general_ratio: float | None = doc("share of general neurons, ratio: fixed", None)
-    specific_ratio: float | None = doc("share of specific neurons, ratio: fixed", None)
+    general_bounds: list[float] = doc(
+        "with ratio entropy: [lo, hi] of the general neurons", factory=lambda: [0.3, 0.4]
+    )
+    specific_bounds: list[float] = doc(
+        "with ratio entropy: [lo, hi] of the specific neurons", factory=lambda: [0.3, 0.4]
+    )
+    gamma_general: float = doc("with ratio entropy: exponent of the general entropy", 3.0)
+    gamma_specific: float = doc("with ratio entropy: exponent of the specific entropy", 2.0)
+    tau: float = doc("factor of the scores in the softmax of the general entropy", 30.0)
+    general_scaler: float = doc("with ratio linear: scaler (lambda) of the general neurons", 0.4)
+    general_bias: float = doc("with ratio linear: bias (beta) of the general neurons", 0.0)
+    specific_scaler: float = doc("with ratio linear: scaler (lambda) of the specific neurons", 0.4)
+    specific_bias: float = doc("with ratio linear: bias (beta) of the specific neurons", 0.0)
+    general_ratio: float | None = doc("with ratio fixed: share of general neurons", None)
+    specific_ratio: float | None = doc("with ratio fixed: share of specific neurons", None)
     ties: Literal["include", "exclude"] = doc(
-        "neurons whose score equals the threshold (released: include). Qg is a small integer, so many neurons tie and the "
-        "mask gets denser than the ratio; exclude never selects more than the ratio asks for and may select none",
+        "whether neurons whose score equals the threshold are selected (released: include). The general "
+        "score is a small integer, so many neurons tie: include may select more than the ratio asks for, "
+        "exclude fewer or none",
         "include",
     )
     neurons: Literal["both", "general", "specific", "overlap", "non_overlap"] = doc(
-        "which of the two kinds (Fig. 6, Table 3)", "both"
+        "which neurons the mask holds: general or specific ones, either kind (both), those that are both "
+        "(overlap), or those that are one but not the other (non_overlap) (Fig. 6, Table 3)",
+        "both",
     )
     mask_values: Literal["binary", "soft"] = doc(
-        "binary: 0/1; soft: every neuron of the layer is scaled by its normalised score, without a selection "
+        "binary: 0 or 1; soft: no selection, the update of every neuron is scaled by its normalised score "
         "(paper, Table 4)",
         "binary",
     )
@@ -59,8 +68,8 @@ class NMKEOptions(Options):
             require(
                 self.ratio != "linear" or (0 <= bias <= 1 and 0 <= scaler + bias <= 1),
                 f"{kind}_scaler",
-                f"the ratio runs from {kind}_bias to {kind}_scaler + {kind}_bias, both must lie in [0, 1]; got scaler "
-                f"{scaler} and bias {bias}",
+                f"the ratio runs from {kind}_bias to {kind}_scaler + {kind}_bias, both must lie in [0, 1]; "
+                f"got scaler {scaler} and bias {bias}",
             )
             share = f"{kind}_ratio"
             require(
@@ -72,8 +81,7 @@ class NMKEOptions(Options):
 
 @dataclass(kw_only=True)
 class NMKEHyperParams(NMKEOptions, ShiftScoreOptions, PathHyperParams):
-    """Every option of the method. Defaults are those of the authors' released code, the paper's forms are
-    options."""
+    """Defaults are those of the authors' released code; options follow the paper where it differs."""
 
     ALG_NAME: ClassVar[str] = "NMKE"
     OWN_MASK: ClassVar[str] = "nmke"
@@ -81,15 +89,20 @@ class NMKEHyperParams(NMKEOptions, ShiftScoreOptions, PathHyperParams):
     OPTION_FIELDS: ClassVar[dict[tuple[str, str], str]] = {("random", "density"): "mask_density"}
 
     mask: str = doc(
-        "which neurons may change; nmke takes its options from this method's fields, other masks from mask_options",
+        "which neurons may change; the options of nmke are fields of this method, those of other masks are "
+        "in mask_options",
         "nmke",
     )
     attribution: Literal["lps", "psa", "mpc"] = doc(
-        "lps: gain in log probability; psa: gain in probability; mpc: |q| |v|, no unembedding", "lps"
+        "score of a neuron; lps: gain in log probability; psa: gain in probability; mpc: |q| |v|, which "
+        "does not use the unembedding",
+        "lps",
     )
-    mask_density: float = doc("share of neurons of mask: random", 0.5)
-    layer_selection: Literal["all"] = doc("EasyEdit's field; every layer of 'layers' is edited", "all")
-    P_loc: str | None = doc("EasyEdit's field; not read, the projector is cached below stats_dir", None)
+    mask_density: float = doc("with mask random: share of neurons in the mask", 0.5)
+    layer_selection: Literal["all"] = doc("EasyEdit's field; every layer in layers is edited", "all")
+    P_loc: str | None = doc(
+        "accepted for EasyEdit's files, not used; the projector is cached below stats_dir", None
+    )
 
     def validate(self) -> None:
         """Check the ranges and rules between fields."""

@@ -27,7 +27,7 @@ def apply_nmke_to_model(
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used.
         records: list to which the ``EditRecord`` is appended.
-        **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
+        **kwargs: accepted for EasyEdit (``train_ds=None``), not used.
 
     Returns:
         (model, {parameter name: original tensor}).

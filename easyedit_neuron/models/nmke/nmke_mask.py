@@ -40,17 +40,18 @@ def nmke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
 def nmke_mask(scores: Tensor, options: NMKEOptions, layer: int | None = None) -> NeuronMask:
     """Mask from the scores ``S [B, d_ff]`` of B prompts.
 
-    1. General score ``Qg_i`` = number of prompts with ``S_bi > 0`` (Eq. 4), S z-scored over the neurons of
-       each prompt first unless ``score_form: raw``. Specific score ``Qs_i = max_b S_bi`` (Eq. 5).
+    1. General score ``Qg_i``: number of prompts with ``S_bi > 0`` (Eq. 4), after z-scoring S over the neurons
+       of each prompt unless ``score_form: raw``. Specific score ``Qs_i = max_b S_bi`` (Eq. 5).
     2. Entropies ``H_g`` (Eq. 6) and ``H_s`` (Eq. 7), see ``general_entropy`` and ``specific_entropy``.
     3. Ratios ``rho = lo + (hi - lo) H^gamma`` (``entropy``, released), ``scaler * H + bias`` (``linear``,
-       paper), or given.
-    4. A neuron is general when ``Qg_i >= quantile(Qg, 1 - rho_g)``, specific likewise; mask = general OR
+       paper), or fixed.
+    4. A neuron is general if ``Qg_i >= quantile(Qg, 1 - rho_g)``, specific likewise; the mask is general OR
        specific (Eq. 8).
 
     A soft mask (Table 4) scales every neuron's update by its score, min-max normalised over the layer, with
-    no selection. The paper does not say which score; here the larger of the normalised Qg and Qs, as OR. With
-    ``neurons`` it is the one kind's score, the smaller (overlap), or the difference (non_overlap).
+    no selection. The paper does not say which score; here it is the larger of the normalised Qg and Qs, in
+    analogy to OR. ``neurons`` chooses the score of one kind, the smaller (overlap) or the difference
+    (non_overlap).
 
     Args:
         scores: ``[B, d_ff]``, finite, ``d_ff >= 2``; one prompt is enough. Half precision is computed in
@@ -59,8 +60,8 @@ def nmke_mask(scores: Tensor, options: NMKEOptions, layer: int | None = None) ->
         layer: for the log.
 
     Returns:
-        ``NeuronMask`` on the scores' device; ``general`` and ``specific`` hold the binary sets also when the
-        mask is soft.
+        ``NeuronMask`` on the scores' device; ``general`` and ``specific`` are the binary sets, also for a
+        soft mask.
 
     Raises:
         MaskError: scores that are not finite or of another shape.
@@ -114,7 +115,7 @@ def general_entropy(scores: Tensor, tau: float = 30.0) -> Tensor:
 def specific_entropy(scores: Tensor) -> Tensor:
     """``H_s = H(p) / log d_ff`` (Eq. 7), p = positive part of ``max_b S_bi`` normalised; a scalar in [0, 1].
 
-    0 when no score is positive (their sum below 1e-8), which puts the ratio at its lower bound as in the
+    0 if no score is positive (their sum is below 1e-8), so that the ratio is its lower bound as in the
     released code.
     """
     positive = scores.max(dim=0).values.clamp(min=0)
@@ -129,7 +130,7 @@ def _entropy(weights: Tensor) -> Tensor:
 
 
 def _ratio(entropy: Tensor, kind: str, options: NMKEOptions) -> float:
-    """Share of the neurons that are selected as ``general`` or ``specific`` ones."""
+    """Share of the neurons that are selected as ``general`` or ``specific``."""
     if options.ratio == "fixed":
         return getattr(options, f"{kind}_ratio")
     if options.ratio == "linear":

@@ -1,5 +1,4 @@
-"""Eq. 9 by Adam (B.6.1): the loss of Eq. 1 for a FFN whose critical neurons alone may change, layer after
-layer."""
+"""Eq. 9 by Adam (B.6.1): layer after layer, minimise the loss of Eq. 1 over the critical neurons only."""
 
 from __future__ import annotations
 
@@ -29,19 +28,19 @@ ROWS = 64
 def train_critical_neurons(
     edit: LocateThenEdit, batch: list[EditRequest], targets: TargetValues, masks: dict[int, NeuronMask]
 ) -> None:
-    """Train the critical neurons of every layer; the changes are ``edit.units``, the model is as before.
+    """Train the critical neurons of every layer into ``edit.units``; the model is as before afterwards.
 
-    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.edit``. In a layer
-    with FFN f, x_1 are its inputs at the subjects' last tokens (in all contexts; a request's weights are
-    those of its key's mean), x_0 its inputs at tokens of text::
+    z* and the residual ``r = (z* - z) / layers left`` are those of ``locate_then_edit.edit``. For a
+    layer with FFN f, x_1 are its inputs at the subjects' last tokens, in all contexts, weighted as in the
+    mean of the keys. x_0 are its inputs at tokens of text::
 
         L = sum_requests mean_contexts |f'(x_1) - f(x_1) - r|^2 + lambda mean |f'(x_0) - f(x_0)|^2
 
-    (Eq. 1 and 9); lambda is ``mom2_update_weight``: with ``adam_trains: [w_out]`` the minimum is Eq. 10's, C
-    being that of the tokens.
+    (Eq. 1 and 9), with lambda = ``mom2_update_weight``. With ``adam_trains: [w_out]`` the minimum is that of
+    Eq. 10, where C is computed from the same tokens.
 
     Raises:
-        EditError: the loss is not finite or never falls below the first, or there is nothing to train.
+        EditError: the loss is not finite or never falls, or there is nothing to train.
     """
     edit.watch.lap("mask")
     view, hparams, layers, state = edit.view, edit.hparams, edit.layers, edit.state
@@ -64,14 +63,14 @@ def train_critical_neurons(
             units = torch.arange(view.d_ff) if mask is None else mask.indices.cpu()
             neurons = CriticalNeurons(view, layer, units)
             weights = prompts.row_weights.to(outputs)
-            course = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
+            loss_info = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
             changes = {
                 part.name: part.delta(layer=layer, kind=part.kind)
                 for part in neurons.parts
                 if part.kind in hparams.adam_trains
             }
-            edit.info["layers"][str(layer)] = {**course, "mask": {} if mask is None else mask.to_json()}
-            originals |= write(view, changes)  # the next layer is read on it
+            edit.info["layers"][str(layer)] = {**loss_info, "mask": {} if mask is None else mask.to_json()}
+            originals |= write(view, changes)  # the next layer is read with this change
             edit.units |= changes
             edit.watch.lap("solve")
     finally:
@@ -131,10 +130,10 @@ def train_layer(
     layer: int,
     hparams,
 ) -> dict:
-    """Run Adam on L for one layer; changes ``neurons.parts`` and returns the course of the loss.
+    """Run Adam on L for one layer; changes ``neurons.parts`` and returns steps and losses.
 
     Args:
-        neurons: what is trained.
+        neurons: the trained neurons.
         inputs: x_1 [R, d_model].
         residual: [R, d_model].
         weights: [R] of the rows.
@@ -145,7 +144,7 @@ def train_layer(
     trained = [part.change for part in neurons.parts if part.kind in hparams.adam_trains]
     if not trained:
         raise EditError(
-            f"layer {layer}: field 'adam_trains' names nothing that the FFN has: {hparams.adam_trains}"
+            f"layer {layer}: field 'adam_trains' names no parameter of this FFN: {hparams.adam_trains}"
         )
     for change in trained:
         change.requires_grad_()
@@ -155,8 +154,8 @@ def train_layer(
     losses, best, steps = objective.curve, objective.best, len(objective.curve) - 1
     if not math.isfinite(losses[-1]) or best["step"] == 0 < losses[0]:
         raise EditError(
-            f"layer {layer}: Adam on Eq. 9 diverged, its loss went from {losses[0]:.3g} to {losses[-1]:.3g} in "
-            f"{steps} steps; lower adam_lr ({hparams.adam_lr}). The model was left as it was"
+            f"layer {layer}: Adam on Eq. 9 diverged, its loss went from {losses[0]:.3g} to {losses[-1]:.3g} "
+            f"in {steps} steps; lower adam_lr ({hparams.adam_lr}). The model was left as it was"
         )
     for change, value in zip(trained, objective.best_changes):
         change.requires_grad_(False).copy_(value)
@@ -165,8 +164,7 @@ def train_layer(
 
 
 class _LayerObjective(Objective):
-    """L of one layer, a batch with a single member. Adam's steps do not all go down: the best values are
-    kept."""
+    """L of one layer. Not every step of Adam lowers it, so the best values are stored."""
 
     def __init__(
         self,

@@ -1,5 +1,4 @@
-"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing): a path's, the mask's, and those of the
-update."""
+"""Hyperparameters of PNKE (Precise Neuron-Level Knowledge Editing)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,45 +11,51 @@ from .pnke_options import PNKEOptions, PNKEScoringOptions
 
 @dataclass(kw_only=True)
 class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
-    """Every option of the method; the defaults are the paper's. There is no released code."""
+    """Defaults are the paper's. There is no released code."""
 
     ALG_NAME: ClassVar[str] = "PNKE"
     OWN_MASK: ClassVar[str] = "pnke"
     OWN_OPTIONS: ClassVar[tuple[type[Options], ...]] = (PNKEOptions,)
 
     path: Literal["rome", "memit", "alphaedit"] = doc(
-        "Eq. 10 on the principles of MEMIT (memit) or ROME (rome); with mask_stage solve alphaedit is memit",
+        "Eq. 10 on the principles of MEMIT (memit) or ROME (rome); with mask_stage solve, alphaedit is the "
+        "same as memit",
         "memit",
     )
     mask_stage: Literal["post", "solve"] = doc(
-        "solve: Eq. 10, the problem of the critical neurons alone; post: the delta of all neurons times the mask",
+        "solve: solve Eq. 10 for the critical neurons only; post: compute the update of all neurons and "
+        "multiply it by the mask",
         "solve",
     )
     mask: str = doc(
-        "which neurons may change; pnke takes its options from this method's fields, other masks from mask_options",
+        "which neurons may change; the options of pnke are fields of this method, those of other masks are "
+        "in mask_options",
         "pnke",
     )
-    L2: float = doc("ridge added to the diagonal (not in Eq. 10)", 0.0)
+    L2: float = doc("number added to the diagonal of the system (Eq. 10 has no such term)", 0.0)
     preserve: Literal["covariance", "nullspace"] = doc(
-        "mask_stage solve: what stands for the retained samples K0. covariance: lambda C among the critical neurons "
-        "(Eq. 10), lambda is mom2_update_weight; nullspace: the update lies in the null space of that",
+        "with mask_stage solve: what represents the retained samples K0; covariance: lambda C among the "
+        "critical neurons (Eq. 10), lambda is mom2_update_weight; nullspace: the update lies in the null "
+        "space of that matrix",
         "covariance",
     )
 
     solver: Literal["closed_form", "adam"] = doc(
-        "closed_form: Eq. 10, the value vectors of the critical neurons; adam: Eq. 9, by gradients, adam_trains of them "
-        "(accumulate_keys is for closed_form alone: Eq. 9 knows no earlier edits)",
+        "closed_form: solve Eq. 10 for the value vectors of the critical neurons; adam: minimise Eq. 9 by "
+        "gradient steps on the parameters in adam_trains (accumulate_keys works with closed_form only, as "
+        "Eq. 9 has no term for earlier edits)",
         "closed_form",
     )
     adam_trains: list[Literal["w_out", "w_in", "b_in"]] = doc(
-        "solver adam: rows of W_out, columns of W_in (gate and up), b_in where there is one",
+        "with solver adam: parameters of the critical neurons that are trained; w_out: rows of W_out; w_in: "
+        "columns of W_in (gate and up); b_in: the bias, if the model has one",
         factory=lambda: ["w_out", "w_in", "b_in"],
     )
-    adam_steps: int = doc("solver adam: steps per layer", 100)
-    adam_lr: float = doc("solver adam: learning rate", 5e-3)
-    adam_stop: float = doc("solver adam: stops when the loss is below this times the first one", 1e-2)
+    adam_steps: int = doc("with solver adam: largest number of steps per layer", 100)
+    adam_lr: float = doc("with solver adam: learning rate", 5e-3)
+    adam_stop: float = doc("with solver adam: stop once the loss is below this share of the first loss", 1e-2)
     adam_preserve_tokens: int = doc(
-        "solver adam: tokens of mom2_dataset that stand for the retained samples K0", 512
+        "with solver adam: number of tokens of mom2_dataset that represent the retained samples K0", 512
     )
 
     def validate(self) -> None:
@@ -58,12 +63,16 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
         super().validate()
         self.require_positive("adam_steps", "adam_lr", "adam_preserve_tokens")
         self.require_not_negative("adam_stop")
-        require(self.solve_preserve == "nullspace", "solve_preserve", "is called 'preserve' in PNKE")
+        require(
+            self.solve_preserve == "nullspace",
+            "solve_preserve",
+            "is not used by PNKE; set 'preserve' instead",
+        )
         if self.preserve == "nullspace":
             require(
                 self.path != "rome" and self.mask_stage == "solve",
                 "preserve",
-                "nullspace is for mask_stage solve on the paths memit and alphaedit",
+                "nullspace needs mask_stage solve and path memit or alphaedit",
             )
             require(
                 self.L2 > 0,
@@ -74,7 +83,7 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
             require(
                 self.path == "memit" and self.mask_stage == "solve" and self.preserve == "covariance",
                 "solver",
-                "adam solves Eq. 9 itself: leave path, mask_stage and preserve as they are",
+                "adam needs path memit, mask_stage solve and preserve covariance (the defaults)",
             )
             require(
                 bool(self.adam_trains) and len(set(self.adam_trains)) == len(self.adam_trains),

@@ -1,4 +1,4 @@
-"""PNKE: identify causal neurons, select the critical ones, edit these alone."""
+"""PNKE: identify causal neurons, select the critical ones, edit only these."""
 
 from ...locate_then_edit.edit import LocateThenEdit
 from ...masks import make_masks
@@ -19,22 +19,22 @@ def apply_pnke_to_model(
 ):
     """Edit ``model`` in place by PNKE.
 
-    Where the paper's equations are: P_sem (Algorithm 1) ``prompts``; activations and attributions
-    ``pnke_scores``; N_bg, N_trig, N_causal, N_critical (Eq. 2 to 7, Algorithms 2 to 4) ``pnke_mask``; the
-    update by ridge regression (Eq. 10) ``locate_then_edit.edit`` with ``mask_stage: solve``, by Adam (Eq. 8
-    and 9) ``pnke_adam``.
+    Modules: P_sem (Algorithm 1) is in ``prompts``; activations and attributions in ``pnke_scores``; N_bg,
+    N_trig, N_causal and N_critical (Eq. 2 to 7, Algorithms 2 to 4) in ``pnke_mask``. The update by ridge
+    regression (Eq. 10) is in ``locate_then_edit.edit`` (``mask_stage: solve``), by Adam (Eq. 8 and 9) in
+    ``pnke_adam``.
 
     Args:
         model, tok: causal language model of transformers and its tokenizer (never changed).
         requests: EasyEdit's request dictionaries (``prompt``, ``subject``, ``target_new`` ...), one batch.
-            Every request selects its critical neurons; the update of the batch may use those of all.
+            Critical neurons are selected for each request; the update of the batch may use all of them.
         hparams: ``PNKEHyperParams``.
         copy: edit a deep copy.
         return_orig_weights: return the weights as they were, for EasyEdit to put back.
         keep_original_weight: accepted for EasyEdit, not used.
         records: list to which the ``EditRecord`` is appended; its ``info["identification"]`` holds P_sem and
             the costs of Table 3.
-        **kwargs: whatever else a host passes on (EasyEdit: ``train_ds=None``), ignored.
+        **kwargs: accepted for EasyEdit (``train_ds=None``), not used.
 
     Returns:
         (model, {parameter name: original tensor}).

@@ -21,13 +21,13 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CausalScores:
-    """What one request tells about the neurons of one layer.
+    """Activations and attributions of the neurons of one layer, for one request.
 
     Attributes:
         specific: ``[d_ff]``, Act(n_i, P_spec).
-        semantic: ``[m, d_ff]``, Act(n_i, p) for every p of P_sem; no rows where there is no such prompt, None
-            where the strategy does not look at it.
-        attribution: ``[d_ff]``, Attr(n_i, P_spec); None likewise.
+        semantic: ``[m, d_ff]``, Act(n_i, p) for every p of P_sem, perhaps no row; None if the strategy does
+            not use it.
+        attribution: ``[d_ff]``, Attr(n_i, P_spec); None if the strategy does not use it.
     """
 
     specific: Tensor
@@ -36,12 +36,12 @@ class CausalScores:
 
 
 def pnke_mask(scores: Sequence[CausalScores], options: PNKEOptions, layer: int | None = None) -> NeuronMask:
-    """The critical neurons of one layer: of every request by itself, then the union.
+    """The critical neurons of one layer: selected for each request, then the union.
 
-    ``strategy: entropy`` is Algorithm 4. ``trigger`` and ``background`` take N_trig or N_bg as they are;
-    ``activation`` takes the ``activation_share`` of the neurons with the highest activation on P_spec. Where
-    a selection has fewer than ``min_neurons`` it is filled up, and the record says so: first from its causal
-    neurons, then from the others, each in the order of s (of equal ones the lower number first).
+    ``strategy: entropy`` is Algorithm 4. ``trigger`` takes N_trig and ``background`` N_bg; ``activation``
+    takes the ``activation_share`` of neurons with the highest activation on P_spec. A selection with fewer
+    than ``min_neurons`` is filled up, which the record says: first with causal neurons, then with others, in
+    descending order of s, and among equals the lower number first.
 
     Args:
         scores: one ``CausalScores`` per request of the batch.
@@ -49,7 +49,7 @@ def pnke_mask(scores: Sequence[CausalScores], options: PNKEOptions, layer: int |
         layer: for the log.
 
     Raises:
-        MaskError: scores that are not finite, or that the strategy needs and are not there; more
+        MaskError: scores that are not finite, or that the strategy needs and that are missing; more
             ``min_neurons`` than the layer has.
     """
     if not isinstance(scores, Sequence) or not scores or not isinstance(scores[0], CausalScores):
@@ -68,7 +68,7 @@ def pnke_mask(scores: Sequence[CausalScores], options: PNKEOptions, layer: int |
 def critical_neurons(
     scores: CausalScores, options: PNKEOptions, layer: int | None = None
 ) -> tuple[Tensor, dict]:
-    """N_critical of one request, bool ``[d_ff]``, and the numbers of neurons on the way."""
+    """N_critical of one request, bool ``[d_ff]``, and the counts of its intermediate sets."""
     causal, counts = select_causal(scores, options)
     if options.strategy == "entropy":
         critical, entropy_counts = entropy_selection(scores, causal, options)
@@ -89,19 +89,19 @@ def critical_neurons(
 
 
 def select_causal(scores: CausalScores, options: PNKEOptions) -> tuple[Tensor, dict]:
-    """N_bg, N_trig or their union N_causal (Eq. 4), as the strategy asks, and the numbers of each."""
+    """N_bg, N_trig or their union N_causal (Eq. 4), depending on the strategy, and their counts."""
     background = trigger = torch.zeros_like(scores.specific, dtype=torch.bool)
     counts = {}
     if options.uses_prompts:
         if scores.semantic is None:
-            raise MaskError(f"scores: strategy {options.strategy!r} needs semantic")
+            raise MaskError(f"scores: strategy {options.strategy!r} needs the field 'semantic'")
         background = background_neurons(
             scores.semantic, options.background_activation, options.background_std, options.thresholds
         )
         counts["background"] = int(background.sum())
     if options.uses_attribution:
         if scores.attribution is None:
-            raise MaskError(f"scores: strategy {options.strategy!r} needs attribution")
+            raise MaskError(f"scores: strategy {options.strategy!r} needs the field 'attribution'")
         trigger = trigger_neurons(
             scores.specific,
             scores.attribution,
@@ -135,9 +135,8 @@ def background_neurons(
     """N_bg (Eq. 2, Algorithm 2), bool ``[d_ff]``: mean activation over P_sem above, standard deviation below
     its threshold.
 
-    The standard deviation is that of the m prompts themselves (divided by m; its percentile does not depend
-    on that). With one prompt it is 0 for all neurons, with none there is no mean: either way there is no
-    background neuron.
+    The standard deviation is over the m prompts (divided by m, which its percentile does not depend on). With
+    fewer than two prompts there is no background neuron.
     """
     if not len(semantic):
         return torch.zeros(semantic.shape[1], dtype=torch.bool, device=semantic.device)
@@ -173,10 +172,10 @@ def entropy_selection(scores: CausalScores, causal: Tensor, options: PNKEOptions
 
 
 def importance(specific: Tensor, attribution: Tensor | None, alpha: float = 0.5) -> Tensor:
-    """``s_i = alpha norm(Act) + (1 - alpha) norm(Attr)`` (Eq. 5), min-max normalised among the given neurons
+    """``s_i = alpha norm(Act) + (1 - alpha) norm(Attr)`` (Eq. 5), min-max normalised over these neurons
     (B.4.1).
 
-    Values that are all equal are 1 each; without attributions s is the activation's share alone.
+    Values that are all equal become 1; without attributions ``s = norm(Act)``.
     """
     if attribution is None:
         return min_max(specific)
@@ -205,7 +204,7 @@ def _finite(scores: CausalScores) -> CausalScores:
 
 
 def _rank(scores: CausalScores, members: Tensor, alpha: float) -> Tensor:
-    """Members by s among themselves, above all others by s in the layer."""
+    """Rank by s: first the members, by s among themselves, then all others, by s in the layer."""
     rank = importance(scores.specific, scores.attribution, alpha)
     if members.any():
         attribution = None if scores.attribution is None else scores.attribution[members]
@@ -214,6 +213,6 @@ def _rank(scores: CausalScores, members: Tensor, alpha: float) -> Tensor:
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
-    """bool: the ``count`` highest values, of equal ones those with the lower number, on every device."""
+    """Mask of the ``count`` highest values; among equals the lower number wins, on every device."""
     highest = values.argsort(descending=True, stable=True)[:count]
     return torch.zeros_like(values, dtype=torch.bool).index_fill(0, highest, True)

@@ -20,10 +20,10 @@ class PNKEOptions(Options):
         "step_batch": "ig_step_batch",
     }
 
-    psem_size: int = doc("m, prompts in P_sem (B.1)", 10)
+    psem_size: int = doc("m, number of prompts in P_sem (B.1)", 10)
     psem_sources: list[Source] = doc(
-        "sources of P_sem, asked in this order until there are m prompts; 'dataset' takes the request's rephrase_prompt, "
-        "which generalisation is measured on",
+        "sources of P_sem, used in this order until there are m prompts; dataset takes the request's "
+        "rephrase_prompt, which is also the prompt on which generalisation is measured",
         factory=lambda: ["dataset", "paraphrase", "translation", "context"],
     )
     psem_paraphrase_model: str | None = doc(
@@ -32,66 +32,85 @@ class PNKEOptions(Options):
     psem_translation_models: list[str] | None = doc(
         "two translation models, into another language and back; unset: no back-translation", None
     )
-    psem_max_new_tokens: int = doc("longest paraphrase or translation", 40)
+    psem_max_new_tokens: int = doc("largest number of tokens of a paraphrase or translation", 40)
     psem_cache_by: Literal["strict", "text"] = doc(
-        "what a cached paraphrase is looked up by: strict: also the weights that wrote it, which every edit changes; text: "
-        "not those",
+        "when a cached paraphrase is used again; strict: only if the weights that wrote it are the present "
+        "ones, which every edit changes; text: whatever the weights, so that all edits and runs share a "
+        "P_sem",
         "strict",
     )
 
     activation_position: Literal["last", "subject_last"] = doc(
-        "token whose activations are read and attributed to: the prompt's last, or the subject's, where keys are read",
+        "token at which neurons are read; last: the prompt's last token; subject_last: the subject's last "
+        "token, where keys are read",
         "last",
     )
     activation_value: Literal["signed", "magnitude"] = doc(
-        "Act(n, p): the activation as it is, or its absolute value. The sign of a gated FFN's activation means nothing by "
-        "itself: with its row of the up projection and its column of the down projection negated it is the same neuron",
+        "Act(n, p); signed: the activation; magnitude: its absolute value. In a gated FFN the sign alone "
+        "has no meaning: negating the neuron's row of the up projection and its column of the down "
+        "projection gives the same function",
         "signed",
     )
     background_activation: float = doc(
-        "theta_bg_act (B.2): percentile of the mean activation over P_sem", 75.0
+        "theta_bg_act (B.2): background neurons have a mean activation over P_sem above this percentile", 75.0
     )
-    background_std: float = doc("epsilon_stable (B.2): percentile of the standard deviation over P_sem", 25.0)
-    trigger_activation: float = doc("theta_trig_act (B.3.3): percentile of the activation on P_spec", 90.0)
-    trigger_attribution: float = doc("theta_attr (B.3.3): percentile of the attribution", 90.0)
+    background_std: float = doc(
+        "epsilon_stable (B.2): background neurons have a standard deviation over P_sem below this percentile",
+        25.0,
+    )
+    trigger_activation: float = doc(
+        "theta_trig_act (B.3.3): trigger neurons have an activation on P_spec above this percentile", 90.0
+    )
+    trigger_attribution: float = doc(
+        "theta_attr (B.3.3): trigger neurons have an attribution above this percentile", 90.0
+    )
     thresholds: Literal["percentile", "range"] = doc(
-        "what these four are: percentiles of the layer, or percent of the way from the least to the greatest value. The "
-        "paper's Fig. 5 counts from above and gives shares: its 0.2 to 0.3 for trigger neurons is a level of 80 to 70",
+        "unit of the four thresholds above; percentile: percentiles over the neurons of the layer; range: "
+        "percent of the way from the least to the greatest value. The paper's Fig. 5 gives shares counted "
+        "from the top: its 0.2 to 0.3 for trigger neurons is a threshold of 80 to 70 here",
         "percentile",
     )
     attribution_target: Literal["target_new", "ground_truth", "predicted"] = doc(
-        "whose probability is attributed: the new object, the old one, or the model's own next token",
+        "object whose probability is attributed; target_new: the new one; ground_truth: the old one; "
+        "predicted: the model's own next token",
         "target_new",
     )
-    whole_target: bool = doc("probability of all of the object's tokens, else of the first", False)
-    ig_steps: int = doc("points of the path of integrated gradients (C.1: 10 + 20 evaluations)", 20)
-    ig_rule: Literal["gauss", "right"] = doc(
-        "quadrature of the path: Gauss-Legendre, or the Riemann sum", "gauss"
+    whole_target: bool = doc(
+        "attribute the probability of all tokens of the object; false: of its first token", False
     )
-    ig_step_batch: int = doc("points per forward and backward pass; halved where memory does not suffice", 64)
+    ig_steps: int = doc("number of points on the path of integrated gradients (C.1: 10 + 20 evaluations)", 20)
+    ig_rule: Literal["gauss", "right"] = doc(
+        "quadrature rule of the path; gauss: Gauss-Legendre; right: the Riemann sum", "gauss"
+    )
+    ig_step_batch: int = doc("points per forward and backward pass; halved if memory does not suffice", 64)
 
     strategy: Literal["entropy", "trigger", "background", "activation"] = doc(
-        "which neurons are critical (Fig. 3): Algorithm 4, N_trig or N_bg as they are, or activation_share of the most "
-        "active",
+        "which neurons are critical (Fig. 3); entropy: Algorithm 4; trigger: all of N_trig; background: all "
+        "of N_bg; activation: the activation_share of the layer's neurons with the highest activation",
         "entropy",
     )
-    alpha: float = doc("weight of the activation in the importance s (Eq. 5)", 0.5)
-    q_base: float = doc("percentile of s where its entropy is greatest (Eq. 6)", 85.0)
-    gamma: float = doc("percentiles per nat that the entropy lacks (Eq. 6)", 10.0)
-    activation_share: float = doc("share of neurons of strategy: activation", 0.1)
+    alpha: float = doc(
+        "weight of the activation in the importance s; the attribution has the rest (Eq. 5)", 0.5
+    )
+    q_base: float = doc(
+        "percentile of s above which neurons are critical if its entropy is greatest (Eq. 6)", 85.0
+    )
+    gamma: float = doc("what each nat below the greatest entropy adds to the percentile (Eq. 6)", 10.0)
+    activation_share: float = doc("with strategy activation: share of neurons that are critical", 0.1)
     min_neurons: int = doc(
-        "critical neurons at least, per request; where the selection has fewer, the next best by s join them",
+        "smallest number of critical neurons per request; if fewer are selected, those with the next "
+        "highest s are added",
         1,
     )
 
     @property
     def uses_prompts(self) -> bool:
-        """Whether the strategy looks at P_sem."""
+        """Whether the strategy uses P_sem."""
         return self.strategy in ("entropy", "background")
 
     @property
     def uses_attribution(self) -> bool:
-        """Whether the strategy looks at integrated gradients."""
+        """Whether the strategy uses integrated gradients."""
         return self.strategy in ("entropy", "trigger")
 
     def validate(self) -> None:
@@ -120,13 +139,13 @@ class PNKEOptions(Options):
 
 @dataclass(kw_only=True)
 class PNKEScoringOptions(PNKEOptions):
-    """The same with what every method sets elsewhere."""
+    """With the options that methods set by fields of other names."""
 
-    prompt_batch: int = doc("prompts per forward pass; halved where memory does not suffice", 64)
-    psem_cache_dir: str | None = doc("folder of written prompts; unset: psem below stats_dir", None)
-    seed: int = doc("of the sampling of paraphrases", 0)
+    prompt_batch: int = doc("prompts per forward pass; halved if memory does not suffice", 64)
+    psem_cache_dir: str | None = doc("folder where written prompts are cached; unset: no cache", None)
+    seed: int = doc("seed of the sampling of paraphrases", 0)
 
     @property
     def prompt_cache(self) -> str | None:
-        """Folder of written prompts; None: nothing is kept."""
+        """Folder of written prompts; None: nothing is cached."""
         return self.psem_cache_dir

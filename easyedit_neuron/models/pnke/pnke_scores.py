@@ -1,4 +1,4 @@
-"""Scores of PNKE's mask: activations on P_sem and P_spec, and integrated gradients, with what they cost."""
+"""Scores of PNKE's mask: activations on P_sem and P_spec, integrated gradients, and their costs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ...utils.memory import in_batches
 from ...utils.timing import Stopwatch
 from .pnke_mask import CausalScores, pnke_mask
 from .pnke_options import PNKEScoringOptions
-from .prompts import PromptSettings, SemanticPrompts, semantic_prompts
+from .prompts import SemanticPrompts, semantic_prompts
 
 COST = "identification"
-"""Key of the report that says what identifying the neurons cost (Table 3)."""
+"""Key of the report for the costs of identifying the neurons (Table 3)."""
 
 
 def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
@@ -37,21 +37,22 @@ def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
 
 
 def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[int, list[CausalScores]]:
-    """``{layer: one CausalScores per request}``; what the strategy does not look at is not computed.
+    """``{layer: one CausalScores per request}``; scores that the strategy does not use are not computed.
 
-    The prompts of P_sem of all requests go through the model together, as far as the last edited layer's
-    activations. The points of the paths of integrated gradients do likewise, from the attributed layer on;
-    P_spec's activations come with them. A prompt of P_sem without the subject has no ``activation_position:
-    subject_last`` and is left out; the report counts such prompts. ``context.report["identification"]`` gets
-    P_sem with its sources, the passes through the model and the seconds.
+    The prompts of P_sem of all requests are batched, and run up to the last edited layer's activations. The
+    points of integrated gradients are batched too, and run from the attributed layer on; they also give
+    P_spec's activations. With ``activation_position: subject_last`` a prompt of P_sem without the subject is
+    left out and counted in the report. ``context.report["identification"]`` gets P_sem with its sources, the
+    passes through the model and the seconds.
 
     Raises:
         RequestError: ``ground_truth`` for a request without one.
-        HparamsError: a model that is to write prompts cannot be used.
+        HparamsError: a model that shall write prompts cannot be used.
     """
     view, watch = context.view, Stopwatch()
-    prompts = _semantic_prompts(context, options)
+    prompts: list[SemanticPrompts] = []
     if options.uses_prompts:
+        prompts = semantic_prompts(context.requests, view.model, context.tok, options, context.contexts)
         watch.lap("semantic prompts")
     places, lost = _places(context, prompts, options.activation_position)
     if not options.uses_attribution:  # the gradients bring P_spec's activations with them
@@ -93,35 +94,17 @@ def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[in
 
 @dataclass(frozen=True)
 class _Place:
-    """A text of a request, and the token of it that is read."""
+    """A text of a request, and the position of the token at which neurons are read."""
 
     request: int
     text: str
     position: int
 
 
-def _semantic_prompts(context: ScoringContext, options: PNKEScoringOptions) -> list[SemanticPrompts]:
-    if not options.uses_prompts:
-        return []
-    models = options.psem_translation_models
-    settings = PromptSettings(
-        m=options.psem_size,
-        sources=tuple(options.psem_sources),
-        seed=options.seed,
-        cache_dir=options.prompt_cache,
-        paraphrase_model=options.psem_paraphrase_model,
-        translation_models=None if models is None else tuple(models),
-        contexts=context.contexts,
-        max_new_tokens=options.psem_max_new_tokens,
-        paraphrase_cache=options.psem_cache_by,
-    )
-    return semantic_prompts(context.requests, context.view.model, context.tok, settings)
-
-
 def _places(
     context: ScoringContext, prompts: list[SemanticPrompts], position: str
 ) -> tuple[list[_Place], list[int]]:
-    """The texts of P_sem with the token to read, and how many texts of each request lack such a token."""
+    """The texts of P_sem with the position to read, and per request the number of texts without one."""
     places, lost = [], []
     for number, semantic in enumerate(prompts):
         subject, before = context.requests[number].subject, len(places)
@@ -143,7 +126,7 @@ def activations(
     """Act(n_i, p): ``{layer: [B, d_ff]}`` inputs of the down projection at ``position [B]``, in the compute
     dtype.
 
-    The forward ends in front of the last of the down projections.
+    The forward pass stops before the last of the down projections.
     """
 
     def run(rows: Sequence[int]) -> list[list[Tensor]]:
@@ -161,19 +144,19 @@ def activations(
 
 
 def _bare_ends(context: ScoringContext, position: str) -> Tensor:
-    """``[requests]``, the token of every P_spec that is read."""
+    """``[requests]``, position to read in every P_spec."""
     if position == "subject_last":
         return context.subject_ends(context.prompts("bare"))
     return torch.tensor([len(token_ids(context.tok, request.text)) - 1 for request in context.requests])
 
 
 def _predicted(context: ScoringContext) -> TargetTokens:
-    """The bare prompts with the token that the model would say behind each."""
+    """The bare prompts, each with the next token that the model predicts."""
     device = context.view.input_device
     batch = encode(context.tok, [request.text for request in context.requests], device)
     if context.readings is not None:
-        each = len(context.readings.top1) // len(context.requests)
-        top1 = context.readings.top1[::each]  # the first context of a request is the bare prompt
+        contexts = len(context.readings.top1) // len(context.requests)
+        top1 = context.readings.top1[::contexts]  # the first context of a request is the bare prompt
     else:
         top1 = read_prompts(context.view, batch, context.layers[:1]).top1
     owner = torch.arange(len(top1), device=device)
@@ -202,7 +185,7 @@ def _layer_scores(
     specific = gradients.activations[layer]
     specific = specific.abs() if magnitude else specific
     semantic = by_request if options.uses_prompts else [None] * len(by_request)
-    return [CausalScores(*each) for each in zip(specific, semantic, gradients.scores[layer])]
+    return [CausalScores(*scores) for scores in zip(specific, semantic, gradients.scores[layer])]
 
 
 def _report(
@@ -212,7 +195,7 @@ def _report(
     calls: ModelCalls,
     watch: Stopwatch,
 ) -> None:
-    """Add to what was reported before: on the rome path every request is scored by itself."""
+    """Add to earlier reports of the edit: on the rome path every request is scored by itself."""
     report = context.report.setdefault(COST, {"requests": 0, "passes": {}, "seconds": {}, "prompts": []})
     report["requests"] += len(context.requests)
     for name, values in (("passes", calls.to_json()), ("seconds", watch.seconds)):

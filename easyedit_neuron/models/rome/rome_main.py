@@ -17,9 +17,8 @@ def apply_rome_to_model(
     """Edit ``model`` in place; arguments and return value of EasyEdit's ``apply_*_to_model``.
 
     ROME has no joint solution for several requests. They are edited one after the other, each on the weights
-    that the one before left: the same as one call for each, except for one record of all. EasyEdit's makes
-    the first edit and drops the others without a word; editors therefore refuse ``batch_edit`` with ROME, as
-    EasyEdit's does.
+    that the previous edit left, as with one call for each; the record holds all of them. EasyEdit's ROME
+    makes the first edit and silently drops the others, so editors refuse ``batch_edit`` with ROME.
 
     ``keep_original_weight`` and unknown keywords are accepted and not used, as EasyEdit's own methods do.
     """
