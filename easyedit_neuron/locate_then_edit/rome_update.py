@@ -101,4 +101,4 @@ def _direction(edit: LocateThenEdit, layer: int, key: Tensor, rows: Tensor | Non
         solver = SequentialSolver(problem, dtype=getattr(torch, hparams.solve_dtype))
         state.add_solver(layer, setting, solver)
     keys = key[:, None]
-    return (solver.right_factor(keys) if rows is None else solver.masked_right_factor(keys, rows)).squeeze(1)
+    return (solver.key_factor(keys) if rows is None else solver.masked_key_factor(keys, rows)).squeeze(1)

@@ -132,7 +132,7 @@ class SequentialState:
         number = matches[-1]
         start, count = sum(self.counts[:number]), self.counts[number]
         for buffer in self._buffers.values() if count else ():
-            buffer.remove(slice(start, start + count))
+            buffer.remove(start, start + count)
         del self.steps[number], self.counts[number], self.edited[number]
         self.steps[number:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[number:]]
         self.append_edit(present, {})

@@ -83,9 +83,9 @@ def layer_delta(
         subspace = None
         if hparams.preserves == "nullspace":
             subspace = _restricted_null_space(covariance, mask.rows, layer, hparams.nullspace_threshold)
-        right = solver.masked_right_factor(keys, mask.rows, subspace, superseded)
+        right = solver.masked_key_factor(keys, mask.rows, subspace, superseded)
     else:
-        right = solver.right_factor(keys, superseded)
+        right = solver.key_factor(keys, superseded)
         if mask is not None:
             right = right * mask.weight.to(right)[:, None]
     carried = residual @ (right.T @ keys)
