@@ -30,7 +30,7 @@ class PromptSettings:
             edited model, with the weights that it has.
         translation_models: two of those, encoder-decoders: to the other language, and back. None: the source
             is passed over.
-        contexts: groups of templates with one ``{}``, as ``paths.contexts.contexts_of`` makes; the bare
+        contexts: groups of templates with one ``{}``, as ``context_templates.contexts_of`` makes; the bare
             ``"{}"`` is no prefix.
         max_new_tokens: longest written text.
         candidates: texts written from each template (the prompt, and each dataset rephrasing if that source
