@@ -35,7 +35,7 @@ def test_logits_and_gradients_are_bit_identical(model_type, layer):
         prefix = seen.prefix
     for first, second in zip(*outcomes):
         assert torch.equal(first, second)
-    assert all("forward" not in view.layer(l).__dict__ for l in range(view.n_layers))
+    assert all("forward" not in view.layer(layer).__dict__ for layer in range(view.n_layers))
     with torch.no_grad():
         assert not torch.equal(model(**batch.inputs, use_cache=False).logits, outcomes[0][0]), (
             "the model runs whole again"

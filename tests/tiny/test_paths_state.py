@@ -86,7 +86,9 @@ def test_accumulation_can_be_turned_off(setting):
     }
     assert len(state.buffer(1)) == 0, "nothing is kept that nothing reads"
     records = [apply(m, tok, SECOND, hparams)[2] for m in (model, twin)]
-    assert all(torch.equal(records[0].layers[l].matrix(), records[1].layers[l].matrix()) for l in (1, 2))
+    assert all(
+        torch.equal(records[0].layers[layer].matrix(), records[1].layers[layer].matrix()) for layer in (1, 2)
+    )
 
 
 def test_the_state_follows_restored_weights(setting, caplog):
@@ -98,7 +100,7 @@ def test_the_state_follows_restored_weights(setting, caplog):
         _, _, again = apply(model, tok, SECOND, hparams)
     assert "1 edit(s) forgotten" in caplog.text and "from outside" not in caplog.text
     assert [len(s.steps) for s in states(model)] == [2]
-    assert all(torch.equal(second.layers[l].matrix(), again.layers[l].matrix()) for l in (1, 2))
+    assert all(torch.equal(second.layers[layer].matrix(), again.layers[layer].matrix()) for layer in (1, 2))
 
 
 def test_foreign_weights_start_anew_with_a_warning(setting, caplog):
@@ -116,7 +118,9 @@ def test_a_copy_takes_the_state_along(setting):
     edited, _, on_copy = apply(model, tok, SECOND, hparams, copy=True)
     assert [len(s.steps) for s in states(edited)] == [2] and [len(s.steps) for s in states(model)] == [1]
     _, _, in_place = apply(model, tok, SECOND, hparams)
-    assert all(torch.equal(on_copy.layers[l].matrix(), in_place.layers[l].matrix()) for l in (1, 2))
+    assert all(
+        torch.equal(on_copy.layers[layer].matrix(), in_place.layers[layer].matrix()) for layer in (1, 2)
+    )
 
 
 def test_models_do_not_share_state(setting, tmp_path):
@@ -126,7 +130,7 @@ def test_models_do_not_share_state(setting, tmp_path):
     _, _, fresh = apply(other, tok, SECOND, hparams)
     reference, _ = tiny_model("llama")
     _, _, expected = apply(reference, tok, SECOND, hparams)
-    assert all(torch.equal(fresh.layers[l].matrix(), expected.layers[l].matrix()) for l in (1, 2))
+    assert all(torch.equal(fresh.layers[layer].matrix(), expected.layers[layer].matrix()) for layer in (1, 2))
 
 
 def test_other_settings_have_another_state(setting):

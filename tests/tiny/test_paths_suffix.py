@@ -90,7 +90,8 @@ def test_batching_changes_nothing(size, tmp_path):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 "
+            "bytes"
         ),
     ],
 )
@@ -121,7 +122,23 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         compute_z(
             ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
-        ).targets
+        )
+
+
+def _key_and_output(view, layer, ids):
+    """``key`` of a layer and ``out`` of block 3 in one plain forward."""
+    seen = {}
+    handles = [
+        view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
+        view.layer(3).register_forward_hook(
+            lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o)
+        ),
+    ]
+    with torch.no_grad():
+        view.model(input_ids=ids, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return seen
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -137,23 +154,11 @@ def test_layerwise_keys_in_float64(model_type, exact):
         now = layerwise.at(layer)
         keys, values = now.keys, now.z
         for number, request in enumerate(REQUESTS):
-            seen = {}
             expected = []
             for context in FLAT:
                 template = context.replace("{}", request["prompt"].replace(request["subject"], "{}"))
-                handles = [
-                    view.down_proj(layer).register_forward_pre_hook(lambda m, a: seen.update(key=a[0])),
-                    view.layer(3).register_forward_hook(
-                        lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o)
-                    ),
-                ]
-                with torch.no_grad():
-                    model(
-                        input_ids=torch.tensor([tok(template.format(request["subject"]))["input_ids"]]),
-                        use_cache=False,
-                    )
-                for handle in handles:
-                    handle.remove()
+                ids = torch.tensor([tok(template.format(request["subject"]))["input_ids"]])
+                seen = _key_and_output(view, layer, ids)
                 at = subject_last_index(tok, template, request["subject"])
                 expected.append(seen["key"][0, at])
                 if context == "{}":

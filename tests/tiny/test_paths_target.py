@@ -63,11 +63,11 @@ def test_loss_at_the_last_layer_is_the_loss_of_the_logits(tmp_path):
             ModelView.of(model),
             tok,
             prepare(REQUESTS)[0],
-            make_hparams("AlphaEdit", tmp_path, v_loss_layer=l),
+            make_hparams("AlphaEdit", tmp_path, v_loss_layer=loss_layer),
             FLAT,
             LAYER,
         )
-        for l in (None, 3)
+        for loss_layer in (None, 3)
     ]
     assert found[0].losses == found[1].losses and torch.equal(found[0].value, found[1].value)
 

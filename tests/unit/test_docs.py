@@ -23,7 +23,7 @@ PYTHON_BLOCKS = [(name, block) for name, text in TEXTS.items() for block in bloc
 FIELDS = {field for spec in methods() for field in setting_names(spec.name.lower())["method"]}
 PLACEHOLDER = re.compile(r"[A-Z](-[A-Z])?|1-N|FILE|DIR|NAME|FOLDER|FIELD|METHOD|\.\.\.|\$.*|.*/?\$\w+.*")
 """Values that stand for a reader's own."""
-EXAMPLE_METHODS = {"nudge"}
+EXAMPLE_METHODS = {"salient"}
 """Methods that the guides write."""
 
 
