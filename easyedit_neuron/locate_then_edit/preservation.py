@@ -35,8 +35,8 @@ def preserved_prompts(
     it, with their objects. Of a prompt that was edited more than once, the newest object counts.
 
     Then at most ``keep_prompts`` prompts without an object: first those of the subject's earlier edits, from
-    the newest on, then others drawn by ``seed``. These come from ``keep_templates`` or, if that is unset, from the
-    prompts of all edits so far and of this batch.
+    the newest on, then others drawn by ``seed``. These come from ``keep_templates`` or, if that is unset,
+    from the prompts of all edits so far and of this batch.
 
     Args:
         requests: the batch.

@@ -57,7 +57,7 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
 
 @pytest.mark.parametrize("method", ["AlphaEdit", "MEMIT", "NMKE", "ROME"])
 def test_left_and_right_padding_give_the_same_bits(method, tmp_path):
-    found = []
+    results = []
     for side in ("left", "right"):
         model, tok = tiny_model("llama")
         tok.padding_side = side
@@ -65,8 +65,8 @@ def test_left_and_right_padding_give_the_same_bits(method, tmp_path):
         (tmp_path / side).mkdir()  # statistics of its own
         apply(model, tok, REQUESTS, make_hparams(method, tmp_path / side, v_num_grad_steps=3))
         assert dict(vars(tok)) == settings
-        found.append(model.state_dict())
-    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+        results.append(model.state_dict())
+    assert all(torch.equal(results[0][n], results[1][n]) for n in results[0])
 
 
 def test_a_tokenizer_without_a_pad_token(tmp_path):
@@ -80,7 +80,7 @@ def test_a_tokenizer_without_a_pad_token(tmp_path):
 def test_other_precisions_give_the_same_edit_within_theirs(dtype, tmp_path):
     """bfloat16 has 8 bits: the delta agrees in direction and size; float64 is not rounded to float32 on the
     way."""
-    found = []
+    results = []
     for kind in (torch.float32, dtype):
         model, tok = tiny_model("llama", dtype=kind)
         with torch.no_grad():
@@ -96,8 +96,8 @@ def test_other_precisions_give_the_same_edit_within_theirs(dtype, tmp_path):
         untouched = record.layers[1].matrix() == 0
         name = record.names[1]
         assert torch.equal(model.get_parameter(name)[untouched], before["tensors"][name][untouched])
-        found.append(torch.cat([delta.matrix().flatten() for delta in record.layers.values()]))
-    difference = float((found[0] - found[1]).norm() / found[0].norm())
+        results.append(torch.cat([delta.matrix().flatten() for delta in record.layers.values()]))
+    difference = float((results[0] - results[1]).norm() / results[0].norm())
     assert difference < (0.15 if dtype == torch.bfloat16 else 1e-3)
 
 
@@ -114,12 +114,12 @@ def test_float64_weights_keep_their_precision(tmp_path):
 
 
 def test_a_float64_covariance(tmp_path):
-    found = []
+    results = []
     for dtype in ("float32", "float64"):
         model, tok = tiny_model("llama")
         _, _, record = apply(model, tok, SUBJECT_LAST, make_hparams("AlphaEdit", tmp_path, mom2_dtype=dtype))
-        found.append(record.layers[2].matrix())
-    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+        results.append(record.layers[2].matrix())
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
 
 
 def test_a_batch_writes_all_of_its_requests(tmp_path):
@@ -252,9 +252,12 @@ def test_a_norm_behind_the_ffn_is_reckoned_with(tmp_path):
         return gain * ffn_out / (ffn_out.pow(2).mean(0) + norm.eps).sqrt()
 
     residual = record.layers[2].value_factor * gain / (before.ffn_out.pow(2).mean(0) + norm.eps).sqrt()
-    wanted = output(before.ffn_out) + residual
+    expected_output = output(before.ffn_out) + residual
     torch.testing.assert_close(
-        output(after.ffn_out), wanted / (wanted / gain).pow(2).mean(0).sqrt(), rtol=1e-4, atol=1e-6
+        output(after.ffn_out),
+        expected_output / (expected_output / gain).pow(2).mean(0).sqrt(),
+        rtol=1e-4,
+        atol=1e-6,
     )
     # the block's output goes most of the way to z*: here z* - z is the residual
     moved = after.z - before.z

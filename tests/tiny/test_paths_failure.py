@@ -87,7 +87,7 @@ def test_nothing_is_left_behind(failure, tmp_path, monkeypatch):
 
 
 def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypatch):
-    found = []
+    snapshots = []
     for broken in (False, True):
         model, tok = tiny_model("llama")
         hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
@@ -99,8 +99,8 @@ def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypat
                 ):
                     apply(model, tok, REQUESTS[:1], hparams)
         apply(model, tok, REQUESTS[:1], hparams)
-        found.append(snapshot(model)["tensors"])
-    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+        snapshots.append(snapshot(model)["tensors"])
+    assert all(torch.equal(snapshots[0][n], snapshots[1][n]) for n in snapshots[0])
 
 
 @pytest.mark.parametrize(

@@ -39,28 +39,28 @@ def test_search_in_float64(model_type, site, tmp_path, exact):
     view = ModelView.of(model)
     module = view.layer(LAYER) if site == "layer_out" else view.mlp(LAYER)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=6, keep_prompts=3, keep_factor=0.7)
-    wanted = [
+    expected = [
         plain_search(model, module, tok, request, hparams, FLAT, kept)
         for request, kept in zip(REQUESTS, KEPT)
     ]
-    stops = sorted(min(losses) for _, _, losses in wanted)
+    stops = sorted(min(losses) for _, _, losses in expected)
     hparams = hparams.override(
         {"v_stop_loss": (stops[0] + stops[1]) / 2}
     )  # one leaves the batch before the others
-    wanted = [
+    expected = [
         plain_search(model, module, tok, request, hparams, FLAT, kept)
         for request, kept in zip(REQUESTS, KEPT)
     ]
-    found = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site, preserved=KEPT).targets
-    for target, (_, delta, losses) in zip(found, wanted):
+    targets = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site, preserved=KEPT).targets
+    for target, (_, delta, losses) in zip(targets, expected):
         assert target.losses == pytest.approx(losses, rel=1e-8)
         torch.testing.assert_close(
             target.value - target.initial, delta, rtol=1e-6, atol=1e-7
         )  # Adam divides by small second moments
     without = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
-    assert without[1].losses == pytest.approx(found[1].losses, rel=1e-9) and without[2].losses[
+    assert without[1].losses == pytest.approx(targets[1].losses, rel=1e-9) and without[2].losses[
         1:
-    ] != pytest.approx(found[2].losses[1:], rel=1e-4)
+    ] != pytest.approx(targets[2].losses[1:], rel=1e-4)
 
 
 def test_prompts_that_ask_for_the_edited_fact_are_not_kept(tmp_path):
@@ -98,9 +98,9 @@ def test_an_edit_knows_the_subjects_earlier_one(method, options, tmp_path):
     apply(model, tok, [earlier], hparams)
     template = earlier["prompt"].replace(earlier["subject"], "{}")
     kept = [PreservedPrompt(template, earlier["target_new"] if "keep_edits" in options else None)]
-    losses = [plain_search(model, module, tok, MORE, hparams, FLAT, known)[2] for known in (kept, [])]
-    found = apply(model, tok, [MORE], hparams)[2].losses[0]
-    assert found == pytest.approx(losses[0], rel=1e-7) and found != pytest.approx(losses[1], rel=1e-4)
+    losses = [plain_search(model, module, tok, MORE, hparams, FLAT, preserved)[2] for preserved in (kept, [])]
+    actual = apply(model, tok, [MORE], hparams)[2].losses[0]
+    assert actual == pytest.approx(losses[0], rel=1e-7) and actual != pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["MEMIT", "ROME"])
@@ -112,19 +112,23 @@ def test_two_edits_of_a_subject_in_one_batch(method, tmp_path):
     module = view.mlp(LAYER) if method == "ROME" else view.layer(LAYER)
     hparams = make_hparams(method, tmp_path, layers=[LAYER], v_num_grad_steps=4, keep_edits=True)
     kept = [
-        [PreservedPrompt(one["prompt"].replace(one["subject"], "{}"), one["target_new"])]
-        for one in (MORE, first)
+        [PreservedPrompt(request["prompt"].replace(request["subject"], "{}"), request["target_new"])]
+        for request in (MORE, first)
     ]
-    wanted = [plain_search(model, module, tok, first, hparams, FLAT, [] if method == "ROME" else kept[0])[2]]
+    expected = [
+        plain_search(model, module, tok, first, hparams, FLAT, [] if method == "ROME" else kept[0])[2]
+    ]
     if method == "MEMIT":
-        wanted.append(plain_search(model, module, tok, MORE, hparams, FLAT, kept[1])[2])
+        expected.append(plain_search(model, module, tok, MORE, hparams, FLAT, kept[1])[2])
     else:
         twin, _ = tiny_model("llama", dtype=torch.float64)
         apply(twin, tok, [first], hparams)
-        wanted.append(plain_search(twin, ModelView.of(twin).mlp(LAYER), tok, MORE, hparams, FLAT, kept[1])[2])
+        expected.append(
+            plain_search(twin, ModelView.of(twin).mlp(LAYER), tok, MORE, hparams, FLAT, kept[1])[2]
+        )
     record = apply(model, tok, [first, MORE], hparams)[2]
-    for found, losses in zip(record.losses, wanted):
-        assert found == pytest.approx(losses, rel=1e-7)
+    for actual, losses in zip(record.losses, expected):
+        assert actual == pytest.approx(losses, rel=1e-7)
 
 
 @OPTIONS

@@ -85,13 +85,13 @@ def test_written_contexts_depend_on_the_seed_alone(openers, count):
 
 def test_contexts_do_not_depend_on_the_padding_side():
     model, _ = tiny_model("llama")
-    found = []
+    groups = []
     for side in ("left", "right"):
         tok = tiny_tokenizer()
         tok.padding_side = side
-        found.append(context_templates(model, tok))
+        groups.append(context_templates(model, tok))
         assert tok.padding_side == side
-    assert found[0] == found[1]
+    assert groups[0] == groups[1]
 
 
 def test_a_model_that_ends_its_text_at_once_has_no_contexts():

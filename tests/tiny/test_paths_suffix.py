@@ -34,9 +34,9 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     # a stop between the fastest and the slowest request
     stop = sorted(min(each) for each in losses)
     hparams = hparams.override({"v_stop_loss": (stop[0] + stop[1]) / 2})
-    found = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
-    assert len({len(t.losses) for t in found}) > 1 or len(found[0].losses) == 8
-    for target, request in zip(found, REQUESTS):
+    targets = compute_z(view, tok, prepare(REQUESTS), hparams, FLAT, LAYER, site=site).targets
+    assert len({len(t.losses) for t in targets}) > 1 or len(targets[0].losses) == 8
+    for target, request in zip(targets, REQUESTS):
         initial, delta, plain = plain_search(model, module, tok, request, hparams, FLAT)
         assert target.value.dtype == torch.float64
         assert target.losses == pytest.approx(plain, rel=1e-9)
@@ -67,9 +67,9 @@ def test_without_keys_and_values_whole_rows_give_the_same(model_type, tmp_path, 
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     fast = compute_z(*args).targets
     monkeypatch.setattr(suffix_module.CleanPass, "_past", lambda self, width: None)
-    for one, other in zip(fast, compute_z(*args).targets):
-        assert one.losses == pytest.approx(other.losses, rel=1e-10)
-        torch.testing.assert_close(one.value, other.value, rtol=1e-9, atol=1e-10)
+    for target, other in zip(fast, compute_z(*args).targets):
+        assert target.losses == pytest.approx(other.losses, rel=1e-10)
+        torch.testing.assert_close(target.value, other.value, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -78,11 +78,11 @@ def test_batching_changes_nothing(size, tmp_path):
     hparams = make_hparams("AlphaEdit", tmp_path)
     args = ModelView.of(model), tok, prepare(REQUESTS)
     together = compute_z(*args, hparams, FLAT, LAYER).targets
-    for one, other in zip(
+    for target, other in zip(
         together, compute_z(*args, hparams.override({"z_batch_size": size}), FLAT, LAYER).targets
     ):
-        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
-        assert one.probability == pytest.approx(other.probability, rel=1e-4)
+        torch.testing.assert_close(target.value, other.value, rtol=1e-4, atol=1e-5)
+        assert target.probability == pytest.approx(other.probability, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_out_of_memory_halves_the_batch(error, tmp_path, monkeypatch):
     args = ModelView.of(model), tok, prepare(REQUESTS), make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
     expected = compute_z(*args).targets
     monkeypatch.setattr(target_module, "CleanPass", small)
-    for one, other in zip(expected, compute_z(*args).targets):
-        torch.testing.assert_close(one.value, other.value, rtol=1e-4, atol=1e-5)
+    for target, other in zip(expected, compute_z(*args).targets):
+        torch.testing.assert_close(target.value, other.value, rtol=1e-4, atol=1e-5)
     assert sizes == [3, 1, 1, 1]
 
 

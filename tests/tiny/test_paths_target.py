@@ -25,16 +25,16 @@ def test_first_step_equals_the_plain_one(model_type, target, tmp_path):
     request = {**REQUESTS[1], "target_new": target}
     model, tok = tiny_model(model_type)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2, v_lr=0.05)
-    found = find_target(ModelView.of(model), tok, prepare([request])[0], hparams, FLAT, LAYER)
+    result = find_target(ModelView.of(model), tok, prepare([request])[0], hparams, FLAT, LAYER)
     plain = PlainLoss(model, model.get_submodule(LAYERS[model_type].format(LAYER)), tok, request, FLAT)
     delta = torch.zeros(32, requires_grad=True)
     loss = plain(delta, hparams)
     (gradient,) = torch.autograd.grad(loss, delta)
-    assert found.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
-    torch.testing.assert_close(found.initial, plain.initial, rtol=1e-5, atol=1e-5)
+    assert result.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
+    torch.testing.assert_close(result.initial, plain.initial, rtol=1e-5, atol=1e-5)
     step = -0.05 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
-    torch.testing.assert_close(found.value - found.initial, step, rtol=1e-3, atol=1e-5)
-    assert len(found.losses) == 2 and found.losses[1] == pytest.approx(
+    torch.testing.assert_close(result.value - result.initial, step, rtol=1e-3, atol=1e-5)
+    assert len(result.losses) == 2 and result.losses[1] == pytest.approx(
         float(plain(step, hparams).detach()), rel=1e-4
     )
 
@@ -42,23 +42,23 @@ def test_first_step_equals_the_plain_one(model_type, target, tmp_path):
 def test_the_step_is_clamped(tmp_path):
     model, tok = tiny_model("llama")
     hparams = make_hparams("AlphaEdit", tmp_path, v_lr=5.0, clamp_norm_factor=0.5, v_num_grad_steps=3)
-    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
-    assert float((found.value - found.initial).norm()) == pytest.approx(
-        0.5 * float(found.initial.norm()), rel=1e-5
+    result = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
+    assert float((result.value - result.initial).norm()) == pytest.approx(
+        0.5 * float(result.initial.norm()), rel=1e-5
     )
 
 
 def test_it_stops_below_the_stop_loss(tmp_path):
     model, tok = tiny_model("llama")
     hparams = make_hparams("AlphaEdit", tmp_path, v_stop_loss=100.0)
-    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
-    assert len(found.losses) == 1 and torch.equal(found.value, found.initial)
+    result = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, FLAT, LAYER)
+    assert len(result.losses) == 1 and torch.equal(result.value, result.initial)
 
 
 def test_loss_at_the_last_layer_is_the_loss_of_the_logits(tmp_path):
     """v_loss_layer = last layer and an unset one are the same, softcap and final norm included."""
     model, tok = tiny_model("gemma2")
-    found = [
+    results = [
         find_target(
             ModelView.of(model),
             tok,
@@ -69,13 +69,13 @@ def test_loss_at_the_last_layer_is_the_loss_of_the_logits(tmp_path):
         )
         for loss_layer in (None, 3)
     ]
-    assert found[0].losses == found[1].losses and torch.equal(found[0].value, found[1].value)
+    assert results[0].losses == results[1].losses and torch.equal(results[0].value, results[1].value)
 
 
 def test_an_earlier_loss_layer_reads_its_output_through_the_head(tmp_path):
     model, tok = tiny_model("gemma2")
     hparams = make_hparams("AlphaEdit", tmp_path, v_loss_layer=2, v_num_grad_steps=1)
-    found = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, ["{}"], LAYER)
+    result = find_target(ModelView.of(model), tok, prepare(REQUESTS)[0], hparams, ["{}"], LAYER)
     ids = tok(REQUESTS[0]["prompt"])["input_ids"]
     target = tok(" Oslo", add_special_tokens=False)["input_ids"]
     hidden = []
@@ -86,7 +86,7 @@ def test_an_earlier_loss_layer_reads_its_output_through_the_head(tmp_path):
         model(input_ids=torch.tensor([ids + target[:-1]]))
         handle.remove()
         logits = 5.0 * torch.tanh(model.lm_head(model.model.norm(hidden[0])) / 5.0)[0, len(ids) - 1 :]
-    assert found.losses[0] == pytest.approx(
+    assert result.losses[0] == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits, torch.tensor(target))), rel=1e-5
     )
 
@@ -98,11 +98,11 @@ def test_the_model_is_as_before(grad, tmp_path):
         parameter.requires_grad_(number % 3 == 0)
     before = snapshot(model)
     with torch.set_grad_enabled(grad):
-        found = find_target(
+        result = find_target(
             ModelView.of(model), tok, prepare(REQUESTS)[0], make_hparams("AlphaEdit", tmp_path), FLAT, LAYER
         )
     assert (
         changed_tensors(model, before) == []
-        and found.losses[-1] < found.losses[0]
-        and not found.value.requires_grad
+        and result.losses[-1] < result.losses[0]
+        and not result.value.requires_grad
     )

@@ -73,19 +73,19 @@ def test_importance_entropy_and_percentile_by_hand():
     assert score_entropy(scores) == pytest.approx(entropy)
     q = entropy_percentile(entropy, 3)
     assert q == pytest.approx(85 + 10 * (math.log(3) - entropy)) == pytest.approx(89.0902, abs=1e-3)
-    found = pnke_mask([ONE], **WIDE)
-    (about,) = found.info["requests"]
+    result = pnke_mask([ONE], **WIDE)
+    (counts,) = result.info["requests"]
     # position 0.890902 * 2 of the sorted scores
-    assert about["threshold"] == pytest.approx(0.8444444 + 0.781804 * (1 - 0.8444444), abs=1e-5)
-    assert numbers(found.mask) == [0] and found.density == 0.2
-    assert {name: about[name] for name in ("background", "trigger", "overlap", "causal", "critical")} == {
+    assert counts["threshold"] == pytest.approx(0.8444444 + 0.781804 * (1 - 0.8444444), abs=1e-5)
+    assert numbers(result.mask) == [0] and result.density == 0.2
+    assert {name: counts[name] for name in ("background", "trigger", "overlap", "causal", "critical")} == {
         "background": 1,
         "trigger": 2,
         "overlap": 0,
         "causal": 3,
         "critical": 1,
     }
-    assert about["entropy"] == pytest.approx(entropy) and "filled_up" not in about
+    assert counts["entropy"] == pytest.approx(entropy) and "filled_up" not in counts
 
 
 @pytest.mark.parametrize("alpha, second", [(1.0, 8 / 9), (0.0, 0.8), (0.25, 0.25 * 8 / 9 + 0.75 * 0.8)])
@@ -101,8 +101,8 @@ def test_a_lower_percentile_takes_more_and_the_percentile_is_cut_to_a_hundred():
         entropy_percentile(0.0, 1000, 85, 10) == 100.0 and entropy_percentile(math.log(7), 7, 85, 10) == 85.0
     )
     # at 100 nobody is above the threshold
-    found = pnke_mask([ONE], **WIDE, gamma=100)
-    assert numbers(found.mask) == [0] and found.info["requests"][0]["filled_up"] == 1
+    result = pnke_mask([ONE], **WIDE, gamma=100)
+    assert numbers(result.mask) == [0] and result.info["requests"][0]["filled_up"] == 1
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,14 @@ def _percentile(values, q):
     return values[low] + (at - low) * (values[high] - values[low])
 
 
-def _algorithms(one, strategy, bg_act, bg_std, trig_act, trig_attr, alpha, q_base, gamma):
+def _algorithms(request_scores, strategy, bg_act, bg_std, trig_act, trig_attr, alpha, q_base, gamma):
     """Algorithms 2 to 4 neuron by neuron, in lists of floats."""
-    act, attr, n = one.specific.tolist(), one.attribution.tolist(), len(one.specific)
-    columns = one.semantic.T.tolist()
+    act, attr, n = (
+        request_scores.specific.tolist(),
+        request_scores.attribution.tolist(),
+        len(request_scores.specific),
+    )
+    columns = request_scores.semantic.T.tolist()
     mean = [sum(c) / len(c) for c in columns]
     std = [math.sqrt(sum((x - m) ** 2 for x in c) / len(c)) for c, m in zip(columns, mean)]
     background = [
@@ -161,24 +165,29 @@ def _algorithms(one, strategy, bg_act, bg_std, trig_act, trig_attr, alpha, q_bas
 def test_the_algorithms_written_out(strategy, levels, alpha, q_base, gamma):
     for seed in range(5):
         draw = torch.Generator().manual_seed(seed)
-        one = CausalScores(
+        request_scores = CausalScores(
             *(torch.randn(*shape, generator=draw, dtype=F64) for shape in ((200,), (10, 200), (200,)))
         )
         names = ("background_activation", "background_std", "trigger_activation", "trigger_attribution")
-        found = pnke_mask(
-            [one], strategy=strategy, alpha=alpha, q_base=q_base, gamma=gamma, **dict(zip(names, levels))
+        result = pnke_mask(
+            [request_scores],
+            strategy=strategy,
+            alpha=alpha,
+            q_base=q_base,
+            gamma=gamma,
+            **dict(zip(names, levels)),
         )
-        expected = _algorithms(one, strategy, *levels, alpha, q_base, gamma)
-        assert expected and numbers(found.mask) == expected
+        expected = _algorithms(request_scores, strategy, *levels, alpha, q_base, gamma)
+        assert expected and numbers(result.mask) == expected
 
 
 def test_every_request_selects_for_itself_and_the_mask_is_the_union():
     other = CausalScores(SPECIFIC.flip(0), SEMANTIC.flip(1), ATTRIBUTION.flip(0))
-    found = pnke_mask([ONE, other], **WIDE)
-    assert numbers(found.mask) == [0, 4]
-    assert [about["critical"] for about in found.info["requests"]] == [1, 1] and found.to_json()[
+    result = pnke_mask([ONE, other], **WIDE)
+    assert numbers(result.mask) == [0, 4]
+    assert [counts["critical"] for counts in result.info["requests"]] == [1, 1] and result.to_json()[
         "requests"
-    ] == found.info["requests"]
+    ] == result.info["requests"]
 
 
 # ---- degenerate scores
@@ -188,24 +197,24 @@ def test_every_request_selects_for_itself_and_the_mask_is_the_union():
 def test_equal_scores_select_the_first_neurons(caplog):
     flat = CausalScores(torch.ones(6), torch.ones(3, 6), torch.zeros(6))
     for strategy in ("entropy", "trigger", "background"):
-        found = pnke_mask([flat], strategy=strategy, min_neurons=2)
-        assert numbers(found.mask) == [0, 1] and found.info["requests"][0]["filled_up"] == 2
-    assert found.info["requests"][0]["critical"] == 2 and "filled up" in caplog.text
+        result = pnke_mask([flat], strategy=strategy, min_neurons=2)
+        assert numbers(result.mask) == [0, 1] and result.info["requests"][0]["filled_up"] == 2
+    assert result.info["requests"][0]["critical"] == 2 and "filled up" in caplog.text
     # causal neurons whose scores are all equal: s is 1 each, H is log n, q is q_base, and nobody is above it
     assert importance(torch.ones(3), torch.ones(3)).tolist() == [1, 1, 1]
 
 
 def test_without_a_causal_neuron_the_best_of_the_layer_are_taken():
     none = CausalScores(torch.tensor([1.0, 2, 3, 4]), torch.zeros(2, 4), torch.tensor([4.0, 3, 2, 1]))
-    found = pnke_mask([none], alpha=0.9, min_neurons=2, trigger_activation=100)
-    about = {"background": 0, "trigger": 0, "overlap": 0, "causal": 0, "filled_up": 2, "critical": 2}
-    assert found.info["requests"] == [about]
-    assert numbers(found.mask) == [2, 3]
+    result = pnke_mask([none], alpha=0.9, min_neurons=2, trigger_activation=100)
+    counts = {"background": 0, "trigger": 0, "overlap": 0, "causal": 0, "filled_up": 2, "critical": 2}
+    assert result.info["requests"] == [counts]
+    assert numbers(result.mask) == [2, 3]
 
 
 def test_one_causal_neuron_is_critical():
-    found = pnke_mask([CausalScores(SPECIFIC, SEMANTIC[:1], ATTRIBUTION)])
-    assert numbers(found.mask) == [0] and found.info["requests"][0]["entropy"] == 0
+    result = pnke_mask([CausalScores(SPECIFIC, SEMANTIC[:1], ATTRIBUTION)])
+    assert numbers(result.mask) == [0] and result.info["requests"][0]["entropy"] == 0
 
 
 def test_missing_neurons_come_from_the_causal_ones_first():

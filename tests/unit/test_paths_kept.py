@@ -27,27 +27,32 @@ def options(count=0, templates=None, seed=0, edits=False):
     return SimpleNamespace(keep_prompts=count, keep_templates=templates, seed=seed, keep_edits=edits)
 
 
-def found(*given, **named):
+def templates_of(*values, **named):
     """The templates; with objects as pairs."""
-    kept = preserved_prompts(REQUESTS, EDITED, options(*given, **named))
-    return [[one.template if one.target is None else tuple(one) for one in prompts] for prompts in kept]
+    preserved = preserved_prompts(REQUESTS, EDITED, options(*values, **named))
+    return [
+        [prompt.template if prompt.target is None else tuple(prompt) for prompt in prompts]
+        for prompts in preserved
+    ]
 
 
 def test_none_unless_asked_for():
-    assert found(0) == [[], []]
+    assert templates_of(0) == [[], []]
 
 
 def test_the_subjects_own_edits_come_first_and_the_edited_prompt_never():
-    anna, marie = found(2)
+    anna, marie = templates_of(2)
     assert anna[0] == "{} lives in" and anna[1] in ("{} plays", "{} collects")
     assert len(marie) == 2 and set(marie) < {"{} lives in", "{} plays", "{} works for"}
-    anna, marie = found(9)
+    anna, marie = templates_of(9)
     assert set(anna) == {"{} lives in", "{} plays", "{} collects"} and len(anna) == 3
-    assert found(2) == found(2) and len({str(found(2, seed=seed)) for seed in range(9)}) > 1
+    assert (
+        templates_of(2) == templates_of(2) and len({str(templates_of(2, seed=seed)) for seed in range(9)}) > 1
+    )
 
 
 def test_templates_by_hand():
-    anna, marie = found(2, ["{} works for", "{} was born in"])
+    anna, marie = templates_of(2, ["{} works for", "{} was born in"])
     assert anna == ["{} lives in", "{} was born in"] and sorted(marie) == ["{} was born in", "{} works for"]
 
 
@@ -57,8 +62,8 @@ def test_newest_first_where_not_all_are_kept():
 
 
 def test_earlier_edits_with_their_objects():
-    assert found(edits=True) == [[("{} lives in", " Oslo")], []]
-    anna, marie = found(1, edits=True)
+    assert templates_of(edits=True) == [[("{} lives in", " Oslo")], []]
+    anna, marie = templates_of(1, edits=True)
     assert (
         anna[0] == ("{} lives in", " Oslo")
         and anna[1] in ("{} plays", "{} collects")

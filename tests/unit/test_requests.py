@@ -30,10 +30,10 @@ def test_subject_becomes_the_place_and_objects_get_a_space():
 
 
 def test_nothing_is_changed_in_the_input():
-    given = [dict(GOOD), {**GOOD, "ground_truth": ["Rome", "Roma"], "locality": {"a": {"prompt": ["b"]}}}]
-    before = copy.deepcopy(given)
-    prepared = prepare(given)
-    assert given == before and prepared[1].raw is given[1] and [r.index for r in prepared] == [0, 1]
+    requests = [dict(GOOD), {**GOOD, "ground_truth": ["Rome", "Roma"], "locality": {"a": {"prompt": ["b"]}}}]
+    before = copy.deepcopy(requests)
+    prepared = prepare(requests)
+    assert requests == before and prepared[1].raw is requests[1] and [r.index for r in prepared] == [0, 1]
 
 
 @pytest.mark.parametrize(

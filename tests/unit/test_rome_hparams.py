@@ -12,9 +12,11 @@ def rome(**changes):
 
 def test_r_rome_is_rome_with_averaged_keys():
     assert not rome().averaged_keys and rome(averaged_keys=True).alg_name == "ROME"
-    found = rome(alg_name="R-ROME")
-    assert found.averaged_keys and found.alg_name == "ROME" and found.path == "rome" and found.L2 == 0.0
-    assert ROMEHyperParams.from_dict(found.to_dict()) == found
+    hparams = rome(alg_name="R-ROME")
+    assert (
+        hparams.averaged_keys and hparams.alg_name == "ROME" and hparams.path == "rome" and hparams.L2 == 0.0
+    )
+    assert ROMEHyperParams.from_dict(hparams.to_dict()) == hparams
 
 
 def test_context_lengths():

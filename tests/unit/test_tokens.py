@@ -73,10 +73,10 @@ def test_subject_position_equals_the_count_by_offsets(bos, template, subject):
     end = len(template.split("{}")[0]) + len(subject)
     encoded = tok(text, return_offsets_mapping=True)
     by_offsets = max(i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < stop <= end)
-    found = subject_last_index(tok, template, subject)
-    assert found == by_offsets
-    assert tok.decode(encoded["input_ids"][found]).strip() and text[:end].endswith(
-        tok.decode(encoded["input_ids"][found]).strip()[-1:]
+    index = subject_last_index(tok, template, subject)
+    assert index == by_offsets
+    assert tok.decode(encoded["input_ids"][index]).strip() and text[:end].endswith(
+        tok.decode(encoded["input_ids"][index]).strip()[-1:]
     )
 
 
