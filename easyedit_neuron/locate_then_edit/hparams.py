@@ -94,7 +94,7 @@ class PathHyperParams(ModelHyperParams):
     )
     mom2_n_samples: int = doc("number of texts for the covariance", 100000)
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
-    mom2_max_length: int = doc("longest piece of text in tokens; longer texts are cut", 256)
+    mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
     stats_dir: str = doc("folder in which the statistics are cached", "./data/stats")
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2

@@ -12,14 +12,7 @@ def require_finite(keys: torch.Tensor) -> None:
 
 
 class KeyBuffer:
-    """Keys of earlier edits, one key per row of memory.
-
-    An append costs O(d_ff n), and reading copies nothing.
-
-    Attributes:
-        version: number of times keys have been taken away; appending does not change it. See
-            ``unchanged_since``.
-    """
+    """Keys of earlier edits, one per row of memory: an append costs O(d_ff n), and reading copies nothing."""
 
     def __init__(
         self, d_ff: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
@@ -44,7 +37,7 @@ class KeyBuffer:
 
     @property
     def version(self) -> int:
-        """Number of times keys have been taken away."""
+        """Number of times keys have been taken away; see ``unchanged_since``."""
         return len(self._cuts)
 
     @property
