@@ -197,14 +197,16 @@ def run(name, method, folder):
         "runner.save_every_edits=2",
     ]
     command(*words, f"output_dir={out}", kill_after=5 if name == "run resumed" else None)
-    weights, told = out / "weights.safetensors", json.loads((out / "summary.json").read_text())
+    weights, summary = out / "weights.safetensors", json.loads((out / "summary.json").read_text())
     if name == "run undo":
         command("undo", str(out), "3", "7", "--out", str(out) + "-undone")
         weights = Path(str(out) + "-undone") / "weights.safetensors"
     if name == "run export":
         command("export", str(out), "--to", "peft", "--out", str(out) + "-adapter")
         weights = Path(str(out) + "-adapter") / "adapter_model.safetensors"
-    final = {key: value for key, value in told["results"]["final"].items() if isinstance(value, (int, float))}
+    final = {
+        key: value for key, value in summary["results"]["final"].items() if isinstance(value, (int, float))
+    }
     return load_file(weights), final, ""
 
 
@@ -244,13 +246,13 @@ def one(name, folder):
         weights, metrics, neurons = host(name, HOSTS[name])
     file = folder / "weights" / f"{name}.safetensors"
     save_file({key: value.contiguous() for key, value in weights.items()}, file)
-    told = {
+    values = {
         "weights": digest(weights),
         "parameters": len(weights),
         "metrics": json.loads(json.dumps(metrics, default=float)),
         "neurons": neurons,
     }
-    (folder / "weights" / f"{name}.json").write_text(json.dumps(told))
+    (folder / "weights" / f"{name}.json").write_text(json.dumps(values))
 
 
 def compare(folder, other):
@@ -276,12 +278,12 @@ def compare(folder, other):
             default=0.0,
         )
         print(
-            f"{name}: weights differ by {away:.2e} relative, same parameters {first.keys() == second.keys()}, "
+            f"{name}: weights differ by {away:.2e} relative, "
+            f"same parameters {first.keys() == second.keys()}, "
             f"same neurons {a['neurons'] == b['neurons']}, same metrics {a['metrics'] == b['metrics']}"
         )
-    print(
-        f"{len(mine)} cases, {sum(mine.get(name) == theirs.get(name) for name in mine)} of them the same bit for bit"
-    )
+    equal = sum(mine.get(name) == theirs.get(name) for name in mine)
+    print(f"{len(mine)} cases, {equal} bit for bit the same")
     return same
 
 
@@ -297,7 +299,7 @@ def main():
         return one(given.case, folder)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     table = folder / "digests.json"
-    told = json.loads(table.read_text()) if table.exists() else {}
+    digests = json.loads(table.read_text()) if table.exists() else {}
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -307,7 +309,7 @@ def main():
         if (
             given.only
             and given.only not in name
-            or name in told
+            or name in digests
             or name == "host easyedit"
             and not os.environ.get("EASYEDIT_HOME")
         ):
@@ -322,10 +324,11 @@ def main():
         if done.returncode:
             print(f"{name}: failed\n{done.stderr[-2000:]}")
             continue
-        told[name] = json.loads((folder / "weights" / f"{name}.json").read_text())
-        table.write_text(json.dumps(told, indent=1, sort_keys=True))
+        digests[name] = json.loads((folder / "weights" / f"{name}.json").read_text())
+        table.write_text(json.dumps(digests, indent=1, sort_keys=True))
         print(
-            f"{name}: {told[name]['weights']} {told[name]['metrics']} ({time.perf_counter() - started:.0f} s)",
+            f"{name}: {digests[name]['weights']} {digests[name]['metrics']} "
+            f"({time.perf_counter() - started:.0f} s)",
             flush=True,
         )
     if given.against:

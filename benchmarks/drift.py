@@ -47,7 +47,7 @@ def measure(path: str, problem: Problem, dtype: torch.dtype, args) -> list[dict]
         while edit < checkpoint:
             edit += 1
             keys = source.next(1)
-            solution, spent = timing.timed(solver.right_factor, keys)
+            solution, spent = timing.timed(solver.key_factor, keys)
             times.append(spent)
             if edit == checkpoint:
                 expected = plain(keys, buffer.columns(), problem)

@@ -84,7 +84,7 @@ class Ours:
         if self._last is not None:
             self.buffer.append(self._last)
         self._last = self._source.next(self._count)
-        return self.solver.right_factor(self._last)
+        return self.solver.key_factor(self._last)
 
 
 def measure(path: str, d_ff: int, keys: int, earlier: int, args) -> dict:

@@ -51,7 +51,8 @@ if __name__ == "__main__":
             metric["final"] = final
         print("all edits in the end: ", summarize(metrics, "final"))
 
-    name = f"{Path(editor.model_name).name}_{args.editing_method}_N={args.ds_size}_Sequential={args.sequential_edit}.json"
+    run = f"{args.editing_method}_N={args.ds_size}_Sequential={args.sequential_edit}"
+    name = f"{Path(editor.model_name).name}_{run}.json"
     results = Path(args.output_dir) / name
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(metrics, indent=4))

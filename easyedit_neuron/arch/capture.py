@@ -174,8 +174,8 @@ class Capture:
                     self._read_output(view.down_proj(layer), partial(self.ffn_out.__setitem__, layer))
                 if "resid_mid" in self.want:
                     self._capture_resid_mid(layer)
-            # Block outputs come last and in this order: the prefix is unedited, a captured output is edited, and
-            # the forward stops after both.
+            # Block outputs come last and in this order: the prefix is unedited, a captured output is edited,
+            # and the forward stops after both.
             if self.prefix_of is not None:
                 self._hook_output(view.layer(self.prefix_of), self._keep_prefix)
             for layer, edit in self.layer_edits.items():

@@ -1,8 +1,8 @@
 """Tokenisation that does not depend on the tokenizer's padding settings, and the subject's position.
 
-EasyEdit sets ``padding_side`` from a list of algorithm names (left for methods it does not know). Every batch
-here is padded on the right by this module with an explicit attention mask, so a method computes the same
-numbers under either setting and leaves the tokenizer as it found it.
+EasyEdit sets ``padding_side`` by the name of the method (left for methods that it does not know). This module
+pads every batch on the right, with an explicit attention mask. A method therefore computes the same numbers
+under either setting and does not change the tokenizer.
 """
 
 from dataclasses import dataclass
@@ -40,15 +40,15 @@ class Batch:
         """Rows ``start:stop``, with columns that are padding in all of them cut off."""
         return self.select(slice(start, stop))
 
-    def select(self, which: "slice | torch.Tensor") -> "Batch":
-        """The rows of a slice or an index tensor, likewise."""
+    def select(self, which: slice | torch.Tensor) -> "Batch":
+        """The rows of a slice or an index tensor, with columns that are padding in all of them cut off."""
         lengths = self.lengths[which]
         width = int(lengths.max())
         return Batch(self.input_ids[which, :width], self.attention_mask[which, :width], lengths)
 
 
 def pad(rows: list[list[int]], device=None) -> Batch:
-    """Right-pads lists of token ids.
+    """Right-pad lists of token ids.
 
     Raises:
         RequestError: a row is empty (a prompt without any token cannot be run).
@@ -67,18 +67,18 @@ def pad(rows: list[list[int]], device=None) -> Batch:
 
 
 def token_ids(tok, text: str, special: bool = True) -> list[int]:
-    """Token ids of one text; ``special`` adds what the tokenizer adds (BOS)."""
+    """Token ids of one text, with the tokenizer's special tokens (BOS) if ``special``."""
     return tok(text, add_special_tokens=special)["input_ids"]
 
 
 def encode(tok, texts: list[str], device=None, extra_ids: list[list[int]] | None = None) -> Batch:
-    """Tokenises every text by itself, with the tokenizer's special tokens.
+    """Tokenise every text by itself, with the tokenizer's special tokens.
 
     Args:
         tok: any Hugging Face tokenizer; never modified.
         texts: B prompts.
         device: where the batch goes.
-        extra_ids: B lists of token ids appended as they are (target tokens).
+        extra_ids: B lists of token ids (target tokens) that are appended to the rows.
 
     Returns:
         Batch, right-padded.
@@ -96,7 +96,7 @@ def subject_last_index(tok, template: str, subject: str) -> int:
     the subject, minus one. ``template`` has exactly one ``{}``.
 
     Raises:
-        RequestError: the template has no or several places, or the subject is empty.
+        RequestError: the template has no ``{}`` or several, or the subject is empty.
     """
     if template.count("{}") != 1 or not subject.strip():
         raise RequestError(f"prompt {template!r} must hold the subject {subject!r} exactly once (as '{{}}')")
@@ -110,30 +110,23 @@ _WORD = "x"
 def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:
     """Token ids of an object as it continues a prompt: leading space added if absent, no special tokens.
 
-    Tokenised behind a word and cut off there. EasyEdit tokenises the object alone, which is the same with
-    byte-level BPE; but a SentencePiece tokenizer (Llama-2, Mistral) starts every text with a word boundary,
-    so that the object alone begins with a blank piece that never follows a prompt, and a model taught to say
-    that piece would not say the object. A leading BOS or unknown-word piece is dropped as EasyEdit does.
-    ``alone``: tokenise as EasyEdit does.
+    The object is tokenised behind a word, whose tokens are cut off. EasyEdit tokenises the object alone
+    (``alone``), which is the same with byte-level BPE. A SentencePiece tokenizer (Llama-2, Mistral) starts
+    every text with a word boundary, so that the object alone begins with a blank piece that never follows a
+    prompt. A model that learns this piece does not learn the object. A leading BOS or unknown-word piece is
+    dropped, as in EasyEdit.
 
     Raises:
-        RequestError: nothing is left.
+        RequestError: no token is left.
     """
     text = target if target.startswith(" ") else " " + target
-    if alone:
-        return _required(_without_leading(tok, token_ids(tok, text, special=False)), target)
-    word, ids = token_ids(tok, _WORD, special=False), token_ids(tok, _WORD + text, special=False)
-    ids = ids[len(word) :] if ids[: len(word)] == word else token_ids(tok, text, special=False)
-    return _required(_without_leading(tok, ids), target)
-
-
-def _without_leading(tok, ids: list[int]) -> list[int]:
+    ids = token_ids(tok, text, special=False)
+    if not alone:
+        word, behind_word = (token_ids(tok, tokenised, special=False) for tokenised in (_WORD, _WORD + text))
+        if behind_word[: len(word)] == word:
+            ids = behind_word[len(word) :]
     while ids and ids[0] in (tok.bos_token_id, tok.unk_token_id):
         ids = ids[1:]
-    return ids
-
-
-def _required(ids: list[int], target: str) -> list[int]:
     if not ids:
         raise RequestError(
             f"target_new {target!r} has no tokens in this model's vocabulary; use another spelling"
@@ -142,17 +135,18 @@ def _required(ids: list[int], target: str) -> list[int]:
 
 
 def check_vocabulary(model, tok, requests) -> None:
-    """That the token ids of ``EditRequest``s are ids of the model.
+    """Check that the token ids of ``EditRequest``s are ids of the model.
 
     Raises:
-        ArchitectureError: the tokenizer is another model's (EasyEdit takes GPT-2's for every path that holds
-            "gpt").
+        ArchitectureError: the tokenizer belongs to another model (EasyEdit loads GPT-2's for every path with
+            "gpt" in it).
     """
     rows = model.get_input_embeddings().weight.shape[0]
     for request in requests:
         largest = max(token_ids(tok, request.text + request.target_new), default=0)
         if largest >= rows:
             raise ArchitectureError(
-                f"request {request.index}: the tokenizer ({type(tok).__name__}) gives {request.text!r} the token id {largest}, "
-                f"but the model ({model.config.model_type}) has {rows} tokens; load tokenizer and model from the same folder"
+                f"request {request.index}: the tokenizer ({type(tok).__name__}) gives {request.text!r} the "
+                f"token id {largest}, but the model ({model.config.model_type}) has {rows} tokens; load "
+                "tokenizer and model from the same folder"
             )

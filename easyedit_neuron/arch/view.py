@@ -144,10 +144,10 @@ class ModelView:
     def before_post_ffn_norm(self, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
         """What the FFN's output must gain for the block's output to gain ``residual``.
 
-        The two differ where a norm lies between (gemma2). With ``N(f) = g f / s(f)`` (and an offset), ``N(f +
-        s(f) r / g)`` points exactly where ``N(f) + r`` does. A norm cannot give it another length; the lengths
-        differ by the factor ``s((N(f) + r) / g)``, 1 for a small r. EasyEdit writes r itself, of which ``g /
-        s(f)`` arrives.
+        The two differ if a norm lies between them (gemma2). With ``N(f) = g f / s(f)`` (and an offset),
+        ``N(f + s(f) r / g)`` has exactly the direction of ``N(f) + r``. Its length differs by the factor
+        ``s((N(f) + r) / g)``, which no input of the norm can change and which is 1 for a small r. EasyEdit
+        writes r itself, of which ``g / s(f)`` arrives.
 
         Args:
             layer: number of the layer.

@@ -1,11 +1,11 @@
-"""What one edit did: enough to save it, apply it again, or take it back."""
+"""The record of one edit, with which it can be saved, applied again and taken back."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -25,11 +25,10 @@ class LayerDelta:
         key_factor: [d_ff, n] float32; rows outside the mask are zero.
         mask: bool [d_ff], or None where all neurons may change.
         density: share of neurons that may change.
-        leakage: ``tr(D C D^T) / (||D||^2 tr C)``, None where no covariance was at hand.
+        leakage: ``tr(D C D^T) / (||D||^2 tr C)``; None without a covariance.
         residual_share: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
         mask_info: sizes and thresholds of the mask.
-        keys: [d_ff, n], what later edits are told to protect (``SequentialState.append_edit``); None where
-            they are told nothing.
+        keys: [d_ff, n], keys that later edits protect (``SequentialState.append_edit``), or None.
     """
 
     value_factor: torch.Tensor
@@ -51,13 +50,36 @@ class LayerDelta:
         return self.key_factor.any(1).nonzero().squeeze(1).cpu()
 
     def negated(self) -> "LayerDelta":
-        """What takes the change back: its matrix is the negative of this one's, bit for bit."""
+        """The inverse change; its matrix is the negative of this one's, bit for bit."""
         return dataclasses.replace(self, value_factor=-self.value_factor)
 
     def to(self, device: torch.device) -> "LayerDelta":
-        """With the factors on a device."""
-        return dataclasses.replace(
-            self, value_factor=self.value_factor.to(device), key_factor=self.key_factor.to(device)
+        """The same with its factors on a device."""
+        value_factor, key_factor = self.value_factor.to(device), self.key_factor.to(device)
+        return dataclasses.replace(self, value_factor=value_factor, key_factor=key_factor)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain JSON values."""
+        return {
+            "density": self.density,
+            "leakage": self.leakage,
+            "delivered": self.residual_share,
+            "rank": self.value_factor.shape[1],
+            "mask": self.mask_info,
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any], tensors: dict[str, torch.Tensor], layer: str) -> "LayerDelta":
+        """The change of a layer, from ``to_json`` and the tensors of a saved record."""
+        return cls(
+            tensors[f"{layer}.left"],
+            tensors[f"{layer}.right"],
+            tensors.get(f"{layer}.mask"),
+            plain["density"],
+            plain["leakage"],
+            plain["delivered"],
+            plain["mask"],
+            tensors.get(f"{layer}.keys"),
         )
 
 
@@ -80,11 +102,11 @@ class UnitDelta:
     is ``[d_out, 1]``).
 
     Attributes:
-        units: int64 [n], numbers of the rows (``axis: output``) or columns (``input``), ascending, each once.
-        vectors: [n, d] float32, what is added to them; d is d_in for rows, d_out for columns.
+        units: int64 [n], indices of the rows (``axis: output``) or columns (``input``), ascending, each once.
+        vectors: [n, d] float32, added to them; d is d_in for rows, d_out for columns.
         axis: ``output`` or ``input``.
         shape: (d_out, d_in).
-        info: what a method has to say about it, as plain JSON values.
+        info: a method's own report, as plain JSON values.
     """
 
     units: torch.Tensor
@@ -99,8 +121,8 @@ class UnitDelta:
         inside = not len(self.units) or (int(self.units[0]) >= 0 and int(self.units[-1]) < side)
         if tuple(self.vectors.shape) != (len(self.units), length) or not ascending or not inside:
             raise StateError(
-                f"unit delta: expected ascending numbers below {side} and vectors of length {length}, got "
-                f"{len(self.units)} numbers and vectors {list(self.vectors.shape)}"
+                f"unit delta: expected ascending indices below {side} and vectors of length {length}, got "
+                f"{len(self.units)} indices and vectors {list(self.vectors.shape)}"
             )
 
     @property
@@ -114,11 +136,11 @@ class UnitDelta:
         return self.units.cpu()
 
     def negated(self) -> "UnitDelta":
-        """What takes the change back."""
+        """The inverse change."""
         return dataclasses.replace(self, vectors=-self.vectors)
 
     def to(self, device: torch.device) -> "UnitDelta":
-        """With the vectors on a device."""
+        """The same with its tensors on a device."""
         return dataclasses.replace(self, units=self.units.to(device), vectors=self.vectors.to(device))
 
     def matrix(self) -> torch.Tensor:
@@ -130,8 +152,24 @@ class UnitDelta:
             whole[:, self.units] = self.vectors.T
         return whole
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the vectors, as plain JSON values."""
+        return {
+            "axis": self.axis,
+            "shape": list(self.shape),
+            "units": self.units.tolist(),
+            "density": self.density,
+            "info": self.info,
+        }
 
-Delta = Union[LayerDelta, UnitDelta]
+    @classmethod
+    def from_json(cls, plain: dict[str, Any], vectors: torch.Tensor) -> "UnitDelta":
+        """The change that ``to_json`` and the vectors describe."""
+        units = torch.tensor(plain["units"], dtype=torch.int64)
+        return cls(units, vectors, plain["axis"], tuple(plain["shape"]), plain["info"])
+
+
+Delta = LayerDelta | UnitDelta
 
 
 @dataclass
@@ -140,21 +178,21 @@ class EditRecord:
 
     Attributes:
         method, hparams: name and all hyperparameters.
-        requests: the edits, EasyEdit's keys.
-        contexts: context templates that were used, ``context_groups`` the sizes of their groups.
+        requests: the edits, with EasyEdit's keys.
+        contexts: context templates that were used; ``context_groups`` the sizes of their groups.
         layers: layer -> LayerDelta, the low-rank changes of down projections.
-        names: layer -> name of the parameter of that change.
-        losses: loss curve per request (of z*, or of the trained vectors); ``probability`` of the new object
-            at its end.
+        names: layer -> name of the changed parameter.
+        losses: loss curve per request (of z*, or of the trained vectors).
+        probability: probability of the new object at the end of each curve.
         seconds: stage -> seconds.
         fingerprint_before, fingerprint_after: of the edited weights together.
-        weights: parameter name -> {"dtype", "shape" (as the model keeps it), "base", "before", "after"}: the
-            fingerprint of every edited parameter before its first edit, before and after this one
-            (``tensors_fingerprint``). Filled by ``state.commit``.
+        weights: parameter name -> {"dtype", "shape" (as stored in the model), "base", "before", "after"}. The
+            last three are its fingerprints (``tensors_fingerprint``) before its first edit, before and after
+            this edit. ``Edit.commit`` fills it.
         seed: seed of the method.
         units: parameter name -> UnitDelta, the changes of single rows and columns.
         info: what else a method reports, as plain JSON values.
-        metrics: how good the edit is, if somebody measured it; the runner: {"rewrite_acc": [..], ...} per
+        metrics: measured quality of the edit. Runs of the command store {"rewrite_acc": [..], ...} per
             request, right after it.
     """
 
@@ -183,87 +221,49 @@ class EditRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON values."""
-        plain = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in ("layers", "units")
-        }
-        plain["layers"] = {
-            str(l): {
-                "density": d.density,
-                "leakage": d.leakage,
-                "delivered": d.residual_share,
-                "rank": d.value_factor.shape[1],
-                "mask": d.mask_info,
-            }
-            for l, d in self.layers.items()
-        }
-        plain["names"] = {str(l): name for l, name in self.names.items()}
-        plain["units"] = {
-            name: {
-                "axis": d.axis,
-                "shape": list(d.shape),
-                "units": d.units.tolist(),
-                "density": d.density,
-                "info": d.info,
-            }
-            for name, d in self.units.items()
-        }
+        fields = (entry.name for entry in dataclasses.fields(self))
+        plain = {name: getattr(self, name) for name in fields if name not in ("layers", "units")}
+        plain["layers"] = {str(layer): delta.to_json() for layer, delta in self.layers.items()}
+        plain["names"] = {str(layer): name for layer, name in self.names.items()}
+        plain["units"] = {name: delta.to_json() for name, delta in self.units.items()}
         plain["format"] = FORMAT
         return json.loads(json.dumps(plain))
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file (factors and masks, the rest as JSON in its metadata), atomically."""
+        """Write one safetensors file, atomically: the tensors, and ``to_json`` in its metadata."""
         tensors = {}
-        for l, delta in self.layers.items():
-            tensors[f"{l}.left"], tensors[f"{l}.right"] = delta.value_factor, delta.key_factor
-            # clones: layers may have one mask, and safetensors refuses tensors that share memory
-            tensors |= {
-                f"{l}.{name}": value.clone()
-                for name, value in (("mask", delta.mask), ("keys", delta.keys))
-                if value is not None
-            }
+        for layer, delta in self.layers.items():
+            tensors[f"{layer}.left"], tensors[f"{layer}.right"] = delta.value_factor, delta.key_factor
+            for name, value in (("mask", delta.mask), ("keys", delta.keys)):
+                if value is not None:
+                    # A clone: layers may share a mask, and safetensors refuses tensors that share memory.
+                    tensors[f"{layer}.{name}"] = value.clone()
         tensors |= {f"units.{name}": delta.vectors for name, delta in self.units.items()}
         save_tensors(Path(path), tensors, {"record": json.dumps(self.to_json())})
 
     @classmethod
     def load(cls, path: str | Path) -> "EditRecord":
-        """Reads what ``save`` wrote.
+        """Read a file that ``save`` wrote.
 
         Raises:
-            StateError: not such a file, or of an unknown format.
+            StateError: the file is no edit record, or one of another format.
         """
         try:
             with safe_open(path, "pt") as handle:
                 plain = json.loads((handle.metadata() or {})["record"])
-                # copies begin where the allocator puts them: a product of tensors that lie crookedly may
-                # round otherwise
-                tensors = {key: handle.get_tensor(key).clone() for key in handle.keys()}
+                # Clones are aligned in memory. Products of tensors that are not may be rounded differently.
+                tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
         except Exception as problem:
             raise StateError(f"{path}: not an edit record ({problem})") from problem
         if plain.pop("format", None) != FORMAT:
             raise StateError(f"{path}: edit record of another format than {FORMAT}")
-        layers = {}
-        for key, about in plain.pop("layers").items():
-            layers[int(key)] = LayerDelta(
-                tensors[f"{key}.left"],
-                tensors[f"{key}.right"],
-                tensors.get(f"{key}.mask"),
-                about["density"],
-                about["leakage"],
-                about["delivered"],
-                about["mask"],
-                tensors.get(f"{key}.keys"),
-            )
-        plain["names"] = {int(l): name for l, name in plain["names"].items()}
-        units = {
-            name: UnitDelta(
-                torch.tensor(about["units"], dtype=torch.int64),
-                tensors[f"units.{name}"],
-                about["axis"],
-                tuple(about["shape"]),
-                about["info"],
-            )
-            for name, about in plain.pop("units").items()
+        plain["layers"] = {
+            int(layer): LayerDelta.from_json(entry, tensors, layer)
+            for layer, entry in plain["layers"].items()
         }
-        return cls(layers=layers, units=units, **plain)
+        plain["names"] = {int(layer): name for layer, name in plain["names"].items()}
+        plain["units"] = {
+            name: UnitDelta.from_json(entry, tensors[f"units.{name}"])
+            for name, entry in plain["units"].items()
+        }
+        return cls(**plain)

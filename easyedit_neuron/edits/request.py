@@ -10,12 +10,12 @@ class EditRequest:
     """One validated request.
 
     Attributes:
-        index: position in the list that was given.
+        index: position in the caller's list.
         prompt: the prompt with the subject replaced by exactly one ``{}``.
         subject: the subject as it stands in the prompt.
         target_new: the new object with a leading space.
         ground_truth: the old object with a leading space, or None.
-        raw: the caller's dictionary, untouched.
+        raw: the caller's dictionary, unchanged.
     """
 
     index: int
@@ -32,24 +32,25 @@ class EditRequest:
 
     @property
     def fact(self) -> "Fact":
-        """What the edit says."""
+        """Subject, prompt and new object."""
         return self.subject, self.prompt, self.target_new
 
 
 Fact = tuple[str, str, str]
 """(subject, prompt template, new object) of an edit."""
 
-_REMEDIES = {
-    "subject": "; give the editor subject=[...], one per prompt, as it stands there (EasyEdit's normal_edit takes none: "
-    "call batch_edit)"
-}
+_SUBJECT_REMEDY = (
+    "; pass subject=[...] to the editor, one per prompt, spelled as there (EasyEdit's normal_edit takes no "
+    "subject: call batch_edit)"
+)
 
 
 def _text(request: dict, name: str, index: int) -> str:
     value = request.get(name)
     if not isinstance(value, str) or not value.strip():
+        remedy = _SUBJECT_REMEDY if name == "subject" else ""
         raise RequestError(
-            f"request {index}: field {name!r} must be a non-empty string, got {value!r}{_REMEDIES.get(name, '')}"
+            f"request {index}: field {name!r} must be a non-empty string, got {value!r}{remedy}"
         )
     return value
 
@@ -62,32 +63,31 @@ def _first(value):
 
 
 def _template(prompt: str, subject: str, index: int) -> str:
-    """The prompt with ``{}`` for the subject. Where the subject occurs more than once its last occurrence is
-    taken: a causal model has read all of them only there."""
+    """The prompt with ``{}`` for the last occurrence of the subject, where a causal model has read all."""
     if prompt.count("{}") == 1:
         before, after = prompt.split("{}")
     else:
-        at = prompt.rfind(subject)
-        if at < 0:
+        start = prompt.rfind(subject)
+        if start < 0:
             raise RequestError(
-                f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; it must, letter for letter"
+                f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; spell it as there"
             )
-        before, after = prompt[:at], prompt[at + len(subject) :]
+        before, after = prompt[:start], prompt[start + len(subject) :]
     if "{" in before + after or "}" in before + after:
         raise RequestError(
-            f"request {index}: prompt {prompt!r} holds braces besides the subject; remove them"
+            f"request {index}: prompt {prompt!r} holds braces besides the subject's '{{}}'; remove them"
         )
     return before + "{}" + after
 
 
 def prepare(requests: list[dict]) -> list[EditRequest]:
-    """Checks EasyEdit request dictionaries; never changes them.
+    """Check EasyEdit's request dictionaries, without changing them.
 
     Args:
         requests: dictionaries with ``prompt``, ``subject``, ``target_new`` and optionally ``ground_truth``.
 
     Raises:
-        RequestError: names the request's index, the field and what to do.
+        RequestError: a field is missing or wrong; the text names the request's index and the remedy.
     """
     if not isinstance(requests, (list, tuple)) or not requests:
         raise RequestError(

@@ -28,7 +28,7 @@ def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, tor
 
 @torch.no_grad()
 def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
-    """Writes copies back, bit for bit."""
+    """Write copies back, bit for bit."""
     for name, value in originals.items():
         model.get_parameter(name).copy_(value)
 
@@ -39,7 +39,7 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
 
     Raises:
         StateError: the delta, or the weight with it (float16 ends at 65504), is not finite, or of another
-            shape than the weight; nothing is written.
+            shape than the weight; the weight is not changed then.
     """
     weight = view.matrix(name)
     if isinstance(delta, UnitDelta):
@@ -65,7 +65,7 @@ def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
 
 
 def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
-    """Adds all deltas or none; returns copies of the parameters as they were."""
+    """Add all deltas or none; return copies of the original parameters."""
     originals = clone_weights(view.model, deltas)
     try:
         for name, delta in deltas.items():
@@ -78,7 +78,7 @@ def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tenso
 
 @contextmanager
 def trial(view: ModelView, layers: list[int]):
-    """Down_proj weights written inside the block are exactly undone at its end, also after an exception."""
+    """A block at whose end the down_proj weights are put back, bit for bit, also after an exception."""
     originals = clone_weights(view.model, down_names(view, layers))
     try:
         yield

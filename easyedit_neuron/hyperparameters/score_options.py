@@ -32,8 +32,8 @@ class ShiftOptions(Options):
 
     amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0)
     attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
-        "token whose probability is scored: the model's own next token (released), or the first token of the new or "
-        "old object",
+        "token whose probability is scored: the model's own next token (released), or the first token of the "
+        "new or old object",
         "predicted",
     )
     reference_quirks: bool = doc(
@@ -56,7 +56,8 @@ class ContributionOptions(PromptOptions):
     """Options of the scores ``contribution``."""
 
     attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
-        "tokens contributed to: the model's own at each position of the new object (released), or the object's",
+        "tokens contributed to: the model's own at each position of the new object (released), or the "
+        "object's",
         "predicted",
     )
     score_prompts: Prompts = doc("prompts that are scored", "bare")

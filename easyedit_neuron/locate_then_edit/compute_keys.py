@@ -1,4 +1,4 @@
-"""compute_keys: keys of the edited layers, and the present value at z*'s layer."""
+"""Keys of the edited layers, and the present value at z*'s layer."""
 
 from __future__ import annotations
 
@@ -66,8 +66,7 @@ def key_prompts(tok, requests: list[EditRequest], contexts: list[list[str]], dev
 
 @torch.no_grad()
 def compute_keys(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dict[int, Tensor]:
-    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; all layers on the weights as they
-    are."""
+    """layer -> K [d_ff, n], averaged over contexts, in the compute dtype; the weights do not change."""
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(prompts.batch.lengths), ROWS_PER_FORWARD):
         part = prompts.batch.rows(start, start + ROWS_PER_FORWARD)
@@ -99,14 +98,14 @@ class LayerReading:
 class LayerwiseKeys:
     """Keys and present values layer after layer, while the weights of the layers below are changed.
 
-    The hidden states in front of the layer last asked for are kept: what lies below was final when they were
-    computed. Every block of every row runs once per state of the weights; the blocks between the edited layer
-    and z*'s run for the bare prompts alone.
+    The hidden states before the last layer that was read are kept, because the layers below it no longer
+    change. A block thus runs once per row and state of the weights. The blocks between the edited layer and
+    z*'s run only for the bare prompts.
 
     Args:
-        view: the model; between two calls its weights may change from the layer last asked for on.
+        view: the model. Between two calls weights may change from the last layer that was read upwards.
         prompts: rows.
-        z_layer: the layer where z* lives.
+        z_layer: the layer whose output z* is.
     """
 
     def __init__(self, view: ModelView, prompts: KeyPrompts, z_layer: int):
@@ -118,7 +117,7 @@ class LayerwiseKeys:
 
     @torch.no_grad()
     def at(self, layer: int) -> LayerReading:
-        """Read a layer; layers are asked for in ascending order."""
+        """Read a layer; call it for the layers in ascending order."""
         keys, values, ffn_outs, bare = [], [], [], set(self.prompts.bare.tolist())
         for number, (part, prefix) in enumerate(self._parts):
             layer_keys, prefix = next_keys(self.view, part.inputs, layer, prefix)
@@ -144,8 +143,8 @@ class LayerwiseKeys:
         if prefix is not None:
             prefix = prefix.rows(rows)
             prefix = replace(prefix, hidden=prefix.hidden[:, : batch.input_ids.shape[1]])
-        wanted = {"want": ("layer_out", "ffn_out"), "stop_after": z_layer, "skip": prefix}
-        with Capture(self.view, [layer, z_layer], **wanted) as seen:
+        options = {"want": ("layer_out", "ffn_out"), "stop_after": z_layer, "skip": prefix}
+        with Capture(self.view, [layer, z_layer], **options) as seen:
             self.view.model(**batch.inputs, use_cache=False)
         return _at_last(seen.layer_out[z_layer], batch), _at_last(seen.ffn_out[layer], batch)
 

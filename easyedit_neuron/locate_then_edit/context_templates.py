@@ -1,81 +1,64 @@
-"""Context templates: short sentences that the model writes itself, put in front of the prompt."""
+"""Context templates: short sentences that the model writes, put before the prompt."""
 
 import unicodedata
 
 import torch
 
+from .easyedit_quirks import generated_contexts
+
 ENGLISH_OPENERS = ("The", "Therefore", "Because", "I", "You")
 
 
+def contexts_of(model, tok, hparams) -> list[list[str]]:
+    """Context templates as the hyperparameters (``PathHyperParams``) say."""
+    openers, length, seed = hparams.context_prompts, hparams.context_length, hparams.seed
+    templates, length_params = hparams.context_templates, hparams.context_template_length_params
+    if hparams.has_quirk("generated_contexts") and not templates and length:
+        return generated_contexts(model, tok, openers or ENGLISH_OPENERS, length, seed)
+    return context_templates(model, tok, openers, length, seed, templates, length_params)
+
+
 def context_templates(
-    model, tok, openers=None, length: int = 10, seed: int = 0, given=None, length_params=None
+    model, tok, openers=None, length: int = 10, seed: int = 0, templates=None, length_params=None
 ) -> list[list[str]]:
-    """``[["{}"], [sentence + ". {}", ...]]``: EasyEdit's two groups, each of which has equal weight in a key
-    (but not in ROME's).
+    """EasyEdit's two groups ``[["{}"], [sentence + ". {}", ...]]``, of equal weight in a key (not in ROME's).
 
     Args:
-        model, tok: the model writes from each opener by top-5 sampling.
-        openers: openers, one sentence each; ``""`` lets the model start after BOS; None: EasyEdit's five
-            English words.
+        model, tok: the model continues each opener by top-5 sampling.
+        openers: beginnings, one sentence each; ``""`` is BOS alone; None: EasyEdit's five English words.
         length: longest sentence in tokens, opener included; 0: no sentences.
-        seed: seed of the sampling; the global random state is left alone.
-        given: templates to use instead, each with one ``{}``.
-        length_params: in place of ``length``: pairs (length, number of sentences); ``number // openers`` of
-            them from each opener, and at least one.
+        seed: seed of the sampling; the global random state does not change.
+        templates: templates to use instead, each with one ``{}``.
+        length_params: instead of ``length``: pairs (length, number of sentences). Each opener gives ``number
+            // openers`` of them, and at least one.
 
     Returns:
         List of groups of templates.
     """
-    if given:
-        return [["{}"], list(given)]
+    if templates:
+        return [["{}"], list(templates)]
     openers = ENGLISH_OPENERS if openers is None else openers
-    share = max(1, len(openers))
-    rounds = (
-        [(length, 1)]
-        if length_params is None
-        else [(longest, max(1, n // share)) for longest, n in length_params]
-    )
+    rounds = [(length, 1)]
+    if length_params is not None:
+        rounds = [(longest, max(1, number // max(1, len(openers)))) for longest, number in length_params]
     generator = torch.Generator().manual_seed(seed)
     sentences = [
         _sentence(model, tok, opener, longest, generator)
-        for longest, each in rounds
+        for longest, per_opener in rounds
         if longest
         for opener in openers
-        for _ in range(each)
+        for _ in range(per_opener)
     ]
-    # a model may end its text at once: nothing is no context
+    # An empty sentence, of a model that ends its text at once, is no context.
     groups = [["{}"], [sentence + ". {}" for sentence in sentences if sentence]]
     return [group for group in groups if group]
 
 
-def contexts_of(model, tok, hparams) -> list[list[str]]:
-    """``context_templates`` as the hyperparameters (``PathHyperParams``) say."""
-    if hparams.has_quirk("generated_contexts") and not hparams.context_templates and hparams.context_length:
-        from .easyedit_quirks import generated_contexts
-
-        return generated_contexts(
-            model, tok, hparams.context_prompts or ENGLISH_OPENERS, hparams.context_length, hparams.seed
-        )
-    return context_templates(
-        model,
-        tok,
-        hparams.context_prompts,
-        hparams.context_length,
-        hparams.seed,
-        hparams.context_templates,
-        hparams.context_template_length_params,
-    )
-
-
 @torch.no_grad()
 def _sentence(model, tok, opener: str, length: int, generator) -> str:
-    """One sentence, cut at its first full stop. No cache: a few short forwards, the same on every
-    architecture."""
-    ids = (
-        tok(opener)["input_ids"]
-        if opener
-        else [tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id]
-    )
+    """One sentence, cut at its first full stop. Without a cache it is the same on every architecture."""
+    bos = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
+    ids = tok(opener)["input_ids"] if opener else [bos]
     device = model.get_input_embeddings().weight.device
     while len(ids) < length:
         logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, -1].float().cpu()

@@ -178,7 +178,7 @@ def compute_deltas(
     view, layers, state = edit.view, edit.layers, edit.state
     prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
     superseded = []
-    if edit.hparams.preserves_subject:  # the new value holds the subject's earlier edits: their keys give way
+    if edit.hparams.preserves_subject:  # The new value stands for the subject's earlier edits.
         superseded = superseded_key_indices(batch, state.edited, state.counts)
     z_star, layerwise = targets.z, LayerwiseKeys(view, prompts, layers[-1])
     deltas: dict[int, LayerDelta] = {}
@@ -209,7 +209,7 @@ def layer_delta(
         edit: hyperparameters and state.
         layer: number of the layer.
         keys: K [d_ff, n].
-        residual: R [d_model, n], what the FFN's output shall gain at these keys.
+        residual: R [d_model, n], what the FFN's output must gain at these keys.
         mask: neurons that may change; None: all.
         superseded: indices of earlier keys that are not protected.
     """
@@ -219,19 +219,19 @@ def layer_delta(
         subspace = None
         if hparams.preserves == "nullspace":
             subspace = _restricted_null_space(covariance, mask.rows, layer, hparams.nullspace_threshold)
-        right = solver.masked_right_factor(keys, mask.rows, subspace, superseded)
+        key_factor = solver.masked_key_factor(keys, mask.rows, subspace, superseded)
     else:
-        right = solver.right_factor(keys, superseded)
+        key_factor = solver.key_factor(keys, superseded)
         if mask is not None:
-            right = right * mask.weight.to(right)[:, None]
-    carried = residual @ (right.T @ keys)
+            key_factor = key_factor * mask.weight.to(key_factor)[:, None]
+    carried = residual @ (key_factor.T @ keys)
     residual_share = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
     return LayerDelta(
         residual.contiguous(),
-        right.contiguous(),
+        key_factor.contiguous(),
         None if mask is None else mask.rows,
         1.0 if mask is None else mask.density,
-        leakage(residual, right, covariance),
+        leakage(residual, key_factor, covariance),
         residual_share,
         {} if mask is None else mask.to_json(),
         keys if hparams.accumulate_keys else None,
@@ -250,13 +250,13 @@ def layer_solver(edit: LocateThenEdit, layer: int) -> SequentialSolver:
     if preserve == "covariance":
         problem = Problem(hparams.L2, preserve=state.statistics.covariance(layer), weight=weight)
     elif masked:
-        problem = Problem(hparams.L2)  # the null space is that of the masked rows, another one at every edit
+        problem = Problem(hparams.L2)  # The masked rows' null space differs from edit to edit.
     else:
         space = state.statistics.null_space(layer, weight)
         if space.dim == 0:
             raise HparamsError(
-                f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below {weight}, so "
-                "nothing may change; raise it"
+                f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below "
+                f"{weight}, so nothing may change; raise it"
             )
         problem = Problem(hparams.L2, subspace=space)
     buffer = state.buffer(layer) if hparams.accumulate_keys else None
@@ -273,8 +273,8 @@ def _restricted_null_space(covariance: Tensor, rows: Tensor, layer: int, thresho
     space = null_space(covariance[index[:, None], index], threshold)
     if space.dim == 0:
         LOG.warning(
-            "layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold %s; the layer "
-            "stays as it is",
+            "layer %d: the covariance of the %d masked neurons has no eigenvalue below nullspace_threshold "
+            "%s; the layer does not change",
             layer,
             len(index),
             threshold,

@@ -10,114 +10,119 @@ from ..hyperparameters.options import Options, doc, require
 
 @dataclass(kw_only=True)
 class PathHyperParams(ModelHyperParams):
-    """Model, layers, z*, statistics and solver: what ROME-like editing needs, with or without a neuron mask.
+    """Model, layers, z*, statistics and solver of a locate-then-edit method, with or without a neuron mask.
 
-    A method with a mask of its own sets ``OWN_MASK``, and ``OWN_OPTIONS`` to the ``Options`` classes whose
-    fields it has inherited. ``OPTION_FIELDS``: (mask, option) -> field that holds it under another name.
+    A method with a mask of its own sets ``OWN_MASK``, and ``OWN_OPTIONS`` to the ``Options`` classes that it
+    inherits from. ``OPTION_FIELDS`` maps (mask, option) to a field that holds the option under another name.
     """
 
     OWN_MASK: ClassVar[str | None] = None
     OWN_OPTIONS: ClassVar[tuple[type[Options], ...]] = ()
     OPTION_FIELDS: ClassVar[dict[tuple[str, str], str]] = {}
 
-    layers: list[int] = doc("layers whose down_proj is edited, in order; the last one is where z* lives")
+    layers: list[int] = doc(
+        "layers whose down_proj is edited, ascending; z* is a hidden state after the last one"
+    )
 
     path: Literal["rome", "memit", "alphaedit"] = doc("how the delta is solved for", "alphaedit")
     mask_stage: Literal["post", "solve"] = doc(
-        "post: the finished delta is multiplied by the mask; solve: the problem is restricted to the masked rows",
+        "post: multiply the finished delta by the mask; solve: restrict the problem to the masked rows",
         "post",
     )
 
     mask: str = doc(
-        "which neurons may change: none, nmke, pnke, contribution, ig, activation, random, fixed, or a registered name",
+        "which neurons may change: none (all of them), nmke, pnke, contribution, ig, activation, random, "
+        "fixed, or a registered name",
         "none",
     )
     mask_options: dict[str, Any] | None = doc(
-        "options of the mask and of its scores, as in {top_k: 5, prompt_batch: 8}; attribution: another kind of scores",
+        "options of the mask and of its scores, as in {top_k: 5, prompt_batch: 8}; the entry attribution "
+        "names another kind of scores",
         None,
     )
-    mask_file: str | None = doc("JSON file {layer: [neuron, ...]} of mask: fixed", None)
+    mask_file: str | None = doc("for mask: fixed, a JSON file {layer: [neuron, ...]}", None)
 
     fact_token: Literal["subject_last"] = doc("token whose hidden state carries the fact", "subject_last")
     v_num_grad_steps: int = doc("Adam steps for z*", 25)
     v_lr: float = doc("learning rate of z*", 0.1)
-    v_loss_layer: int | None = doc(
-        "layer whose output is unembedded for the loss of z*; unset: the last", None
-    )
+    v_loss_layer: int | None = doc("layer whose output gives the logits of z*'s loss; unset: the last", None)
     v_weight_decay: float = doc("weight of |delta| / |z|^2 in the loss of z*", 0.5)
-    v_stop_loss: float = doc("z* stops early below this loss", 0.05)
-    clamp_norm_factor: float = doc("|delta| is kept below this times |z|", 0.75)
+    v_stop_loss: float = doc("the search for z* ends below this loss", 0.05)
+    clamp_norm_factor: float = doc("upper bound of |delta| / |z|", 0.75)
     kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
-    kl_prompt: str = doc("prompt whose next-token distribution at the subject is kept", "{} is a")
+    kl_prompt: str = doc(
+        "prompt on which the KL term preserves the distribution of the token after the subject", "{} is a"
+    )
     keep_edits: bool = doc(
-        "whether the search for z* asks for the objects of the subject's earlier edits (and of the batch's others about it) as well; "
-        "the keys of these edits then give way to the new one, whose value holds them",
+        "also train z* to give the objects of earlier edits of the same subject (and of other requests of "
+        "the batch about it); the keys of those earlier edits are then not protected in this edit",
         False,
     )
     keep_prompts: int = doc(
-        "other prompts of an edit's subject whose next token the search for z* keeps, those of the subject's earlier edits first; the "
-        "keys of these edits then give way to the new one, whose value knows them; 0: none",
+        "number of other prompts of the subject on which the search for z* preserves the next token, those "
+        "of earlier edits first; the keys of the subject's earlier edits are then not protected in this edit",
         0,
     )
     keep_templates: list[str] | None = doc(
-        "templates of such prompts, '{}' the subject; unset: the prompts of the edits so far", None
+        "templates for keep_prompts, with '{}' for the subject; unset: the prompts of the edits so far", None
     )
     keep_factor: float = doc(
-        "weight of the mean loss of the earlier objects, and of the mean KL term of the prompts", 1.0
+        "weight of the loss on the objects of keep_edits and of the KL term on keep_prompts, each a mean", 1.0
     )
-    z_batch_size: int = doc(
-        "requests of a batch whose z* are searched for at once; halved where memory does not suffice", 32
-    )
+    z_batch_size: int = doc("requests whose z* are searched for together; halved when memory runs out", 32)
 
     context_prompts: list[str] | None = doc(
-        "openers from which the model writes the context sentences; '' starts from BOS; unset: EasyEdit's five English words",
+        "beginnings from which the model writes the context sentences ('' is BOS alone); unset: EasyEdit's "
+        "five English words",
         None,
     )
-    context_length: int = doc("longest context sentence in tokens; 0: no contexts, the bare prompt only", 10)
+    context_length: int = doc("longest context sentence in tokens; 0: the prompt without contexts", 10)
     context_template_length_params: list[list[int]] | None = doc(
-        "ROME's field, in place of context_length: [length, number] pairs, the number divided among the openers (at least one each)",
+        "ROME's field, instead of context_length: [length, number] pairs; the number of sentences is divided "
+        "among the openers, at least one each",
         None,
     )
     context_templates: list[str] | None = doc(
-        "context sentences given by hand, each with one '{}'; no generation", None
+        "context sentences to use instead of generated ones, each with one '{}'", None
     )
 
     mom2_update_weight: float = doc(
-        "lambda, the weight of the covariance in the memit path (and in mask_stage solve)", 15000.0
+        "lambda, the weight of the covariance on the memit path, or with solve_preserve: covariance", 15000.0
     )
     mom2_dataset: str = doc(
         "text for the covariance: 'tiny-world', a .txt or .jsonl file, or a name for datasets", "wikipedia"
     )
-    mom2_n_samples: int = doc("number of texts", 100000)
+    mom2_n_samples: int = doc("number of texts for the covariance", 100000)
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
-    mom2_max_length: int = doc("texts are cut into pieces of at most this many tokens", 256)
-    stats_dir: str = doc("folder of the statistics cache", "./data/stats")
-    nullspace_threshold: float = doc("eigenvalues of the covariance below it span the null space", 2e-2)
+    mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
+    stats_dir: str = doc("folder in which the statistics are cached", "./data/stats")
+    nullspace_threshold: float = doc(
+        "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2
+    )
     L2: float = doc("ridge added to the diagonal", 1.0)
     solve_dtype: Literal["float64", "float32"] = doc(
-        "dtype in which the solver's factors are kept; float32 takes half the memory", "float64"
+        "dtype of the solver's factors; float32 takes half the memory", "float64"
     )
     mom2_adjustment: bool = doc(
-        "rome path: u = C^-1 k, or, without it, u = k; the other paths always use C", True
+        "rome path: true: u = C^-1 k, false: u = k; the other paths always use C", True
     )
     averaged_keys: bool = doc(
-        "rome path: R-ROME, the key averaged over contexts also where ROME takes the bare prompt's", False
+        "rome path: use R-ROME, the mean key over contexts where ROME takes that of the bare prompt", False
     )
     accumulate_keys: bool = doc(
-        "protect earlier edits: C_p, the sum of their k k^T, is part of the problem; never on the rome path",
-        True,
+        "protect earlier edits by C_p, the sum of their k k^T; without effect on the rome path", True
     )
     solve_preserve: Literal["nullspace", "covariance"] = doc(
-        "mask_stage solve on the alphaedit path: null space of C restricted to the masked rows, or lambda C there",
+        "alphaedit path with mask_stage: solve: preserve the null space of C on the masked rows, or lambda C",
         "nullspace",
     )
 
     easyedit_quirks: (
         list[Literal["retokenised_target", "no_softcap", "stale_keys", "generated_contexts"]] | None
-    ) = doc("do as EasyEdit does where we deliberately do not; see docs/guides/easyedit.md", None)
+    ) = doc("deliberate differences from EasyEdit that are undone; see docs/guides/easyedit.md", None)
 
     def validate(self) -> None:
-        """Ranges, with the field's name in the error."""
+        """Check the ranges; errors name the field."""
         super().validate()
         self.require_positive(
             "v_num_grad_steps",
@@ -165,7 +170,7 @@ class PathHyperParams(ModelHyperParams):
         require(
             not self.context_template_length_params or not self.has_quirk("generated_contexts"),
             "easyedit_quirks",
-            "generated_contexts goes by context_length; leave out context_template_length_params",
+            "generated_contexts uses context_length; leave out context_template_length_params",
         )
         require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         require(
@@ -175,9 +180,7 @@ class PathHyperParams(ModelHyperParams):
         )
 
     def _validate_mask(self) -> None:
-        """The mask and its options."""
-        # Here and not above: masks import torch, which the command's help and its first checks can do
-        # without.
+        # Imported here: masks import torch, which the command's help does not need.
         from ..masks import chosen_mask
 
         has_indices = "indices" in (self.mask_options or {})
@@ -189,17 +192,17 @@ class PathHyperParams(ModelHyperParams):
         chosen_mask(self)
 
     def check_inputs(self) -> None:
-        """The covariance's text, and that its folder can be one."""
+        """Check the text of the covariance, and that ``stats_dir`` is or can become a folder."""
         if not self.uses_covariance:
             return
-        from ..statistics.text import check_source  # here and not above: it imports torch
+        from ..statistics.text import check_source  # imported here: it needs torch
 
         folder = Path(self.stats_dir).expanduser()
         file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
         require(
             file is None,
             "stats_dir",
-            f"{str(file)!r} is a file; name a folder, which is made if it does not exist",
+            f"{str(file)!r} is a file; name a folder, which is created if it does not exist",
         )
         check_source(self.mom2_dataset, self.mom2_n_samples, folder)
 
@@ -222,7 +225,10 @@ class PathHyperParams(ModelHyperParams):
 
     @property
     def preserves_subject(self) -> bool:
-        """Whether other facts of the subject are preserved; the keys of its earlier edits then give way."""
+        """Whether the search for z* preserves other facts of the subject.
+
+        The keys of the subject's earlier edits are then not protected: the new value stands for them.
+        """
         return bool(self.keep_edits or self.keep_prompts)
 
     @property
@@ -231,5 +237,5 @@ class PathHyperParams(ModelHyperParams):
         return self.path != "rome" or self.mom2_adjustment
 
     def has_quirk(self, name: str) -> bool:
-        """Whether ``easyedit_quirks`` asks for EasyEdit's behaviour in this point."""
+        """Whether ``easyedit_quirks`` names this quirk."""
         return name in (self.easyedit_quirks or ())

@@ -1,9 +1,9 @@
 """Other facts of an edit's subject, which the search for z* preserves.
 
-An edit is written at its subject's last token, where all facts of the subject are looked up. A z* that is
-searched for with the new fact alone in view loses half of the others, those of earlier edits among them. The
-objects of earlier edits are known, so the search can ask for them again (``keep_edits``). Of other facts only
-prompts are known: there the model shall go on saying what it says now (``keep_prompts``).
+An edit is written at its subject's last token, where the model looks up all facts of the subject. A search
+for z* with the new fact alone loses half of the others, including those of earlier edits. The objects of
+earlier edits are known, so the loss can contain them (``keep_edits``). Of other facts only prompts are known;
+for these the loss preserves the model's present answer (``keep_prompts``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class PreservedPrompt(NamedTuple):
 
     Attributes:
         template: with ``{}`` for the subject.
-        target: the object that shall follow it; None: whatever the model says now.
+        target: the object that must follow; None: the model's present answer.
     """
 
     template: str
@@ -32,10 +32,11 @@ def preserved_prompts(
     """Other prompts of each request's subject that are preserved; never the edited prompt itself.
 
     With ``keep_edits``: all prompts of earlier edits of the subject, and of the batch's other requests about
-    it, with their objects (of a prompt that was edited more than once the newest). Then at most
-    ``keep_prompts`` prompts without an object: those of the subject's earlier edits, newest first, and others
-    drawn by ``seed`` from ``keep_templates`` or, if that is unset, from the prompts of all edits so far, this
-    batch's included.
+    it, with their objects. Of a prompt that was edited more than once, the newest object counts.
+
+    Then at most ``keep_prompts`` prompts without an object: first those of the subject's earlier edits, from
+    the newest on, then others drawn by ``seed``. These come from ``keep_templates`` or, if that is unset,
+    from the prompts of all edits so far and of this batch.
 
     Args:
         requests: the batch.
@@ -79,7 +80,7 @@ def superseded_key_indices(
     Args:
         requests: the batch.
         edited: facts of earlier edits, per step.
-        counts: number of keys that each step added; a step without keys was not protected.
+        counts: number of keys that each step added; 0 for a step that is not protected.
     """
     subjects = {request.subject for request in requests}
     indices, start = [], 0

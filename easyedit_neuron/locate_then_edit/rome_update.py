@@ -1,10 +1,10 @@
 """The rome path: a rank-one update per request and layer, ``Delta = r u^T / (u . k)`` with ``u = C^-1
 k_mean`` (ROME, Eq. 2).
 
-The value is searched for at the FFN's output (v*), so that the residual is the vector that the search found:
-after the edit ``(W + Delta) k = W k + r`` exactly, whatever u is. ROME takes the key of the bare prompt for
-k. R-ROME (``averaged_keys``) takes the mean over all contexts in both places; v* is then what that key shall
-give, and ``r = v* - (W k_mean + b)``.
+The search is for the value at the FFN's output (v*), and r is the difference that it found. After the edit
+``(W + Delta) k = W k + r`` exactly, whatever u is. ROME takes the key of the bare prompt for k. R-ROME
+(``averaged_keys``) takes the mean over all contexts in both places. v* is then the value of that key, and
+``r = v* - (W k_mean + b)``.
 """
 
 from __future__ import annotations
@@ -74,25 +74,24 @@ def _rank_one(edit: LocateThenEdit, layer: int, targets: TargetValues, mask: Neu
     bare, mean = targets.context_keys[0], targets.context_keys.mean(0)
     key = mean if hparams.averaged_keys else bare
     masked_solve = mask is not None and hparams.mask_stage == "solve"
-    right = _direction(edit, layer, mean, mask.rows.to(mean.device) if masked_solve else None)
-    if bool(right.any()):  # an empty mask leaves the layer as it is
-        right = right / (right @ key)
+    u = _direction(edit, layer, mean, mask.rows.to(mean.device) if masked_solve else None)
+    if bool(u.any()):  # an empty mask leaves the layer as it is
+        u = u / (u @ key)
     if mask is not None and not masked_solve:
-        right = right * mask.weight.to(right)
+        u = u * mask.weight.to(u)
     residual = (target.value - target.initial).to(key)
     if hparams.averaged_keys:
         residual = residual + edit.view.down_matrix(layer).to(key.dtype) @ (bare - key)
     rows, density, info = (None, 1.0, {}) if mask is None else (mask.rows, mask.density, mask.to_json())
-    return LayerDelta(residual[:, None], right[:, None], rows, density, None, float(right @ key), info)
+    return LayerDelta(residual[:, None], u[:, None], rows, density, None, float(u @ key), info)
 
 
 def _direction(edit: LocateThenEdit, layer: int, key: Tensor, rows: Tensor | None) -> Tensor:
-    """u [d_ff] except for its length: ``C^-1 k``, of the system restricted to ``rows`` where they are
-    given."""
+    """A vector [d_ff] parallel to u: ``C^-1 k``, or that of the system restricted to ``rows``."""
     hparams, state = edit.hparams, edit.state
     if not hparams.mom2_adjustment:
         return key if rows is None else key * rows
-    # (C + k k^T)^-1 k, which is parallel to C^-1 k
+    # (C + k k^T)^-1 k is parallel to C^-1 k.
     setting = ("rome", hparams.L2, hparams.solve_dtype)
     solver = state.solver(layer, setting)
     if solver is None:
@@ -100,4 +99,4 @@ def _direction(edit: LocateThenEdit, layer: int, key: Tensor, rows: Tensor | Non
         solver = SequentialSolver(problem, dtype=getattr(torch, hparams.solve_dtype))
         state.add_solver(layer, setting, solver)
     keys = key[:, None]
-    return (solver.right_factor(keys) if rows is None else solver.masked_right_factor(keys, rows)).squeeze(1)
+    return (solver.key_factor(keys) if rows is None else solver.masked_key_factor(keys, rows)).squeeze(1)

@@ -1,9 +1,8 @@
-"""What a sequence of locate-then-edit calls leaves for the next one: protected keys, solvers, contexts,
-statistics.
+"""State of a sequence of locate-then-edit calls: protected keys, solvers, contexts and statistics.
 
-A state is bound to the model object and to its weights. After each edit the fingerprint of the edited weights
-is noted, and before the next one the present fingerprint is looked up. If a host has put earlier weights back
-(EasyEdit does, after every non-sequential edit), the keys of the edits that are gone are dropped with them.
+A state belongs to a model object and to its weights. Each edit appends the fingerprint of the edited weights,
+and the next edit looks up the present fingerprint among them. If a host has put earlier weights back
+(EasyEdit does, after every non-sequential edit), the keys of the undone edits are dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .solver.sequential import SequentialSolver
 
 LOG = logging.getLogger(__name__)
 GONE = "gone:"
-"""Prefix of a step whose weights cannot come back: an edit before it has been taken out since."""
+"""Prefix of a step whose weights cannot come back, because an edit before it has been undone."""
 
 SETTING_FIELDS = (
     "layers",
@@ -72,7 +71,7 @@ class SequentialState:
     edited: list[list[Fact]] = field(default_factory=list)
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
-    _saved_solvers: dict[int, dict] = field(default_factory=dict)  # of a restored state, not asked for since
+    _saved_solvers: dict[int, dict] = field(default_factory=dict)  # of a restored state, not used yet
 
     def buffer(self, layer: int) -> KeyBuffer:
         """Keys M [d_ff, m] of all edits that are in the weights, each on the weights after its edit."""
@@ -82,15 +81,15 @@ class SequentialState:
         return self._buffers[layer]
 
     def solver(self, layer: int, setting: tuple) -> SequentialSolver | None:
-        """The solver of a layer for the problem that ``setting`` describes; None where it must be added."""
-        known = self._solvers.get(layer)
-        if known is None or known[0] != setting:
-            self._solvers.pop(layer, None)  # frees its memory first
-            return None
-        return known[1]
+        """The solver of a layer for the problem that ``setting`` describes; None if it must be added."""
+        stored_setting, solver = self._solvers.get(layer, (None, None))
+        if stored_setting == setting:
+            return solver
+        self._solvers.pop(layer, None)  # frees its memory before another is made
+        return None
 
     def add_solver(self, layer: int, setting: tuple, solver: SequentialSolver) -> SequentialSolver:
-        """Add a new solver, which goes on where the saved one of a restored state was."""
+        """Add a new solver; if the state was restored, the solver takes over what was saved for it."""
         self._solvers[layer] = setting, solver
         saved = self._saved_solvers.pop(layer, None)
         if saved is not None and saved["setting"] == list(setting):
@@ -99,8 +98,7 @@ class SequentialState:
 
     @property
     def held_bytes(self) -> dict[str, int]:
-        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers`` beside the
-        statistics."""
+        """Bytes that grow with the number of edits: ``keys`` of the buffers, and ``solvers``."""
         return {
             "keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
             "solvers": sum(solver.held_bytes for _, solver in self._solvers.values()),
@@ -109,8 +107,10 @@ class SequentialState:
     def append_edit(
         self, after: str, keys: dict[int, torch.Tensor], requests: Sequence[EditRequest] = ()
     ) -> None:
-        """Note an edit that has been written; ``keys``: layer -> K [d_ff, n] to protect from later edits, or
-        empty."""
+        """Append an edit that has been written.
+
+        ``keys`` maps layers to K [d_ff, n], which later edits protect; empty: nothing is protected.
+        """
         for layer, columns in keys.items():
             self.buffer(layer).append(columns)
         self.steps.append(after)
@@ -118,12 +118,12 @@ class SequentialState:
         self.edited.append([request.fact for request in requests])
 
     def remove_edit(self, after: str, present: str) -> bool:
-        """Forget a single edit that has been taken out of the weights; False if it is none of the state's.
+        """Forget one edit that has been taken out of the weights; False if the state does not have it.
 
         Args:
-            after: fingerprint of the weights right after that edit, which tells which one it is.
-            present: fingerprint of the weights now. The weights of later steps exist no longer: only
-                ``present`` and the steps before the edit can be gone back to.
+            after: fingerprint of the weights right after that edit, which identifies it.
+            present: fingerprint of the weights now. The weights of later steps no longer exist, so a host can
+                only put back ``present`` or the weights of steps before the edit.
         """
         matches = [number for number, step in enumerate(self.steps) if step.removeprefix(GONE) == after]
         if not matches:
@@ -132,15 +132,14 @@ class SequentialState:
         number = matches[-1]
         start, count = sum(self.counts[:number]), self.counts[number]
         for buffer in self._buffers.values() if count else ():
-            buffer.remove(slice(start, start + count))
+            buffer.remove(start, start + count)
         del self.steps[number], self.counts[number], self.edited[number]
         self.steps[number:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[number:]]
         self.append_edit(present, {})
         return True
 
     def sync_with_weights(self, present: str, stale_keys: bool = False) -> bool:
-        """Drop the edits that are no longer in the weights; False if the weights are of no step of this
-        state.
+        """Drop the edits that are no longer in the weights; False if no step of the state has these weights.
 
         ``stale_keys`` leaves their keys in the buffers, as EasyEdit does.
         """
@@ -156,8 +155,7 @@ class SequentialState:
         return True
 
     def copy_for(self, twin: torch.nn.Module) -> SequentialState:
-        """An independent state for a deep copy of the model; its solvers are made anew when they are
-        needed."""
+        """An independent state for a deep copy of the model, without solvers."""
         return dataclasses.replace(
             self,
             statistics=self.statistics.of_copy(twin),
@@ -188,8 +186,7 @@ class SequentialState:
 
     @classmethod
     def restored(cls, saved: dict[str, Any], statistics: Statistics) -> SequentialState:
-        """The state that was saved; ``statistics`` are those of the unedited weights, which the model must
-        have now."""
+        """The state that was saved; ``statistics`` are those of the unedited weights."""
         statistics.hold(saved["statistics"])
         return cls(
             saved["base"],
@@ -204,17 +201,17 @@ class SequentialState:
 
 
 def state_setting(hparams) -> str:
-    """Key of the hyperparameters that the sequential state depends on."""
+    """Fingerprint of the hyperparameters that the sequential state depends on."""
     return key_fingerprint({name: getattr(hparams, name) for name in SETTING_FIELDS})
 
 
 def sequential_state(
     view: ModelView, tok, hparams, contexts: list[list[str]] | None = None
 ) -> tuple[SequentialState, str]:
-    """The model's state under ``hparams``, and the fingerprint of its edited weights now.
+    """The model's state under ``hparams``, and the present fingerprint of the edited weights.
 
-    Weights that no step of the state produced start a new state, with ``contexts`` or with context templates
-    that the model writes.
+    Weights that no step of the state produced start a new state. It takes ``contexts``, or templates that the
+    model writes.
     """
     session, setting = ModelSession.of(view.model), state_setting(hparams)
     present = fingerprint(view.model, down_names(view, hparams.layers))
@@ -245,9 +242,9 @@ def current_states(view: ModelView) -> dict[str, SequentialState]:
 
 
 def saved_session(model: torch.nn.Module) -> dict[str, dict]:
-    """What a model's session holds, as tensors and plain values for ``restore_session``.
+    """A model's session as tensors and plain values for ``restore_session``.
 
-    What methods keep must be dataclasses of such.
+    The values in ``method_state`` must be dataclasses of tensors and plain values.
     """
     session = ModelSession.of(model)
     method_state = {
@@ -264,8 +261,8 @@ def saved_session(model: torch.nn.Module) -> dict[str, dict]:
 def restore_session(view: ModelView, tok, hparams, saved: dict[str, dict]) -> None:
     """Give a model the session of another process.
 
-    The model must have the weights from before the first edit; what the session says of edited weights holds
-    once those are in place.
+    The model must have the weights from before the first edit. The session is valid once the edited weights
+    are in place.
     """
     session = ModelSession.of(view.model)
     for setting, state in saved["sequential"].items():
@@ -275,5 +272,5 @@ def restore_session(view: ModelView, tok, hparams, saved: dict[str, dict]) -> No
     for key, value in saved["kept"].items():
         module, _, name = value["class"].partition(":")
         if not module.startswith("easyedit_neuron."):
-            raise StateError(f"the state keeps a {value['class']}, which is not of this package")
+            raise StateError(f"the saved state has a {value['class']}, which is not a class of this package")
         session.method_state[key] = getattr(importlib.import_module(module), name)(**value["fields"])

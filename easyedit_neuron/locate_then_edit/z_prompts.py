@@ -1,5 +1,4 @@
-"""The token rows on which z* is searched for: contexts with the new object, the KL prompt, preserved
-prompts."""
+"""The token rows of the search for z*: contexts with the new object, the KL prompt, preserved prompts."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from .preservation import PreservedPrompt
 class ZPrompts:
     """R rows of n requests: per request c contexts (the bare prompt first) and the KL prompt, request-major.
 
-    Behind all of them stand the preserved prompts of the subjects.
+    After them come the preserved prompts of all requests.
 
     Attributes:
-        targets: the rows, and an entry for every object token that the loss asks for.
-        request: [R] number of the request (0..n-1).
+        targets: the rows, and an entry for every object token in the loss.
+        request: [R] index of the request (0..n-1).
         lookup: [R] index of the subject's last token, where z* is added.
-        share: float64, weight of each target entry: its part in the request's mean over contexts (or over its
-            preserved prompts with an object) of the mean over target tokens.
+        share: float64, weight of each target entry in the request's mean over contexts (or over its preserved
+            prompts with an object) of the mean over target tokens.
         kl_row: [n] rows of the KL prompts.
         preserved_row: [p] rows of the preserved prompts without an object.
         contexts: c.
@@ -63,7 +62,7 @@ class _Row:
     text: str
     lookup: int
     prompt_end: int
-    extra: list[int]  # token ids behind the text
+    extra: list[int]  # token ids appended to the text
     targets: list[tuple[int, int, float]]  # (position, token id, share)
 
 
@@ -79,15 +78,14 @@ def z_prompts(
     """Tokenise the rows of a batch.
 
     Args:
-        tok: tokenizer; each text is tokenised by itself, the target's ids are appended as they are.
+        tok: tokenizer; each text is tokenised by itself, and the target's token ids are appended.
         requests: n edits.
         contexts: flat list of c context templates, the bare ``"{}"`` first.
         kl_prompt: template of the KL prompt.
         device: where the tensors go.
         preserved: per request other prompts of its subject (``preservation.preserved_prompts``).
-        retokenise: EasyEdit's way: the target is tokenised alone, all but its last token decoded, and that
-            text tokenised again together with the prompt; the labels stand at the row's last positions,
-            wherever the target's tokens have gone.
+        retokenise: as EasyEdit: decode all but the last token of the target and tokenise that text again
+            with the prompt; the labels are at the row's last positions, whatever tokens are there.
 
     Raises:
         RequestError: a subject that is not where its prompt says.
@@ -97,7 +95,7 @@ def z_prompts(
         target = target_token_ids(tok, request.target_new, alone=retokenise)
         share = 1.0 / (len(target) * len(contexts))
         for context in contexts:
-            # by replacement, not by format: the prompt itself holds the subject's '{}'
+            # Replaced, not formatted: the prompt itself holds the subject's '{}'.
             row = _row(tok, number, request, context.replace("{}", request.prompt))
             first = row.prompt_end
             if retokenise:

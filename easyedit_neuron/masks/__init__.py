@@ -1,5 +1,4 @@
-"""Neuron masks: pure functions from scores to the neurons that an edit may change, and the scores they are
-given."""
+"""Neuron masks, which are pure functions from scores to the neurons that an edit may change, and scores."""
 
 from .choose import ChosenMask, chosen_mask, make_masks
 from .contract import NeuronMask, checked_scores

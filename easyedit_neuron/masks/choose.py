@@ -23,11 +23,13 @@ ATTRIBUTION = "attribution"
 
 @dataclass(frozen=True)
 class ChosenMask:
-    """A mask with everything that is set about it, checked.
+    """A mask with its checked options and scores.
 
     Attributes:
-        name, function, options: the mask; without options the function takes the scores alone.
-        scores, scores_options: what it is computed from, likewise.
+        name, function, options: the mask.
+        scores, scores_options: the scores that it is computed from.
+
+    Functions without options have None as their options.
     """
 
     name: str
@@ -38,14 +40,13 @@ class ChosenMask:
 
 
 def make_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
-    """``{layer: NeuronMask}`` of every edited layer: the scores of the batch, then the mask that
-    ``hparams.mask`` names.
+    """Compute the scores of the batch, and from them the mask of every edited layer, ``{layer: NeuronMask}``.
 
-    Empty for ``mask: none``: every neuron may change.
+    ``hparams.mask`` names the mask. For ``none`` the result is empty: every neuron may change.
 
     Raises:
         NeuronEditError: options out of range, scores that cannot be computed, a function that returns no mask
-            of the layer, a soft mask where the problem is restricted to the masked rows.
+            of the layer, a soft mask with ``mask_stage: solve``.
     """
     if hparams.mask == "none":
         return {}
@@ -77,39 +78,39 @@ def chosen_mask(hparams) -> ChosenMask:
         HparamsError: an unknown mask, scores or option (with the nearest name), a value of a wrong type or
             out of range, a required option that is missing, an option that is set in the wrong place.
     """
-    given = dict(hparams.mask_options or {})
+    mask_options = dict(hparams.mask_options or {})
     try:
         spec = mask_spec(hparams.mask)
     except MaskError:
-        known = did_you_mean(hparams.mask, mask_names())
-        raise HparamsError(f"field 'mask': {hparams.mask!r} is unknown: {known}") from None
+        names = did_you_mean(hparams.mask, mask_names())
+        raise HparamsError(f"field 'mask': {hparams.mask!r} is unknown: {names}") from None
     is_own = hparams.mask == hparams.OWN_MASK
-    scores = _chosen_scores(spec, given, getattr(hparams, ATTRIBUTION, None) if is_own else None)
+    scores = _chosen_scores(spec, mask_options, getattr(hparams, ATTRIBUTION, None) if is_own else None)
     kinds = [load(cls) for cls in (spec.options, scores.options) if cls is not None]
-    _check_names(hparams, given, kinds, f"mask {spec.name!r} on scores {scores.name!r}", is_own)
-    values = _defaults(hparams, is_own) | given
+    _check_names(hparams, mask_options, kinds, f"mask {spec.name!r} on scores {scores.name!r}", is_own)
+    values = _defaults(hparams, is_own) | mask_options
     built = [
         hparams
-        if is_own and isinstance(hparams, cls) and not given.keys() & set(cls.field_names())
-        else _build(cls, values, given)
+        if is_own and isinstance(hparams, cls) and not mask_options.keys() & set(cls.field_names())
+        else _build(cls, values, mask_options)
         for cls in kinds
     ]
-    mask_options = built.pop(0) if spec.options is not None else None
-    return ChosenMask(spec.name, load(spec.function), mask_options, scores, built.pop() if built else None)
+    options = built.pop(0) if spec.options is not None else None
+    return ChosenMask(spec.name, load(spec.function), options, scores, built.pop() if built else None)
 
 
 def own_options(hparams, cls: type[Options]) -> Any:
     """The options of one dataclass, from the fields of a method whose own mask is used and from
     ``mask_options``."""
-    given = hparams.mask_options or {}
-    return _build(cls, _defaults(hparams, True) | given, given)
+    mask_options = hparams.mask_options or {}
+    return _build(cls, _defaults(hparams, True) | mask_options, mask_options)
 
 
-def _chosen_scores(spec, given: dict[str, Any], own_field: str | None) -> ScoresSpec:
-    kind = given.pop(ATTRIBUTION, own_field or spec.scores)
+def _chosen_scores(spec, mask_options: dict[str, Any], own_field: str | None) -> ScoresSpec:
+    kind = mask_options.pop(ATTRIBUTION, own_field or spec.scores)
     if not isinstance(kind, str) or kind not in scores_names():
-        known = did_you_mean(kind, scores_names())
-        raise HparamsError(f"field 'mask_options': {ATTRIBUTION} {kind!r} is unknown: {known}")
+        names = did_you_mean(kind, scores_names())
+        raise HparamsError(f"field 'mask_options': {ATTRIBUTION} {kind!r} is unknown: {names}")
     scores = scores_spec(kind)
     if kind != spec.scores and (scores.own_mask or scores_spec(spec.scores).own_mask):
         raise HparamsError(
@@ -119,16 +120,15 @@ def _chosen_scores(spec, given: dict[str, Any], own_field: str | None) -> Scores
 
 
 def _check_names(
-    hparams, given: dict[str, Any], kinds: list[type[Options]], title: str, is_own: bool
+    hparams, mask_options: dict[str, Any], kinds: list[type[Options]], title: str, is_own: bool
 ) -> None:
-    """No unknown option, none in two places, and none where it is not read."""
-    known = [name for cls in kinds for name in (*cls.field_names(), *cls.ALIASES)]
+    """Refuse an unknown option, one that is set in two places, and one that is not read where it is set."""
+    known_options = [name for cls in kinds for name in (*cls.field_names(), *cls.ALIASES)]
     own_fields = type(hparams).own_fields()
-    for name in given:
-        if name not in known:
-            raise HparamsError(
-                f"field 'mask_options': {title} has no option {name!r}: {did_you_mean(name, [*known, ATTRIBUTION])}"
-            )
+    for name in mask_options:
+        if name not in known_options:
+            names = did_you_mean(name, [*known_options, ATTRIBUTION])
+            raise HparamsError(f"field 'mask_options': {title} has no option {name!r}: {names}")
         field = hparams.OPTION_FIELDS.get((hparams.mask, name))
         if field is None and is_own:
             field = next((cls.ALIASES[name] for cls in kinds if name in cls.ALIASES), name)
@@ -138,7 +138,8 @@ def _check_names(
     if is_own:
         return
     for entry in dataclasses.fields(hparams):
-        if entry.name in own_fields and entry.name in known or entry.name == ATTRIBUTION and known:
+        is_option = entry.name in own_fields and entry.name in known_options
+        if is_option or entry.name == ATTRIBUTION and known_options:
             factory = entry.default_factory
             default = entry.default if factory is dataclasses.MISSING else factory()
             require(
@@ -149,8 +150,7 @@ def _check_names(
 
 
 def _defaults(hparams, is_own: bool) -> dict[str, Any]:
-    """Values that stand for the options' own defaults: the method's fields for its own mask, seed and cache
-    folder."""
+    """Values in place of the options' defaults: seed, cache folder, the method's fields for its own mask."""
     values = {"seed": hparams.seed, "psem_cache_dir": str(Path(hparams.stats_dir) / "psem")}
     for (mask, option), name in hparams.OPTION_FIELDS.items():
         if mask == hparams.mask:
@@ -162,13 +162,13 @@ def _defaults(hparams, is_own: bool) -> dict[str, Any]:
     return values
 
 
-def _build(cls: type[Options], values: dict[str, Any], given: dict[str, Any]) -> Options:
+def _build(cls: type[Options], values: dict[str, Any], mask_options: dict[str, Any]) -> Options:
     names = {name: name for name in cls.field_names()} | cls.ALIASES
     try:
         return cls(**{names[name]: value for name, value in values.items() if name in names})
     except HparamsError as problem:
         name = str(problem).split("'")[1]
-        if name not in {names.get(option) for option in given}:
+        if name not in {names.get(option) for option in mask_options}:
             raise  # a field of the method
         raise HparamsError(f"field 'mask_options': option {str(problem).removeprefix('field ')}") from None
     except TypeError:

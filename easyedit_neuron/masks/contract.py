@@ -1,12 +1,13 @@
-"""What a mask function is.
+"""The contract of a mask function.
 
 A mask function takes the scores [B, d_ff] of one layer (B prompts or target tokens, floating point, finite;
-see ``attribution``) and returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A
-function with options also takes them, an instance of the ``Options`` dataclass that it is registered with,
-and the number of the layer: ``function(scores, options, layer)``. It is pure: no model, no global state,
-nothing random except under a ``seed`` option (filled in from the hyperparameter), and the scores are not
-changed. Whatever is wrong with the scores is a ``MaskError`` that names it. ``register_mask`` gives the
-function a name and says which scores it is computed from.
+see ``attribution``). It returns a boolean tensor [d_ff], or a ``NeuronMask``, on the scores' device. A
+function with options is called as ``function(scores, options, layer)``: with an instance of the ``Options``
+dataclass that it is registered with, and the number of the layer.
+
+The function is pure: no model, no global state, randomness only from an option ``seed`` (set from the
+hyperparameter), and the scores are not changed. Bad scores raise ``MaskError``. ``register_mask`` gives the
+function a name and the scores that it is computed from.
 
 The mask multiplies row i of ``W_down^T``, i.e. column i of the down projection's [d_model, d_ff] matrix:
 neuron i's value vector.
@@ -30,8 +31,8 @@ class NeuronMask:
 
     Attributes:
         mask: bool [d_ff], or float32 weights in [0, 1] for a soft mask.
-        general, specific: bool [d_ff], the two kinds of neurons; None for masks that know no kinds.
-        general_ratio, specific_ratio: shares asked for (the real ones are higher when scores tie at the
+        general, specific: bool [d_ff], the two kinds of neurons; None for masks without kinds.
+        general_ratio, specific_ratio: requested shares (the actual ones are higher if scores tie at the
             threshold).
         general_entropy, specific_entropy: normalised entropies H_g, H_s in [0, 1].
         general_threshold, specific_threshold: scores at the cut.
@@ -51,7 +52,7 @@ class NeuronMask:
 
     @classmethod
     def from_indices(cls, indices: Tensor, d_ff: int, device: torch.device) -> NeuronMask:
-        """The mask of some neurons, given by their numbers."""
+        """The mask of the neurons with these indices."""
         mask = torch.zeros(d_ff, dtype=torch.bool, device=device)
         return cls(mask.index_fill(0, indices.to(device), True))
 
@@ -92,8 +93,7 @@ class NeuronMask:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Neurons ``selected``, and where kinds are known ``general``, ``specific`` and ``overlap``
-        (both)."""
+        """Numbers of neurons: ``selected``, with kinds also ``general``, ``specific`` and ``overlap``."""
         counts = {"selected": self.size}
         if self.general is not None and self.specific is not None:
             counts["general"] = int(self.general.sum())
@@ -119,7 +119,7 @@ MaskFunction = Callable[..., NeuronMask | Tensor]
 
 
 def checked_scores(scores: Tensor) -> Tensor:
-    """Scores [B, d_ff], at least float32; ``MaskError`` unless they are finite and of that form."""
+    """Scores [B, d_ff] in float32 or float64; ``MaskError`` unless they are finite and of that form."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
         got = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise MaskError(f"scores: expected a floating-point tensor [prompts, d_ff], got {got}")

@@ -1,4 +1,4 @@
-"""Masks of no particular method: all neurons, random ones, given ones, those with the highest scores."""
+"""Masks of no particular method: all neurons, random ones, listed ones, those with the highest scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RandomOptions(Options):
     """Options of mask ``random``."""
 
     density: float = doc("share of neurons, in (0, 1]", 0.5)
-    seed: int = doc("of the draw", 0)
+    seed: int = doc("seed of the draw", 0)
 
     def validate(self) -> None:
         """Check the ranges."""
@@ -40,7 +40,7 @@ def random_mask(scores: Tensor, options: RandomOptions, layer: int) -> NeuronMas
 
     Args:
         scores: [B, d_ff]; only the number of neurons and the device are used.
-        options: see there.
+        options: density and seed.
         layer: mixed into the seed, so that layers get different neurons.
     """
     d_ff = scores.shape[1]
@@ -54,7 +54,7 @@ def random_mask(scores: Tensor, options: RandomOptions, layer: int) -> NeuronMas
 class FixedOptions(Options):
     """Options of mask ``fixed``."""
 
-    indices: list[int] | dict[int, list[int]] = doc("neuron numbers, or {layer: neuron numbers}")
+    indices: list[int] | dict[int, list[int]] = doc("indices of neurons, or {layer: indices}")
 
 
 def fixed_mask(scores: Tensor, options: FixedOptions, layer: int) -> NeuronMask:
@@ -62,12 +62,11 @@ def fixed_mask(scores: Tensor, options: FixedOptions, layer: int) -> NeuronMask:
 
     Args:
         scores: [B, d_ff]; only the number of neurons and the device are used.
-        options: the numbers, for all layers or per layer.
-        layer: which entry to take.
+        options: indices for all layers, or per layer.
+        layer: selects the entry of indices per layer.
 
     Raises:
-        MaskError: no entry for the layer, an empty list, a number that is no neuron of the layer, or one
-            given twice.
+        MaskError: no entry for the layer, an empty list, or an index that is out of range or repeated.
     """
     numbers, name, d_ff = options.indices, "indices", scores.shape[1]
     if isinstance(numbers, dict):
@@ -102,7 +101,7 @@ def read_indices(path: str) -> dict[str, Sequence[int]]:
 
 @dataclass(kw_only=True)
 class TopOptions(Options):
-    """Options of the masks of the highest scores; at most one of the two."""
+    """Options of the masks of the highest scores; at most one of them."""
 
     top_k: int | None = doc("neurons per row of scores", None)
     top_share: float | None = doc(
@@ -118,17 +117,16 @@ class TopOptions(Options):
 
 
 def top_k_mask(scores: Tensor, options: TopOptions, layer: int) -> NeuronMask:
-    """The highest scores of each row, the rows' sets united (FiNE, Algorithm 1); 5 per row unless told.
+    """The union over rows of the neurons with the highest scores (FiNE, Algorithm 1), by default 5 per row.
 
-    FiNE ranks the neurons of all layers together. A mask function sees one layer, so that here every edited
-    layer gives its own ``top_k``.
+    FiNE ranks the neurons of all layers together. A mask function sees one layer, so here every edited layer
+    has its own ``top_k``.
     """
     return _union_of_highest(scores, options, default_k=5)
 
 
 def top_share_mask(scores: Tensor, options: TopOptions, layer: int) -> NeuronMask:
-    """As ``top_k_mask``, but a tenth of the neurons of each row unless told (those above PNKE's 90th
-    percentile)."""
+    """As ``top_k_mask``, by default a tenth of the neurons per row (those above PNKE's 90th percentile)."""
     return _union_of_highest(scores, options, default_k=max(1, round(0.1 * scores.shape[1])))
 
 

@@ -1,5 +1,4 @@
-"""Masks and scores by name. Built-in entries are named by their module, so that nothing is imported before it
-is used."""
+"""Masks and scores by name; built-in ones are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ class MaskSpec:
         name: value of the hyperparameter ``mask``.
         function: a mask function (see ``masks.contract``), or ``"module:name"``.
         scores: name of registered scores.
-        options: its ``Options`` dataclass, or ``"module:name"``; None: it takes the scores alone.
+        options: its ``Options`` dataclass, or ``"module:name"``; None: the function takes the scores alone.
     """
 
     name: str
@@ -40,8 +39,8 @@ class ScoresSpec:
     Attributes:
         name: value of ``attribution`` in ``mask_options``.
         function: ``function(context, options) -> {layer: [B, d_ff]}``, or ``"module:name"``.
-        options: its ``Options`` dataclass, or ``"module:name"``; None: it takes the context alone.
-        own_mask: the scores are no plain tensor, and only for masks registered with them.
+        options: its ``Options`` dataclass, or ``"module:name"``; None: the function takes the context alone.
+        own_mask: the scores are not plain tensors, so only masks registered with them can use them.
     """
 
     name: str
@@ -57,17 +56,17 @@ _SCORES: dict[str, ScoresSpec] = {}
 def register_mask(
     name: str, function: MaskFunction | None = None, scores: str = "lps", options: type[Options] | None = None
 ):
-    """Make a mask function (see ``masks.contract``) known by ``name``; without ``function``, a decorator.
+    """Register a mask function (see ``masks.contract``) as ``name``; without ``function``, a decorator.
 
-    From then on it can be named in the hyperparameter ``mask`` of every locate-then-edit method. Its options
-    and those of its scores are set in ``mask_options``.
+    The hyperparameter ``mask`` of every locate-then-edit method can then name it. Its options and those of
+    its scores are set in ``mask_options``.
 
     Args:
         name: value of the hyperparameter ``mask``.
         function: ``function(scores)``, or with options ``function(scores, options, layer)``.
-        scores: what it is computed from: ``lps``, ``psa``, ``mpc``, ``activation``, ``contribution``, ``ig``,
-            ``none`` (one row of zeros), or a name given to ``register_scores``. ``attribution`` in
-            ``mask_options`` names others.
+        scores: the scores that it is computed from: ``lps``, ``psa``, ``mpc``, ``activation``,
+            ``contribution``, ``ig``, ``none`` (one row of zeros), or a name from ``register_scores``. The
+            entry ``attribution`` of ``mask_options`` replaces them.
         options: dataclass of its options, a subclass of ``Options``.
 
     Raises:
@@ -89,7 +88,7 @@ def register_mask(
 
 
 def register_scores(name: str, function: ScoresFunction, options: type[Options] | None = None) -> None:
-    """Make scores known by ``name``, for ``register_mask`` and for ``attribution`` in ``mask_options``.
+    """Register scores as ``name``, for ``register_mask`` and for ``attribution`` in ``mask_options``.
 
     Args:
         name: a word.
@@ -134,7 +133,7 @@ def scores_names() -> list[str]:
 
 
 def load(target: Any) -> Any:
-    """What ``"module:name"`` (relative to the package) names; anything else as it is."""
+    """Import the object ``"module:name"`` of the package; return anything but a string unchanged."""
     if not isinstance(target, str):
         return target
     module, _, name = target.partition(":")

@@ -1,7 +1,7 @@
 """Scores that masks are computed from: ``{layer: [B, d_ff]}`` of a batch that is about to be edited.
 
-A scores function takes the ``ScoringContext`` and an instance of the ``Options`` dataclass that it is
-registered with.
+B counts the prompts, for ``contribution`` the target tokens. A scores function takes the ``ScoringContext``
+and an instance of the ``Options`` dataclass that it is registered with.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ Scores = dict[int, Tensor]
 
 
 def lps(context: ScoringContext, options: ShiftScoreOptions) -> Scores:
-    """Log-probability shift at the last token of every prompt (``attribution.neuron_scores``); B =
-    prompts."""
+    """Log-probability shift at the last token of every prompt (``attribution.neuron_scores``)."""
     return _shift(context, options, "lps")
 
 
 def psa(context: ScoringContext, options: ShiftScoreOptions) -> Scores:
-    """Probability shift at the last token of every prompt; B = prompts."""
+    """Probability shift at the last token of every prompt."""
     return _shift(context, options, "psa")
 
 
 def mpc(context: ScoringContext, options: PromptOptions) -> Scores:
-    """MLP projection coefficient ``|q_i| |v_i|`` at the last token of every prompt; B = prompts."""
+    """MLP projection coefficient ``|q_i| |v_i|`` at the last token of every prompt."""
     return _prompt_scores(context, options, kind="mpc")
 
 
 def activation(context: ScoringContext, options: PromptOptions) -> Scores:
-    """Activation ``|q_i|`` at the last token of every prompt; B = prompts."""
+    """Activation ``|q_i|`` at the last token of every prompt."""
     return _prompt_scores(context, options, kind="activation")
 
 
@@ -52,8 +51,7 @@ def contribution(context: ScoringContext, options: ContributionOptions) -> Score
 
 
 def ig(context: ScoringContext, options: GradientOptions) -> Scores:
-    """Integrated gradients of the object's probability (``attribution.integrated_gradients``); B =
-    prompts."""
+    """Integrated gradients of the object's probability (``attribution.integrated_gradients``)."""
     prompts = context.prompts(options.score_prompts)
     targets = context.object_tokens(prompts, options.attribution_target)
     position = context.subject_ends(prompts) if options.activation_position == "subject_last" else None
@@ -70,7 +68,7 @@ def ig(context: ScoringContext, options: GradientOptions) -> Scores:
 
 
 def none(context: ScoringContext, options: Options) -> Scores:
-    """One row of zeros, for masks that look at nothing but the number of neurons."""
+    """One row of zeros, for masks that use only the number of neurons."""
     view = context.view
     return {layer: torch.zeros(1, view.d_ff, device=view.device_of(layer)) for layer in context.layers}
 

@@ -1,4 +1,4 @@
-"""What scores are computed from: the batch that is about to be edited, on the model as it is."""
+"""The batch that scores are computed from, on the model before the edit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ScoringContext:
         contexts: groups of context templates, the first of them ``["{}"]``.
         layers: edited layers.
         readings: ``attribution.Readings`` of every context of every request (request-major) at its last
-            token, where these prompts have been run already; else None.
-        report: what the scores have to report, as plain JSON values; it ends up in ``EditRecord.info``.
+            token, or None where these prompts have not been run.
+        report: filled by the scores with plain JSON values, which go into ``EditRecord.info``.
     """
 
     view: ModelView
@@ -39,10 +39,9 @@ class ScoringContext:
     report: dict[str, Any] = field(default_factory=dict)
 
     def prompts(self, which: Prompts) -> list[tuple[str, EditRequest]]:
-        """(template, request), request-major: every context in front of the prompt, or the ``bare``
-        prompts."""
+        """(template, request), request-major: the prompt behind every context, or only the ``bare`` one."""
         contexts = ["{}"] if which == "bare" else [context for group in self.contexts for context in group]
-        # by replacement, not by format: the prompt itself holds the subject's '{}'
+        # Replaced, not formatted: the prompt itself holds the subject's '{}'.
         return [
             (context.replace("{}", request.prompt), request)
             for request in self.requests

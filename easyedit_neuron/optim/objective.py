@@ -1,4 +1,4 @@
-"""Adam over a batch of members, each with a loss and a stop criterion of its own, and the KL term of their losses."""
+"""Adam over a batch of members, each with its own loss and stop criterion, and the losses' KL term."""
 
 from __future__ import annotations
 

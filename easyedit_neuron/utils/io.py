@@ -28,8 +28,8 @@ def refusing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise StateError(
-            f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what the "
-            "message says) and give the same command again"
+            f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what "
+            "the message says) and give the same command again"
         ) from problem
 
 

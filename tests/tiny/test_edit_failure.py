@@ -38,7 +38,7 @@ def fail(*args, **kwargs):
 
 
 FAILURES = {
-    "a delta that is not finite": (edit_module.SequentialSolver, "right_factor", nan, StateError),
+    "a delta that is not finite": (edit_module.SequentialSolver, "key_factor", nan, StateError),
     "the second layer of the loop": (
         edit_module,
         "layer_delta",
@@ -92,7 +92,7 @@ def test_after_a_failure_the_edit_is_the_same_as_without_one(tmp_path, monkeypat
         hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2)
         if broken:
             with monkeypatch.context() as patched:
-                patched.setattr(edit_module.SequentialSolver, "right_factor", nan)
+                patched.setattr(edit_module.SequentialSolver, "key_factor", nan)
                 with pytest.raises(
                     StateError, match="layers.1.mlp.down_proj.weight: the computed delta is not finite"
                 ):
@@ -156,7 +156,7 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
             p.copy_(p.half())
     model.half()
     before = snapshot(model)
-    monkeypatch.setattr(edit_module.SequentialSolver, "right_factor", lambda *a: torch.full((48, 1), 1e6))
+    monkeypatch.setattr(edit_module.SequentialSolver, "key_factor", lambda *a: torch.full((48, 1), 1e6))
     with pytest.raises(StateError, match="overflows torch.float16"):
         apply(model, tok, REQUESTS[:1], make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=2))
     assert changed_tensors(model, before) == []

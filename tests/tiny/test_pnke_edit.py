@@ -140,7 +140,7 @@ def test_the_solve_is_cubic_in_the_critical_neurons_only(preserve):
         subspace = None
         if preserve == "nullspace":
             subspace = null_space(covariance[index[:, None], index], 2.0)
-        right = solver.masked_right_factor(keys, rows, subspace)
+        right = solver.masked_key_factor(keys, rows, subspace)
         share = leakage(torch.randn(8, n), right, covariance)
     assert work.numbers <= d_ff * 8 and work.factored and max(work.factored) <= critical
     assert torch.equal(right.any(1), rows)

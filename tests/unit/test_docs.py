@@ -24,7 +24,7 @@ FIELDS = {field for spec in methods() for field in setting_names(spec.name.lower
 PLACEHOLDER = re.compile(r"[A-Z](-[A-Z])?|1-N|FILE|DIR|NAME|FOLDER|FIELD|METHOD|\.\.\.|\$.*|.*/?\$\w+.*")
 """Values that stand for a reader's own."""
 METHOD_PAGES = sorted(name for name in TEXTS if name.startswith("docs/methods/"))
-EXAMPLE_METHODS = {"nudge"}
+EXAMPLE_METHODS = {"salient"}
 """Methods that the guides write."""
 
 

@@ -164,5 +164,5 @@ def test_units_are_saved_and_read_again(record, tmp_path):
 
 @pytest.mark.parametrize("units, vectors", [([2, 0], 2), ([0, 0], 2), ([3], 1), ([-1], 1), ([0], 2), ([], 1)])
 def test_units_that_are_none_are_refused(units, vectors):
-    with pytest.raises(StateError, match="ascending numbers below 3"):
+    with pytest.raises(StateError, match="ascending indices below 3"):
         UnitDelta(torch.tensor(units, dtype=torch.int64), torch.ones(vectors, 2), "output", (3, 2))

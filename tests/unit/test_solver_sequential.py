@@ -17,7 +17,7 @@ from helpers.systems import F64, PROBLEMS, D, buffer_of, plain, some_keys
 def _agrees(solver, buffer, problem, n=1, seed=1):
     keys = some_keys(n, seed)
     torch.testing.assert_close(
-        solver.right_factor(keys), plain(keys, buffer.columns(), problem), rtol=1e-8, atol=1e-10
+        solver.key_factor(keys), plain(keys, buffer.columns(), problem), rtol=1e-8, atol=1e-10
     )
     assert solver.residual < 1e-9
 
@@ -58,16 +58,17 @@ def test_edit_after_edit_through_the_change_of_form(name):
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("dense_after", [4, 10**6])
 def test_keys_that_are_taken_back(name, dense_after):
-    """Truncated to a prefix, removed from the middle, removed by index; then more keys."""
+    """Truncated to a prefix, removed from the middle, the end and the start; then more keys."""
     problem, buffer = PROBLEMS[name], buffer_of(9)
     solver = SequentialSolver(problem, buffer, dense_after=dense_after)
     _agrees(solver, buffer, problem)
     for change in (
         lambda: buffer.append(some_keys(6, 30)),
         lambda: buffer.truncate(12),
-        lambda: buffer.remove(slice(2, 5)),
+        lambda: buffer.remove(2, 5),
         lambda: buffer.append(some_keys(3, 31)),
-        lambda: buffer.remove(torch.tensor([11, 0])),
+        lambda: buffer.remove(11, 12),
+        lambda: buffer.remove(0, 1),
         lambda: (buffer.append(some_keys(1, 32)), buffer.truncate(8), buffer.append(some_keys(5, 33))),
         lambda: buffer.truncate(0),
         lambda: buffer.append(some_keys(2, 34)),
@@ -80,7 +81,7 @@ def test_keys_that_are_taken_back(name, dense_after):
 def test_a_truncation_to_a_prefix_keeps_the_factorisation():
     problem, buffer = PROBLEMS["memit"], buffer_of(5)
     solver = SequentialSolver(problem, buffer, dense_after=100)
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     before = solver._inverse
     buffer.truncate(3)
     _agrees(solver, buffer, problem)
@@ -133,13 +134,13 @@ def test_two_by_two_by_hand():
             Problem(0.0, preserve=5 * torch.eye(2, dtype=F64)),
             Problem(5.0, subspace=Subspace(torch.eye(2, dtype=F64), complement=False)),
         ):
-            got = SequentialSolver(problem, buffer, dense_after=dense_after).right_factor(new)
+            got = SequentialSolver(problem, buffer, dense_after=dense_after).key_factor(new)
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_null_space_of_dimension_zero_allows_nothing():
     problem = Problem(1.0, subspace=Subspace(torch.zeros(D, 0, dtype=F64), complement=False))
-    assert not SequentialSolver(problem, buffer_of(3)).right_factor(some_keys(2, 1)).any()
+    assert not SequentialSolver(problem, buffer_of(3)).key_factor(some_keys(2, 1)).any()
 
 
 @pytest.mark.parametrize("dense_after", [3, 100])
@@ -148,9 +149,9 @@ def test_drift_is_noticed_and_mended(dense_after, caplog):
     happened."""
     problem, buffer = PROBLEMS["complement"], buffer_of(8)
     solver = SequentialSolver(problem, buffer, dense_after=dense_after)
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     buffer.append(some_keys(2, 3))
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     solver._inverse._rows.rows()[0, :5] *= 1.001
     with caplog.at_level(logging.WARNING):
         _agrees(solver, buffer, problem)
@@ -162,7 +163,7 @@ def test_drift_is_noticed_and_mended(dense_after, caplog):
 def test_drift_that_makes_the_system_indefinite_is_mended_too():
     problem, buffer = PROBLEMS["ridge"], buffer_of(4)
     solver = SequentialSolver(problem, buffer)
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     solver._inverse._rows.rows().mul_(30)
     buffer.append(some_keys(1, 3))
     _agrees(solver, buffer, problem)
@@ -189,7 +190,7 @@ def test_float32_keys_and_state():
         solver = SequentialSolver(problem, buffer, dtype=dtype, dense_after=30)
         for edit in range(50):
             buffer.append(some_keys(1, edit).float())
-            got = solver.right_factor(keys)
+            got = solver.key_factor(keys)
         expected = plain(keys.double(), buffer.columns().double(), problem)
         assert got.dtype == torch.float32 and solver.refactorisations == 0
         assert float((got - expected).norm() / expected.norm()) < tolerance
@@ -199,7 +200,7 @@ def test_an_asymmetric_covariance_is_no_drift():
     """float32 sums are symmetric only up to rounding; that must not be taken for an error of the inverse."""
     problem = Problem(0.0, preserve=PROBLEMS["memit"].preserve + 1e-6 * some_keys(D, 4).triu(1))
     solver = SequentialSolver(problem, buffer_of(3))
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     assert solver.residual < 1e-9
 
 
@@ -207,7 +208,7 @@ def test_an_asymmetric_covariance_is_no_drift():
 def test_a_singular_system_names_the_remedy(problem):
     solver = SequentialSolver(problem, buffer_of(2))
     with pytest.raises(StateError, match="raise L2"):
-        solver.right_factor(some_keys(1, 1))
+        solver.key_factor(some_keys(1, 1))
     assert solver.refactorisations == 0
 
 
@@ -217,8 +218,8 @@ def test_keys_that_are_not_finite_are_refused():
     broken[3] = float("nan")
     for call in (
         buffer.append,
-        solver.right_factor,
-        lambda k: solver.masked_right_factor(k, torch.ones(D, dtype=torch.bool)),
+        solver.key_factor,
+        lambda k: solver.masked_key_factor(k, torch.ones(D, dtype=torch.bool)),
     ):
         with pytest.raises(StateError, match="not finite"):
             call(broken)
@@ -231,14 +232,14 @@ def test_held_bytes_count_what_is_kept(name, rows):
     factor."""
     solver = SequentialSolver(PROBLEMS[name], buffer_of(2))
     assert solver.held_bytes == 0
-    solver.right_factor(some_keys(1, 1))
+    solver.key_factor(some_keys(1, 1))
     assert solver.held_bytes == rows * D * 8
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("dense_after", [4, 10**6])
 @pytest.mark.parametrize("masked", [False, True])
-def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, masked):
+def test_superseded_keys_are_unprotected_in_this_solve_alone(name, dense_after, masked):
     """The answer is that of a buffer without them; the solver afterwards is the one from before."""
     problem, buffer = PROBLEMS[name], buffer_of(9)
     if masked and problem.subspace is not None:
@@ -247,11 +248,11 @@ def test_earlier_keys_that_give_way_to_this_solve_alone(name, dense_after, maske
     keys[:, 1] = buffer.columns()[:, 4] + 0.01 * some_keys(1, 6)[:, 0]  # the same subject again
     rows = torch.arange(D) % 3 > 0 if masked else torch.ones(D, dtype=torch.bool)
 
-    def solve(without=()):
+    def solve(superseded=()):
         return (
-            solver.masked_right_factor(keys, rows, without=without)
+            solver.masked_key_factor(keys, rows, superseded=superseded)
             if masked
-            else solver.right_factor(keys, without)
+            else solver.key_factor(keys, superseded)
         )
 
     def expected(earlier):

@@ -44,7 +44,7 @@ def test_masked_rows_equal_the_restricted_formula(case, n, m):
         if case not in PROBLEMS:
             restricted = _null_space(some_covariance(case), rows)
             assert restricted.complement == (case == 5) and restricted.dim > 0
-        got = solver.masked_right_factor(keys, rows, restricted)
+        got = solver.masked_key_factor(keys, rows, restricted)
         expected = _plain_masked(keys, buffer.columns(), problem, rows, restricted)
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10)
         assert not got[~rows].any()
@@ -57,38 +57,38 @@ def test_masked_rows_follow_the_buffer():
         lambda: None,
         lambda: buffer.append(some_keys(300, 7)),
         lambda: buffer.truncate(590),
-        lambda: buffer.remove(slice(100, 110)),
+        lambda: buffer.remove(100, 110),
         lambda: buffer.truncate(5),
         lambda: buffer.append(some_keys(1, 8)),
     ):
         change()
         rows, keys = _mask(len(buffer)), some_keys(2, 1)
         expected = _plain_masked(keys, buffer.columns(), problem, rows)
-        torch.testing.assert_close(solver.masked_right_factor(keys, rows), expected, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(solver.masked_key_factor(keys, rows), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_masks_without_a_buffer_without_rows_and_without_a_null_space():
     keys, rows = some_keys(2, 1), _mask(1)
     solver = SequentialSolver(PROBLEMS["memit"])
     expected = _plain_masked(keys, keys[:, :0], PROBLEMS["memit"], rows)
-    torch.testing.assert_close(solver.masked_right_factor(keys, rows), expected, rtol=1e-8, atol=1e-10)
-    assert not solver.masked_right_factor(keys, rows & False).any()
+    torch.testing.assert_close(solver.masked_key_factor(keys, rows), expected, rtol=1e-8, atol=1e-10)
+    assert not solver.masked_key_factor(keys, rows & False).any()
     nothing = SequentialSolver(PROBLEMS["ridge"], buffer_of(3))
     empty = Subspace(torch.zeros(int(rows.sum()), 0, dtype=F64), complement=False)
-    assert not nothing.masked_right_factor(keys, rows, empty).any()
+    assert not nothing.masked_key_factor(keys, rows, empty).any()
 
 
 def test_the_restricted_null_space_is_not_left():
     """Delta C = 0 where the null space is that of the restricted covariance; masking a finished solution
     breaks it."""
     keys, rows, cov = some_keys(2, 1), torch.arange(D) % 2 == 0, some_covariance(rank=6)
-    inside = SequentialSolver(Problem(0.5)).masked_right_factor(keys, rows, _null_space(cov, rows))
+    inside = SequentialSolver(Problem(0.5)).masked_key_factor(keys, rows, _null_space(cov, rows))
     assert float(inside.norm()) > 1e-3 and float((cov @ inside).norm()) < 1e-9
-    post = SequentialSolver(Problem(0.5, subspace=null_space(cov, 1e-9))).right_factor(keys) * rows[:, None]
+    post = SequentialSolver(Problem(0.5, subspace=null_space(cov, 1e-9))).key_factor(keys) * rows[:, None]
     assert float((cov @ post).norm()) > 1e-3
 
 
 def test_a_full_mask_changes_nothing():
     solver = SequentialSolver(PROBLEMS["memit"], buffer_of(5))
-    masked = solver.masked_right_factor(some_keys(2, 1), torch.ones(D, dtype=torch.bool))
-    torch.testing.assert_close(masked, solver.right_factor(some_keys(2, 1)), rtol=1e-9, atol=1e-11)
+    masked = solver.masked_key_factor(some_keys(2, 1), torch.ones(D, dtype=torch.bool))
+    torch.testing.assert_close(masked, solver.key_factor(some_keys(2, 1)), rtol=1e-9, atol=1e-11)

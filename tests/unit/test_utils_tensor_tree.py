@@ -53,7 +53,7 @@ def test_a_solver_goes_on_to_the_same_bits(kind, dense_after, masked, dtype):
     solver = SequentialSolver(problem, buffer, dtype=dtype, dense_after=dense_after)
 
     def solve(by, new):
-        return by.masked_right_factor(new, rows) if masked else by.right_factor(new)
+        return by.masked_key_factor(new, rows) if masked else by.key_factor(new)
 
     def saved_and_restored():
         back = again({"solver": solver.saved(), "buffer": buffer.saved()})
@@ -86,13 +86,13 @@ def test_many_keys_folded_and_summed():
     buffer = buffer_of(300)
     solver = SequentialSolver(problem, buffer, dense_after=5)
     new = some_keys(2, 9)
-    solver.right_factor(new), solver.masked_right_factor(new, rows)
+    solver.key_factor(new), solver.masked_key_factor(new, rows)
     for count in range(70):
         buffer.append(some_keys(1, 100 + count))
-        solver.right_factor(new)
+        solver.key_factor(new)
     back = again({"solver": solver.saved(), "buffer": buffer.saved()})
     twin = SequentialSolver(problem, KeyBuffer.restored(back["buffer"]), dense_after=5)
     twin.restore(back["solver"])
     assert solver.saved()["inverse"]["folded"] and solver.saved()["earlier"]["count"]
-    assert torch.equal(solver.right_factor(new), twin.right_factor(new))
-    assert torch.equal(solver.masked_right_factor(new, rows), twin.masked_right_factor(new, rows))
+    assert torch.equal(solver.key_factor(new), twin.key_factor(new))
+    assert torch.equal(solver.masked_key_factor(new, rows), twin.masked_key_factor(new, rows))

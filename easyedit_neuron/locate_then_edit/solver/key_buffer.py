@@ -1,4 +1,4 @@
-"""A growing store of key columns that can lose some again, and says which ones are still as they were."""
+"""A growing store of keys that can lose keys again and reports which ones have not changed since."""
 
 import torch
 
@@ -12,17 +12,12 @@ def require_finite(keys: torch.Tensor) -> None:
 
 
 class KeyBuffer:
-    """Keys of earlier edits, one row of memory per key, so that an append costs O(d_ff n) and nothing is
-    copied to read them.
-
-    Attributes:
-        version: changes whenever keys are taken away; appending leaves it as it is. See ``unchanged_since``.
-    """
+    """Keys of earlier edits, one per row of memory: an append costs O(d_ff n), and reading copies nothing."""
 
     def __init__(
         self, d_ff: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
     ):
-        """An empty buffer of keys of length ``d_ff``; memory is taken with the first append."""
+        """An empty buffer of keys of length ``d_ff``; the first append allocates memory."""
         self._rows = torch.empty(0, d_ff, device=device, dtype=dtype)
         self._count = 0
         self._cuts: list[int] = []  # per version: number of leading keys that the change left alone
@@ -37,12 +32,12 @@ class KeyBuffer:
 
     @property
     def device(self) -> torch.device:
-        """Where the keys are."""
+        """Device of the keys."""
         return self._rows.device
 
     @property
     def version(self) -> int:
-        """Number of times keys have been taken away."""
+        """Number of times keys have been taken away; see ``unchanged_since``."""
         return len(self._cuts)
 
     @property
@@ -55,10 +50,10 @@ class KeyBuffer:
         return min(self._cuts[version:], default=self._count)
 
     def append(self, keys: torch.Tensor) -> None:
-        """Adds keys [d_ff, n] behind the others, in the buffer's dtype and on its device.
+        """Add keys [d_ff, n] at the end, in the buffer's dtype and on its device.
 
         Raises:
-            StateError: wrong shape, or not finite; nothing has been added then.
+            StateError: wrong shape, or not finite; nothing is added then.
         """
         if keys.ndim != 2 or keys.shape[0] != self.d_ff:
             raise StateError(f"keys must be [{self.d_ff}, n], got {list(keys.shape)}")
@@ -71,48 +66,34 @@ class KeyBuffer:
         self._rows[self._count : needed] = keys.detach().T
         self._count = needed
 
-    def columns(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Keys ``start`` to ``stop`` as a view [d_ff, stop - start]; it is valid until the buffer changes."""
-        return self.rows(start, stop).T
+    def columns(self) -> torch.Tensor:
+        """All keys as a view [d_ff, m], valid until the buffer changes."""
+        return self.rows().T
 
     def rows(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """The same, one key a row [stop - start, d_ff], as they lie in memory."""
+        """Keys ``start`` to ``stop`` as a view [stop - start, d_ff], valid until the buffer changes."""
         return self._rows[start : self._count if stop is None else min(stop, self._count)]
 
     def truncate(self, count: int) -> None:
-        """Keeps the first ``count`` keys; StateError if there are fewer."""
+        """Keep the first ``count`` keys; StateError if there are fewer."""
         if not 0 <= count <= self._count:
             raise StateError(f"cannot keep {count} of {self._count} keys")
-        if count < self._count:
-            self._count = count
-            self._cuts.append(count)
+        self.remove(count, self._count)
 
-    def remove(self, which: slice | torch.Tensor) -> None:
-        """Takes single keys out (the keys of one undone edit); those behind them move up.
-
-        Args:
-            which: a slice, or a tensor of indices.
+    def remove(self, start: int, stop: int) -> None:
+        """Take out keys ``start`` to ``stop``, those of one undone edit; the keys behind them move up.
 
         Raises:
-            StateError: an index outside the buffer; nothing has been removed then.
+            StateError: the range is not inside the buffer; nothing is removed then.
         """
-        numbers = torch.arange(self._count)
-        if isinstance(which, torch.Tensor):
-            which = which.cpu()
-            if which.dtype == torch.bool or bool(((which < 0) | (which >= self._count)).any()):
-                raise StateError(
-                    f"keys {which.tolist()} are not all numbers of one of the buffer's {self._count} keys"
-                )
-        gone = numbers[which]
-        if not len(gone):
+        if not 0 <= start <= stop <= self._count:
+            raise StateError(f"cannot remove keys {start} to {stop} of {self._count}")
+        if start == stop:
             return
-        first = int(gone.min())
-        kept = torch.ones(self._count, dtype=torch.bool)
-        kept[gone] = False
-        stay = kept[first:].nonzero().squeeze(1).to(self._rows.device) + first
-        self._rows[first : first + len(stay)] = self._rows[stay]
-        self._count = first + len(stay)
-        self._cuts.append(first)
+        moved = self._rows[stop : self._count].clone()
+        self._rows[start : start + len(moved)] = moved
+        self._count = start + len(moved)
+        self._cuts.append(start)
 
     def copy(self) -> "KeyBuffer":
         """An independent buffer with the same keys."""
@@ -121,12 +102,12 @@ class KeyBuffer:
         return twin
 
     def saved(self) -> dict:
-        """Everything that matters, for ``restored``: tensors and plain values."""
+        """Tensors and plain values for ``restored``."""
         return {"keys": self.rows(), "cuts": list(self._cuts)}
 
     @classmethod
     def restored(cls, saved: dict) -> "KeyBuffer":
-        """The buffer that was saved; its memory is the given tensor's."""
+        """The buffer that was saved; it uses the saved tensor's memory."""
         buffer = cls(0)
         buffer._rows, buffer._cuts = saved["keys"], list(saved["cuts"])
         buffer._count = len(buffer._rows)

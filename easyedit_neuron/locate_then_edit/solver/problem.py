@@ -1,15 +1,14 @@
-"""Right factor X of the delta ``R X^T``: one regularised least-squares problem behind every path.
+"""The regularised least-squares problem whose solution is the key factor X of a delta ``R X^T``.
 
-With keys K [d_ff, n], earlier keys M (``C_p = M M^T``), covariance C and a subspace with projector P:
+With keys K [d_ff, n], earlier keys M (``C_p = M M^T``), covariance C and the projector P of its null space:
 
 - alphaedit: ``X = [P (K K^T + C_p) + L2 I]^-1 P K``
 - memit: ``X = (lambda C + C_p + K K^T + L2 I)^-1 K``
 - ``mask_stage: post`` multiplies X by the mask; ``solve`` poses the problem on the masked rows alone (PNKE
   Eq. 10).
 
-Everything is a symmetric positive definite system; a basis B of the null space gives the alphaedit solution
-as ``X = B (B^T (K K^T + C_p) B + L2 I)^-1 B^T K``, because it lies in the null space. ``sequential`` solves
-it.
+The alphaedit solution lies in the null space. With a basis B of it, the solution is that of a symmetric
+positive definite system: ``X = B (B^T (K K^T + C_p) B + L2 I)^-1 B^T K``.
 """
 
 from dataclasses import dataclass
@@ -21,17 +20,48 @@ from ...statistics.nullspace import Subspace
 
 @dataclass(frozen=True)
 class Problem:
-    """What is preserved while K is written.
+    """What is preserved while K is written; at most one of ``preserve`` and ``subspace``.
 
     Attributes:
         ridge: L2.
         preserve: C [d_ff, d_ff], or None.
-        subspace: null space in which the solution must lie, or None for all of key space.
-        weight: lambda, the weight of C. Kept apart: ``lambda C`` would be another d_ff x d_ff matrix, and
-            rounded to float32 it is another problem where C is ill-conditioned.
+        subspace: null space in which the solution must lie; None: all of key space.
+        weight: lambda, the weight of C. ``lambda C`` is not stored: it would take another d_ff x d_ff, and
+            its rounding to float32 changes the problem where C is ill-conditioned.
     """
 
     ridge: float
     preserve: torch.Tensor | None = None
     subspace: Subspace | None = None
     weight: float = 1.0
+
+    @property
+    def device(self) -> torch.device | None:
+        """Device of the tensors; None without any."""
+        if self.preserve is not None:
+            return self.preserve.device
+        return None if self.subspace is None else self.subspace.basis.device
+
+
+class Coordinates:
+    """Coordinates in which a system is solved.
+
+    These are coefficients of the null space's basis, where the basis is thin. Where its complement is thin,
+    or without a null space, they are key space, with keys projected into the null space.
+    """
+
+    def __init__(self, subspace: Subspace | None, d_ff: int, dtype: torch.dtype):
+        self.basis = None if subspace is None else subspace.basis.to(dtype)
+        self.thin = subspace is not None and not subspace.complement
+        self.dim = self.basis.shape[1] if self.thin else d_ff
+
+    def project(self, keys: torch.Tensor) -> torch.Tensor:
+        """From key space [n, d_ff] to coordinates [n, dim]."""
+        if self.basis is None:
+            return keys
+        coefficients = keys @ self.basis
+        return coefficients if self.thin else keys - coefficients @ self.basis.T
+
+    def to_key_space(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The transpose of ``project``: from coordinates [n, dim] to key space [n, d_ff]."""
+        return vectors @ self.basis.T if self.thin else self.project(vectors)

@@ -1,14 +1,15 @@
-"""The inverse of a growing system, ``S = (A_0 + V^T V)^-1``, kept as ``S = S_0 - U^T U``.
+"""The inverse of a growing matrix, ``S = (A_0 + V^T V)^-1``, stored as ``S = S_0 - U^T U``.
 
-Vectors are rows here, [n, dim], as a ``KeyBuffer`` holds them: thin products with row-major matrices are up
-to four times as fast that way round. A block of rows v more changes S by ``- S v^T (I + v S v^T)^-1 v S``
-(Sherman-Morrison-Woodbury), that is, U gains the rows ``chol(I + v S v^T)^-1 v S``. U only grows at its end,
-so an earlier S is had back by forgetting rows; an append and a product cost O(dim m) for m rows. ``S_0`` is a
-number, a triangular factor, or (once there are many rows) a matrix into which U is folded now and then, so
-that the cost stops growing.
+Vectors are rows, [n, dim], as in a ``KeyBuffer``; products of few rows with a row-major matrix are then up to
+four times as fast. Appending rows v changes S by ``- S v^T (I + v S v^T)^-1 v S``
+(Sherman-Morrison-Woodbury), so U gains the rows ``chol(I + v S v^T)^-1 v S``. U only grows at its end, so
+dropping its last rows gives an earlier S again.
 
-The check: ``z`` is a fixed random vector and ``z A`` is kept beside S, at O(dim n) a block. ``|(z A) S - z| /
-|z|`` is then the error of a solve whose answer is known; whatever has gone wrong in S shows in it.
+An append and a product cost O(dim m) for m rows. With many rows S_0 is a matrix, and U is subtracted from it
+every ``FOLD`` rows, so that the cost stops growing.
+
+Drift is measured with a fixed random vector z, for which ``z A`` is updated beside S in O(dim n) per append.
+``|(z A) S - z| / |z|`` is the relative error of a solve whose answer z is known.
 """
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from ...errors import StateError
 from .key_buffer import KeyBuffer
 
-FOLD = 64  # rows of U that are folded into a dense S_0 with one matrix product
+FOLD = 64  # rows of U that are subtracted from a dense S_0 with one matrix product
 
 
 def cholesky(matrix: torch.Tensor) -> torch.Tensor:
@@ -37,7 +38,7 @@ class Scaled:
             raise StateError(
                 "the editing system is singular: L2 is 0 and no covariance is preserved; raise L2"
             )
-        self.ridge, self.held = ridge, ()
+        self.ridge, self.tensors = ridge, ()
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """``x S_0``"""
@@ -45,10 +46,10 @@ class Scaled:
 
 
 class Triangular:
-    """S_0 as the Cholesky factor of A_0: two triangular solves a product."""
+    """S_0 by the Cholesky factor of A_0: two triangular solves per product."""
 
     def __init__(self, factor: torch.Tensor):
-        self.factor, self.held = factor, (factor,)
+        self.factor, self.tensors = factor, (factor,)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """``x S_0``"""
@@ -60,61 +61,62 @@ class Dense:
     """S_0 as a matrix."""
 
     def __init__(self, inverse: torch.Tensor):
-        self.inverse = inverse
-        self.held = (self.inverse,)
+        self.inverse, self.tensors = inverse, (inverse,)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """``x S_0``"""
         return x @ self.inverse
 
     def fold(self, rows: torch.Tensor) -> None:
-        """``S_0 <- S_0 - U^T U``: symmetric as it stands."""
+        """``S_0 <- S_0 - U^T U``, which is exactly symmetric."""
         self.inverse.addmm_(rows.T, rows, alpha=-1)
 
 
 class RunningInverse:
-    """S of ``A = A_0 + V^T V`` for a V that gains rows and now and then loses its last ones.
+    """S of ``A = A_0 + V^T V`` for a V that gains rows, and can lose its last ones.
 
     Attributes:
         start: S_0.
         probe: z [1, dim].
-        folded: how many of the appended rows can no longer be taken back.
+        folded: number of appended rows that are in S_0 and can no longer be dropped.
     """
 
     def __init__(self, start: Scaled | Triangular | Dense, probe: torch.Tensor, image: torch.Tensor):
-        """S_0, z and ``z A_0``, both [1, dim]; their dtype and device are those of everything here."""
+        """S_0, z and ``image = z A_0`` [1, dim], whose dtype and device all results have."""
         self.start, self.probe, self.folded = start, probe, 0
-        self._image, self._start_image = image, image
-        self._rows = KeyBuffer(probe.shape[1], probe.device, probe.dtype)
-        self._prepared: tuple[torch.Tensor, ...] | None = (
-            None  # of the block last solved for, often the next to be appended
-        )
+        self._image, self._start_image = image, image  # z A now, and with the folded rows alone
+        self._rows = KeyBuffer(probe.shape[1], probe.device, probe.dtype)  # U
+        # (v, v S, chol(I + v S v^T)) of the last solve: the next append often has the same v
+        self._last_solve: tuple[torch.Tensor, ...] | None = None
 
     @property
     def appended(self) -> int:
-        """Rows of V that came after the start."""
+        """Number of rows of V."""
         return self.folded + len(self._rows)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of S and of the probe."""
-        tensors = (*self.start.held, self.probe, self._image, self._start_image)
+        tensors = (*self.start.tensors, self.probe, self._image, self._start_image)
         return self._rows.held_bytes + sum(t.numel() * t.element_size() for t in tensors)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """``x S`` for x [n, dim]."""
-        result = self.start.times(x)
+        product = self.start.times(x)
         if len(self._rows):
             rows = self._rows.rows()
-            result = result - (x @ rows.T) @ rows
-        return result
+            product = product - (x @ rows.T) @ rows
+        return product
 
     def append(self, v: torch.Tensor) -> None:
-        """``A <- A + v^T v`` for v [n, dim]; StateError where S has lost its positive definiteness, nothing
-        has changed then."""
-        v_s, factor = self._prepare(v)
+        """``A <- A + v^T v`` for v [n, dim].
+
+        Raises:
+            StateError: S is no longer positive definite; nothing has changed then.
+        """
+        v_s, factor = self._woodbury_terms(v)
         self._rows.append(torch.linalg.solve_triangular(factor, v_s, upper=False).T)
-        self._prepared = None
+        self._last_solve = None
         self._image = self._image + (self.probe @ v.T) @ v
         if isinstance(self.start, Dense) and len(self._rows) >= FOLD:
             self.start.fold(self._rows.rows())
@@ -124,42 +126,43 @@ class RunningInverse:
 
     def solve(self, v: torch.Tensor) -> torch.Tensor:
         """``v (A + v^T v)^-1`` for v [n, dim], without adding v to A."""
-        return torch.cholesky_solve(*self._prepare(v))
+        return torch.cholesky_solve(*self._woodbury_terms(v))
 
     def error(self) -> float:
         """``|z A S - z| / |z|``, see the module."""
         return float((self.times(self._image) - self.probe).norm() / self.probe.norm())
 
-    def forget(self, count: int, change: torch.Tensor) -> None:
-        """Back to ``count >= folded`` appended rows; ``change`` [1, dim] is ``z v^T v`` of those after the
-        folded ones."""
+    def truncate(self, count: int, change: torch.Tensor) -> None:
+        """Keep the first ``count >= folded`` rows of V.
+
+        ``change`` [1, dim] is ``z v^T v`` of those among them that are not folded.
+        """
         self._rows.truncate(count - self.folded)
-        self._prepared = None
+        self._last_solve = None
         self._image = self._start_image + change
 
     def saved(self) -> dict:
-        """What ``restore`` needs. S_0 is in it only where rows have been folded into it: else it is made
-        again, to the same bits."""
+        """Tensors and plain values for ``restore``; S_0 only where it is dense (others are made again)."""
         return {
             "start": self.start.inverse if isinstance(self.start, Dense) else None,
             "folded": self.folded,
             "image": self._image,
             "start_image": self._start_image,
             "rows": self._rows.saved(),
-            "prepared": self._prepared,
+            "prepared": self._last_solve,
         }
 
     def restore(self, saved: dict) -> None:
-        """Goes on, to the bit, where the saved one was; this one must have its S_0 and probe."""
+        """Take over the state that was saved, in an inverse with the same S_0 and probe."""
         self.folded, self._image, self._start_image = saved["folded"], saved["image"], saved["start_image"]
         self._rows = KeyBuffer.restored(saved["rows"])
-        self._prepared = saved["prepared"] and tuple(saved["prepared"])
+        self._last_solve = saved["prepared"] and tuple(saved["prepared"])
 
-    def _prepare(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _woodbury_terms(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``v S`` and ``chol(I + v S v^T)``."""
-        if self._prepared is None or self._prepared[0] is not v:
+        if self._last_solve is None or self._last_solve[0] is not v:
             v_s = self.times(v)
             inner = v_s @ v.T
             inner.diagonal().add_(1)
-            self._prepared = v, v_s, cholesky(inner)
-        return self._prepared[1:]
+            self._last_solve = v, v_s, cholesky(inner)
+        return self._last_solve[1:]
