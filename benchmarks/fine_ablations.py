@@ -17,6 +17,7 @@ from statistics import mean
 
 from benchmarks import timing
 from easyedit_neuron import data
+from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.errors import EditError
 from easyedit_neuron.evaluation import (
     evaluate_all,
@@ -26,7 +27,6 @@ from easyedit_neuron.evaluation import (
     summarize,
     token_accuracy,
 )
-from easyedit_neuron.host.load_model import load_model
 from easyedit_neuron.lifelong.measurer import evenly
 from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
 from easyedit_neuron.models.fine.fine_main import apply_fine_to_model

@@ -65,7 +65,7 @@ def _parser() -> Parser:
 
 def _measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float]:
     """Results by task, and the seconds that measuring took."""
-    from ..host.load_model import load_model
+    from ..arch.load_model import load_model
     from .general_ability import GeneralAbility
 
     options = args.data, args.limit, args.batch_size, args.run_code, args.max_new_tokens

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from .. import registry
+from ..arch.load_model import load_model
 from ..errors import HostError, HparamsError, NeuronEditError, RequestError
 from ..evaluation.fluency import generation_entropy
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
@@ -24,7 +25,6 @@ from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_
 from ..evaluation.sections import sections
 from .checks import check_batchable, check_hparams, check_requests, check_single
 from .generation import generate_answers
-from .load_model import load_model
 from .prepare import Texts, prepare_requests
 
 LOG = logging.getLogger(__name__)

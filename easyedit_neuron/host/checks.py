@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..arch.load_model import target_device
 from ..arch.tokens import check_vocabulary
 from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
 from ..evaluation.sections import plain_requests
-from .load_model import target_device
 
 
 def check_hparams(hparams) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from ..arch.load_model import load_model
 from ..arch.view import ModelView
 from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError
-from ..host.load_model import load_model
 from ..locate_then_edit.sequential_state import restore_session, saved_session
 from ..registry import MethodSpec
 from .weights import ComparedWeights, EditedWeights

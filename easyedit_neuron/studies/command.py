@@ -11,8 +11,8 @@ from typing import Any
 
 from .. import resources
 from ..arch import ModelView
+from ..arch.load_model import load_model
 from ..errors import NeuronEditError
-from ..host.load_model import load_model
 from ..registry import get_method
 from ..report import figures
 from .output import Result, write_result

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from .. import data
+from ..arch.load_model import load_model
 from ..arch.projections import NAMES
 from ..errors import HparamsError
-from ..host.load_model import load_model
 from ..models.kne.kne_hparams import KNEHyperParams
 from .command import Study
 from .edit_bench import MEASURES, EditBenchmark

@@ -18,11 +18,11 @@ import torch
 from torch.nn.functional import normalize
 
 from .. import data
+from ..arch.load_model import load_model
 from ..arch.tokens import target_token_ids
 from ..arch.view import ModelView
 from ..edits.request import EditRequest, prepare
 from ..errors import NeuronEditError
-from ..host.load_model import load_model
 from ..locate_then_edit.compute_keys import compute_keys, key_prompts
 from ..locate_then_edit.compute_z import TargetValue, compute_z
 from ..locate_then_edit.context_templates import contexts_of

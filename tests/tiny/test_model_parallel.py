@@ -7,8 +7,8 @@ import transformers
 from accelerate import disk_offload, dispatch_model
 
 from easyedit_neuron.arch import ModelView
+from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.errors import ArchitectureError
-from easyedit_neuron.host.load_model import load_model
 from helpers.editing import REQUESTS, apply, make_hparams
 from helpers.tiny_models import tiny_model
 

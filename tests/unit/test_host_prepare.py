@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from easyedit_neuron.arch.load_model import target_device
 from easyedit_neuron.errors import HparamsError, RequestError
-from easyedit_neuron.host.load_model import target_device
 from easyedit_neuron.host.prepare import prepare_requests
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ...arch.load_model import load_model
 from ...editlog import EditLog
 from ...errors import NeuronEditError, StateError
 from ...export.side_file import refuse_existing
-from ...host.load_model import load_model
 from ...utils.io import save_tensors, write_folder
 from ..load import load_quietly
 

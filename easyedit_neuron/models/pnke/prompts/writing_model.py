@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 
 from .... import resources
+from ....arch.load_model import dtype_option
 from ....edits.session import ModelSession
 from ....errors import HparamsError
 from ....evaluation.batching import accepted, evaluating, input_device
-from ....host.load_model import dtype_option
 from ....utils.fingerprint import model_fingerprint, text_fingerprint, tokenizer_fingerprint
 
 LOG = logging.getLogger(__name__)
