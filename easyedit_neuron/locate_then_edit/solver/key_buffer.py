@@ -1,8 +1,9 @@
-"""A growing store of keys that can lose keys again and reports which ones have not changed since."""
+"""Keys of earlier edits: a growing store that can lose keys again, and the coordinates they are solved in."""
 
 import torch
 
 from ...errors import StateError
+from ...statistics.nullspace import Subspace
 
 
 def require_finite(keys: torch.Tensor) -> None:
@@ -112,3 +113,27 @@ class KeyBuffer:
         buffer._rows, buffer._cuts = saved["keys"], list(saved["cuts"])
         buffer._count = len(buffer._rows)
         return buffer
+
+
+class Coordinates:
+    """Coordinates in which a system is solved.
+
+    These are coefficients of the null space's basis, where the basis is thin. Where its complement is thin,
+    or without a null space, they are key space, with keys projected into the null space.
+    """
+
+    def __init__(self, subspace: Subspace | None, d_ff: int, dtype: torch.dtype):
+        self.basis = None if subspace is None else subspace.basis.to(dtype)
+        self.thin = subspace is not None and not subspace.complement
+        self.dim = self.basis.shape[1] if self.thin else d_ff
+
+    def project(self, keys: torch.Tensor) -> torch.Tensor:
+        """From key space [n, d_ff] to coordinates [n, dim]."""
+        if self.basis is None:
+            return keys
+        coefficients = keys @ self.basis
+        return coefficients if self.thin else keys - coefficients @ self.basis.T
+
+    def to_key_space(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The transpose of ``project``: from coordinates [n, dim] to key space [n, d_ff]."""
+        return vectors @ self.basis.T if self.thin else self.project(vectors)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from ...statistics.nullspace import Subspace
-from .key_buffer import KeyBuffer, require_finite
-from .problem import Coordinates, Problem
+from .key_buffer import Coordinates, KeyBuffer, require_finite
+from .problem import Problem
 from .woodbury import cholesky
 
 BLOCK = 256  # keys per matrix product; bounds the memory of their copy in float64

@@ -41,27 +41,3 @@ class Problem:
         if self.preserve is not None:
             return self.preserve.device
         return None if self.subspace is None else self.subspace.basis.device
-
-
-class Coordinates:
-    """Coordinates in which a system is solved.
-
-    These are coefficients of the null space's basis, where the basis is thin. Where its complement is thin,
-    or without a null space, they are key space, with keys projected into the null space.
-    """
-
-    def __init__(self, subspace: Subspace | None, d_ff: int, dtype: torch.dtype):
-        self.basis = None if subspace is None else subspace.basis.to(dtype)
-        self.thin = subspace is not None and not subspace.complement
-        self.dim = self.basis.shape[1] if self.thin else d_ff
-
-    def project(self, keys: torch.Tensor) -> torch.Tensor:
-        """From key space [n, d_ff] to coordinates [n, dim]."""
-        if self.basis is None:
-            return keys
-        coefficients = keys @ self.basis
-        return coefficients if self.thin else keys - coefficients @ self.basis.T
-
-    def to_key_space(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The transpose of ``project``: from coordinates [n, dim] to key space [n, d_ff]."""
-        return vectors @ self.basis.T if self.thin else self.project(vectors)

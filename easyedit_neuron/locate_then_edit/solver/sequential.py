@@ -8,9 +8,9 @@ import torch
 
 from ...errors import StateError
 from ...statistics.nullspace import Subspace
-from .key_buffer import KeyBuffer, require_finite
+from .key_buffer import Coordinates, KeyBuffer, require_finite
 from .masked import BLOCK, MaskedSolver
-from .problem import Coordinates, Problem
+from .problem import Problem
 from .woodbury import Dense, RunningInverse, Scaled, Triangular, cholesky
 
 LOG = logging.getLogger(__name__)
