@@ -133,8 +133,8 @@ def measured(editor, model, records):
             editor.tok(" " + target.strip(), add_special_tokens=False)["input_ids"],
         )
         with torch.no_grad():
-            said = model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1].argmax(-1).tolist()
-        return sum(a == b for a, b in zip(said, answer)) / len(answer)
+            predicted = model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1].argmax(-1).tolist()
+        return sum(a == b for a, b in zip(predicted, answer)) / len(answer)
 
     return {
         name: sum(right(record[name], record["target_new"]) for record in records) / len(records)
@@ -156,12 +156,12 @@ def edit(case):
     base = {key: value.detach().clone() for key, value in editor.model.named_parameters()}
     records, neurons = edits_of(case), hashlib.sha256()
     for start in range(0, len(records), case["size"]):
-        kept = []
-        options = {} if name == "FT" else {"records": kept}
+        edit_records = []
+        options = {} if name == "FT" else {"records": edit_records}
         getattr(e, f"apply_{name.lower()}_to_model")(
             editor.model, editor.tok, records[start : start + case["size"]], hparams, **options
         )
-        for record in kept:
+        for record in edit_records:
             for parameter, delta in record.deltas.items():
                 neurons.update(f"{parameter} {delta.neurons.tolist()}".encode())
     return changed(editor.model, base), measured(editor, editor.model, records), neurons.hexdigest()[:20]
@@ -232,7 +232,7 @@ def host(name, which):
     return changed(model, base), {"posts": [entry["post"]["rewrite_acc"] for entry in metrics]}, ""
 
 
-def one(name, folder):
+def digest_case(name, folder):
     """Runs a case and writes its digest and its weights."""
     import torch
     from safetensors.torch import save_file
@@ -259,10 +259,10 @@ def compare(folder, other):
     """Prints every case beside the other version's; True where all are the same, bit for bit."""
     from safetensors.torch import load_file
 
-    mine, theirs = (json.loads((where / "digests.json").read_text()) for where in (folder, other))
+    digests, other_digests = (json.loads((where / "digests.json").read_text()) for where in (folder, other))
     same = True
-    for name in mine.keys() | theirs.keys():
-        a, b = mine.get(name), theirs.get(name)
+    for name in digests.keys() | other_digests.keys():
+        a, b = digests.get(name), other_digests.get(name)
         if a == b:
             continue
         same = False
@@ -282,8 +282,8 @@ def compare(folder, other):
             f"same parameters {first.keys() == second.keys()}, "
             f"same neurons {a['neurons'] == b['neurons']}, same metrics {a['metrics'] == b['metrics']}"
         )
-    equal = sum(mine.get(name) == theirs.get(name) for name in mine)
-    print(f"{len(mine)} cases, {equal} bit for bit the same")
+    equal = sum(digests.get(name) == other_digests.get(name) for name in digests)
+    print(f"{len(digests)} cases, {equal} bit for bit the same")
     return same
 
 
@@ -296,7 +296,7 @@ def main():
     given = parser.parse_args()
     folder = given.folder.resolve()
     if given.case:
-        return one(given.case, folder)
+        return digest_case(given.case, folder)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     table = folder / "digests.json"
     digests = json.loads(table.read_text()) if table.exists() else {}

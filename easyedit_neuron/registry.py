@@ -90,7 +90,7 @@ def register_method(spec: MethodSpec) -> MethodSpec:
 def get_method(name: str) -> MethodSpec:
     """The method of that name or alias, in any case; ``NeuronEditError`` with the nearest name otherwise."""
     for spec in methods():
-        if str(name).lower() in (known.lower() for known in spec.names):
+        if str(name).lower() in (accepted.lower() for accepted in spec.names):
             return spec
     raise NeuronEditError(f"unknown method {name!r}: {did_you_mean(name, _METHODS)}")
 

@@ -24,8 +24,8 @@ def percent(per_edit):
 
 def kinds(metric, section):
     """An edit's accuracy for each kind of probe."""
-    found = [values for name, values in metric["post"][section].items() if name.endswith("_acc")]
-    return [sum(values) / len(values) for values in found if values]
+    accuracies = [values for name, values in metric["post"][section].items() if name.endswith("_acc")]
+    return [sum(values) / len(values) for values in accuracies if values]
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ class Batch:
         """Rows ``start:stop``, with columns that are padding in all of them cut off."""
         return self.select(slice(start, stop))
 
-    def select(self, which: slice | torch.Tensor) -> "Batch":
+    def select(self, rows: slice | torch.Tensor) -> "Batch":
         """The rows of a slice or an index tensor, with columns that are padding in all of them cut off."""
-        lengths = self.lengths[which]
+        lengths = self.lengths[rows]
         width = int(lengths.max())
-        return Batch(self.input_ids[which, :width], self.attention_mask[which, :width], lengths)
+        return Batch(self.input_ids[rows, :width], self.attention_mask[rows, :width], lengths)
 
 
 def pad(rows: list[list[int]], device=None) -> Batch:

@@ -37,7 +37,7 @@ class Measurer:
         self.tok, self.hparams, self.requests, self.reference = tok, hparams, requests, reference
         self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
         self.prompts = evenly(reference.prompts, self.options.fluency)
-        self.known: list[bool] = []
+        self.knows_fact: list[bool] = []
         self._locality_answers: list[dict] = []  # of the untouched model
 
     def measure_untouched(self, model) -> dict[str, Any]:
@@ -51,13 +51,13 @@ class Measurer:
             {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
             for entry in metrics
         ]
-        self.known = self._answers_right(model, self.reference.facts)
+        self.knows_fact = self._answers_right(model, self.reference.facts)
         before = {"metrics": [plain_metrics(entry) for entry in metrics]}
-        before |= {"reference": self._locality_answers, "known": self.known}
+        before |= {"reference": self._locality_answers, "known": self.knows_fact}
         return before | {"beside": finite(self.measure_side_effects(model))}
 
     def load(self, before: dict[str, Any]) -> None:
-        self._locality_answers, self.known = before["reference"], before["known"]
+        self._locality_answers, self.knows_fact = before["reference"], before["known"]
 
     def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
         """Metrics of the edits at some positions on the model as it is now."""
@@ -68,10 +68,10 @@ class Measurer:
     def measure_side_effects(self, model) -> dict[str, Any]:
         """Shares and means on the model as it is now; what the settings leave out is not in it."""
         values: dict[str, Any] = {}
-        known = [fact for fact, is_known in zip(self.reference.facts, self.known) if is_known]
-        if known:
-            values["retained"] = sum(self._answers_right(model, known)) / len(known)
-            values["retained_facts"] = len(known)
+        retained = [fact for fact, is_known in zip(self.reference.facts, self.knows_fact) if is_known]
+        if retained:
+            values["retained"] = sum(self._answers_right(model, retained)) / len(retained)
+            values["retained_facts"] = len(retained)
             values["retained_asked"] = len(self.reference.facts)
         if self.prompts:
             entropies = fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)

@@ -38,9 +38,9 @@ class ScoringContext:
     readings: Readings | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
-    def prompts(self, which: Prompts) -> list[tuple[str, EditRequest]]:
+    def prompts(self, templates: Prompts) -> list[tuple[str, EditRequest]]:
         """(template, request), request-major: the prompt behind every context, or only the ``bare`` one."""
-        contexts = ["{}"] if which == "bare" else [context for group in self.contexts for context in group]
+        contexts = ["{}"] if templates == "bare" else sum(self.contexts, [])
         # Replaced, not formatted: the prompt itself holds the subject's '{}'.
         return [
             (context.replace("{}", request.prompt), request)
@@ -48,10 +48,10 @@ class ScoringContext:
             for context in contexts
         ]
 
-    def object_tokens(self, prompts: list[tuple[str, EditRequest]], which: str) -> TargetTokens:
+    def object_tokens(self, prompts: list[tuple[str, EditRequest]], target: str) -> TargetTokens:
         """The prompts, each followed by its request's new or old object; errors as ``objects``."""
         texts = [template.format(request.subject) for template, request in prompts]
-        return target_tokens(self.tok, texts, objects(prompts, which), self.view.input_device)
+        return target_tokens(self.tok, texts, objects(prompts, target), self.view.input_device)
 
     def subject_ends(self, prompts: list[tuple[str, EditRequest]]) -> Tensor:
         """int64 [B], index of the subject's last token in every prompt."""
@@ -60,14 +60,16 @@ class ScoringContext:
         )
 
 
-def objects(prompts: list[tuple[str, EditRequest]], which: str) -> list[str]:
+def objects(prompts: list[tuple[str, EditRequest]], target: str) -> list[str]:
     """The new or the old object of every prompt's request.
 
     Raises:
         RequestError: ``ground_truth`` for a request without one.
     """
-    texts = [getattr(request, which) for _, request in prompts]
+    texts = [getattr(request, target) for _, request in prompts]
     for text, (_, request) in zip(texts, prompts):
         if text is None:
-            raise RequestError(f"request {request.index}: attribution_target {which!r} needs field {which!r}")
+            raise RequestError(
+                f"request {request.index}: attribution_target {target!r} needs field {target!r}"
+            )
     return texts

@@ -40,13 +40,13 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     vectors, terms = plain.train(neurons)
     record = edit(model, tok, hparams, REQUESTS[1:2])
     assert chosen(record) == neurons and len(set(neurons)) < len(neurons)
-    about, rtol = (
+    info, rtol = (
         record.info["requests"][0],
         1e-5 if model_type == "gemma2" else 1e-7,
     )  # its norms say float, not float32
     for name, expected in zip(("first", "last"), (terms[0], terms[-1])):
         torch.testing.assert_close(
-            torch.tensor([about[name][term] for term in TERMS], dtype=torch.float64),
+            torch.tensor([info[name][term] for term in TERMS], dtype=torch.float64),
             expected,
             rtol=rtol,
             atol=1e-9,
@@ -54,7 +54,7 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     torch.testing.assert_close(
         torch.tensor(record.losses[0], dtype=torch.float64), terms.sum(1), rtol=rtol, atol=1e-9
     )
-    assert about["stop"] == "epochs" and about["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.5
+    assert info["stop"] == "epochs" and info["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.5
     assert largest_relative_difference(written(record), summed(neurons, vectors)) < 100 * rtol
 
 
@@ -95,17 +95,17 @@ def test_a_batch_gives_what_single_requests_give(exact, model_type, changes):
     together = edit(copy.deepcopy(model), tok, fine(**changes))
     expected = {}
     for number, record in enumerate(single):
-        about, alone = together.info["requests"][number], record.info["requests"][0]
-        assert chosen(together, number) == chosen(record) and (about["stop"], about["steps"]) == (
+        info, alone = together.info["requests"][number], record.info["requests"][0]
+        assert chosen(together, number) == chosen(record) and (info["stop"], info["steps"]) == (
             alone["stop"],
             alone["steps"],
         )
         rel = 1e-3 if model_type == "gemma2" else 1e-6  # its norms say float, not float32
-        assert about["last"] == pytest.approx(alone["last"], rel=rel)
+        assert info["last"] == pytest.approx(alone["last"], rel=rel)
         assert together.losses[number] == pytest.approx(record.losses[0], rel=rel)
         for place, vector in written(record).items():
             expected[place] = expected.get(place, 0) + vector
-    steps = [about["steps"] for about in together.info["requests"]]
+    steps = [info["steps"] for info in together.info["requests"]]
     assert len(set(steps)) > 1 if "early_stop_prob" in changes else set(steps) == {6}
     assert (
         together.info["modified_parameters"]

@@ -146,8 +146,8 @@ def test_a_prompt_of_one_token_has_no_kl():
     model, tok = tiny_model("gpt2")
     assert len(tok("I")["input_ids"]) == 1
     record = edit(model, tok, fine(), [{"prompt": "I", "subject": "I", "target_new": "Rome"}])
-    about = record.info["requests"][0]
-    assert about["last"]["kl"] == 0 and about["last"]["nll"] < about["first"]["nll"]
+    info = record.info["requests"][0]
+    assert info["last"]["kl"] == 0 and info["last"]["nll"] < info["first"]["nll"]
 
 
 def test_what_the_model_says_already_is_left_alone():

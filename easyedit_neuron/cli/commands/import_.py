@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     refuse_existing(Path(args.out))
-    _, about = read_side_file(args.path)
-    base = about["base"]
+    _, info = read_side_file(args.path)
+    base = info["base"]
     model, tok = load_base(args.model or base["name"], args.device, {base["dtype"]})
     imported = import_edits(args.path, model, tok, args.out, take_off=args.take_off)
     action = "taken off" if args.take_off else "put in"
-    show(f"{count_edits(len(about['edits']))} {action}: {imported.folder} ({imported.size:,} bytes)\n")
+    show(f"{count_edits(len(info['edits']))} {action}: {imported.folder} ({imported.size:,} bytes)\n")

@@ -69,8 +69,8 @@ def locate(view: ModelView, tok, requests: list[EditRequest], hparams) -> list[N
         raise HparamsError(
             f"field 'neuron_num': {len(layers)} layers have {available} neurons, got {hparams.neuron_num}"
         )
-    which = "target_new" if by_prediction else "ground_truth"
-    rows = rows_of(tok, requests, hparams, view.model.config.model_type, which)
+    field = "target_new" if by_prediction else "ground_truth"
+    rows = rows_of(tok, requests, hparams, view.model.config.model_type, field)
     if hparams.random:
         neurons = [_drawn(request, row, layers, view.d_ff, hparams) for request, row in zip(requests, rows)]
     else:

@@ -20,7 +20,7 @@ class Row:
 
 
 def rows_of(
-    tok, requests: list[EditRequest], hparams, model_type: str, which: str = "target_new"
+    tok, requests: list[EditRequest], hparams, model_type: str, field: str = "target_new"
 ) -> list[Row]:
     """Tokenise the requests.
 
@@ -29,10 +29,10 @@ def rows_of(
         requests: n edits.
         hparams: ``FiNEHyperParams``: ``add_eos``, ``eos_before_prompt``.
         model_type: ``config.model_type``.
-        which: ``target_new``, or ``ground_truth`` (the old object).
+        field: ``target_new``, or ``ground_truth`` (the old object).
 
     Raises:
-        RequestError: a prompt or an object without tokens, or ``which: ground_truth`` and no old object.
+        RequestError: a prompt or an object without tokens, or ``field: ground_truth`` and no old object.
         HparamsError: an end-of-text token is to be added, and the tokenizer has none.
     """
     eos_first = model_type == "gptj" if hparams.eos_before_prompt is None else hparams.eos_before_prompt
@@ -41,9 +41,9 @@ def rows_of(
             raise HparamsError(f"field '{name}': the tokenizer has no end-of-text token; set it to false")
     eos, rows = [tok.eos_token_id], []
     for request in requests:
-        text = getattr(request, which)
+        text = getattr(request, field)
         if text is None:
-            raise RequestError(f"request {request.index}: locate_on {which!r} needs field {which!r}")
+            raise RequestError(f"request {request.index}: locate_on {field!r} needs field {field!r}")
         prompt = (eos if eos_first else []) + token_ids(tok, request.text)
         if not prompt:
             raise RequestError(
