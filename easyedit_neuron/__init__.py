@@ -6,8 +6,6 @@ names below are resolved on first use (PEP 562); ``BaseEditor`` is EasyEdit's cl
 imported, else the built-in one.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

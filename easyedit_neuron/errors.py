@@ -22,7 +22,7 @@ class ArchitectureError(NeuronEditError):
 
 
 class EditError(NeuronEditError):
-    """An edit was computed and is no good (it diverged, or got nowhere); nothing was written."""
+    """A computed edit diverged or changed nothing that it should; the model was not written."""
 
 
 class StateError(NeuronEditError):

@@ -6,8 +6,6 @@ the group ``easyedit_neuron.methods`` (docs/guides/add-a-method.md). Targets are
 name or alias that is already taken is an error, never a silent replacement.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import logging

@@ -1,7 +1,5 @@
 """The numbers inside a normalisation module, whatever its class calls them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -11,8 +11,6 @@ The architecture table holds those of its architectures. The override ``projecti
 others.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -5,8 +5,6 @@ name). A model without an entry can be described by hand: every field below is a
 ``ModelView.of``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

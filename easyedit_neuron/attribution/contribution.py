@@ -1,7 +1,5 @@
 """FiNE's contribution of every FFN neuron to the tokens of a target (Eq. 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ but never ran on a GPU: its block sizes are guesses and its speed is unknown. ``
 device only after it has reproduced the plain sum there.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

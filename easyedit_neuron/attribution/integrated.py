@@ -1,7 +1,5 @@
 """Integrated gradients over the FFN activations of one token (Sundararajan et al., 2017; PNKE, B.3)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """The logit lens: the tokens that a neuron's value vector points at (FiNE, Tables 6 and 8)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ prompts while it is in the cache, and dropped. An entry of a tile costs a prompt
 of two and one addition.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import math

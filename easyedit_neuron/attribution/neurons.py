@@ -1,7 +1,5 @@
 """Scores of FFN neurons on prompts: LPS, PSA, MPC and the activation itself."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Points and weights for an integral from 0 to 1."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy

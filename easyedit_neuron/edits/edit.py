@@ -1,8 +1,6 @@
 """One call of an ``apply_*_to_model``, from EasyEdit's arguments to the written record: what all methods
 share."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any

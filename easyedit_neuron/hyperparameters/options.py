@@ -4,8 +4,6 @@ A method inherits the options of its own mask as hyperparameters; other methods 
 hyperparameter ``mask_options``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 python -m easyedit_neuron.hyperparameters.reference > docs/reference/hyperparameters.md
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types

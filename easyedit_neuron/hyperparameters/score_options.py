@@ -1,8 +1,6 @@
 """Options of the scores that masks are computed from (``masks.scores``); no torch, so that the help is
 quick."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -5,8 +5,6 @@ Conversions: an ``int`` or a numeric string to ``float`` (YAML 1.1 reads ``1e-1`
 have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mistake and not a 1.
 """
 
-from __future__ import annotations
-
 import math
 import types
 import typing

@@ -1,7 +1,5 @@
 """Keys of the edited layers, and the present value at z*'s layer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

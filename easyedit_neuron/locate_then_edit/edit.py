@@ -1,7 +1,5 @@
 """One locate-then-edit call: target values, masks, deltas and the sequential state that they leave."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ earlier edits are known, so the loss can contain them (``keep_edits``). Of other
 for these the loss preserves the model's present answer (``keep_prompts``).
 """
 
-from __future__ import annotations
-
 import random
 from typing import NamedTuple
 

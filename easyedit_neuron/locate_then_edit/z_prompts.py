@@ -1,7 +1,5 @@
 """The token rows of the search for z*: contexts with the new object, the KL prompt, preserved prompts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """From the hyperparameters ``mask`` and ``mask_options`` to the masks of a batch."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Masks of no particular method: all neurons, random ones, listed ones, those with the highest scores."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Masks and scores by name; built-in ones are imported when they are first used."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass

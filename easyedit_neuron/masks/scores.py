@@ -4,8 +4,6 @@ B counts the prompts, for ``contribution`` the target tokens. A scores function 
 and an instance of the ``Options`` dataclass that it is registered with.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

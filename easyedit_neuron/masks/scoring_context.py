@@ -1,7 +1,5 @@
 """The batch that scores are computed from, on the model before the edit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adam over a batch of members, each with its own loss and stop criterion, and the losses' KL term."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import Literal
 

@@ -1,8 +1,6 @@
 """Files and folders that are complete or absent, and that survive a kill or a power cut: data first, then one
 rename."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

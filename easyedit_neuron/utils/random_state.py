@@ -1,7 +1,5 @@
 """The global random generators of Python, numpy and torch."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

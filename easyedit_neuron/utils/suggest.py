@@ -1,7 +1,5 @@
 """The part of an error message that says which valid name was probably meant."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ matrix may take another kernel. A tensor therefore comes back with its strides a
 stays one object. A continued run then computes what an uninterrupted one would.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

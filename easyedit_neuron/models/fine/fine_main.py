@@ -1,7 +1,5 @@
 """FiNE: locate the neurons that contribute most to the object, train a vector for each, add it to W_down."""
 
-from __future__ import annotations
-
 import torch
 
 from ...arch.view import ModelView

@@ -1,7 +1,5 @@
 """FiNE's token rows: prompt and object of every request."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...arch.tokens import target_token_ids, token_ids

@@ -13,8 +13,6 @@ of that module. Eq. 3 scales one module, so the other modules keep their weights
 modules are scaled at once, and only the sum over all of them is complete.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The ensemble: the neurons of all target weights whose scores reach one threshold (Eq. 6 and 7)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """KNE: score the rows of the target modules, choose the ensemble, train it, add it to the weights."""
 
-from __future__ import annotations
-
 from ...edits.edit import Edit
 from .attribute import mean_attributions
 from .ensemble import choose

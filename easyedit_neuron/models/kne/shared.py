@@ -1,8 +1,6 @@
 """``localize: shared``: one ensemble for all edits, by mean scores of localisation data on the unedited model
 (paper, 4.4)."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -4,8 +4,6 @@
 computed as ``y + s dW x`` on the output of the weight's module, so weights are written only after training.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

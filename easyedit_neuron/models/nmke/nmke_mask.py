@@ -3,8 +3,6 @@
 Defaults are those of the authors' released code; where the paper differs, it is an option.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 

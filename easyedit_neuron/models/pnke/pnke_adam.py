@@ -1,7 +1,5 @@
 """Eq. 9 by Adam (B.6.1): layer after layer, minimise the loss of Eq. 1 over the critical neurons only."""
 
-from __future__ import annotations
-
 import logging
 import math
 

@@ -1,8 +1,6 @@
 """PNKE's critical neurons (section 3, B, Algorithms 2 to 4): pure functions of one layer's activations and
 attributions."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Options of PNKE's neurons: the prompts P_sem, the scores and the mask. The defaults are the paper's."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

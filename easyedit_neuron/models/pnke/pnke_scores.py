@@ -1,7 +1,5 @@
 """Scores of PNKE's mask: activations on P_sem and P_spec, integrated gradients, and their costs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a model wrote becomes a prompt of P_sem, or is refused with a reason."""
 
-from __future__ import annotations
-
 import re
 
 from ....edits.request import EditRequest

@@ -4,8 +4,6 @@ A source yields texts for a request and its templates, which are the prompt and 
 (Algorithm 1, line 6). Their order is fixed; they are filtered afterwards.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator

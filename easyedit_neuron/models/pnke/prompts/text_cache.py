@@ -1,7 +1,5 @@
 """Written texts on disk: complete JSON files ``{"about": key, "texts": [...], "written_by": ...}``."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

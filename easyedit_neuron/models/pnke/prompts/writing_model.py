@@ -1,7 +1,5 @@
 """A model that writes texts: the edited one, or one that the user names."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from functools import cached_property
