@@ -67,7 +67,9 @@ def load(
             skipped += 1
     if size is not None and len(requests) < size:
         left_out = f" ({skipped} invalid records left out)" if skipped else ""
-        raise DataError(f"{path}: {size} edits wanted, the file has {len(requests)}{left_out}: ask for fewer")
+        raise DataError(
+            f"{path}: {size} edits requested, the file has {len(requests)}{left_out}: ask for fewer"
+        )
     if not requests:
         raise DataError(f"{path}: no valid record")
     return requests

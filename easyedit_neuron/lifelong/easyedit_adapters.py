@@ -186,7 +186,7 @@ def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str
 
 
 def follow_prompt(model: torch.nn.Module) -> None:
-    """Let GRACE look at the last token of the prompt that is asked, in every forward pass from now on.
+    """Let GRACE look at the last token of the current prompt, in every forward pass from now on.
 
     EasyEdit leaves its one token where the last edit's prompt ended, so that only that edit is found again.
     The evaluation says which logits it needs (``logits_to_keep``), the first of which belongs to the prompt's

@@ -12,7 +12,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(earlier: dict[str, float | None]) -> dict[str, float | None]:
-    """``rss_peak_mib`` of the process and ``cuda_peak_mib`` of all devices together; None where nobody tells.
+    """``rss_peak_mib`` of the process and ``cuda_peak_mib`` of all devices together; None if unreadable.
 
     ``earlier``: the peaks of the interrupted process that this run continues, or ``{}``.
     """

@@ -11,7 +11,7 @@
   the attention mask has one column; for Llama there is none, so that padding is attended to. The texts are
   not cut. Here each opener is continued alone, and the first sentence is taken.
 
-One difference has no name, because nobody can want it: with a tokenizer that pads on the left, EasyEdit
+One difference is not reproduced, because it is a bug: with a tokenizer that pads on the left, EasyEdit
 counts the subject's position from the padding. For the methods and models that it knows it pads on the right.
 """
 

@@ -85,8 +85,8 @@ class LocateThenEdit(Edit):
             yield
 
     def batches(self) -> list[list[EditRequest]]:
-        """What is solved together: all requests, or on the rome path one after the other, each on the weights
-        of before."""
+        """What is solved together: all requests, or on the rome path one after the other, each on the
+        weights that the previous one left."""
         return [[request] for request in self.requests] if self.hparams.path == "rome" else [self.requests]
 
     def compute_z(self, batch: list[EditRequest], layer: int | None = None) -> TargetValues:

@@ -26,7 +26,7 @@ def refusing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise StateError(
-            f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or mend what "
+            f"{path}: cannot be written: {reason}. What was saved before is kept: make room (or correct what "
             "the message says) and give the same command again"
         ) from problem
 

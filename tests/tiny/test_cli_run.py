@@ -94,7 +94,7 @@ def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
     ]
     assert main([*command, "edits=2"]) == 0
     assert [line["request"]["subject"] for line in read(tmp_path / "out")[0]] == list(PEOPLE[1:])
-    assert main([*command, "edits=3"]) == 2 and "4 edits wanted, the file has 3" in capfd.readouterr().err
+    assert main([*command, "edits=3"]) == 2 and "4 edits requested, the file has 3" in capfd.readouterr().err
     assert main([*command, "data.skip=-1"]) == 2 and "'skip': must be at least 0" in capfd.readouterr().err
 
 
@@ -173,7 +173,7 @@ def test_fine_tuning_as_a_process(arguments, tmp_path):
 @pytest.mark.parametrize(
     "extra, part",
     [
-        (["edits=4"], "4 edits wanted, the file has 3"),
+        (["edits=4"], "4 edits requested, the file has 3"),
         (["method.layers=[1,9]"], "layer 9 is out of range"),
         (["model.path=./nothing"], "there is no folder"),
         (["data.retained=none.json"], "none.json"),

@@ -193,7 +193,7 @@ def test_lists_and_datasets_in_place_of_a_file(tmp_path):
     }
     with pytest.raises(DataError, match="KnowEditDataset: record 1: field 'subject'"):
         data.load(KnowEditDataset(item, {**item, "subject": "Bo Ek"}))
-    with pytest.raises(DataError, match="2 edits wanted, the file has 1"):
+    with pytest.raises(DataError, match="2 edits requested, the file has 1"):
         data.load(KnowEditDataset(item), size=2)
 
 
@@ -270,7 +270,7 @@ def test_skip_is_logged_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(data.load(path, invalid="skip", size=2)) == 2
     assert "record 1" in caplog.text
-    with pytest.raises(DataError, match="3 edits wanted, the file has 2 .1 invalid"):
+    with pytest.raises(DataError, match="3 edits requested, the file has 2 .1 invalid"):
         data.load(path, invalid="skip", size=3)
 
 

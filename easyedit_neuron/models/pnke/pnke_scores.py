@@ -45,7 +45,7 @@ def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[in
 
     Raises:
         RequestError: ``ground_truth`` for a request without one.
-        HparamsError: a model that shall write prompts cannot be used.
+        HparamsError: a model that is to write prompts cannot be used.
     """
     view, watch = context.view, Stopwatch()
     prompts: list[SemanticPrompts] = []
