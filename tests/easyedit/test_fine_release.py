@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from helpers import fine_release
-from helpers.fine_edits import REQUESTS, chosen, edit, fine, largest_relative_difference, summed, written
+from helpers.editing import REQUESTS
+from helpers.fine_edits import chosen, edit, fine, largest_relative_difference, summed, written
 from helpers.tiny_models import tiny_model
 
 HOME = os.environ.get("FINE_HOME")

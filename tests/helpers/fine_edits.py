@@ -3,27 +3,7 @@
 import torch
 
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model
-
-REQUESTS = [
-    {
-        "prompt": "Anna Berg was born in",
-        "subject": "Anna Berg",
-        "target_new": "Oslo",
-        "ground_truth": "Paris",
-    },
-    {
-        "prompt": "The mother tongue of Peter Olsen is",
-        "subject": "Peter Olsen",
-        "target_new": "tennis and London",
-        "ground_truth": "French",
-    },
-    {
-        "prompt": "The capital of Norway",
-        "subject": "Norway",
-        "target_new": "is Rome",
-        "ground_truth": "is Oslo",
-    },
-]
+from helpers.editing import REQUESTS
 
 
 def fine(**changes):

@@ -9,9 +9,8 @@ from easyedit_neuron import apply_fine_to_model
 from easyedit_neuron.arch import ModelView
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.models.fine import train_vectors as train
-from helpers.editing import changed_tensors, put_back, snapshot
+from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot
 from helpers.fine_edits import (
-    REQUESTS,
     chosen,
     edit,
     fine,

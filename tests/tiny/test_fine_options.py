@@ -10,8 +10,8 @@ from easyedit_neuron.attribution import contribution_scores, target_tokens, top_
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import ArchitectureError, EditError, HparamsError, NeuronEditError, RequestError
 from easyedit_neuron.models.fine.locate import locate
-from helpers.editing import changed_tensors, snapshot
-from helpers.fine_edits import REQUESTS, chosen, edit, fine, terms_of_edited, written
+from helpers.editing import REQUESTS, changed_tensors, snapshot
+from helpers.fine_edits import chosen, edit, fine, terms_of_edited, written
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 
