@@ -97,13 +97,6 @@ def chosen_mask(hparams) -> ChosenMask:
     return ChosenMask(spec.name, load(spec.function), options, scores, built.pop() if built else None)
 
 
-def own_options(hparams, cls: type[Options]) -> Any:
-    """The options of one dataclass, from the fields of a method whose own mask is used and from
-    ``mask_options``."""
-    mask_options = hparams.mask_options or {}
-    return _build(cls, _defaults(hparams, True) | mask_options, mask_options)
-
-
 def _chosen_scores(spec, mask_options: dict[str, Any], own_field: str | None) -> ScoresSpec:
     kind = mask_options.pop(ATTRIBUTION, own_field or spec.scores)
     if not isinstance(kind, str) or kind not in scores_names():
@@ -154,7 +147,7 @@ def _defaults(hparams, is_own: bool) -> dict[str, Any]:
         if mask == hparams.mask:
             values[option] = getattr(hparams, name)
     if is_own:
-        values |= {name: getattr(hparams, name) for name in type(hparams).own_fields()}
+        values |= {name: value for name, value in vars(hparams).items() if value is not None}
     if hparams.mask == "fixed" and hparams.mask_file:
         values["indices"] = read_indices(hparams.mask_file)
     return values

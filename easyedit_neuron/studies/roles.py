@@ -8,7 +8,6 @@ second)``, both averaged over requests.
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,11 +22,9 @@ from ..attribution import neuron_scores
 from ..edits.request import EditRequest, prepare
 from ..locate_then_edit.context_templates import contexts_of
 from ..masks import ScoringContext, chosen_mask
-from ..masks.choose import own_options
 from ..masks.registry import load as load_target
 from ..models.nmke.nmke_mask import nmke_mask
 from ..models.pnke.pnke_mask import CausalScores, background_neurons, trigger_neurons
-from ..models.pnke.pnke_options import PNKEScoringOptions
 from ..report.figures import Plot
 from .averages import average_rows
 from .command import StudiedModel, Study, add_data, add_model, hparams_of, layers_of, load
@@ -48,8 +45,9 @@ class Definitions:
 
     def __init__(self, studied: StudiedModel, layers: list[int], nmke, pnke):
         self.studied, self.layers, self.pnke = studied, layers, pnke
-        self.by_entropy = pnke.override({"strategy": "entropy"})
-        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(self.by_entropy)}
+        no_cache = {**(pnke.mask_options or {}), "psem_cache_dir": None}  # a study leaves no files
+        by_entropy = pnke.override({"strategy": "entropy", "mask_options": no_cache})
+        self.choices = {"NMKE": chosen_mask(nmke), "PNKE": chosen_mask(by_entropy)}
         hparams = {"NMKE": nmke, "PNKE": pnke}
         self.contexts = {name: contexts_of(studied.model, studied.tok, hparams[name]) for name in hparams}
 
@@ -58,11 +56,7 @@ class Definitions:
         view, tok, contexts = self.studied.view, self.studied.tok, self.contexts[definition]
         context = ScoringContext(view, tok, requests, contexts, self.layers)
         choice = self.choices[definition]
-        options = choice.scores_options
-        if definition == "PNKE":
-            options = own_options(self.by_entropy, PNKEScoringOptions)
-            options = dataclasses.replace(options, psem_cache_dir=None)  # a study leaves no cache files
-        by_layer = load_target(choice.scores.function)(context, options)
+        by_layer = load_target(choice.scores.function)(context, choice.scores_options)
         if definition == "NMKE":  # rows are prompts, request by request
             by_layer = {layer: scores.chunk(len(requests)) for layer, scores in by_layer.items()}
         numbers = range(len(requests))

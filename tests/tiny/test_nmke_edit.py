@@ -191,3 +191,12 @@ def test_masked_neurons_without_a_null_space_are_reported(tmp_path, caplog):
         tmp_path, mask="fixed", mask_file=str(path), mask_stage="solve", nullspace_threshold=0.12
     )
     assert "the 2 masked neurons has no eigenvalue" in caplog.text and not record.layers[1].matrix().any()
+
+
+def test_attribution_in_mask_options_is_read(tmp_path):
+    _, field = edit(tmp_path, attribution="mpc")
+    _, option = edit(tmp_path, mask_options={"attribution": "mpc"})
+    _, default = edit(tmp_path)
+    for layer, delta in field.layers.items():
+        assert torch.equal(option.layers[layer].mask, delta.mask)
+    assert any(not torch.equal(default.layers[n].mask, delta.mask) for n, delta in field.layers.items())

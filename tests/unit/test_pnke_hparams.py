@@ -23,6 +23,13 @@ def test_fields_are_the_options_of_mask_and_scores():
         assert getattr(chosen.scores_options, name) == getattr(checked, name)
 
 
+def test_mask_options_leave_the_fields_of_the_scores():
+    both = hparams(psem_cache_dir="texts", ig_steps=7, mask_options={"prompt_batch": 4})
+    options = chosen_mask(both).scores_options
+    assert (options.prompt_cache, options.ig_steps, options.prompt_batch) == ("texts", 7, 4)
+    assert chosen_mask(hparams(mask_options={"psem_cache_dir": None})).scores_options.prompt_cache is None
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [

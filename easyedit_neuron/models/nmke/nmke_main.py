@@ -35,7 +35,7 @@ def apply_nmke_to_model(
     Raises:
         NeuronEditError: bad hyperparameters or requests; model and state are then as they were.
     """
-    own_mask = hparams.mask == "nmke"
+    own_mask = hparams.mask == "nmke" and not hparams.mask_options  # those are read by make_masks
     edit = LocateThenEdit.begin("NMKE", model, tok, requests, hparams, copy)
     with edit.computing():
         for batch in edit.batches():  # all requests together; one by one on the rome path

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MaskError
-from ...hyperparameters.score_options import ShiftScoreOptions
 from ...masks import NeuronMask, ScoringContext, checked_scores
-from ...masks.choose import own_options
 from ...masks.contract import min_max
 from ...masks.scores import lps, mpc, psa
 from .nmke_hparams import NMKEOptions
@@ -27,11 +25,10 @@ def nmke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
 
     Args:
         context: the batch on the unedited weights.
-        hparams: ``NMKEHyperParams``.
+        hparams: ``NMKEHyperParams`` without ``mask_options``.
     """
     score = {"lps": lps, "psa": psa, "mpc": mpc}[hparams.attribution]
-    options = own_options(hparams, ShiftScoreOptions) if hparams.mask_options else hparams
-    scores = score(context, options)
+    scores = score(context, hparams)
     return {layer: nmke_mask(scores[layer], hparams, layer) for layer in context.layers}
 
 

@@ -43,7 +43,7 @@ def apply_pnke_to_model(
         NeuronEditError: bad hyperparameters or requests, an update that diverges; model and state are then as
             they were.
     """
-    own_mask = hparams.mask == "pnke"
+    own_mask = hparams.mask == "pnke" and not hparams.mask_options  # those are read by make_masks
     update = train_critical_neurons if hparams.solver == "adam" else LocateThenEdit.update_layers
     edit = LocateThenEdit.begin("PNKE", model, tok, requests, hparams, copy)
     with edit.computing():

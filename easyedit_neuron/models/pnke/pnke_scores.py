@@ -11,7 +11,6 @@ from ...arch.calls import ModelCalls
 from ...arch.tokens import Batch, encode, token_ids
 from ...attribution import IntegratedGradients, TargetTokens, integrated_gradients, read_prompts
 from ...masks import NeuronMask, ScoringContext
-from ...masks.choose import own_options
 from ...utils.memory import in_batches
 from ...utils.timing import Stopwatch
 from .pnke_mask import CausalScores, pnke_mask
@@ -27,10 +26,9 @@ def pnke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
 
     Args:
         context: the batch on the unedited weights.
-        hparams: ``PNKEHyperParams``.
+        hparams: ``PNKEHyperParams`` without ``mask_options``.
     """
-    options = own_options(hparams, PNKEScoringOptions) if hparams.mask_options else hparams
-    scores = pnke_scores(context, options)
+    scores = pnke_scores(context, hparams)
     return {layer: pnke_mask(scores[layer], hparams, layer) for layer in context.layers}
 
 
