@@ -1,12 +1,13 @@
-"""Paths of the files that ship with the package: hyperparameters, Hydra configuration, tiny model and data.
+"""Paths of the files that ship with the package, and of the models that a command fetches into the cache.
 
 A checkout (``easyedit_neuron/hparams`` is a link to the top-level ``hparams``) and an installed wheel (the
 files are package data) have the same relative layout.
 """
 
+import os
 from pathlib import Path
 
-from .errors import DataError, HparamsError
+from .errors import DataError, HostError, HparamsError
 from .utils.suggest import did_you_mean
 
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -15,15 +16,43 @@ HPARAMS_DIR = PACKAGE_DIR / "hparams"
 CONF_DIR = PACKAGE_DIR / "conf"
 
 SHIPPED_MODELS = ("tiny-llama",)
+FETCHED_MODELS = ("smollm2-135m-instruct",)
+"""Models that ``easyedit-neuron model get NAME`` writes into the cache; see ``model_store``."""
 SHIPPED_DATA = ("tiny-world",)
+CACHE_VARIABLE = "EASYEDIT_NEURON_CACHE"
+
+
+def cache_dir() -> Path:
+    """Folder of fetched models: ``$EASYEDIT_NEURON_CACHE``, or ``easyedit-neuron`` in the user's cache."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(user_cache).expanduser() / "easyedit-neuron"
 
 
 def model_path(name: str) -> str:
-    """Folder of a shipped model when ``name`` is exactly its name; any other name is returned as it is.
+    """Folder of a shipped or fetched model when ``name`` is exactly its name; other names are unchanged.
 
-    For a folder of that name in the working directory write ``./tiny-llama``.
+    For a folder of that name in the working directory write ``./tiny-llama``. EasyEdit chooses classes by
+    words in the path, so that of a fetched model, all llamas, holds that word.
     """
-    return str(ASSETS_DIR / name) if name in SHIPPED_MODELS else str(name)
+    if name in SHIPPED_MODELS:
+        return str(ASSETS_DIR / name)
+    return str(cache_dir() / "models" / "llama" / name) if name in FETCHED_MODELS else str(name)
+
+
+def model_short_name(path: str) -> str:
+    """The name of a shipped or fetched model from its folder; any other path is returned as it is."""
+    names = (*SHIPPED_MODELS, *FETCHED_MODELS)
+    return next((name for name in names if path == model_path(name)), path)
+
+
+def require_model(name: str) -> None:
+    """``HostError`` with the command that gets it where ``name`` is a fetched model that is not there yet."""
+    short_name = model_short_name(str(name))
+    if short_name in FETCHED_MODELS and not Path(model_path(short_name)).is_dir():
+        command = f"easyedit-neuron model get {short_name}"
+        raise HostError(f"model {short_name!r} is not on this machine yet; get it once with: {command}")
 
 
 def data_dir(name: str) -> Path:

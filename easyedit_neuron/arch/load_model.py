@@ -8,6 +8,7 @@ import torch
 
 from .. import resources
 from ..errors import HostError, HparamsError
+from .gguf import is_gguf, load_gguf
 
 LOG = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ def target_device(device: Any) -> torch.device:
 def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     """Model in eval mode on its device, tokenizer, and the device of ``hparams``.
 
-    ``hparams.model_name`` is a shipped model's name (``tiny-llama``), a folder or hub name, or a pair
-    ``(model, tokenizer)``, which is used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
+    ``hparams.model_name`` is the name of a shipped or fetched model (``tiny-llama``,
+    ``smollm2-135m-instruct``), a folder or hub name, a GGUF file, or a pair ``(model, tokenizer)``, which is
+    used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
     else float32. A tokenizer loaded here without a pad token gets the end-of-text token.
     """
     device = target_device(getattr(hparams, "device", None))
@@ -72,15 +74,19 @@ def dtype_option(dtype) -> dict[str, Any]:
 def _from_pretrained(name: str, dtype: torch.dtype, parallel: bool):
     import transformers
 
+    resources.require_model(name)
     path, options = resources.model_path(name), dtype_option(dtype)
     if parallel:
         options["device_map"] = "auto"
     LOG.info("loading model %s", path)
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
-        tok = transformers.AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise HostError(f"model_name {name!r} cannot be loaded: {error}") from error
+    if is_gguf(path):
+        model, tok = load_gguf(path, **options)
+    else:
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+            tok = transformers.AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError, ImportError) as error:
+            raise HostError(f"model_name {name!r} cannot be loaded: {error}") from error
     if tok.pad_token is None:
         tok.pad_token = tok.eos_token
     return model.eval(), tok

@@ -1,7 +1,8 @@
 """Load what a run needs, and refuse what cannot work before anything is measured."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from .. import data, resources
+from ..arch.gguf import is_gguf
 from ..arch.view import ModelView
 from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams
@@ -35,11 +37,21 @@ def load_method(settings: Settings) -> Method:
 
 def load_quietly(name: str, option: str, load: Callable[[], T]) -> T:
     """Call ``load`` without progress bars; ``HparamsError`` where ``name`` is a missing folder."""
-    if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-        raise HparamsError(f"there is no folder {name!r}; {option} names the model")
+    resources.require_model(name)
+    path = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) and not (path.is_file() if is_gguf(name) else path.is_dir()):
+        kind = "file" if is_gguf(name) else "folder"
+        raise HparamsError(f"there is no {kind} {name!r}; {option} names the model")
+    with without_progress_bars():
+        return load()
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Silence the progress bars of transformers."""
     transformers_logging.disable_progress_bar()
     try:
-        return load()
+        yield
     finally:
         transformers_logging.enable_progress_bar()
 

@@ -230,9 +230,9 @@ class EditLog:
         return upto
 
     def _create(self, model_name: str) -> None:
-        # The folder of a shipped model differs between machines, its short name does not.
-        shipped = {resources.model_path(name): name for name in resources.SHIPPED_MODELS}
-        header = {**self._header, "model": self._header["model"] or shipped.get(model_name, model_name)}
+        # The folder of a shipped or fetched model differs between machines, its short name does not.
+        name = self._header["model"] or resources.model_short_name(model_name)
+        header = {**self._header, "model": name}
         with refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         files.write_header(self.folder, header)

@@ -61,6 +61,7 @@ def read_easyedit_hparams(function: Callable, file: Path) -> Any:
         raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {reason}") from None
     if isinstance(hparams.model_name, str):
         hparams.model_name = resources.model_path(hparams.model_name)
+        resources.require_model(hparams.model_name)
     return hparams
 
 

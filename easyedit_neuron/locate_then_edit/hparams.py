@@ -90,7 +90,9 @@ class PathHyperParams(ModelHyperParams):
         "lambda, the weight of the covariance on the memit path, or with solve_preserve: covariance", 15000.0
     )
     mom2_dataset: str = doc(
-        "text for the covariance: 'tiny-world', a .txt or .jsonl file, or a name for datasets", "wikipedia"
+        "text for the covariance: 'self' (the model writes it), 'tiny-world', a .txt or .jsonl file, or a "
+        "name for datasets",
+        "wikipedia",
     )
     mom2_n_samples: int = doc("number of texts for the covariance", 100000)
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")

@@ -20,6 +20,7 @@ from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
 from .nullspace import Subspace, null_space
+from .self_text import SELF, write_self_text
 from .text import Texts
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,10 @@ class Statistics:
 
     @cached_property
     def _texts(self) -> Texts:
-        return Texts(*self._source)
+        source, n_texts, seed, folder = self._source
+        if source == SELF:
+            source = str(write_self_text(self.view, self.tok, n_texts, seed, folder))
+        return Texts(source, n_texts, seed, folder)
 
     @cached_property
     def _common_provenance(self) -> dict:

@@ -1,7 +1,7 @@
 """Uncentred second moment of the keys of all edited layers in one pass."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from itertools import islice
 
 import torch
@@ -11,6 +11,7 @@ from ..arch.tokens import pad
 from ..arch.view import ModelView
 from ..errors import DataError, StateError
 from ..utils.memory import is_out_of_memory
+from ..utils.progress import progress
 from .key_sums import KeySums
 from .matrix_files import UnfinishedSums
 from .windows import WINDOW_CHARACTERS, head, pieces, windows
@@ -48,7 +49,7 @@ def covariances(
         tokens_per_batch: tokens of a forward, padding included. Default 4096.
         unfinished: saved sums to continue from and to update from time to time. The caller removes the file
             once the result is saved. Default: nothing is saved.
-        window: characters of a window. Default 2^19.
+        window: characters of a window. Default 2^16.
 
     Returns:
         ``{layer: [d_ff, d_ff]}``, symmetric, on the device of the layer's weight, or in host memory if there
@@ -62,11 +63,14 @@ def covariances(
     done = 0
     if unfinished is not None:
         done, tokens_per_batch = unfinished.load(sums, tokens_per_batch)
-    for group in windows(islice(texts, done, None), window):
-        tokens_per_batch = _add(view, sums, pieces(tok, group, max_length), tokens_per_batch)
-        done += len(group)
-        if unfinished is not None:
-            unfinished.save(sums, done, tokens_per_batch)
+    total = len(texts) if isinstance(texts, Sized) else done
+    with progress("covariance of the keys", total, "text", done) as shown:
+        for group in windows(islice(texts, done, None), window):
+            tokens_per_batch = _add(view, sums, pieces(tok, group, max_length), tokens_per_batch)
+            done += len(group)
+            shown.add(len(group))
+            if unfinished is not None:
+                unfinished.save(sums, done, tokens_per_batch)
     if not sums.count:
         raise DataError("mom2_dataset: the texts have no tokens in this model's vocabulary")
     return sums.covariances()

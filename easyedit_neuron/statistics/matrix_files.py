@@ -13,9 +13,11 @@ from ..utils.io import save_tensors
 from .key_sums import KeySums
 
 LOG = logging.getLogger(__name__)
-SAVE_SECONDS = 600.0
-"""Least time between two writes of unfinished sums. Those of five layers of an 8B model are 4 GB, about ten
-seconds of writing."""
+SAVE_SECONDS = 45.0
+"""Least time between two writes of unfinished sums."""
+SHARE_OF_WRITING = 0.1
+"""Those of five layers of an 8B model are 4 GB, about ten seconds of writing: they are written less often, so
+that writing takes at most this share of the time."""
 
 
 def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
@@ -62,7 +64,7 @@ class UnfinishedSums:
     def __init__(self, path: Path, provenance: dict, save_seconds: float | None = None):
         self._path, self._provenance = path, provenance
         self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
-        self._last_write = time.monotonic()
+        self._last_write, self._write_seconds = time.monotonic(), 0.0
 
     def load(self, sums: KeySums, tokens_per_batch: int) -> tuple[int, int]:
         """Copy the file's sums into ``sums``.
@@ -90,12 +92,14 @@ class UnfinishedSums:
 
     def save(self, sums: KeySums, texts: int, tokens_per_batch: int) -> None:
         """Write the sums of the first ``texts`` texts, unless the last write is too recent."""
-        if time.monotonic() - self._last_write < self._save_seconds:
+        started = time.monotonic()
+        if started - self._last_write < max(self._save_seconds, self._write_seconds / SHARE_OF_WRITING):
             return
         tensors = {f"layer{layer}": tensor for layer, tensor in sums.sums.items()}
         position = {"texts": texts, "tokens": sums.count, "tokens_per_batch": tokens_per_batch}
         write(self._path, self._provenance, tensors, position=json.dumps(position))
         self._last_write = time.monotonic()
+        self._write_seconds = self._last_write - started
         LOG.info("%d texts, %d tokens measured so far; saved in %s", texts, sums.count, self._path)
 
     def remove(self) -> None:

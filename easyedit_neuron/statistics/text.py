@@ -11,6 +11,7 @@ from .. import resources
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, text_fingerprint
 from ..utils.io import replacing
+from .self_text import SELF
 
 LOG = logging.getLogger(__name__)
 _FIELDS = ("text", "content", "sentence")
@@ -81,13 +82,17 @@ class Texts:
 
 def check_source(source: str, n_samples: int, folder: Path) -> None:
     """Raise ``DataError`` if ``Texts`` would find no file and could load none. Reads and loads nothing."""
-    if _local_file(source) is not None or _stream_target(source, n_samples, folder)[1].is_file():
+    if (
+        source == SELF
+        or _local_file(source) is not None
+        or _stream_target(source, n_samples, folder)[1].is_file()
+    ):
         return
     if importlib.util.find_spec("datasets") is None:
         raise DataError(
-            f"mom2_dataset: {source!r} is neither 'tiny-world' nor a .txt or .jsonl file, and to load it as "
-            "a data set needs the package 'datasets', which is not installed; name a local text file, or "
-            "install datasets"
+            f"mom2_dataset: {source!r} is neither 'self', 'tiny-world' nor a .txt or .jsonl file, and to "
+            "load it as a data set needs the package 'datasets', which is not installed; name a local text "
+            "file, write 'self' (the model writes the text), or install datasets"
         )
 
 

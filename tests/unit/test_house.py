@@ -21,7 +21,7 @@ LAYERS = (
     "resources registry",  # the registry names its methods by text, and imports none
     "hyperparameters",
     "arch",
-    "attribution statistics data evaluation",
+    "attribution statistics data evaluation model_store",
     "edits",
     "masks optim",
     "locate_then_edit",

@@ -1,0 +1,98 @@
+"""Text that the model writes itself, for statistics without a corpus (``mom2_dataset: self``)."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from ..arch.view import ModelView
+from ..errors import DataError
+from ..utils.fingerprint import key_fingerprint, model_fingerprint
+from ..utils.io import replacing
+from ..utils.progress import progress
+from ..utils.random_state import random_states, set_random_states
+
+LOG = logging.getLogger(__name__)
+SELF = "self"
+TOKENS_PER_TEXT = 100
+"""Longest text, opener included."""
+_BATCH = 64
+
+OPENERS = (
+    *(
+        "The",
+        "A",
+        "In",
+        "It",
+        "This",
+        "When",
+        "For",
+        "He",
+        "She",
+        "They",
+        "We",
+        "I",
+        "You",
+        "One",
+        "On",
+        "At",
+    ),
+    *("As", "After", "Before", "During", "Since", "While", "Although", "However", "If", "There", "These"),
+    *("Many", "Some", "Most", "Our", "His", "Her", "Its", "Their", "From", "With", "By", "To", "How"),
+    *("The first", "The city of", "The people", "In the early", "One of the", "According to", "It was"),
+    *("Born in", "The history of", "The name", "A new", "Today", "In this", "There are", "The company"),
+)
+"""Beginnings of the texts, in turn; a tokenizer that puts BOS in front of a text does so here too."""
+
+
+def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path) -> Path:
+    """A ``.jsonl`` file with ``n_texts`` texts that the model samples at temperature 1 behind ``OPENERS``.
+
+    The file is written once for a model, a number of texts and a seed. Weights, tokenizer and the global
+    random state stay as they are.
+
+    Raises:
+        DataError: the model writes nothing that is text.
+    """
+    provenance = {"model": model_fingerprint(view.model), "texts": n_texts, "seed": seed, "openers": OPENERS}
+    path = folder / f"texts-self-{key_fingerprint(provenance)}.jsonl"
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    before = random_states()
+    torch.manual_seed(seed)
+    try:
+        with (
+            replacing(path) as part,
+            open(part, "w", encoding="utf-8") as file,
+            progress("text for the covariance", n_texts, "text") as shown,
+        ):
+            for start in range(0, n_texts, _BATCH):
+                count = min(_BATCH, n_texts - start)
+                openers = [OPENERS[(start + number) % len(OPENERS)] for number in range(count)]
+                for text in sample_texts(view.model, tok, openers, TOKENS_PER_TEXT):
+                    file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                shown.add(count)
+    finally:
+        set_random_states(before)
+    if not path.read_text(encoding="utf-8").strip():
+        raise DataError("mom2_dataset: the model writes no text of its own; name a text file")
+    return path
+
+
+@torch.no_grad()
+def sample_texts(model: torch.nn.Module, tok, openers: list[str], max_tokens: int) -> list[str]:
+    """Continue every opener by sampling at temperature 1, to the end of the text or ``max_tokens``."""
+    device = model.get_input_embeddings().weight.device
+    rows = [tok(opener)["input_ids"] for opener in openers]
+    width = max(map(len, rows))
+    filler = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id or 0
+    ids = torch.tensor([[filler] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pad_token_id": filler}
+    written = model.generate(input_ids=ids, attention_mask=mask, max_length=max_tokens, **how)
+    texts = [
+        tok.decode(row[width - len(start) :], skip_special_tokens=True) for row, start in zip(written, rows)
+    ]
+    return [text.strip() for text in texts if text.strip()]

@@ -1,0 +1,64 @@
+"""Text that the model writes itself for its statistics."""
+
+import json
+
+import torch
+
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.statistics.cache import Statistics
+from easyedit_neuron.statistics.covariance import covariances
+from easyedit_neuron.statistics.self_text import OPENERS, TOKENS_PER_TEXT, sample_texts, write_self_text
+from helpers.editing import make_hparams
+from helpers.tiny_models import tiny_model
+
+
+def test_texts_begin_with_the_openers_and_are_written_once(tmp_path):
+    model, tok = tiny_model("llama")
+    view, before = ModelView.of(model), torch.get_rng_state()
+    path = write_self_text(view, tok, 70, seed=1, folder=tmp_path)
+    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(texts) == 70 and all(
+        text.startswith(OPENERS[i % len(OPENERS)]) for i, text in enumerate(texts)
+    )
+    assert max(len(tok(text)["input_ids"]) for text in texts) > 20, "the model writes on"
+    assert torch.equal(torch.get_rng_state(), before), "the user's random numbers are the same"
+    stamp = path.stat().st_mtime_ns
+    assert write_self_text(view, tok, 70, 1, tmp_path) == path and path.stat().st_mtime_ns == stamp
+    assert write_self_text(view, tok, 70, 2, tmp_path) != path
+    again = write_self_text(view, tok, 70, 1, tmp_path / "elsewhere")
+    assert again.read_bytes() == path.read_bytes(), "the seed decides"
+
+
+def test_sampling_follows_the_probabilities_of_the_model():
+    """The first sampled token, over many draws, against the softmax at temperature 1."""
+    model, tok = tiny_model("gpt2")
+    torch.manual_seed(0)
+    ids = torch.tensor([tok("The")["input_ids"]])
+    with torch.no_grad():
+        expected = model(ids).logits[0, -1].softmax(-1)
+    width, counts = ids.shape[1], torch.zeros_like(expected)
+    for _ in range(4):
+        drawn = model.generate(
+            input_ids=ids.repeat(500, 1),
+            attention_mask=torch.ones(500, width, dtype=torch.long),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=1,
+            pad_token_id=1,
+        )
+        counts += torch.bincount(drawn[:, width], minlength=len(expected))
+    assert float((counts / 2000 - expected).abs().sum()) < 0.45, "total variation of 2,000 draws"
+    assert all(text.startswith("The") for text in sample_texts(model, tok, ["The", "The"], TOKENS_PER_TEXT))
+
+
+def test_statistics_measure_the_text_that_the_model_wrote(tmp_path):
+    model, tok = tiny_model("llama")
+    hparams = make_hparams("AlphaEdit", tmp_path, mom2_dataset="self", mom2_n_samples=12, layers=[1])
+    statistics = Statistics(ModelView.of(model), tok, hparams)
+    statistics.ready()
+    (file,) = tmp_path.rglob("texts-self-*.jsonl")
+    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+    expected = covariances(ModelView.of(model), tok, texts, [1], statistics.max_length)[1]
+    torch.testing.assert_close(statistics.covariance(1), expected)
