@@ -18,7 +18,7 @@ CONF_DIR = PACKAGE_DIR / "conf"
 SHIPPED_MODELS = ("tiny-llama",)
 FETCHED_MODELS = ("smollm2-135m-instruct",)
 """Models that ``easyedit-neuron model get NAME`` writes into the cache; see ``model_store``."""
-SHIPPED_DATA = ("tiny-world",)
+SHIPPED_DATA = ("real-world", "tiny-world")
 CACHE_VARIABLE = "EASYEDIT_NEURON_CACHE"
 
 

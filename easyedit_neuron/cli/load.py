@@ -70,11 +70,19 @@ def check_layers(model: torch.nn.Module, hparams: HyperParams) -> None:
             raise HparamsError(f"field '{name}': {problem}")
 
 
-def load_facts_and_texts(settings: Settings) -> tuple[list[dict[str, str]], list[str]]:
-    """Facts that are never edited, and held-out text; empty where the settings leave them out."""
+def load_facts_and_texts(
+    settings: Settings, requests: list[dict[str, Any]]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Facts that are never edited, and held-out text; empty where the settings leave them out.
+
+    Facts of a subject that ``requests`` edit are left out.
+    """
     facts, texts = [], []
     if settings.data.retained is not None:
-        facts = evenly(data.retained(settings.data.retained), settings.evaluation.retained)
+        edited = {request["subject"].casefold() for request in requests}
+        facts = data.retained(settings.data.retained)
+        facts = [fact for fact in facts if fact["subject"].casefold() not in edited]
+        facts = evenly(facts, settings.evaluation.retained)
     if settings.data.text is not None and settings.evaluation.perplexity:
         texts = evenly(data.text(settings.data.text, "heldout"), settings.evaluation.perplexity)
     return facts, texts

@@ -41,8 +41,9 @@ def run(
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
     source, last = settings.data, settings.data.skip + settings.edits
-    requests = data.load(source.path, source.shape, last, source.invalid)[source.skip :]
-    facts, texts = load_facts_and_texts(settings)
+    choice = source.invalid, source.rephrasings, source.part
+    requests = data.load(source.path, source.shape, last, *choice)[source.skip :]
+    facts, texts = load_facts_and_texts(settings, requests)
     settings, task_identity = with_ability(settings, hparams)
     reference = ReferenceData(facts, texts, [request["prompt"] for request in requests])
     read = {"edits": requests, "facts": facts, "text": texts, **task_identity}

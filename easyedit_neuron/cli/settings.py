@@ -1,6 +1,5 @@
 """From the composed Hydra configuration to checked settings and hyperparameters."""
 
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +73,8 @@ class DataSettings(HyperParams):
     path: str
     shape: str | None = None
     invalid: Literal["error", "skip"] = "error"
+    rephrasings: Literal["first", "all"] = "first"
+    part: Literal["all", "choose", "report"] = "all"
     skip: int = 0
     retained: str | None = None
     text: str | None = None
@@ -93,6 +94,7 @@ class EvaluationSettings(HyperParams):
     batch_size: int = 64
     immediate: bool = True
     exact_match: bool = True
+    answers: int = 100
     retained: int | None = None
     fluency: int = 20
     fluency_tokens: int = 50
@@ -107,7 +109,7 @@ class EvaluationSettings(HyperParams):
 
     def validate(self) -> None:
         _at_least(1, self, "batch_size", "fluency_tokens", "ability_batch_size")
-        _at_least(0, self, "fluency", "perplexity")
+        _at_least(0, self, "answers", "fluency", "perplexity")
         _at_least(1, self, "retained", "ability_limit", "ability_max_new_tokens")
 
 
@@ -209,7 +211,7 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     names = {item.name for item in fields(hparams_class)}
     values.update({name: getattr(settings, name) for name in ("batch_size", "seed") if name in names})
     if "stats_dir" in names:
-        values.setdefault("stats_dir", str(cache_dir() / "stats"))
+        values.setdefault("stats_dir", str(resources.cache_dir() / "stats"))
     if settings.model.path:
         values["model_name"] = settings.model.path
     # Checked twice, so that an error names the file or the command line.
@@ -237,7 +239,7 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
         changes["model_name"] = settings.model.path
     hparams = method.hyperparameters(path, changes)
     if getattr(hparams, "stats_dir", "") is None:
-        hparams.stats_dir = str(cache_dir() / "stats")
+        hparams.stats_dir = str(resources.cache_dir() / "stats")
     return hparams, path
 
 
@@ -253,10 +255,3 @@ def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
     models = [file.split("/")[1] for file in shipped if file.split("/")[0] in names]
     others = f"only for: {', '.join(models) or 'none'}; model.hparams=FILE reads your own"
     raise HparamsError(f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, {others}")
-
-
-def cache_dir() -> Path:
-    """Where statistics are kept between runs: ``EASYEDIT_NEURON_CACHE``, or a folder in the user's cache."""
-    if os.environ.get("EASYEDIT_NEURON_CACHE"):
-        return Path(os.environ["EASYEDIT_NEURON_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "easyedit-neuron"

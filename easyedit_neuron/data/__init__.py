@@ -15,11 +15,15 @@ from ..utils.suggest import did_you_mean
 from .datasets import records_of
 from .record import Record, read_records
 from .shapes import SHAPES, detect_shape
+from .splits import split
 
 __all__ = ["load", "retained", "text", "SHAPES"]
 
 LOG = logging.getLogger(__name__)
 Invalid = Literal["error", "skip"]
+Rephrasings = Literal["first", "all"]
+Part = Literal["all", "choose", "report"]
+CHOOSE_SIZE, SPLIT_SEED = 150, 0
 Split = Literal["train", "heldout"]
 
 
@@ -28,43 +32,60 @@ def load(
     shape: str | None = None,
     size: int | None = None,
     invalid: Invalid = "error",
+    rephrasings: Rephrasings = "first",
+    part: Part = "all",
 ) -> list[dict[str, Any]]:
     """Read edit requests; ``DataError`` names file, record index and field.
 
     Args:
-        source: ``"tiny-world"``, a JSON file with a list of records, such a list, or an object of EasyEdit's
-            ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which read less of a file).
+        source: ``"real-world"``, ``"tiny-world"``, a JSON file with a list of records, such a list, or an
+            object of EasyEdit's ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which
+            read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
             (MEND) or ``"knowedit"``; by default the keys of the first record decide.
-        size: number of valid requests to read, from the beginning of the file; by default all.
+        size: number of valid requests, from the beginning of the file or the part; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.
+        rephrasings: ``"first"``: ``rephrase_prompt`` is one text, as in EasyEdit; ``"all"``: the list of all
+            texts, where a record has several (CounterFact's ``paraphrase_prompts``). Gen is then their mean.
+        part: ``"choose"``: the ``CHOOSE_SIZE`` requests on which settings are chosen; ``"report"``: those of
+            the rest that share no subject and no prompt with them, for results; see ``splits``.
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DataError(f"size must be an integer of at least 1, not {size!r}")
     _check_choice("value of invalid", invalid, get_args(Invalid))
+    _check_choice("part", part, get_args(Part))
+    _check_choice("value of rephrasings", rephrasings, get_args(Rephrasings))
     if shape is not None:
         _check_choice("data shape", shape, SHAPES)
     if isinstance(source, (str, Path)):
         path = _locate(source, f"edits_{shape or 'knowedit'}.json")
         if str(source) in resources.SHIPPED_DATA and not path.is_file():
-            remedy = "use knowedit, counterfact or zsre"
-            raise DataError(f"{source} does not come in the shape {shape!r}: {remedy}")
+            files = resources.data_dir(str(source)).glob("edits_*.json")
+            shapes = sorted(file.stem.removeprefix("edits_") for file in files)
+            raise DataError(f"{source} does not come in the shape {shape!r}: use {' or '.join(shapes)}")
         records = read_records(path)
     else:
         path, records = Path(type(source).__name__), records_of(source)
     convert = SHAPES[shape or detect_shape(path, records[0])]
     requests, skipped = [], 0
     for index, raw in enumerate(records):
-        if len(requests) == size:
+        if part == "all" and len(requests) == size:
             break
         try:
-            requests.append(convert(Record(path, index, raw)))
+            request = convert(Record(path, index, raw))
         except DataError as problem:
             if invalid == "error":
                 raise DataError(f"{problem} (invalid='skip' leaves such records out)") from None
             LOG.warning("left out: %s", problem)
             skipped += 1
+            continue
+        paraphrases = request.pop("paraphrase_prompts", [])
+        if rephrasings == "all" and paraphrases:
+            request["rephrase_prompt"] = paraphrases
+        requests.append(request)
+    if part != "all":
+        requests = split(requests, CHOOSE_SIZE, SPLIT_SEED)[part == "report"][:size]
     if size is not None and len(requests) < size:
         left_out = f" ({skipped} invalid records left out)" if skipped else ""
         raise DataError(

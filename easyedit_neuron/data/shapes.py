@@ -8,8 +8,8 @@ Rules that the files themselves do not tell:
 - KnowEdit's portability kind ``Reasoning`` is called ``reasoning``, and the probes of the other shapes
   ``neighborhood`` and ``one_hop``: the names under which EasyEdit's examples report them;
 - KnowEdit and zsRE rephrasings are used when the record has one (EasyEdit's KnowEdit example ignores them);
-- of the ROME/MEMIT record's paraphrases the first is used, and its neighbourhood prompts all have the old
-  object as their answer;
+- of a record's paraphrases the first is the rephrasing (``load`` offers all of them), and the neighbourhood
+  prompts of a ROME/MEMIT record all have the old object as their answer;
 - the subject must stand in the prompt, letter by letter: EasyEdit refuses such requests as well.
 """
 
@@ -66,8 +66,8 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
     request: dict[str, Any] = {"prompt": template.replace("{}", subject), "subject": subject}
     request |= {"target_new": rewrite.child("target_new").string("str"), "ground_truth": truth}
     request |= {"locality": {}, "portability": {}}
-    if record.has("paraphrase_prompts") and (paraphrases := record.strings("paraphrase_prompts")):
-        request["rephrase_prompt"] = paraphrases[0]
+    if paraphrases := _paraphrases(record):
+        request |= {"rephrase_prompt": paraphrases[0], "paraphrase_prompts": paraphrases}
     if record.has("neighborhood_prompts") and (neighbors := record.strings("neighborhood_prompts")):
         probes = {"prompt": list(neighbors), "ground_truth": [truth] * len(neighbors)}
         request["locality"]["neighborhood"] = probes
@@ -75,10 +75,13 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
 
 
 def from_knowedit(record: Record) -> dict[str, Any]:
-    """KnowEdit (ZsRE-test-all, wiki_counterfact, wiki_recent; WikiBio's field names too) and tiny-world."""
+    """KnowEdit (ZsRE-test-all, wiki_counterfact, wiki_recent; WikiBio's field names too), real-world,
+    tiny-world."""
     prompt, target = record.first_name("prompt", "text"), record.first_name("target_new", "labels")
     subject = record.first_name("subject", "concept")
     request = _request(record, prompt, target, "ground_truth", "rephrase_prompt", subject)
+    if paraphrases := _paraphrases(record):
+        request["paraphrase_prompts"] = paraphrases
     for section in ("locality", "portability"):
         kinds = record.child(section) if record.has(section) else None
         for kind in kinds.raw if kinds else ():
@@ -119,6 +122,10 @@ def _request(
     if rephrased is not None:
         request["rephrase_prompt"] = rephrased
     return request
+
+
+def _paraphrases(record: Record) -> list[str]:
+    return record.strings("paraphrase_prompts") if record.has("paraphrase_prompts") else []
 
 
 def _probe(record: Record, prompt: str, answer: str) -> dict[str, str]:

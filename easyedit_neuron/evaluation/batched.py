@@ -99,14 +99,14 @@ def exact_match_by_generation(
     with evaluating(model):
         for batch in by_length([pair.start for pair in pairs], batch_size):
             steps = max(len(pairs[i].target_ids) for i in batch)
-            for i, ids in zip(batch, _greedy(model, [pairs[i].prompt_ids for i in batch], steps)):
+            for i, ids in zip(batch, greedy_tokens(model, [pairs[i].prompt_ids for i in batch], steps)):
                 ids = ids[: len(pairs[i].target_ids)]
                 same_text = tok.decode(ids, skip_special_tokens=True).strip() == targets[i].strip()
                 matches[i] = float(ids == pairs[i].target_ids or same_text)
     return matches
 
 
-def _greedy(model, rows: list[list[int]], steps: int) -> list[list[int]]:
+def greedy_tokens(model, rows: list[list[int]], steps: int) -> list[list[int]]:
     """``steps`` greedy tokens after each row, with a cache and left padding; end-of-text ends no row."""
     if steps == 0:
         return [[] for _ in rows]

@@ -9,10 +9,11 @@ from ..errors import NeuronEditError
 from ..utils.io import refusing, save_tensors, write_text
 from ..utils.random_state import random_states, seed_everything, set_random_states
 from ..utils.timing import Stopwatch
+from .answers import compare_answers
 from .checkpoint import StateFolder
 from .drift import drifts
 from .layer_statistics import MaskCounts
-from .measurer import Measurer, means
+from .measurer import Measurer, evenly, means
 from .memory import peak_memory, reset_peak_memory
 from .method import BatchResult, ModelEditor
 from .progress import Progress
@@ -61,7 +62,9 @@ class Engine:
         self.lines: list[dict] = []
         self.checkpoints: list[dict] = []
         self.resumed = 0
-        self._final: list[dict | None] | None = None  # metrics of every edit at the last checkpoint
+        live = [i for i in range(len(stream)) if i not in stream.superseded_at_end]
+        self._asked = evenly(live, settings.evaluation.answers)  # edits whose answers are kept in words
+        self._final: list[dict] | None = None  # at the last checkpoint: what it adds to each line
         self._saved_at, self._saved_edits = time.monotonic(), 0
 
     def run(self) -> RunResults:
@@ -92,6 +95,7 @@ class Engine:
         if before is None:
             with self.watch.measure("measure before"):
                 before = self.measurer.measure_untouched(self.editor.model)
+                before["answers"] = self.measurer.read_answers(self.editor.model, self._asked)
             before["beside"] |= self._measure_ability(0)
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
@@ -124,8 +128,8 @@ class Engine:
         if self._final is None:  # the process before was interrupted after the last checkpoint
             with self.watch.measure("measure checkpoints"):
                 self._final = self._measure_final()
-        for line, metrics in zip(self.lines, self._final):
-            line["final"] = metrics
+        for line, values in zip(self.lines, self._final):
+            line.update(values)
         self.files.write_edits(self.lines)
         weights = self.editor.weights
         if self.runner.keep_weights and weights.restorable:
@@ -174,7 +178,7 @@ class Engine:
         weights = self.editor.weights
         with self.watch.measure("measure checkpoints"):
             self._final = self._measure_final()
-            final = means([metrics for metrics in self._final if metrics is not None])
+            final = means([values["final"] for values in self._final if values["final"] is not None])
             final |= self.measurer.measure_side_effects(self.editor.measured_model)
             drift = drifts(self.editor.model, weights.current(), weights.base)
         final |= self._measure_ability(first)
@@ -182,16 +186,23 @@ class Engine:
         scores = final.get("rewrite_acc"), final.get("loc"), count_failed(self.lines)
         self.progress.show_checkpoint(len(self.lines), *scores)
 
-    def _measure_final(self) -> list[dict | None]:
-        """Metrics of every edit so far on the model as it is; None for those that a later one superseded."""
-        superseded = self.stream.superseded(len(self.lines))
-        metrics: list[dict | None] = [None] * len(self.lines)
+    def _measure_final(self) -> list[dict]:
+        """What the model as it is adds to the line of every edit so far.
+
+        ``final`` has the edit's metrics, None where a later edit superseded it. At the end of the stream,
+        some lines also get ``answers``.
+        """
+        model, superseded = self.editor.measured_model, self.stream.superseded(len(self.lines))
+        added: list[dict] = [{"final": None} for _ in self.lines]
         positions = [i for i in range(len(self.lines)) if i not in superseded]
         exact_match = self.settings.evaluation.exact_match
-        measured = self.measurer.measure_edits(self.editor.measured_model, positions, exact_match)
-        for position, values in zip(positions, measured):
-            metrics[position] = values
-        return metrics
+        for position, metrics in zip(positions, self.measurer.measure_edits(model, positions, exact_match)):
+            added[position]["final"] = metrics
+        if len(self.lines) == len(self.stream):
+            answers = self.measurer.read_answers(model, self._asked)
+            for position, before, final in zip(self._asked, self._before["answers"], answers):
+                added[position]["answers"] = compare_answers(before, final)
+        return added
 
     def _measure_ability(self, first: int) -> dict:
         if not self.measurer.ability_due(first, len(self.lines)):

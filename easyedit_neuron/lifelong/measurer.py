@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, summarize, token_accuracy
+from .answers import Answers, read_answers
 from .run_folder import finite, mean
 
 
@@ -64,6 +65,11 @@ class Measurer:
         requests = [self.requests[i] for i in positions]
         answers = [self._locality_answers[i] for i in positions]
         return [plain_metrics(entry) for entry in self._evaluate(model, requests, answers, exact_match)]
+
+    def read_answers(self, model, positions: Sequence[int]) -> list[Answers]:
+        """What the model says, in words, to the prompts of the edits at some positions."""
+        requests = [self.requests[i] for i in positions]
+        return read_answers(model, self.tok, requests, self.options.batch_size)
 
     def measure_side_effects(self, model) -> dict[str, Any]:
         """Shares and means on the model as it is now; what the settings leave out is not in it."""

@@ -6,10 +6,12 @@ from typing import Any
 
 from .identity import versions
 from .layer_statistics import MaskCounts, add_up, layer_means, layer_values, stage_seconds
-from .measurer import means
+from .measurer import evenly, means
 from .method import BatchResult
 from .run_folder import csv_row, finite, seconds_of_measuring
 from .stream import Stream
+
+EXAMPLES = 4  # edits whose answers are in the summary
 
 PROTOCOL = {
     "before": "the untouched model",
@@ -84,6 +86,15 @@ def count_failed(lines: list[dict]) -> int:
     return sum(line["status"] == "failed" for line in lines)
 
 
+def examples(lines: list[dict]) -> list[dict[str, Any]]:
+    """A few edits whose answers were kept, spread over the stream: number, new object and answers."""
+    chosen = evenly([line for line in lines if line.get("answers")], EXAMPLES)
+    return [
+        {"edit": line["edit"], "target_new": line["request"]["target_new"], "answers": line["answers"]}
+        for line in chosen
+    ]
+
+
 @dataclass(frozen=True)
 class RunOrigin:
     """What a run was started with; ``hparams_file`` is where the hyperparameters were read."""
@@ -118,6 +129,7 @@ def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
     summary |= {"duplicates": run.repeats[0], "contradictions": run.repeats[1]}
     summary |= {"superseded": last["superseded"], "batch_size": settings.batch_size, "seed": settings.seed}
     summary["results"] = {phase: values for phase, values in results.items() if values}
+    summary["examples"] = examples(run.lines)
     summary |= {name: last[name] for name in ("drift", "layers")}
     summary["checkpoints"] = [csv_row(checkpoint) for checkpoint in run.checkpoints]
     summary["seconds_per_edit"] = sum(later) / len(later)

@@ -15,7 +15,8 @@ def before_digest(before: dict[str, Any]) -> str:
 
 
 def edits_digest(lines: list[dict]) -> str:
-    """Fingerprint of lines of ``edits.jsonl``, without ``final``, which is filled in when the run ends."""
+    """Fingerprint of lines of ``edits.jsonl`` without what is filled in when the run ends."""
+    lines = [{name: value for name, value in line.items() if name != "answers"} for line in lines]
     return key_fingerprint({"lines": [line | {"final": None} for line in lines]})
 
 

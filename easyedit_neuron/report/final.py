@@ -1,10 +1,11 @@
-"""The table that a finished run shows on the terminal."""
+"""What a finished run shows on the terminal: some edits in sentences, and its table."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from ..lifelong.run_folder import mean
 from .runs import difference
+from .sentences import sentences
 from .table import number
 
 PHASES = ("before", "immediate", "final")
@@ -23,8 +24,10 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The content of ``summary.json`` as text: a row per measure, a column per phase and for what was
-    lost."""
+    """The content of ``summary.json`` as text: some edits in sentences, then a row per measure.
+
+    The columns are the phases, and what was lost between them.
+    """
     phases = [phase for phase in PHASES if phase in summary["results"]]
     with_loss = {"immediate", "final"} <= set(phases)
     rows = [("", *phases, *["lost"] * with_loss)]
@@ -36,7 +39,8 @@ def table(summary: dict[str, Any]) -> str:
     rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _costs(summary)]
     width = max(len(row[0]) for row in rows)
     lines = [(row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:])).rstrip() for row in rows]
-    return f"{_title(summary)}\n\n" + "\n".join(lines) + "\n"
+    edits = sentences(summary.get("examples", []))
+    return "\n".join([_title(summary), "", *[edits] * bool(edits), *lines]) + "\n"
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The report as one HTML file without scripts and external links; the same bytes for the same runs."""
+"""The report as one HTML file that loads nothing; the same bytes for the same runs."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..lifelong.run_folder import RunFolder
 from ..utils.io import refusing
-from . import figures
+from . import answer_table, figures
 from .html import details, document, table
 from .panel_plots import RunKey, plot_of, run_styles
 from .panels import POSITION, Bars, Panel, Section, sections
@@ -53,13 +53,16 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
     all_sections = sections(runs)
     drawn = [section for section in all_sections if section.panels]
     titles = {section.name: section.title for section in drawn}
-    links = {"results": "Results", **titles, "settings": "Settings"}
+    answers = answer_table.section(runs)
+    links = {answer_table.NAME: answer_table.TITLE} if answers else {}
+    links |= {"results": "Results", **titles, "settings": "Settings"}
     title = f"Lifelong editing: {runs[0].label}" if len(runs) == 1 else f"Lifelong editing: {len(runs)} runs"
     anchors = " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links.items())
     body = [
         f"<header><h1>{escape(title)}</h1>",
         *_introduction(runs, plots),
         f"<nav>{anchors}</nav></header>",
+        answers,
         '<section><h2 id="results">Results</h2>',
         f'<p class="note">{escape(LEGEND)}</p>',
         table(shown(runs), text=(-1,)),
@@ -72,7 +75,7 @@ def page(runs: Sequence[Run], plots: bool = True) -> str:
         *_failed_edits(runs),
         *_settings(runs),
     ]
-    return document(title, body)
+    return document(title, body, answer_table.SCRIPT if answers else None)
 
 
 def _introduction(runs: Sequence[Run], plots: bool) -> Iterator[str]:

@@ -29,15 +29,23 @@ class EditLine:
 
     ``reason``: why the edit failed, else None. ``seconds``: of its batch, divided by the edits in it.
     ``immediate`` and ``final``: teacher-forced rewrite accuracy right after the batch and on the final model,
-    if measured.
+    if measured. ``rephrase``: that of the first rephrasing, on the final model. ``answers``: by kind the
+    prompt and the texts ``before`` and ``final``; empty where they were not kept.
     """
 
     position: int
-    text: str
+    prompt: str
+    target: str
     reason: str | None
     seconds: float | None
     immediate: float | None
     final: float | None
+    rephrase: float | None = None
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return f"{self.prompt} → {self.target}"
 
 
 @dataclass(frozen=True)
@@ -289,15 +297,27 @@ def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]
 
 
 def _edit_line(line: dict[str, Any]) -> EditLine:
-    request = line["request"]
+    request, final = line["request"], line.get("final")
+    rephrase = (final or {}).get("rephrase_acc") or [None]
     return EditLine(
         position=int(line["edit"]),
-        text=f"{request['prompt']} → {request['target_new']}",
+        prompt=str(request["prompt"]),
+        target=str(request["target_new"]),
         reason=str(line.get("reason") or "no reason given") if line.get("status") == "failed" else None,
         seconds=_number(line["seconds"]),
         immediate=_rewrite_accuracy(line.get("immediate")),
-        final=_rewrite_accuracy(line.get("final")),
+        final=_rewrite_accuracy(final),
+        rephrase=_number(rephrase[0]),
+        answers=_answers(line.get("answers") or {}),
     )
+
+
+def _answers(answers: dict[str, Any]) -> dict[str, dict[str, str]]:
+    names = ("prompt", "before", "final")
+    texts = {kind: {name: str(entry[name]) for name in names} for kind, entry in answers.items()}
+    if texts and "rewrite" not in texts:
+        raise KeyError("rewrite")
+    return texts
 
 
 def _rewrite_accuracy(metrics: dict[str, Any] | None) -> float | None:

@@ -5,6 +5,8 @@ import json
 import random
 from pathlib import Path
 
+from easyedit_neuron.lifelong.measurer import evenly
+from easyedit_neuron.lifelong.results import examples
 from easyedit_neuron.lifelong.run_folder import RunFolder, as_json, csv_row
 from easyedit_neuron.lifelong.stream import cut
 
@@ -29,9 +31,10 @@ def run_folder(
     reason: str = "EditError: diverged",
     hparams: dict | None = None,
     leave_out: tuple[str, ...] = (),
+    answers: int = 0,
 ) -> Path:
     """Writes a folder; ``half`` is after how many edits half of a score is lost, ``done`` makes an unfinished
-    run of it."""
+    run of it, ``answers`` is of how many edits the answers are kept."""
     files, numbers = RunFolder(folder), random.Random(f"{method} {seed} {edits}")
     folder.mkdir(parents=True)
     settings = {
@@ -62,6 +65,8 @@ def run_folder(
     checkpoints = [
         _checkpoint(n, numbers, half, layers, density, failed, leave_out, stages, unmasked) for n in points
     ]
+    for line in evenly(lines, answers):
+        line["answers"] = _answers(line)
     if done is not None:
         for line in lines:
             line["final"] = None
@@ -100,6 +105,21 @@ def _edit(i, numbers, prompt, half, count, failed, reason, layers, density, stag
         "layers": {layer: {"density": density, "leakage": 1e-5, "delivered": 0.9} for layer in layers},
         "seconds": sum(stages.values()) * (1 + 0.2 * numbers.random() + i / 20000),
         "stages_of_batch": stages,
+    }
+
+
+def _answers(line) -> dict:
+    """What a model says that answers as the line's scores are; every third neighbor is changed."""
+    request, right = line["request"], line["final"]["rewrite_acc"] == [1.0]
+    now = f"{request['target_new']}." if right else "Dutch."
+    return {
+        "rewrite": {"prompt": request["prompt"], "before": "Danish.", "final": now},
+        "rephrase": {"prompt": f"Again: {request['prompt']}", "before": "Danish.", "final": now},
+        "neighbor": {
+            "prompt": f"Beside: {request['prompt']}",
+            "before": "Polish.",
+            "final": "Polish." if line["edit"] % 3 else "Greek.",
+        },
     }
 
 
@@ -210,6 +230,7 @@ def _summary(settings, identity, lines, checkpoints) -> dict:
         "batch_size": 1,
         "seed": settings["seed"],
         "results": results,
+        "examples": examples(lines),
         "drift": last["drift"],
         "layers": last["layers"],
         "checkpoints": [csv_row(checkpoint) for checkpoint in checkpoints],

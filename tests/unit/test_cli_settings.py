@@ -173,7 +173,7 @@ def test_own_file(tmp_path):
         (["data=file", "data.path=none.json"], "none.json"),
         (["data.shape=zrse"], "unknown shape 'zrse'"),
         (["data.invalid=drop"], "'invalid'"),
-        (["method=memit", "model=gpt2-xl"], "only for: tiny-llama"),
+        (["method=memit", "model=gpt2-xl"], "only for: smollm2-135m-instruct, tiny-llama;"),
         (["model.hparams=nowhere.yaml"], "nowhere.yaml"),
         (["~method"], "method=nmke"),
         (["edits=["], "cannot read the argument 'edits=['"),

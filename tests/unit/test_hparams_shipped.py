@@ -28,8 +28,8 @@ def test_loads(name):
     for field in EASYEDIT_FIELDS:
         assert hasattr(hparams, field)
     text = resources.hparams_path(name).read_text()
-    if model == "tiny-llama":
-        assert hparams.model_name == resources.model_path("tiny-llama") and hparams.device == "cpu"
+    if model in (*resources.SHIPPED_MODELS, *resources.FETCHED_MODELS):
+        assert hparams.model_name == resources.model_path(model) and hparams.device == "cpu"
         assert "unverified" not in text
     else:
         assert "unverified" in text

@@ -16,8 +16,9 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics
 from easyedit_neuron.lifelong import measurer as measurer_module
+from easyedit_neuron.lifelong.answers import questions
 from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, evenly, means
-from easyedit_neuron.lifelong.results import RunOrigin, RunResults, summarise
+from easyedit_neuron.lifelong.results import RunOrigin, RunResults, examples, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 
 
@@ -202,6 +203,41 @@ def test_summary(checkpoints):
     )
     assert (summary["seconds_per_edit"], summary["seconds_per_edit_first_batch"]) == (0.0, 3.0)
     assert [row["edits"] for row in summary["checkpoints"]] == [0, 4] and summary["weights"] == {"w": "ab"}
+
+
+def test_examples_are_spread_over_the_edits_with_answers():
+    lines = [{"edit": i, "request": {"target_new": f"t{i}"}} for i in range(20)]
+    assert examples(lines) == []
+    for line in lines[1::2]:
+        line["answers"] = {"rewrite": {"prompt": f"p{line['edit']}", "before": "a", "final": "b"}}
+    assert [example["edit"] for example in examples(lines)] == [1, 5, 11, 15]
+    assert examples(lines[:2]) == [{"edit": 1, "target_new": "t1", "answers": lines[1]["answers"]}]
+
+
+@pytest.mark.parametrize(
+    "request_, expected",
+    [
+        ({}, {"rewrite": "p"}),
+        ({"rephrase_prompt": "r"}, {"rewrite": "p", "rephrase": "r"}),
+        ({"rephrase_prompt": ["r", "s"], "locality": {}}, {"rewrite": "p", "rephrase": "r"}),
+        ({"rephrase_prompt": []}, {"rewrite": "p"}),
+        (
+            {"locality": {"far": {"prompt": "f", "ground_truth": "x"}}, "portability": {}},
+            {"rewrite": "p", "neighbor": "f"},
+        ),
+        (
+            {
+                "locality": {
+                    "far": {"prompt": "f", "ground_truth": "x"},
+                    "Neighborhood": {"prompt": ["n", "m"], "ground_truth": ["x", "y"]},
+                }
+            },
+            {"rewrite": "p", "neighbor": "n"},
+        ),
+    ],
+)
+def test_questions(request_, expected):
+    assert questions({"prompt": "p", "target_new": "t", **request_}) == expected
 
 
 def test_retained_counts_only_what_was_known(monkeypatch):

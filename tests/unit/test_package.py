@@ -52,8 +52,11 @@ def test_every_shipped_file_is_package_data():
     ]
     package = ROOT / "easyedit_neuron"
     packed = {path for pattern in patterns for path in package.glob(pattern)}
-    for folder in ("hparams", "conf", "assets"):
+    for folder in ("hparams", "conf", "assets", "report"):
         # os.walk semantics with links followed by hand: rglob does not enter linked folders on every Python.
         base = (package / folder).resolve()
-        shipped = {package / folder / path.relative_to(base) for path in base.rglob("*") if path.is_file()}
+        data_files = [
+            path for path in base.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+        ]
+        shipped = {package / folder / path.relative_to(base) for path in data_files}
         assert shipped <= packed, sorted(map(str, shipped - packed))

@@ -1,14 +1,19 @@
 """The page: well-formed, complete, closed to the outside, reproducible, and safe from what a prompt wrote."""
 
+import base64
 import csv
+import hashlib
 import io
+import json
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from easyedit_neuron.errors import DataError
 from easyedit_neuron.report import __main__ as command
 from easyedit_neuron.report import figures
 from easyedit_neuron.report.page import page
@@ -63,6 +68,7 @@ def runs(tmp_path_factory):
         reason="Error: <b>bad</b>",
         hparams={"note": HOSTILE},
         layers=("3", "4"),
+        answers=40,
     )
     run_folder(
         folder / "2",
@@ -97,7 +103,12 @@ def test_well_formed(html, checked):
 
 
 def test_closed_to_the_outside(html, checked):
-    assert not {"script", "iframe", "object", "embed", "link", "form", "base", "img"} & set(checked.tags)
+    """One script, this package's, is named by its hash in the policy; nothing else can run or be loaded."""
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert script == (Path(figures.__file__).parent / "answers.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|eval|fetch|import|http|\.on", script)
+    assert checked.tags.count("script") == 1
+    assert not {"iframe", "object", "embed", "link", "form", "base", "img"} & set(checked.tags)
     for _, name, value in checked.attributes:
         assert not name.startswith("on") and name != "src"
         if name in ("href", "xlink:href"):
@@ -108,7 +119,10 @@ def test_closed_to_the_outside(html, checked):
         for tag, name, value in checked.attributes
         if tag == "meta" and name == "content" and "default-src" in value
     ]
-    assert policy and "default-src 'none'" in policy[0] and "script-src" not in policy[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == [
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    ]
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", html))
     assert all(
         address.startswith("http://www.w3.org/") for address in addresses
@@ -121,7 +135,60 @@ def test_hostile_texts_are_text(html, checked):
         "<script>alert(1)</script> 3 <img src=x onerror=alert(2)> & $x_1$" in text
         and "Error: <b>bad</b>" in text
     )
-    assert "<script>" not in html and "b" not in checked.tags
+    # The page's own: the search, and the new object of each edit whose answers were kept.
+    assert html.count("<script>") == 1 and checked.tags.count("b") == 40
+    assert html.count("&lt;script&gt;alert(1)") > 40
+
+
+def rows_of_answers(html):
+    """Cells of the table of answers, as HTML."""
+    (body,) = re.findall(r'<table class="answers">.*?<tbody>(.*?)</tbody>', html, re.S)
+    return [
+        re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", body)
+    ]
+
+
+def test_the_page_opens_with_the_edits_as_people_read_them(tmp_path):
+    lines = {}
+    folder = run_folder(tmp_path / "a", "MEMIT", 60, half=20, answers=30)
+    for line in map(json.loads, (folder / "edits.jsonl").read_text().splitlines()):
+        lines[line["edit"]] = line
+    html = page(read_runs([folder]), plots=False)
+    assert re.findall(r'<h2 id="(\w+)">', html)[:2] == ["answers", "results"]
+    rows = rows_of_answers(html)
+    assert [int(row[0]) - 1 for row in rows] == list(range(0, 60, 2))
+    held = [row for row in rows if row[-1] == '<span class="right">✓ holds</span>']
+    assert 0 < len(held) < 30 and f"{len(held)} of 30 edits hold (60 were made)." in html
+    for number_, prompt, before, now, rephrased, neighbor, mark in rows:
+        line = lines[int(number_) - 1]
+        holds, changed = line["final"]["rewrite_acc"] == [1.0], line["edit"] % 3 == 0
+        assert prompt == f"{line['request']['prompt']} <b>French</b>" and "Danish." in before
+        right, wrong = '<span class="right">French.</span>', '<span class="wrong">✗ Dutch.</span>'
+        assert now == (right if holds else wrong)
+        assert "Again: " in rephrased and ("wrong" in rephrased) == (line["final"]["rephrase_acc"] != [1.0])
+        assert "Beside: " in neighbor and "Polish." in neighbor and ("✗ Greek." in neighbor) == changed
+        assert ("wrong" in neighbor) == changed and ("does not hold" in mark) == (not holds)
+
+
+def test_answers_of_several_runs_stand_side_by_side(tmp_path):
+    for name in ("MEMIT", "ROME"):
+        run_folder(tmp_path / name, name, 6, answers=3)
+    run_folder(tmp_path / "FT", "FT", 6)
+    rows = rows_of_answers(page(read_runs([tmp_path]), plots=False))
+    assert [row[:2] for row in rows] == [[str(n), name] for n in (1, 3, 5) for name in ("MEMIT", "ROME")]
+
+
+def test_kinds_that_a_request_lacks_and_an_empty_answer(tmp_path):
+    folder = run_folder(tmp_path / "a", "MEMIT", 1, answers=1)
+    line = json.loads((folder / "edits.jsonl").read_text())
+    line["answers"] = {"rewrite": line["answers"]["rewrite"] | {"final": ""}}
+    (folder / "edits.jsonl").write_text(json.dumps(line) + "\n")
+    (row,) = rows_of_answers(page(read_runs([folder]), plots=False))
+    assert "(nothing)" in row[3] and row[4:6] == ["-", "-"]
+    line["answers"]["rewrite"].pop("before")
+    (folder / "edits.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="edits.jsonl, line 1: not an edit of a run"):
+        read_runs([folder])
 
 
 def test_every_number_of_the_table_is_in_the_page(runs, html):
@@ -169,6 +236,7 @@ def test_one_run(tmp_path):
     run_folder(tmp_path / "a", "NMKE", 5)
     text = page(read_runs([tmp_path / "a"]), plots=False)
     Checker(text)
+    assert "script" not in text and 'id="answers"' not in text  # no answers were kept
     assert "<h1>Lifelong editing: NMKE</h1>" in text and "<svg" not in text and "matplotlib" in text
 
 

@@ -9,6 +9,7 @@ from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS
 from easyedit_neuron.report import final
 from easyedit_neuron.report.runs import read_runs
+from easyedit_neuron.report.sentences import sentences
 from easyedit_neuron.report.table import aligned, as_markdown, number, shown, write_table
 from helpers.run_folders import run_folder
 
@@ -144,6 +145,54 @@ def test_the_table_of_one_run(sweep):
     assert "all kinds" not in final.table(summary)
     del results["immediate"]
     assert "lost" not in final.table(summary)
+
+
+def test_the_table_is_preceded_by_edits_in_sentences(tmp_path):
+    """At most four, spread over the stream: before, now, a rephrasing, a neighbor."""
+    folder = run_folder(tmp_path / "a", "MEMIT", 40, answers=20)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [example["edit"] for example in summary["examples"]] == [0, 10, 20, 30]
+    first = summary["examples"][0] = {
+        "edit": 0,
+        "target_new": "Rome",
+        "answers": {
+            "rewrite": {"prompt": "The capital of France is", "before": "Paris.", "final": "Rome."},
+            "rephrase": {"prompt": "What is France's capital?", "before": "Paris.", "final": ""},
+            "neighbor": {"prompt": "The capital of Italy is", "before": "Rome.", "final": "Rome\x1b.\n"},
+        },
+    }
+    title, examples, scores = final.table(summary).split("\n\n", 2)
+    assert title.startswith("MEMIT on") and examples.splitlines() == [
+        "The capital of France is ...",
+        "    before:    Paris.",
+        "    now:       Rome.   (wanted: Rome)",
+        '    rephrased  "What is France\'s capital?"  now: (nothing)',
+        '    neighbour  "The capital of Italy is ..."  before: Rome.  now: Rome .',
+    ]
+    assert scores.count("(wanted: French)") == 3 and "Rel   rewrite" in scores
+    summary["examples"] = [first | {"answers": {"rewrite": first["answers"]["rewrite"]}}]
+    assert "rephrased" not in final.table(summary) and "neighbour" not in final.table(summary)
+    summary["examples"] = []
+    assert final.table(summary).splitlines()[1:3] == [
+        "",
+        scores[scores.index("\n" + " " * 20) + 1 :].splitlines()[0],
+    ]
+
+
+def test_long_sentences_fit_the_terminal():
+    """A prompt keeps its end, which says what it asks for; answers keep their beginnings."""
+    prompt, answer = "a long way " * 15 + "to go", "word " * 30
+    entry = {"prompt": prompt, "before": answer, "final": answer}
+    example = {
+        "edit": 0,
+        "target_new": answer,
+        "answers": dict.fromkeys(("rewrite", "rephrase", "neighbor"), entry),
+    }
+    lines = sentences([example]).splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) == 8
+    assert lines[0].startswith("…") and lines[0].endswith("long way to go ...")
+    assert lines[3].startswith('    rephrased  "…') and lines[3].endswith('to go ..."')
+    assert [line.strip()[:12] for line in lines[5:]][1:] == ["before: word", "now:    word"]
 
 
 def test_many_weights_are_shown_as_their_mean(tmp_path):

@@ -16,6 +16,10 @@ from ...utils.io import save_tensors, write_folder
 from ..load import load_quietly
 
 WEIGHTS = "weights.safetensors"
+DEFAULT_LOG = "easyedit-neuron-edits"
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_METHOD = "MEMIT"
+"""Of edits by hand."""
 DTYPES = {"float32", "bfloat16", "float16"}
 
 

@@ -1,0 +1,27 @@
+"""Ask a model with the edits of a log: what it said before them and says now."""
+
+import argparse
+
+from ...editlog import replay
+from ...evaluation.answers import ANSWER_TOKENS, answers
+from ..output import show
+from .common import add_folder, add_model, load_base_of, open_log
+from .edit import before_and_after
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="text to continue")
+    parser.add_argument(
+        "--tokens", type=int, default=ANSWER_TOKENS, help=f"longest answer in tokens ({ANSWER_TOKENS})"
+    )
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    log = open_log(args.folder)
+    model, tok = load_base_of(log, args)
+    before = answers(model, tok, args.prompts, args.tokens)
+    replay(log, model)
+    after = answers(model, tok, args.prompts, args.tokens)
+    show(f"{len(log)} edits\n\n" + before_and_after(["asked"] * len(before), args.prompts, before, after))

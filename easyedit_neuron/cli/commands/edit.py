@@ -1,0 +1,108 @@
+"""Edit one fact by hand: easyedit-neuron edit "The capital of France is" --subject France --target Rome.
+Prints what the model said before and says now, and keeps the edit in a log, which ask, undo, log and export
+read. The next edit with the same log is made on top of it."""
+
+import argparse
+from typing import Any
+
+import torch
+
+from ... import resources
+from ...arch.load_model import load_model
+from ...data.related import related_prompts
+from ...editlog import EditLog, recording, replay
+from ...errors import NeuronEditError
+from ...evaluation.answers import answers
+from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ...registry import get_method
+from ..load import load_quietly
+from ..output import show
+from .common import DEFAULT_LOG, DEFAULT_METHOD, DEFAULT_MODEL, load_base_of
+
+MOST_SHOWN = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="text that the new object continues")
+    parser.add_argument("--subject", required=True, help="subject, spelled as in the prompt")
+    parser.add_argument("--target", required=True, help="the new object")
+    parser.add_argument("--rephrase", action="append", default=[], metavar="PROMPT", help="ask this too")
+    parser.add_argument(
+        "--neighbour",
+        action="append",
+        default=[],
+        metavar="PROMPT",
+        help="ask this too; it should not change",
+    )
+    parser.add_argument("--method", default=DEFAULT_METHOD, help=f"default: {DEFAULT_METHOD}")
+    parser.add_argument("--model", default=None, help=f"name, folder or GGUF file; default: {DEFAULT_MODEL}")
+    parser.add_argument(
+        "--hparams", metavar="FILE", help="hyperparameters; default: those shipped for the model"
+    )
+    parser.add_argument("--log", default=DEFAULT_LOG, metavar="DIR", help=f"default: {DEFAULT_LOG}")
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
+
+
+def run(args: argparse.Namespace) -> None:
+    log = EditLog(args.log)
+    hparams = _hparams(args, log)
+    method = get_method(args.method)
+    model, tok = _load(args, hparams, log)
+    request = {"prompt": args.prompt, "subject": args.subject, "target_new": args.target}
+    rephrasings, neighbours = _related(args)
+    prompts = [args.prompt, *rephrasings, *neighbours]
+    before = answers(model, tok, prompts)
+    with recording(model, log):
+        method.load_apply()(model, tok, [request], hparams)
+    after = answers(model, tok, prompts)
+    kinds = ["edited"] + ["rephrased"] * len(rephrasings) + ["neighbour"] * len(neighbours)
+    number = log.ids[-1]
+    show(
+        f"\nEdit {number} with {method.name}, kept in {args.log}: {args.prompt} -> {args.target}\n\n"
+        + before_and_after(kinds, prompts, before, after)
+        + f'\nask more:   easyedit-neuron ask {args.log} "{args.prompt}"\n'
+        + f"take it back: easyedit-neuron undo {args.log} {number}\n"
+        + f"share it:   easyedit-neuron export {args.log} --to peft --out adapter\n"
+    )
+
+
+def before_and_after(kinds: list[str], prompts: list[str], before: list[str], after: list[str]) -> str:
+    """A block of three lines for each prompt."""
+    blocks = []
+    for kind, prompt, old, new in zip(kinds, prompts, before, after):
+        blocks.append(f"{kind:<10} {prompt} ...\n    before ... {old}\n    now    ... {new}\n")
+    return "".join(blocks)
+
+
+def _hparams(args: argparse.Namespace, log: EditLog) -> HyperParams:
+    """The hyperparameters of the method for the model: the user's file, or the shipped one."""
+    spec = get_method(args.method)
+    model = args.model or (log.base.name if log.entries else DEFAULT_MODEL)
+    if args.hparams is not None:
+        path = find_hparams(args.hparams)
+    elif f"{spec.name}/{model}" in resources.shipped_hparams():
+        path = resources.hparams_path(f"{spec.name}/{model}")
+    else:
+        remedy = "give a file with --hparams FILE; easyedit-neuron tune writes one"
+        raise NeuronEditError(f"no hyperparameters of {spec.name} for {model!r} are shipped: {remedy}")
+    values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
+    if args.model is not None or args.hparams is None:
+        values["model_name"] = model
+    if "stats_dir" in spec.load_hparams().__dataclass_fields__:
+        values.setdefault("stats_dir", str(resources.cache_dir() / "stats"))
+    return spec.load_hparams().from_dict(values, source=path)
+
+
+def _load(args: argparse.Namespace, hparams: HyperParams, log: EditLog) -> tuple[torch.nn.Module, Any]:
+    """The model with the edits of the log."""
+    if not log.entries:
+        return load_quietly(hparams.model_name, "--model", lambda: load_model(hparams))[:2]
+    model, tok = load_base_of(log, args)
+    replay(log, model, tok)
+    return model, tok
+
+
+def _related(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Rephrasings and neighbours to show: the user's, or those of a relation that real-world has."""
+    rephrasings, neighbours = related_prompts(args.prompt, args.subject)
+    return args.rephrase or rephrasings[:MOST_SHOWN], args.neighbour or neighbours[:MOST_SHOWN]

@@ -1,0 +1,126 @@
+"""Find settings for a model: at which layers its facts can be edited (z* is put in at each depth, and the
+keys are compared), then a small search over step size, clamp, ridge and threshold, within --minutes. Writes a
+commented YAML file, the tables of the search and a picture."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from ... import data, resources
+from ...arch.load_model import load_model
+from ...arch.view import ModelView
+from ...errors import NeuronEditError
+from ...evaluation import perplexity
+from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ...locate_then_edit.context_templates import contexts_of
+from ...locate_then_edit.hparams import PathHyperParams
+from ...registry import get_method
+from ...report import figures
+from ...studies.edit_bench import EditBenchmark
+from ...tuning.layers import Probe, choose_layer, choose_rate, runners_up
+from ...tuning.result import write_picture, write_settings, write_tables, yaml_text
+from ...tuning.search import Search, Trial, layer_candidates
+from ..load import load_quietly
+from ..output import show
+
+PROBED, MOST_LAYERS = 16, 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, folder or GGUF file")
+    parser.add_argument("--method", default="AlphaEdit", help="default: AlphaEdit")
+    parser.add_argument("--data", default="real-world", help="a data file; default: real-world")
+    parser.add_argument(
+        "--part", default="choose", choices=("all", "choose", "report"), help="of the data; default: choose"
+    )
+    parser.add_argument("--edits", type=int, default=50, help="sequential edits of a trial (50)")
+    parser.add_argument("--batch-size", type=int, default=10, help="edits that are made together (10)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="time for everything (30)")
+    parser.add_argument("--start", metavar="FILE", help="hyperparameters to begin with, layers included")
+    parser.add_argument("--text", default="real-world", help="text for perplexity, a passage a line")
+    parser.add_argument("--out", metavar="DIR", help="folder for everything; default: tune-MODEL-METHOD")
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
+
+
+def run(args: argparse.Namespace) -> None:
+    begin = time.monotonic()
+    deadline = begin + 60 * args.minutes
+    figures.require()
+    spec = get_method(args.method)
+    requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part)
+    texts = data.text(args.text, "heldout")
+    start = _start(args, spec)
+    model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(start))
+    name = resources.model_short_name(args.model)
+    out = Path(args.out or f"tune-{Path(name).stem}-{spec.name}").expanduser()
+    rates: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+    candidates: list[dict[str, Any]] = []
+    if isinstance(start, PathHyperParams) and args.start is None:
+        view, probed = ModelView.of(model), requests[:PROBED]
+        probe = Probe.of(tok, probed, contexts_of(model, tok, start))
+        rate, rates = choose_rate(view, tok, probe, start)
+        start = start.override({"v_lr": rate})
+        layer, layers = choose_layer(view, tok, probe, start, MOST_LAYERS)
+        first, *candidates = layer_candidates(layer, (5, 3, 1))
+        width = len(first["layers"])
+        for other in runners_up(layers, layer):
+            candidates += layer_candidates(other, (min(width, other + 1),))
+        start = start.override(first)
+        show(f"z*: v_lr {rate:g}, layer {layer} ({time.monotonic() - begin:.0f} s)\n")
+    bench = EditBenchmark(model, tok, requests, texts)
+    before = perplexity(model, tok, texts)
+
+    def tell(trial: Trial) -> None:
+        shares = "  ".join(f"{key} {trial.values[key]:.3f}" for key in trial.values if key in _SHOWN)
+        spent = (time.monotonic() - begin) / 60
+        clock = f"{spent:5.1f} of {args.minutes:g} min"
+        show(f"{clock}  score {trial.score:.3f}  {shares}  {trial.changes or 'start'}\n")
+        write_tables(out, rates, layers, search.trials)
+
+    search = Search(bench, start, before, deadline, tell)
+    best = search.run(candidates)
+    if best.score == 0:
+        raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
+    hparams = start.override(best.changes | {"model_name": name})
+    file = out / f"{Path(name).stem}.yaml"
+    write_settings(file, yaml_text(hparams, search.trials, best, _header(args, best)))
+    write_picture(out / "tune.png", layers, search.trials)
+    show(f"{len(search.trials)} trials; best score {best.score:.3f}\n{file}\n{out / 'tune.png'}\n")
+
+
+_SHOWN = ("rel", "gen", "loc", "fluent", "seconds")
+
+
+def _start(args: argparse.Namespace, spec) -> HyperParams:
+    """The setting to begin with: the user's file, or the method's defaults with text that the model
+    writes."""
+    hparams_class = spec.load_hparams()
+    values: dict[str, Any] = {"alg_name": spec.name, "model_name": args.model, "device": args.device}
+    if args.start is not None:
+        path = find_hparams(args.start)
+        values = read_hparams(path) | {key: values[key] for key in ("model_name", "device")}
+    names = hparams_class.__dataclass_fields__
+    if issubclass(hparams_class, PathHyperParams):
+        # Short searches that may go far; lambda and threshold are in the units of this model's covariance.
+        first = {"layers": [0], "v_num_grad_steps": 20, "v_weight_decay": 1e-3, "clamp_norm_factor": 4.0}
+        first |= {"mom2_dataset": "self", "mom2_update_weight": 1000.0}
+        first |= {"mom2_n_samples": 250, "stats_dir": str(resources.cache_dir() / "stats")}
+        values = first | values
+    elif "layers" in names and args.start is None and spec.name == "FT":
+        values["layers"] = [0]
+    if spec.batchable:
+        values["batch_size"] = args.batch_size
+    return hparams_class.from_dict(values, source=args.start)
+
+
+def _header(args: argparse.Namespace, best: Trial) -> str:
+    measured = ", ".join(f"{name} {best.values[name]:.3f}" for name in ("rel", "gen", "loc", "fluent"))
+    return (
+        f"{args.method} on {args.model}.\n"
+        f"Written by: easyedit-neuron tune {args.model} --method {args.method} --data {args.data} "
+        f"--part {args.part}\n"
+        f"Chosen on {args.edits} sequential edits, {args.batch_size} at a time: {measured}.\n"
+        "Beside a value: the score with it (harmonic mean of the four), then other values and theirs."
+    )

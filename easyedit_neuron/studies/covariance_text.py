@@ -1,0 +1,112 @@
+"""How much text the covariance needs, and whether the model's own will do.
+
+``python -m easyedit_neuron.studies.covariance_text --model smollm2-135m-instruct --text wikitext.txt``
+
+The same edits are solved with covariances of the text that the model writes itself, and of a file, at
+several numbers of texts. Target values are searched for once, on the untouched model, so that the rows differ
+by the covariance alone. A batch of edits is solved on top of the earlier ones, and everything is measured
+after the last.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .. import data, resources
+from ..edits.session import forget
+from ..edits.write import restore
+from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
+from ..lifelong.run_folder import mean
+from ..locate_then_edit.compute_z import TargetValues
+from ..locate_then_edit.edit import LocateThenEdit
+from ..utils.progress import progress
+from .command import StudiedModel, Study, add_data, add_model, hparams_of, load, positive
+from .output import Result, Table
+from .plots import Lines
+
+BATCH = 10
+
+
+def compute_targets(studied: StudiedModel, requests: list[dict], hparams) -> list[TargetValues]:
+    """z* of every batch of requests on the untouched model."""
+    targets = []
+    with progress("target values", len(requests), "edit") as shown:
+        for start in range(0, len(requests), BATCH):
+            edit = LocateThenEdit.begin(
+                "", studied.model, studied.tok, requests[start : start + BATCH], hparams
+            )
+            with edit.computing():
+                targets.append(edit.compute_z(edit.requests))
+            shown.add(len(edit.requests))
+    return targets
+
+
+def edit_with(
+    studied: StudiedModel, requests: list[dict], hparams, targets: list[TargetValues]
+) -> dict[str, Any]:
+    """Solve all batches one after the other with given target values; return the originals of the weights."""
+    originals: dict[str, Any] = {}
+    for number, batch_targets in enumerate(targets):
+        batch = requests[number * BATCH : (number + 1) * BATCH]
+        edit = LocateThenEdit.begin("", studied.model, studied.tok, batch, hparams)
+        with edit.computing():
+            edit.update_layers(edit.requests, batch_targets, {})
+        _, weights = edit.commit(return_orig_weights=True)
+        originals = {**weights, **originals}
+    return originals
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_data(parser, 100)
+    parser.add_argument("--skip", type=int, default=0, help="records left out at the beginning of the data")
+    parser.add_argument("--hparams", help="hyperparameters of MEMIT; default: those shipped for the model")
+    parser.add_argument("--text", metavar="FILE", help="a text file to compare with, a passage a line")
+    parser.add_argument("--heldout", default="real-world", metavar="FILE", help="text for perplexity")
+    numbers = {"type": positive, "nargs": "+", "default": [20, 80, 250, 1000]}
+    parser.add_argument("--texts", **numbers, help="numbers of texts, of about 100 tokens each")
+
+
+def measure(args: argparse.Namespace) -> Result:
+    studied = load(args)
+    fields = {"accumulate_keys": True, "stats_dir": str(resources.cache_dir() / "stats")}
+    hparams = hparams_of("MEMIT", args.model, args.hparams, **fields, mom2_dataset="self")
+    hparams = hparams.override({"mom2_n_samples": max(args.texts)})
+    requests = data.load(args.data, size=args.skip + args.edits, rephrasings="all")[args.skip :]
+    heldout = data.text(args.heldout, "heldout")
+    reference = locality_reference(studied.model, studied.tok, requests)
+    before = {"text": "none", "texts": 0, "perplexity": perplexity(studied.model, studied.tok, heldout)}
+    targets = compute_targets(studied, requests, hparams)
+    forget(studied.model)
+    rows: list[dict[str, Any]] = [before]
+    for source in ["self", *([args.text] if args.text else [])]:
+        for count in sorted(args.texts):
+            variant = hparams.override({"mom2_dataset": source, "mom2_n_samples": count})
+            originals = edit_with(studied, requests, variant, targets)
+            try:
+                means = summarize(evaluate_all(studied.model, studied.tok, requests, reference=reference))
+                row = {"text": "self" if source == "self" else Path(source).name, "texts": count}
+                row |= {"rel": means.get("rewrite_acc"), "gen": means.get("rephrase_acc")}
+                row["loc"] = mean(means.get("locality", {}).values())
+                row["perplexity"] = perplexity(studied.model, studied.tok, heldout)
+            finally:
+                restore(studied.model, originals)
+                forget(studied.model)
+            rows.append(row)
+    series = {
+        f"{name}, {source}": ([r["texts"] for r in rows[1:] if r["text"] == source], values)
+        for source in dict.fromkeys(row["text"] for row in rows[1:])
+        for name in ("rel", "gen", "loc")
+        if (values := [row[name] for row in rows[1:] if row["text"] == source])
+    }
+    note = f"{len(requests)} edits of {args.data} by MEMIT on {args.model}, {BATCH} at a time"
+    plot = Lines("Edits by number of texts", series, "texts of about 100 tokens", "share", log="x")
+    return Result(
+        "covariance_text", "Text for the covariance", note, [plot], [Table("covariance_text", note, rows)]
+    )
+
+
+main = Study("covariance_text", __doc__ or "", _add_arguments, measure).main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
