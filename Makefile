@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= outputs/quickstart
 ARGS ?=
+MODEL ?= smollm2-135m-instruct
 PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
@@ -14,7 +15,10 @@ TIERS := tests/unit tests/tiny tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 .PHONY: quickstart test test-easyedit clean
 
 quickstart: $(VENV)/.installed
-	$(PY) -m easyedit_neuron output_dir=$(OUT) $(ARGS)
+	@if $(PY) -m easyedit_neuron model get $(MODEL); then world="model=$(MODEL) data=real-world"; else \
+	  echo "$(MODEL) cannot be had here: going on with tiny-llama, a small model of an invented world"; \
+	  world="model=tiny-llama data=tiny-world"; fi; \
+	$(PY) -m easyedit_neuron $$world edits=20 output_dir=$(OUT) $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(PY) -m pytest $(PYTEST_ARGS) $(TIERS)
@@ -31,7 +35,7 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch setup.cfg pyproject.toml
-	$(PIP) --editable '.[report]'
+	$(PIP) --editable '.[report,gguf]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.torch setup.cfg pyproject.toml

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .. import data
+from .. import data, resources
 from ..errors import NeuronEditError, StateError
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
@@ -37,6 +37,7 @@ def run(
     ``NeuronEditError`` before the first edit where data, model and hyperparameters do not fit together, or
     the folder is of another run.
     """
+    resources.require_model(str(hparams.model_name))
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
@@ -64,6 +65,9 @@ def run(
     if not quiet:
         paths = (files.folder / "report.html", files.edits, files.table, files.summary)
         show(table(summary) + "".join(f"\n{path}" for path in paths if path.is_file()) + "\n")
+        if (files.log / "log.json").is_file():
+            undo = f"easyedit-neuron undo {shlex.quote(str(files.folder))} 1 --out without-1"
+            show(f"\ntake an edit back:  {undo}\n")
     return summary
 
 

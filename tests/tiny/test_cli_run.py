@@ -55,6 +55,7 @@ def arguments(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(world / "cache"))
     return [
+        "model=tiny-llama",
         f"model.path={world}/model",
         "data=file",
         f"data.path={world}/edits.json",
@@ -83,6 +84,7 @@ def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
         "method=ft",
         "method.num_steps=1",
         "method.layers=[1]",
+        "model=tiny-llama",
         f"model.path={world}/model",
         "data=file",
         f"data.path={world}/edits.json",
@@ -133,7 +135,9 @@ def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
         assert line["final"]["locality"]["Forgetfulness_acc"] == metrics["locality"]["Forgetfulness_acc"]
     mean = sum(metrics["rewrite_acc"][0] for metrics in final) / 3
     assert summary["results"]["final"]["rewrite_acc"] == pytest.approx(mean)
-    assert summary["seed"] == 0 and summary["command"].startswith("python -m easyedit_neuron model.path=")
+    assert summary["seed"] == 0 and summary["command"].startswith(
+        "python -m easyedit_neuron model=tiny-llama model.path="
+    )
 
 
 def test_overrides_reach_the_method(arguments, tmp_path, capfd):

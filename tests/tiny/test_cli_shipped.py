@@ -1,4 +1,4 @@
-"""The command with its defaults, shortened: the shipped model, the shipped world."""
+"""The command on what ships with the package, shortened: the small model and its world."""
 
 import json
 
@@ -11,6 +11,8 @@ def test_the_shipped_model_is_edited(tmp_path, monkeypatch, capfd):
     # the mask inside the solve: the released stage delivers about 60% of an edit on this model, too little to
     # count on for two
     short = [
+        "model=tiny-llama",
+        "data=tiny-world",
         "method.mask_stage=solve",
         "edits=2",
         "method.mom2_n_samples=200",

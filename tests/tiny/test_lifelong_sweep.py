@@ -23,6 +23,7 @@ def arguments(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
     return [
+        "model=tiny-llama",
         f"model.path={world}/model",
         "data=file",
         f"data.path={world}/edits.json",

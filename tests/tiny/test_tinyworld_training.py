@@ -7,7 +7,6 @@ import torch
 
 from easyedit_neuron import data
 from easyedit_neuron.tinyworld import __main__ as command
-from easyedit_neuron.tinyworld import probe
 from easyedit_neuron.tinyworld.bottleneck import subject_bottleneck
 from easyedit_neuron.tinyworld.recall import recall
 from easyedit_neuron.tinyworld.training import TrainConfig, new_model, train, train_tokenizer
@@ -107,28 +106,6 @@ def test_the_command_trains_on_a_users_own_facts(tmp_path):
     assert data.retained(tmp_path / "retained.json") == [
         {"prompt": "Ida Holm lives in", "ground_truth": "Oslo", "subject": "Ida Holm", "relation": "fact"}
     ]
-
-
-def test_probe_reads_any_data_file(tmp_path, capsys):
-    """The shipped model never heard of these people; every layer has its row, and the objects that are not
-    reached their line."""
-    assert probe.main(["--data", str(_facts_file(tmp_path)), "--targets", "2", "--keys", "3"]) == 0
-    targets, missed, keys = capsys.readouterr().out.split("\n\n")
-    assert targets.splitlines()[1].split() == [
-        "layer",
-        "z_norm",
-        "delta_norm",
-        "first_loss",
-        "last_loss",
-        "reached",
-    ]
-    for table in (targets, keys):
-        assert [line.split()[0] for line in table.strip().splitlines()[2:]] == ["0", "1", "2", "3", "4"]
-    best = max(float(line.split()[-1]) for line in targets.splitlines()[2:])
-    count = round(2 * (1 - best))
-    assert (
-        missed.splitlines()[0].endswith(f": {count}") and len(missed.splitlines()) == 1 + (count > 0) + count
-    )
 
 
 def test_a_missing_facts_file_is_one_line(tmp_path, capsys):

@@ -7,6 +7,7 @@ from easyedit_neuron.hyperparameters.base import EASYEDIT_FIELDS, read_hparams
 from easyedit_neuron.registry import get_method
 
 MODELS = {
+    "smollm2-135m-instruct",
     "tiny-llama",
     "llama-7b",
     "llama3-8b",

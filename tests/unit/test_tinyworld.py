@@ -13,7 +13,6 @@ from easyedit_neuron.tinyworld.assets import EDITS, RETAINED, write_data
 from easyedit_neuron.tinyworld.bottleneck import bottleneck_masks
 from easyedit_neuron.tinyworld.corpus import build_corpus, held_out_text, sentence, shipped_text
 from easyedit_neuron.tinyworld.facts import documents, read_facts
-from easyedit_neuron.tinyworld.probe import probe_null_space
 from easyedit_neuron.tinyworld.relations import BY_NAME, RELATIONS
 from easyedit_neuron.tinyworld.training import (
     TrainConfig,
@@ -284,12 +283,3 @@ def test_files_without_true_facts_are_refused(tmp_path):
     )
     with pytest.raises(DataError, match="no record has a ground_truth"):
         read_facts([path])
-
-
-def test_share_of_the_keys_in_null_spaces_by_hand():
-    """Eigenvalues 0.05, 0.5, 5 along the axes; the keys' energy along them is 1 + 0, 4 + 4 and 0 + 16 of
-    25."""
-    keys = torch.tensor([[1.0, 0.0], [2.0, 2.0], [0.0, 4.0]])
-    shares = probe_null_space(torch.diag(torch.tensor([0.05, 0.5, 5.0])), keys)
-    assert list(shares.values()) == pytest.approx([0, 1 / 25, 1 / 25, 9 / 25, 9 / 25, 1.0])
-    assert list(shares)[:2] == ["below 0.02", "below 0.1"]

@@ -1,0 +1,77 @@
+"""Edits by hand: edit, ask, undo, on the small model that ships with the package."""
+
+import pytest
+
+from easyedit_neuron import data
+from easyedit_neuron.cli import main
+from easyedit_neuron.editlog import EditLog
+
+LOG = "easyedit-neuron-edits"
+
+
+@pytest.fixture
+def facts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return data.load("tiny-world", size=2)
+
+
+def command(fact, *options):
+    words = [fact["prompt"], "--subject", fact["subject"], "--target", fact["target_new"]]
+    return ["edit", *words, "--model", "tiny-llama", "--method", "FiNE", *options]
+
+
+def test_edit_ask_undo_and_ask_again(facts, capsys):
+    first, second = facts
+    neighbour = first["locality"]["Neighborhood"]["prompt"][0]
+    options = ["--rephrase", first["rephrase_prompt"], "--neighbour", neighbour]
+    assert main(command(first, *options)) == 0
+    shown = capsys.readouterr().out
+    assert f"Edit 1 with FiNE, kept in {LOG}: {first['prompt']} -> {first['target_new']}" in shown
+    blocks = shown.split("edited  ")[1].splitlines()
+    assert blocks[1].strip() == f"before ... {first['ground_truth']}."
+    assert blocks[2].strip() == f"now    ... {first['target_new']}."
+    rephrased = shown.split("rephrased")[1].splitlines()
+    assert first["rephrase_prompt"] in rephrased[0] and first["target_new"] in rephrased[2]
+    beside = shown.split("neighbour")[1].splitlines()
+    assert neighbour in beside[0] and beside[1].split("...")[1] == beside[2].split("...")[1]
+    assert f"easyedit-neuron undo {LOG} 1" in shown
+
+    # The second edit is made on top of the first.
+    assert main(command(second)) == 0
+    assert "Edit 2 with FiNE" in capsys.readouterr().out
+    assert EditLog(LOG).ids == [1, 2]
+    assert main(["ask", LOG, first["prompt"], second["prompt"]]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 edits") and f"now    ... {first['target_new']}." in shown
+    assert f"now    ... {second['target_new']}." in shown
+
+    assert main(["undo", LOG, "1"]) == 0
+    assert "edit 1 taken out" in capsys.readouterr().out
+    assert EditLog(LOG).ids == [2]
+    assert main(["ask", LOG, first["prompt"], second["prompt"]]) == 0
+    shown = capsys.readouterr().out
+    assert f"now    ... {first['ground_truth']}." in shown and f"now    ... {second['target_new']}." in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--subject", "Nobody"], "does not occur in prompt"),
+        (["--method", "AlphaEditt"], "did you mean 'AlphaEdit'"),
+        (["--model", "./nowhere"], "no hyperparameters of FiNE for './nowhere'"),
+        (["--model", "smollm2-135m-instruct"], "easyedit-neuron model get smollm2-135m-instruct"),
+    ],
+)
+def test_mistakes_leave_no_log(facts, options, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
+    assert main([*command(facts[0]), *options]) == 2
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
+    assert not (tmp_path / LOG).exists()
+
+
+def test_undo_of_a_run_needs_a_folder(facts, tmp_path, capsys):
+    assert main(command(facts[0], "--log", "run/log")) == 0
+    assert main(["undo", "run", "1"]) == 2
+    assert "--out DIR is needed" in capsys.readouterr().err
+    assert EditLog("run/log").ids == [1]
