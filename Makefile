@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
-TIERS := tests/unit tests/tiny tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
+TIERS := tests/unit tests/tiny tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
 .PHONY: quickstart test test-easyedit clean
 
@@ -21,6 +21,7 @@ quickstart: $(VENV)/.installed
 	$(PY) -m easyedit_neuron $$world edits=20 output_dir=$(OUT) $(ARGS)
 
 test: $(VENV)/.installed-test
+	-@$(PY) -m easyedit_neuron model get $(MODEL)  # without it tests/real says so and is skipped
 	$(PY) -m pytest $(PYTEST_ARGS) $(TIERS)
 
 # The real EasyEdit: EASYEDIT_HOME names a clone of it.

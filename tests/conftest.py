@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 TESTS_DIR = Path(__file__).resolve().parent
-TIERS = ("unit", "tiny", "easyedit", "gpu")
+TIERS = ("unit", "tiny", "real", "easyedit", "gpu")
 
 
 def pytest_configure(config):
