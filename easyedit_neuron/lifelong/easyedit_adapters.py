@@ -19,6 +19,7 @@ from .. import resources
 from ..arch.view import ModelView
 from ..errors import HostError, HparamsError
 from ..statistics.cache import Statistics
+from ..statistics.self_text import SELF
 from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import replacing
 
@@ -113,19 +114,21 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
     """Prepare a method before the first edit, on the untouched model; ``hparams`` is changed.
 
     - ROME, MEMIT, PMET, AlphaEdit and the like read a covariance that EasyEdit measures on Wikipedia. Where
-      ``mom2_dataset`` is ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where they look.
-    - AlphaEdit's projector is computed by its own code and handed over in memory. AlphaEdit itself would also
-      write it to ``null_space_project.pt`` in the working directory, and read it only if ``P_loc`` names it.
+      ``mom2_dataset`` is ``self``, ``tiny-world`` or a ``.txt`` or ``.jsonl`` file, ours is written where
+      they look.
+    - The projector of AlphaEdit and SPHERE is computed by their own code and handed over in memory. They
+      would also write it to ``null_space_project.pt`` in the working directory, and read it only if
+      ``P_loc`` names it.
     - PMET counts positions from the left, but EasyEdit pads on the left for it: padding goes to the right.
     - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
     - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
     """
     if _is_our_text(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
         hparams.stats_dir = str(write_covariances(model, tok, hparams))
-    if alg_name == "AlphaEdit" and not Path(hparams.P_loc).is_file():
+    if alg_name in ("AlphaEdit", "SPHERE") and not Path(hparams.P_loc).is_file():
         with torch.no_grad():
             projectors = [module.get_project(model, tok, layer, hparams) for layer in hparams.layers]
-        # AlphaEdit only asks whether P_loc exists.
+        # Both only ask whether P_loc exists.
         module.P, module.P_loaded, hparams.P_loc = torch.stack(projectors), True, hparams.stats_dir
     if alg_name == "PMET":
         tok.padding_side = "right"
@@ -206,4 +209,6 @@ def follow_prompt(model: torch.nn.Module) -> None:
 
 def _is_our_text(source: str | None) -> bool:
     suffixes = (".txt", ".jsonl")
-    return source is not None and (source in resources.SHIPPED_DATA or Path(source).suffix in suffixes)
+    if source is None:
+        return False
+    return source in (SELF, *resources.SHIPPED_DATA) or Path(source).suffix in suffixes

@@ -7,31 +7,33 @@ import yaml
 from easyedit_neuron import resources
 
 FILES = sorted((resources.HPARAMS_DIR / "easyedit").glob("*/*.yaml"))
-BASELINES = {"FT", "LoRA", "KN", "ROME", "MEMIT", "PMET", "AlphaEdit", "WISE", "GRACE"}
+TINY = {"FT", "LoRA", "KN", "ROME", "MEMIT", "PMET", "AlphaEdit", "WISE", "GRACE"}
+REAL = {"AlphaEdit", "MEMIT", "ROME", "FT", "GRACE", "WISE", "LoRA", "ULTRAEDIT", "EMMET", "SPHERE"}
+LAYERS = {"tiny-llama": 5, "smollm2-135m-instruct": 30}
 
 
-def test_every_baseline_has_one():
-    assert {path.parent.name for path in FILES} == BASELINES
-    for name in BASELINES:
-        assert resources.easyedit_hparams(name, "tiny-llama") in FILES
+@pytest.mark.parametrize(("model", "methods"), [("tiny-llama", TINY), ("smollm2-135m-instruct", REAL)])
+def test_every_baseline_has_one(model, methods):
+    assert {path.parent.name for path in FILES if path.stem == model} == methods
+    for name in methods:
+        assert resources.easyedit_hparams(name, model) in FILES
     assert not resources.easyedit_hparams("GRACE", "gpt2-xl").is_file()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
-def test_names_its_method_and_the_shipped_model(path):
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_names_its_method_and_a_model_that_we_have(path):
     values = yaml.safe_load(path.read_text())
-    assert (values["alg_name"], values["model_name"], values["device"]) == (
-        path.parent.name,
-        "tiny-llama",
-        "cpu",
-    )
+    named = values["alg_name"], values["model_name"], values["device"]
+    assert named == (path.parent.name, path.stem, "cpu")
     layers = values.get("layers") or [
-        int(name.split("[")[1].split("]")[0]) for name in values.get("inner_params", [])
+        int(name.replace("[", ".").replace("]", "").split(".")[2]) for name in values.get("inner_params", [])
     ]
-    assert all(0 <= layer < 5 for layer in layers) and values.get("v_loss_layer", 4) == 4
+    count = LAYERS[path.stem]
+    assert all(0 <= layer < count for layer in layers) and values.get("v_loss_layer", count - 1) == count - 1
 
 
-def test_same_solver_as_ours():
+@pytest.mark.parametrize("model", LAYERS)
+def test_same_solver_as_ours(model):
     """So that differences between the two implementations are not differences of settings."""
     for name, fields in (
         ("AlphaEdit", ("L2", "nullspace_threshold", "mom2_update_weight", "clamp_norm_factor")),
@@ -39,8 +41,8 @@ def test_same_solver_as_ours():
         ("ROME", ("clamp_norm_factor", "mom2_adjustment")),
         ("FT", ("lr", "num_steps", "objective_optimization")),
     ):
-        easyedit_fields = yaml.safe_load(resources.easyedit_hparams(name, "tiny-llama").read_text())
-        builtin_fields = yaml.safe_load(resources.hparams_path(f"{name}/tiny-llama").read_text())
+        easyedit_fields = yaml.safe_load(resources.easyedit_hparams(name, model).read_text())
+        builtin_fields = yaml.safe_load(resources.hparams_path(f"{name}/{model}").read_text())
         shared = (
             ("layers",)
             + fields

@@ -24,7 +24,7 @@ from ...tuning.search import Search, Trial, layer_candidates
 from ..load import load_quietly
 from ..output import show
 
-PROBED, MOST_LAYERS = 16, 10
+PROBED, MOST_LAYERS = 8, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
