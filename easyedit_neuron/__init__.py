@@ -30,6 +30,7 @@ _LAZY = {
     "apply_rome_to_model": "models.rome.rome_main",
     "FTHyperParams": "models.ft.ft_hparams",
     "apply_ft_to_model": "models.ft.ft_main",
+    "answers": "evaluation.answers",
     "HyperParams": "hyperparameters.base",
     "NeuronEditError": "errors",
     "get_method": "registry",

@@ -21,6 +21,7 @@ from .compute_z import TargetValues, compute_z
 from .preservation import preserved_prompts, superseded_key_indices
 from .rome_update import compute_rome_deltas, joined
 from .sequential_state import SequentialState, sequential_state
+from .shared_targets import stored_targets
 from .solver.problem import Problem
 from .solver.sequential import SequentialSolver
 
@@ -98,6 +99,13 @@ class LocateThenEdit(Edit):
                 one of the rome path, whose masks have been made.
         """
         hparams, is_rome = self.hparams, self.hparams.path == "rome"
+        if layer is None:
+            layer, with_readings = self.layers[0 if is_rome else -1], hparams.mask != "none"
+        else:
+            with_readings = False
+        store, key = stored_targets(self.view.model, batch, hparams, layer, with_readings)
+        if store is not None and key in store:
+            return store[key]
         preserved = None
         if hparams.preserves_subject:
             earlier = self.requests[: self.requests.index(batch[0])]
@@ -109,11 +117,13 @@ class LocateThenEdit(Edit):
             batch,
             hparams,
             [context for group in self.state.contexts for context in group],
-            self.layers[0 if is_rome else -1] if layer is None else layer,
+            layer,
             site="ffn_out" if is_rome else "layer_out",
             preserved=preserved,
-            read_neurons=hparams.mask != "none" and layer is None,
+            read_neurons=with_readings,
         )
+        if store is not None:
+            store[key] = targets
         self.watch.lap("target")
         return targets
 

@@ -73,6 +73,7 @@ class Search:
         start: the setting to begin with.
         perplexity: of the untouched model on the bench's text.
         deadline: ``time.monotonic()`` after which no trial begins.
+        before_trial: called with the hyperparameters of a trial, on the untouched model.
         after_trial: called with every trial.
     """
 
@@ -80,6 +81,7 @@ class Search:
     start: HyperParams
     perplexity: float
     deadline: float
+    before_trial: Callable[[HyperParams], None] = lambda hparams: None
     after_trial: Callable[[Trial], None] = lambda trial: None
     trials: list[Trial] = field(default_factory=list)
 
@@ -134,6 +136,7 @@ class Search:
         started = time.monotonic()
         try:
             hparams = self.start.override(changes)
+            self.before_trial(hparams)
             measured = self.bench.measure(hparams, sequential=True)
         except NeuronEditError as problem:  # out of range, or nothing is left to change
             LOG.info("%s: %s", changes, problem)

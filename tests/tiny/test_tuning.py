@@ -18,7 +18,7 @@ from easyedit_neuron.hyperparameters.base import read_hparams
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.tuning.layers import Probe, probe_keys, probe_z, score_of
 from easyedit_neuron.tuning.patching import SubjectPrompts, patched_accuracy
-from easyedit_neuron.tuning.search import Search, Trial, layer_candidates
+from easyedit_neuron.tuning.search import GAIN, Search, Trial, layer_candidates
 from helpers.tiny_models import tiny_model
 
 
@@ -121,7 +121,7 @@ def test_the_search_climbs_and_stops_at_its_deadline():
         {"v_lr": 2.0, "nullspace_threshold": 0.02}
     )
     bench, trials = Bench(), []
-    search = Search(bench, start, 2.0, time.monotonic() + 60, trials.append)
+    search = Search(bench, start, 2.0, time.monotonic() + 60, after_trial=trials.append)
     best = search.run([{"layers": [0]}])
     assert best.changes["nullspace_threshold"] == pytest.approx(0.16, rel=0.3)
     assert best.changes["v_lr"] == pytest.approx(1.0, rel=0.3)
@@ -154,9 +154,13 @@ def test_the_command_writes_a_file_that_loads(tmp_path, monkeypatch, capfd):
     )
     written = AlphaEditHyperParams.from_hparams(tmp_path / "tuned" / "tiny-llama.yaml")
     rows = list(csv.DictReader((tmp_path / "tuned" / "trials.csv").open()))
-    best = max(rows, key=lambda row: float(row["score"]))
-    for name in ("nullspace_threshold", "L2", "v_lr", "clamp_norm_factor"):
-        if best.get(name):
-            assert getattr(written, name) == float(best[name])
+    top = max(float(row["score"]) for row in rows)
+    names = ("nullspace_threshold", "L2", "v_lr", "clamp_norm_factor")
+    fitting = [
+        float(row["score"])
+        for row in rows
+        if all(getattr(written, name) == float(row[name]) for name in names if row.get(name))
+    ]
+    assert max(fitting) >= top - GAIN
     assert main(["tune", "tiny-llama", "--method", "PNKEE", "--out", "x"]) == 2
     assert "did you mean 'PNKE'" in capfd.readouterr().err and not (tmp_path / "x").exists()

@@ -13,8 +13,11 @@ from ...arch.view import ModelView
 from ...errors import NeuronEditError
 from ...evaluation import perplexity
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ...lifelong.measurer import evenly
 from ...locate_then_edit.context_templates import contexts_of
+from ...locate_then_edit.edit import LocateThenEdit
 from ...locate_then_edit.hparams import PathHyperParams
+from ...locate_then_edit.shared_targets import shared_targets
 from ...registry import get_method
 from ...report import figures
 from ...studies.edit_bench import EditBenchmark
@@ -24,7 +27,7 @@ from ...tuning.search import Search, Trial, layer_candidates
 from ..load import load_quietly
 from ..output import show
 
-PROBED, MOST_LAYERS = 8, 8
+PROBED, MOST_LAYERS, MOST_TEXTS = 8, 8, 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     figures.require()
     spec = get_method(args.method)
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part)
-    texts = data.text(args.text, "heldout")
+    requests = [request | {"portability": {}} for request in requests]  # not part of the score
+    texts = evenly(data.text(args.text, "heldout"), MOST_TEXTS)
     start = _start(args, spec)
     model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(start))
     name = resources.model_short_name(args.model)
@@ -79,8 +83,19 @@ def run(args: argparse.Namespace) -> None:
         show(f"{clock}  score {trial.score:.3f}  {shares}  {trial.changes or 'start'}\n")
         write_tables(out, rates, layers, search.trials)
 
-    search = Search(bench, start, before, deadline, tell)
-    best = search.run(candidates)
+    def precompute(hparams: HyperParams) -> None:
+        """z* of all batches on the untouched model: the trials differ by what they solve."""
+        if not isinstance(hparams, PathHyperParams) or hparams.path == "rome":
+            return
+        for first in range(0, len(requests), hparams.batch_size):
+            batch = requests[first : first + hparams.batch_size]
+            edit = LocateThenEdit.begin(spec.name, model, tok, batch, hparams)
+            with edit.computing():
+                edit.compute_z(edit.requests)
+
+    search = Search(bench, start, before, deadline, precompute, tell)
+    with shared_targets(model):
+        best = search.run(candidates)
     if best.score == 0:
         raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
     hparams = start.override(best.changes | {"model_name": name})
