@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 SELF = "self"
 TOKENS_PER_TEXT = 100
 """Longest text, opener included."""
-_BATCH = 64
+BATCH = 64
 
 OPENERS = (
     *(
@@ -49,36 +49,46 @@ OPENERS = (
 def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path) -> Path:
     """A ``.jsonl`` file with ``n_texts`` texts that the model samples at temperature 1 behind ``OPENERS``.
 
-    The file is written once for a model, a number of texts and a seed. Weights, tokenizer and the global
-    random state stay as they are.
+    The texts are written once for a model and a seed; a longer file begins with those of a shorter one. They
+    are saved in batches, so that a kill loses one of them. Weights, tokenizer and the global random state
+    stay as they are.
 
     Raises:
         DataError: the model writes nothing that is text.
     """
-    provenance = {"model": model_fingerprint(view.model), "texts": n_texts, "seed": seed, "openers": OPENERS}
-    path = folder / f"texts-self-{key_fingerprint(provenance)}.jsonl"
+    provenance = {"model": model_fingerprint(view.model), "seed": seed, "openers": OPENERS, "batch": BATCH}
+    batches = folder / f"texts-self-{key_fingerprint(provenance)}"
+    path = batches.with_name(f"{batches.name}-{n_texts}.jsonl")
     if path.is_file():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    batches.mkdir(parents=True, exist_ok=True)
     before = random_states()
-    torch.manual_seed(seed)
     try:
-        with (
-            replacing(path) as part,
-            open(part, "w", encoding="utf-8") as file,
-            progress("text for the covariance", n_texts, "text") as shown,
-        ):
-            for start in range(0, n_texts, _BATCH):
-                count = min(_BATCH, n_texts - start)
-                openers = [OPENERS[(start + number) % len(OPENERS)] for number in range(count)]
-                for text in sample_texts(view.model, tok, openers, TOKENS_PER_TEXT):
-                    file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-                shown.add(count)
+        with progress("text for the covariance", n_texts, "text") as shown:
+            for start in range(0, n_texts, BATCH):
+                _write_batch(view, tok, seed, start, batches / f"{start:06d}.jsonl")
+                shown.add(min(BATCH, n_texts - start))
     finally:
         set_random_states(before)
-    if not path.read_text(encoding="utf-8").strip():
+    files = [batches / f"{start:06d}.jsonl" for start in range(0, n_texts, BATCH)]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
+    if not lines:
         raise DataError("mom2_dataset: the model writes no text of its own; name a text file")
+    with replacing(path) as part:
+        Path(part).write_text("".join(lines[:n_texts]), encoding="utf-8")
     return path
+
+
+def _write_batch(view: ModelView, tok, seed: int, start: int, path: Path) -> None:
+    """Write the texts ``start`` to ``start + BATCH`` of a seed, unless they are there."""
+    if path.is_file():
+        return
+    torch.manual_seed(seed + start)
+    openers = [OPENERS[(start + number) % len(OPENERS)] for number in range(BATCH)]
+    texts = sample_texts(view.model, tok, openers, TOKENS_PER_TEXT)
+    with replacing(path) as part:
+        lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+        Path(part).write_text("".join(lines), encoding="utf-8")
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 import torch
 
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.statistics import self_text
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.covariance import covariances
 from easyedit_neuron.statistics.self_text import OPENERS, TOKENS_PER_TEXT, sample_texts, write_self_text
@@ -27,6 +29,28 @@ def test_texts_begin_with_the_openers_and_are_written_once(tmp_path):
     assert write_self_text(view, tok, 70, 2, tmp_path) != path
     again = write_self_text(view, tok, 70, 1, tmp_path / "elsewhere")
     assert again.read_bytes() == path.read_bytes(), "the seed decides"
+    shorter = write_self_text(view, tok, 10, 1, tmp_path)
+    assert path.read_text().startswith(shorter.read_text()), "a longer file begins with a shorter one"
+
+
+def test_a_kill_loses_one_batch(tmp_path, monkeypatch):
+    model, tok = tiny_model("llama")
+    view, written, sample = ModelView.of(model), [], self_text.sample_texts
+
+    def killed(*arguments):
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(1)
+        return sample(*arguments)
+
+    monkeypatch.setattr(self_text, "sample_texts", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_self_text(view, tok, 130, 0, tmp_path)
+    monkeypatch.setattr(self_text, "sample_texts", lambda *a: written.append(1) or sample(*a))
+    path = write_self_text(view, tok, 130, 0, tmp_path)
+    assert len(written) == 3, "the first of three batches was not written again"
+    whole = write_self_text(view, tok, 130, 0, tmp_path / "whole")
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_sampling_follows_the_probabilities_of_the_model():
