@@ -92,9 +92,13 @@ class PathHyperParams(ModelHyperParams):
     mom2_dataset: str = doc(
         "text for the covariance: 'self' (the model writes it), 'tiny-world', a .txt or .jsonl file, or a "
         "name for datasets",
-        "wikipedia",
+        "self",
     )
-    mom2_n_samples: int = doc("number of texts for the covariance", 100000)
+    mom2_n_samples: int | None = doc(
+        "number of texts for the covariance; unset: d_ff / 6, about 16 tokens for each neuron of a layer "
+        "(docs/results/real-model.md)",
+        None,
+    )
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
     mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
     stats_dir: str = doc("folder in which the statistics are cached", "./data/stats")
@@ -131,8 +135,8 @@ class PathHyperParams(ModelHyperParams):
             "v_lr",
             "clamp_norm_factor",
             "z_batch_size",
-            "mom2_n_samples",
             "mom2_max_length",
+            *(["mom2_n_samples"] if self.mom2_n_samples is not None else []),
         )
         self.require_not_negative(
             "v_weight_decay",

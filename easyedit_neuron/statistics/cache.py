@@ -21,7 +21,7 @@ from .covariance import covariances
 from .memory_use import to_device_or_host
 from .nullspace import Subspace, null_space
 from .self_text import SELF, write_self_text
-from .text import Texts
+from .text import Texts, enough_texts
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -48,7 +48,8 @@ class Statistics:
         positions = getattr(view.model.config, "max_position_embeddings", None) or hparams.mom2_max_length
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
-        self._source = hparams.mom2_dataset, hparams.mom2_n_samples, hparams.seed, self.dir
+        n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
+        self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
         self._samples: dict[int, list[list[int]]] = {}

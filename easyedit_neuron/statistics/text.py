@@ -80,13 +80,20 @@ class Texts:
             raise DataError(f"mom2_dataset: {str(self._path)!r} was changed while it was in use; start again")
 
 
-def check_source(source: str, n_samples: int, folder: Path) -> None:
+def enough_texts(d_ff: int) -> int:
+    """Texts of about 100 tokens for the covariance of ``d_ff`` keys: about 16 tokens for each.
+
+    Measured on SmolLM2 (``studies.covariance_text``): after 100 edits nothing differs any more from four
+    times as many, and with a third of them only the perplexity does, a little.
+    """
+    return max(20, d_ff // 6)
+
+
+def check_source(source: str, n_samples: int | None, folder: Path) -> None:
     """Raise ``DataError`` if ``Texts`` would find no file and could load none. Reads and loads nothing."""
-    if (
-        source == SELF
-        or _local_file(source) is not None
-        or _stream_target(source, n_samples, folder)[1].is_file()
-    ):
+    if source == SELF or _local_file(source) is not None:
+        return
+    if n_samples is not None and _stream_target(source, n_samples, folder)[1].is_file():
         return
     if importlib.util.find_spec("datasets") is None:
         raise DataError(
