@@ -73,6 +73,10 @@ def run(args: argparse.Namespace) -> None:
             candidates += layer_candidates(other, (min(width, other + 1),))
         start = start.override(first)
         show(f"z*: v_lr {rate:g}, layer {layer} ({time.monotonic() - begin:.0f} s)\n")
+    elif isinstance(start, PathHyperParams) and len(start.layers) > 1:
+        # The same last layer, so the same target values, delivered by fewer layers
+        shorter = range(1, len(start.layers), 2)
+        candidates = [{"layers": start.layers[-count:]} for count in reversed(shorter)]
     bench = EditBenchmark(model, tok, requests, texts)
     before = perplexity(model, tok, texts)
 
