@@ -1,0 +1,54 @@
+"""Single edits: each on the untouched model; the same command continues."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from easyedit_neuron import FiNEHyperParams, apply_fine_to_model, data
+from easyedit_neuron.evaluation import evaluate_all, locality_reference
+from easyedit_neuron.studies import single_edits
+from easyedit_neuron.studies.single_edits import main, measure_edit, table_row
+
+
+def test_an_edit_is_measured_and_taken_back(shipped_model):
+    model, tok = shipped_model
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    request, hparams = data.load("tiny-world", size=1)[0], FiNEHyperParams.from_hparams("FiNE/tiny-llama")
+    row = measure_edit(SimpleNamespace(model=model, tok=tok), request, hparams, ["It rains."])
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters()))
+    reference = locality_reference(model, tok, [request])
+    apply_fine_to_model(model, tok, [request], hparams)
+    (metrics,) = evaluate_all(model, tok, [request], reference=reference, exact_match=True)
+    assert row["rel"] == metrics["rewrite_acc"][0] == row["rel_written"] == 1.0
+    kinds = [values for name, values in metrics["locality"].items() if name.endswith("_acc")]
+    assert row["loc"] == pytest.approx(sum(sum(kind) / len(kind) for kind in kinds) / len(kinds))
+    assert row["perplexity"] > 1 and row["seconds"] > 0 and not row["failed"]
+
+
+def test_the_table_has_intervals():
+    rows = [dict.fromkeys(single_edits.SHOWN, share) | {"failed": False} for share in (0.0, 1.0) * 20]
+    row = table_row("FiNE", rows)
+    low, high = map(float, row["rel_interval"].split("-"))
+    assert (
+        (row["rel"], row["edits"], row["failed"]) == (0.5, 40, 0) and 0.3 < low < 0.42 and 0.58 < high < 0.7
+    )
+
+
+def test_the_command_continues_where_it_was(tmp_path, monkeypatch, capsys):
+    words = ["--methods", "FiNE", "--data", "tiny-world", "--text", "tiny-world", "--out", str(tmp_path)]
+    words += ["--perplexity", "1", "--device", "cpu"]
+    assert main([*words, "--edits", "1"]) == 0
+    file = tmp_path / "tiny-world-FiNE.jsonl"
+    (first,) = file.read_text().splitlines()
+    edits = []
+    whole = single_edits.measure_edit
+    monkeypatch.setattr(single_edits, "measure_edit", lambda *a: edits.append(a[1]) or whole(*a))
+    assert main([*words, "--edits", "2"]) == 0
+    assert edits == [data.load("tiny-world", size=2)[1]], "the first was not made again"
+    assert (
+        file.read_text().splitlines()[0] == first
+        and json.loads(file.read_text().splitlines()[1])["perplexity"] is None
+    )
+    assert "FiNE,2,0" in (tmp_path / "single-tiny-world.csv").read_text()
