@@ -12,7 +12,7 @@ from torch import Tensor
 from ..arch import ModelView
 from ..errors import NeuronEditError
 from ..utils.suggest import did_you_mean
-from .projection import amplified_log_probs
+from .projection import VocabSum, amplified_log_probs
 from .readings import Readings, WrittenColumns, read_prompts
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def neuron_scores(
     neuron_chunk: int | None = None,
     vocab_chunk: int | None = None,
     prompt_batch: int = 32,
+    vocab_sum: VocabSum = "exact",
 ) -> NeuronScores:
     """Score every FFN neuron of ``layers`` on every prompt, read at the prompt's last token.
 
@@ -80,6 +81,8 @@ def neuron_scores(
         neuron_chunk, vocab_chunk: neurons and tokens handled at once; memory grows with their product.
             Default: by device.
         prompt_batch: prompts per forward pass. Default 32.
+        vocab_sum: ``"sampled"`` estimates the sum over the vocabulary; see ``amplified_log_probs``. Default
+            ``"exact"``.
 
     Returns:
         ``NeuronScores``. Non-finite scores (half-precision activations may overflow) are logged and set to
@@ -93,7 +96,8 @@ def neuron_scores(
     _check(kind, amplify, neuron_chunk=neuron_chunk, vocab_chunk=vocab_chunk, prompt_batch=prompt_batch)
     _targets(target, batch.input_ids.shape[0], view.vocab_size)
     readings = read_prompts(view, batch, list(layers), prompt_batch, final=kind not in WITHOUT_TARGET)
-    return score_readings(view, readings, kind, amplify, target, reference_quirks, neuron_chunk, vocab_chunk)
+    chunks = neuron_chunk, vocab_chunk
+    return score_readings(view, readings, kind, amplify, target, reference_quirks, *chunks, vocab_sum)
 
 
 @torch.no_grad()
@@ -106,6 +110,7 @@ def score_readings(
     reference_quirks: bool = False,
     neuron_chunk: int | None = None,
     vocab_chunk: int | None = None,
+    vocab_sum: VocabSum = "exact",
 ) -> NeuronScores:
     """``neuron_scores`` of hidden states that were read before; arguments and result as there."""
     _check(kind, amplify, neuron_chunk=neuron_chunk, vocab_chunk=vocab_chunk)
@@ -118,7 +123,7 @@ def score_readings(
         target_ids = _targets(target, len(readings.final_hidden), view.vocab_size)
         target_ids = readings.top1 if target_ids is None else target_ids.to(readings.top1.device)
         log_probs = amplified_log_probs(
-            view, readings, target_ids, amplify, reference_quirks, neuron_chunk, vocab_chunk
+            view, readings, target_ids, amplify, reference_quirks, neuron_chunk, vocab_chunk, vocab_sum
         )
         raw = {}
         for layer, value in log_probs.items():

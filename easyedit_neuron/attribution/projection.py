@@ -12,6 +12,7 @@ and ``fused.py`` compute each of its tiles once for all prompts. No matrix [d_ff
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,12 @@ from torch import Tensor
 from ..arch import ModelView
 from .logsumexp import CPU_CHUNKS, GPU_CHUNKS, perturbed_logsumexp
 from .readings import Readings, WrittenColumns
+from .sampled import VocabularySample
+
+VocabSum = Literal["exact", "sampled"]
+TOLERANCE = 0.5
+"""A sampled sum is made exact where its standard error is above this share of the spread of the scores over a
+prompt's neurons."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def amplified_log_probs(
     reference_quirks: bool = False,
     neuron_chunk: int | None = None,
     vocab_chunk: int | None = None,
+    vocab_sum: VocabSum = "exact",
 ) -> dict[int, LogProbabilities]:
     """``log p(w_b | x_b)`` and ``log p(w_b | x_b + A q_bi v_i)`` for every layer of ``readings``.
 
@@ -109,6 +117,8 @@ def amplified_log_probs(
         reference_quirks: see ``FrozenHead.of``. Default False.
         neuron_chunk, vocab_chunk: neurons and tokens handled at once. Default: by device (``CPU_CHUNKS``,
             ``GPU_CHUNKS``).
+        vocab_sum: ``"sampled"``: the sum over the vocabulary from some hundred tokens (``sampled.py``), and
+            exact for the neurons where that is not sure enough; a model with a soft cap is summed exactly.
 
     Returns:
         ``{layer: LogProbabilities}`` in the compute dtype, on the readings' device.
@@ -120,6 +130,11 @@ def amplified_log_probs(
     tokens_at_once = min(vocab_chunk or chunks.tokens, len(weight))
     target_rows = weight[targets].to(head.gain.dtype)
     log_probs = {}
+
+    def exact_sums(logits: Tensor, columns: Tensor, column_scale: Tensor) -> Tensor:
+        chunk = tokens_at_once, chunks.elements
+        return perturbed_logsumexp(weight, columns, logits, column_scale, view.logit_softcap, *chunk)
+
     for layer, activations in readings.activations.items():
         written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
         scale = amplify * activations * written.factor[:, None] / head.sigma
@@ -129,13 +144,22 @@ def amplified_log_probs(
         base = view.softcap(target_logit) - view.softcap(logits).logsumexp(1, keepdim=True)
         # The same with each neuron amplified, a chunk of neurons at a time.
         amplified = torch.empty_like(scale)
+
+        sample = None
+        if vocab_sum == "sampled" and view.logit_softcap is None:
+            sample = VocabularySample.of(weight, logits)
         for first in range(0, view.d_ff, neurons_at_once):
             chunk = slice(first, first + neurons_at_once)
             directions, chunk_scale = head.directions(written.columns(chunk)), scale[:, chunk]
-            sums = perturbed_logsumexp(
-                weight, directions, logits, chunk_scale, view.logit_softcap, tokens_at_once, chunks.elements
-            )
             moved_logit = view.softcap(target_logit + chunk_scale * (target_rows @ directions))
+            if sample is None:
+                amplified[:, chunk] = moved_logit - exact_sums(logits, directions, chunk_scale)
+                continue
+            sums, errors = sample.logsumexp(weight, directions, chunk_scale)
+            spread = (moved_logit - sums).std(1, keepdim=True)
+            unsure = (errors > TOLERANCE * spread).any(0).nonzero().squeeze(1)
+            if len(unsure):
+                sums[:, unsure] = exact_sums(logits, directions[:, unsure], chunk_scale[:, unsure])
             amplified[:, chunk] = moved_logit - sums
         # A silent neuron changes exactly nothing; two sums in different order could differ by rounding.
         log_probs[layer] = LogProbabilities(base, torch.where(scale == 0, base, amplified))

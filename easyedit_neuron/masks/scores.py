@@ -83,6 +83,7 @@ def _shift(context: ScoringContext, options: ShiftScoreOptions, kind: str) -> Sc
         amplify=options.amplify,
         target=target,
         reference_quirks=options.reference_quirks,
+        vocab_sum=options.vocab_sum,
     )
 
 

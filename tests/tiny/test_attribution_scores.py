@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from easyedit_neuron.arch import Capture, ModelView
-from easyedit_neuron.attribution import neuron_scores
+from easyedit_neuron.arch.tokens import encode
+from easyedit_neuron.attribution import neuron_scores, projection
 from easyedit_neuron.attribution.projection import amplified_log_probs
 from easyedit_neuron.attribution.readings import read_prompts
 from easyedit_neuron.errors import NeuronEditError
@@ -238,3 +239,20 @@ def test_an_empty_batch_is_refused():
     )
     with pytest.raises(NeuronEditError, match="empty"):
         neuron_scores(ModelView.of(model), empty, [0])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2"])
+def test_sampled_sums_give_the_scores_of_exact_ones(model_type, monkeypatch):
+    """With a tolerance of nothing every neuron gets the exact sum; with the usual one scores are close."""
+    model, tok = tiny_model(model_type)
+    view = ModelView.of(model)
+    batch = encode(tok, ["Anna Berg lives in", "The capital of Norway is"])
+    for tolerance, close in ((-1.0, 1e-5), (0.5, 0.2)):
+        monkeypatch.setattr(projection, "TOLERANCE", tolerance)
+        exact, sampled = (
+            neuron_scores(view, batch, [1, 2], amplify=3.0, vocab_sum=kind).scores
+            for kind in ("exact", "sampled")
+        )
+        for layer, expected in exact.items():
+            difference = (sampled[layer] - expected).abs() / expected.std(1, keepdim=True)
+            assert float((difference < close).float().mean()) > 0.97
