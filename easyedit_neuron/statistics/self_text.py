@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,7 +12,7 @@ import torch
 from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint
-from ..utils.io import replacing
+from ..utils.io import PART, replacing
 from ..utils.progress import progress
 from ..utils.random_state import random_states, set_random_states
 
@@ -74,9 +77,20 @@ def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path)
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
     if not lines:
         raise DataError("mom2_dataset: the model writes no text of its own; name a text file")
-    with replacing(path) as part:
-        Path(part).write_text("".join(lines[:n_texts]), encoding="utf-8")
+    _publish(path, "".join(lines[:n_texts]))
     return path
+
+
+def _publish(path: Path, text: str) -> None:
+    """Write a file that appears complete, unless another process was faster: it may be reading its own."""
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        os.unlink(part)
 
 
 def _write_batch(view: ModelView, tok, seed: int, start: int, path: Path) -> None:

@@ -16,7 +16,7 @@ from ..studies.plots import Lines
 from ..utils.io import write_text
 from .search import Trial
 
-ALWAYS = ("alg_name", "model_name", "device", "layers")
+ALWAYS = ("alg_name", "model_name", "device", "layers", "batch_size")
 SHARES = ("rel", "gen", "loc", "fluent")
 
 

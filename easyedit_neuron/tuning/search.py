@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import HparamsError, NeuronEditError
+from ..errors import EditError, HparamsError
 from ..hyperparameters.base import HyperParams
 from ..studies.edit_bench import EditBenchmark
 from .layers import score_of
@@ -26,7 +26,7 @@ class Factor:
     factor: float
 
 
-_Z = (Factor("v_lr", 2.0), Factor("clamp_norm_factor", 2.0))
+_Z = (Factor("v_lr", 2.0), Factor("v_num_grad_steps", 1.5), Factor("clamp_norm_factor", 2.0))
 _RIDGE, _NULL = Factor("mom2_update_weight", 4.0), Factor("nullspace_threshold", 4.0)
 SPACES: dict[str, tuple[Factor, ...]] = {
     "FT": (Factor("lr", 3.0), Factor("num_steps", 2.0)),
@@ -138,7 +138,7 @@ class Search:
             hparams = self.start.override(changes)
             self.before_trial(hparams)
             measured = self.bench.measure(hparams, sequential=True)
-        except NeuronEditError as problem:  # out of range, or nothing is left to change
+        except (HparamsError, EditError) as problem:  # out of range, or nothing is left to change
             LOG.info("%s: %s", changes, problem)
             trial = Trial(changes, {"failed": len(self.bench.requests), "problem": str(problem)}, 0.0)
         else:

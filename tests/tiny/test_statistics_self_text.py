@@ -86,3 +86,23 @@ def test_statistics_measure_the_text_that_the_model_wrote(tmp_path):
     texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
     expected = covariances(ModelView.of(model), tok, texts, [1], statistics.max_length)[1]
     torch.testing.assert_close(statistics.covariance(1), expected)
+
+
+def test_the_file_of_a_faster_process_stays(tmp_path, monkeypatch):
+    """Another process publishes the same texts first and goes on reading them."""
+    model, tok = tiny_model("llama")
+    view, sample = ModelView.of(model), self_text.sample_texts
+    first = write_self_text(view, tok, 5, 0, tmp_path / "other")
+
+    def while_another_writes(*arguments):
+        texts = sample(*arguments)
+        (tmp_path / first.name).write_bytes(first.read_bytes())
+        (tmp_path / first.name).touch()
+        return texts
+
+    monkeypatch.setattr(self_text, "sample_texts", while_another_writes)
+    path = tmp_path / first.name
+    assert write_self_text(view, tok, 5, 0, tmp_path) == path
+    stamp = path.stat().st_mtime_ns
+    assert not list(tmp_path.glob("*.part")) and path.read_bytes() == first.read_bytes()
+    assert write_self_text(view, tok, 5, 0, tmp_path).stat().st_mtime_ns == stamp

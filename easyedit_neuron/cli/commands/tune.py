@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
         best = search.run(candidates)
     if best.score == 0:
         raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
-    hparams = start.override(best.changes | {"model_name": name})
+    hparams = start.override(best.changes | {"model_name": name, "batch_size": 1})
     file = out / f"{Path(name).stem}.yaml"
     write_settings(file, yaml_text(hparams, search.trials, best, _header(args, best)))
     write_picture(out / "tune.png", layers, search.trials)
