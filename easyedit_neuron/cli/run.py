@@ -37,7 +37,6 @@ def run(
     ``NeuronEditError`` before the first edit where data, model and hyperparameters do not fit together, or
     the folder is of another run.
     """
-    resources.require_model(str(hparams.model_name))
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
@@ -45,6 +44,7 @@ def run(
     choice = source.invalid, source.rephrasings, source.part
     requests = data.load(source.path, source.shape, last, *choice)[source.skip :]
     facts, texts = load_facts_and_texts(settings, requests)
+    resources.require_model(str(hparams.model_name))
     settings, task_identity = with_ability(settings, hparams)
     reference = ReferenceData(facts, texts, [request["prompt"] for request in requests])
     read = {"edits": requests, "facts": facts, "text": texts, **task_identity}

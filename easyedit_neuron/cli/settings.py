@@ -197,7 +197,7 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     """The hyperparameters of the run, and the file that they come from.
 
     The file is ``model.hparams`` or the shipped one of method and model; fields of the command line replace
-    the file's. Statistics go to the user's cache folder unless ``stats_dir`` is given.
+    the file's.
     """
     if settings.method_name.startswith(EASYEDIT_PREFIX):
         return _read_easyedit_hyperparameters(settings)
@@ -210,8 +210,6 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     values = read_hparams(path)
     names = {item.name for item in fields(hparams_class)}
     values.update({name: getattr(settings, name) for name in ("batch_size", "seed") if name in names})
-    if "stats_dir" in names:
-        values.setdefault("stats_dir", str(resources.cache_dir() / "stats"))
     if settings.model.path:
         values["model_name"] = settings.model.path
     # Checked twice, so that an error names the file or the command line.

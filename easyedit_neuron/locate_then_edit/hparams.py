@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .. import resources
 from ..hyperparameters.base import ModelHyperParams
 from ..hyperparameters.options import Options, doc, require
 
@@ -101,7 +102,10 @@ class PathHyperParams(ModelHyperParams):
     )
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
     mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
-    stats_dir: str = doc("folder in which the statistics are cached", "./data/stats")
+    stats_dir: str | None = doc(
+        "folder in which the statistics are cached; unset: the user's cache, or EASYEDIT_NEURON_CACHE",
+        None,
+    )
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2
     )
@@ -128,8 +132,9 @@ class PathHyperParams(ModelHyperParams):
     ) = doc("deliberate differences from EasyEdit that are undone; see docs/guides/easyedit.md", None)
 
     def validate(self) -> None:
-        """Check the ranges; errors name the field."""
+        """Check the ranges; errors name the field. An unset ``stats_dir`` becomes a folder in the cache."""
         super().validate()
+        self.stats_dir = self.stats_dir or str(resources.cache_dir() / "stats")
         self.require_positive(
             "v_num_grad_steps",
             "v_lr",
@@ -203,7 +208,7 @@ class PathHyperParams(ModelHyperParams):
             return
         from ..statistics.text import check_source  # imported here: it needs torch
 
-        folder = Path(self.stats_dir).expanduser()
+        folder = Path(str(self.stats_dir)).expanduser()
         file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
         require(
             file is None,

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import data, resources
+from .. import data
 from ..edits.session import forget
 from ..edits.write import restore
 from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
@@ -69,8 +69,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> Result:
     studied = load(args)
-    fields = {"accumulate_keys": True, "stats_dir": str(resources.cache_dir() / "stats")}
-    hparams = hparams_of("MEMIT", args.model, args.hparams, **fields, mom2_dataset="self")
+    fields = {"accumulate_keys": True, "mom2_dataset": "self"}
+    hparams = hparams_of("MEMIT", args.model, args.hparams, **fields)
     hparams = hparams.override({"mom2_n_samples": max(args.texts)})
     requests = data.load(args.data, size=args.skip + args.edits, rephrasings="all")[args.skip :]
     heldout = data.text(args.heldout, "heldout")

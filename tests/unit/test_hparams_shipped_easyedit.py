@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from easyedit_neuron import resources
+from easyedit_neuron.statistics.text import enough_texts
 
 FILES = sorted((resources.HPARAMS_DIR / "easyedit").glob("*/*.yaml"))
 TINY = {"FT", "LoRA", "KN", "ROME", "MEMIT", "PMET", "AlphaEdit", "WISE", "GRACE"}
@@ -43,6 +44,7 @@ def test_same_solver_as_ours(model):
     ):
         easyedit_fields = yaml.safe_load(resources.easyedit_hparams(name, model).read_text())
         builtin_fields = yaml.safe_load(resources.hparams_path(f"{name}/{model}").read_text())
+        builtin_fields.setdefault("mom2_n_samples", enough_texts(1536))  # d_ff of the model that leaves it unset
         shared = (
             ("layers",)
             + fields

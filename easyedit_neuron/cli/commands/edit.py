@@ -88,8 +88,6 @@ def _hparams(args: argparse.Namespace, log: EditLog) -> HyperParams:
     values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
     if args.model is not None or args.hparams is None:
         values["model_name"] = model
-    if "stats_dir" in spec.load_hparams().__dataclass_fields__:
-        values.setdefault("stats_dir", str(resources.cache_dir() / "stats"))
     return spec.load_hparams().from_dict(values, source=path)
 
 

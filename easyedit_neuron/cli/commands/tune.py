@@ -124,8 +124,7 @@ def _start(args: argparse.Namespace, spec) -> HyperParams:
     if issubclass(hparams_class, PathHyperParams):
         # Short searches that may go far; lambda and threshold are in the units of this model's covariance.
         first = {"layers": [0], "v_num_grad_steps": 20, "v_weight_decay": 1e-3, "clamp_norm_factor": 4.0}
-        first |= {"mom2_update_weight": 1000.0, "stats_dir": str(resources.cache_dir() / "stats")}
-        values = first | values
+        values = first | {"mom2_update_weight": 1000.0} | values
     elif "layers" in names and args.start is None and spec.name == "FT":
         values["layers"] = [0]
     if spec.batchable:

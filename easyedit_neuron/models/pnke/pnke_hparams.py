@@ -94,7 +94,7 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
     @property
     def prompt_cache(self) -> str:
         """Folder of written prompts."""
-        return self.psem_cache_dir or str(Path(self.stats_dir) / "psem")
+        return self.psem_cache_dir or str(Path(str(self.stats_dir)) / "psem")
 
     @property
     def preserves(self) -> str:
