@@ -106,7 +106,7 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
     if section == "method" and leaf in SET_ELSEWHERE:
         return f"{name!r} has a setting of its own: {SET_ELSEWHERE[leaf]}=..."
     chosen_methods = [text.partition("=")[2] for text in arguments if text.startswith("method=")]
-    method = chosen_methods[-1] if chosen_methods else "nmke"
+    method = chosen_methods[-1] if chosen_methods else "alphaedit"
     names = setting_names(method)
     group, _, entry = section.partition(".")
     if entry in names.get(group, ()):

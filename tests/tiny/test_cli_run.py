@@ -101,12 +101,13 @@ def test_the_first_records_can_be_left_out(world, tmp_path, monkeypatch, capfd):
 
 
 def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
-    assert main([*arguments[:-1], "runner.report=true"]) == 0
+    assert main(["method=nmke", *arguments[:-1], "runner.report=true"]) == 0
     out = capfd.readouterr().out
     assert (
         "NMKE on" in out
         and "mask density, layer 1" in out
-        and out.rstrip().endswith("summary.json")
+        and out.rstrip().endswith("1 --out without-1")
+        and "summary.json" in out
         and "report.html" in out
     )
     assert (
@@ -136,7 +137,7 @@ def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
     mean = sum(metrics["rewrite_acc"][0] for metrics in final) / 3
     assert summary["results"]["final"]["rewrite_acc"] == pytest.approx(mean)
     assert summary["seed"] == 0 and summary["command"].startswith(
-        "python -m easyedit_neuron model=tiny-llama model.path="
+        "python -m easyedit_neuron method=nmke model=tiny-llama model.path="
     )
 
 

@@ -11,6 +11,7 @@ def test_the_shipped_model_is_edited(tmp_path, monkeypatch, capfd):
     # the mask inside the solve: the released stage delivers about 60% of an edit on this model, too little to
     # count on for two
     short = [
+        "method=nmke",
         "model=tiny-llama",
         "data=tiny-world",
         "method.mask_stage=solve",

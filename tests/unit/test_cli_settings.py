@@ -21,24 +21,26 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(tmp_path / "cache"))
 
 
-TINY = ("model=tiny-llama", "data=tiny-world")
+TINY = ("method=nmke", "model=tiny-llama", "data=tiny-world")
 
 
 def settings_of(*overrides, world=TINY):
     register_groups()
     with initialize_config_dir(str(resources.CONF_DIR), version_base="1.3"):
+        given = {override.partition("=")[0] for override in overrides}
+        world = [override for override in world if override.partition("=")[0] not in given]
         return read_settings(compose("config", [*world, *overrides]))
 
 
 def test_defaults():
     settings = settings_of("output_dir=out", world=())
     names = settings.method_name, settings.model.name, settings.data.path, settings.data.part
-    assert names == ("NMKE", "smollm2-135m-instruct", "real-world", "report")
+    assert names == ("AlphaEdit", "smollm2-135m-instruct", "real-world", "report")
     assert (settings.edits, settings.batch_size, settings.seed, settings.method) == (100, 1, 0, {})
     hparams, path = read_hyperparameters(settings)
     model = "smollm2-135m-instruct"
-    assert hparams.alg_name == "NMKE" and hparams.model_name == resources.model_path(model)
-    assert path == resources.hparams_path(f"NMKE/{model}")
+    assert hparams.alg_name == "AlphaEdit" and hparams.model_name == resources.model_path(model)
+    assert path == resources.hparams_path(f"AlphaEdit/{model}")
 
 
 def test_command_line_goes_on_top_of_the_file(tmp_path):

@@ -44,7 +44,9 @@ def test_same_solver_as_ours(model):
     ):
         easyedit_fields = yaml.safe_load(resources.easyedit_hparams(name, model).read_text())
         builtin_fields = yaml.safe_load(resources.hparams_path(f"{name}/{model}").read_text())
-        builtin_fields.setdefault("mom2_n_samples", enough_texts(1536))  # d_ff of the model that leaves it unset
+        builtin_fields.setdefault(
+            "mom2_n_samples", enough_texts(1536)
+        )  # d_ff of the model that leaves it unset
         shared = (
             ("layers",)
             + fields

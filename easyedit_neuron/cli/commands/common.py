@@ -18,7 +18,7 @@ from ..load import load_quietly
 WEIGHTS = "weights.safetensors"
 DEFAULT_LOG = "easyedit-neuron-edits"
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_METHOD = "MEMIT"
+DEFAULT_METHOD = "AlphaEdit"
 """Of edits by hand."""
 DTYPES = {"float32", "bfloat16", "float16"}
 
