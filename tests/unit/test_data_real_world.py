@@ -8,6 +8,7 @@ import yaml
 
 from easyedit_neuron import data
 from easyedit_neuron.data import real_world
+from easyedit_neuron.data.related import related_prompts
 from easyedit_neuron.errors import DataError
 
 TABLES = ("relations.yaml", *real_world.COLUMNS)
@@ -265,3 +266,37 @@ def test_missing_attribute_is_named(folder):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"facts.tsv, line \d+: .*no capital_of_country of 'Japan'"):
         real_world.build(folder)
+
+
+def test_retained_facts_are_facts_of_the_tables():
+    """Each asks for a true object in one of its relation's phrasings; held-out text is there."""
+    tables = real_world.Tables(real_world.FOLDER)
+    retained = data.retained("real-world")
+    assert len(retained) > 400
+    for entry in retained:
+        relation = tables.relations[entry["relation"]]
+        phrasings = [
+            text.replace("{}", entry["subject"]) for text in [*relation["edit"], *relation["rephrase"]]
+        ]
+        assert entry["prompt"] in phrasings
+        (fact,) = [f for f in tables.by_relation[entry["relation"]] if f.subject == entry["subject"]]
+        assert entry["ground_truth"] == fact.object
+    assert len(data.text("real-world", "heldout")) == 30
+
+
+def test_the_parts_share_nothing():
+    chosen, reported = (data.load("real-world", part=part) for part in ("choose", "report"))
+    assert len(chosen) == 150 and len(reported) > 900
+    for field in ("prompt", "subject"):
+        assert not {request[field] for request in chosen} & {request[field] for request in reported}
+    several = data.load("real-world", size=3, rephrasings="all")
+    assert all(len(request["rephrase_prompt"]) == 3 for request in several)
+
+
+def test_related_prompts_of_a_fact_by_hand():
+    rephrasings, neighbours = related_prompts("The capital of France is", "France")
+    assert len(rephrasings) == 5 and "The capital of France is" not in rephrasings
+    assert "The capital of Italy is" in neighbours and len(neighbours) == 59
+    assert related_prompts("The capital of France was", "France") == ([], [])
+    _, neighbours = related_prompts("Animal Farm was written by", "Animal Farm")
+    assert neighbours[0] == "Nineteen Eighty-Four was written by", "another book of its author comes first"
