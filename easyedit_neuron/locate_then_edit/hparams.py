@@ -103,8 +103,7 @@ class PathHyperParams(ModelHyperParams):
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
     mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
     stats_dir: str | None = doc(
-        "folder in which the statistics are cached; unset: the user's cache, or EASYEDIT_NEURON_CACHE",
-        None,
+        "folder in which the statistics are cached; unset: the user's cache, or EASYEDIT_NEURON_CACHE", None
     )
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2

@@ -9,25 +9,19 @@ from typing import Any
 
 from ... import data, resources
 from ...arch.load_model import load_model
-from ...arch.view import ModelView
 from ...errors import NeuronEditError
-from ...evaluation import perplexity
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ...lifelong.measurer import evenly
-from ...locate_then_edit.context_templates import contexts_of
-from ...locate_then_edit.edit import LocateThenEdit
 from ...locate_then_edit.hparams import PathHyperParams
-from ...locate_then_edit.shared_targets import shared_targets
 from ...registry import get_method
 from ...report import figures
-from ...studies.edit_bench import EditBenchmark
-from ...tuning.layers import Probe, choose_layer, choose_rate, runners_up
 from ...tuning.result import write_picture, write_settings, write_tables, yaml_text
-from ...tuning.search import Search, Trial, layer_candidates
+from ...tuning.search import Trial
+from ...tuning.tune import deadline_in, find_start, given_start, search_settings
 from ..load import load_quietly
 from ..output import show
 
-PROBED, MOST_LAYERS, MOST_TEXTS = 8, 8, 12
+MOST_TEXTS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,72 +41,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    begin = time.monotonic()
-    deadline = begin + 60 * args.minutes
+    deadline = deadline_in(args.minutes)
     figures.require()
     spec = get_method(args.method)
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part)
     requests = [request | {"portability": {}} for request in requests]  # not part of the score
     texts = evenly(data.text(args.text, "heldout"), MOST_TEXTS)
-    start = _start(args, spec)
-    model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(start))
+    hparams = _first_hparams(args, spec)
+    model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(hparams))
     name = resources.model_short_name(args.model)
     out = Path(args.out or f"tune-{Path(name).stem}-{spec.name}").expanduser()
-    rates: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
-    candidates: list[dict[str, Any]] = []
-    if isinstance(start, PathHyperParams) and args.start is None:
-        view, probed = ModelView.of(model), requests[:PROBED]
-        probe = Probe.of(tok, probed, contexts_of(model, tok, start))
-        rate, rates = choose_rate(view, tok, probe, start)
-        start = start.override({"v_lr": rate})
-        layer, layers = choose_layer(view, tok, probe, start, MOST_LAYERS)
-        first, *candidates = layer_candidates(layer, (5, 3, 1))
-        width = len(first["layers"])
-        for other in runners_up(layers, layer):
-            candidates += layer_candidates(other, (min(width, other + 1),))
-        start = start.override(first)
-        show(f"z*: v_lr {rate:g}, layer {layer} ({time.monotonic() - begin:.0f} s)\n")
-    elif isinstance(start, PathHyperParams) and len(start.layers) > 1:
-        # The same last layer, so the same target values, delivered by fewer layers
-        shorter = range(1, len(start.layers), 2)
-        candidates = [{"layers": start.layers[-count:]} for count in reversed(shorter)]
-    bench = EditBenchmark(model, tok, requests, texts)
-    before = perplexity(model, tok, texts)
 
-    def tell(trial: Trial) -> None:
-        shares = "  ".join(f"{key} {trial.values[key]:.3f}" for key in trial.values if key in _SHOWN)
-        spent = (time.monotonic() - begin) / 60
-        clock = f"{spent:5.1f} of {args.minutes:g} min"
-        show(f"{clock}  score {trial.score:.3f}  {shares}  {trial.changes or 'start'}\n")
-        write_tables(out, rates, layers, search.trials)
+    start = given_start(hparams) if args.start else find_start(model, tok, requests, hparams)
+    if start.layers:
+        show(f"z*: v_lr {start.hparams.v_lr:g}, layers {start.hparams.layers}\n")
 
-    def precompute(hparams: HyperParams) -> None:
-        """z* of all batches on the untouched model: the trials differ by what they solve."""
-        if not isinstance(hparams, PathHyperParams) or hparams.path == "rome":
-            return
-        for first in range(0, len(requests), hparams.batch_size):
-            batch = requests[first : first + hparams.batch_size]
-            edit = LocateThenEdit.begin(spec.name, model, tok, batch, hparams)
-            with edit.computing():
-                edit.compute_z(edit.requests)
+    def tell(trials: list[Trial]) -> None:
+        spent = args.minutes - (deadline - time.monotonic()) / 60
+        show(f"{spent:5.1f} of {args.minutes:g} min  {_line(trials[-1])}\n")
+        write_tables(out, start.rates, start.layers, trials)
 
-    search = Search(bench, start, before, deadline, precompute, tell)
-    with shared_targets(model):
-        best = search.run(candidates)
+    best, trials = search_settings(model, tok, requests, texts, start, deadline, tell)
     if best.score == 0:
         raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
-    hparams = start.override(best.changes | {"model_name": name, "batch_size": 1})
+    chosen = start.hparams.override(best.changes | {"model_name": name, "batch_size": 1})
     file = out / f"{Path(name).stem}.yaml"
-    write_settings(file, yaml_text(hparams, search.trials, best, _header(args, best)))
-    write_picture(out / "tune.png", layers, search.trials)
-    show(f"{len(search.trials)} trials; best score {best.score:.3f}\n{file}\n{out / 'tune.png'}\n")
+    write_settings(file, yaml_text(chosen, trials, best, _header(args, best)))
+    write_picture(out / "tune.png", start.layers, trials)
+    show(f"{len(trials)} trials; best score {best.score:.3f}\n{file}\n{out / 'tune.png'}\n")
+
+
+def _line(trial: Trial) -> str:
+    shares = "  ".join(f"{key} {trial.values[key]:.3f}" for key in trial.values if key in _SHOWN)
+    return f"score {trial.score:.3f}  {shares}  {trial.changes or 'start'}"
 
 
 _SHOWN = ("rel", "gen", "loc", "fluent", "seconds")
 
 
-def _start(args: argparse.Namespace, spec) -> HyperParams:
+def _first_hparams(args: argparse.Namespace, spec) -> HyperParams:
     """The setting to begin with: the user's file, or the method's defaults with text that the model
     writes."""
     hparams_class = spec.load_hparams()
