@@ -6,6 +6,8 @@ VENV ?= .venv
 OUT ?= outputs/quickstart
 ARGS ?=
 MODEL ?= smollm2-135m-instruct
+# Of the first run: few edits, and less measured beside them than by default, so that it takes minutes
+SHORT := edits=20 'runner.checkpoints=[]' evaluation.retained=200 evaluation.perplexity=10
 PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
@@ -18,7 +20,7 @@ quickstart: $(VENV)/.installed
 	@if $(PY) -m easyedit_neuron model get $(MODEL); then world="model=$(MODEL) data=real-world"; else \
 	  echo "$(MODEL) cannot be had here: going on with tiny-llama, a small model of an invented world"; \
 	  world="model=tiny-llama data=tiny-world"; fi; \
-	$(PY) -m easyedit_neuron $$world edits=20 output_dir=$(OUT) $(ARGS)
+	$(PY) -m easyedit_neuron $$world $(SHORT) output_dir=$(OUT) $(ARGS)
 
 test: $(VENV)/.installed-test
 	-@$(PY) -m easyedit_neuron model get $(MODEL)  # without it tests/real says so and is skipped
