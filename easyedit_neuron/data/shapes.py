@@ -45,6 +45,8 @@ def from_counterfact(record: Record) -> dict[str, Any]:
     request = _request(record, "prompt", "target_new", "ground_truth", "rephrase_prompt")
     if record.has("locality_prompt"):
         request["locality"]["neighborhood"] = _probe(record, "locality_prompt", "locality_ground_truth")
+    if paraphrases := _paraphrases(record):
+        request["paraphrase_prompts"] = paraphrases
     return request
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from easyedit_neuron import data
+from easyedit_neuron.data.counterfact_choose import choose_records
 from easyedit_neuron.data.splits import split, without
 from easyedit_neuron.errors import DataError
 
@@ -35,3 +37,32 @@ def test_split_is_disjoint_and_repeatable():
 def test_a_split_needs_more_records(size):
     with pytest.raises(DataError, match=f"a split of {size} needs more records than the 3"):
         split([request(name) for name in "abc"], size)
+
+
+def test_counterfact_records_to_choose_on():
+    """Nothing of the reported records, and rephrased by other templates of the relation."""
+
+    def reported(subject, template, relation="P1"):
+        rewrite = {"prompt": template, "subject": subject, "relation_id": relation}
+        rewrite |= {"target_new": {"str": "Rome"}, "target_true": {"str": "Oslo"}}
+        return {"requested_rewrite": rewrite}
+
+    def flat(prompt, subject):
+        return {"prompt": prompt, "subject": subject, "target_new": "Rome", "rephrase_prompt": "around it is"}
+
+    reports = [
+        reported("Anna", "{} lives in"),
+        reported("Otto", "{} has a home in"),
+        reported("Ida", "{} plays", "P2"),
+    ]
+    pool = [
+        flat("Ulf lives in", "Ulf"),
+        flat("Anna lives in", "Anna"),  # a reported subject
+        flat("Ulf plays", "Ulf"),  # no other template of its relation
+        flat("Ulf eats", "Ulf"),  # of no reported relation
+    ]
+    (record,) = choose_records(pool, reports)
+    assert record["prompt"] == "Ulf lives in" and record["target_new"] == "Rome"
+    assert record["paraphrase_prompts"] == ["Ulf has a home in"] == [record["rephrase_prompt"]]
+    (request,) = data.load([record], "counterfact", rephrasings="all")
+    assert request["rephrase_prompt"] == ["Ulf has a home in"]
