@@ -18,11 +18,11 @@ import torch
 
 from easyedit_neuron import data
 from easyedit_neuron.arch.load_model import load_model
-from easyedit_neuron.cli.settings import cache_dir
 from easyedit_neuron.editlog import EditLog, replay, undo
 from easyedit_neuron.editlog.summed_change import sum_changes
 from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
 from easyedit_neuron.registry import get_method
+from easyedit_neuron.resources import cache_dir
 from easyedit_neuron.utils.fingerprint import tensors_fingerprint
 
 from .timing import parse, parser, seconds, write_json
