@@ -47,6 +47,8 @@ def command(cache, monkeypatch):
         return main(
             [
                 "method=easyedit",
+                "model=tiny-llama",
+                "data=tiny-world",
                 f"method.alg={ALG.get(name, name)}",
                 "edits=2",
                 "evaluation=quick",
