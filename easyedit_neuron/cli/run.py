@@ -66,7 +66,9 @@ def run(
         paths = (files.folder / "report.html", files.edits, files.table, files.summary)
         show(table(summary) + "".join(f"\n{path}" for path in paths if path.is_file()) + "\n")
         if (files.log / "log.json").is_file():
-            undo = f"easyedit-neuron undo {shlex.quote(str(files.folder))} 1 --out without-1"
+            folder, here = files.folder.resolve(), Path.cwd()
+            folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+            undo = f"easyedit-neuron undo {shlex.quote(str(folder))} 1 --out without-1"
             show(f"\ntake an edit back:  {undo}\n")
     return summary
 

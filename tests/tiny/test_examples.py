@@ -173,7 +173,7 @@ def test_sweep(tmp_path):
         "runner.report=false",
     ]
     done = subprocess.run(
-        [str(EXAMPLES / "sweep.sh"), *quick],
+        [str(EXAMPLES / "sweep.sh"), "model=tiny-llama", "data=tiny-world", *quick],
         cwd=tmp_path,
         env={**os.environ, **options, "PYTHONPATH": path},
         capture_output=True,

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "salient_method"
-RUN = ["method=salient", "edits=6", "evaluation=quick", "runner.checkpoints=[2]", "runner.save_every_edits=2"]
+RUN = ["method=salient", "model=tiny-llama", "data=tiny-world", "edits=6", "evaluation=quick"]
+RUN += ["runner.checkpoints=[2]", "runner.save_every_edits=2"]
 EASYEDIT_SCRIPT = """
 import easyedit_neuron
 from easyeditor import BaseEditor

@@ -24,6 +24,8 @@ def test_earlier_edits_of_a_subject_stay(tmp_path, monkeypatch):
             main(
                 [
                     "method=memit",
+                    "model=tiny-llama",
+                    "data=tiny-world",
                     f"data.path={tmp_path / 'again.json'}",
                     "edits=10",
                     "method.mom2_n_samples=300",
