@@ -58,7 +58,7 @@ class UnfinishedSums:
     Args:
         path: the file; it may not exist yet.
         provenance: what the sums depend on.
-        save_seconds: least time between two writes. Default: ``SAVE_SECONDS``.
+        save_seconds: least time between two writes; 0: write every time. Default: ``SAVE_SECONDS``.
     """
 
     def __init__(self, path: Path, provenance: dict, save_seconds: float | None = None):
@@ -93,7 +93,8 @@ class UnfinishedSums:
     def save(self, sums: KeySums, texts: int, tokens_per_batch: int) -> None:
         """Write the sums of the first ``texts`` texts, unless the last write is too recent."""
         started = time.monotonic()
-        if started - self._last_write < max(self._save_seconds, self._write_seconds / SHARE_OF_WRITING):
+        wait = self._save_seconds and max(self._save_seconds, self._write_seconds / SHARE_OF_WRITING)
+        if started - self._last_write < wait:
             return
         tensors = {f"layer{layer}": tensor for layer, tensor in sums.sums.items()}
         position = {"texts": texts, "tokens": sums.count, "tokens_per_batch": tokens_per_batch}
