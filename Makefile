@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 TIERS := tests/unit tests/tiny tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
-.PHONY: quickstart test test-easyedit clean
+.PHONY: quickstart test test-all test-easyedit clean
 
 quickstart: $(VENV)/.installed
 	@if $(PY) -m easyedit_neuron model get $(MODEL); then world="model=$(MODEL) data=real-world"; else \
@@ -25,6 +25,10 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	-@$(PY) -m easyedit_neuron model get $(MODEL)  # without it tests/real says so and is skipped
 	$(PY) -m pytest $(PYTEST_ARGS) $(TIERS)
+
+# Also what takes minutes on the real model
+test-all: export EASYEDIT_NEURON_LONG = 1
+test-all: test
 
 # The real EasyEdit: EASYEDIT_HOME names a clone of it.
 test-easyedit: $(VENV)/.installed-test

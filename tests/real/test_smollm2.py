@@ -1,6 +1,7 @@
 """The real model: what it is, what it knows, and one edit by each method."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ LOCALITY = {
         "ground_truth": ["Rome", "Berlin", "four"],
     }
 }
-METHODS = ("NMKE", "PNKE", "FiNE", "KNE", "ROME", "MEMIT", "AlphaEdit", "FT")
+LONG = pytest.mark.skipif("EASYEDIT_NEURON_LONG" not in os.environ, reason="takes minutes: make test-all")
+METHODS = ("NMKE", "PNKE", "FiNE", pytest.param("KNE", marks=LONG), "ROME", "MEMIT", "AlphaEdit", "FT")
 
 
 def test_it_is_the_expected_model(smollm2):
