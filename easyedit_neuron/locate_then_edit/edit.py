@@ -99,10 +99,8 @@ class LocateThenEdit(Edit):
                 one of the rome path, whose masks have been made.
         """
         hparams, is_rome = self.hparams, self.hparams.path == "rome"
-        if layer is None:
-            layer, with_readings = self.layers[0 if is_rome else -1], hparams.mask != "none"
-        else:
-            with_readings = False
+        with_readings = hparams.mask != "none" and layer is None
+        layer = self.layers[0 if is_rome else -1] if layer is None else layer
         store, key = stored_targets(self.view.model, batch, hparams, layer, with_readings)
         if store is not None and key in store:
             return store[key]

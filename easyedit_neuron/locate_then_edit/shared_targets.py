@@ -20,8 +20,8 @@ def shared_targets(model: torch.nn.Module) -> Iterator[None]:
     """Search for the z* of a batch once inside the block, whatever the solver's settings.
 
     Later edits of the same batch under the same settings of the search get the first result, although the
-    weights may differ: what is compared inside the block is the solve alone. ``precompute`` searches on the
-    untouched weights.
+    weights may differ: what is compared inside the block is the solve alone. ``EditBenchmark.search_targets``
+    searches on the untouched weights, before the first edit.
     """
     cache = ModelSession.of(model).cache
     cache[_STORE] = {}

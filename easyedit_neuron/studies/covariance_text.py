@@ -13,47 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import data
-from ..edits.session import forget
-from ..edits.write import restore
-from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
-from ..lifelong.run_folder import mean
-from ..locate_then_edit.compute_z import TargetValues
-from ..locate_then_edit.edit import LocateThenEdit
-from ..utils.progress import progress
-from .command import StudiedModel, Study, add_data, add_model, hparams_of, load, positive
+from ..evaluation import perplexity
+from ..locate_then_edit.shared_targets import shared_targets
+from .command import Study, add_data, add_model, hparams_of, load, positive
+from .edit_bench import EditBenchmark
 from .output import Result, Table
 from .plots import Lines
 
 BATCH = 10
-
-
-def compute_targets(studied: StudiedModel, requests: list[dict], hparams) -> list[TargetValues]:
-    """z* of every batch of requests on the untouched model."""
-    targets = []
-    with progress("target values", len(requests), "edit") as shown:
-        for start in range(0, len(requests), BATCH):
-            edit = LocateThenEdit.begin(
-                "", studied.model, studied.tok, requests[start : start + BATCH], hparams
-            )
-            with edit.computing():
-                targets.append(edit.compute_z(edit.requests))
-            shown.add(len(edit.requests))
-    return targets
-
-
-def edit_with(
-    studied: StudiedModel, requests: list[dict], hparams, targets: list[TargetValues]
-) -> dict[str, Any]:
-    """Solve all batches one after the other with given target values; return the originals of the weights."""
-    originals: dict[str, Any] = {}
-    for number, batch_targets in enumerate(targets):
-        batch = requests[number * BATCH : (number + 1) * BATCH]
-        edit = LocateThenEdit.begin("", studied.model, studied.tok, batch, hparams)
-        with edit.computing():
-            edit.update_layers(edit.requests, batch_targets, {})
-        _, weights = edit.commit(return_orig_weights=True)
-        originals = {**weights, **originals}
-    return originals
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,30 +36,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> Result:
     studied = load(args)
-    fields = {"accumulate_keys": True, "mom2_dataset": "self"}
+    fields = {"accumulate_keys": True, "mom2_dataset": "self", "batch_size": BATCH}
     hparams = hparams_of("MEMIT", args.model, args.hparams, **fields)
     hparams = hparams.override({"mom2_n_samples": max(args.texts)})
     requests = data.load(args.data, size=args.skip + args.edits, rephrasings="all")[args.skip :]
     heldout = data.text(args.heldout, "heldout")
-    reference = locality_reference(studied.model, studied.tok, requests)
+    bench = EditBenchmark(studied.model, studied.tok, requests, heldout)
     before = {"text": "none", "texts": 0, "perplexity": perplexity(studied.model, studied.tok, heldout)}
-    targets = compute_targets(studied, requests, hparams)
-    forget(studied.model)
     rows: list[dict[str, Any]] = [before]
-    for source in ["self", *([args.text] if args.text else [])]:
-        for count in sorted(args.texts):
-            variant = hparams.override({"mom2_dataset": source, "mom2_n_samples": count})
-            originals = edit_with(studied, requests, variant, targets)
-            try:
-                means = summarize(evaluate_all(studied.model, studied.tok, requests, reference=reference))
+    with shared_targets(studied.model):
+        bench.search_targets(hparams)
+        for source in ["self", *([args.text] if args.text else [])]:
+            for count in sorted(args.texts):
+                variant = hparams.override({"mom2_dataset": source, "mom2_n_samples": count})
+                measured = bench.measure(variant, sequential=True)
                 row = {"text": "self" if source == "self" else Path(source).name, "texts": count}
-                row |= {"rel": means.get("rewrite_acc"), "gen": means.get("rephrase_acc")}
-                row["loc"] = mean(means.get("locality", {}).values())
-                row["perplexity"] = perplexity(studied.model, studied.tok, heldout)
-            finally:
-                restore(studied.model, originals)
-                forget(studied.model)
-            rows.append(row)
+                row |= {"rel": measured["edit_success"], "gen": measured["generality"]}
+                rows.append(row | {"loc": measured["locality"], "perplexity": measured["perplexity"]})
     series = {
         f"{name}, {source}": ([r["texts"] for r in rows[1:] if r["text"] == source], values)
         for source in dict.fromkeys(row["text"] for row in rows[1:])

@@ -10,6 +10,8 @@ from ..edits.write import restore
 from ..errors import EditError
 from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
 from ..lifelong.run_folder import mean
+from ..locate_then_edit.edit import LocateThenEdit
+from ..locate_then_edit.hparams import PathHyperParams
 from ..registry import get_method
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +68,19 @@ class EditBenchmark:
         finally:
             restore(self.model, originals)
         return {**_measures(summarize(metrics)), **after_all, "failed": failed, **_record_means(records)}
+
+    def search_targets(self, hparams) -> None:
+        """Search for the z* of every batch on the untouched model, inside of ``shared_targets``.
+
+        Methods without z*, and the rome path, whose z* belong to single requests, need no such search.
+        """
+        if not isinstance(hparams, PathHyperParams) or hparams.path == "rome":
+            return
+        for start in range(0, len(self.requests), hparams.batch_size):
+            batch = self.requests[start : start + hparams.batch_size]
+            edit = LocateThenEdit.begin(hparams.alg_name, self.model, self.tok, batch, hparams)
+            with edit.computing():
+                edit.compute_z(edit.requests)
 
     def _evaluate(self, part: slice) -> list[dict]:
         return evaluate_all(self.model, self.tok, self.requests[part], reference=self.reference[part])

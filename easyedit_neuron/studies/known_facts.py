@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..data.real_world import FOLDER, Fact, Tables
 from ..evaluation import predict_targets
+from ..utils.io import write_text
 from .command import Study, add_model, load
 from .output import Result, Table
 
@@ -79,7 +80,7 @@ def _measure(args: argparse.Namespace) -> Result:
     folder = args.out or Path("known_facts")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(retained, indent=1, ensure_ascii=False) + "\n"
-    (folder / "retained.json").write_text(text, encoding="utf-8")
+    write_text(folder / "retained.json", text)
     rows = shares(tables.facts, right, tables)
     count = f"{len(retained)} of {len(tables.facts)} facts"
     note = f"{count} are known to {args.model}: right in at least {NEEDED} of 6 phrasings"

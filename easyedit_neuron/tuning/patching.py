@@ -81,12 +81,3 @@ def _put(hidden: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     hidden = hidden.clone()
     hidden[torch.arange(len(positions)), positions] = values.to(hidden)
     return hidden
-
-
-def mean_by_request(prompts: SubjectPrompts, shares: Sequence[float], count: int) -> list[float | None]:
-    """Mean over the rows of each of ``count`` requests; None for a request without rows."""
-    sums, counts = [0.0] * count, [0] * count
-    for number, share in zip(prompts.request, shares):
-        sums[number] += share
-        counts[number] += 1
-    return [total / n if n else None for total, n in zip(sums, counts)]

@@ -13,7 +13,6 @@ from ..hyperparameters.base import HyperParams
 from ..report import figures
 from ..studies.output import write_csv
 from ..studies.plots import Lines
-from ..utils.io import write_text
 from .search import Trial
 
 ALWAYS = ("alg_name", "model_name", "device", "layers", "batch_size")
@@ -94,8 +93,3 @@ def write_picture(path: Path, layers: list[dict], trials: Sequence[Trial]) -> No
     series |= {name: (numbers, [trial.values.get(name) for trial in trials]) for name in SHARES}
     plots.append(Lines("How: by trial", series, "trial", "share"))
     figures.write_png(plots, path)
-
-
-def write_settings(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)

@@ -1,6 +1,5 @@
 """The two steps of ``easyedit-neuron tune``: where to edit, and how."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ from ..arch.view import ModelView
 from ..evaluation import perplexity
 from ..hyperparameters.base import HyperParams
 from ..locate_then_edit.context_templates import contexts_of
-from ..locate_then_edit.edit import LocateThenEdit
 from ..locate_then_edit.hparams import PathHyperParams
 from ..locate_then_edit.shared_targets import shared_targets
 from ..studies.edit_bench import EditBenchmark
@@ -77,24 +75,9 @@ def search_settings(
     is called with the trials so far. Returns the best trial and all of them; the model is as it was.
     """
     bench = EditBenchmark(model, tok, requests, texts)
-
-    def precompute(hparams: HyperParams) -> None:
-        if not isinstance(hparams, PathHyperParams) or hparams.path == "rome":
-            return
-        for first in range(0, len(requests), hparams.batch_size):
-            batch = requests[first : first + hparams.batch_size]
-            edit = LocateThenEdit.begin(hparams.alg_name, model, tok, batch, hparams)
-            with edit.computing():
-                edit.compute_z(edit.requests)
-
     before = perplexity(model, tok, texts)
-    search = Search(bench, start.hparams, before, deadline, precompute)
+    search = Search(bench, start.hparams, before, deadline, bench.search_targets)
     search.after_trial = lambda trial: after_trial(search.trials)
     with shared_targets(model):
         best = search.run(start.candidates)
     return best, search.trials
-
-
-def deadline_in(minutes: float) -> float:
-    """``time.monotonic()`` when a budget of minutes that begins now is spent."""
-    return time.monotonic() + 60 * minutes

@@ -15,9 +15,10 @@ from ...lifelong.measurer import evenly
 from ...locate_then_edit.hparams import PathHyperParams
 from ...registry import get_method
 from ...report import figures
-from ...tuning.result import write_picture, write_settings, write_tables, yaml_text
+from ...tuning.result import write_picture, write_tables, yaml_text
 from ...tuning.search import Trial
-from ...tuning.tune import deadline_in, find_start, given_start, search_settings
+from ...tuning.tune import find_start, given_start, search_settings
+from ...utils.io import write_text
 from ..load import load_quietly
 from ..output import show
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    deadline = deadline_in(args.minutes)
+    begin = time.monotonic()
     figures.require()
     spec = get_method(args.method)
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part)
@@ -57,16 +58,16 @@ def run(args: argparse.Namespace) -> None:
         show(f"z*: v_lr {start.hparams.v_lr:g}, layers {start.hparams.layers}\n")
 
     def tell(trials: list[Trial]) -> None:
-        spent = args.minutes - (deadline - time.monotonic()) / 60
+        spent = (time.monotonic() - begin) / 60
         show(f"{spent:5.1f} of {args.minutes:g} min  {_line(trials[-1])}\n")
         write_tables(out, start.rates, start.layers, trials)
 
-    best, trials = search_settings(model, tok, requests, texts, start, deadline, tell)
+    best, trials = search_settings(model, tok, requests, texts, start, begin + 60 * args.minutes, tell)
     if best.score == 0:
         raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
     chosen = start.hparams.override(best.changes | {"model_name": name, "batch_size": 1})
     file = out / f"{Path(name).stem}.yaml"
-    write_settings(file, yaml_text(chosen, trials, best, _header(args, best)))
+    write_text(file, yaml_text(chosen, trials, best, _header(args, best)))
     write_picture(out / "tune.png", start.layers, trials)
     show(f"{len(trials)} trials; best score {best.score:.3f}\n{file}\n{out / 'tune.png'}\n")
 
