@@ -244,12 +244,19 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
 def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:
     if settings.model.hparams:
         return find_hparams(settings.model.hparams)
-    shipped = resources.shipped_hparams()
-    # A method of another package may share the files of one of ours.
-    names = (spec.name, *spec.load_hparams().ALG_ALIASES)
+    return shipped_hparams_file(spec, settings.model.name, "model.hparams=FILE reads your own")
+
+
+def shipped_hparams_file(spec: MethodSpec, model: str, remedy: str) -> Path:
+    """The shipped hyperparameters of a method for a model; ``HparamsError`` with ``remedy`` if there are
+    none.
+
+    A method of another package may share the files of one of ours.
+    """
+    shipped, names = resources.shipped_hparams(), (spec.name, *spec.load_hparams().ALG_ALIASES)
     for name in names:
-        if f"{name}/{settings.model.name}" in shipped:
-            return resources.hparams_path(f"{name}/{settings.model.name}")
+        if f"{name}/{model}" in shipped:
+            return resources.hparams_path(f"{name}/{model}")
     models = [file.split("/")[1] for file in shipped if file.split("/")[0] in names]
-    others = f"only for: {', '.join(models) or 'none'}; model.hparams=FILE reads your own"
-    raise HparamsError(f"no hyperparameters for {spec.name} on {settings.model.name!r} are shipped, {others}")
+    others = f"only for: {', '.join(models) or 'none'}; {remedy}"
+    raise HparamsError(f"no hyperparameters for {spec.name} on {model!r} are shipped, {others}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .runs import EditLine, Run
-from .sentences import NOTHING, open_ended, printable
+from .sentences import open_ended, printable, spoken
 
 NAME, TITLE, SCRIPT = "answers", "What the model says", "answers.js"
 HOLDS, LOST = "✓ holds", "✗ does not hold"
@@ -56,7 +56,7 @@ def _row(edit: EditLine, run: list[str]) -> str:
     rewrite, holds = edit.answers["rewrite"], edit.final == 1.0
     cells = [
         *(escape(label) for label in run),
-        f"{escape(_prompt(rewrite))} <b>{escape(printable(edit.target))}</b>",
+        f"{escape(printable(rewrite['prompt']))} <b>{escape(printable(edit.target))}</b>",
         _said(rewrite["before"]),
         _said(rewrite["final"], edit.final == 1.0 if edit.final is not None else None),
         _rephrase(edit),
@@ -83,10 +83,6 @@ def _neighbor(edit: EditLine) -> str:
     return f"{_quoted(entry)}{_said(entry['before'])} → {_said(entry['final'], None if same else False)}"
 
 
-def _prompt(entry: dict[str, str]) -> str:
-    return printable(entry["prompt"])
-
-
 def _quoted(entry: dict[str, str]) -> str:
     text = open_ended(entry["prompt"]).replace(" ...", "\N{NO-BREAK SPACE}...")
     return f'<span class="prompt">{escape(text)}</span>'
@@ -94,7 +90,7 @@ def _quoted(entry: dict[str, str]) -> str:
 
 def _said(answer: str, right: bool | None = None) -> str:
     """An answer, marked where it is right or wrong (None: neither)."""
-    text = escape(printable(answer) or NOTHING)
+    text = escape(spoken(answer))
     if right is None:
         return f"<span>{text}</span>"
     return f'<span class="right">{text}</span>' if right else f'<span class="wrong">✗ {text}</span>'

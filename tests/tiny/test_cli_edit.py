@@ -58,7 +58,7 @@ def test_edit_ask_undo_and_ask_again(facts, capsys):
     [
         (["--subject", "Nobody"], "does not occur in prompt"),
         (["--method", "AlphaEditt"], "did you mean 'AlphaEdit'"),
-        (["--model", "./nowhere"], "no hyperparameters of FiNE for './nowhere'"),
+        (["--model", "./nowhere"], "no hyperparameters for FiNE on './nowhere'"),
         (["--model", "smollm2-135m-instruct"], "easyedit-neuron model get smollm2-135m-instruct"),
     ],
 )

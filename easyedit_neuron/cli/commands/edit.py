@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from ... import resources
 from ...arch.load_model import load_model
 from ...data.related import related_prompts
 from ...editlog import EditLog, recording, replay
-from ...errors import NeuronEditError
 from ...evaluation.answers import answers
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ...registry import get_method
+from ...report.sentences import open_ended, spoken
 from ..load import load_quietly
 from ..output import show
+from ..settings import shipped_hparams_file
 from .common import DEFAULT_LOG, DEFAULT_METHOD, DEFAULT_MODEL, load_base_of
 
 MOST_SHOWN = 3
@@ -68,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
 
 def before_and_after(kinds: list[str], prompts: list[str], before: list[str], after: list[str]) -> str:
     """A block of three lines for each prompt."""
-    blocks = []
-    for kind, prompt, old, new in zip(kinds, prompts, before, after):
-        blocks.append(f"{kind:<10} {prompt} ...\n    before ... {old}\n    now    ... {new}\n")
-    return "".join(blocks)
+    return "".join(
+        f"{kind:<10} {open_ended(prompt)}\n    before ... {spoken(old)}\n    now    ... {spoken(new)}\n"
+        for kind, prompt, old, new in zip(kinds, prompts, before, after)
+    )
 
 
 def _hparams(args: argparse.Namespace, log: EditLog) -> HyperParams:
@@ -80,11 +80,9 @@ def _hparams(args: argparse.Namespace, log: EditLog) -> HyperParams:
     model = args.model or (log.base.name if log.entries else DEFAULT_MODEL)
     if args.hparams is not None:
         path = find_hparams(args.hparams)
-    elif f"{spec.name}/{model}" in resources.shipped_hparams():
-        path = resources.hparams_path(f"{spec.name}/{model}")
     else:
-        remedy = "give a file with --hparams FILE; easyedit-neuron tune writes one"
-        raise NeuronEditError(f"no hyperparameters of {spec.name} for {model!r} are shipped: {remedy}")
+        remedy = "--hparams FILE reads your own, and easyedit-neuron tune writes one"
+        path = shipped_hparams_file(spec, model, remedy)
     values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
     if args.model is not None or args.hparams is None:
         values["model_name"] = model

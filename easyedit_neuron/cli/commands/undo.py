@@ -14,11 +14,6 @@ from ...errors import NeuronEditError, StateError
 from ..output import show
 from .common import WEIGHTS, add_folder, add_model, describe_request, load_base_of, open_log, write_edited
 
-_NOT_HERE = (
-    "here the edits cannot be made again to the same bits; replay the log into another folder, or work where "
-    "it was made"
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
@@ -55,8 +50,7 @@ def _undo_in_log(args: argparse.Namespace, log: EditLog) -> None:
     if log.folder != Path(args.folder).expanduser() or (log.folder.parent / WEIGHTS).is_file():
         raise NeuronEditError("--out DIR is needed: the weights of a run stay as they are")
     model, _ = load_base_of(log, args)
-    if replay(log, model).exact is False:
-        raise StateError(f"{log.folder}: {_NOT_HERE}")
+    _restore_newest_weights(log, model)
     for number in args.ids:
         undo(model, log, number)
 
@@ -68,4 +62,5 @@ def _restore_newest_weights(log: EditLog, model: torch.nn.Module) -> None:
         restore(model, {name: value for name, value in load_file(file).items() if name in log.base.weights})
         log.check_weights(model)
     elif replay(log, model).exact is False:
-        raise StateError(f"{file} is not there, and {_NOT_HERE}")
+        problem = f"{file} is not there, and here the edits cannot be made again to the same bits"
+        raise StateError(f"{problem}; replay the log into another folder, or work where the run was made")
