@@ -66,6 +66,14 @@ def pad(rows: list[list[int]], device=None) -> Batch:
     return Batch(ids.to(device), mask.to(device), lengths.to(device))
 
 
+def left_pad(rows: list[list[int]], device=None, filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, int64 [B, T], of rows padded on the left: all end at the last column."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[filler] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
 def token_ids(tok, text: str, special: bool = True) -> list[int]:
     """Token ids of one text, with the tokenizer's special tokens (BOS) if ``special``."""
     return tok(text, add_special_tokens=special)["input_ids"]

@@ -21,6 +21,7 @@ from ..lifelong.stream import Stream
 from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
 from ..utils.io import write_text
+from ..utils.progress import silenced
 from ..utils.random_state import seed_everything
 from ..utils.timing import Stopwatch
 from .load import check_layers, load_ability, load_facts_and_texts, load_method, load_quietly, with_ability
@@ -59,7 +60,8 @@ def run(
         else:
             command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
             origin = RunOrigin(settings, hparams, hparams_file, command)
-            summary = _edit(origin, method, requests, reference, opened)
+            with silenced(quiet):
+                summary = _edit(origin, method, requests, reference, opened)
             if settings.runner.report:
                 _write_report(files)
     if not quiet:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.io import write_text
-from .record import Record, read_records
-from .shapes import SHAPES
+from . import load
+from .record import read_records
 from .splits import without
 
 MOST_PHRASINGS = 4
@@ -41,8 +41,7 @@ def choose_records(
         rewrite = record["requested_rewrite"]
         relations.setdefault(rewrite["relation_id"], {})[rewrite["prompt"]] = None
         relation_of[rewrite["prompt"]] = rewrite["relation_id"]
-    convert = SHAPES["counterfact_nested"]
-    requests = [convert(Record(Path("reported"), number, record)) for number, record in enumerate(reported)]
+    requests = load(reported, "counterfact_nested")
     chosen = []
     for record in without([record for record in flat if record["subject"] in record["prompt"]], requests):
         template = record["prompt"].replace(record["subject"], "{}")

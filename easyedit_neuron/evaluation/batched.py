@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..arch.tokens import left_pad
 from ..errors import RequestError
 from .batching import (
     accepted,
@@ -110,9 +111,7 @@ def greedy_tokens(model, rows: list[list[int]], steps: int) -> list[list[int]]:
     """``steps`` greedy tokens after each row, with a cache and left padding; end-of-text ends no row."""
     if steps == 0:
         return [[] for _ in rows]
-    device, width = input_device(model), max(len(row) for row in rows)
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    ids, mask = left_pad(rows, input_device(model))
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     cache, generated = None, []
     for _ in range(steps):

@@ -15,11 +15,10 @@ from typing import Any
 import numpy
 import torch
 
-from .. import resources
 from ..arch.view import ModelView
 from ..errors import HostError, HparamsError
 from ..statistics.cache import Statistics
-from ..statistics.self_text import SELF
+from ..statistics.text import is_local
 from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import replacing
 
@@ -123,7 +122,8 @@ def prepare(alg_name: str, module: types.ModuleType, model: torch.nn.Module, tok
     - WISE needs ``sequential_edit``, which EasyEdit never sets: every edit would take the last one's place.
     - AdaLoRA's schedule gets a length, without which PEFT refuses it. EasyEdit never takes a step of it.
     """
-    if _is_our_text(getattr(hparams, "mom2_dataset", None)) and getattr(hparams, "mom2_adjustment", True):
+    source = getattr(hparams, "mom2_dataset", None)
+    if source is not None and is_local(source) and getattr(hparams, "mom2_adjustment", True):
         hparams.stats_dir = str(write_covariances(model, tok, hparams))
     if alg_name in ("AlphaEdit", "SPHERE") and not Path(hparams.P_loc).is_file():
         with torch.no_grad():
@@ -205,10 +205,3 @@ def follow_prompt(model: torch.nn.Module) -> None:
                 adapter.key_id = int(keep[0]) if isinstance(keep, torch.Tensor) else -1
 
     model.register_forward_pre_hook(set_key_position, with_kwargs=True)
-
-
-def _is_our_text(source: str | None) -> bool:
-    suffixes = (".txt", ".jsonl")
-    if source is None:
-        return False
-    return source in (SELF, *resources.SHIPPED_DATA) or Path(source).suffix in suffixes

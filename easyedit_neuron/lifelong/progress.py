@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from ..utils.progress import time_left
+
 
 class Progress:
     """Progress of one run, on stderr."""
@@ -32,8 +34,8 @@ class Progress:
         if self._shows_bar:
             return
         spent = time.monotonic() - self._started
-        left = spent / max(position - self._first, 1) * (self.total - position)
-        times = f"{tqdm.format_interval(spent)} spent, about {tqdm.format_interval(left)} left"
+        left = time_left(spent, position - self._first, self.total - position)
+        times = f"{tqdm.format_interval(spent)} spent, about {left} left"
         self.say(f"{position}/{self.total} edits, {_scores(rel, loc, failed)}, {times}")
 
     def say(self, text: str) -> None:

@@ -2,17 +2,15 @@
 
 import json
 import logging
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from ..arch.tokens import left_pad
 from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint
-from ..utils.io import PART, replacing
+from ..utils.io import replacing, write_text_once
 from ..utils.progress import progress
 from ..utils.random_state import random_states, set_random_states
 
@@ -23,24 +21,8 @@ TOKENS_PER_TEXT = 100
 BATCH = 64
 
 OPENERS = (
-    *(
-        "The",
-        "A",
-        "In",
-        "It",
-        "This",
-        "When",
-        "For",
-        "He",
-        "She",
-        "They",
-        "We",
-        "I",
-        "You",
-        "One",
-        "On",
-        "At",
-    ),
+    *("The", "A", "In", "It", "This", "When", "For", "He", "She"),
+    *("They", "We", "I", "You", "One", "On", "At"),
     *("As", "After", "Before", "During", "Since", "While", "Although", "However", "If", "There", "These"),
     *("Many", "Some", "Most", "Our", "His", "Her", "Its", "Their", "From", "With", "By", "To", "How"),
     *("The first", "The city of", "The people", "In the early", "One of the", "According to", "It was"),
@@ -77,20 +59,8 @@ def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path)
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
     if not lines:
         raise DataError("mom2_dataset: the model writes no text of its own; name a text file")
-    _publish(path, "".join(lines[:n_texts]))
+    write_text_once(path, "".join(lines[:n_texts]))
     return path
-
-
-def _publish(path: Path, text: str) -> None:
-    """Write a file that appears complete, unless another process was faster: it may be reading its own."""
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        with suppress(FileExistsError):
-            os.link(part, path)
-    finally:
-        os.unlink(part)
 
 
 def _write_batch(view: ModelView, tok, seed: int, start: int, path: Path) -> None:
@@ -110,13 +80,12 @@ def sample_texts(model: torch.nn.Module, tok, openers: list[str], max_tokens: in
     """Continue every opener by sampling at temperature 1, to the end of the text or ``max_tokens``."""
     device = model.get_input_embeddings().weight.device
     rows = [tok(opener)["input_ids"] for opener in openers]
-    width = max(map(len, rows))
     filler = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id or 0
-    ids = torch.tensor([[filler] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    ids, mask = left_pad(rows, device, filler)
     how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pad_token_id": filler}
     written = model.generate(input_ids=ids, attention_mask=mask, max_length=max_tokens, **how)
     texts = [
-        tok.decode(row[width - len(start) :], skip_special_tokens=True) for row, start in zip(written, rows)
+        tok.decode(row[ids.shape[1] - len(start) :], skip_special_tokens=True)
+        for row, start in zip(written, rows)
     ]
     return [text.strip() for text in texts if text.strip()]

@@ -14,6 +14,7 @@ from ..utils.io import replacing
 from .self_text import SELF
 
 LOG = logging.getLogger(__name__)
+_SUFFIXES = (".txt", ".jsonl")
 _FIELDS = ("text", "content", "sentence")
 _HUB = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
@@ -89,6 +90,11 @@ def enough_texts(d_ff: int) -> int:
     return max(20, d_ff // 6)
 
 
+def is_local(source: str) -> bool:
+    """Whether the text is the model's own, shipped or in a file, and no data set of the hub."""
+    return source in (SELF, "tiny-world") or Path(source).suffix in _SUFFIXES
+
+
 def check_source(source: str, n_samples: int | None, folder: Path) -> None:
     """Raise ``DataError`` if ``Texts`` would find no file and could load none. Reads and loads nothing."""
     if source == SELF or _local_file(source) is not None:
@@ -109,7 +115,7 @@ def _local_file(source: str) -> Path | None:
         path = resources.data_dir("tiny-world") / "text_train.txt"
     else:
         path = Path(source).expanduser()
-    if path.suffix not in (".txt", ".jsonl"):
+    if path.suffix not in _SUFFIXES:
         return None
     if not path.is_file():
         raise DataError(f"mom2_dataset: no file {str(path)!r}; name a text file, or 'tiny-world'")

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -81,6 +81,18 @@ def write_text(path: Path, text: str) -> None:
         finally:
             part.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def write_text_once(path: Path, text: str) -> None:
+    """Write a file that appears complete, unless it exists by then: another process may be reading it."""
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        os.unlink(part)
 
 
 def append_text(path: Path, text: str) -> None:

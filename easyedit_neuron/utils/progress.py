@@ -37,6 +37,11 @@ def silenced(silent: bool = True) -> Iterator[None]:
         _silent = before
 
 
+def time_left(spent: float, done: int, remaining: int) -> str:
+    """The time for what remains, at the pace of what was done in ``spent`` seconds."""
+    return tqdm.format_interval(max(spent / max(done, 1) * remaining, 0))
+
+
 class Progress:
     """See ``progress``."""
 
@@ -58,9 +63,8 @@ class Progress:
         elif not self._silent and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN
             spent = time.monotonic() - self._started
-            left = spent / max(self.done - self._first, 1) * (self.total - self.done)
-            counts, times = f"{self.done}/{self.total} {self.unit}s", tqdm.format_interval(max(left, 0))
-            sys.stderr.write(f"{self.name}: {counts}, about {times} left\n")
+            times = time_left(spent, self.done - self._first, self.total - self.done)
+            sys.stderr.write(f"{self.name}: {self.done}/{self.total} {self.unit}s, about {times} left\n")
             sys.stderr.flush()
 
     def close(self) -> None:
