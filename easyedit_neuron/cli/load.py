@@ -99,9 +99,8 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
 
     options, names = settings.evaluation, settings.evaluation.ability
     if names is None:
-        shipped_models = {resources.model_path(name) for name in resources.SHIPPED_MODELS}
-        is_shipped = resources.model_path(hparams.model_name) in shipped_models
-        is_shipped = is_shipped and settings.data.retained in resources.SHIPPED_DATA
+        short_name = resources.model_short_name(resources.model_path(hparams.model_name))
+        is_shipped = short_name in resources.SHIPPED_MODELS and settings.data.retained == "tiny-world"
         names = [tasks.WORLD] if is_shipped and tasks.available() else []
     names = tasks.canonical(names) if names else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
