@@ -30,6 +30,11 @@ def cache_dir() -> Path:
     return Path(user_cache).expanduser() / "easyedit-neuron"
 
 
+def statistics_dir() -> Path:
+    """Default of ``stats_dir``: the folder of covariances, texts and scores."""
+    return cache_dir() / "stats"
+
+
 def model_path(name: str) -> str:
     """Folder of a shipped or fetched model when ``name`` is exactly its name; other names are unchanged.
 

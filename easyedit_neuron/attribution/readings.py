@@ -55,6 +55,10 @@ class Readings:
         top1 = view.logits(hidden).argmax(dim=-1)
         return cls(*layer_states, hidden.to(device, dtype), top1)
 
+    def covers(self, layers: Sequence[int]) -> bool:
+        """Whether all of these layers were read."""
+        return set(layers) <= self.activations.keys()
+
     @classmethod
     def joined(cls, parts: Sequence[Readings]) -> Readings:
         """Concatenate the places of several readings of the same layers."""

@@ -28,8 +28,7 @@ def load_method(settings: Settings) -> Method:
     """The method that the settings name: of the registry, or EasyEdit's own."""
     if not settings.method_name.startswith(EASYEDIT_PREFIX):
         return Method(get_method(settings.method_name))
-    texts = [] if settings.data.text is None else data.text(settings.data.text, "train")
-    method = EasyEditMethod(settings.method_name.removeprefix(EASYEDIT_PREFIX), texts)
+    method = EasyEditMethod(settings.method_name.removeprefix(EASYEDIT_PREFIX))
     if method.one_prompt_at_a_time:
         settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1
     return method

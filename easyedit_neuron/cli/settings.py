@@ -235,10 +235,7 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     changes = {"batch_size": settings.batch_size, **settings.method}
     if settings.model.path:
         changes["model_name"] = settings.model.path
-    hparams = method.hyperparameters(path, changes)
-    if getattr(hparams, "stats_dir", "") is None:
-        hparams.stats_dir = str(resources.cache_dir() / "stats")
-    return hparams, path
+    return method.hyperparameters(path, changes), path
 
 
 def _hparams_file(settings: Settings, spec: MethodSpec) -> Path:

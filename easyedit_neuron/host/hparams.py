@@ -59,6 +59,8 @@ def read_easyedit_hparams(function: Callable, file: Path) -> Any:
     except Exception as problem:  # EasyEdit's classes check by assert, KeyError and TypeError
         reason = f"{type(problem).__name__}: {problem}"
         raise HparamsError(f"{file}: not hyperparameters of EasyEdit's {cls.__name__}: {reason}") from None
+    if getattr(hparams, "stats_dir", "") is None:
+        hparams.stats_dir = str(resources.statistics_dir())
     if isinstance(hparams.model_name, str):
         hparams.model_name = resources.model_path(hparams.model_name)
         resources.require_model(hparams.model_name)

@@ -5,6 +5,7 @@ Nothing of EasyEdit is changed on the disk; what is set on its modules holds for
 
 import copy
 import functools
+import json
 import logging
 import sys
 import types
@@ -15,9 +16,11 @@ from typing import Any
 import numpy
 import torch
 
+from .. import resources
 from ..arch.view import ModelView
 from ..errors import HostError, HparamsError
 from ..statistics.cache import Statistics
+from ..statistics.self_text import BATCH, write_self_text
 from ..statistics.text import is_local
 from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import replacing
@@ -177,14 +180,18 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
     return folder
 
 
+def own_sentences(model: torch.nn.Module, tok) -> list[str]:
+    """First sentences of texts that the untouched model writes."""
+    path = write_self_text(ModelView.of(model), tok, BATCH, 0, resources.statistics_dir())
+    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [text.split(". ")[0] for text in texts]
+
+
 def with_unrelated_text(alg_name: str, requests: list[dict], texts: Sequence[str], first: int) -> list[dict]:
     """For WISE, requests with a text that the edit must leave alone (EasyEdit's scripts take it from zsRE's
     training file); other methods' requests as they are."""
     if alg_name != "WISE":
         return requests
-    if not texts:
-        problem = "and there is none: name it, data.text=FILE"
-        raise HparamsError(f"WISE learns from text that an edit must leave alone, {problem}")
     return [{"loc_prompt": texts[(first + i) % len(texts)], **request} for i, request in enumerate(requests)]
 
 

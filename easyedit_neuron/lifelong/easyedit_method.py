@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import importlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,9 @@ from .weights import ComparedWeights
 
 
 class EasyEditMethod(Method):
-    """A method of EasyEdit's ``ALG_DICT``; ``HostError`` where it does not exist or cannot be run here.
+    """A method of EasyEdit's ``ALG_DICT``; ``HostError`` where it does not exist or cannot be run here."""
 
-    ``texts``: sentences that edits must leave alone, for methods that learn from such (WISE).
-    """
-
-    def __init__(self, alg_name: str, texts: Sequence[str] = ()):
+    def __init__(self, alg_name: str):
         from ..host import import_easyeditor
 
         adapters.refuse(alg_name)
@@ -44,13 +40,17 @@ class EasyEditMethod(Method):
         self.batchable = batch_editor.is_batchable_method(alg_name)
         self.one_prompt_at_a_time = alg_name in adapters.ONE_PROMPT_AT_A_TIME
         self._apply = algorithms[alg_name]
-        executor = getattr(self._apply, "__self__", None)
-        self._has_executor = executor is not None
-        if executor is not None:  # a shared object with a state of its own: every run gets a new one
-            self._apply = getattr(type(executor)(), self._apply.__name__)
-        self._texts, self._edits_made = texts, 0
+        self._has_executor = hasattr(self._apply, "__self__")
+        self._texts: list[str] = []  # that edits must leave alone, for WISE
+        self.restart()
         self._variables = adapters.ModuleVariables(alg_name, self._apply.__module__.rpartition(".")[0])
         self._variables.write({})
+
+    def restart(self) -> None:
+        """As before the first edit, but for the variables of its modules."""
+        if self._has_executor:  # a shared object with a state of its own: every run gets a new one
+            self._apply = getattr(type(self._apply.__self__)(), self._apply.__name__)
+        self._edits_made = 0
 
     def hyperparameters(self, file: Path | str, changes: dict[str, Any]):
         """EasyEdit's hyperparameters from a file with changes; ``HparamsError`` for an unknown field.
@@ -78,8 +78,14 @@ class EasyEditMethod(Method):
             reason = f"{type(problem).__name__}: {problem}"
             raise HostError(f"EasyEdit cannot load the model: {reason}") from problem
         model = editor.model.eval()
-        adapters.prepare(self.alg_name, sys.modules[self._apply.__module__], model, editor.tok, hparams)
+        self.prepare(model, editor.tok, hparams)
+        if self.alg_name == "WISE":
+            self._texts = adapters.own_sentences(model, editor.tok)
         return model, editor.tok
+
+    def prepare(self, model: torch.nn.Module, tok, hparams) -> None:
+        """What the method needs of the untouched model under these hyperparameters, which are changed."""
+        adapters.prepare(self.alg_name, sys.modules[self._apply.__module__], model, tok, hparams)
 
     def edited_weights(self, model: torch.nn.Module) -> ComparedWeights:
         """Weights are compared; the state inside a method's own object can be neither saved nor undone."""

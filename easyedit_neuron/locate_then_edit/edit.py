@@ -1,6 +1,7 @@
 """One locate-then-edit call: target values, masks, deltas and the sequential state that they leave."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from .compute_z import TargetValues, compute_z
 from .preservation import preserved_prompts, superseded_key_indices
 from .rome_update import compute_rome_deltas, joined
 from .sequential_state import SequentialState, sequential_state
-from .shared_targets import stored_targets
+from .shared_targets import SharedTargets
 from .solver.problem import Problem
 from .solver.sequential import SequentialSolver
 
@@ -101,13 +102,13 @@ class LocateThenEdit(Edit):
         hparams, is_rome = self.hparams, self.hparams.path == "rome"
         with_readings = hparams.mask != "none" and layer is None
         layer = self.layers[0 if is_rome else -1] if layer is None else layer
-        store, key = stored_targets(self.view.model, batch, hparams, layer, with_readings)
-        if store is not None and key in store:
-            return store[key]
-        preserved = None
+        shared, read_layers = SharedTargets.of(self.view.model), self.layers if with_readings else []
+        if shared is not None and (earlier := shared.get(batch, hparams, layer, read_layers)) is not None:
+            return earlier
+        started, preserved = time.process_time(), None
         if hparams.preserves_subject:
-            earlier = self.requests[: self.requests.index(batch[0])]
-            edited = [*self.state.edited, [request.fact for request in earlier]]
+            before = self.requests[: self.requests.index(batch[0])]
+            edited = [*self.state.edited, [request.fact for request in before]]
             preserved = preserved_prompts(batch, edited, hparams)
         targets = compute_z(
             self.view,
@@ -120,8 +121,8 @@ class LocateThenEdit(Edit):
             preserved=preserved,
             read_neurons=with_readings,
         )
-        if store is not None:
-            store[key] = targets
+        if shared is not None:
+            shared.add(batch, hparams, layer, targets, time.process_time() - started)
         self.watch.lap("target")
         return targets
 

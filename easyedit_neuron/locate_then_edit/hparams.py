@@ -133,7 +133,7 @@ class PathHyperParams(ModelHyperParams):
     def validate(self) -> None:
         """Check the ranges; errors name the field. An unset ``stats_dir`` becomes a folder in the cache."""
         super().validate()
-        self.stats_dir = self.stats_dir or str(resources.cache_dir() / "stats")
+        self.stats_dir = self.stats_dir or str(resources.statistics_dir())
         self.require_positive(
             "v_num_grad_steps",
             "v_lr",

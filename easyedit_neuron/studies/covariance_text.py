@@ -19,6 +19,7 @@ from .command import Study, add_data, add_model, hparams_of, load, positive
 from .edit_bench import EditBenchmark
 from .output import Result, Table
 from .plots import Lines
+from .untouched import Untouched
 
 BATCH = 10
 
@@ -41,7 +42,7 @@ def measure(args: argparse.Namespace) -> Result:
     hparams = hparams.override({"mom2_n_samples": max(args.texts)})
     requests = data.load(args.data, size=args.skip + args.edits, rephrasings="all")[args.skip :]
     heldout = data.text(args.heldout, "heldout")
-    bench = EditBenchmark(studied.model, studied.tok, requests, heldout)
+    bench = EditBenchmark(Untouched(studied.model, studied.tok), requests, heldout)
     before = {"text": "none", "texts": 0, "perplexity": perplexity(studied.model, studied.tok, heldout)}
     rows: list[dict[str, Any]] = [before]
     with shared_targets(studied.model):

@@ -4,15 +4,12 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from ..edits.write import restore
 from ..errors import EditError
-from ..evaluation import evaluate_all, locality_reference, perplexity, summarize
+from ..evaluation import locality_reference, summarize
 from ..lifelong.run_folder import mean
 from ..locate_then_edit.edit import LocateThenEdit
 from ..locate_then_edit.hparams import PathHyperParams
-from ..registry import get_method
+from .untouched import Untouched
 
 LOG = logging.getLogger(__name__)
 MEASURES = ("edit_success", "generality", "portability", "locality")
@@ -25,14 +22,13 @@ class EditBenchmark:
     ``reference`` holds the untouched model's answers to the locality prompts.
     """
 
-    model: torch.nn.Module
-    tok: Any
+    subject: Untouched
     requests: list[dict]
     texts: list[str] = field(default_factory=list)
     reference: list = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reference = locality_reference(self.model, self.tok, self.requests)
+        self.reference = locality_reference(self.subject.model, self.subject.tok, self.requests)
 
     def measure(self, hparams, sequential: bool) -> dict[str, Any]:
         """Make the edits under ``hparams``, ``batch_size`` at a time, and average over them.
@@ -42,31 +38,26 @@ class EditBenchmark:
         ``perplexity`` of ``texts`` after sequential edits, the number of ``failed`` edits (for which the
         unedited model is measured), and means over batches of the numbers in the edits' records.
         """
-        apply = get_method(hparams.alg_name).load_apply()
-        originals: dict[str, torch.Tensor] = {}
         metrics, records, failed = [], [], 0
         after_all: dict[str, Any] = {}
+        size = getattr(hparams, "batch_size", 1)
         try:
-            for start in range(0, len(self.requests), hparams.batch_size):
-                batch = slice(start, start + hparams.batch_size)
-                options = {"return_orig_weights": True, "records": records}
+            for start in range(0, len(self.requests), size):
+                batch = slice(start, start + size)
                 try:
-                    _, weights = apply(self.model, self.tok, self.requests[batch], hparams, **options)
+                    self.subject.edit(self.requests[batch], hparams, records)
                 except EditError as problem:
                     LOG.warning("%s", problem)
                     failed += len(self.requests[batch])
-                    weights = {}
-                originals = {**weights, **originals}  # the first copy of a weight is the untouched one
                 if not sequential:
                     metrics += self._evaluate(batch)
-                    restore(self.model, originals)
-                    originals = {}
+                    self.subject.restore()
             if sequential:
                 metrics = self._evaluate(slice(None))
                 if self.texts:
-                    after_all["perplexity"] = perplexity(self.model, self.tok, self.texts)
+                    after_all["perplexity"] = self.subject.perplexity(self.texts)
         finally:
-            restore(self.model, originals)
+            self.subject.restore()
         return {**_measures(summarize(metrics)), **after_all, "failed": failed, **_record_means(records)}
 
     def search_targets(self, hparams) -> None:
@@ -78,12 +69,13 @@ class EditBenchmark:
             return
         for start in range(0, len(self.requests), hparams.batch_size):
             batch = self.requests[start : start + hparams.batch_size]
-            edit = LocateThenEdit.begin(hparams.alg_name, self.model, self.tok, batch, hparams)
+            model, tok = self.subject.model, self.subject.tok
+            edit = LocateThenEdit.begin(hparams.alg_name, model, tok, batch, hparams)
             with edit.computing():
                 edit.compute_z(edit.requests)
 
     def _evaluate(self, part: slice) -> list[dict]:
-        return evaluate_all(self.model, self.tok, self.requests[part], reference=self.reference[part])
+        return self.subject.evaluate(self.requests[part], self.reference[part])
 
 
 def _measures(summary: dict) -> dict[str, float | None]:

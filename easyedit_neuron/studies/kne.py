@@ -21,6 +21,7 @@ from .command import Study
 from .edit_bench import MEASURES, EditBenchmark
 from .output import Result, Table, write_csv
 from .plots import Marks
+from .untouched import Untouched
 
 STUDIES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "modules": ("target_modules", [[name] for name in NAMES], {}),
@@ -51,7 +52,7 @@ def measure(args: argparse.Namespace) -> Result:
     texts = data.text(args.text, "heldout")[: args.texts] if args.texts else []
 
     model, tok, _ = load_model(hparams)
-    benchmark = EditBenchmark(model, tok, requests, texts)
+    benchmark = EditBenchmark(Untouched(model, tok), requests, texts)
     rows = []
     for setting in settings:
         value = getattr(setting, varied)

@@ -1,10 +1,11 @@
 """Each edit on the untouched model, measured, and taken back: the protocol of most tables of the field.
 
-``python -m easyedit_neuron.studies.single_edits --model smollm2-135m-instruct --methods MEMIT FiNE --edits
-100``
+``python -m easyedit_neuron.studies.single_edits --model smollm2-135m-instruct --methods MEMIT EasyEdit:GRACE
+--edits 100``
 
 Every record's numbers are appended to ``<data>-<method>.jsonl`` in the folder of the study, and the same
-command continues there. The table has means with 95% bootstrap intervals over records.
+command continues there. The table has means with 95% bootstrap intervals over records. Methods that search
+for the same z* search once; the seconds count the search for each of them.
 """
 
 import argparse
@@ -15,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import data
-from ..edits.session import forget
-from ..edits.write import restore
 from ..errors import EditError
-from ..evaluation import evaluate_all, locality_reference, perplexity
+from ..evaluation import locality_reference
 from ..evaluation.intervals import mean_interval
+from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.measurer import evenly, plain_metrics
 from ..lifelong.run_folder import mean
+from ..locate_then_edit.shared_targets import SharedTargets, shared_targets
 from ..registry import get_method
 from ..utils.io import append_text
 from ..utils.progress import progress
-from .command import StudiedModel, Study, add_data, add_model, hparams_of, load
+from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table
+from .untouched import EasyEditUntouched, Untouched
 
 COLUMNS = {
     "rel": "rewrite_acc",
@@ -36,10 +38,11 @@ COLUMNS = {
 }
 """Column -> EasyEdit's name of the measure."""
 SHOWN = (*COLUMNS, "loc", "port", "perplexity", "seconds")
+INTERVALS = ("rel", "gen", "loc", "port")
 
 
 def measure_edit(
-    studied: StudiedModel, request: dict[str, Any], hparams, texts: Sequence[str] = ()
+    subject: Untouched, request: dict[str, Any], hparams, texts: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Make one edit, measure it, and take it back.
 
@@ -47,22 +50,22 @@ def measure_edit(
         ``SHOWN`` (shares; perplexity of ``texts``, None without any; CPU seconds of the edit), and
         ``failed``.
     """
-    model, tok = studied.model, studied.tok
-    reference = locality_reference(model, tok, [request])
-    apply, started = get_method(hparams.alg_name).load_apply(), time.process_time()
-    failed, originals = False, {}
+    reference = locality_reference(subject.model, subject.tok, [request])
+    shared, started = SharedTargets.of(subject.model), time.process_time()
+    saved, failed = shared.saved_seconds if shared else 0.0, False
     try:
-        _, originals = apply(model, tok, [request], hparams, return_orig_weights=True)
-    except EditError:
-        failed = True
-    seconds = time.process_time() - started
-    try:
-        row = record_row(evaluate_all(model, tok, [request], reference=reference, exact_match=True)[0])
-        row["perplexity"] = perplexity(model, tok, texts) if texts else None
+        try:
+            subject.edit([request], hparams)
+        except EditError:
+            failed = True
+        seconds = time.process_time() - started
+        if shared:
+            seconds += shared.saved_seconds - saved
+        row = record_row(subject.evaluate([request], reference, exact_match=True)[0])
+        row["perplexity"] = subject.perplexity(list(texts)) if texts else None
     finally:
-        restore(model, originals)
-        forget(model)
-    return row | {"seconds": seconds, "failed": failed}
+        subject.restore()
+    return row | {"seconds": round(seconds, 3), "failed": failed}
 
 
 def record_row(metrics: dict[str, Any]) -> dict[str, float | None]:
@@ -80,26 +83,52 @@ def table_row(label: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for column in SHOWN:
         interval = mean_interval([record[column] for record in rows])
         row[column] = None if interval is None else interval[0]
-        if column in ("rel", "gen", "loc", "port") and interval is not None:
+        if column in INTERVALS and interval is not None:
             row[f"{column}_interval"] = f"{interval[1]:.3f}-{interval[2]:.3f}"
     return row
 
 
-def _run_method(
-    studied: StudiedModel, args: argparse.Namespace, method: str, requests: list[dict]
-) -> list[dict]:
-    file = _folder(args) / f"{Path(args.data).stem}-{method}.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = [json.loads(line) for line in lines]
-    hparams = hparams_of(method, args.model, None, **({"device": args.device} if args.device else {}))
+def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tuple[Untouched, Any]]:
+    """Method -> model and hyperparameters. Our methods share one model, EasyEdit's have one each."""
+    subjects: dict[str, tuple[Untouched, Any]] = {}
+    own = None
+    for method in methods:
+        if method.startswith(EASYEDIT_PREFIX):
+            theirs = EasyEditUntouched(method, args.model)
+            subjects[method] = theirs, theirs.hparams
+            continue
+        if own is None:
+            studied = load(args)
+            own = Untouched(studied.model, studied.tok)
+        device = {"device": args.device} if args.device else {}
+        subjects[method] = own, hparams_of(method, args.model, None, **device)
+    return subjects
+
+
+def _measure_all(
+    args: argparse.Namespace, requests: list[dict], subjects: dict[str, tuple[Untouched, Any]]
+) -> dict[str, list[dict]]:
+    """Method -> rows; what the folder has is not made again."""
+    stem = Path(args.data).stem
+    files = {method: _folder(args) / f"{stem}-{method.replace(':', '-')}.jsonl" for method in subjects}
+    rows = {method: _rows(file)[: len(requests)] for method, file in files.items()}
     texts = evenly(data.text(args.text, "heldout"), 12) if args.perplexity else []
-    with progress(method, len(requests), "edit", len(rows)) as shown:
-        for number in range(len(rows), len(requests)):
-            measured = texts if number < args.perplexity else ()
-            rows.append(measure_edit(studied, requests[number], hparams, measured))
-            append_text(file, json.dumps(rows[-1]) + "\n")
-            shown.add(1)
+    done = sum(map(len, rows.values()))
+    with progress("single edits", len(requests) * len(subjects), "edit", done) as shown:
+        for number, request in enumerate(requests):
+            for method, (subject, hparams) in subjects.items():
+                if number < len(rows[method]):
+                    continue
+                with_texts = texts if number < args.perplexity else ()
+                rows[method].append(measure_edit(subject, request, hparams, with_texts))
+                append_text(files[method], json.dumps(rows[method][-1]) + "\n")
+                shown.add(1)
     return rows
+
+
+def _rows(file: Path) -> list[dict]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -112,15 +141,19 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, 100)
     parser.add_argument("--part", default="all", choices=("all", "choose", "report"), help="of the data")
-    parser.add_argument("--methods", nargs="+", default=["MEMIT"], help="names of methods (MEMIT)")
+    parser.add_argument("--methods", nargs="+", default=["MEMIT"], help="of ours, or EasyEdit:GRACE (MEMIT)")
     parser.add_argument("--perplexity", type=int, default=20, help="edits after which it is measured (20)")
     parser.add_argument("--text", default="real-world", help="text for perplexity")
 
 
 def measure(args: argparse.Namespace) -> Result:
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part, invalid="skip")
-    studied, methods = load(args), [get_method(name).name for name in args.methods]
-    rows = [table_row(method, _run_method(studied, args, method, requests)) for method in methods]
+    is_theirs = [name.startswith(EASYEDIT_PREFIX) for name in args.methods]
+    methods = [name if theirs else get_method(name).name for name, theirs in zip(args.methods, is_theirs)]
+    subjects = _subjects(args, methods)
+    with shared_targets(next(iter(subjects.values()))[0].model):
+        measured = _measure_all(args, requests, subjects)
+    rows = [table_row(method, measured[method]) for method in methods]
     note = f"{len(requests)} edits of {args.data} in {args.model}, each on the untouched model"
     return Result(
         "single_edits",

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from .. import resources
-from ..hyperparameters.base import HyperParams
 from ..report import figures
 from ..studies.output import write_csv
 from ..studies.plots import Lines
@@ -19,7 +18,7 @@ ALWAYS = ("alg_name", "model_name", "device", "layers", "batch_size")
 SHARES = ("rel", "gen", "loc", "fluent")
 
 
-def yaml_text(hparams: HyperParams, trials: Sequence[Trial], best: Trial, header: str) -> str:
+def yaml_text(hparams: Any, trials: Sequence[Trial], best: Trial, header: str) -> str:
     """The hyperparameters as YAML: what differs from the class's defaults, and everything that was tried.
 
     A field that was tried has the scores of its other values beside it, the other fields their help.
@@ -30,17 +29,18 @@ def yaml_text(hparams: HyperParams, trials: Sequence[Trial], best: Trial, header
         value = getattr(hparams, entry.name)
         if entry.name == "model_name":
             value = resources.model_short_name(value)
-        default = None if entry.default is dataclasses.MISSING else entry.default
         if entry.name == "stats_dir":  # where this machine keeps its cache
-            continue
-        if entry.name not in (*ALWAYS, *tried) and (value == default or value is None):
+            value = None
+        is_required = entry.default is dataclasses.MISSING  # EasyEdit's classes want most of their fields
+        is_default = value is None or value == entry.default
+        if is_default and not is_required and entry.name not in (*ALWAYS, *tried):
             continue
         comment = entry.metadata.get("help", "").split(";")[0]
         if entry.name in tried:
             comment = f"{best.score:.3f}; " + ", ".join(
                 f"{other}: {score:.3f}" for other, score in tried[entry.name]
             )
-        lines.append(f"{_yaml_line(entry.name, value)}  # {comment}")
+        lines.append(f"{_yaml_line(entry.name, value)}  # {comment}".removesuffix("  # "))
     return "\n".join(lines) + "\n"
 
 
@@ -50,7 +50,7 @@ def _yaml_line(name: str, value: Any) -> str:
 
 
 def _scores_by_field(
-    hparams: HyperParams, trials: Sequence[Trial], best: Trial
+    hparams: Any, trials: Sequence[Trial], best: Trial
 ) -> dict[str, list[tuple[Any, float]]]:
     """Field -> the other values that were tried with the best setting's values elsewhere, and their
     scores."""

@@ -1,5 +1,6 @@
 """A small search over a method's settings, one field at a time, within a budget of time."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -28,24 +29,47 @@ class Factor:
 
 _Z = (Factor("v_lr", 2.0), Factor("v_num_grad_steps", 1.5), Factor("clamp_norm_factor", 2.0))
 _RIDGE, _NULL = Factor("mom2_update_weight", 4.0), Factor("nullspace_threshold", 4.0)
+_NULL_SPACE = (_NULL, Factor("L2", 4.0), *_Z)
+_FT = (Factor("lr", 3.0), Factor("num_steps", 2.0))
 SPACES: dict[str, tuple[Factor, ...]] = {
-    "FT": (Factor("lr", 3.0), Factor("num_steps", 2.0)),
+    "FT": _FT,
     "FiNE": (Factor("lr", 2.0), Factor("neuron_num", 2.0), Factor("beta", 3.0)),
     "KNE": (Factor("lr", 2.0), Factor("share_of_parameters", 3.0), Factor("num_steps", 2.0)),
     "ROME": (*_Z, Factor("v_weight_decay", 10.0)),
-    "nullspace": (_NULL, Factor("L2", 4.0), *_Z),
+    "nullspace": _NULL_SPACE,
     "covariance": (_RIDGE, *_Z),
+    "EasyEdit:FT": _FT,
+    "EasyEdit:LoRA": (*_FT, Factor("rank", 2.0)),
+    "EasyEdit:GRACE": (Factor("eps", 2.0), Factor("edit_lr", 3.0), Factor("n_iter", 2.0)),
+    "EasyEdit:WISE": (Factor("edit_lr", 3.0), Factor("n_iter", 2.0), Factor("mask_ratio", 2.0)),
+    "EasyEdit:ULTRAEDIT": (Factor("lr", 10.0),),
+    "EasyEdit:EMMET": (_RIDGE, *_Z, Factor("emmet_lambda", 10.0)),
+    "EasyEdit:SPHERE": (Factor("suppression_strength", 1.4), Factor("cumulative_ratio", 1.4), *_NULL_SPACE),
+    "EasyEdit:AlphaEdit": _NULL_SPACE,
+    "EasyEdit:MEMIT": (_RIDGE, *_Z),
+    "EasyEdit:ROME": _Z,
 }
 """Method, or what a locate-then-edit method preserves -> its fields, the most telling first."""
 
 
-def space_of(hparams: HyperParams) -> tuple[Factor, ...]:
+def space_of(hparams: Any) -> tuple[Factor, ...]:
     """The fields that are searched for a method; ``HparamsError`` for a method without such a list."""
-    names = [hparams.ALG_NAME, getattr(hparams, "preserves", "")]
+    names = [f"EasyEdit:{hparams.alg_name}"]
+    if isinstance(hparams, HyperParams):
+        names = [hparams.ALG_NAME, getattr(hparams, "preserves", "")]
     for name in names:
         if name in SPACES:
             return SPACES[name]
-    raise HparamsError(f"there is no list of fields to tune for {hparams.ALG_NAME!r}: {', '.join(SPACES)}")
+    raise HparamsError(f"there is no list of fields to tune for {names[0]!r}: {', '.join(SPACES)}")
+
+
+def changed(hparams: Any, changes: dict[str, Any]) -> Any:
+    """A copy of ours or EasyEdit's hyperparameters with some fields set; fields that it lacks are left
+    out."""
+    if isinstance(hparams, HyperParams):
+        return hparams.override(changes)
+    names = {entry.name for entry in dataclasses.fields(hparams)}
+    return dataclasses.replace(hparams, **{name: changes[name] for name in names & changes.keys()})
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ class Search:
     """
 
     bench: EditBenchmark
-    start: HyperParams
+    start: Any
     perplexity: float
     deadline: float
     before_trial: Callable[[HyperParams], None] = lambda hparams: None
@@ -135,7 +159,7 @@ class Search:
             return earlier
         started = time.monotonic()
         try:
-            hparams = self.start.override(changes)
+            hparams = changed(self.start, changes)
             self.before_trial(hparams)
             measured = self.bench.measure(hparams, sequential=True)
         except (HparamsError, EditError) as problem:  # out of range, or nothing is left to change

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from ..arch.view import ModelView
-from ..evaluation import perplexity
 from ..hyperparameters.base import HyperParams
 from ..locate_then_edit.context_templates import contexts_of
 from ..locate_then_edit.hparams import PathHyperParams
 from ..locate_then_edit.shared_targets import shared_targets
 from ..studies.edit_bench import EditBenchmark
+from ..studies.untouched import Untouched
 from .layers import Probe, choose_layer, choose_rate, runners_up
 from .search import Search, Trial, layer_candidates
 
@@ -25,7 +25,7 @@ DEPTHS = (0.25, 0.5, 0.75)
 class Start:
     """Where the search begins: hyperparameters, further windows of layers, and the rows of the first step."""
 
-    hparams: HyperParams
+    hparams: Any
     candidates: list[dict[str, Any]] = field(default_factory=list)
     rates: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +52,7 @@ def find_start(model: torch.nn.Module, tok, requests: list[dict], hparams: Hyper
     return Start(changed.override(first), candidates, rates, rows)
 
 
-def given_start(hparams: HyperParams) -> Start:
+def given_start(hparams: Any) -> Start:
     """Begin with settings of the user's; the same target values are also delivered by fewer layers."""
     layers = hparams.layers if isinstance(hparams, PathHyperParams) else []
     shorter = reversed(range(1, len(layers), 2))
@@ -60,8 +60,7 @@ def given_start(hparams: HyperParams) -> Start:
 
 
 def search_settings(
-    model: torch.nn.Module,
-    tok,
+    subject: Untouched,
     requests: list[dict],
     texts: list[str],
     start: Start,
@@ -74,10 +73,10 @@ def search_settings(
     z* of each batch is searched for once per setting of the search, on the untouched model. ``after_trial``
     is called with the trials so far. Returns the best trial and all of them; the model is as it was.
     """
-    bench = EditBenchmark(model, tok, requests, texts)
-    before = perplexity(model, tok, texts)
+    bench = EditBenchmark(subject, requests, texts)
+    before = subject.perplexity(texts)
     search = Search(bench, start.hparams, before, deadline, bench.search_targets)
     search.after_trial = lambda trial: after_trial(search.trials)
-    with shared_targets(model):
+    with shared_targets(subject.model):
         best = search.run(start.candidates)
     return best, search.trials

@@ -11,6 +11,7 @@ from easyedit_neuron.models.kne import kne_main
 from easyedit_neuron.models.kne.kne_hparams import KNEHyperParams
 from easyedit_neuron.studies import kne
 from easyedit_neuron.studies.edit_bench import MEASURES, EditBenchmark
+from easyedit_neuron.studies.untouched import Untouched
 
 QUICK = ["--set", "num_steps=1", "--set", "attribution_steps=2", "--set", "layers=[3]"]
 
@@ -80,7 +81,7 @@ def test_single_edits_start_from_the_untouched_model_and_failures_are_counted(sh
     model, tok = shipped_model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     hparams = KNEHyperParams.from_hparams("KNE/tiny-llama").override({"num_steps": 8, "layers": [3]})
-    benchmark = EditBenchmark(model, tok, data.load("tiny-world", size=3))
+    benchmark = EditBenchmark(Untouched(model, tok), data.load("tiny-world", size=3))
     untouched, execute = [], kne_main.train
 
     def second_fails(*arguments):

@@ -1,7 +1,6 @@
 """Single edits: each on the untouched model; the same command continues."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +9,14 @@ from easyedit_neuron import FiNEHyperParams, apply_fine_to_model, data
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
 from easyedit_neuron.studies import single_edits
 from easyedit_neuron.studies.single_edits import main, measure_edit, table_row
+from easyedit_neuron.studies.untouched import Untouched
 
 
 def test_an_edit_is_measured_and_taken_back(shipped_model):
     model, tok = shipped_model
     before = [parameter.detach().clone() for parameter in model.parameters()]
     request, hparams = data.load("tiny-world", size=1)[0], FiNEHyperParams.from_hparams("FiNE/tiny-llama")
-    row = measure_edit(SimpleNamespace(model=model, tok=tok), request, hparams, ["It rains."])
+    row = measure_edit(Untouched(model, tok), request, hparams, ["It rains."])
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters()))
     reference = locality_reference(model, tok, [request])
     apply_fine_to_model(model, tok, [request], hparams)

@@ -11,12 +11,14 @@ from ... import data, resources
 from ...arch.load_model import load_model
 from ...errors import NeuronEditError
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ...lifelong import EASYEDIT_PREFIX
 from ...lifelong.measurer import evenly
 from ...locate_then_edit.hparams import PathHyperParams
 from ...registry import get_method
 from ...report import figures
+from ...studies.untouched import EasyEditUntouched, Untouched
 from ...tuning.result import write_picture, write_tables, yaml_text
-from ...tuning.search import Trial
+from ...tuning.search import Trial, changed
 from ...tuning.tune import find_start, given_start, search_settings
 from ...utils.io import write_text
 from ..load import load_quietly
@@ -27,7 +29,9 @@ MOST_TEXTS = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, folder or GGUF file")
-    parser.add_argument("--method", default="AlphaEdit", help="default: AlphaEdit")
+    parser.add_argument(
+        "--method", default="AlphaEdit", help="default: AlphaEdit; EasyEdit's own as EasyEdit:GRACE"
+    )
     parser.add_argument("--data", default="real-world", help="a data file; default: real-world")
     parser.add_argument(
         "--part", default="choose", choices=("all", "choose", "report"), help="of the data; default: choose"
@@ -44,16 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     begin = time.monotonic()
     figures.require()
-    spec = get_method(args.method)
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part)
     requests = [request | {"portability": {}} for request in requests]  # not part of the score
     texts = evenly(data.text(args.text, "heldout"), MOST_TEXTS)
-    hparams = _first_hparams(args, spec)
-    model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(hparams))
+    subject, hparams = _subject(args)
     name = resources.model_short_name(args.model)
-    out = Path(args.out or f"tune-{Path(name).stem}-{spec.name}").expanduser()
+    method = args.method.replace(":", "-")
+    out = Path(args.out or f"tune-{Path(name).stem}-{method}").expanduser()
 
-    start = given_start(hparams) if args.start else find_start(model, tok, requests, hparams)
+    if args.start or not isinstance(hparams, HyperParams):
+        start = given_start(hparams)
+    else:
+        start = find_start(subject.model, subject.tok, requests, hparams)
     if start.layers:
         show(f"z*: v_lr {start.hparams.v_lr:g}, layers {start.hparams.layers}\n")
 
@@ -62,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
         show(f"{spent:5.1f} of {args.minutes:g} min  {_line(trials[-1])}\n")
         write_tables(out, start.rates, start.layers, trials)
 
-    best, trials = search_settings(model, tok, requests, texts, start, begin + 60 * args.minutes, tell)
+    best, trials = search_settings(subject, requests, texts, start, begin + 60 * args.minutes, tell)
     if best.score == 0:
-        raise NeuronEditError(f"{spec.name} edits nothing on {name} under any setting that was tried")
-    chosen = start.hparams.override(best.changes | {"model_name": name, "batch_size": 1})
+        raise NeuronEditError(f"{args.method} edits nothing on {name} under any setting that was tried")
+    chosen = changed(start.hparams, best.changes | {"model_name": name, "batch_size": 1})
     file = out / f"{Path(name).stem}.yaml"
     write_text(file, yaml_text(chosen, trials, best, _header(args, best)))
     write_picture(out / "tune.png", start.layers, trials)
@@ -80,9 +86,20 @@ def _line(trial: Trial) -> str:
 _SHOWN = ("rel", "gen", "loc", "fluent", "seconds")
 
 
-def _first_hparams(args: argparse.Namespace, spec) -> HyperParams:
+def _subject(args: argparse.Namespace) -> tuple[Untouched, Any]:
+    """The model to edit, and the setting to begin with."""
+    if args.method.startswith(EASYEDIT_PREFIX):
+        theirs = EasyEditUntouched(args.method, resources.model_short_name(args.model), args.start)
+        return theirs, theirs.hparams
+    hparams = _first_hparams(args)
+    model, tok, _ = load_quietly(args.model, "MODEL", lambda: load_model(hparams))
+    return Untouched(model, tok), hparams
+
+
+def _first_hparams(args: argparse.Namespace) -> HyperParams:
     """The setting to begin with: the user's file, or the method's defaults with text that the model
     writes."""
+    spec = get_method(args.method)
     hparams_class = spec.load_hparams()
     values: dict[str, Any] = {"alg_name": spec.name, "model_name": args.model, "device": args.device}
     if args.start is not None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ...hyperparameters.base import ModelHyperParams
 from ...hyperparameters.options import Options, doc, require
-from ...resources import SHIPPED_DATA, cache_dir
+from ...resources import SHIPPED_DATA, statistics_dir
 from ...utils.suggest import did_you_mean
 
 
@@ -114,7 +114,7 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
     def validate(self) -> None:
         """Check the ranges."""
         super().validate()
-        self.stats_dir = self.stats_dir or str(cache_dir() / "stats")
+        self.stats_dir = self.stats_dir or str(statistics_dir())
         self.require_positive("localization_set_size", "alpha", "lr", "num_steps", "train_batch_size")
         self.require_not_negative("kl_factor")
         self.require_share("share_of_parameters", "p")
