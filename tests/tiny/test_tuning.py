@@ -1,5 +1,6 @@
 """Settings for a model: what z* does at each depth, and a search that ends in time."""
 
+import argparse
 import csv
 import time
 from pathlib import Path
@@ -13,12 +14,13 @@ from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.cli import main
+from easyedit_neuron.cli.commands import tune
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.hyperparameters.base import read_hparams
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.tuning.layers import Probe, probe_keys, probe_z, score_of
 from easyedit_neuron.tuning.patching import SubjectPrompts, patched_accuracy
-from easyedit_neuron.tuning.search import GAIN, Search, Trial, layer_candidates
+from easyedit_neuron.tuning.search import GAIN, Search, Trial, layer_candidates, space_of
 from helpers.tiny_models import tiny_model
 
 
@@ -164,3 +166,11 @@ def test_the_command_writes_a_file_that_loads(tmp_path, monkeypatch, capfd):
     assert max(fitting) >= top - GAIN
     assert main(["tune", "tiny-llama", "--method", "PNKEE", "--out", "x"]) == 2
     assert "did you mean 'PNKE'" in capfd.readouterr().err and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["FT", "ROME", "MEMIT", "AlphaEdit", "NMKE", "PNKE", "FiNE", "KNE"])
+def test_every_method_has_settings_to_begin_with(method):
+    parser = argparse.ArgumentParser()
+    tune.add_arguments(parser)
+    hparams = tune._first_hparams(parser.parse_args(["tiny-llama", "--method", method]))
+    assert hparams.alg_name == method and space_of(hparams)

@@ -105,13 +105,13 @@ def _first_hparams(args: argparse.Namespace) -> HyperParams:
     if args.start is not None:
         path = find_hparams(args.start)
         values = read_hparams(path) | {key: values[key] for key in ("model_name", "device")}
-    names = hparams_class.__dataclass_fields__
     if issubclass(hparams_class, PathHyperParams):
         # Short searches that may go far; lambda and threshold are in the units of this model's covariance.
         first = {"layers": [0], "v_num_grad_steps": 20, "v_weight_decay": 1e-3, "clamp_norm_factor": 4.0}
         values = first | {"mom2_update_weight": 1000.0} | values
-    elif "layers" in names and args.start is None and spec.name == "FT":
-        values["layers"] = [0]
+    elif spec.name == "FT":  # its layer comes from the search
+        first = {"layers": [0], "num_steps": 25, "lr": 5e-4, "objective_optimization": "target_new"}
+        values = first | values
     if spec.batchable:
         values["batch_size"] = args.batch_size
     return hparams_class.from_dict(values, source=args.start)
