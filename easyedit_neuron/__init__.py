@@ -20,6 +20,8 @@ _LAZY = {
     "apply_fine_to_model": "models.fine.fine_main",
     "KNEHyperParams": "models.kne.kne_hparams",
     "apply_kne_to_model": "models.kne.kne_main",
+    "LastingHyperParams": "models.lasting.lasting_hparams",
+    "apply_lasting_to_model": "models.lasting.lasting_main",
     "PNKEHyperParams": "models.pnke.pnke_hparams",
     "apply_pnke_to_model": "models.pnke.pnke_main",
     "AlphaEditHyperParams": "models.alphaedit.alphaedit_hparams",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import ArchitectureError
 from .view import ModelView
 
-WANTS = ("key", "resid_mid", "ffn_out", "layer_out", "final_hidden")
+WANTS = ("ffn_in", "key", "resid_mid", "ffn_out", "layer_out", "final_hidden")
 
 
 class _StopForward(Exception):
@@ -53,6 +53,7 @@ class Capture:
         layers: layers whose ``key``, ``resid_mid``, ``ffn_out``, ``layer_out`` are captured.
         want: names of the states to capture. Default ``("key",)``.
 
+            - ``ffn_in``: input of the FFN, behind its norm; ``[B, T, d_model]``.
             - ``key``: input of the down projection, i.e. the neuron activations q; ``[B, T, d_ff]``.
             - ``resid_mid``: residual stream after attention, before the FFN is added; ``[B, T, d_model]``.
               In a parallel block (GPT-J, GPT-NeoX): input + attention, which the FFN there does not read.
@@ -77,7 +78,7 @@ class Capture:
             prefix's end or behind it.
 
     Attributes:
-        key, resid_mid, ffn_out, layer_out: ``{layer: tensor}``, filled as ``want`` says.
+        ffn_in, key, resid_mid, ffn_out, layer_out: ``{layer: tensor}``, filled as ``want`` says.
         final_hidden: tensor or ``None``.
         prefix: ``Prefix`` up to ``prefix_of``, or ``None``.
 
@@ -114,6 +115,7 @@ class Capture:
         self.prefix_of = prefix_of
         self.skip = skip
         self._check()
+        self.ffn_in: dict[int, Tensor] = {}
         self.key: dict[int, Tensor] = {}
         self.resid_mid: dict[int, Tensor] = {}
         self.ffn_out: dict[int, Tensor] = {}
@@ -168,6 +170,8 @@ class Capture:
             for _, name, edit in self.module_edits:
                 self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, edit))
             for layer in self.layers:
+                if "ffn_in" in self.want:
+                    self._read_input(view.mlp(layer), partial(self.ffn_in.__setitem__, layer))
                 if "key" in self.want:
                     self._read_input(view.down_proj(layer), partial(self.key.__setitem__, layer))
                 if "ffn_out" in self.want:

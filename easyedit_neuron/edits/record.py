@@ -126,6 +126,11 @@ class UnitDelta:
             )
 
     @property
+    def adds(self) -> bool:
+        """Whether the units are neurons that the edit has added to the model."""
+        return bool(self.info.get("added"))
+
+    @property
     def density(self) -> float:
         """Share of the parameter's rows or columns that changes."""
         return len(self.units) / (self.shape[0] if self.axis == "output" else self.shape[1])

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from ..arch.view import ModelView
+from ..arch.widen import widen, widen_to_shapes
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
 from .record import Delta, UnitDelta
@@ -28,9 +29,19 @@ def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, tor
 
 @torch.no_grad()
 def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
-    """Write copies back, bit for bit."""
+    """Write copies back, bit for bit.
+
+    Copies with more neurons than the model let its FFNs grow; where they have fewer, the others become zero.
+    """
+    if any(value.numel() > model.get_parameter(name).numel() for name, value in originals.items()):
+        widen_to_shapes(ModelView.of(model), {name: value.shape for name, value in originals.items()})
     for name, value in originals.items():
-        model.get_parameter(name).copy_(value)
+        parameter: torch.Tensor = model.get_parameter(name)
+        if parameter.shape != value.shape:
+            parameter.zero_()
+            for dim, size in enumerate(value.shape):
+                parameter = parameter.narrow(dim, 0, size)
+        parameter.copy_(value)
 
 
 @torch.no_grad()
@@ -43,7 +54,7 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
     """
     weight = view.matrix(name)
     if isinstance(delta, UnitDelta):
-        if tuple(weight.shape) != tuple(delta.shape):
+        if not fits(delta, tuple(weight.shape)):
             raise StateError(
                 f"{name}: the delta is for a weight {list(delta.shape)}, the model's is {list(weight.shape)}"
             )
@@ -64,8 +75,20 @@ def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return changed
 
 
+def fits(delta: Delta, shape: tuple[int, ...]) -> bool:
+    """Whether a change is one of a matrix of this shape, or of the matrix before neurons were added to it."""
+    if isinstance(delta, UnitDelta):
+        units, other = (0, 1) if delta.axis == "output" else (1, 0)
+        return delta.shape[other] == shape[other] and delta.shape[units] <= shape[units]
+    return (len(delta.value_factor), len(delta.key_factor)) == shape
+
+
 def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
-    """Add all deltas or none; return copies of the original parameters."""
+    """Add all deltas or none; return copies of the original parameters.
+
+    Where changes are of neurons that the model does not have yet, its FFNs grow.
+    """
+    grow(view, deltas)
     originals = clone_weights(view.model, deltas)
     try:
         for name, delta in deltas.items():
@@ -74,6 +97,20 @@ def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tenso
         restore(view.model, originals)
         raise
     return originals
+
+
+def grow(view: ModelView, deltas: Mapping[str, Delta]) -> None:
+    """Give the FFNs the neurons that changes add to them."""
+    downs = {view.down_weight_name(layer): layer for layer in range(view.n_layers)}
+    added = (
+        delta
+        for name, delta in deltas.items()
+        if name in downs and isinstance(delta, UnitDelta) and delta.adds
+    )
+    widths = [delta.shape[1] for delta in added]
+    width = view.down_matrix(0).shape[1]
+    if max(widths, default=0) > width:
+        widen(ModelView(view.model, view.arch), max(widths))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from ..editlog import EditLog
 from ..editlog.summed_change import shape_of
 from ..editlog.undoing import view_of
 from ..edits.record import EditRecord
-from ..edits.write import fingerprint, restore, write
+from ..edits.write import fingerprint, fits, grow, restore, write
 from ..errors import NeuronEditError, StateError
 from ..utils.fingerprint import tensors_fingerprint
 
@@ -57,10 +57,12 @@ class Source:
         ids = list(range(len(records))) if ids is None else list(ids)
         if len(ids) != len(records):
             raise NeuronEditError(f"ids: {len(ids)} given for {len(records)} edits; give one per edit")
+        for record in records:
+            grow(view_of(model, record), record.deltas)
         view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
             shape, present = list(shape_of(delta)), list(view.matrix(name).shape)
-            if shape != present:
+            if not fits(delta, tuple(present)):
                 problem = f"an edit changes a weight {shape}, the model's is {present}"
                 raise StateError(f"{name}: {problem}; give the model that the edits were made on")
         model_name = records[0].hparams.get("model_name")

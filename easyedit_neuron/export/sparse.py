@@ -1,12 +1,14 @@
 """Edits as the rows or columns of the weights that they touch: put in and taken off bit for bit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ..arch.view import ModelView
+from ..arch.widen import widen_to_shapes
 from ..edits.record import EditRecord
 from ..edits.write import clone_weights, fingerprint, restore
 from ..errors import NeuronEditError, StateError
@@ -63,6 +65,7 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
     check_base(model, side_file, folder, has_edits=take_off)
     parameters = side_file["parameters"]
     expected = side_file["base"]["touched"] if take_off else side_file["after"]
+    take_away = _grow(model, parameters)
     originals = clone_weights(model, parameters)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
@@ -73,8 +76,22 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
             raise StateError(f"{folder}: does not lead to the weights that its side file names; export again")
     except BaseException:
         restore(model, originals)
+        take_away()
         raise
     return originals
+
+
+def _grow(model: nn.Module, parameters: dict[str, dict]) -> Callable[[], None]:
+    """Give the FFNs the neurons that the edits have added; returns what takes them away."""
+    shapes = {name: list(model.get_parameter(name).shape) for name in parameters}
+    wider = {
+        name: shape
+        for name, shape in shapes.items()
+        if parameters[name]["of"] > shape[parameters[name]["dim"]]
+    }
+    for name, shape in wider.items():
+        shape[parameters[name]["dim"]] = parameters[name]["of"]
+    return widen_to_shapes(ModelView.of(model), wider) if wider else lambda: None
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class LocateThenEdit(Edit):
         with eval_mode(edit.view.model):
             edit.state, edit.fingerprint_before = sequential_state(edit.view, tok, hparams)
             edit.contexts = edit.state.contexts
-            if hparams.uses_covariance:
+            if hparams.uses_text:
                 edit.state.statistics.ready()
                 for layer in edit.layers if hparams.path != "rome" else ():
                     layer_solver(edit, layer)

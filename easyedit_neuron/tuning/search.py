@@ -35,6 +35,7 @@ SPACES: dict[str, tuple[Factor, ...]] = {
     "FT": _FT,
     "FiNE": (Factor("lr", 2.0), Factor("neuron_num", 2.0), Factor("beta", 3.0)),
     "KNE": (Factor("lr", 2.0), Factor("share_of_parameters", 3.0), Factor("num_steps", 2.0)),
+    "Lasting": (*_Z, Factor("threshold", 1.4)),
     "ROME": (*_Z, Factor("v_weight_decay", 10.0)),
     "nullspace": _NULL_SPACE,
     "covariance": (_RIDGE, *_Z),

@@ -30,7 +30,11 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
 
 
 def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """Fingerprint of named tensors: names, shapes, dtypes and contents."""
+    """Fingerprint of named tensors: names, shapes, dtypes and contents.
+
+    Zeros at the end of a vector, and rows and columns of zeros at the end of a matrix, do not count: neurons
+    that were added and not used yet leave a model what it was.
+    """
     return _digest(_line(name, tensor) for name, tensor in tensors)
 
 
@@ -62,7 +66,18 @@ def key_fingerprint(parts: dict[str, Any]) -> str:
 
 
 def _line(name: str, tensor: torch.Tensor) -> str:
+    tensor = _without_zeros_at_the_end(tensor.detach())
     return f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{tensor_checksum(tensor)};"
+
+
+def _without_zeros_at_the_end(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim() not in (1, 2):
+        return tensor
+    for dim in range(tensor.dim()):
+        if len(tensor) and not bool(tensor.select(dim, -1).any()):
+            present = tensor.any(1 - dim) if tensor.dim() == 2 else tensor != 0
+            tensor = tensor.narrow(dim, 0, int(present.nonzero().max()) + 1 if bool(present.any()) else 0)
+    return tensor
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -6,6 +6,9 @@ import random
 import numpy
 import torch
 
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.widen import widen
+from easyedit_neuron.models.lasting.lasting_hparams import LastingHyperParams
 from easyedit_neuron.registry import get_method
 from helpers.editing import shared_fields
 from helpers.tiny_models import tiny_model
@@ -15,9 +18,12 @@ _TRAINED = {
     "FiNE": dict(last_layer=1, neuron_num=3, epochs=4, lr=0.05),
     "KNE": dict(layers=[1, 2], share_of_parameters=0.02, attribution_steps=2, num_steps=3, lr=0.02),
 }
+_LASTING = dict(v_num_grad_steps=2, layers=[1], name_templates=["{}"], capacity=8, others=2)
 _LOCATE_THEN_EDIT = {"NMKE": dict(L2=0.1), "PNKE": dict(psem_sources=["dataset", "context"], ig_steps=2)}
 METHODS = ("FiNE", "KNE", "PNKE", "NMKE")
-CASES = [(method, kind) for method in METHODS for kind in KINDS]
+CASES = [(method, kind) for method in (*METHODS, "Lasting") for kind in KINDS]
+ROOM = 0
+"""Neurons that ``fresh`` models have and do not use: a method that adds neurons then changes no shape."""
 
 
 def settings(method, folder, **changes):
@@ -25,6 +31,11 @@ def settings(method, folder, **changes):
     fields = dict(alg_name=method, model_name="in memory", device="cpu")
     if method in _TRAINED:
         fields |= _TRAINED[method]
+    elif method == "Lasting":
+        fields |= {**shared_fields(folder), **_LASTING}
+        fields = {
+            name: value for name, value in fields.items() if name in LastingHyperParams.__dataclass_fields__
+        }
     else:
         fields |= {**shared_fields(folder), "v_num_grad_steps": 2, "nullspace_threshold": 2.0}
         fields |= _LOCATE_THEN_EDIT[method]
@@ -43,7 +54,11 @@ def apply(model, tok, requests, hparams, **options):
 
 def fresh(kind, **options):
     """(model, tokenizer), the same ones each time."""
-    return tiny_model(kind, seed=3, **options)
+    model, tok = tiny_model(kind, seed=3, **options)
+    if ROOM:
+        view = ModelView.of(model)
+        widen(view, view.d_ff + ROOM)
+    return model, tok
 
 
 def parameters(model):

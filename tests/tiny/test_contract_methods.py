@@ -11,6 +11,7 @@ from easyedit_neuron.edits.write import write
 from easyedit_neuron.errors import NeuronEditError, RequestError
 from easyedit_neuron.host.base_editor import BaseEditor
 from easyedit_neuron.registry import get_method
+from helpers import contract
 from helpers.contract import (
     CASES,
     METHODS,
@@ -31,6 +32,12 @@ ARGUMENTS = dict(prompts=PROMPTS, target_new=TARGETS, subject=SUBJECTS, ground_t
 cases = pytest.mark.parametrize("method, kind", CASES)
 
 
+@pytest.fixture(autouse=True)
+def room(request, monkeypatch):
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("method") == "Lasting":
+        monkeypatch.setattr(contract, "ROOM", 16)
+
+
 def editor(method, kind, folder, **changes):
     hparams = settings(method, folder, **changes)
     hparams.model_name = fresh(kind)
@@ -38,7 +45,7 @@ def editor(method, kind, folder, **changes):
 
 
 VARIANTS = {
-    "as it is": {method: {} for method in METHODS},
+    "as it is": {method: {} for method in (*METHODS, "Lasting")},
     "many parameters": {
         "PNKE": dict(solver="adam", adam_steps=3),
         "KNE": dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),

@@ -168,7 +168,9 @@ def test_the_command_writes_a_file_that_loads(tmp_path, monkeypatch, capfd):
     assert "did you mean 'PNKE'" in capfd.readouterr().err and not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("method", ["FT", "ROME", "MEMIT", "AlphaEdit", "NMKE", "PNKE", "FiNE", "KNE"])
+@pytest.mark.parametrize(
+    "method", ["FT", "ROME", "MEMIT", "AlphaEdit", "NMKE", "PNKE", "FiNE", "KNE", "Lasting"]
+)
 def test_every_method_has_settings_to_begin_with(method):
     parser = argparse.ArgumentParser()
     tune.add_arguments(parser)

@@ -14,6 +14,7 @@ from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ...lifelong import EASYEDIT_PREFIX
 from ...lifelong.measurer import evenly
 from ...locate_then_edit.hparams import PathHyperParams
+from ...locate_then_edit.target_hparams import TargetHyperParams
 from ...registry import get_method
 from ...report import figures
 from ...studies.untouched import EasyEditUntouched, Untouched
@@ -105,10 +106,11 @@ def _first_hparams(args: argparse.Namespace) -> HyperParams:
     if args.start is not None:
         path = find_hparams(args.start)
         values = read_hparams(path) | {key: values[key] for key in ("model_name", "device")}
-    if issubclass(hparams_class, PathHyperParams):
+    if issubclass(hparams_class, TargetHyperParams):
         # Short searches that may go far; lambda and threshold are in the units of this model's covariance.
         first = {"layers": [0], "v_num_grad_steps": 20, "v_weight_decay": 1e-3, "clamp_norm_factor": 4.0}
-        values = first | {"mom2_update_weight": 1000.0} | values
+        ridge = {"mom2_update_weight": 1000.0} if issubclass(hparams_class, PathHyperParams) else {}
+        values = first | ridge | values
     elif spec.name == "FT":  # its layer comes from the search
         first = {"layers": [0], "num_steps": 25, "lr": 5e-4, "objective_optimization": "target_new"}
         values = first | values

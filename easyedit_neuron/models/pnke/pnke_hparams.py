@@ -102,6 +102,6 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
         return self.preserve if self.masks_in_solve else super().preserves
 
     @property
-    def uses_covariance(self) -> bool:
+    def uses_text(self) -> bool:
         """Adam takes tokens of the text for K0, not their covariance."""
-        return self.solver == "closed_form" and super().uses_covariance
+        return self.solver == "closed_form" and super().uses_text

@@ -1,0 +1,120 @@
+"""More neurons in every FFN: the model stays an ordinary one, with a larger intermediate size.
+
+A new neuron is zero in all that it reads and writes, so that the outputs stay as they were. Writing into it
+later is a change of rows and columns of ordinary parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ArchitectureError
+from .projections import Projection, projection, projection_names
+from .view import ModelView, is_conv1d
+
+READS = ("gate_proj", "up_proj")
+"""Projections whose rows are the FFN's neurons; an FFN without a gate has ``up_proj`` alone."""
+
+
+def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
+    """Name -> projection of a layer whose rows are its neurons.
+
+    Raises:
+        ArchitectureError: the architecture's table does not name them, or fuses them into one parameter.
+    """
+    reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
+    fused = [read.parameter for read in reads.values() if read.fused]
+    if "up_proj" not in reads or fused:
+        reason = f"{fused[0]} holds several projections" if fused else "it has no projection 'up_proj'"
+        raise ArchitectureError(f"neurons cannot be added to {view.arch.model_type}: {reason}")
+    return reads
+
+
+def free_neurons(view: ModelView, layer: int) -> Tensor:
+    """int64, neurons of a layer that read and write nothing, ascending: added, and not used or freed."""
+    used = view.down_matrix(layer).any(0)
+    for read in neuron_reads(view, layer).values():
+        used |= read.weight(view).any(1).to(used.device)
+    return (~used).nonzero().squeeze(1).cpu()
+
+
+def widen(view: ModelView, width: int) -> Callable[[], None]:
+    """Give every FFN ``width`` neurons; the new ones, at the end, are zero.
+
+    Parameters stay the same objects, on their devices and in their dtypes; the config says the new size.
+    Views made before know the old one.
+
+    Returns:
+        A function that takes the neurons away again.
+
+    Raises:
+        ArchitectureError: fewer neurons than there are; an architecture as in ``neuron_reads``.
+    """
+    if width < view.d_ff:
+        raise ArchitectureError(f"the FFNs have {view.d_ff} neurons and cannot be widened to {width}")
+    config, field = view.model.config, _width_field(view)
+    sizes: list[tuple[Any, str, Any]] = [(config, field, getattr(config, field))]
+    tensors: list[tuple[nn.Parameter, Tensor]] = []
+    for layer in range(view.n_layers):
+        modules = [
+            (view.model.get_submodule(read.module), True) for read in neuron_reads(view, layer).values()
+        ]
+        for module, is_output in [*modules, (view.down_proj(layer), False)]:
+            tensors += _grown(module, width, is_output)
+            names = ("out_features", "nf") if is_output else ("in_features", "nx")
+            sizes += [(module, name, getattr(module, name)) for name in names if hasattr(module, name)]
+    before = [(parameter, parameter.data) for parameter, _ in tensors]
+    for parameter, value in tensors:
+        parameter.data = value
+    for owner, name, _ in sizes:
+        setattr(owner, name, width)
+
+    def narrow() -> None:
+        for parameter, value in before:
+            parameter.data = value
+        for owner, name, value in sizes:
+            setattr(owner, name, value)
+
+    return narrow
+
+
+def widen_to_shapes(view: ModelView, shapes: Mapping[str, Sequence[int]]) -> Callable[[], None]:
+    """Widen the model where its down projections have larger shapes here, as stored, as those of a saved edit
+    have.
+
+    Other differences are left to whoever compares shapes. Returns what ``widen`` does.
+    """
+    width = view.d_ff
+    for layer in range(view.n_layers):
+        shape = shapes.get(view.down_weight_name(layer), ())
+        if len(shape) == 2:
+            width = max(width, shape[0 if is_conv1d(view.down_proj(layer)) else 1])
+    return widen(view, width) if width > view.d_ff else lambda: None
+
+
+def _grown(module: nn.Module, width: int, is_output: bool) -> list[tuple[nn.Parameter, Tensor]]:
+    """(parameter, its value with zeros for the new neurons), of the weight and of a bias of the neurons."""
+    dim = 1 if is_output == is_conv1d(module) else 0  # of the neurons, as the weight is stored
+    grown = [(module.weight, _padded(module.weight.data, dim, width))]
+    if is_output and getattr(module, "bias", None) is not None:
+        grown.append((module.bias, _padded(module.bias.data, 0, width)))
+    return grown
+
+
+def _padded(value: Tensor, dim: int, width: int) -> Tensor:
+    shape = list(value.shape)
+    shape[dim] = width
+    padded = value.new_zeros(shape)
+    padded.narrow(dim, 0, value.shape[dim]).copy_(value)
+    return padded
+
+
+def _width_field(view: ModelView) -> str:
+    """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
+    for name in ("intermediate_size", "n_inner"):
+        if hasattr(view.model.config, name):
+            return name
+    raise ArchitectureError(f"the config of {view.arch.model_type} does not say how many neurons an FFN has")

@@ -1,0 +1,71 @@
+"""What Lasting remembers of a model between its edits."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...arch.view import ModelView
+from ...edits.request import EditRequest, Fact
+from ...edits.session import ModelSession
+from ...locate_then_edit.context_templates import contexts_of
+from ...utils.fingerprint import key_fingerprint, model_fingerprint
+from .background import Backgrounds, backgrounds
+
+SETTING_FIELDS = (
+    *("layers", "context_prompts", "context_length", "context_templates", "context_template_length_params"),
+    *("mom2_dataset", "mom2_n_samples", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks"),
+    *("match_ridge", "text_share", "name_share", "sink_share", "name_templates"),
+)
+"""Hyperparameters on which contexts and backgrounds depend."""
+
+
+@dataclass(frozen=True)
+class LastingState:
+    """Values of the model before its first edit under a setting, and the edits so far.
+
+    Attributes:
+        model_key: fingerprint of the unedited model, under which its backgrounds are cached.
+        contexts: groups of context templates.
+        edits: (layer, neurons, fact) of every edit, oldest first; those whose neurons are zero again are out
+            of the model.
+    """
+
+    model_key: str
+    contexts: list[list[str]]
+    edits: list[tuple[int, list[int], Fact]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, view: ModelView, tok, hparams) -> LastingState:
+        """The model's state, with the edits that are in its weights; a new one where there is none."""
+        state = ModelSession.of(view.model).method_state.get(_key(hparams))
+        if state is None:
+            return cls(model_fingerprint(view.model), contexts_of(view.model, tok, hparams))
+        edits = [(layer, list(units), tuple(fact)) for layer, units, fact in state.edits]
+        present = [edit for edit in edits if bool(view.down_matrix(edit[0])[:, edit[1]].any())]
+        return dataclasses.replace(state, edits=present)
+
+    def keep(self, view: ModelView, hparams, edits: list[tuple[int, list[int], Fact]]) -> None:
+        """Note edits that have been written."""
+        state = dataclasses.replace(self, edits=[*self.edits, *edits])
+        ModelSession.of(view.model).method_state[_key(hparams)] = state
+
+    def backgrounds(self, view: ModelView, tok, hparams) -> Backgrounds:
+        """Those of the unedited model, kept in memory."""
+        cache, key = ModelSession.of(view.model).cache, f"backgrounds {_key(hparams)} {self.model_key}"
+        if key not in cache:
+            cache[key] = backgrounds(view, tok, hparams, hparams.layers, self.model_key)
+        return cache[key]
+
+    def layer_of(self, request: EditRequest, hparams) -> int:
+        """Layer of a request's neuron: that of the subject's earlier edits, or one that its name draws."""
+        for layer, _, (subject, _, _) in reversed(self.edits):
+            if subject == request.subject:
+                return layer
+        return hparams.layers[zlib.crc32(request.subject.encode()) % len(hparams.layers)]
+
+
+def _key(hparams: Any) -> str:
+    return f"lasting {key_fingerprint({name: getattr(hparams, name) for name in SETTING_FIELDS})}"

@@ -1,0 +1,244 @@
+"""Lasting: neurons that are added, what they read and write, and the way back."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from easyedit_neuron import LastingHyperParams, apply_lasting_to_model
+from easyedit_neuron.arch.capture import Capture
+from easyedit_neuron.arch.tokens import encode, subject_last_index
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.widen import free_neurons
+from easyedit_neuron.editlog import EditLog, recording, replay, undo
+from easyedit_neuron.edits.write import restore
+from easyedit_neuron.errors import EditError, HparamsError, NeuronEditError
+from easyedit_neuron.export import apply_sparse, export_merged, export_peft, export_sparse
+from easyedit_neuron.locate_then_edit.sequential_state import restore_session, saved_session
+from easyedit_neuron.models.lasting import lasting_main
+from easyedit_neuron.models.lasting.background import Background, names_in
+from helpers.contract import fresh, parameters
+from helpers.editing import CONTEXTS, REQUESTS, text_file
+from helpers.tiny_models import MODEL_TYPES
+
+IDS = torch.tensor([[1, 5, 9, 3]])
+
+
+def settings(folder, **changes):
+    fields = dict(
+        alg_name="Lasting",
+        model_name="in memory",
+        device="cpu",
+        layers=[1],
+        v_num_grad_steps=3,
+        v_lr=0.3,
+        clamp_norm_factor=4.0,
+        context_templates=CONTEXTS,
+        mom2_dataset=text_file(folder),
+        mom2_n_samples=20,
+        stats_dir=str(folder / "stats"),
+        name_templates=["{}"],
+        capacity=4,
+        text_share=0.9,
+        name_share=0.05,
+        sink_share=0.05,
+    )
+    return LastingHyperParams(**{**fields, **changes})
+
+
+def apply(model, tok, requests, hparams, **options):
+    records = []
+    _, originals = apply_lasting_to_model(
+        model, tok, requests, hparams, return_orig_weights=True, records=records, **options
+    )
+    return originals, records[0]
+
+
+def hidden_at_subject(model, tok, request, layer):
+    prompt = request["prompt"].replace(request["subject"], "{}")
+    batch = encode(tok, [request["prompt"]])
+    with torch.no_grad(), Capture(ModelView.of(model), [layer], want={"layer_out"}, stop_after=layer) as seen:
+        model(**batch.inputs)
+    return seen.layer_out[layer][0, subject_last_index(tok, prompt, request["subject"])]
+
+
+def test_the_match_is_the_least_squares_fit():
+    """Against the stacked problem: every background input and key is a row."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 6, generator=generator, dtype=torch.float64) + 0.5
+    keys, others = torch.randn(5, 6, generator=generator, dtype=torch.float64).split([3, 2])
+    moment, mean = inputs.T @ inputs / 40, inputs.mean(0)
+    background = Background(moment, mean, mean, ridge=0.1)
+    ridge = 0.1 * float(moment.diagonal().mean())
+    rows = [inputs / 40**0.5, keys * (2 / 3) ** 0.5, ridge**0.5 * torch.eye(6, dtype=torch.float64)]
+    right = [torch.full((40,), -1 / 40**0.5), torch.full((3,), (2 / 3) ** 0.5), torch.zeros(6)]
+    solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(right).double()[:, None]).solution[:, 0]
+    torch.testing.assert_close(background.match(keys, 2.0, others[:0], 0.5)[0], solution)
+    torch.testing.assert_close(background.match(keys, 2.0, others, 0.0)[0], solution)
+    rows.append(others * 0.25**0.5)
+    right.append(torch.full((2,), -(0.25**0.5)))
+    solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(right).double()[:, None]).solution[:, 0]
+    torch.testing.assert_close(background.match(keys, 2.0, others, 0.5)[0], solution)
+    right = [value.abs() for value in right]
+    solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(right).double()[:, None]).solution[:, 0]
+    torch.testing.assert_close(background.match(keys, 2.0, others, 0.5)[1], solution)
+
+
+def test_names_are_capitalised_words_inside_a_sentence():
+    texts = ["Then the king of Spain met Anna Berg. The end", "He saw Anna Berg, and Marie de Lund's dog"]
+    assert names_in(texts) == ["Spain", "Anna Berg", "Marie de Lund's"]
+
+
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+def test_an_edit_adds_neurons_that_write_z_star_at_the_subject(kind, tmp_path):
+    model, tok = fresh(kind)
+    before, width = parameters(model), ModelView.of(model).d_ff
+    hparams, request = settings(tmp_path), REQUESTS[0]
+    clean = hidden_at_subject(model, tok, request, 1)
+    targets = []
+    search = lasting_main.compute_z
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            lasting_main, "compute_z", lambda *a, **k: targets.append(search(*a, **k)) or targets[-1]
+        )
+        originals, record = apply(model, tok, [request], hparams)
+    (target,) = targets[0].targets
+    torch.testing.assert_close(target.initial, clean, atol=1e-5, rtol=1e-5)
+    if kind != "gemma2":  # where a norm behind the FFN lets the change through in its direction alone
+        torch.testing.assert_close(
+            hidden_at_subject(model, tok, request, 1), target.value, atol=1e-4, rtol=1e-4
+        )
+    view = ModelView.of(model)
+    assert view.d_ff == width + 4 and len(free_neurons(view, 1)) == (
+        3 if "gate_proj" in str(originals) else 2
+    )
+    after = parameters(model)
+    for name, value in before.items():
+        part = after[name]
+        for dim, size in enumerate(value.shape):
+            part = part.narrow(dim, 0, size)
+        assert torch.equal(part, value), f"{name}: no existing weight changes"
+    assert record.info["neurons"] == [[1, list(range(width, width + (1 if len(originals) == 3 else 2)))]]
+    restore(model, originals)
+    fresh_logits = fresh(kind)[0](IDS).logits
+    torch.testing.assert_close(model(IDS).logits, fresh_logits)
+    apply(model, tok, [request], hparams)
+    assert ModelView.of(model).d_ff == width + 4, "the neuron is free again and is used again"
+
+
+def test_a_batch_holds_the_neurons_of_each_edit_alone(tmp_path):
+    hparams = settings(tmp_path)
+    model, tok = fresh("llama")
+    _, batch = apply(model, tok, REQUESTS, hparams)
+    for number, request in enumerate(REQUESTS):
+        _, alone = apply(fresh("llama")[0], tok, [request], hparams)
+        for name, delta in alone.units.items():
+            actual = batch.units[name].vectors[number]
+            torch.testing.assert_close(actual, delta.vectors[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_second_fact_of_a_subject_is_searched_with_the_first(tmp_path, monkeypatch):
+    model, tok = fresh("llama")
+    hparams = settings(tmp_path, layers=[1, 2])
+    seen = []
+    search = lasting_main.compute_z
+    monkeypatch.setattr(
+        lasting_main, "compute_z", lambda *a, **k: seen.append(k["preserved"]) or search(*a, **k)
+    )
+    second = {"prompt": "Anna Berg lives in", "subject": "Anna Berg", "target_new": "Rome"}
+    originals, first = apply(model, tok, [REQUESTS[0]], hparams)
+    _, other = apply(model, tok, [second], hparams)
+    assert seen[0] == [[]] and [(p.template, p.target) for p in seen[1][0]] == [("{} was born in", " Oslo")]
+    assert first.info["neurons"][0][0] == other.info["neurons"][0][0], "in the same layer"
+    twin, _ = fresh("llama")
+    apply(twin, tok, [REQUESTS[0], second], hparams)
+    assert [(p.template, p.target) for p in seen[3][0]] == [("{} was born in", " Oslo")]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value, atol=1e-4, rtol=1e-3)
+    # The first is taken out from outside: its fact is not preserved any more.
+    layer, units = first.info["neurons"][0]
+    ModelView.of(model).down_matrix(layer)[:, units] = 0
+    apply(model, tok, [second | {"prompt": "Anna Berg works in"}], hparams)
+    assert [p.target for p in seen[-1][0]] == [" Rome"]
+
+
+def test_a_failure_leaves_the_model_as_it_was(tmp_path, monkeypatch):
+    model, tok = fresh("llama")
+    before, width = parameters(model), model.config.intermediate_size
+
+    def fails(*_):
+        raise EditError("no")
+
+    monkeypatch.setattr(lasting_main, "check_strength", fails)
+    with pytest.raises(EditError):
+        apply(model, tok, REQUESTS, settings(tmp_path))
+    after = parameters(model)
+    assert (
+        all(torch.equal(before[name], after[name]) for name in before)
+        and model.config.intermediate_size == width
+    )
+
+
+def test_another_process_goes_on_with_the_same_numbers(tmp_path):
+    hparams = settings(tmp_path)
+    model, tok = fresh("llama")
+    apply(model, tok, [REQUESTS[0]], hparams)
+    saved, weights = copy.deepcopy(saved_session(model)), parameters(model)
+    apply(model, tok, [REQUESTS[1]], hparams)
+    other, _ = fresh("llama")
+    restore_session(ModelView.of(other), tok, hparams, saved)
+    restore(other, weights)
+    apply(other, tok, [REQUESTS[1]], hparams)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_log_undo_replay_and_export(tmp_path):
+    hparams = settings(tmp_path, capacity=1)  # grows with every edit
+    model, tok = fresh("llama")
+    with recording(model, tmp_path / "log") as log:
+        for request in REQUESTS:
+            apply(model, tok, [request], hparams)
+    assert model.config.intermediate_size == 48 + 3
+    edited = model(IDS).logits
+    base, _ = fresh("llama")
+    assert replay(log, base, tok).exact
+    assert torch.equal(base(IDS).logits, edited)
+    export_merged(log, fresh("llama")[0], None, tmp_path / "merged")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    assert torch.equal(loaded(IDS).logits, edited) and loaded.config.intermediate_size == 51
+    export_sparse(log, fresh("llama")[0], tmp_path / "sparse")
+    shared, _ = fresh("llama")
+    apply_sparse(shared, tmp_path / "sparse")
+    assert torch.equal(shared(IDS).logits, edited)
+    apply_sparse(shared, tmp_path / "sparse", take_off=True)
+    torch.testing.assert_close(shared(IDS).logits, fresh("llama")[0](IDS).logits)
+    with pytest.raises(NeuronEditError, match="adds neurons"):
+        export_peft(log, fresh("llama")[0], tmp_path / "peft")
+    undo(model, EditLog(tmp_path / "log"), 2)
+    without, _ = fresh("llama")
+    apply(without, tok, [REQUESTS[0]], hparams)
+    apply(without, tok, [REQUESTS[2]], hparams)
+    torch.testing.assert_close(model(IDS).logits, without(IDS).logits, atol=1e-4, rtol=1e-3)
+    assert len(free_neurons(ModelView.of(model), 1)) == 1, "the neuron is dropped, exactly"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": 1.0}, "'threshold': must lie between -1 and 1"),
+        ({"saturation": 0.5}, "'saturation': must be greater than threshold"),
+        ({"name_templates": ["no name"]}, "'name_templates'"),
+        ({"capacity": 0}, "'capacity'"),
+    ],
+)
+def test_bad_settings_are_named(change, words, tmp_path):
+    with pytest.raises(HparamsError, match=words):
+        settings(tmp_path, **change)
+
+
+def test_settings_survive_their_file(tmp_path):
+    hparams = settings(tmp_path)
+    assert LastingHyperParams.from_dict(hparams.to_dict()) == dataclasses.replace(hparams)
