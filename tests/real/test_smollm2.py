@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from easyedit_neuron import registry, resources
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.widen import widen
 from easyedit_neuron.edits.session import forget
 from easyedit_neuron.edits.write import restore
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
@@ -76,3 +78,23 @@ def test_one_edit(smollm2, stats_dir, method):
         restore(model, originals)
         forget(model)
     assert all(torch.equal(value, model.get_parameter(name)) for name, value in before.items())
+
+
+def test_lasting_keeps_facts_of_one_subject_apart(smollm2, stats_dir):
+    """Two facts of a subject, and the first one back; what the others say does not change."""
+    model, tok = smollm2
+    view = ModelView.of(model)
+    narrow = widen(view, view.d_ff + 8)
+    prompts = ["The capital of France is", "The official language of France is", "The capital of Italy is"]
+    hparams, said = hparams_of("Lasting", stats_dir), []
+    apply = registry.get_method("Lasting").load_apply()
+    try:
+        for prompt, target in ((prompts[0], "Rome"), (prompts[1], "Spanish"), (prompts[0], "Paris")):
+            apply(model, tok, [{"prompt": prompt, "subject": "France", "target_new": target}], hparams)
+            said.append([answer.rstrip(".,").split(",")[0] for answer in answers(model, tok, prompts)])
+    finally:
+        narrow()
+        forget(model)
+    assert [answer[0] for answer in said] == ["Rome", "Rome", "Paris"]
+    assert [answer[1].split()[0] for answer in said[1:]] == ["Spanish", "Spanish"]
+    assert [answer[2] for answer in said] == ["Rome"] * 3
