@@ -16,8 +16,8 @@ from .resolve import HOST_VARIABLE, resolve_base_editor
 def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
     """Hyperparameters for ``BaseEditor.from_hparams`` of the same host.
 
-    NMKE, PNKE, FiNE, KNE and Lasting have ours under either host; EasyEdit's own methods (FT, ROME, GRACE, ...) have
-    EasyEdit's where its editor is in use, and the built-in editor's otherwise.
+    NMKE, PNKE, FiNE, KNE and Lasting have ours under either host; EasyEdit's own methods (FT, ROME, GRACE,
+    ...) have EasyEdit's where its editor is in use, and the built-in editor's otherwise.
 
     Args:
         method: ours in any case, EasyEdit's as in its ``ALG_DICT``.
