@@ -224,6 +224,11 @@ class EditRecord:
         """All changes by parameter name."""
         return {**{self.names[layer]: delta for layer, delta in self.layers.items()}, **self.units}
 
+    @property
+    def adds_neurons(self) -> bool:
+        """Whether the edit has added neurons to the model."""
+        return any(delta.adds for delta in self.units.values())
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON values."""
         fields = (entry.name for entry in dataclasses.fields(self))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..arch.view import is_conv1d
-from ..edits.record import EditRecord, LayerDelta, UnitDelta
+from ..edits.record import EditRecord, LayerDelta
 from ..edits.write import restore, write
 from ..errors import NeuronEditError
 from ..evaluation import evaluate_all, summarize
@@ -53,9 +53,7 @@ def export_peft(
     check_truncation(max_rank, energy)
     refuse_existing(out)
     source = Source.of(edits, model, base, ids)
-    if any(
-        isinstance(delta, UnitDelta) and delta.adds for r in source.records for delta in r.deltas.values()
-    ):
+    if any(record.adds_neurons for record in source.records):
         raise NeuronEditError("an edit adds neurons, which an adapter cannot: export merged or sparse")
     exact = dict(sorted(summed_factors(source.records).items()))
     if not exact:

@@ -53,6 +53,14 @@ def test_edit_ask_undo_and_ask_again(facts, capsys):
     assert f"now    ... {first['ground_truth']}." in shown and f"now    ... {second['target_new']}." in shown
 
 
+def test_an_edit_that_adds_a_neuron_is_shared_as_rows(facts, capsys):
+    assert main(command(facts[0], "--method", "lasting")) == 0
+    shown = capsys.readouterr().out
+    assert f"easyedit-neuron export {LOG} --to sparse --out shared-edits" in shown
+    assert main(["export", LOG, "--to", "sparse", "--out", "shared-edits"]) == 0
+    assert main(["undo", LOG, "1"]) == 0 and EditLog(LOG).ids == []
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [

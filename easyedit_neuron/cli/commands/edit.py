@@ -57,12 +57,13 @@ def run(args: argparse.Namespace) -> None:
     after = answers(model, tok, prompts)
     kinds = ["edited"] + ["rephrased"] * len(rephrasings) + ["neighbour"] * len(neighbours)
     number = log.ids[-1]
+    form = "sparse --out shared-edits" if log[number].adds_neurons else "peft --out adapter"
     show(
         f"\nEdit {number} with {method.name}, kept in {args.log}: {args.prompt} -> {args.target}\n\n"
         + before_and_after(kinds, prompts, before, after)
         + f'\nask more:   easyedit-neuron ask {args.log} "{args.prompt}"\n'
         + f"take it back: easyedit-neuron undo {args.log} {number}\n"
-        + f"share it:   easyedit-neuron export {args.log} --to peft --out adapter\n"
+        + f"share it:   easyedit-neuron export {args.log} --to {form}\n"
     )
 
 
