@@ -116,7 +116,8 @@ class UnitDelta:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        side, length = self.shape if self.axis == "output" else self.shape[::-1]
+        length = self.shape[1 if self.axis == "output" else 0]
+        side = self.side
         ascending = bool((self.units[1:] > self.units[:-1]).all()) if len(self.units) else True
         inside = not len(self.units) or (int(self.units[0]) >= 0 and int(self.units[-1]) < side)
         if tuple(self.vectors.shape) != (len(self.units), length) or not ascending or not inside:
@@ -126,6 +127,11 @@ class UnitDelta:
             )
 
     @property
+    def side(self) -> int:
+        """Number of the parameter's rows (``output``) or columns (``input``)."""
+        return self.shape[0 if self.axis == "output" else 1]
+
+    @property
     def adds(self) -> bool:
         """Whether the units are neurons that the edit has added to the model."""
         return bool(self.info.get("added"))
@@ -133,7 +139,7 @@ class UnitDelta:
     @property
     def density(self) -> float:
         """Share of the parameter's rows or columns that changes."""
-        return len(self.units) / (self.shape[0] if self.axis == "output" else self.shape[1])
+        return len(self.units) / self.side
 
     @property
     def neurons(self) -> torch.Tensor:

@@ -27,14 +27,19 @@ def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, tor
     return {name: model.get_parameter(name).detach().clone() for name in names}
 
 
+def make_room(model: torch.nn.Module, copies: Mapping[str, torch.Tensor]) -> None:
+    """Let the FFNs grow where copies of weights have more neurons than the model."""
+    if any(value.numel() > model.get_parameter(name).numel() for name, value in copies.items()):
+        widen_to_shapes(ModelView.of(model), {name: value.shape for name, value in copies.items()})
+
+
 @torch.no_grad()
 def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
     """Write copies back, bit for bit.
 
     Copies with more neurons than the model let its FFNs grow; where they have fewer, the others become zero.
     """
-    if any(value.numel() > model.get_parameter(name).numel() for name, value in originals.items()):
-        widen_to_shapes(ModelView.of(model), {name: value.shape for name, value in originals.items()})
+    make_room(model, originals)
     for name, value in originals.items():
         parameter: torch.Tensor = model.get_parameter(name)
         if parameter.shape != value.shape:
@@ -101,15 +106,8 @@ def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tenso
 
 def grow(view: ModelView, deltas: Mapping[str, Delta]) -> None:
     """Give the FFNs the neurons that changes add to them."""
-    downs = {view.down_weight_name(layer): layer for layer in range(view.n_layers)}
-    added = (
-        delta
-        for name, delta in deltas.items()
-        if name in downs and isinstance(delta, UnitDelta) and delta.adds
-    )
-    widths = [delta.shape[1] for delta in added]
-    width = view.down_matrix(0).shape[1]
-    if max(widths, default=0) > width:
+    widths = [delta.side for delta in deltas.values() if isinstance(delta, UnitDelta) and delta.adds]
+    if widths and max(widths) > view.down_matrix(0).shape[1]:
         widen(ModelView(view.model, view.arch), max(widths))
 
 

@@ -5,7 +5,6 @@ Nothing of EasyEdit is changed on the disk; what is set on its modules holds for
 
 import copy
 import functools
-import json
 import logging
 import sys
 import types
@@ -20,8 +19,8 @@ from .. import resources
 from ..arch.view import ModelView
 from ..errors import HostError, HparamsError
 from ..statistics.cache import Statistics
-from ..statistics.self_text import BATCH, write_self_text
-from ..statistics.text import is_local
+from ..statistics.self_text import BATCH, SELF
+from ..statistics.text import is_local, open_texts
 from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import replacing
 
@@ -182,8 +181,7 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
 
 def own_sentences(model: torch.nn.Module, tok) -> list[str]:
     """First sentences of texts that the untouched model writes."""
-    path = write_self_text(ModelView.of(model), tok, BATCH, 0, resources.statistics_dir())
-    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = open_texts(ModelView.of(model), tok, SELF, BATCH, 0, resources.statistics_dir())
     return [text.split(". ")[0] for text in texts]
 
 

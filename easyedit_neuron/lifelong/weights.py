@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from ..edits.write import clone_weights, restore
+from ..edits.write import clone_weights, make_room, restore
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
 
@@ -41,6 +41,7 @@ class EditedWeights:
 
     def load(self, saved: Mapping[str, torch.Tensor]) -> None:
         """Write the weights of a saved state of this run into the untouched model."""
+        make_room(self.model, saved)
         self.base |= clone_weights(self.model, saved)
         restore(self.model, saved)
 

@@ -20,8 +20,7 @@ from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
 from .nullspace import Subspace, null_space
-from .self_text import SELF, write_self_text
-from .text import Texts, enough_texts
+from .text import Texts, enough_texts, open_texts
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -64,10 +63,7 @@ class Statistics:
 
     @cached_property
     def _texts(self) -> Texts:
-        source, n_texts, seed, folder = self._source
-        if source == SELF:
-            source = str(write_self_text(self.view, self.tok, n_texts, seed, folder))
-        return Texts(source, n_texts, seed, folder)
+        return open_texts(self.view, self.tok, *self._source)
 
     @cached_property
     def _common_provenance(self) -> dict:

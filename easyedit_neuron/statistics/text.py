@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import resources
+from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, text_fingerprint
 from ..utils.io import replacing
-from .self_text import SELF
+from .self_text import SELF, write_self_text
 
 LOG = logging.getLogger(__name__)
 _SUFFIXES = (".txt", ".jsonl")
@@ -79,6 +80,13 @@ class Texts:
     def _check_unchanged(self) -> None:
         if _stamp(self._path) != self._stamp:
             raise DataError(f"mom2_dataset: {str(self._path)!r} was changed while it was in use; start again")
+
+
+def open_texts(view: ModelView, tok, source: str, n_samples: int, seed: int, folder: Path) -> Texts:
+    """The texts of a source; those that the model writes itself are written first (``self``)."""
+    if source == SELF:
+        source = str(write_self_text(view, tok, n_samples, seed, folder))
+    return Texts(source, n_samples, seed, folder)
 
 
 def enough_texts(d_ff: int) -> int:

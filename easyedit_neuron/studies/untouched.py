@@ -2,12 +2,10 @@
 
 import copy
 import os
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy
 import torch
 
 from .. import resources
@@ -16,6 +14,7 @@ from ..errors import EditError, HparamsError, NeuronEditError
 from ..evaluation import evaluate_all, perplexity
 from ..lifelong import EASYEDIT_PREFIX
 from ..registry import get_method
+from ..utils.random_state import seed_everything
 
 EASYEDIT_SEED = 42
 """EasyEdit's editor sets this seed; some of its methods draw dropout or sentences."""
@@ -103,7 +102,7 @@ class EasyEditUntouched(Untouched):
             self._prepare(hparams)
         if self._edited is None:
             self._edited = copy.deepcopy(self.model)
-            _seed(EASYEDIT_SEED)
+            seed_everything(EASYEDIT_SEED)
         prepared = copy.deepcopy(self._prepared[1])
         try:
             with _silent():
@@ -145,9 +144,3 @@ def _silent() -> Iterator[None]:
         redirect_stderr(nowhere),
     ):
         yield
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)

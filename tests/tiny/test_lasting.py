@@ -16,6 +16,7 @@ from easyedit_neuron.editlog import EditLog, recording, replay, undo
 from easyedit_neuron.edits.write import restore
 from easyedit_neuron.errors import EditError, HparamsError, NeuronEditError
 from easyedit_neuron.export import apply_sparse, export_merged, export_peft, export_sparse
+from easyedit_neuron.lifelong.weights import EditedWeights
 from easyedit_neuron.locate_then_edit.sequential_state import restore_session, saved_session
 from easyedit_neuron.models.lasting import lasting_main
 from easyedit_neuron.models.lasting.background import Background, names_in
@@ -181,8 +182,11 @@ def test_a_failure_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     )
 
 
-def test_another_process_goes_on_with_the_same_numbers(tmp_path):
-    hparams = settings(tmp_path)
+@pytest.mark.parametrize("source", [{}, {"mom2_dataset": "self", "mom2_n_samples": None}])
+def test_another_process_goes_on_with_the_same_numbers(source, tmp_path):
+    """Also where the texts depend on the model's weights and on the size of its FFNs, which the first edit
+    changed."""
+    hparams = settings(tmp_path, **source)
     model, tok = fresh("llama")
     apply(model, tok, [REQUESTS[0]], hparams)
     saved, weights = copy.deepcopy(saved_session(model)), parameters(model)
@@ -242,3 +246,13 @@ def test_bad_settings_are_named(change, words, tmp_path):
 def test_settings_survive_their_file(tmp_path):
     hparams = settings(tmp_path)
     assert LastingHyperParams.from_dict(hparams.to_dict()) == dataclasses.replace(hparams)
+
+
+def test_a_run_that_continues_knows_the_untouched_weights_in_their_new_size(tmp_path):
+    model, tok = fresh("llama")
+    originals, _ = apply(model, tok, [REQUESTS[0]], settings(tmp_path))
+    weights = EditedWeights(fresh("llama")[0])
+    weights.load({name: model.get_parameter(name).detach().clone() for name in originals})
+    assert weights.base.keys() == originals.keys()
+    assert all(torch.equal(weights.base[name], value) for name, value in originals.items())
+    assert all(torch.equal(value, model.get_parameter(name)) for name, value in weights.current().items())

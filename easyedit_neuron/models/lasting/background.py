@@ -16,9 +16,8 @@ from ...arch.tokens import pad, subject_last_index, target_token_ids, token_ids
 from ...arch.view import ModelView
 from ...errors import DataError
 from ...statistics import matrix_files
-from ...statistics.self_text import SELF, write_self_text
-from ...statistics.text import Texts, enough_texts
-from ...utils.fingerprint import key_fingerprint, text_fingerprint
+from ...statistics.text import enough_texts, open_texts
+from ...utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint
 from ...utils.progress import progress
 
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'’-]+(?: (?:of |the |de |van |von )?[A-Z][\w'’-]+)*")
@@ -101,28 +100,22 @@ class Background:
         return self.fit(-1.0, rows, signs, shares), self.fit(1.0, rows, signs.abs(), shares)
 
 
-@dataclass(frozen=True)
-class Backgrounds:
-    """``layers``: layer -> background. ``leads``: beginnings of names, all tokens but the last."""
-
-    layers: dict[int, Background]
-    leads: list[list[int]]
+Moments = dict[str, Tensor]
+"""``moment``, ``mean`` and ``sink`` of a ``Background``."""
 
 
-def backgrounds(view: ModelView, tok, hparams, layers: Sequence[int], model_key: str) -> Backgrounds:
-    """The backgrounds, from the cache below ``stats_dir`` or measured on the model as it is.
+def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moments], list[list[int]]]:
+    """Layer (as text) -> moments, and the beginnings of names, all tokens but the last, of the present model.
 
-    ``model_key``: fingerprint of the unedited model, part of the cache's key.
+    The moments come from the cache below ``stats_dir`` where they have been measured before.
     """
+    layers = hparams.layers
     folder = Path(hparams.stats_dir).expanduser()
     count = hparams.mom2_n_samples or enough_texts(view.d_ff)
-    source = hparams.mom2_dataset
-    if source == SELF:
-        source = str(write_self_text(view, tok, count, hparams.seed, folder))
-    texts = list(Texts(source, count, hparams.seed, folder))
+    texts = list(open_texts(view, tok, hparams.mom2_dataset, count, hparams.seed, folder))
     provenance = {
         "kind": "ffn inputs",
-        "model": model_key,
+        "model": model_fingerprint(view.model),
         "text": text_fingerprint(texts),
         "max_length": hparams.mom2_max_length,
         "templates": list(hparams.name_templates),
@@ -141,9 +134,9 @@ def backgrounds(view: ModelView, tok, hparams, layers: Sequence[int], model_key:
     for layer in layers:
         content = matrix_files.read(paths[layer], provenance | {"layer": layer})
         assert content is not None
-        result[layer] = Background(**content[0], ridge=hparams.match_ridge)
+        result[str(layer)] = content[0]
     names = [target_token_ids(tok, name) for name in names_in(texts)]
-    return Backgrounds(result, [ids[:-1] for ids in names if len(ids) > 1])
+    return result, [ids[:-1] for ids in names if len(ids) > 1]
 
 
 def names_in(texts: Iterable[str]) -> list[str]:

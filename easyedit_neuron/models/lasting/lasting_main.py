@@ -19,7 +19,6 @@ from ...errors import EditError
 from ...locate_then_edit.compute_keys import key_prompts
 from ...locate_then_edit.compute_z import compute_z
 from ...locate_then_edit.preservation import preserved_prompts
-from .background import Backgrounds
 from .neurons import (
     Neuron,
     is_gated,
@@ -72,23 +71,22 @@ def apply_lasting_to_model(
     edit = Edit.begin("Lasting", model, tok, requests, hparams, copy)
     with edit.computing():
         state = LastingState.of(edit.view, tok, hparams)
-        backgrounds = state.backgrounds(edit.view, tok, hparams)
         edit.watch.lap("statistics")
         layers = {request.subject: state.layer_of(request, hparams) for request in edit.requests}
         places, take_away = reserve(edit, [layers[request.subject] for request in edit.requests])
         try:
-            edits, neurons = [], []
+            edits, neurons, parts = [], [], rounds(edit.requests, layers)
             with ExitStack() as earlier:
-                for layer, batch in rounds(edit.requests, layers):
+                for layer, batch in parts:
                     units = [places[layer].pop() for _ in batch]
                     facts = [fact for _, _, fact in [*state.edits, *edits]]
                     changes = target_changes(edit, state.contexts, batch, layer, facts)
-                    added = make_neurons(edit, state.contexts, backgrounds, batch, layer, units, changes)
+                    added = make_neurons(edit, state, batch, layer, units, changes)
                     earlier.enter_context(written(edit.view, added))
                     neurons += added
                     edits += [(layer, unit, request.fact) for unit, request in zip(units, batch)]
             edit.units = unit_deltas(edit.view, neurons)
-            report(edit, edits, layers)
+            report(edit, edits, parts)
             result = edit.commit(records, return_orig_weights)
         except BaseException:
             take_away()
@@ -151,8 +149,7 @@ def target_changes(
 
 def make_neurons(
     edit: Edit,
-    contexts: list[list[str]],
-    backgrounds: Backgrounds,
+    state: LastingState,
     batch: list[EditRequest],
     layer: int,
     units: list[list[int]],
@@ -163,8 +160,9 @@ def make_neurons(
     The response at the bare prompt (in another context where the subject is an attention sink there) is
     measured in the model, and the column is the change divided by it.
     """
-    view, hparams, background = edit.view, edit.hparams, backgrounds.layers[layer]
-    prompts = key_prompts(edit.tok, batch, contexts, view.input_device)
+    view, hparams = edit.view, edit.hparams
+    background = state.background(view, hparams, layer)
+    prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
     alone = pad([row for request in batch for row in read_alone(edit, request)], view.input_device)
     keys = torch.cat(
         [read_keys(view, rows, layer).unflatten(0, (len(batch), -1)) for rows in (prompts.batch, alone)], 1
@@ -172,9 +170,7 @@ def make_neurons(
     usable = torch.stack([~background.is_sink(own) for own in keys])
     usable |= ~usable.any(1, keepdim=True)  # nothing else is left than what there is
     neurons = []
-    for own_units, own, use, other in zip(
-        units, keys, usable, read_others(edit, backgrounds.leads, batch, layer)
-    ):
+    for own_units, own, use, other in zip(units, keys, usable, read_others(edit, state.leads, batch, layer)):
         w, c = background.match(own[use], hparams.match_weight, other, hparams.others_weight)
         parts = zip(own_units, reading_rows(view, layer, w, c, hparams))
         neurons += [Neuron(layer, unit, rows, torch.zeros(view.d_model)) for unit, rows in parts]
@@ -231,9 +227,11 @@ def read_others(edit: Edit, leads: list[list[int]], batch: list[EditRequest], la
     return keys
 
 
-def report(edit: Edit, edits: list[tuple[int, list[int], Fact]], layers: dict[str, int]) -> None:
+def report(
+    edit: Edit, edits: list[tuple[int, list[int], Fact]], parts: list[tuple[int, list[EditRequest]]]
+) -> None:
     """The record's info and curves, in the order of the requests and not of the rounds."""
-    computed = [request.index for _, batch in rounds(edit.requests, layers) for request in batch]
+    computed = [request.index for _, batch in parts for request in batch]
     order = sorted(range(len(computed)), key=computed.__getitem__)
     edit.losses = [edit.losses[i] for i in order]
     edit.probability = [edit.probability[i] for i in order]

@@ -11,8 +11,8 @@ from ...arch.view import ModelView
 from ...edits.request import EditRequest, Fact
 from ...edits.session import ModelSession
 from ...locate_then_edit.context_templates import contexts_of
-from ...utils.fingerprint import key_fingerprint, model_fingerprint
-from .background import Backgrounds, backgrounds
+from ...utils.fingerprint import key_fingerprint
+from .background import Background, Moments, measured_background
 
 SETTING_FIELDS = (
     *("layers", "context_prompts", "context_length", "context_templates", "context_template_length_params"),
@@ -27,13 +27,15 @@ class LastingState:
     """Values of the model before its first edit under a setting, and the edits so far.
 
     Attributes:
-        model_key: fingerprint of the unedited model, under which its backgrounds are cached.
+        moments: layer (as text) -> tensors of its ``Background``.
+        leads: beginnings of names, all tokens but the last.
         contexts: groups of context templates.
         edits: (layer, neurons, fact) of every edit, oldest first; those whose neurons are zero again are out
             of the model.
     """
 
-    model_key: str
+    moments: dict[str, Moments]
+    leads: list[list[int]]
     contexts: list[list[str]]
     edits: list[tuple[int, list[int], Fact]] = field(default_factory=list)
 
@@ -42,7 +44,7 @@ class LastingState:
         """The model's state, with the edits that are in its weights; a new one where there is none."""
         state = ModelSession.of(view.model).method_state.get(_key(hparams))
         if state is None:
-            return cls(model_fingerprint(view.model), contexts_of(view.model, tok, hparams))
+            return cls(*measured_background(view, tok, hparams), contexts_of(view.model, tok, hparams))
         edits = [(layer, list(units), tuple(fact)) for layer, units, fact in state.edits]
         present = [edit for edit in edits if bool(view.down_matrix(edit[0])[:, edit[1]].any())]
         return dataclasses.replace(state, edits=present)
@@ -52,11 +54,11 @@ class LastingState:
         state = dataclasses.replace(self, edits=[*self.edits, *edits])
         ModelSession.of(view.model).method_state[_key(hparams)] = state
 
-    def backgrounds(self, view: ModelView, tok, hparams) -> Backgrounds:
-        """Those of the unedited model, kept in memory."""
-        cache, key = ModelSession.of(view.model).cache, f"backgrounds {_key(hparams)} {self.model_key}"
-        if key not in cache:
-            cache[key] = backgrounds(view, tok, hparams, hparams.layers, self.model_key)
+    def background(self, view: ModelView, hparams, layer: int) -> Background:
+        """That of the unedited model; kept in memory with its factor."""
+        cache, key = ModelSession.of(view.model).cache, f"background of layer {layer}, {_key(hparams)}"
+        if key not in cache or cache[key].moment is not self.moments[str(layer)]["moment"]:
+            cache[key] = Background(**self.moments[str(layer)], ridge=hparams.match_ridge)
         return cache[key]
 
     def layer_of(self, request: EditRequest, hparams) -> int:
