@@ -94,6 +94,8 @@ class EvaluationSettings(HyperParams):
     batch_size: int = 64
     immediate: bool = True
     exact_match: bool = True
+    whole_answers: bool = False
+    first_token: int = 0
     answers: int = 100
     retained: int | None = None
     fluency: int = 20
@@ -109,7 +111,7 @@ class EvaluationSettings(HyperParams):
 
     def validate(self) -> None:
         _at_least(1, self, "batch_size", "fluency_tokens", "ability_batch_size")
-        _at_least(0, self, "answers", "fluency", "perplexity")
+        _at_least(0, self, "answers", "first_token", "fluency", "perplexity")
         _at_least(1, self, "retained", "ability_limit", "ability_max_new_tokens")
 
 

@@ -99,12 +99,15 @@ def load(
 def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:
     """Facts about subjects that are never edited: ``[{"prompt", "ground_truth", "subject", "relation"}]``.
 
-    Of the shipped world, or of a JSON file with such records.
+    Of the shipped world, or of a JSON file with such records, or ROME's ``known_1000.json`` (``prompt``,
+    ``attribute``, ``subject``, ``relation_id``).
     """
     path = _locate(name_or_path, "retained.json")
-    fields = ("prompt", "ground_truth", "subject", "relation")
     records = [Record(path, index, raw) for index, raw in enumerate(read_records(path))]
-    return [{field: record.string(field) for field in fields} for record in records]
+    names = {"prompt": "prompt", "ground_truth": "ground_truth", "subject": "subject", "relation": "relation"}
+    if "attribute" in records[0].raw:
+        names |= {"ground_truth": "attribute", "relation": "relation_id"}
+    return [{field: record.string(name) for field, name in names.items()} for record in records]
 
 
 def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> list[str]:

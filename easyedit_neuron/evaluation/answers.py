@@ -1,12 +1,14 @@
-"""What a model says: greedy continuations, cut where an answer ends."""
+"""What a model says: greedy continuations, cut where an answer ends, and whether they are the new object."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .batched import greedy_tokens
 from .batching import by_length, evaluating, token_ids
 
 ANSWER_TOKENS = 16
+TOKENS_BEYOND_TARGET = 20
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
@@ -37,3 +39,61 @@ def cut_answer(tok, ids: Sequence[int]) -> str:
     text = tok.decode(ids, skip_special_tokens=True).lstrip().partition("\n")[0]
     end = _SENTENCE_END.search(text)
     return (text[: end.end()] if end else text).strip()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A greedy continuation as a whole, 1.0 or 0.0 each; case, and signs at both ends, do not matter.
+
+    Attributes:
+        says: the answer begins with the target, as whole words, and does not hold the old object.
+        equals: the answer is the target and nothing else.
+        text_equals: so is the text up to the end-of-text token, without another cut (the measure of "The Mirage
+            of Model Editing"). A model that goes on after its answer has 0.
+    """
+
+    says: float
+    equals: float
+    text_equals: float
+
+
+def judge_answers(
+    model,
+    tok,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    old_objects: Sequence[str | None],
+    batch_size: int = 64,
+) -> list[Verdict]:
+    """Let the model answer every prompt without teacher forcing, and compare the whole answer.
+
+    At most ``TOKENS_BEYOND_TARGET`` tokens more than the target has are generated; ``cut_answer`` says where an
+    answer ends. ``old_objects``: the object before the edit, None where it is not known.
+    """
+    rows = token_ids(tok, prompts)
+    steps = [
+        len(ids) + TOKENS_BEYOND_TARGET for ids in tok(list(targets), add_special_tokens=False)["input_ids"]
+    ]
+    verdicts: dict[int, Verdict] = {}
+    with evaluating(model):
+        for batch in by_length([len(row) for row in rows], batch_size):
+            generated = greedy_tokens(model, [rows[i] for i in batch], max(steps[i] for i in batch))
+            for i, ids in zip(batch, generated):
+                verdicts[i] = _judge(tok, ids[: steps[i]], targets[i], old_objects[i])
+    return [verdicts[i] for i in range(len(rows))]
+
+
+def _judge(tok, ids: list[int], target: str, old_object: str | None) -> Verdict:
+    answer, new, old = _words(cut_answer(tok, ids)), _words(target), _words(old_object or "")
+    text = None
+    if tok.eos_token_id in ids:
+        text = _words(tok.decode(ids[: ids.index(tok.eos_token_id)], skip_special_tokens=True))
+    says = f"{answer} ".startswith(f"{new} ")
+    if old and f" {old} " not in f" {new} ":
+        says &= f" {old} " not in f" {answer} "
+    return Verdict(float(says), float(answer == new), float(text == new))
+
+
+def _words(text: str) -> str:
+    """The words of a text, in lower case, with single blanks and without other signs."""
+    return " ".join(re.findall(r"\w+", text.casefold()))

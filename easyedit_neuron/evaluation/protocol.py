@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import RequestError
+from .answers import judge_answers
 from .batched import exact_match_by_generation
 from .quality import locality_meta, measure, predict_sections
 from .sections import plain_requests, sections
@@ -24,6 +25,7 @@ def evaluate_all(
     batch_size: int = 64,
     hparams=None,
     exact_match: bool = False,
+    whole_answers: bool = False,
 ) -> list[dict]:
     """EasyEdit-shaped "post" metrics of every request on the present model, in shared batches.
 
@@ -35,6 +37,8 @@ def evaluate_all(
         hparams: only ``use_chat_template`` and ``evaluation_type`` are read.
         exact_match: also greedy generation: ``rewrite_generation_exact_match`` and
             ``rephrase_generation_exact_match``.
+        whole_answers: also whole greedy answers, ``rewrite_answer_says``, ``rewrite_answer_exact_match``,
+            ``rewrite_text_exact_match``, and the same of ``rephrase``; see ``answers.Verdict``.
 
     Raises:
         RequestError: names the request's index and the field that is wrong.
@@ -43,14 +47,25 @@ def evaluate_all(
     if reference is not None and len(reference) != len(requests):
         raise RequestError(f"reference is of {len(reference)} requests but {len(requests)} are evaluated")
     results = measure(model, tok, requests, hparams, batch_size=batch_size)
+    generated = [section for section in sections(requests) if section.is_rewrite]
+    prompts = [prompt for section in generated for prompt in section.prompts]
+    targets = [answer for section in generated for answer in section.answers]
     if exact_match:
-        generated = [section for section in sections(requests) if section.is_rewrite]
-        prompts = [prompt for section in generated for prompt in section.prompts]
-        targets = [answer for section in generated for answer in section.answers]
         matches = iter(exact_match_by_generation(model, tok, prompts, targets, batch_size))
         for section in generated:
             name = f"{section.name}_generation_exact_match"
             results[section.index][name] = [next(matches) for _ in section.prompts]
+    if whole_answers:
+        old = [requests[section.index].get("ground_truth") for section in generated for _ in section.prompts]
+        verdicts = iter(judge_answers(model, tok, prompts, targets, old, batch_size))
+        for section in generated:
+            own = [next(verdicts) for _ in section.prompts]
+            measures = {
+                "answer_says": [verdict.says for verdict in own],
+                "answer_exact_match": [verdict.equals for verdict in own],
+                "text_exact_match": [verdict.text_equals for verdict in own],
+            }
+            results[section.index] |= {f"{section.name}_{name}": values for name, values in measures.items()}
     if reference is not None:
         for result, outputs in zip(results, reference):
             finalize_locality({"locality": outputs}, result)
@@ -118,7 +133,7 @@ def _averaged(metric: dict) -> Iterator[tuple[str, str, float | Sequence[float]]
             yield from ((name, kind, numbers) for kind, numbers in value.items() if kind.endswith("_acc"))
         elif name == "fluency":
             yield "", name, value["ngram_entropy"]
-        elif name.endswith(("_acc", "_ppl", "_exact_match")):
+        elif name.endswith(("_acc", "_ppl", "_exact_match", "_says")):
             yield "", name, value
 
 

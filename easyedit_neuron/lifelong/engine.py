@@ -178,6 +178,7 @@ class Engine:
         weights = self.editor.weights
         with self.watch.measure("measure checkpoints"):
             self._final = self._measure_final()
+            self.files.write_final(len(self.lines), self._final)
             final = means([values["final"] for values in self._final if values["final"] is not None])
             final |= self.measurer.measure_side_effects(self.editor.measured_model)
             drift = drifts(self.editor.model, weights.current(), weights.base)
@@ -195,8 +196,9 @@ class Engine:
         model, superseded = self.editor.measured_model, self.stream.superseded(len(self.lines))
         added: list[dict] = [{"final": None} for _ in self.lines]
         positions = [i for i in range(len(self.lines)) if i not in superseded]
-        exact_match = self.settings.evaluation.exact_match
-        for position, metrics in zip(positions, self.measurer.measure_edits(model, positions, exact_match)):
+        for position, metrics in zip(
+            positions, self.measurer.measure_edits(model, positions, generated=True)
+        ):
             added[position]["final"] = metrics
         if len(self.lines) == len(self.stream):
             answers = self.measurer.read_answers(model, self._asked)

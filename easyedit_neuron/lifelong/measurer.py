@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, summarize, token_accuracy
+from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
 from .answers import Answers, read_answers
 from .run_folder import finite, mean
 
@@ -39,7 +40,9 @@ class Measurer:
         self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
         self.prompts = evenly(reference.prompts, self.options.fluency)
         self.knows_fact: list[bool] = []
+        self.asked_first = [fact["prompt"] for fact in evenly(reference.facts, self.options.first_token)]
         self._locality_answers: list[dict] = []  # of the untouched model
+        self._first_tokens: FirstTokens = []
 
     def measure_untouched(self, model) -> dict[str, Any]:
         """Measure the untouched model, whose answers every later locality is compared with.
@@ -54,17 +57,22 @@ class Measurer:
         ]
         self.knows_fact = self._answers_right(model, self.reference.facts)
         before = {"metrics": [plain_metrics(entry) for entry in metrics]}
+        if self.asked_first:
+            self._first_tokens = first_tokens(model, self.tok, self.asked_first, self.options.batch_size)
         before |= {"reference": self._locality_answers, "known": self.knows_fact}
+        before |= {"first_tokens": self._first_tokens}
         return before | {"beside": finite(self.measure_side_effects(model))}
 
     def load(self, before: dict[str, Any]) -> None:
         self._locality_answers, self.knows_fact = before["reference"], before["known"]
+        self._first_tokens = before["first_tokens"]
 
-    def measure_edits(self, model, positions: Sequence[int], exact_match: bool = False) -> list[dict]:
-        """Metrics of the edits at some positions on the model as it is now."""
+    def measure_edits(self, model, positions: Sequence[int], generated: bool = False) -> list[dict]:
+        """Metrics of the edits at some positions on the model as it is now; ``generated``: also those that
+        the settings ask for without teacher forcing."""
         requests = [self.requests[i] for i in positions]
         answers = [self._locality_answers[i] for i in positions]
-        return [plain_metrics(entry) for entry in self._evaluate(model, requests, answers, exact_match)]
+        return [plain_metrics(entry) for entry in self._evaluate(model, requests, answers, generated)]
 
     def read_answers(self, model, positions: Sequence[int]) -> list[Answers]:
         """What the model says, in words, to the prompts of the edits at some positions."""
@@ -79,6 +87,11 @@ class Measurer:
             values["retained"] = sum(self._answers_right(model, retained)) / len(retained)
             values["retained_facts"] = len(retained)
             values["retained_asked"] = len(self.reference.facts)
+        if self.asked_first:
+            before, size = self._first_tokens, self.options.batch_size
+            values["first_token_kl"] = mean(
+                first_token_divergence(model, self.tok, self.asked_first, before, size)
+            )
         if self.prompts:
             entropies = fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)
             values["fluency"] = mean(entropies)
@@ -106,8 +119,11 @@ class Measurer:
         predictions = predict_targets(model, self.tok, prompts, answers, self.options.batch_size)
         return [accuracy == 1.0 for accuracy in token_accuracy(predictions)]
 
-    def _evaluate(self, model, requests, reference, exact_match: bool = False) -> list[dict]:
-        options = {"batch_size": self.options.batch_size, "hparams": self.hparams, "exact_match": exact_match}
+    def _evaluate(self, model, requests, reference, generated: bool = False) -> list[dict]:
+        options = {"batch_size": self.options.batch_size, "hparams": self.hparams}
+        options |= {
+            name: generated and getattr(self.options, name) for name in ("exact_match", "whole_answers")
+        }
         return evaluate_all(model, self.tok, requests, reference=reference, **options)
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..utils.io import append_text, write_text
+from ..utils.io import append_text, refusing, write_text
 
 CSV_COLUMNS = (
     # final protocol, teacher-forced token accuracy
@@ -15,7 +15,7 @@ CSV_COLUMNS = (
     *("rel_immediate", "gen_immediate", "loc_immediate", "portability_immediate"),
     # final protocol, greedy generation
     *("rel_exact_match_generated", "gen_exact_match_generated"),
-    *("retained", "fluency", "perplexity"),
+    *("rel_answered", "gen_answered", "retained", "first_token_kl", "fluency", "perplexity"),
     # means over the changed weights of the means over their rows
     *("drift_wasserstein", "drift_cosine", "drift_l2"),
     # means over layers
@@ -28,7 +28,8 @@ _SCORES = {"rel": "rewrite_acc", "gen": "rephrase_acc", "loc": "loc", "portabili
 _FINAL_ONLY = {
     "rel_exact_match_generated": "rewrite_generation_exact_match",
     "gen_exact_match_generated": "rephrase_generation_exact_match",
-    **{name: name for name in ("retained", "fluency", "perplexity")},
+    **{"rel_answered": "rewrite_answer_says", "gen_answered": "rephrase_answer_says"},
+    **{name: name for name in ("retained", "first_token_kl", "fluency", "perplexity")},
 }
 
 
@@ -40,6 +41,7 @@ class RunFolder:
         self.run, self.before = folder / "run.json", folder / "before.json"
         self.edits, self.checkpoints = folder / "edits.jsonl", folder / "checkpoints.jsonl"
         self.table, self.summary = folder / "checkpoints.csv", folder / "summary.json"
+        self.final = folder / "final"
         self.state, self.log = folder / "state", folder / "log"
         self.weights = folder / "weights.safetensors"
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
@@ -49,6 +51,12 @@ class RunFolder:
 
     def write_edits(self, lines: list[dict]) -> None:
         write_text(self.edits, as_lines(lines))
+
+    def write_final(self, edits: int, added: list[dict]) -> None:
+        """``final/EDITS.jsonl``: the edits' metrics at that checkpoint, a line each."""
+        with refusing(self.final):
+            self.final.mkdir(exist_ok=True)
+        write_text(self.final / f"{edits}.jsonl", as_lines([{"final": line["final"]} for line in added]))
 
     def write_checkpoints(self, checkpoints: list[dict]) -> None:
         write_text(self.checkpoints, as_lines(checkpoints))

@@ -335,6 +335,18 @@ def test_shipped_world_layout(tmp_path, monkeypatch):
     assert data.retained("tiny-world") == [
         {"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "r"}
     ]
+    rome = {
+        "known_id": 0,
+        "prompt": "p",
+        "attribute": "g",
+        "subject": "s",
+        "relation_id": "P1",
+        "template": "{}",
+    }
+    write(world, [rome], "retained.json")
+    assert data.retained("tiny-world") == [
+        {"prompt": "p", "ground_truth": "g", "subject": "s", "relation": "P1"}
+    ]
     assert data.text("tiny-world", "train") == ["One.", "Two."]
     with pytest.raises(DataError, match="text_heldout.txt"):
         data.text("tiny-world", "heldout")
