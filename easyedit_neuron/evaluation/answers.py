@@ -48,8 +48,8 @@ class Verdict:
     Attributes:
         says: the answer begins with the target, as whole words, and does not hold the old object.
         equals: the answer is the target and nothing else.
-        text_equals: so is the text up to the end-of-text token, without another cut (the measure of "The Mirage
-            of Model Editing"). A model that goes on after its answer has 0.
+        text_equals: so is the text up to the end-of-text token, without another cut (the measure of "The
+            Mirage of Model Editing"). A model that goes on after its answer has 0.
     """
 
     says: float
@@ -67,8 +67,8 @@ def judge_answers(
 ) -> list[Verdict]:
     """Let the model answer every prompt without teacher forcing, and compare the whole answer.
 
-    At most ``TOKENS_BEYOND_TARGET`` tokens more than the target has are generated; ``cut_answer`` says where an
-    answer ends. ``old_objects``: the object before the edit, None where it is not known.
+    At most ``TOKENS_BEYOND_TARGET`` tokens more than the target has are generated; ``cut_answer`` says where
+    an answer ends. ``old_objects``: the object before the edit, None where it is not known.
     """
     rows = token_ids(tok, prompts)
     steps = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.evaluation import answers as answers_module
+from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.evaluation.answers import Verdict, judge_answers
 from easyedit_neuron.evaluation.first_token import first_token_divergence, first_tokens
 from helpers.tiny_models import tiny_model
