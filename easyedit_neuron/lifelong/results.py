@@ -21,8 +21,8 @@ PROTOCOL = {
     "failed": "an edit that failed was rolled back; it is measured like every other",
     "scorer": "*_acc: teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); "
     "*_generation_exact_match: greedy generation writes the whole target",
-    "answers": "*_answer_says: the greedy answer begins with the target and does not hold the old object; cut "
-    "at the end-of-text token, a new line, the end of a sentence or 20 tokens more than the target has. "
+    "answers": "*_answer_says: the greedy answer begins with the target and does not hold the old object; "
+    "cut at the end-of-text token, a new line, the end of a sentence or 20 tokens more than the target has. "
     "*_answer_exact_match: it is the target alone; *_text_exact_match: the same, cut at the end of text only",
     "first_token_kl": "mean KL(before || now) of the first answered token on never edited facts, in nats",
     "locality": "share of predicted tokens equal to the untouched model's",
