@@ -10,7 +10,7 @@ from ..errors import NeuronEditError, StateError
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import Engine, RunStorage
-from ..lifelong.identity import OpenRun, locked, open_run, run_identity
+from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
@@ -89,9 +89,13 @@ def _edit(
             ability.check(model, tok)
         weights, tokenizer = model_fingerprint(model), tokenizer_fingerprint(tok, reference.prompts)
         fingerprints = {"weights": weights, "tokenizer": tokenizer}
+        untouched = None
+        if settings.runner.untouched is not None:
+            other = Path(settings.runner.untouched).expanduser()
+            untouched = untouched_of(other, opened.identity, fingerprints)
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
     log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
-    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log)
+    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
     engine = Engine(ModelEditor(method, model, tok, hparams), stream, measurer, storage, settings, watch)
     summary = as_json(summarise(origin, engine.run()))

@@ -124,6 +124,7 @@ class RunnerSettings(HyperParams):
     on_failure: Literal["continue", "stop"] = "continue"
     save_every_edits: int | None = None
     save_every_minutes: float | None = 10.0
+    untouched: str | None = None
     keep_weights: bool = True
     edit_log: bool = True
     report: bool = True

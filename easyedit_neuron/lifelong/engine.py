@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
@@ -28,11 +29,15 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunStorage:
-    """Everything that a run writes: its result files, its saved states, the log of its edits."""
+    """Everything that a run writes: its result files, its saved states, the log of its edits.
+
+    ``untouched``: the ``before.json`` of another run on the same edits, instead of measuring again.
+    """
 
     files: RunFolder
     states: StateFolder
     log: RunLog
+    untouched: Path | None = None
 
 
 class Engine:
@@ -92,6 +97,9 @@ class Engine:
     def _begin(self) -> None:
         state = self.storage.states.load()
         before = read_before(self.files, None if state is None else state["before"])  # content of before.json
+        if before is None and self.storage.untouched is not None:
+            write_text(self.files.before, self.storage.untouched.read_text(encoding="utf-8"))
+            before = read_before(self.files, None)
         if before is None:
             with self.watch.measure("measure before"):
                 before = self.measurer.measure_untouched(self.editor.model)

@@ -19,7 +19,7 @@ from ..utils.io import refusing, write_text
 from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
-_MAY_DIFFER = "save_every_edits save_every_minutes on_failure keep_weights edit_log report quiet"
+_MAY_DIFFER = "save_every_edits save_every_minutes on_failure untouched keep_weights edit_log report quiet"
 MAY_DIFFER = ("output_dir", "run", *(f"runner.{name}" for name in _MAY_DIFFER.split()))
 """Settings that change nothing in the results of the edits that have been made."""
 
@@ -136,6 +136,38 @@ def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
             "command, or choose another folder (run=NAME or output_dir=...)"
         )
     return OpenRun(files, identity, saved)
+
+
+def untouched_of(folder: Path, identity: dict[str, Any], model: dict[str, str]) -> Path:
+    """``before.json`` of another run on the same edits, which begins with the same untouched model.
+
+    Args:
+        folder: of the other run.
+        identity, model: of this run, as in ``run.json``.
+
+    Raises:
+        StateError: the folder holds no such run; the message names what differs.
+    """
+    files = RunFolder(folder)
+    other = _read_run_file(files.run)
+    pairs = [
+        (_measured(run["identity"]) | {"model": fingerprints})
+        for run, fingerprints in ((other, other["model"]), ({"identity": identity}, model))
+    ]
+    differences = describe_differences(*pairs)
+    if differences or not files.before.is_file():
+        problem = "; ".join(differences) or "it has not measured the untouched model"
+        raise StateError(f"runner.untouched={folder} is no run on the same edits: {problem}. Leave it out")
+    return files.before
+
+
+def _measured(identity: dict[str, Any]) -> dict[str, Any]:
+    """What the measurement of the untouched model depends on."""
+    settings = {name: identity["settings"].get(name) for name in ("data", "evaluation", "edits", "seed")}
+    settings["runner"] = {"order": identity["settings"].get("runner", {}).get("order")}
+    chat = identity["hparams"].get("use_chat_template", False)
+    own = {"settings": settings, "data": identity["data"], "versions": identity["versions"]}
+    return own | {"use_chat_template": bool(chat)}
 
 
 def _read_run_file(path: Path) -> dict[str, Any]:

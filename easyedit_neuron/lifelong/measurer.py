@@ -146,10 +146,15 @@ def means(metrics: list[dict]) -> dict[str, Any]:
         return {}
     values = summarize([_with_nan(entry) for entry in metrics])
     for group, name in (("locality", "loc"), ("portability", "port")):
-        value = mean(mean(mean(kind) for kind in entry[group].values()) for entry in metrics)
+        value = mean(mean_of_kinds(entry[group]) for entry in metrics)
         if value is not None:
             values[name] = value
     return values
+
+
+def mean_of_kinds(kinds: dict[str, list]) -> float | None:
+    """Mean over an edit's kinds of locality or portability, each of the same weight."""
+    return mean(mean(kind) for kind in kinds.values())
 
 
 def _with_nan(value: Any) -> Any:

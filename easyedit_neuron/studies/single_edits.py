@@ -20,7 +20,7 @@ from ..errors import EditError
 from ..evaluation import locality_reference
 from ..evaluation.intervals import mean_interval
 from ..lifelong import EASYEDIT_PREFIX
-from ..lifelong.measurer import evenly, plain_metrics
+from ..lifelong.measurer import evenly, mean_of_kinds, plain_metrics
 from ..lifelong.run_folder import mean
 from ..locate_then_edit.shared_targets import SharedTargets, shared_targets
 from ..registry import get_method
@@ -72,8 +72,7 @@ def record_row(metrics: dict[str, Any]) -> dict[str, float | None]:
     """The shares of one record; every kind of locality and portability has the same weight in its mean."""
     plain = plain_metrics(metrics)
     row = {column: mean(plain.get(name, ())) for column, name in COLUMNS.items()}
-    row["loc"] = mean(mean(kind) for kind in plain["locality"].values())
-    row["port"] = mean(mean(kind) for kind in plain["portability"].values())
+    row["loc"], row["port"] = (mean_of_kinds(plain[group]) for group in ("locality", "portability"))
     return row
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.errors import NeuronEditError, StateError
 from easyedit_neuron.lifelong import checkpoint
+from easyedit_neuron.lifelong.measurer import Measurer
 from easyedit_neuron.lifelong.stream import Stream
 from easyedit_neuron.utils import io
 from helpers.dummy_method import DummyHyperParams
@@ -272,3 +273,21 @@ def test_runs_in_one_process_do_not_meet(world, tmp_path):
     assert outcome(tmp_path / "a" / "run") == outcome(tmp_path / "c" / "run")
     assert without_times({"seconds": 1, "x": [{"memory": 2, "y": 3}]}) == {"x": [{"y": 3}]}
     assert DummyHyperParams().strength == 0.2
+
+
+def test_the_untouched_model_is_measured_once_for_several_runs(world, tmp_path, monkeypatch):
+    """Another run on the same edits takes ``before.json`` over; one on others is refused."""
+    first, second, alone = tmp_path / "first", tmp_path / "second", tmp_path / "alone"
+    start(world, first, **SHORT)
+    start(world, alone, changes={"strength": 3.0}, **SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Measurer, "measure_untouched", lambda *_: pytest.fail("measured again"))
+        start(world, second, changes={"strength": 3.0}, untouched=str(first), **SHORT)
+    assert (second / "before.json").read_bytes() == (first / "before.json").read_bytes()
+    assert outcome(second) == outcome(alone)
+    for options in ({"edits": 11}, {"measure": {"fluency": 0}}):
+        with pytest.raises(StateError, match="is no run on the same edits: .*Leave it out"):
+            start(world, tmp_path / "other", untouched=str(first), **{**SHORT, **options})
+        shutil.rmtree(tmp_path / "other")
+    with pytest.raises(StateError, match="run.json"):
+        start(world, tmp_path / "other", untouched=str(tmp_path), **SHORT)

@@ -32,7 +32,7 @@ LAYERS = (
     "lifelong",
     "report tinyworld",
     "ability studies",
-    "tuning",
+    "tuning bench",
     "cli",
 )
 LEVEL = {folder: level for level, line in enumerate(LAYERS) for folder in line.split()}

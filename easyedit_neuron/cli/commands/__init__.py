@@ -12,7 +12,7 @@ from ...errors import NeuronEditError
 from ...utils.suggest import did_you_mean
 from ..output import fail
 
-_NAMES = ("edit", "ask", "tune", "model", "log", "undo", "replay", "diff", "squash", "export")
+_NAMES = ("edit", "ask", "tune", "bench", "model", "log", "undo", "replay", "diff", "squash", "export")
 COMMANDS = {name: name for name in _NAMES} | {"import": "import_"}
 """Name of the command -> its module."""
 

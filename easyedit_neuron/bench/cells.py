@@ -1,0 +1,100 @@
+"""The cells of the bench: a run for each method, data set and seed, each in a folder of its own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HparamsError
+from ..lifelong import EASYEDIT_PREFIX
+from ..lifelong.run_folder import RunFolder
+from ..registry import get_method
+from .records import REAL_WORLD, Source
+
+CHECKPOINTS = (10, 100, 300, 1000)
+MEASURED = (
+    *("evaluation.immediate=false", "evaluation.exact_match=false", "evaluation.whole_answers=true"),
+    *("evaluation.first_token=300", "evaluation.retained=500", "evaluation.perplexity=150"),
+    *("evaluation.answers=60", "runner.report=false"),
+)
+"""Settings of every run: what is measured, always on all edits so far."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        method: of the registry, or EasyEdit's own as ``EasyEdit:GRACE``.
+        changes: settings that make a variant of it, such as ``method.mask_stage=solve``.
+        data: name of the data set.
+        edits: number of sequential edits; the first ones of the data set in the order of the seed.
+        batch_size: edits that are made together.
+        seed: of the order, and of the run.
+    """
+
+    method: str
+    changes: tuple[str, ...]
+    data: str
+    edits: int
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def of(cls, text: str, data: str, edits: int, batch_size: int, seed: int) -> "Cell":
+        """From a method and its changed settings, divided by blanks; ``HparamsError`` for a word that is no
+        setting. Methods that take one edit at a time have batches of one."""
+        method, *changes = text.split()
+        wrong = [change for change in changes if not re.fullmatch(r"[\w.+]+=\S+", change)]
+        if wrong:
+            raise HparamsError(f"--methods {text!r}: {wrong[0]!r} is no setting, as in method.v_lr=0.1")
+        batchable = not method.startswith(EASYEDIT_PREFIX) and get_method(method).batchable
+        return cls(method, tuple(changes), data, edits, batch_size if batchable else 1, seed)
+
+    @property
+    def label(self) -> str:
+        """Method and changes, as tables name them."""
+        changes = ", ".join(change.removeprefix("method.") for change in self.changes)
+        return f"{self.method} ({changes})" if changes else self.method
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its file of rows."""
+        words = [self.data, self.method, *self.changes]
+        words += [f"{self.edits}", f"b{self.batch_size}", f"s{self.seed}"]
+        return "-".join(re.sub(r"[^\w.]+", "-", word) for word in words)
+
+    def settings(self, source: Source, model: str, folder: Path) -> list[str]:
+        """The settings of ``python -m easyedit_neuron``."""
+        method = [f"method={self.method.lower()}"]
+        if self.method.startswith(EASYEDIT_PREFIX):
+            method = ["method=easyedit", f"method.alg={self.method.removeprefix(EASYEDIT_PREFIX)}"]
+        data = ["data=real-world", "runner.order=shuffled"]
+        if source.name != REAL_WORLD:
+            file = source.ordered(self.seed)
+            data = ["data=file", f"data.path={file}", "data.rephrasings=all", "data.invalid=skip"]
+        data += [f"data.retained={source.retained}"] if source.retained else []
+        data += [f"data.text={source.text}"] if source.text else []
+        checkpoints = ",".join(str(count) for count in CHECKPOINTS if count < self.edits)
+        numbers = [f"edits={self.edits}", f"batch_size={self.batch_size}", f"seed={self.seed}"]
+        run = [f"runner.checkpoints=[{checkpoints}]", f"output_dir={folder}"]
+        return [*method, *self.changes, f"model={model}", *data, *numbers, *MEASURED, *run]
+
+
+def run_cell(cell: Cell, source: Source, model: str, out: Path, others: Sequence[Cell]) -> Path | None:
+    """Run a cell, or the rest of it; its folder, or None where it ended in an error.
+
+    What ``others``, cells of the same edits, have measured of the untouched model is taken over.
+    """
+    folder = out / "runs" / cell.name
+    if not RunFolder(folder).summary.is_file():
+        measured = (out / "runs" / other.name for other in others if other != cell)
+        untouched = next((path for path in measured if RunFolder(path).summary.is_file()), None)
+        settings = cell.settings(source, model, folder)
+        settings += [f"runner.untouched={untouched}"] if untouched else []
+        command = [sys.executable, "-m", "easyedit_neuron", *settings]
+        if subprocess.run(command, check=False).returncode:
+            return None
+    return folder

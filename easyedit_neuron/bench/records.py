@@ -1,0 +1,72 @@
+"""The records of the bench: without those that must not be reported, in the order of a seed."""
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..data.record import read_records
+from ..errors import DataError
+from ..utils.io import write_text
+
+REAL_WORLD = "real-world"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of the bench.
+
+    Attributes:
+        name: in tables and names of files.
+        file: its records; None for the shipped real-world, of which the part ``report`` is used.
+        folder: for the files in the order of each seed.
+        left_out: ``case_id`` of records that are left out.
+        neighbors: at most so many ``neighborhood_prompts`` of a record are asked (ROME's shape).
+        retained, text: files for ``data.retained`` and ``data.text``; None: the data set's own.
+    """
+
+    name: str
+    file: Path | None
+    folder: Path
+    left_out: frozenset[int] = frozenset()
+    neighbors: int = 5
+    retained: Path | None = None
+    text: Path | None = None
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        assert self.file is not None
+        return [
+            _with_neighbors(record, self.neighbors)
+            for record in read_records(self.file)
+            if record.get("case_id") not in self.left_out
+        ]
+
+    def ordered(self, seed: int) -> Path:
+        """File of all records, shuffled by the seed; written once."""
+        path = self.folder / f"{self.name}-{seed}.json"
+        records = list(self.records)
+        random.Random(seed).shuffle(records)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_text(path, json.dumps(records, ensure_ascii=False))
+        return path
+
+
+def _with_neighbors(record: dict[str, Any], count: int) -> dict[str, Any]:
+    prompts = record.get("neighborhood_prompts")
+    return record if prompts is None else record | {"neighborhood_prompts": prompts[:count]}
+
+
+def left_out(file: Path) -> frozenset[int]:
+    """``case_id`` of a JSON list, or of an object whose values are such lists (its other values are
+    comments)."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{file}: not readable: {problem}") from None
+    lists: Iterable[Any] = [content] if isinstance(content, list) else dict(content).values()
+    return frozenset(case for cases in lists if isinstance(cases, list) for case in cases)

@@ -1,0 +1,103 @@
+"""Cells, records and tables of the bench, by hand-made numbers."""
+
+import json
+
+import pytest
+
+from easyedit_neuron.bench.cells import Cell
+from easyedit_neuron.bench.records import Source, left_out
+from easyedit_neuron.bench.rows import CellRows, read_all
+from easyedit_neuron.bench.tables import MethodRows, checkpoints, difference_table, page, summary_table
+from easyedit_neuron.errors import DataError, HparamsError
+
+
+def rows_of(method, rel, seed=0, edits=4, retained=(3, 4), changes=(), **columns):
+    """Rows of a cell with one checkpoint at its end, and one at half of it."""
+    cell = Cell(method, changes, "facts", edits, 10, seed)
+    records = {"rel": list(rel), **columns}
+    half = {name: values[: edits // 2] for name, values in records.items()}
+    model = {"retained": retained[0] / retained[1], "retained_facts": retained[1], "perplexity": 30.0 + edits}
+    model |= {"first_token_kl": 0.25, "fluency": None, "seconds_edit": 2.0 * edits}
+    counts = {str(edits // 2): model, str(edits): model, "0": {"perplexity": 30.0, "fluency": 5.0}}
+    return CellRows(cell, 0, {str(edits // 2): half, str(edits): records}, counts, {}, None, "command", {})
+
+
+def test_a_cell_names_its_variant_and_is_a_command(tmp_path):
+    cell = Cell.of("NMKE method.mask_stage=solve", "facts", 300, 10, 2)
+    assert (
+        cell.label == "NMKE (mask_stage=solve)"
+        and cell.name == "facts-NMKE-method.mask_stage-solve-300-b10-s2"
+    )
+    source = Source("facts", tmp_path / "facts.json", tmp_path, retained=tmp_path / "known.json")
+    (tmp_path / "facts.json").write_text('[{"case_id": 1}]')
+    settings = cell.settings(source, "tiny-llama", tmp_path / "run")
+    assert settings[:3] == ["method=nmke", "method.mask_stage=solve", "model=tiny-llama"]
+    assert f"data.path={tmp_path / 'facts-2.json'}" in settings and "runner.checkpoints=[10,100]" in settings
+    assert f"data.retained={tmp_path / 'known.json'}" in settings and "seed=2" in settings
+    theirs = Cell.of("EasyEdit:GRACE", "facts", 10, 10, 0)
+    assert theirs.batch_size == 1  # its batches are not ours to know
+    assert theirs.settings(source, "tiny-llama", tmp_path)[:2] == ["method=easyedit", "method.alg=GRACE"]
+    with pytest.raises(HparamsError, match="'solve' is no setting"):
+        Cell.of("NMKE solve", "facts", 300, 10, 0)
+
+
+def test_shipped_facts_are_shuffled_by_the_runner(tmp_path):
+    settings = Cell.of("MEMIT", "real-world", 30, 10, 1).settings(
+        Source("real-world", None, tmp_path), "m", tmp_path
+    )
+    assert "data=real-world" in settings and "runner.order=shuffled" in settings
+    assert not any(setting.startswith("data.path") for setting in settings)
+
+
+def test_records_are_shuffled_by_seed_without_those_left_out(tmp_path):
+    file, spent = tmp_path / "facts.json", tmp_path / "spent.json"
+    file.write_text(json.dumps([{"case_id": i, "neighborhood_prompts": list("abc")} for i in range(20)]))
+    spent.write_text(json.dumps({"note": "used before", "facts.json": [3, 4]}))
+    source = Source("facts", file, tmp_path / "records", left_out(spent), neighbors=2)
+    orders = [json.loads(source.ordered(seed).read_text()) for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] and orders[0] != orders[1]
+    assert sorted(record["case_id"] for record in orders[0]) == [i for i in range(20) if i not in (3, 4)]
+    assert all(record["neighborhood_prompts"] == ["a", "b"] for record in orders[0])
+    spent.write_text("[5, 6]")
+    assert left_out(spent) == {5, 6}
+    spent.write_text("{")
+    with pytest.raises(DataError, match="spent.json: not readable"):
+        left_out(spent)
+
+
+def test_rows_survive_their_file(tmp_path):
+    rows = rows_of("MEMIT", [1.0, 0.0, None, 1 / 3], changes=("method.v_lr=0.1",))
+    assert rows.write(tmp_path).name == "facts-MEMIT-method.v_lr-0.1-4-b10-s0.json"
+    (read,) = read_all(tmp_path)
+    assert read.cell == rows.cell and read.records["4"]["rel"] == [1, 0, None, 0.3333]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="other.json: holds no rows"):
+        read_all(tmp_path)
+
+
+def test_seeds_are_pooled_and_the_longest_run_counts():
+    short, long = rows_of("MEMIT", [1, 1, 0, 0]), rows_of("MEMIT", [1, 1, 1, 0, 0, 0, 0, 0], edits=8)
+    other_seed = rows_of("MEMIT", [1, 0, 0, 0], seed=1, retained=(1, 4))
+    method = MethodRows([short, long, other_seed], 4)
+    assert method.values("rel") == [1, 1, 1, 0, 1, 0, 0, 0]
+    assert method.retained()[0] == 0.5  # of 4 facts 3, and of 4 facts 1
+    assert method.model("perplexity") == (38 + 34) / 2 and method.seconds_per_edit() == (4 + 2) / 2
+    assert method.values("gen") == [None] * 8
+    assert checkpoints([short, long], "facts") == [2, 4, 8] and checkpoints([short], "others") == []
+
+
+def test_tables_have_means_intervals_and_paired_differences():
+    rows = [
+        rows_of("AlphaEdit", [1, 1, 0, 0], loc=[1, 1, 1, 1]),
+        rows_of("NMKE", [1, 1, 1, 0], loc=[1, 1, 1, None]),
+    ]
+    first, second = summary_table(rows, "facts", 4).splitlines()[2:]
+    assert first.startswith("| AlphaEdit, batch 10 | 1 | .500 [")
+    assert "| .750 [" in second and "| .250 | 34.00 | – | 2.0 |" in second
+    (line,) = difference_table(rows, "facts", 4, "AlphaEdit").splitlines()[2:]
+    assert line.startswith("| NMKE, batch 10 | +.250 [+.000,")
+    assert "+.000 [+.000, +.000]" in line  # Loc, on the three records that both have
+    assert difference_table(rows, "facts", 4, "GRACE") == ""
+    text = page(rows, "AlphaEdit")
+    assert text.index("After 4 edits") < text.index("After 2 edits")
+    assert "Untouched model: perplexity 30.00, fluency 5.00." in text
