@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,7 @@ from torch.nn import functional
 from ..arch.capture import take
 from ..arch.view import ModelView, frozen_parameters
 from ..attribution import Readings
-from ..edits.request import EditRequest
+from ..edits.request import EditRequest, Fact
 from ..optim import Objective, divergence, minimise
 from ..utils.memory import batch_results
 from .cached_forward import CleanPass, Suffix
@@ -91,8 +92,9 @@ def compute_z(
 
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
     + keep_factor (mean_earlier mean_tokens NLL(object) + mean_preserved KL(p || p0)) + v_weight_decay |delta|
-    / |z|^2``. Adam at ``v_lr``, at most ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``,
-    ``|delta| <= clamp_norm_factor |z|``. Weights and flags of the model are the same afterwards.
+    / |z|^2``. Every step adds noise of ``v_noise rms(z)`` beside delta. Adam at ``v_lr``, at most
+    ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. Weights
+    and flags of the model are the same afterwards.
 
     Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give
     except for rounding. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see
@@ -139,7 +141,9 @@ def compute_z(
         if site == "ffn_out":
             keys = take(clean.seen.key[layer], rows, prompts.lookup[rows])
             keys = keys.to(view.device_of(layer), view.compute_dtype)
-        objective = _ZObjective(view, prompts, clean, hparams, layer, site)
+        objective = _ZObjective(
+            view, prompts, clean, hparams, layer, site, [request.fact for request in batch]
+        )
         del clean  # the keys and values of whole rows are not needed any more
         minimise(objective, hparams.v_lr, hparams.v_num_grad_steps)
         return TargetValues(objective.targets, readings, keys)
@@ -186,10 +190,40 @@ class _LiveRows:
         )
 
 
+class _Noise:
+    """Gaussian noise at ``scale`` times the root mean square of each request's initial value [n, d_model].
+
+    Every request draws from a generator of its own, so that a batch gives what single requests give.
+    """
+
+    def __init__(self, scale: float, initial: Tensor, seeds: Sequence[str]):
+        self.deviation = scale * initial.square().mean(1, keepdim=True).sqrt()
+        self.size = initial.shape[1]
+        self.generators = [torch.Generator().manual_seed(zlib.crc32(seed.encode())) for seed in seeds]
+
+    def draw(self, number: Tensor) -> Tensor:
+        """[R, d_model], for rows of the requests ``number`` [R]."""
+        noise = self.deviation.new_empty(len(number), self.size)
+        for request in number.unique().tolist():
+            rows = number == request
+            shape = int(rows.sum()), self.size
+            noise[rows] = torch.randn(shape, generator=self.generators[request]).to(noise)
+        return noise * self.deviation[number]
+
+
 class _ZObjective(Objective):
     """The loss of ``compute_z`` for one batch of n requests; ``targets`` are complete after ``minimise``."""
 
-    def __init__(self, view: ModelView, prompts: ZPrompts, clean: CleanPass, hparams, layer: int, site: Site):
+    def __init__(
+        self,
+        view: ModelView,
+        prompts: ZPrompts,
+        clean: CleanPass,
+        hparams,
+        layer: int,
+        site: Site,
+        facts: Sequence[Fact],
+    ):
         self.view, self.hparams, self.contexts = view, hparams, prompts.contexts
         self.loss_layer = view.n_layers - 1
         if hparams.v_loss_layer is not None:
@@ -201,6 +235,7 @@ class _ZObjective(Objective):
         self.initial = values[prompts.bare_row.to(values.device)]
         self.limit = hparams.clamp_norm_factor * self.initial.norm(dim=1, keepdim=True)
         self.norm = view.post_ffn_norm(layer) if site == "ffn_out" else None
+        self.noise = _Noise(hparams.v_noise, self.initial, [f"{hparams.seed} {fact}" for fact in facts])
         self.delta = torch.zeros_like(self.initial, requires_grad=True)
         self.parameters = [self.delta]
         kl, log_p0 = self._kl_places(prompts, clean)
@@ -291,7 +326,10 @@ class _ZObjective(Objective):
 
     def _add_delta(self, hidden: Tensor) -> Tensor:
         live = self.live
-        added = self.delta[live.number[live.request].to(self.delta.device)]
+        number = live.number[live.request].to(self.delta.device)
+        added = self.delta[number]
+        if self.hparams.v_noise:
+            added = added + self.noise.draw(number)
         if live.ffn_out is not None:  # a norm behind the FFN: its change is what reaches the block's output
             added = self.norm(live.ffn_out + added) - self.norm(live.ffn_out)
         row = torch.arange(len(live.request), device=hidden.device)

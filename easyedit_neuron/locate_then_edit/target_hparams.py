@@ -22,6 +22,11 @@ class TargetHyperParams(ModelHyperParams):
     v_lr: float = doc("learning rate of z*", 0.1)
     v_loss_layer: int | None = doc("layer whose output gives the logits of z*'s loss; unset: the last", None)
     v_weight_decay: float = doc("weight of |delta| / |z|^2 in the loss of z*", 0.5)
+    v_noise: float = doc(
+        "noise that each step of the search for z* adds to each hidden state beside delta, in units of "
+        "the root mean square of z; rephrasings then follow more often (docs/results/ideas.md)",
+        0.0,
+    )
     v_stop_loss: float = doc("the search for z* ends below this loss", 0.05)
     clamp_norm_factor: float = doc("upper bound of |delta| / |z|", 0.75)
     kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
@@ -92,7 +97,13 @@ class TargetHyperParams(ModelHyperParams):
             *(["mom2_n_samples"] if self.mom2_n_samples is not None else []),
         )
         self.require_not_negative(
-            "v_weight_decay", "kl_factor", "v_stop_loss", "context_length", "keep_prompts", "keep_factor"
+            "v_weight_decay",
+            "v_noise",
+            "kl_factor",
+            "v_stop_loss",
+            "context_length",
+            "keep_prompts",
+            "keep_factor",
         )
         require(
             bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0,

@@ -1,10 +1,13 @@
 """z*: loss and first Adam step against one prompt at a time with hooks placed by hand, without padding."""
 
+import zlib
+
 import pytest
 import torch
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, changed_tensors, find_target, make_hparams, snapshot
 from helpers.plain_search import PlainLoss
 from helpers.tiny_models import tiny_model
@@ -46,6 +49,28 @@ def test_the_step_is_clamped(tmp_path):
     assert float((target.value - target.initial).norm()) == pytest.approx(
         0.5 * float(target.initial.norm()), rel=1e-5
     )
+
+
+def test_noise_is_added_beside_delta(tmp_path):
+    """At the first step the loss is the plain one at the request's own draw; a batch draws the same."""
+    model, tok = tiny_model("llama")
+    options = {"v_noise": 0.5, "kl_factor": 0.0, "v_num_grad_steps": 3, "v_weight_decay": 0.0}
+    hparams = make_hparams("AlphaEdit", tmp_path, **options)
+    requests = prepare(REQUESTS)
+    targets = [find_target(ModelView.of(model), tok, r, hparams, ["{}"], LAYER) for r in requests]
+    for request, target in zip(requests, targets):
+        plain = PlainLoss(model, model.get_submodule(LAYERS["llama"].format(LAYER)), tok, request.raw, ["{}"])
+        seed = zlib.crc32(f"{hparams.seed} {request.fact}".encode())
+        noise = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed))[0]
+        scale = 0.5 * target.initial.square().mean().sqrt()
+        with torch.no_grad():
+            assert target.losses[0] == pytest.approx(float(plain(noise * scale, hparams)), rel=1e-4)
+    batch = compute_z(ModelView.of(model), tok, requests, hparams, ["{}"], LAYER).targets
+    for alone, together in zip(targets, batch):
+        torch.testing.assert_close(alone.value, together.value, rtol=1e-4, atol=1e-5)
+    silent = make_hparams("AlphaEdit", tmp_path, **options | {"v_noise": 0.0})
+    other = find_target(ModelView.of(model), tok, requests[0], silent, ["{}"], LAYER)
+    assert not torch.allclose(other.value, targets[0].value)
 
 
 def test_it_stops_below_the_stop_loss(tmp_path):
