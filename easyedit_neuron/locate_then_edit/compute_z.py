@@ -93,8 +93,8 @@ def compute_z(
     ``loss = mean_contexts mean_tokens NLL(target) + kl_factor KL(p || p0) on kl_prompt at the subject
     + keep_factor (mean_earlier mean_tokens NLL(object) + mean_preserved KL(p || p0)) + v_weight_decay |delta|
     / |z|^2``. Every step adds noise of ``v_noise rms(z)`` beside delta. Adam at ``v_lr``, at most
-    ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``. Weights
-    and flags of the model are the same afterwards.
+    ``v_num_grad_steps`` evaluations, stop below ``v_stop_loss``, ``|delta| <= clamp_norm_factor |z|``.
+    Weights and flags of the model are the same afterwards.
 
     Every request has its own loss, Adam moments and stop, so that a batch gives what single requests give
     except for rounding. A step runs the blocks above ``layer`` on the tokens from the subject's last on (see
