@@ -12,8 +12,8 @@ from ..arch.view import ModelView
 from ..edits.request import EditRequest, prepare
 from ..locate_then_edit.compute_keys import compute_keys, key_prompts
 from ..locate_then_edit.compute_z import compute_z
+from ..studies.patching import SubjectPrompts, patched_accuracy
 from ..utils.progress import progress
-from .patching import SubjectPrompts, patched_accuracy
 
 PILOT_DEPTH = 0.25
 """Share of the depth at which the learning rate is chosen: in front of the middle on every published
