@@ -109,7 +109,7 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
 
     The moments come from the cache below ``stats_dir`` where they have been measured before.
     """
-    layers = reading_layers(hparams)
+    layers = hparams.layers
     folder = Path(hparams.stats_dir).expanduser()
     count = hparams.mom2_n_samples or enough_texts(view.d_ff)
     texts = list(open_texts(view, tok, hparams.mom2_dataset, count, hparams.seed, folder))
@@ -137,11 +137,6 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
         result[str(layer)] = content[0]
     names = [target_token_ids(tok, name) for name in names_in(texts)]
     return result, [ids[:-1] for ids in names if len(ids) > 1]
-
-
-def reading_layers(hparams) -> list[int]:
-    """Layers whose FFNs' inputs are matched."""
-    return sorted({*hparams.layers, *([] if hparams.read_layer is None else [hparams.read_layer])})
 
 
 def names_in(texts: Iterable[str]) -> list[str]:

@@ -26,12 +26,6 @@ class LastingHyperParams(TargetHyperParams):
         "z* also gives the objects of earlier edits of the same subject, whose neurons respond to it too",
         True,
     )
-    read_layer: int | None = doc(
-        "layer in which subjects are matched, below 'layers': its neuron writes a flag, and the neuron in "
-        "'layers' reads the flag; unset: the neuron in 'layers' matches the subject itself",
-        None,
-    )
-    flag_norm: float = doc("norm of a flag, in units of the hidden state's norm at the subject", 0.3)
     capacity: int = doc("neurons by which every FFN grows when an edited layer has none left", 64)
 
     match_ridge: float = doc("ridge of the fit of a match, in units of the mean second moment", 1e-3)
@@ -57,9 +51,6 @@ class LastingHyperParams(TargetHyperParams):
     def validate(self) -> None:
         """Check the ranges."""
         super().validate()
-        low = self.read_layer is None or 0 <= self.read_layer < min(self.layers)
-        require(low, "read_layer", f"must lie below 'layers' ({self.layers}), got {self.read_layer}")
-        self.require_positive("flag_norm")
         self.require_positive("capacity", "match_ridge", "match_weight", "steepness", "text_share")
         self.require_not_negative("name_share", "sink_share", "others", "others_weight")
         require(-1 < self.threshold < 1, "threshold", f"must lie between -1 and 1, got {self.threshold}")

@@ -2,7 +2,6 @@
 
 import math
 import random
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,8 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...arch.capture import Capture, take
-from ...arch.tokens import Batch, encode, pad, subject_last_index, target_token_ids, token_ids
+from ...arch.tokens import Batch, pad, target_token_ids, token_ids
 from ...arch.view import ModelView
 from ...arch.widen import free_neurons, widen
 from ...edits.edit import Edit
@@ -31,7 +29,7 @@ from .neurons import (
     unit_deltas,
     written,
 )
-from .state import LastingState, Place
+from .state import LastingState
 
 LEAST_RESPONSE = 0.05
 """Share of the full response that the subject's own key must reach for an edit to be written."""
@@ -75,29 +73,18 @@ def apply_lasting_to_model(
         state = LastingState.of(edit.view, tok, hparams)
         edit.watch.lap("statistics")
         layers = {request.subject: state.layer_of(request, hparams) for request in edit.requests}
-        flag_layer = edit.hparams.read_layer
-        needed = [layers[request.subject] for request in edit.requests]
-        needed += [] if flag_layer is None else [flag_layer] * len(needed)
-        free, take_away = reserve(edit, needed)
+        places, take_away = reserve(edit, [layers[request.subject] for request in edit.requests])
         try:
             edits, neurons, parts = [], [], rounds(edit.requests, layers)
             with ExitStack() as earlier:
-
-                def add(layer: int, batch: list[EditRequest], changes: Tensor) -> list[list[Place]]:
-                    units = [free[layer].pop() for _ in batch]
+                for layer, batch in parts:
+                    units = [places[layer].pop() for _ in batch]
+                    facts = [fact for _, _, fact in [*state.edits, *edits]]
+                    changes = target_changes(edit, state.contexts, batch, layer, facts)
                     added = make_neurons(edit, state, batch, layer, units, changes)
                     earlier.enter_context(written(edit.view, added))
-                    neurons.extend(added)
-                    return [[(layer, unit) for unit in own] for own in units]
-
-                for layer, batch in parts:
-                    places: list[list[Place]] = [[] for _ in batch]
-                    if flag_layer is not None:
-                        places = add(flag_layer, batch, flags(edit, batch, flag_layer))
-                    facts = [fact for _, fact in [*state.edits, *edits]]
-                    changes = target_changes(edit, state.contexts, batch, layer, facts)
-                    places = [first + last for first, last in zip(places, add(layer, batch, changes))]
-                    edits += [(own, request.fact) for own, request in zip(places, batch)]
+                    neurons += added
+                    edits += [(layer, unit, request.fact) for unit, request in zip(units, batch)]
             edit.units = unit_deltas(edit.view, neurons)
             report(edit, edits, parts)
             result = edit.commit(records, return_orig_weights)
@@ -106,24 +93,6 @@ def apply_lasting_to_model(
             raise
     state.keep(edit.view, hparams, edits)
     return result
-
-
-def flags(edit: Edit, batch: list[EditRequest], layer: int) -> Tensor:
-    """A direction for each of n requests, [n, d_model]: what the neuron that matches its subject writes, and
-    the neuron that writes its z* reads.
-
-    Random directions of so many dimensions hardly overlap. Each depends on its fact alone.
-    """
-    view = edit.view
-    rows = encode(edit.tok, [request.text for request in batch], view.input_device)
-    ends = torch.tensor([subject_last_index(edit.tok, r.prompt, r.subject) for r in batch])
-    with torch.no_grad(), Capture(view, [layer], want={"layer_out"}, stop_after=layer) as seen:
-        view.model(**rows.inputs, use_cache=False)
-    hidden = take(seen.layer_out[layer], torch.arange(len(batch)), ends).to("cpu", view.compute_dtype)
-    seeds = [zlib.crc32(" ".join(request.fact).encode()) for request in batch]
-    directions = [torch.randn(view.d_model, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    directions = torch.nn.functional.normalize(torch.stack(directions)).to(hidden)
-    return directions * (edit.hparams.flag_norm * hidden.norm(dim=1, keepdim=True))
 
 
 def reserve(edit: Edit, layers: list[int]) -> tuple[dict[int, list[list[int]]], Callable[[], None]]:
@@ -259,14 +228,14 @@ def read_others(edit: Edit, leads: list[list[int]], batch: list[EditRequest], la
 
 
 def report(
-    edit: Edit, edits: list[tuple[list[Place], Fact]], parts: list[tuple[int, list[EditRequest]]]
+    edit: Edit, edits: list[tuple[int, list[int], Fact]], parts: list[tuple[int, list[EditRequest]]]
 ) -> None:
     """The record's info and curves, in the order of the requests and not of the rounds."""
     computed = [request.index for _, batch in parts for request in batch]
     order = sorted(range(len(computed)), key=computed.__getitem__)
     edit.losses = [edit.losses[i] for i in order]
     edit.probability = [edit.probability[i] for i in order]
-    edit.info["neurons"] = [[list(place) for place in edits[i][0]] for i in order]
+    edit.info["neurons"] = [[edits[i][0], edits[i][1]] for i in order]
 
 
 def check_strength(edit: Edit, batch: list[EditRequest], strength: Tensor, layer: int) -> None:

@@ -15,21 +15,11 @@ from ...utils.fingerprint import key_fingerprint
 from .background import Background, Moments, measured_background
 
 SETTING_FIELDS = (
-    *(
-        "layers",
-        "read_layer",
-        "context_prompts",
-        "context_length",
-        "context_templates",
-        "context_template_length_params",
-    ),
+    *("layers", "context_prompts", "context_length", "context_templates", "context_template_length_params"),
     *("mom2_dataset", "mom2_n_samples", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks"),
     *("match_ridge", "text_share", "name_share", "sink_share", "name_templates"),
 )
 """Hyperparameters on which contexts and backgrounds depend."""
-
-Place = tuple[int, int]
-"""(layer, number) of a neuron."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +30,14 @@ class LastingState:
         moments: layer (as text) -> tensors of its ``Background``.
         leads: beginnings of names, all tokens but the last.
         contexts: groups of context templates.
-        edits: (places of its neurons, fact) of every edit, oldest first; the last place is in the layer that
-            writes its z*. Those whose neurons are zero again are out of the model.
+        edits: (layer, neurons, fact) of every edit, oldest first; those whose neurons are zero again are out
+            of the model.
     """
 
     moments: dict[str, Moments]
     leads: list[list[int]]
     contexts: list[list[str]]
-    edits: list[tuple[list[Place], Fact]] = field(default_factory=list)
+    edits: list[tuple[int, list[int], Fact]] = field(default_factory=list)
 
     @classmethod
     def of(cls, view: ModelView, tok, hparams) -> LastingState:
@@ -55,15 +45,11 @@ class LastingState:
         state = ModelSession.of(view.model).method_state.get(_key(hparams))
         if state is None:
             return cls(*measured_background(view, tok, hparams), contexts_of(view.model, tok, hparams))
-        edits = [([(layer, unit) for layer, unit in places], tuple(fact)) for places, fact in state.edits]
-        present = [
-            (places, fact)
-            for places, fact in edits
-            if any(bool(view.down_matrix(layer)[:, unit].any()) for layer, unit in places)
-        ]
+        edits = [(layer, list(units), tuple(fact)) for layer, units, fact in state.edits]
+        present = [edit for edit in edits if bool(view.down_matrix(edit[0])[:, edit[1]].any())]
         return dataclasses.replace(state, edits=present)
 
-    def keep(self, view: ModelView, hparams, edits: list[tuple[list[Place], Fact]]) -> None:
+    def keep(self, view: ModelView, hparams, edits: list[tuple[int, list[int], Fact]]) -> None:
         """Note edits that have been written."""
         state = dataclasses.replace(self, edits=[*self.edits, *edits])
         ModelSession.of(view.model).method_state[_key(hparams)] = state
@@ -77,9 +63,9 @@ class LastingState:
 
     def layer_of(self, request: EditRequest, hparams) -> int:
         """Layer of a request's neuron: that of the subject's earlier edits, or one that its name draws."""
-        for places, (subject, _, _) in reversed(self.edits):
+        for layer, _, (subject, _, _) in reversed(self.edits):
             if subject == request.subject:
-                return places[-1][0]
+                return layer
         return hparams.layers[zlib.crc32(request.subject.encode()) % len(hparams.layers)]
 
 
