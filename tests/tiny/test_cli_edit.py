@@ -57,6 +57,13 @@ def test_an_edit_that_adds_a_neuron_is_shared_as_rows(facts, capsys):
     assert main(command(facts[0], "--method", "lasting")) == 0
     shown = capsys.readouterr().out
     assert f"easyedit-neuron export {LOG} --to sparse --out shared-edits" in shown
+    neighbour = facts[0]["locality"]["Neighborhood"]["prompt"][0]
+    assert main(["ask", LOG, facts[0]["prompt"], neighbour]) == 0
+    asked, beside = capsys.readouterr().out.split("asked")[1:]
+    assert f"the neuron of edit 1 ({facts[0]['subject']}) responds at " in asked and asked.rstrip().endswith(
+        ": 1.00"
+    )
+    assert "neuron" not in beside
     assert main(["export", LOG, "--to", "sparse", "--out", "shared-edits"]) == 0
     assert main(["undo", LOG, "1"]) == 0 and EditLog(LOG).ids == []
 

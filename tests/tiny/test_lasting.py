@@ -20,6 +20,7 @@ from easyedit_neuron.lifelong.weights import EditedWeights
 from easyedit_neuron.locate_then_edit.sequential_state import restore_session, saved_session
 from easyedit_neuron.models.lasting import lasting_main
 from easyedit_neuron.models.lasting.background import Background, names_in
+from easyedit_neuron.models.lasting.firing import firings
 from helpers.contract import fresh, parameters
 from helpers.editing import CONTEXTS, REQUESTS, text_file
 from helpers.tiny_models import MODEL_TYPES
@@ -163,6 +164,41 @@ def test_a_second_fact_of_a_subject_is_searched_with_the_first(tmp_path, monkeyp
     ModelView.of(model).down_matrix(layer)[:, units] = 0
     apply(model, tok, [second | {"prompt": "Anna Berg works in"}], hparams)
     assert [p.target for p in seen[-1][0]] == [" Rome"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_which_neuron_answers(kind, tmp_path):
+    """Shares are activations over those at the edited prompts; a silent neuron is not listed."""
+    model, tok = fresh(kind)
+    _, batch = apply(model, tok, REQUESTS[:2], settings(tmp_path))
+    _, last = apply(model, tok, REQUESTS[2:], settings(tmp_path))
+    prompts = [request["prompt"] for request in REQUESTS] + ["A word"]
+    records = {7: batch, 9: last}
+    neurons = [
+        (number, request["subject"], units, response)
+        for number, record in records.items()
+        for request, (_, units), response in zip(
+            record.requests, record.info["neurons"], record.info["responses"], strict=True
+        )
+    ]
+    view = ModelView.of(model)
+    for prompt, fired in zip(prompts, firings(model, tok, records, prompts), strict=True):
+        with torch.no_grad(), Capture(view, [1], want={"key"}) as seen:
+            model(**encode(tok, [prompt]).inputs)
+        expected = []
+        for number, subject, units, response in neurons:
+            values = seen.key[1][0, :, units]
+            shares = (values[:, 0] - (values[:, 1] if len(units) == 2 else 0)) / response
+            if subject in prompt:
+                end = subject_last_index(tok, prompt.replace(subject, "{}"), subject)
+                assert float(shares[end]) == pytest.approx(1, abs=1e-3)
+            place = int(shares.abs().argmax())
+            if abs(shares[place]) >= 0.05:
+                text = tok.decode([tok(prompt)["input_ids"][place]])
+                expected.append((number, subject, place, text, pytest.approx(float(shares[place]), abs=1e-4)))
+        expected.sort(key=lambda entry: -abs(entry[-1].expected))
+        assert [dataclasses.astuple(firing) for firing in fired] == expected
+    assert firings(model, tok, {}, prompts) == [[] for _ in prompts]
 
 
 def test_a_failure_leaves_the_model_as_it_was(tmp_path, monkeypatch):

@@ -1,12 +1,16 @@
-"""Ask a model with the edits of a log: what it said before them and says now."""
+"""Ask a model with the edits of a log: what it said before them and says now, and, where edits are neurons
+(Lasting), which of them answered."""
 
 import argparse
 
 from ...editlog import replay
 from ...evaluation.answers import ANSWER_TOKENS, answers
+from ...models.lasting.firing import firings
 from ..output import show
 from .common import add_folder, add_model, load_base_of, open_log
 from .edit import before_and_after
+
+MOST_NEURONS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,4 +28,11 @@ def run(args: argparse.Namespace) -> None:
     before = answers(model, tok, args.prompts, args.tokens)
     replay(log, model)
     after = answers(model, tok, args.prompts, args.tokens)
-    show(f"{len(log)} edits\n\n" + before_and_after(["asked"] * len(before), args.prompts, before, after))
+    fired = firings(model, tok, {number: log[number] for number in log.ids}, args.prompts)
+    shown = f"{len(log)} edits\n\n"
+    for prompt, old, new, neurons in zip(args.prompts, before, after, fired):
+        shown += before_and_after(["asked"], [prompt], [old], [new])
+        for neuron in neurons[:MOST_NEURONS]:
+            place = f"the neuron of edit {neuron.edit} ({neuron.subject}) responds at {neuron.text!r}"
+            shown += f"    {place}: {neuron.share:.2f}\n"
+    show(shown)

@@ -183,6 +183,7 @@ def make_neurons(
     signs = torch.tensor([1.0, -1.0][: own_activations.shape[1]]).to(own_activations)
     strength = own_activations @ signs
     check_strength(edit, batch, strength, layer)
+    edit.info.setdefault("responses", []).extend(strength.tolist())
     residual = view.before_post_ffn_norm(layer, changes.T, outputs.T).T.to(strength)
     columns = (residual / strength[:, None])[:, None] * signs[:, None]  # [n, neurons of an edit, d_model]
     edit.watch.lap("match")
@@ -236,6 +237,7 @@ def report(
     edit.losses = [edit.losses[i] for i in order]
     edit.probability = [edit.probability[i] for i in order]
     edit.info["neurons"] = [[edits[i][0], edits[i][1]] for i in order]
+    edit.info["responses"] = [edit.info["responses"][i] for i in order]
 
 
 def check_strength(edit: Edit, batch: list[EditRequest], strength: Tensor, layer: int) -> None:
