@@ -13,6 +13,7 @@ from .. import resources
 from ..errors import DataError
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
+from .generation_prompts import KIND, has_generation_prompts, separated
 from .record import Record, read_records
 from .shapes import SHAPES, detect_shape
 from .splits import split
@@ -42,7 +43,9 @@ def load(
             object of EasyEdit's ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which
             read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default the keys of the first record decide.
+            (MEND) or ``"knowedit"``; by default the keys of the first record decide. In EasyEdit's flat
+            file, rephrasings that are CounterFact's generation prompts become portability ``generation``, with a
+            warning.
         size: number of valid requests, from the beginning of the file or the part; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.
@@ -67,7 +70,8 @@ def load(
         records = read_records(path)
     else:
         path, records = Path(type(source).__name__), records_of(source)
-    convert = SHAPES[shape or detect_shape(path, records[0])]
+    shape = shape or detect_shape(path, records[0])
+    convert = SHAPES[shape]
     requests, skipped = [], 0
     for index, raw in enumerate(records):
         if part == "all" and len(requests) == size:
@@ -84,6 +88,13 @@ def load(
         if rephrasings == "all" and paraphrases:
             request["rephrase_prompt"] = paraphrases
         requests.append(request)
+    if shape == "counterfact" and has_generation_prompts(records):
+        requests, count = separated(requests)
+        LOG.warning(
+            "%s: %d of %d rephrasings are CounterFact's generation prompts; they are measured as portability "
+            "'%s', not as Gen (docs/guides/easyedit.md)",
+            *(path, count, len(requests), KIND),
+        )
     if part != "all":
         requests = split(requests, CHOOSE_SIZE, SPLIT_SEED)[part == "report"][:size]
     if size is not None and len(requests) < size:

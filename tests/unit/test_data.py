@@ -1,3 +1,4 @@
+import collections
 import copy
 import json
 import logging
@@ -354,6 +355,28 @@ def test_shipped_world_layout(tmp_path, monkeypatch):
         data.text("tiny-world", "trian")
 
 
+def test_generation_prompts_are_no_rephrasings(tmp_path, caplog):
+    """Only in files of flat CounterFact that have both kinds."""
+    raw = [COUNTERFACT | {"case_id": number} for number in range(4)]
+    subject = COUNTERFACT["subject"]
+    raw[1]["rephrase_prompt"] = f"It rained all day. {subject} is"
+    path = write(tmp_path, raw)
+    requests = data.load(path)
+    assert [request.get("rephrase_prompt") for request in requests] == [
+        None,
+        f"It rained all day. {subject} is",
+        None,
+        None,
+    ]
+    probe = {"prompt": COUNTERFACT["rephrase_prompt"], "ground_truth": COUNTERFACT["target_new"]}
+    assert requests[0]["portability"] == {"generation": probe} and requests[1]["portability"] == {}
+    assert "3 of 4 rephrasings are CounterFact's generation prompts" in caplog.text
+    for same in (raw[:1] * 3, raw[1:2] * 3, [{**record, "case_id": None} for record in raw]):
+        records = [{name: value for name, value in record.items() if value is not None} for record in same]
+        requests = data.load(records, shape="counterfact")
+        assert all("rephrase_prompt" in request and not request["portability"] for request in requests)
+
+
 SHARED = Path(
     os.environ.get("EASYEDIT_NEURON_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
 )
@@ -374,7 +397,8 @@ if SHARED.is_dir():
     def test_real_files(name, records, invalid, caplog):
         with caplog.at_level(logging.WARNING):
             requests = data.load(SHARED / name, invalid="skip")
-        assert (len(requests), len(caplog.records)) == (records - invalid, invalid)
+        left_out = [entry for entry in caplog.records if entry.getMessage().startswith("left out")]
+        assert (len(requests), len(left_out)) == (records - invalid, invalid)
         for request in requests:
             assert request["subject"] in request["prompt"] and request["target_new"].strip()
             for probe in [*request["locality"].values(), *request["portability"].values()]:
@@ -386,6 +410,22 @@ if SHARED.is_dir():
         if invalid:
             with pytest.raises(DataError, match="record 396: field 'subject'"):
                 data.load(SHARED / name)
+
+    def test_generation_prompts_are_told_from_paraphrases(caplog):
+        """Against the nested file, which has both kinds by name."""
+        nested = json.loads((SHARED / "counterfact/counterfact_portability_gpt4.json").read_text())
+        kinds = {record["case_id"]: record for record in nested}
+        flat = json.loads((SHARED / "counterfact/counterfact-edit.json").read_text())
+        counts = collections.Counter()
+        for raw, request in zip(flat, data.load(SHARED / "counterfact/counterfact-edit.json"), strict=True):
+            record = kinds.get(raw["case_id"])
+            if record is None:
+                continue
+            is_generation = raw["rephrase_prompt"] in record["generation_prompts"]
+            counts[is_generation, "rephrase_prompt" in request] += 1
+        assert counts[True, True] == 0 and counts[True, False] == 858
+        assert counts[False, True] == 164 and counts[False, False] == 9
+        assert "are CounterFact's generation prompts" in caplog.text
 
     def test_knowedit_probes_equal_the_examples_rule():
         # The rule of EasyEdit's KnowEdit example, written again: walk down first items, drop blank answers.
