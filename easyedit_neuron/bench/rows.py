@@ -40,7 +40,7 @@ class CellRows:
         model: number of edits -> side effects and costs; "0" is the untouched model.
         stages: stage of the method -> seconds, over the whole run.
         log_bytes: size of the edit log, None where the method has none.
-        command, versions: of the run.
+        versions: of the packages.
     """
 
     cell: Cell
@@ -49,7 +49,6 @@ class CellRows:
     model: dict[str, dict[str, Any]]
     stages: dict[str, float]
     log_bytes: int | None
-    command: str
     versions: dict[str, str]
 
     @classmethod
@@ -74,7 +73,6 @@ class CellRows:
             model=model,
             stages=summary["stages"],
             log_bytes=sum(file.stat().st_size for file in log) or None,
-            command=summary["command"],
             versions=summary["versions"],
         )
 

@@ -44,8 +44,8 @@ def load(
             read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
             (MEND) or ``"knowedit"``; by default the keys of the first record decide. In EasyEdit's flat
-            file, rephrasings that are CounterFact's generation prompts become portability ``generation``, with a
-            warning.
+            file, rephrasings that are CounterFact's generation prompts become portability ``generation``,
+            with a warning.
         size: number of valid requests, from the beginning of the file or the part; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.

@@ -19,7 +19,7 @@ def rows_of(method, rel, seed=0, edits=4, retained=(3, 4), changes=(), **columns
     model = {"retained": retained[0] / retained[1], "retained_facts": retained[1], "perplexity": 30.0 + edits}
     model |= {"first_token_kl": 0.25, "fluency": None, "seconds_edit": 2.0 * edits}
     counts = {str(edits // 2): model, str(edits): model, "0": {"perplexity": 30.0, "fluency": 5.0}}
-    return CellRows(cell, 0, {str(edits // 2): half, str(edits): records}, counts, {}, None, "command", {})
+    return CellRows(cell, 0, {str(edits // 2): half, str(edits): records}, counts, {}, None, {})
 
 
 def test_a_cell_names_its_variant_and_is_a_command(tmp_path):
