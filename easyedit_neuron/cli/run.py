@@ -10,11 +10,12 @@ from ..errors import NeuronEditError, StateError
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import Engine, RunStorage
-from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
+from ..lifelong.guard import Reading, RollBack
+from ..lifelong.identity import OpenRun, locked, open_run, read_run_file, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
-from ..lifelong.results import RunOrigin, summarise
+from ..lifelong.results import RunOrigin, RunResults, summarise
 from ..lifelong.run_folder import RunFolder, as_json
 from ..lifelong.run_log import RunLog
 from ..lifelong.stream import Stream
@@ -78,8 +79,29 @@ def run(
 def _edit(
     origin: RunOrigin, method: Method, requests: list[dict], reference: ReferenceData, opened: OpenRun
 ) -> dict[str, Any]:
-    settings, hparams, files, watch = origin.settings, origin.hparams, opened.files, Stopwatch()
+    settings, files = origin.settings, opened.files
     stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
+    try:
+        engine = _engine(origin, method, stream, reference, opened)
+        results = engine.run()
+    except RollBack as breach:
+        del engine  # its model makes room for the next
+        results = _rolled_back(breach, origin, stream, reference, opened)
+    summary = as_json(summarise(origin, results))
+    write_text(files.summary, summary)
+    StateFolder(files.state, "").remove()
+    return json.loads(summary)
+
+
+def _engine(
+    origin: RunOrigin,
+    method: Method,
+    stream: Stream,
+    reference: ReferenceData,
+    opened: OpenRun,
+    ended_by: Reading | None = None,
+) -> Engine:
+    settings, hparams, files, watch = origin.settings, origin.hparams, opened.files, Stopwatch()
     seed_everything(settings.seed)
     with watch.measure("load"):
         ability = load_ability(settings.evaluation)
@@ -97,11 +119,22 @@ def _edit(
     log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
     storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
-    engine = Engine(ModelEditor(method, model, tok, hparams), stream, measurer, storage, settings, watch)
-    summary = as_json(summarise(origin, engine.run()))
-    write_text(files.summary, summary)
-    engine.storage.states.remove()
-    return json.loads(summary)
+    editor = ModelEditor(method, model, tok, hparams)
+    return Engine(editor, stream, measurer, storage, settings, watch, ended_by)
+
+
+def _rolled_back(
+    breach: RollBack, origin: RunOrigin, stream: Stream, reference: ReferenceData, opened: OpenRun
+) -> RunResults:
+    """Finish a run with its newest saved state, of which the guard has seen that it is within the limits."""
+    opened = OpenRun(opened.files, opened.identity, read_run_file(opened.files.run))
+    engine = _engine(origin, load_method(origin.settings), stream, reference, opened, breach.reading)
+    position = engine.saved_position()
+    if position is None:
+        raise NeuronEditError(f"guard {breach}; no earlier state was within the limits, so nothing is kept")
+    engine.progress.say(f"rolled back to edit {position}: {breach}")
+    engine.end_at(position)
+    return engine.run()
 
 
 def _write_report(files: RunFolder) -> None:

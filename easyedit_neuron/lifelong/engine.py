@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..utils.timing import Stopwatch
 from .answers import compare_answers
 from .checkpoint import StateFolder
 from .drift import drifts
+from .guard import Guard, Reading, RollBack
 from .layer_statistics import MaskCounts
 from .measurer import Measurer, evenly, means
 from .memory import peak_memory, reset_peak_memory
@@ -42,7 +43,7 @@ class RunStorage:
 
 class Engine:
     """One run; ``settings`` are ``cli.settings.Settings``, ``watch`` has the seconds spent so far (such as
-    for loading).
+    for loading). ``ended_by``: what the guard read when it rolled the run back.
 
     ``lines`` and ``checkpoints`` are the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far;
     ``resumed`` is how often the run was continued.
@@ -56,12 +57,15 @@ class Engine:
         storage: RunStorage,
         settings,
         watch: Stopwatch | None = None,
+        ended_by: Reading | None = None,
     ):
         self.editor, self.stream, self.measurer, self.storage = editor, stream, measurer, storage
         self.files, self.settings, self.runner = storage.files, settings, settings.runner
         self.watch = Stopwatch() if watch is None else watch
         self.progress = Progress(editor.method.name, len(stream), self.runner.quiet)
-        self.masks = MaskCounts()
+        self.masks, self.guard = MaskCounts(), Guard(measurer, self.runner)
+        self.readings: list[dict] = []
+        self._ended_by, self._is_cut = ended_by, False
         self._earlier_peaks: dict[str, float | None] = {}
         reset_peak_memory()
         self.lines: list[dict] = []
@@ -82,15 +86,24 @@ class Engine:
                 first = len(self.lines)
                 self._edit_batch(self.stream.batch(first))
                 is_checkpoint = any(first < count <= len(self.lines) for count in checkpoints)
+                saves = is_checkpoint or self._save_is_due()
+                # With roll_back only states within the limits are saved.
+                rolls_back = self.runner.guard_every is not None and self.runner.guard_action == "roll_back"
+                if self.guard.due(first, len(self.lines)) or (saves and rolls_back):
+                    self._ask_canaries()
+                    saves |= rolls_back
                 if is_checkpoint:
                     self._measure_checkpoint(first)
-                if is_checkpoint or self._save_is_due():
+                if saves:
                     self._save()
         finally:
             self.progress.end()
+        if self.checkpoints[-1]["edits"] < len(self.lines):  # the guard ended the run between checkpoints
+            self._measure_checkpoint(self.checkpoints[-1]["edits"])
         self._finish()
         fingerprints = self.editor.weights.fingerprints()
-        return RunResults(self.lines, self.checkpoints, self.stream.repeats(), self.resumed, fingerprints)
+        repeats = self.stream.repeats()
+        return RunResults(self.lines, self.checkpoints, repeats, self.resumed, fingerprints, self.readings)
 
     # -- beginning and end -----------------------------------------------------------------------------------
 
@@ -107,10 +120,12 @@ class Engine:
             before["beside"] |= self._measure_ability(0)
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
+        self.guard.begin(self.editor.model)
         self._before, self._before_digest = before, before_digest(before)
         if state is None:
             self._add_checkpoint(means(before["metrics"]) | before["beside"], {})
             self.files.write_edits([])
+            self.files.write_guard([])
             self.storage.log.begin()
             seed_everything(self.settings.seed)
         else:
@@ -129,6 +144,12 @@ class Engine:
         self.watch.seconds = {part: spent.get(part, 0.0) + earlier.get(part, 0.0) for part in parts}
         self._saved_edits = len(lines)
         self.files.write_edits(lines)
+        self.readings = state["guard"]
+        if self._ended_by is not None:
+            self.readings = [*self.readings, self._ended_by.to_dict()]
+        self.files.write_guard(self.readings)
+        if state["ends"] is not None:
+            self.end_at(state["ends"])
         self.progress.say(f"continues after edit {len(lines)} of {len(self.stream)}")
         set_random_states(state["random"])
 
@@ -137,7 +158,7 @@ class Engine:
             with self.watch.measure("measure checkpoints"):
                 self._final = self._measure_final()
         for line, values in zip(self.lines, self._final):
-            line.update(values)
+            line.update(values, superseded_by=self.stream.superseded_at_end.get(line["edit"]))
         self.files.write_edits(self.lines)
         weights = self.editor.weights
         if self.runner.keep_weights and weights.restorable:
@@ -180,6 +201,27 @@ class Engine:
         self.files.append_edits(lines)
         self.lines += lines
 
+    def _ask_canaries(self) -> None:
+        count = len(self.lines)
+        superseded = self.stream.superseded(count)
+        with self.watch.measure("measure guard"):
+            live = [position for position in range(count) if position not in superseded]
+            reading = replace(self.guard.read(self.editor.measured_model, live), edits=count)
+        self.readings.append(reading.to_dict())
+        self.files.write_guard(self.readings)
+        if not reading.breaches:
+            return
+        if self.runner.guard_action == "roll_back":
+            raise RollBack(reading)
+        LOG.warning("guard after edit %d: %s", count, "; ".join(reading.breaches))
+        if self.runner.guard_action == "stop":
+            self.progress.say(f"ends after edit {count}: {'; '.join(reading.breaches)}")
+            self.end_at(count)
+
+    def end_at(self, count: int) -> None:
+        """Let the run end after so many edits, with this part of its stream."""
+        self.stream, self._is_cut = self.stream.first(count), True
+
     # -- measuring -------------------------------------------------------------------------------------------
 
     def _measure_checkpoint(self, first: int) -> None:
@@ -209,8 +251,9 @@ class Engine:
         ):
             added[position]["final"] = metrics
         if len(self.lines) == len(self.stream):
-            answers = self.measurer.read_answers(model, self._asked)
-            for position, before, final in zip(self._asked, self._before["answers"], answers):
+            asked = [position for position in self._asked if position < len(self.lines)]
+            answers = self.measurer.read_answers(model, asked)
+            for position, before, final in zip(asked, self._before["answers"], answers):
                 added[position]["answers"] = compare_answers(before, final)
         return added
 
@@ -231,6 +274,11 @@ class Engine:
         values = immediate_means(self.lines[-100:]) or (last["final"] if last["edits"] else {})
         return values.get("rewrite_acc"), values.get("loc"), count_failed(self.lines)
 
+    def saved_position(self) -> int | None:
+        """Number of edits in the newest saved state."""
+        state = self.storage.states.load()
+        return None if state is None else state["position"]
+
     # -- state -----------------------------------------------------------------------------------------------
 
     def _save_is_due(self) -> bool:
@@ -249,5 +297,6 @@ class Engine:
             state |= {"checkpoints": self.checkpoints, "seconds": dict(self.watch.seconds)}
             state |= {"memory": peak_memory(self._earlier_peaks), "resumed": self.resumed}
             state |= {"before": self._before_digest, "edits": edits_digest(self.lines)}
+            state |= {"guard": self.readings, "ends": len(self.stream) if self._is_cut else None}
             self.storage.states.save(state | {"log": self.storage.log.saved_state()})
         self._saved_at, self._saved_edits = time.monotonic(), len(self.lines)

@@ -128,7 +128,7 @@ def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
                 "nothing was changed. Choose another folder (run=NAME or output_dir=...)"
             )
         return OpenRun(files, identity, None)
-    saved = _read_run_file(files.run)
+    saved = read_run_file(files.run)
     differences = describe_differences(saved["identity"], identity)
     if differences:
         raise StateError(
@@ -149,7 +149,7 @@ def untouched_of(folder: Path, identity: dict[str, Any], model: dict[str, str]) 
         StateError: the folder holds no such run; the message names what differs.
     """
     files = RunFolder(folder)
-    other = _read_run_file(files.run)
+    other = read_run_file(files.run)
     pairs = [
         (_measured(run["identity"]) | {"model": fingerprints})
         for run, fingerprints in ((other, other["model"]), ({"identity": identity}, model))
@@ -170,7 +170,8 @@ def _measured(identity: dict[str, Any]) -> dict[str, Any]:
     return own | {"use_chat_template": bool(chat)}
 
 
-def _read_run_file(path: Path) -> dict[str, Any]:
+def read_run_file(path: Path) -> dict[str, Any]:
+    """The content of ``run.json``; ``StateError`` if it is none of this version's."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         if run["format"] == FORMAT and {"identity", "model"} <= run.keys():

@@ -55,7 +55,7 @@ class Measurer:
             {name: value for name, value in entry["locality"].items() if name.endswith("_output")}
             for entry in metrics
         ]
-        self.knows_fact = self._answers_right(model, self.reference.facts)
+        self.knows_fact = self.answers_right(model, self.reference.facts)
         before = {"metrics": [plain_metrics(entry) for entry in metrics]}
         if self.asked_first:
             self._first_tokens = first_tokens(model, self.tok, self.asked_first, self.options.batch_size)
@@ -84,7 +84,7 @@ class Measurer:
         values: dict[str, Any] = {}
         retained = [fact for fact, is_known in zip(self.reference.facts, self.knows_fact) if is_known]
         if retained:
-            values["retained"] = sum(self._answers_right(model, retained)) / len(retained)
+            values["retained"] = sum(self.answers_right(model, retained)) / len(retained)
             values["retained_facts"] = len(retained)
             values["retained_asked"] = len(self.reference.facts)
         if self.asked_first:
@@ -111,7 +111,16 @@ class Measurer:
             return self.ability is not None
         return any(first < checkpoint <= done for checkpoint in checkpoints)
 
-    def _answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
+    def rel_of(self, model, positions: Sequence[int]) -> float | None:
+        """Mean token accuracy of the edits at some positions at their own prompts; None without any."""
+        requests = [self.requests[i] for i in positions]
+        prompts = [request["prompt"] for request in requests]
+        targets = [request["target_new"] for request in requests]
+        predictions = predict_targets(model, self.tok, prompts, targets, self.options.batch_size)
+        return mean(value for value in finite(token_accuracy(predictions)))
+
+    def answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
+        """Whether the whole answer to each fact is right, teacher-forced."""
         if not facts:
             return []
         prompts = [fact["prompt"] for fact in facts]

@@ -1,6 +1,6 @@
 """The objects of ``edits.jsonl``, ``checkpoints.jsonl`` and ``summary.json``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,15 @@ class RunOrigin:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a finished run has; ``repeats`` are the numbers of duplicates and of contradictions."""
+    """What a finished run has; ``repeats`` are the numbers of duplicates and of contradictions, ``readings``
+    the guard's."""
 
     lines: list[dict]
     checkpoints: list[dict]
     repeats: tuple[int, int]
     resumed: int
     fingerprints: dict[str, str]
+    readings: list[dict] = field(default_factory=list)
 
 
 def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
@@ -139,6 +141,9 @@ def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
     summary["seconds_per_edit"] = sum(later) / len(later)
     summary["seconds_per_edit_first_batch"] = run.lines[0]["seconds"]
     summary |= {name: last[name] for name in ("seconds", "stages", "evaluation_share", "memory")}
+    if run.readings:
+        breaches = [reading for reading in run.readings if reading["breaches"]]
+        summary["guard"] = {"readings": len(run.readings), "breaches": breaches}
     summary |= {"resumed": run.resumed, "weights": run.fingerprints, "protocol": PROTOCOL}
     summary |= {"hparams_file": str(origin.hparams_file), "hparams": origin.hparams.to_dict()}
     return summary | {"settings": settings.to_dict(), "versions": versions(), "command": origin.command}

@@ -16,8 +16,10 @@ def before_digest(before: dict[str, Any]) -> str:
 
 def edits_digest(lines: list[dict]) -> str:
     """Fingerprint of lines of ``edits.jsonl`` without what is filled in when the run ends."""
-    lines = [{name: value for name, value in line.items() if name != "answers"} for line in lines]
-    return key_fingerprint({"lines": [line | {"final": None} for line in lines]})
+    filled_in = ("answers", "final", "superseded_by")
+    return key_fingerprint(
+        {"lines": [{name: value for name, value in line.items() if name not in filled_in} for line in lines]}
+    )
 
 
 def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class RunFolder:
         self.run, self.before = folder / "run.json", folder / "before.json"
         self.edits, self.checkpoints = folder / "edits.jsonl", folder / "checkpoints.jsonl"
         self.table, self.summary = folder / "checkpoints.csv", folder / "summary.json"
-        self.final = folder / "final"
+        self.final, self.guard = folder / "final", folder / "guard.jsonl"
         self.state, self.log = folder / "state", folder / "log"
         self.weights = folder / "weights.safetensors"
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
@@ -57,6 +57,11 @@ class RunFolder:
         with refusing(self.final):
             self.final.mkdir(exist_ok=True)
         write_text(self.final / f"{edits}.jsonl", as_lines([{"final": line["final"]} for line in added]))
+
+    def write_guard(self, readings: list[dict]) -> None:
+        """``guard.jsonl``: what the canaries said, a line each; no file without a guard."""
+        if readings or self.guard.exists():
+            write_text(self.guard, as_lines(readings))
 
     def write_checkpoints(self, checkpoints: list[dict]) -> None:
         write_text(self.checkpoints, as_lines(checkpoints))

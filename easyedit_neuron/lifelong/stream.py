@@ -34,6 +34,10 @@ class Stream:
             random.Random(seed).shuffle(records)
         return cls([requests[record] for record in records], records, batch_size)
 
+    def first(self, count: int) -> "Stream":
+        """The stream that ends after so many edits."""
+        return Stream(self.requests[:count], self.records[:count], self.batch_size)
+
     def __len__(self) -> int:
         return len(self.requests)
 
