@@ -76,7 +76,9 @@ class Section:
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of a report in the order of the page."""
-    makers = (_edits, _generated, _ability, _forgetting, _kinds, _drift, _masks, _time)
+    makers = [_edits, _generated, _ability, _forgetting, _kinds, _drift, _masks, _time]
+    if any(run.guard for run in runs):
+        makers.insert(3, _guard)
     return [make(runs) for make in makers]
 
 
@@ -127,6 +129,27 @@ def _ability(runs: Sequence[Run]) -> Section:
         f"sampled continuations of the edit prompts{tasks}. The dotted line is the untouched model.",
         [_with_reference(runs, panel) for panel in panels],
     )
+
+
+def _guard(runs: Sequence[Run]) -> Section:
+    titles = {
+        "known": ("Facts known before", "share"),
+        "perplexity": ("Perplexity over the untouched model's", "auto"),
+        "rel": ("Rel of earlier edits", "share"),
+    }
+    panels = [
+        _panel(
+            runs,
+            [[(reading["edits"], reading.get(name)) for reading in run.guard] for run in runs],
+            f"guard_{name}",
+            title,
+            EDITS,
+            axis,
+        )
+        for name, (title, axis) in titles.items()
+    ]
+    note = "What the canaries said on the way: a few known facts, passages of text, and earlier edits."
+    return Section.of("guard", "Guard", note, panels)
 
 
 def _forgetting(runs: Sequence[Run]) -> Section:

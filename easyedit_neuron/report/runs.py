@@ -55,7 +55,7 @@ class Run:
     ``summary`` is None while the run is unfinished. ``checkpoints`` ascend in edits, and the one at 0 edits
     is the untouched model. ``rows`` has for each of them the columns of ``checkpoints.csv``, what was lost
     (``rel_lost``, ``gen_lost``, ``loc_lost``: immediate - final), and scores by kind (``loc:KIND``,
-    ``portability:KIND``).
+    ``portability:KIND``). ``guard``: the lines of ``guard.jsonl``.
     """
 
     folder: Path
@@ -65,6 +65,7 @@ class Run:
     rows: list[dict[str, Any]]
     edits: list[EditLine] = field(repr=False)
     label: str = ""
+    guard: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -180,7 +181,12 @@ def read_run(folder: Path) -> Run:
         reason = f"although {files.summary.name} says that the run is finished"
         raise DataError(f"{files.checkpoints}: empty, {reason}")
     edits = _converted(files.edits, _read_lines(files.edits, finished), _edit_line, "an edit of a run")
-    return Run(folder, info, summary, checkpoints, rows, edits)
+    guard: list[dict[str, Any]] = []
+    if files.guard.exists():
+        guard = _converted(
+            files.guard, _read_lines(files.guard, finished), _reading, "a reading of the guard"
+        )
+    return Run(folder, info, summary, checkpoints, rows, edits, guard=guard)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -294,6 +300,10 @@ def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]
     for name in ("rel", "gen", "loc"):
         row[f"{name}_lost"] = difference(row[f"{name}_immediate"], row[name])
     return row
+
+
+def _reading(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: _number(line[name]) for name in ("edits", "known", "perplexity", "rel")}
 
 
 def _edit_line(line: dict[str, Any]) -> EditLine:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from easyedit_neuron.errors import DataError
 from easyedit_neuron.report.panels import BINS, Bars, sections
 from easyedit_neuron.report.runs import read_runs
 from helpers.run_folders import run_folder
@@ -126,3 +127,21 @@ def test_a_run_without_checkpoints_takes_part_in_nothing(two):
     }
     assert sections_by_name["time"].panels[0].labels == ["MEMIT"]
     assert dataclasses.is_dataclass(runs[1]) and runs[1].last == {}
+
+
+def test_what_the_guard_read(two):
+    """Only where a run has a guard; a value that was not measured is not drawn."""
+    assert "guard" not in panels(two)[1]
+    readings = [
+        {"edits": 50, "known": 1.0, "perplexity": 1.01, "rel": None, "breaches": []},
+        {"edits": 100, "known": 0.8, "perplexity": 1.2, "rel": 0.7, "breaches": ["known facts 0.800"]},
+    ]
+    (two / "0" / "guard.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
+    _, by_name = panels(two)
+    section = by_name["guard"]
+    (known,), (rel,) = named(section, "guard_known").series, named(section, "guard_rel").series
+    assert (known.x, known.y, rel.x, rel.y) == ([50, 100], [1.0, 0.8], [100], [0.7])
+    assert known.run == 0 and list(by_name).index("guard") == list(by_name).index("ability") + 1
+    (two / "0" / "guard.jsonl").write_text('{"edits": 50}\n')
+    with pytest.raises(DataError, match="guard.jsonl, line 1: not a reading of the guard"):
+        read_runs([two])
