@@ -18,7 +18,7 @@ from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import remove_folder, write_folder
 from ..utils.tensor_tree import pack, unpack
 
-FORMAT = 3
+FORMAT = 4
 TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 

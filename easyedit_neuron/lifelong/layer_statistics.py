@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from .run_folder import mean
 
@@ -51,7 +52,11 @@ class MaskCounts:
                 self._add(name, mask)
 
     def _add(self, name: str, mask: torch.Tensor) -> None:
-        self._counts[name] = self._counts.get(name, 0) + mask.long()
+        counts = self._counts.get(name, mask.new_zeros(0, dtype=torch.long))
+        # Methods that add neurons have masks that grow.
+        size = max(len(counts), len(mask))
+        counts, mask = (functional.pad(values.long(), (0, size - len(values))) for values in (counts, mask))
+        self._counts[name] = counts + mask
         self._batches[name] = self._batches.get(name, 0) + 1
 
     def overlap(self, name: str) -> float | None:

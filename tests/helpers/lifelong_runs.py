@@ -15,6 +15,7 @@ from unittest import mock
 import numpy
 import torch
 
+from easyedit_neuron import LastingHyperParams
 from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.cli.settings import (
     DataSettings,
@@ -143,6 +144,8 @@ def hparams_of(world: Path, out: Path, settings: Settings, **changes):
         "stats_dir": str(out.parent / "stats"),
         **changes,
     }
+    if settings.method_name == "Lasting":
+        return LastingHyperParams(alg_name="Lasting", batch_size=settings.batch_size, **fields)
     return make_hparams(settings.method_name, world, batch_size=settings.batch_size, **fields)
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from easyedit_neuron.cli import run as cli_run
 from easyedit_neuron.errors import NeuronEditError, StateError
 from easyedit_neuron.lifelong import checkpoint
+from easyedit_neuron.lifelong.engine import Engine
 from easyedit_neuron.lifelong.measurer import Measurer
 from easyedit_neuron.lifelong.stream import Stream
 from easyedit_neuron.utils import io
@@ -291,3 +292,32 @@ def test_the_untouched_model_is_measured_once_for_several_runs(world, tmp_path, 
         shutil.rmtree(tmp_path / "other")
     with pytest.raises(StateError, match="run.json"):
         start(world, tmp_path / "other", untouched=str(tmp_path), **SHORT)
+
+
+def test_a_run_whose_ffns_grow_with_every_edit(world, tmp_path):
+    """Weights, masks and states have other shapes after each edit."""
+    changes = {"capacity": 1, "layers": [1], "mom2_dataset": str(world / "text.txt"), "mom2_n_samples": 20}
+    changes |= {
+        "device": "cpu",
+        "context_templates": ["The. {}"],
+        "name_templates": ["{}"],
+        "text_share": 0.9,
+    }
+    options = dict(method="Lasting", edits=4, checkpoints=[2], save_every_edits=1)
+    start(world, tmp_path / "whole", changes=changes, **options)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        record = Engine._record_batch
+        calls = []
+
+        def interrupted(self, *arguments):
+            record(self, *arguments)
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+
+        patch.setattr(Engine, "_record_batch", interrupted)
+        start(world, tmp_path / "run", changes=changes, **options)
+    start(world, tmp_path / "run", changes=changes, **options)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["ok"] * 4

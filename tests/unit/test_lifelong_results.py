@@ -84,6 +84,9 @@ def test_single_rows_count_by_parameter():
     assert layer_statistics.layer_values([SimpleNamespace(units={"w": delta})]) == {
         "w": {"density": 0.5, "leakage": None, "delivered": None}
     }
+    grown = UnitDelta(torch.tensor([3, 5]), torch.zeros(2, 5), "output", (6, 5))  # two neurons were added
+    counts.add([SimpleNamespace(units={"w": grown})])
+    assert counts.touched("w") == 4 / 6 and counts.overlap("w") == pytest.approx(2 / 6)
     assert layer_statistics.layer_values(["a record of another form"]) == {}
     assert layer_statistics.stage_seconds([record([True])]) == {"solve": 0.5}
 
