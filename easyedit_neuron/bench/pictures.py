@@ -1,6 +1,6 @@
 """The bench in pictures: every column over the number of edits, and Rel against the facts that are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..evaluation.intervals import mean_interval
@@ -15,6 +15,10 @@ SHARES = {
     "loc": "Loc: neighbours unchanged",
     "rel_answered": "Rel, answered freely",
 }
+
+
+SHARE = (0.0, 1.03)
+Value = Callable[[MethodRows], float | None]
 
 
 def write_pictures(rows: Sequence[CellRows], folder: Path) -> list[Path]:
@@ -33,19 +37,32 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
     labels = sorted({method.label for group in by_count.values() for method in group})
     points = {label: [_of(by_count[count], label) for count in counts] for label in labels}
 
-    def over_edits(title: str, value, y_label: str) -> Lines:
-        series = {}
-        for label, line in points.items():
-            present = [(count, method) for count, method in zip(counts, line) if method is not None]
-            series[label] = [count for count, _ in present], [value(method) for _, method in present]
-        return Lines(title, series, "edits", y_label, log="x")
+    def over_edits(
+        title: str, value: Value, y_label: str, limits: tuple[float, float] | None = SHARE
+    ) -> Lines:
+        series = {
+            label: ([count for count, method in zip(counts, line) if method], [value(m) for m in line if m])
+            for label, line in points.items()
+        }
+        return Lines(title, series, "edits", y_label, log="x", limits=limits)
 
     plots = [
-        over_edits(title, lambda m, c=column: _mean(m.values(c)), "share") for column, title in SHARES.items()
+        over_edits(title, lambda method, name=column: _mean(method.values(name)), "share")
+        for column, title in SHARES.items()
     ]
-    plots.append(over_edits("facts that it knew before", lambda m: (m.retained() or (None,))[0], "share"))
-    plots.append(over_edits("perplexity", lambda m: m.model("perplexity"), "per token"))
+    plots.append(over_edits("Facts that it knew before", _retained, "share"))
+    plots.append(over_edits("Perplexity", lambda method: method.model("perplexity"), "per token", None))
+    kept = {
+        label: ([_retained(m) or 0.0 for m in line if m], [_mean(m.values("rel")) for m in line if m])
+        for label, line in points.items()
+    }
+    plots.append(Lines("Rel against known facts", kept, "known facts", "Rel", limits=SHARE, fractions=True))
     return plots
+
+
+def _retained(method: MethodRows) -> float | None:
+    interval = method.retained()
+    return None if interval is None else interval[0]
 
 
 def _of(group: Sequence[MethodRows], label: str) -> MethodRows | None:

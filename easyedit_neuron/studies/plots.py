@@ -31,12 +31,15 @@ class Stacked(Plot):
 
 @dataclass(frozen=True)
 class Lines(Plot):
-    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers."""
+    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers unless
+    ``fractions``. ``limits`` of y."""
 
     series: Mapping[str, Points]
     x_label: str
     y_label: str
     log: str = ""
+    limits: tuple[float, float] | None = None
+    fractions: bool = False
 
     def draw(self, axes) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -45,7 +48,9 @@ class Lines(Plot):
             axes.plot(x, _with_nan(y), label=name, **line_style(number, number, number))
         for axis in self.log:
             _make_logarithmic(axes, axis)
-        if "x" not in self.log:
+        if self.limits:
+            axes.set_ylim(*self.limits)
+        if "x" not in self.log and not self.fractions:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
 
