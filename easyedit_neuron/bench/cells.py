@@ -83,17 +83,20 @@ class Cell:
         return [*method, *self.changes, f"model={model}", *data, *numbers, *MEASURED, *run]
 
 
-def run_cell(cell: Cell, source: Source, model: str, out: Path, others: Sequence[Cell]) -> Path | None:
+def run_cell(
+    cell: Cell, source: Source, model: str, out: Path, others: Sequence[Cell], more: Sequence[str] = ()
+) -> Path | None:
     """Run a cell, or the rest of it; its folder, or None where it ended in an error.
 
-    What ``others``, cells of the same edits, have measured of the untouched model is taken over.
+    What ``others``, cells of the same edits, have measured of the untouched model is taken over;
+    ``more`` are settings of every cell.
     """
     folder = out / "runs" / cell.name
     if not RunFolder(folder).summary.is_file():
         measured = (out / "runs" / other.name for other in others if other != cell)
         untouched = next((path for path in measured if RunFolder(path).summary.is_file()), None)
         settings = cell.settings(source, model, folder)
-        settings += [f"runner.untouched={untouched}"] if untouched else []
+        settings += [*more, *([f"runner.untouched={untouched}"] if untouched else [])]
         command = [sys.executable, "-m", "easyedit_neuron", *settings]
         if subprocess.run(command, check=False).returncode:
             return None

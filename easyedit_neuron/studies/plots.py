@@ -31,8 +31,8 @@ class Stacked(Plot):
 
 @dataclass(frozen=True)
 class Lines(Plot):
-    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers unless
-    ``fractions``. ``limits`` of y."""
+    """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers
+    unless ``fractions``. ``limits`` of y."""
 
     series: Mapping[str, Points]
     x_label: str

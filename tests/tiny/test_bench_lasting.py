@@ -18,6 +18,7 @@ def bench(tmp_path_factory):
     world = resources.data_dir("tiny-world")
     arguments = ["bench", "lasting", "--out", str(out), "--model", "tiny-llama", "--edits", "12"]
     arguments += ["--data", f"facts={world / 'edits_knowedit.json'}", "--methods", "FT", "FT method.lr=1e-3"]
+    arguments += ["--settings", "evaluation.fluency=2", "evaluation.fluency_tokens=5"]
     arguments += ["--retained", str(world / "retained.json"), "--baseline", "FT"]
     assert run_command(arguments) == 0
     return out, arguments

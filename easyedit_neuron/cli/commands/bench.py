@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--neighbors", type=int, default=5, help="neighbours asked of a record (5)")
     parser.add_argument("--retained", type=Path, metavar="FILE", help="facts that the model may know")
     parser.add_argument("--text", type=Path, metavar="FILE", help="text for perplexity, a passage a line")
+    parser.add_argument(
+        "--settings", nargs="*", default=[], metavar="NAME=VALUE", help="of every run: evaluation.fluency=0"
+    )
     parser.add_argument("--rows", type=Path, metavar="DIR", help="folder of the rows; default: OUT/rows")
     parser.add_argument("--pages", type=Path, metavar="DIR", help="folder of tables, pictures; default: OUT")
     parser.add_argument("--baseline", default="AlphaEdit", help="others are compared with it (AlphaEdit)")
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
             cells = [Cell.of(text, source.name, *numbers) for text in args.methods]
             for cell in cells:
                 show(f"{cell.name}\n")
-                folder = run_cell(cell, source, args.model, args.out, cells)
+                folder = run_cell(cell, source, args.model, args.out, cells, args.settings)
                 if folder is None:
                     failed.append(cell.name)
                 else:
