@@ -15,6 +15,10 @@ SHARES = {
     "loc": "Loc",
     "port": "portability",
 }
+TITLE = """# Edits that last: tables
+
+Made by `easyedit-neuron bench lasting`. Brackets are 95% bootstrap intervals over records.
+"""
 COMPARED = ("rel", "gen", "rel_answered", "loc", "port")
 Interval = tuple[float, float, float] | None
 
@@ -116,7 +120,7 @@ def untouched_line(rows: Sequence[CellRows], data: str) -> str:
 
 def page(rows: Sequence[CellRows], baseline: str) -> str:
     """All tables: for every data set the largest number of edits first."""
-    parts = []
+    parts = [TITLE]
     for data in sorted({row.cell.data for row in rows}):
         parts.append(f"## {data}\n\n{untouched_line(rows, data)}")
         for edits in reversed(checkpoints(rows, data)):
