@@ -52,11 +52,13 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
     ]
     plots.append(over_edits("Facts that it knew before", _retained, "share"))
     plots.append(over_edits("Perplexity", lambda method: method.model("perplexity"), "per token", None))
-    kept = {
+    by_known = {
         label: ([_retained(m) or 0.0 for m in line if m], [_mean(m.values("rel")) for m in line if m])
         for label, line in points.items()
     }
-    plots.append(Lines("Rel against known facts", kept, "known facts", "Rel", limits=SHARE, fractions=True))
+    plots.append(
+        Lines("Rel against known facts", by_known, "known facts", "Rel", limits=SHARE, fractions=True)
+    )
     return plots
 
 

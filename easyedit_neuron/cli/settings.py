@@ -123,7 +123,7 @@ class RunnerSettings(HyperParams):
     order: Literal["file", "shuffled"] = "file"
     on_failure: Literal["continue", "stop"] = "continue"
     guard_every: int | None = None
-    guard_known: float | None = 0.9
+    guard_retained: float | None = 0.9
     guard_perplexity: float | None = 1.1
     guard_rel: float | None = 0.9
     guard_action: Literal["warn", "stop", "roll_back"] = "warn"

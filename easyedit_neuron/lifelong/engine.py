@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
-from ..utils.io import refusing, save_tensors, write_text
+from ..utils.io import PART, refusing, save_tensors, write_text
 from ..utils.random_state import random_states, seed_everything, set_random_states
 from ..utils.timing import Stopwatch
 from .answers import compare_answers
@@ -162,6 +162,8 @@ class Engine:
         self.files.write_edits(self.lines)
         weights = self.editor.weights
         if self.runner.keep_weights and weights.restorable:
+            for leftover in self.files.folder.glob(f"tmp*{PART}"):  # of a process that was killed here
+                leftover.unlink()
             with refusing(self.files.weights):
                 save_tensors(self.files.weights, weights.current(), {"method": self.editor.method.name})
 

@@ -19,7 +19,7 @@ class Reading:
 
     Attributes:
         edits: number of edits so far.
-        known: share of the facts that the untouched model knew and that are still right.
+        retained: share of the facts that the untouched model knew and that are still right.
         perplexity: of the text, divided by the untouched model's.
         rel: mean token accuracy of the earlier edits at their own prompts.
         breaches: the limits that are broken, in words.
@@ -28,7 +28,7 @@ class Reading:
     """
 
     edits: int
-    known: float | None
+    retained: float | None
     perplexity: float | None
     rel: float | None
     breaches: list[str]
@@ -65,18 +65,18 @@ class Guard:
     def begin(self, model) -> None:
         if self.runner.guard_every is None:
             return
-        known = zip(self.measurer.reference.facts, self.measurer.knows_fact)
-        self.facts = evenly([fact for fact, is_known in known if is_known], FACTS)
+        facts = zip(self.measurer.reference.facts, self.measurer.knows_fact)
+        self.facts = evenly([fact for fact, is_known in facts if is_known], FACTS)
         self.before = self._perplexity(model)
 
     def read(self, model, positions: Sequence[int]) -> Reading:
         """Ask the canaries of the model as it is now; ``positions`` are the edits whose facts still hold."""
-        known = mean(map(float, self.measurer.answers_right(model, self.facts)))
+        retained = mean(map(float, self.measurer.answers_right(model, self.facts)))
         now = self._perplexity(model)
         ratio = None if now is None or self.before is None else now / self.before
         rel = self.measurer.rel_of(model, evenly(list(positions), EDITS))
         limits = (
-            ("known facts", known, self.runner.guard_known, False),
+            ("known facts", retained, self.runner.guard_retained, False),
             ("perplexity", ratio, self.runner.guard_perplexity, True),
             ("Rel of earlier edits", rel, self.runner.guard_rel, False),
         )
@@ -85,7 +85,7 @@ class Guard:
             for name, value, limit, is_upper in limits
             if value is not None and limit is not None and (value > limit if is_upper else value < limit)
         ]
-        return Reading(len(positions), known, ratio, rel, breaches)
+        return Reading(len(positions), retained, ratio, rel, breaches)
 
     def _perplexity(self, model) -> float | None:
         size = self.measurer.options.batch_size

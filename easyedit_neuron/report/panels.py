@@ -133,7 +133,7 @@ def _ability(runs: Sequence[Run]) -> Section:
 
 def _guard(runs: Sequence[Run]) -> Section:
     titles = {
-        "known": ("Facts known before", "share"),
+        "retained": ("Facts known before", "share"),
         "perplexity": ("Perplexity over the untouched model's", "auto"),
         "rel": ("Rel of earlier edits", "share"),
     }

@@ -303,7 +303,7 @@ def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]
 
 
 def _reading(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: _number(line[name]) for name in ("edits", "known", "perplexity", "rel")}
+    return {name: _number(line[name]) for name in ("edits", "retained", "perplexity", "rel")}
 
 
 def _edit_line(line: dict[str, Any]) -> EditLine:

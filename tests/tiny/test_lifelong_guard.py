@@ -13,7 +13,7 @@ from helpers.lifelong_runs import make_world, outcome, start
 
 RUN = dict(edits=30, checkpoints=[15], save_every_edits=None, save_every_minutes=None, measure={"fluency": 0})
 LOUD = {"strength": 3.0}  # every edit of the dummy does harm
-OFF = {"guard_known": None, "guard_perplexity": None, "guard_rel": None}
+OFF = {"guard_retained": None, "guard_perplexity": None, "guard_rel": None}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_readings_are_what_the_run_measures(watched):
     for reading in readings:
         if reading["edits"] in checkpoints:
             final = checkpoints[reading["edits"]]
-            assert reading["known"] == final.get("retained")
+            assert reading["retained"] == final.get("retained")
             ratio = final["perplexity"] / checkpoints[0]["perplexity"]
             assert reading["perplexity"] == pytest.approx(ratio)
             live = [final for final in finals_of(watched, reading["edits"]) if final]
@@ -137,13 +137,13 @@ def test_limits_are_broken_on_their_side(monkeypatch):
         rel_of = staticmethod(lambda model, positions: 0.8)
 
     class runner:
-        guard_every, guard_known, guard_perplexity, guard_rel = 5, 0.6, 1.5, 0.8
+        guard_every, guard_retained, guard_perplexity, guard_rel = 5, 0.6, 1.5, 0.8
 
     guard = Guard(Measured(), runner)
     perplexities = iter([10.0, 16.0])
     monkeypatch.setattr(guard, "_perplexity", lambda model: next(perplexities))
     guard.begin(None)
     reading = guard.read(None, range(7))
-    assert (reading.known, reading.perplexity, reading.rel, reading.edits) == (0.5, 1.6, 0.8, 7)
+    assert (reading.retained, reading.perplexity, reading.rel, reading.edits) == (0.5, 1.6, 0.8, 7)
     assert reading.breaches == ["known facts 0.500, the limit is 0.6", "perplexity 1.600, the limit is 1.5"]
     assert guard.due(3, 5) and not guard.due(5, 9) and guard.due(9, 20)

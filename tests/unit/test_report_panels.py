@@ -133,13 +133,13 @@ def test_what_the_guard_read(two):
     """Only where a run has a guard; a value that was not measured is not drawn."""
     assert "guard" not in panels(two)[1]
     readings = [
-        {"edits": 50, "known": 1.0, "perplexity": 1.01, "rel": None, "breaches": []},
-        {"edits": 100, "known": 0.8, "perplexity": 1.2, "rel": 0.7, "breaches": ["known facts 0.800"]},
+        {"edits": 50, "retained": 1.0, "perplexity": 1.01, "rel": None, "breaches": []},
+        {"edits": 100, "retained": 0.8, "perplexity": 1.2, "rel": 0.7, "breaches": ["known facts 0.800"]},
     ]
     (two / "0" / "guard.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
     _, by_name = panels(two)
     section = by_name["guard"]
-    (known,), (rel,) = named(section, "guard_known").series, named(section, "guard_rel").series
+    (known,), (rel,) = named(section, "guard_retained").series, named(section, "guard_rel").series
     assert (known.x, known.y, rel.x, rel.y) == ([50, 100], [1.0, 0.8], [100], [0.7])
     assert known.run == 0 and list(by_name).index("guard") == list(by_name).index("ability") + 1
     (two / "0" / "guard.jsonl").write_text('{"edits": 50}\n')
