@@ -98,17 +98,19 @@ def widen_to_shapes(view: ModelView, shapes: Mapping[str, Sequence[int]]) -> Cal
 def _grown(module: nn.Module, width: int, is_output: bool) -> list[tuple[nn.Parameter, Tensor]]:
     """(parameter, its value with zeros for the new neurons), of the weight and of a bias of the neurons."""
     dim = 1 if is_output == is_conv1d(module) else 0  # of the neurons, as the weight is stored
-    grown = [(module.weight, _padded(module.weight.data, dim, width))]
+    shape = [width if place == dim else size for place, size in enumerate(module.weight.shape)]
+    grown = [(module.weight, zero_padded(module.weight.data, shape))]
     if is_output and getattr(module, "bias", None) is not None:
-        grown.append((module.bias, _padded(module.bias.data, 0, width)))
+        grown.append((module.bias, zero_padded(module.bias.data, [width])))
     return grown
 
 
-def _padded(value: Tensor, dim: int, width: int) -> Tensor:
-    shape = list(value.shape)
-    shape[dim] = width
-    padded = value.new_zeros(shape)
-    padded.narrow(dim, 0, value.shape[dim]).copy_(value)
+def zero_padded(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """The value itself if it has this shape, else a copy with zeros where dimensions grow, at their end."""
+    if tuple(value.shape) == tuple(shape):
+        return value
+    padded = value.new_zeros(tuple(shape))
+    padded[tuple(slice(size) for size in value.shape)] = value
     return padded
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..evaluation.intervals import mean_interval
+from ..lifelong.run_folder import mean
 from ..report import figures
 from ..studies.plots import Lines
 from .rows import CellRows
@@ -47,13 +47,13 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
         return Lines(title, series, "edits", y_label, log="x", limits=limits)
 
     plots = [
-        over_edits(title, lambda method, name=column: _mean(method.values(name)), "share")
+        over_edits(title, lambda method, name=column: mean(method.values(name)), "share")
         for column, title in SHARES.items()
     ]
-    plots.append(over_edits("Facts that it knew before", _retained, "share"))
+    plots.append(over_edits("Facts that it knew before", lambda method: mean(method.facts()), "share"))
     plots.append(over_edits("Perplexity", lambda method: method.model("perplexity"), "per token", None))
     by_known = {
-        label: ([_retained(m) or 0.0 for m in line if m], [_mean(m.values("rel")) for m in line if m])
+        label: ([mean(m.facts()) or 0.0 for m in line if m], [mean(m.values("rel")) for m in line if m])
         for label, line in points.items()
     }
     plots.append(
@@ -62,15 +62,5 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
     return plots
 
 
-def _retained(method: MethodRows) -> float | None:
-    interval = method.retained()
-    return None if interval is None else interval[0]
-
-
 def _of(group: Sequence[MethodRows], label: str) -> MethodRows | None:
     return next((method for method in group if method.label == label), None)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    interval = mean_interval(values)
-    return None if interval is None else interval[0]

@@ -46,13 +46,12 @@ class Source:
         ]
 
     def ordered(self, seed: int) -> Path:
-        """File of all records, shuffled by the seed; written once."""
+        """File of all records, shuffled by the seed. A run that was begun with other ones refuses it."""
         path = self.folder / f"{self.name}-{seed}.json"
         records = list(self.records)
         random.Random(seed).shuffle(records)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            write_text(path, json.dumps(records, ensure_ascii=False))
+        write_text(path, json.dumps(records, ensure_ascii=False))
         return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import DataError
 from ..lifelong.measurer import mean_of_kinds
 from ..lifelong.run_folder import RunFolder, mean
+from ..report.runs import read_run
 from ..utils.io import write_text
 from .cells import Cell
 
@@ -54,22 +55,18 @@ class CellRows:
     @classmethod
     def of_run(cls, cell: Cell, folder: Path) -> CellRows:
         """Read a finished run."""
-        files = RunFolder(folder)
-        summary = _read(files.summary)
-        checkpoints = _read_lines(files.checkpoints)
-        records = {
-            path.stem: _columns([line["final"] for line in _read_lines(path)])
-            for path in files.final.glob("*.jsonl")
-        }
-        model = {}
-        for checkpoint, row in zip(checkpoints, summary["checkpoints"]):
+        files, run = RunFolder(folder), read_run(folder)
+        if run.summary is None:
+            raise DataError(f"{folder}: the run is {run.status}")
+        summary, model = run.summary, {}
+        for checkpoint, row in zip(run.checkpoints, run.rows):
             values = {name: checkpoint["final"].get(name) for name in SIDE_EFFECTS}
             model[str(checkpoint["edits"])] = values | {name: row[name] for name in COSTS}
         log = list(files.log.glob("*")) if files.log.is_dir() else []
         return cls(
             cell=cell,
             failed=summary["failed"],
-            records=dict(sorted(records.items(), key=lambda item: int(item[0]))),
+            records={str(edits): _columns(finals) for edits, finals in files.read_finals().items()},
             model=model,
             stages=summary["stages"],
             log_bytes=sum(file.stat().st_size for file in log) or None,
@@ -85,11 +82,11 @@ class CellRows:
 
     @classmethod
     def read(cls, path: Path) -> CellRows:
-        values = _read(path)
         try:
+            values = json.loads(path.read_text(encoding="utf-8"))
             cell = values.pop("cell")
             return cls(cell=Cell(**cell | {"changes": tuple(cell["changes"])}), **values)
-        except (TypeError, KeyError) as problem:
+        except (OSError, ValueError, TypeError, KeyError) as problem:
             raise DataError(f"{path}: holds no rows of the bench ({problem})") from None
 
 
@@ -105,22 +102,9 @@ def _columns(finals: Sequence[dict[str, Any] | None]) -> dict[str, list[float | 
     }
     for column, group in GROUPS.items():
         columns[column] = [mean_of_kinds(final[group]) if final else None for final in finals]
-    return {column: values for column, values in columns.items() if _any(values)}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _any(values: Iterable[float | None]) -> bool:
-    return any(value is not None for value in values)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise DataError(f"{path}: not readable: {problem}") from None
+    return {
+        column: values for column, values in columns.items() if any(value is not None for value in values)
+    }
 
 
 def _rounded(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..evaluation.intervals import mean_interval, paired_difference
 from ..lifelong.run_folder import mean
+from ..report.table import markdown_line
 from .rows import CellRows
 
 SHARES = {
@@ -48,14 +49,14 @@ class MethodRows:
             values += records.get(column) or [None] * len(records["rel"])
         return values
 
-    def retained(self) -> Interval:
-        """Share of the known facts that are still answered, over all seeds."""
+    def facts(self) -> list[float | None]:
+        """Of every known fact of all seeds, 1 if it is still answered, else 0; in no order."""
         facts: list[float | None] = []
         for model in (row.model[self.edits] for row in self.by_seed.values()):
             count = model["retained_facts"] or 0
             right = round((model["retained"] or 0) * count)
             facts += [1.0] * right + [0.0] * (count - right)
-        return mean_interval(facts)
+        return facts
 
     def model(self, name: str) -> float | None:
         """Mean over seeds of a side effect or a cost."""
@@ -91,7 +92,14 @@ def summary_table(rows: Sequence[CellRows], data: str, edits: int) -> str:
         side = [_number(value, digits) for value, digits in zip(numbers, (3, 2, 2))]
         seconds = _number(method.seconds_per_edit(), 1)
         lines.append(
-            [method.label, str(len(method.by_seed)), *shares, _interval(method.retained()), *side, seconds]
+            [
+                method.label,
+                str(len(method.by_seed)),
+                *shares,
+                _interval(mean_interval(method.facts())),
+                *side,
+                seconds,
+            ]
         )
     return markdown(heading, lines)
 
@@ -133,7 +141,7 @@ def page(rows: Sequence[CellRows], baseline: str) -> str:
 
 def markdown(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [heading, ["---"] * len(heading), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"{markdown_line(row)}\n" for row in rows)
 
 
 def _interval(interval: Interval) -> str:

@@ -11,7 +11,7 @@ from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import Engine, RunStorage
 from ..lifelong.guard import Reading, RollBack
-from ..lifelong.identity import OpenRun, locked, open_run, read_run_file, run_identity, untouched_of
+from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
@@ -81,11 +81,12 @@ def _edit(
 ) -> dict[str, Any]:
     settings, files = origin.settings, opened.files
     stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
+    breach = None
     try:
-        engine = _engine(origin, method, stream, reference, opened)
-        results = engine.run()
-    except RollBack as breach:
-        del engine  # its model makes room for the next
+        results = _engine(origin, method, stream, reference, opened).run()
+    except RollBack as problem:
+        breach = problem.with_traceback(None)  # which holds the model, and the next needs room
+    if breach is not None:
         results = _rolled_back(breach, origin, stream, reference, opened)
     summary = as_json(summarise(origin, results))
     write_text(files.summary, summary)
@@ -127,13 +128,12 @@ def _rolled_back(
     breach: RollBack, origin: RunOrigin, stream: Stream, reference: ReferenceData, opened: OpenRun
 ) -> RunResults:
     """Finish a run with its newest saved state, of which the guard has seen that it is within the limits."""
-    opened = OpenRun(opened.files, opened.identity, read_run_file(opened.files.run))
-    engine = _engine(origin, load_method(origin.settings), stream, reference, opened, breach.reading)
-    position = engine.saved_position()
-    if position is None:
+    if not breach.saved:
         raise NeuronEditError(f"guard {breach}; no earlier state was within the limits, so nothing is kept")
-    engine.progress.say(f"rolled back to edit {position}: {breach}")
-    engine.end_at(position)
+    opened = open_run(opened.files, opened.identity)
+    engine = _engine(origin, load_method(origin.settings), stream, reference, opened, breach.reading)
+    engine.progress.say(f"rolled back to edit {breach.saved}: {breach}")
+    engine.end_at(breach.saved)
     return engine.run()
 
 

@@ -21,24 +21,35 @@ def answers(
         One text per prompt, without surrounding blanks and with its full stop; "" where the model ends at
         once.
     """
+    continued = _continue(model, tok, prompts, [max_new_tokens] * len(prompts), batch_size)
+    return [cut_answer(tok, ids) for ids in continued]
+
+
+def _continue(model, tok, prompts: Sequence[str], steps: Sequence[int], batch_size: int) -> list[list[int]]:
+    """As many greedy tokens after each prompt as its number of steps."""
     rows = token_ids(tok, prompts)
-    texts = [""] * len(rows)
+    continued: list[list[int]] = [[] for _ in rows]
     with evaluating(model):
         for batch in by_length([len(row) for row in rows], batch_size):
-            generated = greedy_tokens(model, [rows[i] for i in batch], max_new_tokens)
+            generated = greedy_tokens(model, [rows[i] for i in batch], max(steps[i] for i in batch))
             for i, ids in zip(batch, generated):
-                texts[i] = cut_answer(tok, ids)
-    return texts
+                continued[i] = ids[: steps[i]]
+    return continued
 
 
 def cut_answer(tok, ids: Sequence[int]) -> str:
     """The text of generated tokens up to the end of the answer; see ``answers``."""
+    text = _text_before_end(tok, ids).lstrip().partition("\n")[0]
+    end = _SENTENCE_END.search(text)
+    return (text[: end.end()] if end else text).strip()
+
+
+def _text_before_end(tok, ids: Sequence[int]) -> str:
+    """The text of generated tokens up to the end-of-text token."""
     ids = list(ids)
     if tok.eos_token_id in ids:
         ids = ids[: ids.index(tok.eos_token_id)]
-    text = tok.decode(ids, skip_special_tokens=True).lstrip().partition("\n")[0]
-    end = _SENTENCE_END.search(text)
-    return (text[: end.end()] if end else text).strip()
+    return tok.decode(ids, skip_special_tokens=True)
 
 
 @dataclass(frozen=True)
@@ -70,24 +81,15 @@ def judge_answers(
     At most ``TOKENS_BEYOND_TARGET`` tokens more than the target has are generated; ``cut_answer`` says where
     an answer ends. ``old_objects``: the object before the edit, None where it is not known.
     """
-    rows = token_ids(tok, prompts)
-    steps = [
-        len(ids) + TOKENS_BEYOND_TARGET for ids in tok(list(targets), add_special_tokens=False)["input_ids"]
-    ]
-    verdicts: dict[int, Verdict] = {}
-    with evaluating(model):
-        for batch in by_length([len(row) for row in rows], batch_size):
-            generated = greedy_tokens(model, [rows[i] for i in batch], max(steps[i] for i in batch))
-            for i, ids in zip(batch, generated):
-                verdicts[i] = _judge(tok, ids[: steps[i]], targets[i], old_objects[i])
-    return [verdicts[i] for i in range(len(rows))]
+    lengths = [len(ids) for ids in tok(list(targets), add_special_tokens=False)["input_ids"]]
+    steps = [length + TOKENS_BEYOND_TARGET for length in lengths]
+    continued = _continue(model, tok, prompts, steps, batch_size)
+    return [_judge(tok, *answer) for answer in zip(continued, targets, old_objects, strict=True)]
 
 
 def _judge(tok, ids: list[int], target: str, old_object: str | None) -> Verdict:
     answer, new, old = _words(cut_answer(tok, ids)), _words(target), _words(old_object or "")
-    text = None
-    if tok.eos_token_id in ids:
-        text = _words(tok.decode(ids[: ids.index(tok.eos_token_id)], skip_special_tokens=True))
+    text = _words(_text_before_end(tok, ids)) if tok.eos_token_id in ids else None
     says = f"{answer} ".startswith(f"{new} ")
     if old and f" {old} " not in f" {new} ":
         says &= f" {old} " not in f" {answer} "

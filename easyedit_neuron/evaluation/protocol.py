@@ -11,7 +11,7 @@ from ..errors import RequestError
 from .answers import judge_answers
 from .batched import exact_match_by_generation
 from .quality import locality_meta, measure, predict_sections
-from .sections import plain_requests, sections
+from .sections import Section, plain_requests, sections
 
 LocalityOutputs = dict[str, list[list[int]]]
 """{locality kind + "_output": token ids of every prompt} of one request on the untouched model"""
@@ -47,7 +47,9 @@ def evaluate_all(
     if reference is not None and len(reference) != len(requests):
         raise RequestError(f"reference is of {len(reference)} requests but {len(requests)} are evaluated")
     results = measure(model, tok, requests, hparams, batch_size=batch_size)
-    generated = [section for section in sections(requests) if section.is_rewrite]
+    generated: list[Section] = []
+    if exact_match or whole_answers:
+        generated = [section for section in sections(requests) if section.is_rewrite]
     prompts = [prompt for section in generated for prompt in section.prompts]
     targets = [answer for section in generated for answer in section.answers]
     if exact_match:

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
-from ..utils.io import PART, refusing, save_tensors, write_text
+from ..utils.io import refusing, remove_parts, save_tensors, write_text
 from ..utils.random_state import random_states, seed_everything, set_random_states
 from ..utils.timing import Stopwatch
 from .answers import compare_answers
@@ -87,11 +87,9 @@ class Engine:
                 self._edit_batch(self.stream.batch(first))
                 is_checkpoint = any(first < count <= len(self.lines) for count in checkpoints)
                 saves = is_checkpoint or self._save_is_due()
-                # With roll_back only states within the limits are saved.
-                rolls_back = self.runner.guard_every is not None and self.runner.guard_action == "roll_back"
-                if self.guard.due(first, len(self.lines)) or (saves and rolls_back):
+                if self.guard.due(first, len(self.lines)) or (saves and self.guard.rolls_back):
                     self._ask_canaries()
-                    saves |= rolls_back
+                    saves = saves or self.guard.rolls_back
                 if is_checkpoint:
                     self._measure_checkpoint(first)
                 if saves:
@@ -162,8 +160,7 @@ class Engine:
         self.files.write_edits(self.lines)
         weights = self.editor.weights
         if self.runner.keep_weights and weights.restorable:
-            for leftover in self.files.folder.glob(f"tmp*{PART}"):  # of a process that was killed here
-                leftover.unlink()
+            remove_parts(self.files.weights)  # of a process that was killed here
             with refusing(self.files.weights):
                 save_tensors(self.files.weights, weights.current(), {"method": self.editor.method.name})
 
@@ -208,13 +205,13 @@ class Engine:
         superseded = self.stream.superseded(count)
         with self.watch.measure("measure guard"):
             live = [position for position in range(count) if position not in superseded]
-            reading = replace(self.guard.read(self.editor.measured_model, live), edits=count)
+            reading = self.guard.read(self.editor.measured_model, count, live)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
         if not reading.breaches:
             return
-        if self.runner.guard_action == "roll_back":
-            raise RollBack(reading)
+        if self.guard.rolls_back:
+            raise RollBack(reading, self._saved_edits)
         LOG.warning("guard after edit %d: %s", count, "; ".join(reading.breaches))
         if self.runner.guard_action == "stop":
             self.progress.say(f"ends after edit {count}: {'; '.join(reading.breaches)}")
@@ -275,11 +272,6 @@ class Engine:
         last = self.checkpoints[-1]
         values = immediate_means(self.lines[-100:]) or (last["final"] if last["edits"] else {})
         return values.get("rewrite_acc"), values.get("loc"), count_failed(self.lines)
-
-    def saved_position(self) -> int | None:
-        """Number of edits in the newest saved state."""
-        state = self.storage.states.load()
-        return None if state is None else state["position"]
 
     # -- state -----------------------------------------------------------------------------------------------
 

@@ -38,11 +38,11 @@ class Reading:
 
 
 class RollBack(NeuronEditError):
-    """A limit is broken, and the run shall end with its newest saved state."""
+    """A limit is broken: the run shall end with its newest saved state, of ``saved`` edits (0: none)."""
 
-    def __init__(self, reading: Reading):
+    def __init__(self, reading: Reading, saved: int):
         super().__init__(f"after edit {reading.edits}: {'; '.join(reading.breaches)}")
-        self.reading = reading
+        self.reading, self.saved = reading, saved
 
 
 class Guard:
@@ -57,6 +57,11 @@ class Guard:
         self.facts: list[dict[str, str]] = []
         self.before: float | None = None
 
+    @property
+    def rolls_back(self) -> bool:
+        """Whether only states within the limits may be saved."""
+        return self.runner.guard_every is not None and self.runner.guard_action == "roll_back"
+
     def due(self, first: int, done: int) -> bool:
         """Whether the canaries are asked after the edits ``first`` ... ``done - 1``."""
         every = self.runner.guard_every
@@ -69,8 +74,9 @@ class Guard:
         self.facts = evenly([fact for fact, is_known in facts if is_known], FACTS)
         self.before = self._perplexity(model)
 
-    def read(self, model, positions: Sequence[int]) -> Reading:
-        """Ask the canaries of the model as it is now; ``positions`` are the edits whose facts still hold."""
+    def read(self, model, edits: int, positions: Sequence[int]) -> Reading:
+        """Ask the canaries of the model as it is after so many edits; ``positions`` are those of them whose
+        facts still hold."""
         retained = mean(map(float, self.measurer.answers_right(model, self.facts)))
         now = self._perplexity(model)
         ratio = None if now is None or self.before is None else now / self.before
@@ -85,7 +91,7 @@ class Guard:
             for name, value, limit, is_upper in limits
             if value is not None and limit is not None and (value > limit if is_upper else value < limit)
         ]
-        return Reading(len(positions), retained, ratio, rel, breaches)
+        return Reading(edits, retained, ratio, rel, breaches)
 
     def _perplexity(self, model) -> float | None:
         size = self.measurer.options.batch_size

@@ -128,7 +128,7 @@ def open_run(files: RunFolder, identity: dict[str, Any]) -> OpenRun:
                 "nothing was changed. Choose another folder (run=NAME or output_dir=...)"
             )
         return OpenRun(files, identity, None)
-    saved = read_run_file(files.run)
+    saved = _read_run_file(files.run)
     differences = describe_differences(saved["identity"], identity)
     if differences:
         raise StateError(
@@ -149,12 +149,9 @@ def untouched_of(folder: Path, identity: dict[str, Any], model: dict[str, str]) 
         StateError: the folder holds no such run; the message names what differs.
     """
     files = RunFolder(folder)
-    other = read_run_file(files.run)
-    pairs = [
-        (_measured(run["identity"]) | {"model": fingerprints})
-        for run, fingerprints in ((other, other["model"]), ({"identity": identity}, model))
-    ]
-    differences = describe_differences(*pairs)
+    other = _read_run_file(files.run)
+    theirs = _measured(other["identity"]) | {"model": other["model"]}
+    differences = describe_differences(theirs, _measured(identity) | {"model": model})
     if differences or not files.before.is_file():
         problem = "; ".join(differences) or "it has not measured the untouched model"
         raise StateError(f"runner.untouched={folder} is no run on the same edits: {problem}. Leave it out")
@@ -170,8 +167,7 @@ def _measured(identity: dict[str, Any]) -> dict[str, Any]:
     return own | {"use_chat_template": bool(chat)}
 
 
-def read_run_file(path: Path) -> dict[str, Any]:
-    """The content of ``run.json``; ``StateError`` if it is none of this version's."""
+def _read_run_file(path: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         if run["format"] == FORMAT and {"identity", "model"} <= run.keys():

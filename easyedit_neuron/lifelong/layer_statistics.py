@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from ..arch.widen import zero_padded
 from .run_folder import mean
 
 
@@ -53,10 +53,8 @@ class MaskCounts:
 
     def _add(self, name: str, mask: torch.Tensor) -> None:
         counts = self._counts.get(name, mask.new_zeros(0, dtype=torch.long))
-        # Methods that add neurons have masks that grow.
-        size = max(len(counts), len(mask))
-        counts, mask = (functional.pad(values.long(), (0, size - len(values))) for values in (counts, mask))
-        self._counts[name] = counts + mask
+        size = [max(len(counts), len(mask))]  # methods that add neurons have masks that grow
+        self._counts[name] = zero_padded(counts, size) + zero_padded(mask.long(), size)
         self._batches[name] = self._batches.get(name, 0) + 1
 
     def overlap(self, name: str) -> float | None:

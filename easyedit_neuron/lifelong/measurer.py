@@ -113,20 +113,20 @@ class Measurer:
 
     def rel_of(self, model, positions: Sequence[int]) -> float | None:
         """Mean token accuracy of the edits at some positions at their own prompts; None without any."""
-        requests = [self.requests[i] for i in positions]
-        prompts = [request["prompt"] for request in requests]
-        targets = [request["target_new"] for request in requests]
-        predictions = predict_targets(model, self.tok, prompts, targets, self.options.batch_size)
-        return mean(value for value in finite(token_accuracy(predictions)))
+        pairs = [(self.requests[i]["prompt"], self.requests[i]["target_new"]) for i in positions]
+        return mean(finite(self._accuracies(model, pairs)))
 
     def answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         """Whether the whole answer to each fact is right, teacher-forced."""
-        if not facts:
+        pairs = [(fact["prompt"], fact["ground_truth"]) for fact in facts]
+        return [accuracy == 1.0 for accuracy in self._accuracies(model, pairs)]
+
+    def _accuracies(self, model, pairs: list[tuple[str, str]]) -> list[float]:
+        """Token accuracy of each answer after its prompt."""
+        if not pairs:
             return []
-        prompts = [fact["prompt"] for fact in facts]
-        answers = [fact["ground_truth"] for fact in facts]
-        predictions = predict_targets(model, self.tok, prompts, answers, self.options.batch_size)
-        return [accuracy == 1.0 for accuracy in token_accuracy(predictions)]
+        prompts, answers = zip(*pairs)
+        return token_accuracy(predict_targets(model, self.tok, prompts, answers, self.options.batch_size))
 
     def _evaluate(self, model, requests, reference, generated: bool = False) -> list[dict]:
         options = {"batch_size": self.options.batch_size, "hparams": self.hparams}

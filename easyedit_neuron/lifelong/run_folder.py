@@ -58,6 +58,15 @@ class RunFolder:
             self.final.mkdir(exist_ok=True)
         write_text(self.final / f"{edits}.jsonl", as_lines([{"final": line["final"]} for line in added]))
 
+    def read_finals(self) -> dict[int, list[dict | None]]:
+        """Number of edits -> what ``write_final`` wrote at that checkpoint."""
+        return {
+            int(path.stem): [
+                json.loads(line)["final"] for line in path.read_text(encoding="utf-8").splitlines()
+            ]
+            for path in sorted(self.final.glob("*.jsonl"), key=lambda path: int(path.stem))
+        }
+
     def write_guard(self, readings: list[dict]) -> None:
         """``guard.jsonl``: what the canaries said, a line each; no file without a guard."""
         if readings or self.guard.exists():

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from ..arch.widen import zero_padded
 from ..edits.write import clone_weights, make_room, restore
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
@@ -34,7 +35,7 @@ class EditedWeights:
             # The copy from before the first edit of a parameter is its value in the untouched model.
             self.base.setdefault(name, value)
         for name, value in self.current().items():
-            self.base[name] = _with_added_neurons(self.base[name], value.shape)
+            self.base[name] = zero_padded(self.base[name], value.shape)  # neurons that were added since
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
         """Put back the weights from before a failed edit; ``originals`` is None where the method raised."""
@@ -91,15 +92,6 @@ class ComparedWeights(EditedWeights):
 
     def _before(self, name: str) -> torch.Tensor:
         return self._latest.get(name, self._untouched[name])
-
-
-def _with_added_neurons(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """An untouched weight in the size of now: neurons that were added are zero in it."""
-    if value.shape == shape:
-        return value
-    grown = value.new_zeros(shape)
-    grown[tuple(slice(size) for size in value.shape)] = value
-    return grown
 
 
 def _copy(value: torch.Tensor) -> torch.Tensor:

@@ -109,12 +109,14 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
-
     head, *body = shown(runs)
     rule = "|---|" + "---:|" * (len(head) - 2) + "---|"
-    return "\n".join([line(head), rule, *map(line, body)]) + f"\n\n{LEGEND}\n"
+    return "\n".join([markdown_line(head), rule, *map(markdown_line, body)]) + f"\n\n{LEGEND}\n"
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
 
 def as_text(runs: Sequence[Run]) -> str:

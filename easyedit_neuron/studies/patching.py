@@ -9,7 +9,7 @@ from torch import Tensor
 from ..arch.capture import Capture
 from ..arch.tokens import pad, target_token_ids, token_ids
 from ..arch.view import ModelView
-from ..edits.request import EditRequest
+from ..edits.request import EditRequest, prepare
 
 ROWS_PER_FORWARD = 64
 
@@ -46,6 +46,35 @@ class SubjectPrompts:
                 rows.append(ids + target)
                 numbers.append(number)
         return cls(rows, numbers, ends, starts)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Requests with what is asked about them, prepared once.
+
+    Attributes:
+        requests: n edits.
+        rewrite, rephrase: the edited prompts, and their rephrasings.
+        templates: per request the rephrasings that hold its subject, with ``{}`` for it.
+        contexts: groups of context templates.
+    """
+
+    requests: list[EditRequest]
+    rewrite: SubjectPrompts
+    rephrase: SubjectPrompts
+    contexts: list[list[str]]
+
+    @classmethod
+    def of(cls, tok, requests: Sequence[dict], contexts: list[list[str]]) -> "Probe":
+        prepared = prepare(list(requests))
+        texts = [_rephrasings(request) for request in requests]
+        rewrite = SubjectPrompts.of(tok, prepared, [[request.text] for request in prepared])
+        return cls(prepared, rewrite, SubjectPrompts.of(tok, prepared, texts), contexts)
+
+
+def _rephrasings(request: dict) -> list[str]:
+    texts = request.get("rephrase_prompt") or []
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 @torch.no_grad()

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from .. import data
 from ..arch.view import ModelView
-from ..edits.request import EditRequest, prepare
 from ..errors import HparamsError
 from ..evaluation.intervals import mean_interval, paired_difference
 from ..lifelong.run_folder import mean
@@ -27,7 +27,7 @@ from ..locate_then_edit.context_templates import contexts_of
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table
-from .patching import SubjectPrompts, patched_accuracy
+from .patching import Probe, SubjectPrompts, patched_accuracy
 
 BATCH = 10
 
@@ -53,41 +53,27 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 def measure_ceiling(view: ModelView, tok, requests: Sequence[dict], hparams, setting: str = "") -> Ceiling:
     """Search for the z* of every request on the untouched model, and put them in one after the other."""
-    prepared, layer = prepare(list(requests)), hparams.layers[-1]
-    contexts = [context for group in contexts_of(view.model, tok, hparams) for context in group]
+    layer, probe = hparams.layers[-1], Probe.of(tok, requests, contexts_of(view.model, tok, hparams))
+    contexts = [context for group in probe.contexts for context in group]
     targets: list[TargetValue] = []
     started = time.process_time()
-    with progress(f"z* {setting}".strip(), len(prepared), "edit") as shown:
-        for first in range(0, len(prepared), BATCH):
-            batch = prepared[first : first + BATCH]
+    with progress(f"z* {setting}".strip(), len(requests), "edit") as shown:
+        for first in range(0, len(requests), BATCH):
+            batch = probe.requests[first : first + BATCH]
             targets += compute_z(view, tok, batch, hparams, contexts, layer).targets
             shown.add(len(batch))
-    seconds = (time.process_time() - started) / len(prepared)
-    rewrite = [[request.text] for request in prepared]
-    rephrase = [_texts(request.get("rephrase_prompt")) for request in requests]
-    rel, gen = (_shares(view, tok, prepared, texts, layer, targets) for texts in (rewrite, rephrase))
+    seconds = (time.process_time() - started) / len(requests)
+    z = torch.stack([target.value for target in targets], 1)
+    rel, gen = (_shares(view, prompts, layer, z) for prompts in (probe.rewrite, probe.rephrase))
     return Ceiling(setting, rel, gen, seconds)
 
 
-def _shares(
-    view: ModelView,
-    tok,
-    requests: list[EditRequest],
-    texts: Sequence[Sequence[str]],
-    layer: int,
-    targets: Sequence[TargetValue],
-) -> list[float | None]:
-    """Of each request the mean over its texts that hold the subject."""
-    prompts = SubjectPrompts.of(tok, requests, texts)
-    z = torch.stack([target.value for target in targets], 1)
-    by_request: list[list[float]] = [[] for _ in requests]
+def _shares(view: ModelView, prompts: SubjectPrompts, layer: int, z: Tensor) -> list[float | None]:
+    """Of each request the mean over its texts."""
+    by_request: list[list[float]] = [[] for _ in range(z.shape[1])]
     for number, share in zip(prompts.request, patched_accuracy(view, prompts, layer, z)):
         by_request[number].append(share)
     return [mean(shares) for shares in by_request]
-
-
-def _texts(texts: str | list[str] | None) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts or [])
 
 
 def rows_of(ceilings: Sequence[Ceiling]) -> list[dict[str, Any]]:

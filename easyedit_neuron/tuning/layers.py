@@ -1,7 +1,6 @@
 """Where a model can be edited: what z* reaches at each depth, and whose the keys are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -9,10 +8,9 @@ import torch
 from torch.nn.functional import normalize
 
 from ..arch.view import ModelView
-from ..edits.request import EditRequest, prepare
 from ..locate_then_edit.compute_keys import compute_keys, key_prompts
 from ..locate_then_edit.compute_z import compute_z
-from ..studies.patching import SubjectPrompts, patched_accuracy
+from ..studies.patching import Probe, patched_accuracy
 from ..utils.progress import progress
 
 PILOT_DEPTH = 0.25
@@ -24,35 +22,6 @@ REACH = 0.75
 """No deeper share of the layers is looked at: keys there come too late to be read at later tokens."""
 CLOSE = 0.02
 """A smaller difference of two scores is no reason to prefer the larger setting."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Requests with what is asked about them, prepared once.
-
-    Attributes:
-        requests: n edits.
-        rewrite, rephrase: the edited prompts, and their rephrasings.
-        templates: per request the rephrasings that hold its subject, with ``{}`` for it.
-        contexts: groups of context templates.
-    """
-
-    requests: list[EditRequest]
-    rewrite: SubjectPrompts
-    rephrase: SubjectPrompts
-    contexts: list[list[str]]
-
-    @classmethod
-    def of(cls, tok, requests: Sequence[dict], contexts: list[list[str]]) -> "Probe":
-        prepared = prepare(list(requests))
-        texts = [_rephrasings(request) for request in requests]
-        rewrite = SubjectPrompts.of(tok, prepared, [[request.text] for request in prepared])
-        return cls(prepared, rewrite, SubjectPrompts.of(tok, prepared, texts), contexts)
-
-
-def _rephrasings(request: dict) -> list[str]:
-    texts = request.get("rephrase_prompt") or []
-    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def probe_z(view: ModelView, tok, probe: Probe, hparams, layer: int) -> dict[str, Any]:

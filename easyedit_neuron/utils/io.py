@@ -47,13 +47,19 @@ def replacing(path: Path) -> Iterator[str]:
 
     The name is unique, so that several processes may write the same path.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=PART)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
     os.close(handle)
     try:
         yield name
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what killed processes have left of ``replacing`` a path; no other process may be writing it."""
+    for part in path.parent.glob(f".{path.name}-*{PART}"):
+        part.unlink()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

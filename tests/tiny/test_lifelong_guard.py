@@ -42,8 +42,8 @@ def broken_after(monkeypatch):
     read = Guard.read
 
     def at(edits):
-        def broken(self, model, positions):
-            reading = read(self, model, positions)
+        def broken(self, model, count, positions):
+            reading = read(self, model, count, positions)
             breaches = ["perplexity 9.000, the limit is 1.1"] if len(positions) >= edits else []
             return dataclasses.replace(reading, breaches=breaches)
 
@@ -143,7 +143,7 @@ def test_limits_are_broken_on_their_side(monkeypatch):
     perplexities = iter([10.0, 16.0])
     monkeypatch.setattr(guard, "_perplexity", lambda model: next(perplexities))
     guard.begin(None)
-    reading = guard.read(None, range(7))
+    reading = guard.read(None, 7, range(7))
     assert (reading.retained, reading.perplexity, reading.rel, reading.edits) == (0.5, 1.6, 0.8, 7)
     assert reading.breaches == ["known facts 0.500, the limit is 0.6", "perplexity 1.600, the limit is 1.5"]
     assert guard.due(3, 5) and not guard.due(5, 9) and guard.due(9, 20)

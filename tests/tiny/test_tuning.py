@@ -18,8 +18,8 @@ from easyedit_neuron.cli.commands import tune
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.hyperparameters.base import read_hparams
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
-from easyedit_neuron.studies.patching import SubjectPrompts, patched_accuracy
-from easyedit_neuron.tuning.layers import Probe, probe_keys, probe_z, score_of
+from easyedit_neuron.studies.patching import Probe, SubjectPrompts, patched_accuracy
+from easyedit_neuron.tuning.layers import probe_keys, probe_z, score_of
 from easyedit_neuron.tuning.search import GAIN, Search, Trial, layer_candidates, space_of
 from helpers.tiny_models import tiny_model
 

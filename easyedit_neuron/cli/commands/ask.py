@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> None:
     before = answers(model, tok, args.prompts, args.tokens)
     replay(log, model)
     after = answers(model, tok, args.prompts, args.tokens)
-    fired = firings(model, tok, {number: log[number] for number in log.ids}, args.prompts)
+    lasting = [number for number in log.ids if log.edit_entry(number)["method"] == "Lasting"]
+    fired = firings(model, tok, {number: log[number] for number in lasting}, args.prompts)
     shown = f"{len(log)} edits\n\n"
     for prompt, old, new, neurons in zip(args.prompts, before, after, fired):
         shown += before_and_after(["asked"], [prompt], [old], [new])

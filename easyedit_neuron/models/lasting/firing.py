@@ -9,6 +9,7 @@ from ...arch.capture import Capture
 from ...arch.tokens import token_ids
 from ...arch.view import ModelView
 from ...edits.record import EditRecord
+from .neurons import signs_of
 
 LEAST_SHARE = 0.05
 
@@ -57,8 +58,7 @@ def firings(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str
                 view.model(input_ids=torch.tensor([ids], device=view.input_device), use_cache=False)
         for number, subject, layer, units, response in neurons:
             activations = seen.key[layer][0, :, units].to("cpu", view.compute_dtype)
-            signs = torch.tensor([1.0, -1.0][: len(units)]).to(activations)
-            shares = activations @ signs / response
+            shares = activations @ signs_of(activations) / response
             place = int(shares.abs().argmax())
             if abs(shares[place]) >= LEAST_SHARE:
                 text = tok.decode([ids[place]])

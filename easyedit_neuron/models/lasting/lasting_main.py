@@ -26,6 +26,7 @@ from .neurons import (
     read_keys,
     reading_rows,
     responses,
+    signs_of,
     unit_deltas,
     written,
 )
@@ -180,7 +181,7 @@ def make_neurons(
         flat = [neuron.unit for neuron in neurons]
         activations, outputs = responses(view, select(prompts.batch, first), layer, flat)
     own_activations = activations.unflatten(1, (len(batch), -1)).diagonal().T  # [n, neurons of an edit]
-    signs = torch.tensor([1.0, -1.0][: own_activations.shape[1]]).to(own_activations)
+    signs = signs_of(own_activations)
     strength = own_activations @ signs
     check_strength(edit, batch, strength, layer)
     edit.info.setdefault("responses", []).extend(strength.tolist())

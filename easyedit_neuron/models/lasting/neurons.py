@@ -43,6 +43,12 @@ def neurons_per_edit(view: ModelView, layer: int) -> int:
     return 1 if is_gated(view, layer) else 2
 
 
+def signs_of(activations: Tensor) -> Tensor:
+    """Signs [neurons of an edit] of activations [..., neurons of an edit]: without a gate, the second neuron
+    is taken off the first one's response."""
+    return torch.tensor([1.0, -1.0][: activations.shape[-1]]).to(activations)
+
+
 def reading_rows(view: ModelView, layer: int, w: Tensor, c: Tensor, hparams) -> list[dict[str, Tensor]]:
     """What the neurons of an edit read, a dictionary of rows for each.
 
