@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.view import eval_mode
-from ..edits.record import EditRecord
+from ..edits.record import EditRecord, Factors
 from ..edits.request import prepare
 from ..edits.session import ModelSession
 from ..edits.write import clone_weights, down_names, fingerprint, restore
@@ -15,7 +15,7 @@ from ..errors import StateError
 from ..locate_then_edit.sequential_state import SequentialState, sequential_state, state_setting
 from ..utils.fingerprint import fingerprints
 from .log import EditLog
-from .undoing import change_weights, protected_keys, sequential_hparams, view_of
+from .undoing import change_weights, cut_off, protected_keys, sequential_hparams, view_of
 
 LOG = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def replay(
     originals, known_origins = clone_weights(model, names), session.origins_copy()
     state: SequentialState | None = None
     state_edits: dict[int, tuple] = {}
+    cut_offs: dict[int, dict[int, Factors]] = {}
     try:
         if tok is not None and steps:
             state = _new_state([log[number] for number in log_ids], model, tok)
@@ -85,6 +86,7 @@ def replay(
             if state is not None:
                 requests = prepare(record.requests)
                 state_edits[number] = record.fingerprint_after, protected_keys(record), requests
+                cut_offs[number] = cut_off(record)
             if into is not None:
                 _append(into, model, record, before)
     except BaseException:
@@ -100,6 +102,8 @@ def replay(
         for number in ids:
             state.append_edit(*state_edits[number])
         state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
+        for number in ids:
+            state.cut_off(cut_offs[number])
     exact = None if selected else after == log.weights_at(upto)
     if exact is False and None not in log.weights_at(upto).values():
         reason = "it was written on another kind of machine, or with another version of torch"

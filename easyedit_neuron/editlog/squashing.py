@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..edits.record import EditRecord, LayerDelta, UnitDelta
+from ..edits.record import EditRecord, Factors, LayerDelta, UnitDelta, add_factors
 from ..edits.write import restore
 from ..errors import StateError
 from ..utils.fingerprint import fingerprints
@@ -60,7 +60,8 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
             layer = layer_of[name]
             left, right = (factor.to(dtype) for factor in change.factors())
             density = float(right.any(1).double().mean())
-            layers[layer] = LayerDelta(left, right, keys=_joined_keys(records, layer), density=density)
+            own = _joined_own(records, layer, (left, right))
+            layers[layer] = LayerDelta(left, right, None, density, keys=_joined_keys(records, layer), own=own)
             names[layer] = name
         else:
             problem = "some edits change its rows and others its columns"
@@ -88,6 +89,13 @@ def _joined_keys(records: list[EditRecord], layer: int) -> torch.Tensor | None:
     deltas = [record.layers[layer] for record in records if layer in record.layers]
     keys = [delta.keys for delta in deltas if delta.keys is not None]
     return torch.cat(keys, 1) if keys else None
+
+
+def _joined_own(records: list[EditRecord], layer: int, written: Factors) -> Factors | None:
+    """What the edits themselves would have changed without masks; None without error compensation."""
+    deltas = [record.layers[layer] for record in records if layer in record.layers]
+    cut_off = [change for delta in deltas if (change := delta.cut_off) is not None]
+    return add_factors(written, *cut_off) if cut_off else None
 
 
 def _add_fingerprints(model: torch.nn.Module, record: EditRecord) -> None:

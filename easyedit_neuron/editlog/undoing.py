@@ -3,7 +3,7 @@
 import torch
 
 from ..arch.view import ModelView
-from ..edits.record import EditRecord
+from ..edits.record import EditRecord, Factors
 from ..edits.request import prepare
 from ..edits.session import ModelSession
 from ..edits.write import down_names, fingerprint, restore, write
@@ -68,6 +68,12 @@ def protected_keys(record: EditRecord) -> dict[int, torch.Tensor]:
     return {layer: delta.keys for layer, delta in record.layers.items() if delta.keys is not None}
 
 
+def cut_off(record: EditRecord) -> dict[int, Factors]:
+    """Layer -> what masks have cut off, for the compensation by later edits."""
+    changes = {layer: delta.cut_off for layer, delta in record.layers.items()}
+    return {layer: change for layer, change in changes.items() if change is not None}
+
+
 def _apply_step(model: torch.nn.Module, log: EditLog, number: int, sign: int) -> int:
     record = log[number]
     log.check_weights(model)
@@ -85,9 +91,11 @@ def _apply_step(model: torch.nn.Module, log: EditLog, number: int, sign: int) ->
     for state_key, state in states.items():
         present = fingerprint(model, down_names(view, state.statistics.layers))
         if sign < 0:
-            state.remove_edit(record.fingerprint_after, present)
+            if state.remove_edit(record.fingerprint_after, present):
+                state.cut_off(cut_off(record), -1)
         else:
             keys = protected_keys(record) if state_key == setting else {}
             state.append_edit(record.fingerprint_after, keys, prepare(record.requests))
             state.append_edit(present, {})  # a step of its own: the edit's step can then be taken out again
+            state.cut_off(cut_off(record) if state_key == setting else {})
     return entry_id

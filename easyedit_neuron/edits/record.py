@@ -14,6 +14,16 @@ from ..errors import StateError
 from ..utils.io import save_tensors
 
 FORMAT = 3
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""Values [d_model, n] and keys [d_ff, n] of a change ``values keys^T``."""
+
+
+def add_factors(*parts: Factors) -> Factors:
+    """The sum of changes, in at most d_model columns."""
+    values, keys = (torch.cat(factors, 1) for factors in zip(*parts))
+    if keys.shape[1] <= len(values):
+        return values, keys
+    return torch.eye(len(values), dtype=values.dtype, device=values.device), keys @ values.T
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class LayerDelta:
         residual_share: share of the residual that reached the keys, ``<D K, R> / <R, R>``.
         mask_info: sizes and thresholds of the mask.
         keys: [d_ff, n], keys that later edits protect (``SequentialState.append_edit``), or None.
+        own: with error compensation, the edit's own change without a mask and without what earlier masks cut
+            off; else None.
     """
 
     value_factor: torch.Tensor
@@ -39,6 +51,12 @@ class LayerDelta:
     residual_share: float | None = None
     mask_info: dict[str, Any] = field(default_factory=dict)
     keys: torch.Tensor | None = None
+    own: Factors | None = None
+
+    @property
+    def cut_off(self) -> Factors | None:
+        """``own - written``: what a mask has taken off, less what the edit has written of earlier ones."""
+        return None if self.own is None else add_factors(self.own, (-self.value_factor, self.key_factor))
 
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_model, d_ff] float32."""
@@ -56,7 +74,8 @@ class LayerDelta:
     def to(self, device: torch.device) -> "LayerDelta":
         """The same with its factors on a device."""
         value_factor, key_factor = self.value_factor.to(device), self.key_factor.to(device)
-        return dataclasses.replace(self, value_factor=value_factor, key_factor=key_factor)
+        own = None if self.own is None else (self.own[0].to(device), self.own[1].to(device))
+        return dataclasses.replace(self, value_factor=value_factor, key_factor=key_factor, own=own)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON values."""
@@ -71,6 +90,7 @@ class LayerDelta:
     @classmethod
     def from_json(cls, plain: dict[str, Any], tensors: dict[str, torch.Tensor], layer: str) -> "LayerDelta":
         """The change of a layer, from ``to_json`` and the tensors of a saved record."""
+        own = tensors.get(f"{layer}.own_left"), tensors.get(f"{layer}.own_right")
         return cls(
             tensors[f"{layer}.left"],
             tensors[f"{layer}.right"],
@@ -80,6 +100,7 @@ class LayerDelta:
             plain["delivered"],
             plain["mask"],
             tensors.get(f"{layer}.keys"),
+            None if own[0] is None or own[1] is None else (own[0], own[1]),
         )
 
 
@@ -250,7 +271,9 @@ class EditRecord:
         tensors = {}
         for layer, delta in self.layers.items():
             tensors[f"{layer}.left"], tensors[f"{layer}.right"] = delta.value_factor, delta.key_factor
-            for name, value in (("mask", delta.mask), ("keys", delta.keys)):
+            own_left, own_right = delta.own or (None, None)
+            optional = {"mask": delta.mask, "keys": delta.keys, "own_left": own_left, "own_right": own_right}
+            for name, value in optional.items():
                 if value is not None:
                     # A clone: layers may share a mask, and safetensors refuses tensors that share memory.
                     tensors[f"{layer}.{name}"] = value.clone()

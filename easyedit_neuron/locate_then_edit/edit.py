@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..arch.view import ModelView, eval_mode
 from ..edits.edit import Edit
-from ..edits.record import EditRecord, LayerDelta, leakage
+from ..edits.record import EditRecord, Factors, LayerDelta, add_factors, leakage
 from ..edits.request import EditRequest
 from ..edits.write import add_delta, down_names, fingerprint, trial
 from ..errors import HparamsError
@@ -23,6 +23,7 @@ from .preservation import preserved_prompts, superseded_key_indices
 from .rome_update import compute_rome_deltas, joined
 from .sequential_state import SequentialState, sequential_state
 from .shared_targets import SharedTargets
+from .solver.compensation import Compensation
 from .solver.problem import Problem
 from .solver.sequential import SequentialSolver
 
@@ -39,9 +40,11 @@ class LocateThenEdit(Edit):
 
     Attributes:
         state: what earlier edits left.
+        compensations: layer -> what masks have cut off from earlier edits and from the batches of this one.
     """
 
     state: SequentialState = None  # type: ignore[assignment]
+    compensations: dict[int, Compensation] = field(default_factory=dict)
     _rome_parts: dict[int, list[LayerDelta]] = field(default_factory=dict)
 
     @classmethod
@@ -145,6 +148,20 @@ class LocateThenEdit(Edit):
             self.deltas = compute_deltas(self, batch, targets, masks or {})
         self.report(targets)
 
+    def compensated(
+        self, layer: int, value: Tensor, key_factor: Tensor, mask: NeuronMask, keys: Tensor
+    ) -> tuple[Factors, Factors | None]:
+        """What ``mask_stage: post`` writes of a change ``value key_factor^T`` (``value`` [d_model, n] must be
+        reached at ``keys``), and with error compensation the edit's own change."""
+        weight = mask.weight.to(key_factor)
+        if not self.hparams.error_compensation:
+            return (value, key_factor * weight[:, None]), None
+        earlier = self.compensations.get(layer) or self.state.compensation(layer)
+        own = value - earlier.at(keys), key_factor
+        value, key_factor = add_factors(earlier.rest, own)
+        self.compensations[layer] = earlier.added(own, len(self.state.steps) + 1, weight)
+        return (value, key_factor * weight[:, None]), own
+
     def report(self, targets: TargetValues) -> None:
         """Add loss curves and probabilities of a search to the record."""
         self.losses += [target.losses for target in targets.targets]
@@ -168,6 +185,7 @@ class LocateThenEdit(Edit):
             after = fingerprint(self.view.model, down_names(self.view, self.layers))
         keys = {layer: delta.keys for layer, delta in self.deltas.items() if delta.keys is not None}
         self.state.append_edit(after, keys, self.requests)
+        self.state.compensations |= self.compensations
 
 
 def compute_deltas(
@@ -221,7 +239,7 @@ def layer_delta(
         superseded: indices of earlier keys that are not protected.
     """
     hparams, covariance = edit.hparams, edit.state.statistics.covariance(layer)
-    solver = layer_solver(edit, layer)
+    solver, value, own = layer_solver(edit, layer), residual, None
     if mask is not None and hparams.mask_stage == "solve":
         subspace = None
         if hparams.preserves == "nullspace":
@@ -230,18 +248,19 @@ def layer_delta(
     else:
         key_factor = solver.key_factor(keys, superseded)
         if mask is not None:
-            key_factor = key_factor * mask.weight.to(key_factor)[:, None]
-    carried = residual @ (key_factor.T @ keys)
+            (value, key_factor), own = edit.compensated(layer, residual, key_factor, mask, keys)
+    carried = value @ (key_factor.T @ keys)
     residual_share = float((carried * residual).sum() / residual.pow(2).sum().clamp_min(1e-30))
     return LayerDelta(
-        residual.contiguous(),
+        value.contiguous(),
         key_factor.contiguous(),
         None if mask is None else mask.rows,
         1.0 if mask is None else mask.density,
-        leakage(residual, key_factor, covariance),
+        leakage(value, key_factor, covariance),
         residual_share,
         {} if mask is None else mask.to_json(),
         keys if hparams.accumulate_keys else None,
+        own,
     )
 
 

@@ -24,6 +24,10 @@ class PathHyperParams(TargetHyperParams):
         "post: multiply the finished delta by the mask; solve: restrict the problem to the masked rows",
         "post",
     )
+    error_compensation: bool = doc(
+        "mask_stage post: what a mask cuts off is kept, and written by later edits whose mask has the neuron",
+        False,
+    )
 
     mask: str = doc(
         "which neurons may change: none (all of them), nmke, pnke, contribution, ig, activation, random, "
@@ -67,6 +71,11 @@ class PathHyperParams(TargetHyperParams):
         super().validate()
         self.require_not_negative("mom2_update_weight", "L2", "nullspace_threshold")
         self._validate_mask()
+        require(
+            not self.error_compensation or (self.mask != "none" and self.mask_stage == "post"),
+            "error_compensation",
+            "writes what a mask has cut off: it needs a mask, and mask_stage: post",
+        )
         require(self.path == "rome" or not self.averaged_keys, "averaged_keys", "is R-ROME's, on path rome")
         require(
             self.L2 > 0 or self.path != "alphaedit",

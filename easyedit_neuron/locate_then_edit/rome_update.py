@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..edits.record import LayerDelta, leakage
+from ..edits.record import LayerDelta, add_factors, leakage
 from ..edits.request import EditRequest
 from ..edits.write import add_delta
 from ..masks import NeuronMask
@@ -54,7 +54,8 @@ def joined(parts: list[LayerDelta], covariance: Tensor | None) -> LayerDelta:
     """The sum of the requests' updates of one layer; its mask is the union of theirs."""
     value_factor = torch.cat([part.value_factor for part in parts], 1)
     key_factor = torch.cat([part.key_factor for part in parts], 1)
-    energy = value_factor.pow(2).sum(0)
+    own = [part.own or (part.value_factor, part.key_factor) for part in parts]
+    energy = torch.stack([value.pow(2).sum() for value, _ in own])
     shares = energy.new_tensor([part.residual_share for part in parts])
     residual_share = float(energy @ shares / energy.sum().clamp_min(1e-30))
     leaked = None if covariance is None else leakage(value_factor, key_factor, covariance)
@@ -65,7 +66,14 @@ def joined(parts: list[LayerDelta], covariance: Tensor | None) -> LayerDelta:
         if len(parts) > 1:
             info = {"density": density, "requests": [part.mask_info for part in parts]}
     return LayerDelta(
-        value_factor.contiguous(), key_factor.contiguous(), mask, density, leaked, residual_share, info
+        value_factor.contiguous(),
+        key_factor.contiguous(),
+        mask,
+        density,
+        leaked,
+        residual_share,
+        info,
+        own=None if parts[0].own is None else add_factors(*own),
     )
 
 
@@ -77,13 +85,15 @@ def _rank_one(edit: LocateThenEdit, layer: int, targets: TargetValues, mask: Neu
     u = _direction(edit, layer, mean, mask.rows.to(mean.device) if masked_solve else None)
     if bool(u.any()):  # an empty mask leaves the layer as it is
         u = u / (u @ key)
-    if mask is not None and not masked_solve:
-        u = u * mask.weight.to(u)
     residual = (target.value - target.initial).to(key)
     if hparams.averaged_keys:
         residual = residual + edit.view.down_matrix(layer).to(key.dtype) @ (bare - key)
+    value, u, own = residual[:, None], u[:, None], None
+    if mask is not None and not masked_solve:
+        (value, u), own = edit.compensated(layer, value, u, mask, key[:, None])
     rows, density, info = (None, 1.0, {}) if mask is None else (mask.rows, mask.density, mask.to_json())
-    return LayerDelta(residual[:, None], u[:, None], rows, density, None, float(u @ key), info)
+    share = float(residual @ (value @ (u.T @ key)) / residual.pow(2).sum().clamp_min(1e-30))
+    return LayerDelta(value, u, rows, density, None, share, info, own=own)
 
 
 def _direction(edit: LocateThenEdit, layer: int, key: Tensor, rows: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..arch.view import ModelView
+from ..edits.record import Factors
 from ..edits.request import EditRequest, Fact
 from ..edits.session import ModelSession
 from ..edits.write import down_names, fingerprint
@@ -24,6 +25,7 @@ from ..errors import StateError
 from ..statistics.cache import Statistics
 from ..utils.fingerprint import key_fingerprint
 from .context_templates import contexts_of
+from .solver.compensation import Compensation
 from .solver.key_buffer import KeyBuffer
 from .solver.sequential import SequentialSolver
 
@@ -61,6 +63,7 @@ class SequentialState:
         counts: number of keys that each step added to every layer's buffer (0 where earlier edits are not
             protected).
         edited: the facts of each step's requests.
+        compensations: layer -> what masks have cut off and no edit has written (``error_compensation``).
     """
 
     base: str
@@ -69,6 +72,7 @@ class SequentialState:
     steps: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     edited: list[list[Fact]] = field(default_factory=list)
+    compensations: dict[int, Compensation] = field(default_factory=dict)
     _buffers: dict[int, KeyBuffer] = field(default_factory=dict)
     _solvers: dict[int, tuple[tuple, SequentialSolver]] = field(default_factory=dict)
     _saved_solvers: dict[int, dict] = field(default_factory=dict)  # of a restored state, not used yet
@@ -79,6 +83,12 @@ class SequentialState:
             view = self.statistics.view
             self._buffers[layer] = KeyBuffer(view.d_ff, view.device_of(layer), view.compute_dtype)
         return self._buffers[layer]
+
+    def compensation(self, layer: int) -> Compensation:
+        """What masks have cut off from a layer's deltas; empty at first."""
+        view = self.statistics.view
+        like = torch.empty(0, dtype=view.compute_dtype, device=view.device_of(layer))
+        return self.compensations.get(layer) or Compensation.none(view.d_model, view.d_ff, like)
 
     def solver(self, layer: int, setting: tuple) -> SequentialSolver | None:
         """The solver of a layer for the problem that ``setting`` describes; None if it must be added."""
@@ -98,10 +108,12 @@ class SequentialState:
 
     @property
     def held_bytes(self) -> dict[str, int]:
-        """Bytes that grow with the number of edits: ``keys`` of the buffers, and ``solvers``."""
+        """Bytes that grow with the number of edits: ``keys`` of the buffers, ``solvers``,
+        ``compensations``."""
         return {
             "keys": sum(buffer.held_bytes for buffer in self._buffers.values()),
             "solvers": sum(solver.held_bytes for _, solver in self._solvers.values()),
+            "compensations": sum(each.held_bytes for each in self.compensations.values()),
         }
 
     def append_edit(
@@ -116,6 +128,13 @@ class SequentialState:
         self.steps.append(after)
         self.counts.append(next((columns.shape[1] for columns in keys.values()), 0))
         self.edited.append([request.fact for request in requests])
+
+    def cut_off(self, changes: dict[int, Factors], sign: int = 1) -> None:
+        """Add, layer by layer, what masks cut off from an edit that was put back into the weights (-1: taken
+        out); the state's newest step has these weights."""
+        for layer, (values, keys) in changes.items():
+            change = sign * values, keys
+            self.compensations[layer] = self.compensation(layer).added(change, len(self.steps))
 
     def remove_edit(self, after: str, present: str) -> bool:
         """Forget one edit that has been taken out of the weights; False if the state does not have it.
@@ -134,6 +153,8 @@ class SequentialState:
         for buffer in self._buffers.values() if count else ():
             buffer.remove(start, start + count)
         del self.steps[number], self.counts[number], self.edited[number]
+        for layer, compensation in self.compensations.items():
+            self.compensations[layer] = compensation.without_step(number + 1)
         self.steps[number:] = [step if step.startswith(GONE) else GONE + step for step in self.steps[number:]]
         self.append_edit(present, {})
         return True
@@ -152,6 +173,8 @@ class SequentialState:
             del self.steps[count:], self.counts[count:], self.edited[count:]
             for buffer in () if stale_keys else self._buffers.values():
                 buffer.truncate(sum(self.counts))
+            for layer, compensation in self.compensations.items():
+                self.compensations[layer] = compensation.truncated(count)
         return True
 
     def copy_for(self, twin: torch.nn.Module) -> SequentialState:
@@ -162,6 +185,7 @@ class SequentialState:
             steps=list(self.steps),
             counts=list(self.counts),
             edited=list(self.edited),
+            compensations=dict(self.compensations),
             _buffers={layer: buffer.copy() for layer, buffer in self._buffers.items()},
             _solvers={},
             _saved_solvers={},
@@ -179,6 +203,7 @@ class SequentialState:
             "steps": self.steps,
             "counts": self.counts,
             "edited": self.edited,
+            "compensations": {str(layer): each.saved() for layer, each in self.compensations.items()},
             "buffers": {str(layer): buffer.saved() for layer, buffer in self._buffers.items()},
             "solvers": {str(layer): solver for layer, solver in solvers.items()},
             "statistics": self.statistics.held(),
@@ -195,6 +220,10 @@ class SequentialState:
             list(saved["steps"]),
             list(saved["counts"]),
             [[tuple(fact) for fact in facts] for facts in saved["edited"]],
+            {
+                int(layer): Compensation.restored(each)
+                for layer, each in saved.get("compensations", {}).items()
+            },
             {int(layer): KeyBuffer.restored(buffer) for layer, buffer in saved["buffers"].items()},
             _saved_solvers={int(layer): solver for layer, solver in saved["solvers"].items()},
         )
