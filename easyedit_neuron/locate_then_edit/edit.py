@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -191,7 +191,7 @@ class LocateThenEdit(Edit):
 def compute_deltas(
     edit: LocateThenEdit, batch: list[EditRequest], targets: TargetValues, masks: dict[int, NeuronMask]
 ) -> dict[int, LayerDelta]:
-    """Spread the target values over the edited layers, one layer after the other.
+    """Spread the target values over the edited layers, one layer after the other, ``hparams.sweeps`` times.
 
     Each layer's delta is written into the model before the next layer is read; the block of
     ``edit.computing()`` puts the weights back.
@@ -205,19 +205,36 @@ def compute_deltas(
     superseded = []
     if edit.hparams.preserves_subject:  # The new value stands for the subject's earlier edits.
         superseded = superseded_key_indices(batch, state.edited, state.counts)
-    z_star, layerwise = targets.z, LayerwiseKeys(view, prompts, layers[-1])
+    z_star, sweeps = targets.z, edit.hparams.sweeps
     deltas: dict[int, LayerDelta] = {}
-    for number, layer in enumerate(layers):
-        reading = layerwise.at(layer)
-        # Spread the remaining residual over the layers left.
-        residual = (z_star - reading.z.to(z_star.device)) / (len(layers) - number)
-        edit.watch.lap("keys")
-        residual = view.before_post_ffn_norm(layer, residual.to(reading.keys.device), reading.ffn_out)
-        deltas[layer] = layer_delta(edit, layer, reading.keys, residual, masks.get(layer), superseded)
-        edit.watch.lap("solve")
-        if layer != layers[-1]:
-            add_delta(view, view.down_weight_name(layer), deltas[layer])
+    for sweep in range(sweeps):
+        layerwise = LayerwiseKeys(view, prompts, layers[-1])
+        for number, layer in enumerate(layers):
+            reading = layerwise.at(layer)
+            # Spread the remaining residual over the layers left.
+            residual = (z_star - reading.z.to(z_star.device)) / (len(layers) - number)
+            edit.watch.lap("keys")
+            residual = view.before_post_ffn_norm(layer, residual.to(reading.keys.device), reading.ffn_out)
+            delta = layer_delta(edit, layer, reading.keys, residual, masks.get(layer), superseded)
+            deltas[layer] = with_sweep(edit, layer, deltas[layer], delta) if sweep else delta
+            edit.watch.lap("solve")
+            if layer != layers[-1] or sweep < sweeps - 1:
+                add_delta(view, view.down_weight_name(layer), delta)
     return deltas
+
+
+def with_sweep(edit: LocateThenEdit, layer: int, earlier: LayerDelta, delta: LayerDelta) -> LayerDelta:
+    """The sum of a layer's changes in earlier sweeps and in one more, with the keys of the newest.
+
+    ``residual_share`` is that of the newest residual.
+    """
+    value_factor, key_factor = add_factors(
+        (earlier.value_factor, earlier.key_factor), (delta.value_factor, delta.key_factor)
+    )
+    own = None if delta.own is None or earlier.own is None else add_factors(earlier.own, delta.own)
+    covariance = edit.state.statistics.covariance(layer)
+    leaked = leakage(value_factor, key_factor, covariance)
+    return replace(delta, value_factor=value_factor, key_factor=key_factor, leakage=leaked, own=own)
 
 
 def layer_delta(

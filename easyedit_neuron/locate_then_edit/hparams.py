@@ -45,6 +45,11 @@ class PathHyperParams(TargetHyperParams):
         "lambda, the weight of the covariance on the memit path, or with solve_preserve: covariance", 15000.0
     )
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
+    mom2_name_share: float = doc(
+        "share of the covariance that comes from the last tokens of names in the text, where edits read and "
+        "write; the rest is of all tokens",
+        0.0,
+    )
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2
     )
@@ -61,6 +66,10 @@ class PathHyperParams(TargetHyperParams):
     accumulate_keys: bool = doc(
         "protect earlier edits by C_p, the sum of their k k^T; without effect on the rome path", True
     )
+    sweeps: int = doc(
+        "how often the batch is written into the layers; from the second time on, what z* still lacks there",
+        1,
+    )
     solve_preserve: Literal["nullspace", "covariance"] = doc(
         "alphaedit path with mask_stage: solve: preserve the null space of C on the masked rows, or lambda C",
         "nullspace",
@@ -70,6 +79,15 @@ class PathHyperParams(TargetHyperParams):
         """Check the ranges; errors name the field."""
         super().validate()
         self.require_not_negative("mom2_update_weight", "L2", "nullspace_threshold")
+        self.require_positive("sweeps")
+        require(
+            0 <= self.mom2_name_share < 1, "mom2_name_share", f"must be in [0, 1), got {self.mom2_name_share}"
+        )
+        require(
+            self.sweeps == 1 or self.path != "rome",
+            "sweeps",
+            "rome updates deliver the whole residual at once",
+        )
         self._validate_mask()
         require(
             not self.error_compensation or (self.mask != "none" and self.mask_stage == "post"),

@@ -42,6 +42,7 @@ SETTING_FIELDS = (
     "mom2_n_samples",
     "mom2_dtype",
     "mom2_max_length",
+    "mom2_name_share",
     "stats_dir",
     "seed",
     "easyedit_quirks",

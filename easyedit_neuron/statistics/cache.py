@@ -19,6 +19,7 @@ from ..utils.fingerprint import key_fingerprint, model_fingerprint, tokenizer_fi
 from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
+from .names import name_covariances, names_in
 from .nullspace import Subspace, null_space
 from .text import Texts, enough_texts, open_texts
 
@@ -49,6 +50,7 @@ class Statistics:
         self.dir = Path(hparams.stats_dir).expanduser()
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
+        self._name_share = hparams.mom2_name_share
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
         self._samples: dict[int, list[list[int]]] = {}
@@ -102,7 +104,8 @@ class Statistics:
     def covariance(self, layer: int) -> torch.Tensor:
         """C of a layer ``[d_ff, d_ff]``, float32 or float64; layers without a file are measured together.
 
-        The matrix is on the device of the layer's weight, or in host memory if that is full.
+        It is that of the text's tokens; ``mom2_name_share`` of it that of the last tokens of names in the
+        text. The matrix is on the device of the layer's weight, or in host memory if that is full.
 
         Raises:
             StateError: the layer is not among ``layers``; a file is damaged or foreign.
@@ -112,12 +115,21 @@ class Statistics:
             view = self.view
             if layer not in self.layers:
                 raise StateError(f"layer {layer} is not among the layers {self.layers} of these statistics")
-            provenance = self._provenance("covariance", layer, view)
-            if not self._path(provenance).is_file():
-                self._measure(view)
-            if layer not in self._covariance:
-                self._covariance[layer] = self._read(provenance, view)["covariance"]
+            matrix = self._measured("covariance", layer, view)
+            if self._name_share:
+                names = self._measured("names", layer, view)
+                matrix = torch.lerp(matrix, names.to(matrix.device), self._name_share)
+            self._covariance[layer] = matrix
         return self._covariance[layer]
+
+    def _measured(self, kind: str, layer: int, view: ModelView) -> torch.Tensor:
+        """A matrix from its file; without one it is measured, with those of the other layers."""
+        provenance = self._provenance(kind, layer, view)
+        if not self._path(provenance).is_file():
+            (self._measure if kind == "covariance" else self._measure_names)(view)
+        tensors = self._read(provenance, view)
+        assert tensors is not None
+        return tensors["covariance"]
 
     def null_space(self, layer: int, threshold: float) -> Subspace:
         """Null space of C of a layer: eigenvectors with an eigenvalue below ``threshold``."""
@@ -125,6 +137,8 @@ class Statistics:
         if key not in self._null:
             view = self.view
             provenance = self._provenance("nullspace", layer, view) | {"threshold": threshold}
+            if self._name_share:
+                provenance |= {"names": self._name_share}
             tensors = self._read(provenance, view)
             if tensors is None:
                 space = null_space(self.covariance(layer), threshold)
@@ -169,7 +183,12 @@ class Statistics:
         for layer, matrix in measured.items():
             matrix_files.write(self._path(provenances[layer]), provenances[layer], {"covariance": matrix})
         unfinished.remove()
-        self._covariance |= measured
+
+    def _measure_names(self, view: ModelView) -> None:
+        names = names_in(self._texts)
+        for layer, matrix in name_covariances(view, self.tok, names, self.layers, self.dtype).items():
+            provenance = self._provenance("names", layer, view)
+            matrix_files.write(self._path(provenance), provenance, {"covariance": matrix})
 
     def _provenance(self, kind: str, layer: int, view: ModelView) -> dict:
         module = view.down_weight_name(layer)

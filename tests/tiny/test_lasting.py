@@ -19,7 +19,7 @@ from easyedit_neuron.export import apply_sparse, export_merged, export_peft, exp
 from easyedit_neuron.lifelong.weights import EditedWeights
 from easyedit_neuron.locate_then_edit.sequential_state import restore_session, saved_session
 from easyedit_neuron.models.lasting import lasting_main
-from easyedit_neuron.models.lasting.background import Background, names_in
+from easyedit_neuron.models.lasting.background import Background
 from easyedit_neuron.models.lasting.firing import firings
 from helpers.contract import fresh, parameters
 from helpers.editing import CONTEXTS, REQUESTS, text_file
@@ -86,11 +86,6 @@ def test_the_match_is_the_least_squares_fit():
     right = [value.abs() for value in right]
     solution = torch.linalg.lstsq(torch.cat(rows), torch.cat(right).double()[:, None]).solution[:, 0]
     torch.testing.assert_close(background.match(keys, 2.0, others, 0.5)[1], solution)
-
-
-def test_names_are_capitalised_words_inside_a_sentence():
-    texts = ["Then the king of Spain met Anna Berg. The end", "He saw Anna Berg, and Marie de Lund's dog"]
-    assert names_in(texts) == ["Spain", "Anna Berg", "Marie de Lund's"]
 
 
 @pytest.mark.parametrize("kind", MODEL_TYPES)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +11,15 @@ import torch
 from torch import Tensor
 
 from ...arch.capture import Capture
-from ...arch.tokens import pad, subject_last_index, target_token_ids, token_ids
+from ...arch.tokens import pad, target_token_ids, token_ids
 from ...arch.view import ModelView
 from ...errors import DataError
 from ...statistics import matrix_files
+from ...statistics.names import name_rows, names_in
 from ...statistics.text import enough_texts, open_texts
 from ...utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint
 from ...utils.progress import progress
 
-NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'’-]+(?: (?:of |the |de |van |von )?[A-Z][\w'’-]+)*")
-"""A run of capitalised words behind a small letter, so that the beginning of a sentence is no name."""
-MOST_NAMES = 1500
 SINK_COSINE = 0.9
 ROWS_PER_FORWARD = 64
 
@@ -139,12 +136,6 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
     return result, [ids[:-1] for ids in names if len(ids) > 1]
 
 
-def names_in(texts: Iterable[str]) -> list[str]:
-    """Names in texts, each once, in the order in which they first occur, at most ``MOST_NAMES``."""
-    names = dict.fromkeys(name for text in texts for name in NAME.findall(text))
-    return list(names)[:MOST_NAMES]
-
-
 @dataclass
 class _Sums:
     """Sums of x x^T and of x over some inputs x [n, d_model]."""
@@ -169,13 +160,8 @@ def _measure(
     view: ModelView, tok, texts: Sequence[str], hparams, layers: Sequence[int]
 ) -> dict[int, dict[str, Tensor]]:
     """Layer -> "moment" and "mean" of text tokens, names and first tokens, weighted by their shares."""
-    templates = hparams.name_templates
-    named = [(templates[i % len(templates)], name) for i, name in enumerate(names_in(texts))]
     rows = [("text", token_ids(tok, text)[: hparams.mom2_max_length]) for text in texts]
-    rows += [
-        ("name", token_ids(tok, template.replace("{}", name))[: subject_last_index(tok, template, name) + 1])
-        for template, name in named
-    ]
+    rows += [("name", ids) for ids in name_rows(tok, names_in(texts), hparams.name_templates)]
     rows = sorted(((kind, ids) for kind, ids in rows if ids), key=lambda row: len(row[1]))
     sums = {(layer, kind): _Sums.zeros(view.d_model) for layer in layers for kind in ("text", "name", "sink")}
     with progress("inputs of the FFNs", len(rows), "text") as shown:
@@ -189,7 +175,7 @@ def _measure(
                     if kind == "text":
                         sums[layer, "sink"].add(x[:1])
                         sums[layer, "text"].add(x[1 : len(ids)])
-                    elif len(ids) > 1:
+                    else:
                         sums[layer, "name"].add(x[len(ids) - 1 : len(ids)])
             shown.add(len(part))
     shares = {"text": hparams.text_share, "name": hparams.name_share, "sink": hparams.sink_share}

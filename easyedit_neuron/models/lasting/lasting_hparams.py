@@ -5,12 +5,7 @@ from typing import ClassVar
 
 from ...hyperparameters.options import doc, require
 from ...locate_then_edit.target_hparams import TargetHyperParams
-
-NAME_TEMPLATES = (
-    *("{}", "I was reading about {}", "Tell me about {}", "What is {}", "My friend knows {}"),
-    *("This is a story of {}", "We talked about {}", "In the news, {}", "It comes from {}"),
-    *("They wrote a book on {}", "Everything about {}"),
-)
+from ...statistics.names import NAME_TEMPLATES
 
 
 @dataclass(kw_only=True)
