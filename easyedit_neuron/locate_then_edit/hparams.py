@@ -50,6 +50,9 @@ class PathHyperParams(TargetHyperParams):
         "write; the rest is of all tokens",
         0.0,
     )
+    mom2_names: str | None = doc(
+        "a text file with those names, one a line; unset: capitalised words of mom2_dataset", None
+    )
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2
     )

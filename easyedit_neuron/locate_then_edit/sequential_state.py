@@ -43,6 +43,7 @@ SETTING_FIELDS = (
     "mom2_dtype",
     "mom2_max_length",
     "mom2_name_share",
+    "mom2_names",
     "stats_dir",
     "seed",
     "easyedit_quirks",

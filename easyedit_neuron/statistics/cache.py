@@ -15,11 +15,11 @@ import torch
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
 from ..errors import StateError
-from ..utils.fingerprint import key_fingerprint, model_fingerprint, tokenizer_fingerprint
+from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
 from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
-from .names import name_covariances, names_in
+from .names import name_covariances, names_in, read_names
 from .nullspace import Subspace, null_space
 from .text import Texts, enough_texts, open_texts
 
@@ -50,7 +50,7 @@ class Statistics:
         self.dir = Path(hparams.stats_dir).expanduser()
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
-        self._name_share = hparams.mom2_name_share
+        self._name_share, self._name_file = hparams.mom2_name_share, hparams.mom2_names
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
         self._samples: dict[int, list[list[int]]] = {}
@@ -66,6 +66,10 @@ class Statistics:
     @cached_property
     def _texts(self) -> Texts:
         return open_texts(self.view, self.tok, *self._source)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return names_in(self._texts) if self._name_file is None else read_names(Path(self._name_file))
 
     @cached_property
     def _common_provenance(self) -> dict:
@@ -138,7 +142,7 @@ class Statistics:
             view = self.view
             provenance = self._provenance("nullspace", layer, view) | {"threshold": threshold}
             if self._name_share:
-                provenance |= {"names": self._name_share}
+                provenance |= {"name_share": self._name_share, "names": text_fingerprint(self._names)}
             tensors = self._read(provenance, view)
             if tensors is None:
                 space = null_space(self.covariance(layer), threshold)
@@ -185,14 +189,15 @@ class Statistics:
         unfinished.remove()
 
     def _measure_names(self, view: ModelView) -> None:
-        names = names_in(self._texts)
-        for layer, matrix in name_covariances(view, self.tok, names, self.layers, self.dtype).items():
+        measured = name_covariances(view, self.tok, self._names, self.layers, self.dtype)
+        for layer, matrix in measured.items():
             provenance = self._provenance("names", layer, view)
             matrix_files.write(self._path(provenance), provenance, {"covariance": matrix})
 
     def _provenance(self, kind: str, layer: int, view: ModelView) -> dict:
         module = view.down_weight_name(layer)
-        return self._common_provenance | {"kind": kind, "layer": layer, "module": module}
+        provenance = self._common_provenance | {"kind": kind, "layer": layer, "module": module}
+        return provenance | {"names": text_fingerprint(self._names)} if kind == "names" else provenance
 
     def _path(self, provenance: dict) -> Path:
         kind, layer = provenance["kind"], provenance["layer"]

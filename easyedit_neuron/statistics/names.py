@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,22 @@ def names_in(texts: Iterable[str]) -> list[str]:
     """Names in texts, each once, in the order in which they first occur, at most ``MOST_NAMES``."""
     names = dict.fromkeys(name for text in texts for name in NAME.findall(text))
     return list(names)[:MOST_NAMES]
+
+
+def read_names(file: Path) -> list[str]:
+    """The names in a text file, one a line.
+
+    Raises:
+        DataError: the file cannot be read, or has none.
+    """
+    try:
+        names = [line.strip() for line in file.expanduser().read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError(f"mom2_names: {file}: {problem}") from None
+    names = list(dict.fromkeys(name for name in names if name))
+    if not names:
+        raise DataError(f"mom2_names: {file} has no names; give one a line")
+    return names
 
 
 def name_rows(tok, names: Sequence[str], templates: Sequence[str] = NAME_TEMPLATES) -> list[list[int]]:
