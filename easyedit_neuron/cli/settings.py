@@ -127,6 +127,7 @@ class RunnerSettings(HyperParams):
     guard_perplexity: float | None = 1.1
     guard_rel: float | None = 0.9
     guard_action: Literal["warn", "stop", "roll_back"] = "warn"
+    forecast_from: int | None = 100
     save_every_edits: int | None = None
     save_every_minutes: float | None = 10.0
     untouched: str | None = None
@@ -138,7 +139,7 @@ class RunnerSettings(HyperParams):
     def validate(self) -> None:
         if min(self.checkpoints, default=1) < 1:
             raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
-        _at_least(1, self, "save_every_edits", "guard_every")
+        _at_least(1, self, "save_every_edits", "guard_every", "forecast_from")
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
             raise HparamsError(f"field 'save_every_minutes': must be above 0, not {self.save_every_minutes}")
 

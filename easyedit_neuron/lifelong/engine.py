@@ -18,6 +18,7 @@ from .layer_statistics import MaskCounts
 from .measurer import Measurer, evenly, means
 from .memory import peak_memory, reset_peak_memory
 from .method import BatchResult, ModelEditor
+from .outlook import outlook, sentences, to_json
 from .progress import Progress
 from .results import RunResults, checkpoint_line, count_failed, edit_lines, immediate_means
 from .resume import before_digest, edits_digest, read_before, read_lines
@@ -125,10 +126,23 @@ class Engine:
             self.files.write_edits([])
             self.files.write_guard([])
             self.storage.log.begin()
+            self._look_ahead()
             seed_everything(self.settings.seed)
         else:
             self._resume(state)
         self.files.write_checkpoints(self.checkpoints)
+
+    def _look_ahead(self) -> None:
+        """Say before a long run how far its edits will reach, and which of them disturb each other."""
+        least = self.runner.forecast_from
+        if least is None or len(self.stream) < least:
+            return
+        with self.watch.measure("forecast"):
+            result = outlook(self.editor, self.stream)
+        if result is not None:
+            self.files.write_forecast(to_json(result))
+            for sentence in sentences(result, self.stream):
+                self.progress.say(sentence)
 
     def _resume(self, state: dict[str, Any]) -> None:
         lines = read_lines(self.files, state["edits"], state["position"])

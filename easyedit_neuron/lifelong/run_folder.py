@@ -42,6 +42,7 @@ class RunFolder:
         self.edits, self.checkpoints = folder / "edits.jsonl", folder / "checkpoints.jsonl"
         self.table, self.summary = folder / "checkpoints.csv", folder / "summary.json"
         self.final, self.guard = folder / "final", folder / "guard.jsonl"
+        self.forecast = folder / "forecast.json"
         self.state, self.log = folder / "state", folder / "log"
         self.weights = folder / "weights.safetensors"
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
@@ -66,6 +67,10 @@ class RunFolder:
             ]
             for path in sorted(self.final.glob("*.jsonl"), key=lambda path: int(path.stem))
         }
+
+    def write_forecast(self, content: dict) -> None:
+        """``forecast.json``: what was told of the edits before the first was made."""
+        write_text(self.forecast, as_json(content))
 
     def write_guard(self, readings: list[dict]) -> None:
         """``guard.jsonl``: what the canaries said, a line each; no file without a guard."""

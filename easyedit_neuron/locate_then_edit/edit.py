@@ -16,6 +16,7 @@ from ..edits.request import EditRequest
 from ..edits.write import add_delta, down_names, fingerprint, trial
 from ..errors import HparamsError
 from ..masks import NeuronMask, ScoringContext, make_masks
+from ..statistics.cache import Statistics
 from ..statistics.nullspace import Subspace, null_space
 from .compute_keys import LayerwiseKeys, key_prompts
 from .compute_z import TargetValues, compute_z
@@ -290,22 +291,34 @@ def layer_solver(edit: LocateThenEdit, layer: int) -> SequentialSolver:
     solver = state.solver(layer, setting)
     if solver is not None:
         return solver
-    if preserve == "covariance":
-        problem = Problem(hparams.L2, preserve=state.statistics.covariance(layer), weight=weight)
-    elif masked:
+    if masked and preserve != "covariance":
         problem = Problem(hparams.L2)  # The masked rows' null space differs from edit to edit.
     else:
-        space = state.statistics.null_space(layer, weight)
-        if space.dim == 0:
-            raise HparamsError(
-                f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below "
-                f"{weight}, so nothing may change; raise it"
-            )
-        problem = Problem(hparams.L2, subspace=space)
+        problem = problem_of(hparams, state.statistics, layer)
     buffer = state.buffer(layer) if hparams.accumulate_keys else None
     return state.add_solver(
         layer, setting, SequentialSolver(problem, buffer, dtype=getattr(torch, hparams.solve_dtype))
     )
+
+
+def problem_of(hparams, statistics: Statistics, layer: int) -> Problem:
+    """The problem of a layer for all of its neurons, without keys of edits.
+
+    Raises:
+        HparamsError: the null space is empty.
+    """
+    if hparams.path == "rome":
+        return Problem(hparams.L2, preserve=statistics.covariance(layer))
+    if hparams.preserves == "covariance":
+        weight = hparams.mom2_update_weight
+        return Problem(hparams.L2, preserve=statistics.covariance(layer), weight=weight)
+    space = statistics.null_space(layer, hparams.nullspace_threshold)
+    if space.dim == 0:
+        raise HparamsError(
+            f"field 'nullspace_threshold': the covariance of layer {layer} has no eigenvalue below "
+            f"{hparams.nullspace_threshold}, so nothing may change; raise it"
+        )
+    return Problem(hparams.L2, subspace=space)
 
 
 def _restricted_null_space(covariance: Tensor, rows: Tensor, layer: int, threshold: float) -> Subspace | None:

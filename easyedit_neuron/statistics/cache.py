@@ -19,7 +19,7 @@ from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerp
 from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
-from .names import name_covariances, names_in, read_names
+from .names import name_keys, names_in, read_names
 from .nullspace import Subspace, null_space
 from .text import Texts, enough_texts, open_texts
 
@@ -68,7 +68,8 @@ class Statistics:
         return open_texts(self.view, self.tok, *self._source)
 
     @cached_property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Names in the text, or those of ``mom2_names``."""
         return names_in(self._texts) if self._name_file is None else read_names(Path(self._name_file))
 
     @cached_property
@@ -142,7 +143,7 @@ class Statistics:
             view = self.view
             provenance = self._provenance("nullspace", layer, view) | {"threshold": threshold}
             if self._name_share:
-                provenance |= {"name_share": self._name_share, "names": text_fingerprint(self._names)}
+                provenance |= {"name_share": self._name_share, "names": text_fingerprint(self.names)}
             tensors = self._read(provenance, view)
             if tensors is None:
                 space = null_space(self.covariance(layer), threshold)
@@ -189,15 +190,18 @@ class Statistics:
         unfinished.remove()
 
     def _measure_names(self, view: ModelView) -> None:
-        measured = name_covariances(view, self.tok, self._names, self.layers, self.dtype)
-        for layer, matrix in measured.items():
+        for layer, keys in self.name_keys().items():
             provenance = self._provenance("names", layer, view)
-            matrix_files.write(self._path(provenance), provenance, {"covariance": matrix})
+            matrix_files.write(self._path(provenance), provenance, {"covariance": keys.T @ keys / len(keys)})
+
+    def name_keys(self) -> dict[int, torch.Tensor]:
+        """Layer -> keys [n, d_ff] of the names, on the present weights."""
+        return name_keys(self.view, self.tok, self.names, self.layers, self.dtype)
 
     def _provenance(self, kind: str, layer: int, view: ModelView) -> dict:
         module = view.down_weight_name(layer)
         provenance = self._common_provenance | {"kind": kind, "layer": layer, "module": module}
-        return provenance | {"names": text_fingerprint(self._names)} if kind == "names" else provenance
+        return provenance | {"names": text_fingerprint(self.names)} if kind == "names" else provenance
 
     def _path(self, provenance: dict) -> Path:
         kind, layer = provenance["kind"], provenance["layer"]

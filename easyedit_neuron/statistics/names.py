@@ -11,17 +11,12 @@ from ..arch.tokens import pad, subject_last_index, token_ids
 from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.progress import progress
-from .key_sums import KeySums
+from . import NAME_TEMPLATES
 
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'’-]+(?: (?:of |the |de |van |von )?[A-Z][\w'’-]+)*")
 """A run of capitalised words behind a small letter, so that the beginning of a sentence is no name."""
 MOST_NAMES = 1500
 ROWS_PER_FORWARD = 64
-NAME_TEMPLATES = (
-    *("{}", "I was reading about {}", "Tell me about {}", "What is {}", "My friend knows {}"),
-    *("This is a story of {}", "We talked about {}", "In the news, {}", "It comes from {}"),
-    *("They wrote a book on {}", "Everything about {}"),
-)
 
 
 def names_in(texts: Iterable[str]) -> list[str]:
@@ -58,18 +53,18 @@ def name_rows(tok, names: Sequence[str], templates: Sequence[str] = NAME_TEMPLAT
 
 
 @torch.no_grad()
-def name_covariances(
+def name_keys(
     view: ModelView, tok, names: Sequence[str], layers: list[int], dtype: torch.dtype
 ) -> dict[int, torch.Tensor]:
-    """``C_l = 1/n sum k k^T`` over the keys at the last tokens of n names, ``{layer: [d_ff, d_ff]}``.
+    """Layer -> keys [n, d_ff] at the last tokens of n names in ``NAME_TEMPLATES``, on the layer's device.
 
     Raises:
         DataError: no name.
     """
     rows = sorted(name_rows(tok, names), key=len)
     if not rows:
-        raise DataError("mom2_name_share: mom2_dataset has no names (capitalised words behind small ones)")
-    sums = KeySums(view, layers, dtype)
+        raise DataError("mom2_dataset has no names (capitalised words behind small letters)")
+    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with progress("keys of names", len(rows), "name") as shown:
         for start in range(0, len(rows), ROWS_PER_FORWARD):
             batch = pad(rows[start : start + ROWS_PER_FORWARD], view.input_device)
@@ -77,7 +72,6 @@ def name_covariances(
             with Capture(view, layers, stop_after="key") as seen:
                 view.model(**batch.inputs, use_cache=False)
             for layer in layers:
-                sums.add(layer, take(seen.key[layer], torch.arange(len(last)), last).to(dtype))
-            sums.count += len(last)
+                parts[layer].append(take(seen.key[layer], torch.arange(len(last)), last).to(dtype))
             shown.add(len(last))
-    return sums.covariances()
+    return {layer: torch.cat(keys) for layer, keys in parts.items()}

@@ -8,8 +8,9 @@ import torch
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import DataError, HparamsError
+from easyedit_neuron.statistics import NAME_TEMPLATES
 from easyedit_neuron.statistics.cache import Statistics
-from easyedit_neuron.statistics.names import MOST_NAMES, NAME_TEMPLATES, name_covariances, name_rows, names_in
+from easyedit_neuron.statistics.names import MOST_NAMES, name_keys, name_rows, names_in
 from helpers.editing import REQUESTS, apply, make_hparams, put_back
 from helpers.tiny_models import tiny_model
 
@@ -47,16 +48,18 @@ def plain(view, tok, layer):
 def test_against_one_pass_a_name(model_type):
     model, tok = tiny_model(model_type)
     view = ModelView.of(model)
-    measured = name_covariances(view, tok, NAMES, [1, 2], torch.float64)
+    keys = name_keys(view, tok, NAMES, [1, 2], torch.float64)
     for layer in (1, 2):
-        torch.testing.assert_close(measured[layer], plain(view, tok, layer), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            keys[layer].T @ keys[layer] / len(keys[layer]), plain(view, tok, layer), rtol=1e-4, atol=1e-7
+        )
 
 
 def test_first_tokens_of_a_text_are_left_out():
     model, tok = tiny_model("gpt2")
     assert [len(row) > 1 for row in name_rows(tok, ["R"] * 11)] == [True] * 10, "the bare name"
-    with pytest.raises(DataError, match="mom2_name_share"):
-        name_covariances(ModelView.of(model), tok, [], [1], torch.float32)
+    with pytest.raises(DataError, match="no names"):
+        name_keys(ModelView.of(model), tok, [], [1], torch.float32)
 
 
 @pytest.fixture

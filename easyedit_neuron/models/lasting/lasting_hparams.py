@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ...hyperparameters.options import doc, require
 from ...locate_then_edit.target_hparams import TargetHyperParams
-from ...statistics.names import NAME_TEMPLATES
+from ...statistics import NAME_TEMPLATES
 
 
 @dataclass(kw_only=True)
