@@ -33,6 +33,8 @@ _LAZY = {
     "FTHyperParams": "models.ft.ft_hparams",
     "apply_ft_to_model": "models.ft.ft_main",
     "answers": "evaluation.answers",
+    "Guard": "evaluation.guard",
+    "Limits": "evaluation.guard",
     "HyperParams": "hyperparameters.base",
     "NeuronEditError": "errors",
     "get_method": "registry",

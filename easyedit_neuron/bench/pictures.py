@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..lifelong.run_folder import mean
 from ..report import figures
 from ..studies.plots import Lines
+from ..utils.lists import mean
 from .rows import CellRows
 from .tables import MethodRows, checkpoints, methods
 

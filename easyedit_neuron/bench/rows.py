@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import DataError
 from ..lifelong.measurer import mean_of_kinds
-from ..lifelong.run_folder import RunFolder, mean
+from ..lifelong.run_folder import RunFolder
 from ..report.runs import read_run
 from ..utils.io import write_text
+from ..utils.lists import mean
 from .cells import Cell
 
 COLUMNS = {

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..evaluation.intervals import mean_interval, paired_difference
-from ..lifelong.run_folder import mean
 from ..report.table import markdown_line
+from ..utils.lists import mean
 from .rows import CellRows
 
 SHARES = {

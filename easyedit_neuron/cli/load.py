@@ -16,9 +16,9 @@ from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams
 from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.easyedit_method import EasyEditMethod
-from ..lifelong.measurer import evenly
 from ..lifelong.method import Method
 from ..registry import get_method
+from ..utils.lists import evenly
 from .settings import Settings
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import Any
 
 from .. import data, resources
 from ..errors import NeuronEditError, StateError
+from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import Engine, RunStorage
-from ..lifelong.guard import Reading, RollBack
 from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor

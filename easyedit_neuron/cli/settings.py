@@ -122,7 +122,7 @@ class RunnerSettings(HyperParams):
     checkpoints: list[int] = field(default_factory=list)
     order: Literal["file", "shuffled"] = "file"
     on_failure: Literal["continue", "stop"] = "continue"
-    guard_every: int | None = None
+    guard_every: int | Literal["auto"] | None = "auto"
     guard_retained: float | None = 0.9
     guard_perplexity: float | None = 1.1
     guard_rel: float | None = 0.9
@@ -139,7 +139,9 @@ class RunnerSettings(HyperParams):
     def validate(self) -> None:
         if min(self.checkpoints, default=1) < 1:
             raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
-        _at_least(1, self, "save_every_edits", "guard_every", "forecast_from")
+        _at_least(1, self, "save_every_edits", "forecast_from")
+        if self.guard_every != "auto":
+            _at_least(1, self, "guard_every")
         if self.save_every_minutes is not None and not self.save_every_minutes > 0:
             raise HparamsError(f"field 'save_every_minutes': must be above 0, not {self.save_every_minutes}")
 

@@ -20,11 +20,13 @@ from .. import registry
 from ..arch.load_model import load_model
 from ..errors import HostError, HparamsError, NeuronEditError, RequestError
 from ..evaluation.fluency import generation_entropy
+from ..evaluation.guard import Guard
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
 from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality
 from ..evaluation.sections import sections
 from .checks import check_batchable, check_hparams, check_requests, check_single
 from .generation import generate_answers
+from .guarding import GuardedSequence
 from .prepare import Texts, prepare_requests
 
 LOG = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ _MEANINGLESS = frozenset({"train_ds", "keep_original_weight", "summary_metrics"}
 """Keyword arguments of EasyEdit's editors that mean nothing to our methods."""
 
 _OPTIONS = {
-    "edit_requests": {"test_generation", "eval_metric", "pre_edit", "pre_file", "final_evaluation"},
-    "batch_edit": {"test_generation", "final_evaluation"},
+    "edit_requests": {"test_generation", "eval_metric", "pre_edit", "pre_file", "final_evaluation", "guard"},
+    "batch_edit": {"test_generation", "final_evaluation", "guard"},
     "normal_edit": set(),
     "generate_edit": {"test_generation", "eval_metric", "pre_edit", "pre_file", "max_new_tokens"},
 }
@@ -57,6 +59,7 @@ class CallOptions:
     final_evaluation: bool = False
     records: list | None = None
     max_new_tokens: int = 512
+    guard: Guard | None = None
 
     @classmethod
     def read(cls, call: str, sequential_edit: bool, verbose: bool, kwargs: dict[str, Any]) -> "CallOptions":
@@ -69,6 +72,8 @@ class CallOptions:
         options = cls(call, sequential_edit, verbose, **{n: kwargs[n] for n in names if n in kwargs})
         if options.final_evaluation and not sequential_edit:
             raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")
+        if options.guard is not None and not sequential_edit:
+            raise HostError("a guard looks after edits that stay; it needs sequential_edit=True")
         return options
 
 
@@ -138,7 +143,9 @@ class BaseEditor:
                 (metrics with "pre" from an earlier run, not measured again), ``pre_file`` (where the "pre"
                 metrics are written as JSON), ``final_evaluation`` (after the last sequential edit every
                 request is measured on the final model, under ``metrics[i]["final"]``), ``records`` (a list to
-                which the method appends its edit records).
+                which the method appends its edit records), ``guard`` (an ``evaluation.guard.Guard`` that asks
+                canaries between sequential edits; where it stops or rolls back, the metrics are those of the
+                edits that stay).
 
         Returns:
             ``metrics``: per request ``pre``, ``case_id``, ``requested_rewrite``, ``post`` (and ``final``);
@@ -175,6 +182,7 @@ class BaseEditor:
         batch_size = check_batchable(self.method, self.hparams)
         requests = self._checked(requests)
         metrics: list[dict] = []
+        watched = GuardedSequence(options.guard, self.model, self.tok, options.records)
         for start in tqdm(range(0, len(requests), batch_size), disable=not verbose, desc=self.alg_name):
             chunk = requests[start : start + batch_size]
             pre_metrics = self._measure(self.model, chunk, options)
@@ -189,6 +197,12 @@ class BaseEditor:
                 metric = dict(case_id=i, requested_rewrite=request, pre=pre, time=seconds, post=post)
                 metrics.append(metric)
                 self._log_edit(metric, options)
+            if watched.ends(edited, start, requests[: len(metrics)], weights_copy):
+                break
+        if watched.remaining < len(
+            metrics
+        ):  # taken back: the weights before the last edit are no longer of use
+            metrics, weights_copy = metrics[: watched.remaining], {}
         self._finish(metrics, edited, options)
         return metrics, edited, weights_copy
 
@@ -234,6 +248,7 @@ class BaseEditor:
         check_single(self.hparams)
         requests = self._checked(requests)
         metrics = self._pre_metrics(requests, options)
+        watched = GuardedSequence(options.guard, self.model, self.tok, options.records)
         for i, request in enumerate(tqdm(requests, disable=not options.verbose, desc=self.alg_name)):
             edited, weights_copy = self._apply([request], options, train_ds=None, keep_original_weight=False)
             (post,) = self._measure(edited, [request], options)
@@ -246,6 +261,13 @@ class BaseEditor:
             if not options.sequential_edit:
                 self._restore(weights_copy)
             self._log_edit(metrics[i], options)
+            if watched.ends(edited, i, requests[: i + 1], weights_copy):
+                metrics = metrics[: i + 1]
+                break
+        if watched.remaining < len(
+            metrics
+        ):  # taken back: the weights before the last edit are no longer of use
+            metrics, weights_copy = metrics[: watched.remaining], {}
         self._finish(metrics, edited, options)
         return metrics, edited, weights_copy
 

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuronEditError
+from ..evaluation.guard import FACTS, Guard, Limits, Reading, RollBack
 from ..utils.io import refusing, remove_parts, save_tensors, write_text
+from ..utils.lists import evenly
 from ..utils.random_state import random_states, seed_everything, set_random_states
 from ..utils.timing import Stopwatch
 from .answers import compare_answers
 from .checkpoint import StateFolder
 from .drift import drifts
-from .guard import Guard, Reading, RollBack
 from .layer_statistics import MaskCounts
-from .measurer import Measurer, evenly, means
+from .measurer import Measurer, means
 from .memory import peak_memory, reset_peak_memory
 from .method import BatchResult, ModelEditor
 from .outlook import outlook, sentences, to_json
@@ -27,6 +28,8 @@ from .run_log import RunLog
 from .stream import Stream, cut
 
 LOG = logging.getLogger(__name__)
+AUTO = "auto"
+"""``runner.guard_every``: as often as the method's hyperparameters say (``GUARD_EVERY``), or never."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Engine:
         self.files, self.settings, self.runner = storage.files, settings, settings.runner
         self.watch = Stopwatch() if watch is None else watch
         self.progress = Progress(editor.method.name, len(stream), self.runner.quiet)
-        self.masks, self.guard = MaskCounts(), Guard(measurer, self.runner)
+        self.masks, self.guard = MaskCounts(), Guard(None)
         self.readings: list[dict] = []
         self._ended_by, self._is_cut = ended_by, False
         self._earlier_peaks: dict[str, float | None] = {}
@@ -119,7 +122,8 @@ class Engine:
             before["beside"] |= self._measure_ability(0)
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
-        self.guard.begin(self.editor.model)
+        self.guard = self._make_guard()
+        self.guard.begin(self.editor.model, self.editor.tok)
         self._before, self._before_digest = before, before_digest(before)
         if state is None:
             self._add_checkpoint(means(before["metrics"]) | before["beside"], {})
@@ -131,6 +135,15 @@ class Engine:
         else:
             self._resume(state)
         self.files.write_checkpoints(self.checkpoints)
+
+    def _make_guard(self) -> Guard:
+        runner, measurer, every = self.runner, self.measurer, self.runner.guard_every
+        if every == AUTO:
+            every = getattr(self.editor.hparams, "GUARD_EVERY", None)
+        facts = [fact for fact, is_known in zip(measurer.reference.facts, measurer.knows_fact) if is_known]
+        limits = Limits(runner.guard_retained, runner.guard_perplexity, runner.guard_rel)
+        texts, size = measurer.reference.texts, measurer.options.batch_size
+        return Guard(every, evenly(facts, FACTS), texts, limits, runner.guard_action, size)
 
     def _look_ahead(self) -> None:
         """Say before a long run how far its edits will reach, and which of them disturb each other."""
@@ -218,15 +231,15 @@ class Engine:
         count = len(self.lines)
         superseded = self.stream.superseded(count)
         with self.watch.measure("measure guard"):
-            live = [position for position in range(count) if position not in superseded]
-            reading = self.guard.read(self.editor.measured_model, count, live)
+            live = [request for i, request in enumerate(self.stream.requests[:count]) if i not in superseded]
+            reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, live)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
         if not reading.breaches:
             return
         if self.guard.rolls_back:
             raise RollBack(reading, self._saved_edits)
-        LOG.warning("guard after edit %d: %s", count, "; ".join(reading.breaches))
+        LOG.warning("guard %s", reading)
         if self.runner.guard_action == "stop":
             self.progress.say(f"ends after edit {count}: {'; '.join(reading.breaches)}")
             self.end_at(count)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..arch.widen import zero_padded
-from .run_folder import mean
+from ..utils.lists import mean
 
 
 def layer_values(records: list) -> dict[str, dict[str, float | None]]:

@@ -7,15 +7,9 @@ from typing import Any
 
 from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, summarize, token_accuracy
 from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
+from ..utils.lists import evenly, mean
 from .answers import Answers, read_answers
-from .run_folder import finite, mean
-
-
-def evenly(items: list, count: int | None) -> list:
-    """At most ``count`` items, spread over the whole list (the shipped files are ordered by subject)."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
+from .run_folder import finite
 
 
 @dataclass(frozen=True)
@@ -110,11 +104,6 @@ class Measurer:
         if self.ability is None or checkpoints is None or done in (0, len(self.requests)):
             return self.ability is not None
         return any(first < checkpoint <= done for checkpoint in checkpoints)
-
-    def rel_of(self, model, positions: Sequence[int]) -> float | None:
-        """Mean token accuracy of the edits at some positions at their own prompts; None without any."""
-        pairs = [(self.requests[i]["prompt"], self.requests[i]["target_new"]) for i in positions]
-        return mean(finite(self._accuracies(model, pairs)))
 
     def answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         """Whether the whole answer to each fact is right, teacher-forced."""

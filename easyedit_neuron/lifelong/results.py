@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..utils.lists import evenly
 from .identity import versions
 from .layer_statistics import MaskCounts, add_up, layer_means, layer_values, stage_seconds
-from .measurer import evenly, means
+from .measurer import means
 from .method import BatchResult
 from .run_folder import csv_row, finite, seconds_of_measuring
 from .stream import Stream

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.io import append_text, refusing, write_text
+from ..utils.lists import mean
 
 CSV_COLUMNS = (
     # final protocol, teacher-forced token accuracy
@@ -110,12 +111,6 @@ def csv_row(checkpoint: dict) -> dict[str, Any]:
 def seconds_of_measuring(seconds: dict[str, float]) -> float:
     """The part of a run's seconds that was spent on measuring."""
     return sum(spent for name, spent in seconds.items() if name.startswith("measure"))
-
-
-def mean(values) -> float | None:
-    """Mean of the values that are not None; None if there are none."""
-    values = [value for value in values if value is not None]
-    return sum(values) / len(values) if values else None
 
 
 def as_lines(objects: list[dict]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..lifelong.run_folder import mean
+from ..utils.lists import mean
 from .runs import difference
 from .sentences import sentences
 from .table import number

@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..lifelong.run_folder import ABILITY, mean
+from ..lifelong.run_folder import ABILITY
+from ..utils.lists import mean
 from .runs import Run
 from .table import common_untouched
 

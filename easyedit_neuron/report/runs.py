@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..lifelong.run_folder import RunFolder, csv_row, mean
+from ..lifelong.run_folder import RunFolder, csv_row
+from ..utils.lists import mean
 
 LABEL_LENGTH = 60  # characters of the settings in a label
 SEARCH_DEPTH = 3  # levels of folders below a sweep in which runs are looked for

@@ -22,7 +22,7 @@ from ..arch import Capture, take
 from ..arch.tokens import encode
 from ..attribution import neuron_scores, target_tokens
 from ..errors import DataError
-from ..lifelong.run_folder import mean
+from ..utils.lists import mean
 from .averages import average_rows, deviation
 from .command import StudiedModel, Study, add_model, layers_of, load, positive
 from .kinds import Kind, kinds_of

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..lifelong.run_folder import mean
+from ..utils.lists import mean
 
 
 def deviation(values: Iterable[float | None]) -> float | None:

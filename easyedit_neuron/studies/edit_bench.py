@@ -6,9 +6,9 @@ from typing import Any
 
 from ..errors import EditError
 from ..evaluation import locality_reference, summarize
-from ..lifelong.run_folder import mean
 from ..locate_then_edit.edit import LocateThenEdit
 from ..locate_then_edit.hparams import PathHyperParams
+from ..utils.lists import mean
 from .untouched import Untouched
 
 LOG = logging.getLogger(__name__)

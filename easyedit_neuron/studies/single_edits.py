@@ -20,11 +20,11 @@ from ..errors import EditError
 from ..evaluation import locality_reference
 from ..evaluation.intervals import mean_interval
 from ..lifelong import EASYEDIT_PREFIX
-from ..lifelong.measurer import evenly, mean_of_kinds, plain_metrics
-from ..lifelong.run_folder import mean
+from ..lifelong.measurer import mean_of_kinds, plain_metrics
 from ..locate_then_edit.shared_targets import SharedTargets, shared_targets
 from ..registry import get_method
 from ..utils.io import append_text
+from ..utils.lists import evenly, mean
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table

@@ -21,9 +21,9 @@ from .. import data
 from ..arch.view import ModelView
 from ..errors import HparamsError
 from ..evaluation.intervals import mean_interval, paired_difference
-from ..lifelong.run_folder import mean
 from ..locate_then_edit.compute_z import TargetValue, compute_z
 from ..locate_then_edit.context_templates import contexts_of
+from ..utils.lists import mean
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table

@@ -5,10 +5,10 @@ import json
 import random
 from pathlib import Path
 
-from easyedit_neuron.lifelong.measurer import evenly
 from easyedit_neuron.lifelong.results import examples
 from easyedit_neuron.lifelong.run_folder import RunFolder, as_json, csv_row
 from easyedit_neuron.lifelong.stream import cut
+from easyedit_neuron.utils.lists import evenly
 
 CHECKPOINTS = [10, 100, 500, 1000, 1500, 2000, 2500, 3000, 5000]
 STAGES = {"target": 0.4, "keys": 0.05, "solve": 0.02, "write": 0.01}

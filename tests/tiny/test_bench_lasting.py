@@ -7,7 +7,7 @@ import pytest
 from easyedit_neuron import resources
 from easyedit_neuron.bench.rows import read_all
 from easyedit_neuron.cli.commands import run_command
-from easyedit_neuron.lifelong.run_folder import mean
+from easyedit_neuron.utils.lists import mean
 
 pytest.importorskip("matplotlib")
 

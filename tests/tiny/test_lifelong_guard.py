@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from easyedit_neuron import LastingHyperParams
 from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.evaluation import guard as guard_module
+from easyedit_neuron.evaluation.guard import Guard, Limits
 from easyedit_neuron.lifelong.engine import Engine
-from easyedit_neuron.lifelong.guard import Guard
-from easyedit_neuron.lifelong.run_folder import mean
+from easyedit_neuron.utils.lists import mean
 from helpers.lifelong_runs import make_world, outcome, start
 
 RUN = dict(edits=30, checkpoints=[15], save_every_edits=None, save_every_minutes=None, measure={"fluency": 0})
@@ -42,9 +44,9 @@ def broken_after(monkeypatch):
     read = Guard.read
 
     def at(edits):
-        def broken(self, model, count, positions):
-            reading = read(self, model, count, positions)
-            breaches = ["perplexity 9.000, the limit is 1.1"] if len(positions) >= edits else []
+        def broken(self, model, tok, count, requests):
+            reading = read(self, model, tok, count, requests)
+            breaches = ["perplexity 9.000, the limit is 1.1"] if len(requests) >= edits else []
             return dataclasses.replace(reading, breaches=breaches)
 
         monkeypatch.setattr(Guard, "read", broken)
@@ -128,22 +130,41 @@ def test_without_a_good_state_there_is_nothing_to_roll_back_to(world, tmp_path):
 
 
 def test_limits_are_broken_on_their_side(monkeypatch):
-    class Measured:
-        class reference:
-            texts, facts = ["a"], [{}, {}]
-
-        knows_fact = [True, True]
-        answers_right = staticmethod(lambda model, facts: [True, False])
-        rel_of = staticmethod(lambda model, positions: 0.8)
-
-    class runner:
-        guard_every, guard_retained, guard_perplexity, guard_rel = 5, 0.6, 1.5, 0.8
-
-    guard = Guard(Measured(), runner)
-    perplexities = iter([10.0, 16.0])
-    monkeypatch.setattr(guard, "_perplexity", lambda model: next(perplexities))
-    guard.begin(None)
-    reading = guard.read(None, 7, range(7))
-    assert (reading.retained, reading.perplexity, reading.rel, reading.edits) == (0.5, 1.6, 0.8, 7)
+    """Two known facts of which one is forgotten, perplexity 10 and then 16, edits at 0.8."""
+    says = {"before": {"a": 1.0, "b": 0.3, "c": 1.0}, "after": {"a": 1.0, "c": 0.5, "edit": 0.8}}
+    facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
+    guard = Guard(5, facts, ["text"], Limits(0.6, 1.5, 0.799))
+    perplexities = {"before": 10.0, "after": 16.0}
+    monkeypatch.setattr(guard_module, "perplexity", lambda model, *_: perplexities[model])
+    monkeypatch.setattr(guard, "_accuracies", lambda model, _, pairs: [says[model][p] for p, _ in pairs])
+    guard.begin("before", None)
+    assert guard.facts == [facts[0], facts[2]], "the fact that the model never knew is not asked"
+    reading = guard.read("after", None, 7, [{"prompt": "edit", "target_new": "y"}] * 7)
+    assert (reading.retained, reading.perplexity, reading.edits) == (0.5, 1.6, 7)
+    assert reading.rel == pytest.approx(0.8)
     assert reading.breaches == ["known facts 0.500, the limit is 0.6", "perplexity 1.600, the limit is 1.5"]
+    assert guard.readings == [reading]
     assert guard.due(3, 5) and not guard.due(5, 9) and guard.due(9, 20)
+    assert not Guard(None).due(0, 1000) and not Guard(None, action="roll_back").rolls_back
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"action": "shout"}])
+def test_a_guard_with_wrong_values(wrong):
+    with pytest.raises(NeuronEditError, match=f"guard: '{next(iter(wrong))}'"):
+        Guard(**wrong)
+
+
+def test_lasting_is_guarded_unless_told_otherwise(world, tmp_path):
+    """``auto``: every 100 edits for Lasting, here every 3; never for the others."""
+    quick = {"capacity": 8, "layers": [1], "device": "cpu"}
+    options = {**RUN, "edits": 4, "checkpoints": []}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastingHyperParams, "GUARD_EVERY", 3)
+        for every, expected in (("auto", [3]), (None, []), (2, [2, 4])):
+            out = tmp_path / str(every)
+            changes = {**quick, "mom2_dataset": str(world / "text.txt")}
+            start(world, out, changes=changes, method="Lasting", guard_every=every, **OFF, **options)
+            edits = [reading["edits"] for reading in readings_of(out)] if expected else []
+            assert edits == expected and (out / "guard.jsonl").exists() == bool(expected)
+    start(world, tmp_path / "dummy", guard_every="auto", **options)
+    assert not (tmp_path / "dummy/guard.jsonl").exists()

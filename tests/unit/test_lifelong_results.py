@@ -17,9 +17,10 @@ from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics
 from easyedit_neuron.lifelong import measurer as measurer_module
 from easyedit_neuron.lifelong.answers import questions
-from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, evenly, means
+from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, means
 from easyedit_neuron.lifelong.results import RunOrigin, RunResults, examples, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
+from easyedit_neuron.utils.lists import evenly
 
 
 def metrics(rewrite, near=None, far=None):

@@ -12,7 +12,6 @@ from ...arch.load_model import load_model
 from ...errors import NeuronEditError
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ...lifelong import EASYEDIT_PREFIX
-from ...lifelong.measurer import evenly
 from ...locate_then_edit.hparams import PathHyperParams
 from ...locate_then_edit.target_hparams import TargetHyperParams
 from ...registry import get_method
@@ -22,6 +21,7 @@ from ...tuning.result import write_picture, write_tables, yaml_text
 from ...tuning.search import Trial, changed
 from ...tuning.tune import find_start, given_start, search_settings
 from ...utils.io import write_text
+from ...utils.lists import evenly
 from ..load import load_quietly
 from ..output import show
 

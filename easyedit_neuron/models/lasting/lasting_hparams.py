@@ -16,6 +16,7 @@ class LastingHyperParams(TargetHyperParams):
     """
 
     ALG_NAME: ClassVar[str] = "Lasting"
+    GUARD_EVERY: ClassVar[int] = 100
 
     keep_edits: bool = doc(
         "z* also gives the objects of earlier edits of the same subject, whose neurons respond to it too",
