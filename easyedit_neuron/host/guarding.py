@@ -15,8 +15,8 @@ class GuardedSequence:
     """Asks the guard, if there is any, after the edits for which it is due, and takes edits back where it
     says so.
 
-    ``records``: the caller's list of edit records, cut with the edits. ``remaining``: number of edits that are in
-    the model when the call ends early.
+    ``records``: the caller's list of edit records, cut with the edits. ``remaining``: number of edits that
+    are in the model when the call ends early.
     """
 
     def __init__(self, guard: Guard | None, model, tok, records: list | None):
