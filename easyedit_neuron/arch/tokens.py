@@ -5,11 +5,14 @@ pads every batch on the right, with an explicit attention mask. A method therefo
 under either setting and does not change the tokenizer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import ArchitectureError, RequestError
+
+_WORD = "x"
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,28 @@ def left_pad(rows: list[list[int]], device=None, filler: int = 0) -> tuple[torch
 
 
 def token_ids(tok, text: str, special: bool = True) -> list[int]:
-    """Token ids of one text, with the tokenizer's special tokens (BOS) if ``special``."""
-    return tok(text, add_special_tokens=special)["input_ids"]
+    """Token ids of one text, with the tokenizer's special tokens in front of it (BOS) if ``special``.
+
+    Special tokens that the tokenizer puts behind a text (``add_eos_token``) are left out: behind a prompt
+    follows its answer, and a text up to the subject goes on.
+    """
+    return text_ids(tok, [text])[0] if special else list(tok(text, add_special_tokens=False)["input_ids"])
+
+
+def text_ids(tok, texts: Sequence[str]) -> list[list[int]]:
+    """``token_ids`` of every text; no padding, no truncation."""
+    rows = tok(list(texts), verbose=False)["input_ids"] if texts else []
+    behind = _special_ids_behind(tok)
+    return [list(ids[: len(ids) - behind]) for ids in rows]
+
+
+def _special_ids_behind(tok) -> int:
+    """Number of special tokens that the tokenizer puts behind a text."""
+    whole, own = tok(_WORD)["input_ids"], tok(_WORD, add_special_tokens=False)["input_ids"]
+    for behind in range(len(whole) - len(own), 0, -1):
+        if whole[len(whole) - behind - len(own) : len(whole) - behind] == own:
+            return behind
+    return 0
 
 
 def encode(tok, texts: list[str], device=None, extra_ids: list[list[int]] | None = None) -> Batch:
@@ -110,9 +133,6 @@ def subject_last_index(tok, template: str, subject: str) -> int:
         raise RequestError(f"prompt {template!r} must hold the subject {subject!r} exactly once (as '{{}}')")
     prefix = template.split("{}")[0]
     return len(token_ids(tok, prefix + subject)) - 1
-
-
-_WORD = "x"
 
 
 def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:

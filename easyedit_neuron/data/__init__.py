@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from .. import resources
 from ..errors import DataError
+from ..utils.spelling import tidied_all
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
 from .generation_prompts import KIND, has_generation_prompts, separated
@@ -104,7 +105,7 @@ def load(
         )
     if not requests:
         raise DataError(f"{path}: no valid record")
-    return requests
+    return tidied_all(requests)
 
 
 def retained(name_or_path: str | Path = "tiny-world") -> list[dict[str, str]]:

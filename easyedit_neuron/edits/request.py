@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import RequestError
+from ..utils.spelling import difference, last_occurrence, tidied
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class EditRequest:
         subject: the subject as it stands in the prompt.
         target_new: the new object with a leading space.
         ground_truth: the old object with a leading space, or None.
-        raw: the caller's dictionary, unchanged.
+        raw: the caller's dictionary, as ``tidied``.
     """
 
     index: int
@@ -64,15 +65,13 @@ def _first(value):
 
 def _template(prompt: str, subject: str, index: int) -> str:
     """The prompt with ``{}`` for the last occurrence of the subject, where a causal model has read all."""
-    if prompt.count("{}") == 1:
-        before, after = prompt.split("{}")
-    else:
-        start = prompt.rfind(subject)
-        if start < 0:
-            raise RequestError(
-                f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; spell it as there"
-            )
-        before, after = prompt[:start], prompt[start + len(subject) :]
+    start = last_occurrence(prompt, subject)
+    if start < 0:
+        raise RequestError(
+            f"request {index}: subject {subject!r} does not occur in prompt {prompt!r}; spell it as there"
+            + difference(prompt, subject)
+        )
+    before, after = prompt[:start], prompt[start + len(subject) :]
     if "{" in before + after or "}" in before + after:
         raise RequestError(
             f"request {index}: prompt {prompt!r} holds braces besides the subject's '{{}}'; remove them"
@@ -81,7 +80,7 @@ def _template(prompt: str, subject: str, index: int) -> str:
 
 
 def prepare(requests: list[dict]) -> list[EditRequest]:
-    """Check EasyEdit's request dictionaries, without changing them.
+    """Check EasyEdit's request dictionaries, without changing them; they are read as ``tidied``.
 
     Args:
         requests: dictionaries with ``prompt``, ``subject``, ``target_new`` and optionally ``ground_truth``.
@@ -94,9 +93,10 @@ def prepare(requests: list[dict]) -> list[EditRequest]:
             "requests must be a non-empty list of dictionaries with prompt, subject and target_new"
         )
     prepared = []
-    for index, request in enumerate(requests):
-        if not isinstance(request, dict):
-            raise RequestError(f"request {index}: must be a dictionary, got {type(request).__name__}")
+    for index, raw in enumerate(requests):
+        if not isinstance(raw, dict):
+            raise RequestError(f"request {index}: must be a dictionary, got {type(raw).__name__}")
+        request = tidied(raw)
         subject, prompt = _text(request, "subject", index), _text(request, "prompt", index)
         target, truth = _text(request, "target_new", index), _first(request.get("ground_truth"))
         prepared.append(
@@ -104,8 +104,8 @@ def prepare(requests: list[dict]) -> list[EditRequest]:
                 index,
                 _template(prompt, subject, index),
                 subject,
-                " " + target.lstrip(" "),
-                " " + truth.lstrip(" ") if isinstance(truth, str) and truth.strip() else None,
+                " " + target,
+                " " + truth if isinstance(truth, str) and truth.strip() else None,
                 request,
             )
         )

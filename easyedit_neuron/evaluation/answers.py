@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..arch.tokens import text_ids
 from .batched import greedy_tokens
-from .batching import by_length, evaluating, token_ids
+from .batching import by_length, evaluating
 
 ANSWER_TOKENS = 16
 TOKENS_BEYOND_TARGET = 20
@@ -27,7 +28,7 @@ def answers(
 
 def _continue(model, tok, prompts: Sequence[str], steps: Sequence[int], batch_size: int) -> list[list[int]]:
     """As many greedy tokens after each prompt as its number of steps."""
-    rows = token_ids(tok, prompts)
+    rows = text_ids(tok, prompts)
     continued: list[list[int]] = [[] for _ in rows]
     with evaluating(model):
         for batch in by_length([len(row) for row in rows], batch_size):

@@ -6,18 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.tokens import left_pad
+from ..arch.tokens import left_pad, text_ids
 from ..errors import RequestError
-from .batching import (
-    accepted,
-    by_length,
-    evaluating,
-    input_device,
-    logits_at,
-    right_pad,
-    token_ids,
-    tokenize_pairs,
-)
+from .batching import accepted, by_length, evaluating, input_device, logits_at, right_pad, tokenize_pairs
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ def perplexity(model, tok, texts: Sequence[str], batch_size: int = 32) -> float:
     Weighted by tokens, not by texts; each text begins with the tokenizer's special tokens, and its first
     token is not predicted.
     """
-    rows = [row for row in token_ids(tok, texts) if len(row) > 1]
+    rows = [row for row in text_ids(tok, texts) if len(row) > 1]
     if not rows:
         raise RequestError("perplexity needs at least one text of two or more tokens")
     total, count, device = 0.0, 0, input_device(model)

@@ -11,15 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.tokens import pad
+from ..arch.tokens import pad, text_ids
 from ..arch.view import eval_mode
 from ..errors import RequestError
-
-
-def token_ids(tok, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text with the tokenizer's special tokens; no padding, no truncation."""
-    texts = list(texts)
-    return [list(ids) for ids in tok(texts)["input_ids"]] if texts else []
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ def tokenize_pairs(tok, prompts: Sequence[str], targets: Sequence[str]) -> list[
     if len(prompts) != len(targets):
         raise RequestError(f"{len(prompts)} prompts but {len(targets)} targets; give one target per prompt")
     texts = [prompt + " " + target for prompt, target in zip(prompts, targets)]
-    pairs = [TokenizedPair(*ids) for ids in zip(token_ids(tok, prompts), token_ids(tok, texts))]
+    pairs = [TokenizedPair(*ids) for ids in zip(text_ids(tok, prompts), text_ids(tok, texts))]
     for prompt, pair in zip(prompts, pairs):
         if pair.start == 0:
             raise RequestError(f"prompt {prompt!r} has no tokens, so nothing predicts the first target token")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .batching import by_length, evaluating, input_device, logits_at, right_pad, token_ids
+from ..arch.tokens import text_ids
+from .batching import by_length, evaluating, input_device, logits_at, right_pad
 
 LIKELIEST = 64
 
@@ -40,7 +41,7 @@ def first_token_divergence(
 
 def _log_probabilities(model, tok, prompts: Sequence[str], batch_size: int) -> list[torch.Tensor]:
     """Of each prompt, the log probabilities of the next token, [V] float32 on the CPU."""
-    rows = token_ids(tok, prompts)
+    rows = text_ids(tok, prompts)
     result: dict[int, torch.Tensor] = {}
     with evaluating(model):
         for batch in by_length([len(row) for row in rows], batch_size):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .batching import accepted, evaluating, input_device, token_ids
+from ..arch.tokens import text_ids
+from .batching import accepted, evaluating, input_device
 from .word_tokenizer import words
 
 
@@ -41,7 +42,7 @@ def sample_texts(
     """
     device, texts = input_device(model), []
     with evaluating(model):
-        for row in token_ids(tok, prompts):
+        for row in text_ids(tok, prompts):
             step, cache, ids = torch.tensor([row], device=device), None, list(row)
             while len(ids) < total_tokens:
                 inputs = {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}
@@ -78,7 +79,7 @@ def fluency(model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed:
     is not used. EasyEdit counts 100 tokens of prompt and text together; here the new ones are counted.
     """
     values = []
-    for prompt, row in zip(prompts, token_ids(tok, prompts)):
+    for prompt, row in zip(prompts, text_ids(tok, prompts)):
         generator = torch.Generator().manual_seed(seed)
         (text,) = sample_texts(model, tok, [prompt], len(row) + max_new_tokens, generator=generator)
         values.append(ngram_entropy(text))

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ..arch.tokens import text_ids
 from ..errors import HparamsError
 from .batched import Prediction, predict_targets
-from .batching import evaluating, input_device, right_pad, token_ids, tokenize_pairs
+from .batching import evaluating, input_device, right_pad, tokenize_pairs
 from .fluency import generation_entropy
 from .sections import Section, sections
 
@@ -122,7 +123,7 @@ def _target_perplexity(model, tok, section: Section) -> float:
 
 def _confident_share(model, tok, section: Section) -> float:
     """Share of the prompts' tokens with a probability above 0.8 (EasyEdit's OOD_PPL)."""
-    logs = torch.cat(_log_probabilities(model, token_ids(tok, section.prompts)))
+    logs = torch.cat(_log_probabilities(model, text_ids(tok, section.prompts)))
     return float((logs.exp() > 0.8).float().mean())
 
 

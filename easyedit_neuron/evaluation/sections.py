@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
+from ..utils.spelling import tidied
 
 _FIELDS = {"rewrite": "prompt", "rephrase": "rephrase_prompt"}
 
@@ -38,6 +39,7 @@ def sections(requests: Sequence[dict]) -> list[Section]:
 
 
 def _sections_of(index: int, request: dict) -> Iterator[Section]:
+    request = tidied(request)
     for field in ("prompt", "target_new"):
         if request.get(field) is None:
             raise RequestError(f"request {index}: field {field!r} is missing; the evaluation needs it")

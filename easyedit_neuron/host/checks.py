@@ -8,6 +8,7 @@ from ..arch.tokens import check_vocabulary
 from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
 from ..evaluation.sections import plain_requests
+from ..utils.spelling import tidied_all
 
 
 def check_hparams(hparams) -> None:
@@ -38,10 +39,10 @@ def check_batchable(method, hparams) -> int:
 
 
 def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
-    """The requests as dictionaries; those of methods that edit by subject are checked one by one."""
+    """The requests as dictionaries, ``tidied``; those of methods that edit by subject are checked."""
     if isinstance(requests, dict) or not len(requests):
         raise RequestError("requests must be a non-empty list of dictionaries with prompt and target_new")
-    requests = plain_requests(requests)
+    requests = tidied_all(plain_requests(requests))
     if getattr(hparams, "NEEDS_SUBJECT", False):
         check_vocabulary(model, tok, request_checks.prepare(requests))
     return requests

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..arch.tokens import token_ids
 from ..evaluation.batching import evaluating, input_device
 from ..evaluation.sections import sections
 
@@ -18,7 +19,9 @@ def generate_answer(model, tok, query: str, max_new_tokens: int) -> str:
     if tok.chat_template is not None:
         messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": query}]
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids = torch.tensor([tok(text)["input_ids"]], device=input_device(model))
+    # A template has the special tokens itself.
+    has_own = text is not query and text.startswith(tok.bos_token or "\0")
+    ids = torch.tensor([token_ids(tok, text, special=not has_own)], device=input_device(model))
     with evaluating(model):
         pad = tok.eos_token_id if tok.pad_token_id is None else tok.pad_token_id
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from ..errors import RequestError
+from ..utils.spelling import difference, tidied_all
 
 Texts = str | Sequence[str]
 
@@ -42,10 +43,6 @@ def prepare_requests(
         for prompt, target, truth in zip(prompts, targets, truths)
     ]
     subjects = _as_list(subject, "subject", count)
-    for prompt, name in zip(prompts, subjects or ()):
-        if not isinstance(name, str) or name not in prompt:
-            remedy = "write it as it stands there"
-            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
     fields = {
         "target_neg": _as_list(target_neg, "target_neg", count),
         "subject": subjects,
@@ -60,6 +57,12 @@ def prepare_requests(
             for request, pair in zip(requests, _pairs(texts, f"{section}_inputs[{kind!r}]", count)):
                 if pair["prompt"] is not None:
                     request[section][kind] = pair
+    requests = tidied_all(requests)
+    for request in requests:
+        prompt, name = request["prompt"], request.get("subject", "")
+        if not isinstance(name, str) or name not in prompt:
+            remedy = f"write it as it stands there{difference(prompt, str(name))}"
+            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
     return requests
 
 

@@ -4,6 +4,7 @@ import unicodedata
 
 import torch
 
+from ..arch.tokens import token_ids
 from .easyedit_quirks import generated_contexts
 
 ENGLISH_OPENERS = ("The", "Therefore", "Because", "I", "You")
@@ -58,7 +59,7 @@ def context_templates(
 def _sentence(model, tok, opener: str, length: int, generator) -> str:
     """One sentence, cut at its first full stop. Without a cache it is the same on every architecture."""
     bos = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
-    ids = tok(opener)["input_ids"] if opener else [bos]
+    ids = token_ids(tok, opener) if opener else [bos]
     device = model.get_input_embeddings().weight.device
     while len(ids) < length:
         logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, -1].float().cpu()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..arch.tokens import left_pad
+from ..arch.tokens import left_pad, text_ids
 from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint
@@ -79,7 +79,7 @@ def _write_batch(view: ModelView, tok, seed: int, start: int, path: Path) -> Non
 def sample_texts(model: torch.nn.Module, tok, openers: list[str], max_tokens: int) -> list[str]:
     """Continue every opener by sampling at temperature 1, to the end of the text or ``max_tokens``."""
     device = model.get_input_embeddings().weight.device
-    rows = [tok(opener)["input_ids"] for opener in openers]
+    rows = text_ids(tok, openers)
     filler = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id or 0
     ids, mask = left_pad(rows, device, filler)
     how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pad_token_id": filler}

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from ..arch.tokens import text_ids
+
 WINDOW_CHARACTERS = 1 << 16
 """About 16,000 tokens of English, four batches: little padding after sorting, and seconds between two chances
 to save."""
@@ -23,7 +25,7 @@ def windows(texts: Iterable[str], characters: int = WINDOW_CHARACTERS) -> Iterat
 def pieces(tok, texts: list[str], max_length: int) -> list[list[int]]:
     """Token ids of the texts, cut into pieces of at most ``max_length``; longest first, none empty."""
     rows = []
-    for ids in tok(texts, add_special_tokens=True, verbose=False)["input_ids"]:
+    for ids in text_ids(tok, texts):
         rows += [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
     return sorted(rows, key=len, reverse=True)
 

@@ -22,6 +22,7 @@ from ...arch.tokens import Batch, pad, token_ids
 from ...arch.view import ModelView, frozen_parameters
 from ...edits.write import clone_weights, restore
 from ...errors import HparamsError, RequestError
+from ...utils.spelling import tidied
 from .ft_hparams import FTHyperParams
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def execute_ft(model: nn.Module, tok, requests: Sequence[dict], hparams: FTHyper
     if not requests:
         raise RequestError("no requests; give at least one with prompt and target_new")
     device = next(iter(weights.values())).device
-    examples = [_example(tok, request, index, hparams) for index, request in enumerate(requests)]
+    examples = [_example(tok, tidied(request), index, hparams) for index, request in enumerate(requests)]
     batches = [
         _TrainingBatch.of(examples[start : start + hparams.batch_size], device)
         for start in range(0, len(examples), hparams.batch_size)

@@ -8,6 +8,7 @@ import torch
 
 from .... import resources
 from ....arch.load_model import dtype_option
+from ....arch.tokens import token_ids
 from ....edits.session import ModelSession
 from ....errors import HparamsError
 from ....evaluation.batching import accepted, evaluating, input_device
@@ -77,7 +78,7 @@ class WritingModel:
     def chat_ids(self, text: str) -> list[int]:
         """Token ids of an input as the only user turn of a chat; as in ``ids`` without a chat template."""
         if not self.has_chat_template:
-            return self.ids(text)
+            return token_ids(self.tok, text)
         text = self.tok.apply_chat_template(
             [{"role": "user", "content": text}],
             tokenize=False,
