@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import ArchitectureError, RequestError
+from ..errors import RequestError
 
 _WORD = "x"
 
@@ -160,21 +160,3 @@ def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:
             f"target_new {target!r} has no tokens in this model's vocabulary; use another spelling"
         )
     return ids
-
-
-def check_vocabulary(model, tok, requests) -> None:
-    """Check that the token ids of ``EditRequest``s are ids of the model.
-
-    Raises:
-        ArchitectureError: the tokenizer belongs to another model (EasyEdit loads GPT-2's for every path with
-            "gpt" in it).
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    for request in requests:
-        largest = max(token_ids(tok, request.text + request.target_new), default=0)
-        if largest >= rows:
-            raise ArchitectureError(
-                f"request {request.index}: the tokenizer ({type(tok).__name__}) gives {request.text!r} the "
-                f"token id {largest}, but the model ({model.config.model_type}) has {rows} tokens; load "
-                "tokenizer and model from the same folder"
-            )

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..arch.tokens import check_vocabulary
 from ..arch.view import ModelView, eval_mode
+from ..arch.vocabulary import check_vocabulary
 from ..utils.timing import Stopwatch
 from .record import EditRecord, LayerDelta, UnitDelta
 from .request import EditRequest, plain_request, prepare
@@ -68,7 +68,7 @@ class Edit:
         prepared = prepare(requests)
         view = ModelView.of(model, **hparams.module_overrides())
         cls.check(view, hparams)
-        check_vocabulary(view.model, tok, prepared)
+        check_vocabulary(view.model, tok, [request.text + request.target_new for request in prepared])
         return cls(method, copy_of(view, hparams) if copy else view, tok, prepared, hparams)
 
     @staticmethod

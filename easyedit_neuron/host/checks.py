@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arch.load_model import target_device
-from ..arch.tokens import check_vocabulary
+from ..arch.vocabulary import check_vocabulary
 from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
-from ..evaluation.sections import plain_requests
+from ..evaluation.sections import plain_requests, sections
 from ..utils.spelling import tidied_all
 
 
@@ -44,5 +44,12 @@ def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
         raise RequestError("requests must be a non-empty list of dictionaries with prompt and target_new")
     requests = tidied_all(plain_requests(requests))
     if getattr(hparams, "NEEDS_SUBJECT", False):
-        check_vocabulary(model, tok, request_checks.prepare(requests))
+        texts = [request.text + request.target_new for request in request_checks.prepare(requests)]
+    else:
+        texts = [
+            section.prompts[0] + " " + section.answers[0]
+            for section in sections(requests)
+            if section.is_rewrite
+        ]
+    check_vocabulary(model, tok, texts)
     return requests

@@ -203,9 +203,8 @@ def compute_deltas(
     """
     view, layers, state = edit.view, edit.layers, edit.state
     prompts = key_prompts(edit.tok, batch, state.contexts, view.input_device)
-    superseded = []
-    if edit.hparams.preserves_subject:  # The new value stands for the subject's earlier edits.
-        superseded = superseded_key_indices(batch, state.edited, state.counts)
+    # The new value stands for earlier edits of the same prompt, and if it keeps them, of the same subject.
+    superseded = superseded_key_indices(batch, state.edited, state.counts, edit.hparams.preserves_subject)
     z_star, sweeps = targets.z, edit.hparams.sweeps
     deltas: dict[int, LayerDelta] = {}
     for sweep in range(sweeps):

@@ -71,19 +71,28 @@ def _of_request(
 
 
 def superseded_key_indices(
-    requests: list[EditRequest], edited: list[list[Fact]], counts: list[int]
+    requests: list[EditRequest], edited: list[list[Fact]], counts: list[int], whole_subject: bool
 ) -> list[int]:
-    """Indices of the buffered keys that belong to earlier edits of these requests' subjects.
+    """Indices of the buffered keys that belong to earlier edits of these requests' facts.
+
+    A key that is protected against its own successor would keep the first object of a fact that is edited
+    back.
 
     Args:
         requests: the batch.
         edited: facts of earlier edits, per step.
         counts: number of keys that each step added; 0 for a step that is not protected.
+        whole_subject: also of earlier edits of other facts of the same subject.
     """
-    subjects = {request.subject for request in requests}
+    facts_now = {request.fact[:2] for request in requests}
+    subjects = {request.subject for request in requests} if whole_subject else set()
     indices, start = [], 0
     for facts, count in zip(edited, counts):
         if count:
-            indices += [start + i for i, (subject, _, _) in enumerate(facts) if subject in subjects]
+            indices += [
+                start + i
+                for i, (subject, prompt, _) in enumerate(facts)
+                if subject in subjects or (subject, prompt) in facts_now
+            ]
         start += count
     return indices

@@ -6,6 +6,7 @@ import torch
 
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
+from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from easyedit_neuron.locate_then_edit.preservation import PreservedPrompt
@@ -178,3 +179,35 @@ def test_edits_that_were_taken_back_are_not_known_any_more(tmp_path):
 def test_impossible_values(field, value, tmp_path):
     with pytest.raises(HparamsError, match=field):
         make_hparams("MEMIT", tmp_path, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "method, changes",
+    [
+        ("MEMIT", {"accumulate_keys": True}),
+        ("AlphaEdit", {}),
+        ("NMKE", {"mask": "random", "mask_density": 0.5}),
+        ("NMKE", {"mask": "random", "mask_density": 0.5, "mask_stage": "solve"}),
+    ],
+)
+def test_a_fact_is_edited_back(method, changes, tmp_path):
+    """The second edit of a prompt is solved as if the first had left no key; another subject's key stays."""
+    other = {"prompt": "Peter Olsen lives in", "subject": "Peter Olsen", "target_new": "Oslo"}
+    again = REQUESTS[0] | {"target_new": "London"}
+    factors = []
+    for forgets in (False, True):
+        model, tok = tiny_model("llama")
+        hparams = make_hparams(method, tmp_path, v_num_grad_steps=2, **changes)
+        for request in (REQUESTS[0], other):
+            apply(model, tok, [request], hparams)
+        (state,) = ModelSession.of(model).sequential_states.values()
+        if forgets:  # the first edit's key, by hand
+            state.edited[0] = []
+            for layer in hparams.layers:
+                state.buffer(layer).remove(0, 1)
+            state.counts[0] = 0
+        *_, record = apply(model, tok, [again], hparams)
+        factors.append({layer: delta.key_factor for layer, delta in record.layers.items()})
+        assert len(state.buffer(1)) == (2 if forgets else 3)
+    for layer, factor in factors[0].items():
+        torch.testing.assert_close(factor, factors[1][layer], rtol=1e-4, atol=1e-6)

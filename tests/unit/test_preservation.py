@@ -93,8 +93,21 @@ def test_requests_of_one_batch_know_each_other():
 
 
 def test_keys_of_the_subjects():
-    assert superseded_key_indices(REQUESTS, EDITED, [1, 2, 0, 1]) == [0, 2]
-    assert superseded_key_indices(REQUESTS, EDITED, [0, 2, 0, 1]) == [
-        1
-    ]  # an edit that was not protected has no key
-    assert superseded_key_indices(REQUESTS[1:], EDITED, [1, 2, 0, 1]) == []
+    assert superseded_key_indices(REQUESTS, EDITED, [1, 2, 0, 1], True) == [0, 2]
+    # an edit that was not protected has no key
+    assert superseded_key_indices(REQUESTS, EDITED, [0, 2, 0, 1], True) == [1]
+    assert superseded_key_indices(REQUESTS[1:], EDITED, [1, 2, 0, 1], True) == []
+
+
+def test_keys_of_the_same_facts():
+    """Without keeping the subject, the same prompt of the same subject alone."""
+    assert superseded_key_indices(REQUESTS, EDITED, [1, 2, 0, 1], False) == [
+        sum([1, 2, 0, 1][:step]) + place
+        for step, facts in enumerate(EDITED)
+        for place, fact in enumerate(facts)
+        if [1, 2, 0, 1][step] and fact[:2] in {request.fact[:2] for request in REQUESTS}
+    ]
+    other = [[("Anna", "{} plays", " golf")], [("Anna", "{} speaks", " Thai"), ("Ida", "{} plays", " golf")]]
+    request = prepare([{"prompt": "Anna plays", "subject": "Anna", "target_new": "chess"}])
+    assert superseded_key_indices(request, other, [1, 2], False) == [0]
+    assert superseded_key_indices(request, other, [1, 2], True) == [0, 1]
