@@ -5,7 +5,7 @@ from typing import Any
 from datasets import Dataset
 
 from .. import data, resources
-from ..data.record import read_records
+from ..data.files import read_records
 
 FIELDS = ("prompt", "choices", "answer")
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data.record import read_records
+from ..data.files import read_records
 from ..errors import DataError
 from ..utils.io import write_text
 

@@ -14,8 +14,9 @@ from ..errors import DataError
 from ..utils.spelling import tidied_all
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
+from .files import read_records
 from .generation_prompts import KIND, has_generation_prompts, separated
-from .record import Record, read_records
+from .record import Record
 from .shapes import SHAPES, detect_shape
 from .splits import split
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..utils.io import write_text
 from . import load
-from .record import read_records
+from .files import read_records
 from .splits import without
 
 MOST_PHRASINGS = 4

@@ -17,13 +17,19 @@ _KNOWEDIT_FIELDS = {
 
 
 def records_of(dataset: Sequence[Any]) -> list[Any]:
-    """The records of a list or a map-style dataset, as a file would hold them.
+    """The records of a list, a map-style dataset or a pandas table, as a file would hold them.
 
     ``KnowEditDataset`` spreads the probes over fields of their own, and they are collected again; the other
     classes give flat records already. ``DataError`` for an object without length or records, or a
     ``ZsreDataset``, which leaves out the subject.
     """
     name = type(dataset).__name__
+    if hasattr(dataset, "to_dict") and hasattr(dataset, "columns"):  # pandas
+        rows = dataset.to_dict("records")
+        dataset = [{key: value for key, value in row.items() if not _is_missing(value)} for row in rows]
+    if isinstance(dataset, Mapping) and all(hasattr(part, "column_names") for part in dataset.values()):
+        splits = ", ".join(map(repr, dataset))
+        raise DataError(f"data must be one split of a {name}, as in dataset['train']; it has {splits}")
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(f"data must be a path, a shipped name, or records with a length, not {name}")
     records = [dataset[index] for index in range(len(dataset))]
@@ -33,6 +39,11 @@ def records_of(dataset: Sequence[Any]) -> list[Any]:
         reason = "EasyEdit's class leaves it out"
         raise DataError(f"{name}: its records have no subject ({reason}); give the JSON file")
     return [_with_collected_probes(record) for record in records]
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or the NaN that pandas has for an empty cell."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _with_collected_probes(record: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..utils.spelling import difference, tidied
 from .record import Record
 
 _KNOWEDIT_KINDS = {"Reasoning": "reasoning"}
@@ -117,8 +118,9 @@ def _request(
     request: dict[str, Any] = {"prompt": record.string(prompt), "subject": record.string(subject)}
     request["target_new"] = record.first(target) or record.string(target)
     request |= {"ground_truth": record.first(truth), "locality": {}, "portability": {}}
-    if request["subject"] not in request["prompt"]:
-        problem = f"{request['subject']!r} does not occur in the prompt {request['prompt']!r}"
+    name, text = (tidied(request)[field] for field in ("subject", "prompt"))
+    if name not in text:
+        problem = f"{name!r} does not occur in the prompt {text!r}{difference(text, name)}"
         raise record.error(subject, problem)
     rephrased = record.first(rephrase)
     if rephrased is not None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from .. import resources
-from ..data.record import Record, read_records
+from ..data.files import read_records
+from ..data.record import Record
 from ..errors import DataError
 from ..tinyworld.relations import BY_NAME
 from ..utils.suggest import did_you_mean
