@@ -6,6 +6,7 @@ Every foreseeable mistake is one line on stderr and exit code 2.
 import dataclasses
 import os
 import re
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from unittest import mock
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -97,8 +99,22 @@ def explain(problem: Exception, arguments: list[str]) -> str:
         group, name = option.groups()
         return f"unknown {group} {name!r}: {did_you_mean(name, group_options().get(group, []))}"
     if isinstance(problem, OverrideParseException):
-        return f"cannot read the argument {problem.override!r}: {text}"
+        return f"cannot read the argument {problem.override!r}: {_in_quotes(problem.override) or text}"
     return text
+
+
+def _in_quotes(override: str) -> str | None:
+    """How to write a setting whose value has blanks, letters beyond ASCII, or signs of Hydra's own grammar;
+    None where quotes do not help."""
+    name, equals, value = override.partition("=")
+    value = value.strip("'\"")
+    quoted = f"""{name}="{value.replace(chr(92), 2 * chr(92)).replace('"', chr(92) + '"')}\""""
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return None
+    reason = "blanks, letters beyond ASCII and signs such as = ( ) ~ need quotes inside of the shell's"
+    return f"{reason}: {shlex.quote(quoted)}"
 
 
 def _unknown_setting(name: str, arguments: list[str]) -> str:

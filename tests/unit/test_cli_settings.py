@@ -1,6 +1,7 @@
 """Composition and checking of the command line, without a model."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -232,3 +233,23 @@ def test_help_and_config(capfd):
     assert "method: alphaedit" in capfd.readouterr().out
     assert main(["--cfg", "job"]) == 0
     assert "mask_stage: ???" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "value", ["my edits (v=1).json", "~/edits.json", "Zoë Núñez.json", 'the "old" ones.json', "it's.json"]
+)
+def test_a_value_that_needs_quotes_is_shown_with_them(value, capsys, tmp_path, monkeypatch):
+    """The shown argument, pasted into a shell, is the value; Hydra then looks for that file."""
+    monkeypatch.chdir(tmp_path)
+    command = ["data=file", "method=fine", "edits=1", "output_dir=out"]
+    assert main([*command, f"data.path={value}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "need quotes inside of the shell's: " in said
+    (argument,) = shlex.split(said.strip().rsplit("shell's: ", 1)[1])
+    assert main([*command, argument]) == 2
+    assert f"no data file {value!r}" in capsys.readouterr().err
+
+
+def test_no_quotes_where_they_would_not_help(capsys):
+    assert main(["edits =[", "output_dir=out"]) == 2
+    assert "cannot read the argument 'edits =['" in capsys.readouterr().err
