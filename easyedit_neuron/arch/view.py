@@ -12,6 +12,7 @@ from torch.nn import functional
 from ..errors import ArchitectureError
 from ..utils.suggest import did_you_mean
 from .norms import NormParameters, detect_norm, norm_parameters
+from .plain_model import require_plain
 from .table import ARCHITECTURES, REQUIRED_FIELDS, Architecture
 
 OVERRIDES = tuple(field.name for field in fields(Architecture) if field.name != "model_type")
@@ -50,9 +51,11 @@ class ModelView:
                 the table's.
 
         Raises:
-            ArchitectureError: an unknown architecture of which not all modules are named by hand; a module
+            ArchitectureError: a model that is compiled, quantised or wrapped (``require_plain``); an unknown
+                architecture of which not all modules are named by hand; a module
                 that the model does not have (the message names the field); a weight that cannot be edited.
         """
+        require_plain(model)
         overrides = {name: _clean(name, value) for name, value in overrides.items()}
         arch = _architecture(model, {n: value for n, value in overrides.items() if value is not None})
         flag = arch.parallel_residual

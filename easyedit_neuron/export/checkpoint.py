@@ -1,5 +1,6 @@
 """Edited checkpoints, from edits or from an export: whole models that need neither peft nor this package."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from torch import nn
 from ..edits.record import EditRecord
 from ..edits.write import fingerprint
 from ..errors import StateError
+from ..utils.io import write_text
 from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
 from .source import Source
 from .sparse import apply_sparse
+
+LOG = logging.getLogger(__name__)
 
 
 def export_merged(
@@ -75,8 +79,27 @@ def import_edits(
 
 def _write_checkpoint(out: str | Path, model: nn.Module, tok, side_file: dict) -> Exported:
     def fill(folder: Path) -> None:
-        model.save_pretrained(folder)
+        _save_model(model, folder)
         if tok is not None:
             tok.save_pretrained(folder)
 
     return write_export(out, side_file, fill)
+
+
+def _save_model(model: nn.Module, folder: Path) -> None:
+    """``save_pretrained``, also for a model whose generation config transformers refuses to write (as that of
+    Llama-2-chat: a temperature without sampling); the file then has what the config had."""
+    config = getattr(model, "generation_config", None)
+    try:
+        if config is not None:
+            config.save_pretrained(folder)
+    except ValueError as problem:
+        LOG.warning("the generation config is invalid, and is written as it is: %s", problem)
+        model.generation_config = type(config)()
+        try:
+            model.save_pretrained(folder)
+        finally:
+            model.generation_config = config
+        write_text(folder / "generation_config.json", config.to_json_string(use_diff=True))
+    else:
+        model.save_pretrained(folder)

@@ -1,5 +1,6 @@
 """What both editors check before any work, so that a mistake is one clear error and changes nothing."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,21 @@ from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
 from ..evaluation.sections import plain_requests, sections
 from ..utils.spelling import tidied_all
+
+LOG = logging.getLogger(__name__)
+_has_warned = False
+
+
+def warn_of_single_edits(sequential_edit: bool) -> None:
+    """Say once in a process that edits which are not sequential are measured and put back, as EasyEdit does:
+    the model that an editor returns is then the unedited one."""
+    global _has_warned
+    if not sequential_edit and not _has_warned:
+        _has_warned = True
+        LOG.warning(
+            "each edit is measured and then put back: the returned model is the unedited one. "
+            "sequential_edit=True keeps the edits"
+        )
 
 
 def check_hparams(hparams) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import registry
-from .checks import check_hparams, check_requests, check_single
+from .checks import check_hparams, check_requests, check_single, warn_of_single_edits
 from .model_name_check import check_model_name
 from .prepare import prepare_requests
 
@@ -64,6 +64,8 @@ def _check_before_loading(hparams) -> None:
 def _check_edit(call: str, editor, hparams, arguments: dict[str, Any]) -> None:
     if call in _SINGLE_CALLS:
         check_single(hparams)
+    if call != "normal_edit":  # which always puts back
+        warn_of_single_edits(bool(arguments.get("sequential_edit", False)))
     if call == "edit_requests":
         requests = arguments["requests"]
     elif getattr(hparams, "NEEDS_SUBJECT", False) and "requests" not in arguments:

@@ -13,7 +13,7 @@ import json
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -141,6 +141,11 @@ MODULE_FIELDS = (
     "attn_module_tmp",
     "ln_f_module",
     "lm_head_module",
+    "pre_ffn_norm_tmp",
+    "post_ffn_norm_tmp",
+    "attn_branch_tmp",
+    "norm",
+    "parallel_residual",
 )
 
 
@@ -173,6 +178,17 @@ class ModelHyperParams(HyperParams):
     attn_module_tmp: str | None = _module("template of the attention")
     ln_f_module: str | None = _module("final norm")
     lm_head_module: str | None = _module("unembedding")
+    pre_ffn_norm_tmp: str | None = _module("template of the norm in front of the FFN")
+    post_ffn_norm_tmp: str | None = _module("template of a norm behind the FFN, where there is any")
+    attn_branch_tmp: str | None = _module(
+        "template of the module whose output attention adds to the residual stream, where it is another"
+    )
+    norm: Literal["rms", "rms_unit_offset", "layer"] | None = _module(
+        "kind of the final norm: rms times weight, rms times 1 + weight, LayerNorm"
+    )
+    parallel_residual: bool | None = _module(
+        "whether attention and FFN read the same input and are added together"
+    )
 
     def validate(self) -> None:
         """Check the ranges of the shared fields."""
@@ -187,7 +203,7 @@ class ModelHyperParams(HyperParams):
             NeuronEditError: names the field and the remedy.
         """
 
-    def module_overrides(self) -> dict[str, str | None]:
+    def module_overrides(self) -> dict[str, str | bool]:
         """The module names that were set by hand, for ``ModelView.of``."""
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
 

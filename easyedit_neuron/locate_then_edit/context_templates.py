@@ -36,8 +36,9 @@ def context_templates(
     Returns:
         List of groups of templates.
     """
-    if templates:
-        return [["{}"], list(templates)]
+    if templates:  # the bare prompt is there anyway, and counts once
+        groups = [["{}"], [template for template in templates if template != "{}"]]
+        return [group for group in groups if group]
     openers = ENGLISH_OPENERS if openers is None else openers
     rounds = [(length, 1)]
     if length_params is not None:

@@ -63,7 +63,9 @@ class TargetHyperParams(ModelHyperParams):
         None,
     )
     context_templates: list[str] | None = doc(
-        "context sentences to use instead of generated ones, each with one '{}'", None
+        "context sentences to use instead of generated ones, each with one '{}'; the bare '{}' is always there "
+        "besides, once",
+        None,
     )
 
     mom2_dataset: str = doc(

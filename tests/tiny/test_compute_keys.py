@@ -62,6 +62,8 @@ def test_keys_are_means_of_group_means(model_type, rows, monkeypatch):
 
 def test_given_contexts_and_none():
     assert context_templates(None, None, templates=["A. {}"]) == [["{}"], ["A. {}"]]
+    assert context_templates(None, None, templates=["{}", "A. {}", "{}"]) == [["{}"], ["A. {}"]]
+    assert context_templates(None, None, templates=["{}"]) == [["{}"]]
     assert context_templates(None, None, length=0) == [["{}"]]
 
 

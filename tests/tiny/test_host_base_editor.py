@@ -277,3 +277,15 @@ def test_no_folder_is_written(tmp_path, monkeypatch):
 def test_unknown_keywords_are_reported(caplog):
     editor().edit(PROMPTS[0], TARGETS[0], verbose=False, sequental_edit=True, train_ds=None)
     assert "sequental_edit" in caplog.text and "train_ds" not in caplog.text
+
+
+def test_single_edits_say_once_that_they_are_put_back(caplog, monkeypatch):
+    from easyedit_neuron.host import checks
+
+    monkeypatch.setattr(checks, "_has_warned", False)
+    e = editor()
+    e.edit(PROMPTS, TARGETS, sequential_edit=True, verbose=False)
+    assert "sequential_edit=True keeps" not in caplog.text
+    for _ in range(2):
+        e.edit(PROMPTS, TARGETS, verbose=False)
+    assert caplog.text.count("sequential_edit=True keeps the edits") == 1

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...arch.plain_model import require_plain
 from ...arch.tokens import Batch, pad, token_ids
 from ...arch.view import ModelView, frozen_parameters
 from ...edits.write import clone_weights, restore
@@ -91,6 +92,7 @@ def execute_ft(model: nn.Module, tok, requests: Sequence[dict], hparams: FTHyper
 
 
 def _trained_weights(model: nn.Module, hparams: FTHyperParams) -> dict[str, nn.Parameter]:
+    require_plain(model)
     view = ModelView.of(model) if hparams.rewrite_module_tmp is None else None
     weights: dict[str, nn.Parameter] = {}
     for layer in hparams.layers:
