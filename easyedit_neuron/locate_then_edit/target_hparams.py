@@ -63,8 +63,8 @@ class TargetHyperParams(ModelHyperParams):
         None,
     )
     context_templates: list[str] | None = doc(
-        "context sentences to use instead of generated ones, each with one '{}'; the bare '{}' is always there "
-        "besides, once",
+        "context sentences to use instead of generated ones, each with one '{}'; the bare '{}' is always "
+        "there besides, once",
         None,
     )
 
