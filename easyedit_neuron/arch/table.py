@@ -65,7 +65,10 @@ class Architecture:
 
 def _entry(model_type: str, block: str, projections: Mapping[str, str], **names) -> Architecture:
     """An entry whose templates and projections are written without the name of the block."""
-    names = {field: f"{block}.{name}" if field.endswith("_tmp") else name for field, name in names.items()}
+    names = {
+        field: f"{block}.{name}" if name is not None and field.endswith("_tmp") else name
+        for field, name in names.items()
+    }
     projections = {name: f"{block}.{module}" for name, module in projections.items()}
     return Architecture(model_type=model_type, layer_module_tmp=block, projections=projections, **names)
 
@@ -92,9 +95,43 @@ _GEMMA2 = _LLAMA | dict(
     attn_branch_tmp="post_attention_layernorm",  # acts on the branch before it joins the residual stream
 )
 
+_FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
+_PHI3 = _LLAMA | {"projections": {name: _FUSED[name] for name in ("o_proj", "gate_proj", "up_proj")}}
+_GLM4 = _LLAMA | dict(
+    post_ffn_norm_tmp="post_mlp_layernorm", attn_branch_tmp="post_self_attn_layernorm", projections=_FUSED
+)
+_OLMO2 = _LLAMA | dict(
+    pre_ffn_norm_tmp="mlp",  # no norm there: the FFN itself reads the residual stream
+    post_ffn_norm_tmp="post_feedforward_layernorm",
+    attn_branch_tmp="post_attention_layernorm",
+)
+_TWO_MATRICES = _LLAMA | dict(
+    rewrite_module_tmp="mlp.c_proj",
+    norm="layer",
+    projections={**{name: f"self_attn.{name}" for name in (*_QKV, "o_proj")}, "up_proj": "mlp.c_fc"},
+)
+_PHI = _LLAMA | dict(
+    rewrite_module_tmp="mlp.fc2",
+    ln_f_module="model.final_layernorm",
+    norm="layer",
+    pre_ffn_norm_tmp=None,
+    parallel_residual=True,
+    projections={
+        **{name: f"self_attn.{name}" for name in _QKV},
+        "o_proj": "self_attn.dense",
+        "up_proj": "mlp.fc1",
+    },
+)
+
 _ALL = [
-    *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3")),
-    _entry("gemma2", **_GEMMA2),
+    *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3", "smollm3")),
+    *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
+    _entry("phi3", **_PHI3),
+    _entry("glm4", **_GLM4),
+    _entry("olmo2", **_OLMO2),
+    _entry("starcoder2", **_TWO_MATRICES),
+    _entry("phi", **_PHI),
+    _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry(
         "gpt2",
         block="transformer.h.{}",
@@ -110,6 +147,18 @@ _ALL = [
             "o_proj": "attn.c_proj",
             "up_proj": "mlp.c_fc",
         },
+    ),
+    _entry(
+        "gpt_bigcode",
+        block="transformer.h.{}",
+        rewrite_module_tmp="mlp.c_proj",
+        mlp_module_tmp="mlp",
+        attn_module_tmp="attn",
+        ln_f_module="transformer.ln_f",
+        lm_head_module="lm_head",
+        norm="layer",
+        pre_ffn_norm_tmp="ln_2",
+        projections={"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"},
     ),
     _entry(
         "gptj",

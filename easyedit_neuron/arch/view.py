@@ -311,6 +311,11 @@ def _architecture(model: nn.Module, overrides: dict) -> Architecture:
         projections = {**entry.projections, **overrides.get("projections", {})}
         return replace(entry, **{**overrides, "projections": projections})
     missing = [name for name in REQUIRED_FIELDS if name not in overrides]
+    if missing and any(name.endswith(".experts") for name, _ in model.named_modules()):
+        raise ArchitectureError(
+            f"model_type {model_type!r} has experts in its FFNs, so that a layer has no single down "
+            "projection; it cannot be edited"
+        )
     if missing:
         raise ArchitectureError(
             f"no entry for model_type {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). Name its "

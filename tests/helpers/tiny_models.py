@@ -11,7 +11,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt2", "gptj", "gpt_neox")
-WITH_BOS = ("llama", "mistral", "gemma2")
+MORE_TYPES = (
+    "smollm3",
+    "gemma3_text",
+    "phi3",
+    "glm4",
+    "olmo2",
+    "starcoder2",
+    "phi",
+    "stablelm",
+    "gpt_bigcode",
+)
+"""Types whose parts and whole edits are tested, but not every option on them."""
+ALL_TYPES = (*MODEL_TYPES, *MORE_TYPES)
+WITH_BOS = ("llama", "mistral", "gemma2", "gemma3_text")
 
 CORPUS = [
     "Anna Berg was born in Paris. Anna Berg lives in Rome.",
@@ -43,6 +56,15 @@ _SIZES = {
     "gpt2": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "resid_pdrop": 0.1},
     "gptj": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
     "gpt_neox": {**_ROTARY, "tie_word_embeddings": False},
+    "smollm3": {**_ROTARY, "num_key_value_heads": 2},
+    "gemma3_text": {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8},
+    "phi3": {**_ROTARY, "num_key_value_heads": 2},
+    "glm4": {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8},
+    "olmo2": {**_ROTARY, "num_key_value_heads": 2},
+    "starcoder2": {**_ROTARY, "num_key_value_heads": 2},
+    "phi": {**_ROTARY, "partial_rotary_factor": 0.5},
+    "stablelm": {**_ROTARY, "num_key_value_heads": 4},
+    "gpt_bigcode": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128},
 }
 
 
@@ -77,7 +99,7 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
     """A random model of an architecture and a tokenizer for it.
 
     Args:
-        model_type: one of ``MODEL_TYPES``.
+        model_type: one of ``ALL_TYPES``.
         seed: of the weights; the global generator is left as it was.
         bos: whether the tokenizer adds a BOS token; None: as the family does.
         dtype: of the weights.

@@ -11,10 +11,10 @@ from easyedit_neuron.arch import Capture, ModelView
 from easyedit_neuron.arch.capture import Prefix
 from easyedit_neuron.errors import ArchitectureError
 from helpers.prompts import right_padded
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
 ALL = {"key", "resid_mid", "ffn_out", "layer_out", "final_hidden"}
-CASES = [(name, {}) for name in MODEL_TYPES] + [("gpt_neox", {"use_parallel_residual": False})]
+CASES = [(name, {}) for name in ALL_TYPES] + [("gpt_neox", {"use_parallel_residual": False})]
 # what each family calls: blocks, FFN's last matrix, attention, norm in front of the FFN, final norm
 BY_HAND = {
     "gpt2": ("transformer.h", "mlp.c_proj", "attn", "ln_2", "transformer.ln_f"),
@@ -26,6 +26,14 @@ BY_HAND = {
         "post_attention_layernorm",
         "gpt_neox.final_layer_norm",
     ),
+}
+BY_HAND["gpt_bigcode"] = BY_HAND["gpt2"]
+BY_HAND["starcoder2"] = ("model.layers", "mlp.c_proj", "self_attn", "post_attention_layernorm", "model.norm")
+BY_HAND["phi"] = ("model.layers", "mlp.fc2", "self_attn", None, "model.final_layernorm")
+# families that put a norm on what attention and FFN add: attention's
+BRANCH_NORMS = {
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), "post_attention_layernorm"),
+    "glm4": "post_self_attn_layernorm",
 }
 LLAMA = ("model.layers", "mlp.down_proj", "self_attn", "post_attention_layernorm", "model.norm")
 TEXTS = ["Anna Berg was born in", "The capital of Norway is", "I"]
@@ -52,7 +60,7 @@ def _hand_hooked(model, model_type, ids, mask):
         f"{blocks}.{layer}{part}"
         for layer in range(4)
         for part in ("", "." + down, "." + attention)
-        + ((".post_attention_layernorm",) if model_type == "gemma2" else ())
+        + ((f".{BRANCH_NORMS[model_type]}",) if model_type in BRANCH_NORMS else ())
     ]
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     logits = model(input_ids=ids, attention_mask=mask).logits
@@ -62,8 +70,8 @@ def _hand_hooked(model, model_type, ids, mask):
     for layer in range(4):
         block = f"{blocks}.{layer}"
         branch = seen[f"{block}.{attention}.out"]
-        if model_type == "gemma2":
-            branch = seen[f"{block}.post_attention_layernorm.out"]
+        if model_type in BRANCH_NORMS:
+            branch = seen[f"{block}.{BRANCH_NORMS[model_type]}.out"]
         expected[layer] = {
             "key": seen[f"{block}.{down}.in"],
             "ffn_out": seen[f"{block}.{down}.out"],
@@ -105,9 +113,10 @@ def test_the_parts_add_up(model_type, overrides):
             ffn = ffn + view.down_bias(layer)
         torch.testing.assert_close(ffn, seen.ffn_out[layer], rtol=1e-5, atol=1e-5)
         post_ffn_norm = view.post_ffn_norm_parameters(layer)
-        assert (post_ffn_norm is not None) == (model_type == "gemma2")
+        assert (post_ffn_norm is not None) == (model_type in BRANCH_NORMS)
         if post_ffn_norm is not None:
-            ffn = post_ffn_norm.gain * ffn / torch.sqrt(ffn.pow(2).mean(-1, keepdim=True) + 1e-6)
+            eps = model.config.rms_norm_eps
+            ffn = post_ffn_norm.gain * ffn / torch.sqrt(ffn.pow(2).mean(-1, keepdim=True) + eps)
         torch.testing.assert_close(seen.resid_mid[layer] + ffn, seen.layer_out[layer], rtol=1e-5, atol=2e-5)
     norm, (matrix, bias) = view.final_norm_parameters(), view.unembedding()
     hidden = seen.final_hidden
@@ -174,7 +183,7 @@ def test_hooks_are_gone_afterwards_also_after_an_exception():
     assert _hooks(model) == before
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @torch.no_grad()
 def test_stop_after_ends_the_forward(model_type):
     model, tok = tiny_model(model_type)
@@ -197,7 +206,7 @@ def test_stop_after_ends_the_forward(model_type):
     assert torch.isfinite(plain).all()
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @torch.no_grad()
 def test_stop_after_key_leaves_out_the_last_down_projection(model_type):
     model, tok = tiny_model(model_type)
@@ -247,7 +256,7 @@ def test_what_a_stopped_forward_held_is_freed_with_the_capture_and_not_by_the_ga
         gc.enable()
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_edit_layer_out_replaces_the_output_and_lets_gradients_through(model_type):
     model, tok = tiny_model(model_type)
     view = ModelView.of(model)
@@ -281,7 +290,7 @@ def test_captured_layer_out_is_the_edited_one():
     assert not seen.layer_out[2].any()
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
     """Zeroed activations leave the down projection's bias; gradients of replaced ones follow its matrix."""
     model, tok = tiny_model(model_type)

@@ -7,12 +7,12 @@ from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import ArchitectureError
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
 TEXTS = ["the quick brown fox", "jumps over the lazy dog near the river", "why"]
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_logits_and_gradients_are_bit_identical(model_type, layer):
     model, tok = tiny_model(model_type)

@@ -7,19 +7,26 @@ from torch.nn import functional
 
 from easyedit_neuron.arch import Capture, ModelView, projection, projection_names
 from easyedit_neuron.errors import ArchitectureError
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
-GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2")
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "smollm3", "gemma3_text", "phi3", "glm4", "olmo2")
+GATED += ("stablelm",)
+FUSED = {
+    **dict.fromkeys(("gpt2", "gpt_neox"), ("q_proj", "k_proj", "v_proj")),
+    **dict.fromkeys(("phi3", "glm4"), ("gate_proj", "up_proj")),
+}
+WITHOUT_QKV = ("phi3", "gpt_bigcode")  # fused in sizes that differ with the number of heads
 PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @torch.no_grad()
 def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
     model, tok = tiny_model(model_type)
     view = ModelView.of(model)
     names = projection_names(view)
-    assert set(names) == {*PLAIN, *(["gate_proj"] if model_type in GATED else [])}
+    expected = {*PLAIN, *(["gate_proj"] if model_type in GATED else [])}
+    assert set(names) == expected - (set(PLAIN[:3]) if model_type in WITHOUT_QKV else set())
     ids = torch.tensor([tok("Anna Berg was born")["input_ids"]])
     parameters = dict(model.named_parameters())
     for name in names:
@@ -42,7 +49,7 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
         )
         torch.testing.assert_close(seen["y"][..., linear_map.rows], expected, rtol=1e-4, atol=1e-5)
         assert linear_map.weight(view).shape == (len(linear_map.rows), linear_map.d_in)
-        assert linear_map.fused == (model_type in ("gpt2", "gpt_neox") and name in PLAIN[:3])
+        assert linear_map.fused == (name in FUSED.get(model_type, ()))
 
 
 @pytest.mark.parametrize("model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head")])

@@ -5,7 +5,7 @@ import torch
 
 from easyedit_neuron.arch import ARCHITECTURES, Capture, ModelView
 from easyedit_neuron.errors import ArchitectureError
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
 LLAMA_BY_HAND = dict(
     rewrite_module_tmp="model.layers.{}.mlp.down_proj",
@@ -18,10 +18,10 @@ LLAMA_BY_HAND = dict(
 
 
 def test_the_factory_covers_the_table():
-    assert set(MODEL_TYPES) == set(ARCHITECTURES)
+    assert set(ALL_TYPES) == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @torch.no_grad()
 def test_down_matrix_is_a_view_of_the_named_parameter(model_type):
     model, tok = tiny_model(model_type)
@@ -42,7 +42,7 @@ def test_down_matrix_is_a_view_of_the_named_parameter(model_type):
     assert view.device_of(2) == parameter.device
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_modules_are_what_they_are_called(model_type):
     model, _ = tiny_model(model_type)
     view = ModelView.of(model)
@@ -51,7 +51,7 @@ def test_modules_are_what_they_are_called(model_type):
     assert any(view.down_proj(1) is m for m in view.mlp(1).modules())
     head, bias = view.unembedding()
     assert head.shape == (view.vocab_size, 32)
-    assert (bias is not None) == (model_type == "gptj")
+    assert (bias is not None) == (model_type in ("gptj", "phi"))
 
 
 def test_gpt_neox_reads_its_parallel_flag_from_the_config():
@@ -126,7 +126,7 @@ def test_sizes_come_from_the_model_not_its_name():
     assert ModelView.of(model).n_layers == 2
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 @torch.no_grad()
 def test_logits_are_the_models_own(model_type):
     model, tok = tiny_model(model_type)

@@ -12,10 +12,10 @@ from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
 from helpers.plain_search import plain_search
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
 FLAT, LAYER = ["{}", *CONTEXTS], 1
-CASES = [(name, {}, "layer_out") for name in MODEL_TYPES] + [
+CASES = [(name, {}, "layer_out") for name in ALL_TYPES] + [
     ("mistral", {"sliding_window": 6}, "layer_out"),
     ("gemma2", {"sliding_window": 6}, "layer_out"),
     *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2")),
@@ -44,7 +44,7 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
         torch.testing.assert_close(target.value - target.initial, delta, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
     """The path with frozen keys and values is the one taken: a step sees fewer tokens than the row has."""
     widths, plain = [], cached_forward.Suffix.run
@@ -125,7 +125,7 @@ def test_what_does_not_fit_alone_is_an_error(tmp_path, monkeypatch):
         )
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_layerwise_keys_in_float64(model_type, exact):
     """While layers 1 and 2 are edited: the keys of a whole forward, and the value at layer 3 of the bare
     prompt."""

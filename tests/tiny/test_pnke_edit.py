@@ -21,13 +21,13 @@ from easyedit_neuron.statistics.nullspace import null_space
 from helpers.editing import CONTEXTS, REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot
 from helpers.plain_search import plain_keys
 from helpers.pnke_cases import edit, own_prompts, pnke_hparams  # noqa: F401
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_prompts")
 F64 = torch.float64
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", ALL_TYPES)
 def test_the_critical_neurons_of_the_requests_change_and_nothing_else(model_type, tmp_path):
     model, tok = tiny_model(model_type)
     before = snapshot(model)
@@ -232,7 +232,9 @@ def test_earlier_edits_are_protected_or_not(tmp_path):
     for protects in (True, False):
         model, tok = tiny_model("llama")
         edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
-        record, _ = edit(model, tok, REQUESTS[:1], tmp_path, accumulate_keys=protects)
+        other = {"prompt": "Anna Berg lives in", "subject": "Anna Berg", "target_new": "Rome"}
+        assert other["subject"] == REQUESTS[0]["subject"], "a key like the first one"
+        record, _ = edit(model, tok, [other], tmp_path, accumulate_keys=protects)
         norms.append(record.layers[1].key_factor.norm())
     assert norms[0] < norms[1]
 

@@ -1,0 +1,92 @@
+"""Further architectures: an edit by every method, the answer where it is not possible, and what has no entry.
+
+Their parts are tested with those of the others (``test_arch_*``, ``test_cached_forward``,
+``test_locate_then_edit``).
+"""
+
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from easyedit_neuron import FTHyperParams, apply_ft_to_model
+from easyedit_neuron.arch.projections import projection_names
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.errors import ArchitectureError
+from easyedit_neuron.evaluation import predict_targets, token_accuracy
+from easyedit_neuron.statistics import NAME_TEMPLATES
+from helpers.contract import apply, settings
+from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot, target_nll
+from helpers.tiny_models import MORE_TYPES, tiny_model
+
+FUSED = ("phi3", "glm4")
+REQUEST = REQUESTS[2]
+
+
+@pytest.mark.parametrize("method", ["FiNE", "KNE", "PNKE"])
+@pytest.mark.parametrize("model_type", MORE_TYPES)
+def test_neurons_are_located_and_trained(model_type, method, tmp_path):
+    """The new object gets likelier (in these random models); only down projections change; put back exactly."""
+    model, tok = tiny_model(model_type, seed=4)
+    far = {"v_num_grad_steps": 15, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0}
+    stronger = {"FiNE": {"epochs": 12}, "KNE": {"num_steps": 8}, "PNKE": far}[method]
+    hparams = settings(method, tmp_path, **stronger)
+    before, nll = snapshot(model), target_nll(model, tok, REQUEST)
+    _, weights, record = apply(model, tok, [REQUEST], hparams, return_orig_weights=True)
+    assert target_nll(model, tok, REQUEST) < nll
+    view = ModelView.of(model)
+    down = {view.down_weight_name(layer) for layer in range(view.n_layers)}
+    assert set(changed_tensors(model, before)) == set(record.deltas) <= down
+    put_back(model, weights)
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize("model_type", MORE_TYPES)
+def test_lasting_adds_a_neuron_or_says_why_not(model_type, tmp_path):
+    model, tok = tiny_model(model_type, seed=2)
+    before = snapshot(model)
+    hparams = settings("Lasting", tmp_path, name_templates=list(NAME_TEMPLATES[:2]), v_num_grad_steps=8)
+    if model_type in FUSED:
+        with pytest.raises(ArchitectureError, match="gate_up_proj.weight holds several projections"):
+            apply(model, tok, [REQUEST], hparams)
+        assert changed_tensors(model, before) == []
+        return
+    nll, ids = target_nll(model, tok, REQUEST), torch.tensor([[1, 5, 9, 3]])
+    logits = model(ids).logits.clone()
+    apply(model, tok, [REQUEST], hparams)
+    assert target_nll(model, tok, REQUEST) < nll and ModelView.of(model).d_ff == 56
+    is_gated = "gate_proj" in projection_names(ModelView.of(model))
+    assert is_gated == (model_type not in ("starcoder2", "phi", "gpt_bigcode"))
+    assert model(ids).logits.shape == logits.shape
+
+
+@pytest.mark.parametrize("model_type", MORE_TYPES)
+def test_fine_tuning(model_type):
+    model, tok = tiny_model(model_type)
+    nll = target_nll(model, tok, REQUEST)
+    hparams = FTHyperParams(alg_name="FT", model_name="x", layers=[1], num_steps=10, lr=0.02)
+    hparams.objective_optimization = "target_new"
+    apply_ft_to_model(model, tok, [REQUEST], hparams)
+    assert target_nll(model, tok, REQUEST) < nll
+
+
+@pytest.mark.parametrize("model_type", MORE_TYPES)
+def test_measured_alone_and_in_a_batch(model_type):
+    """Padding and positions of the evaluation hold for the type."""
+    model, tok = tiny_model(model_type)
+    prompts = ["Anna Berg was born in", "Rome", "You know the capital of Norway is"]
+    together = predict_targets(model, tok, prompts, ["Paris", "is Oslo", "London"])
+    alone = [
+        predict_targets(model, tok, [prompt], [target])[0]
+        for prompt, target in zip(prompts, ["Paris", "is Oslo", "London"])
+    ]
+    assert [p.predicted for p in together] == [p.predicted for p in alone]
+    assert len(token_accuracy(together)) == 3
+
+
+def test_experts_are_a_clear_no():
+    config = MixtralConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(ArchitectureError, match="'mixtral' has experts .*no single down projection"):
+        ModelView.of(MixtralForCausalLM(config))
