@@ -256,6 +256,9 @@ class ModelView:
                 self._get(field, name.format(0)), self._get(field, name.format(self.n_layers - 1))
 
     def _check_down_matrices(self) -> int:
+        # A model of a config alone is looked at (easyedit-neuron arch); one that is offloaded in part is not
+        # whole.
+        is_skeleton = all(parameter.is_meta for parameter in self.model.parameters())
         for layer in range(self.n_layers):
             weight = getattr(self.down_proj(layer), "weight", None)
             name = self.down_weight_name(layer)
@@ -264,7 +267,7 @@ class ModelView:
                     f"rewrite_module_tmp: {name} is not a floating-point matrix, so it cannot be edited in "
                     "place; load the model unquantised (float32, bfloat16 or float16)"
                 )
-            if weight.is_meta:
+            if weight.is_meta and not is_skeleton:
                 raise ArchitectureError(
                     f"{name} is offloaded (meta device); load the model into memory to edit it"
                 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..arch.verify import is_described_by_hand, verify_parts
 from ..arch.view import ModelView, eval_mode
 from ..arch.vocabulary import check_vocabulary
 from ..utils.timing import Stopwatch
@@ -67,6 +68,8 @@ class Edit:
         """
         prepared = prepare(requests)
         view = ModelView.of(model, **hparams.module_overrides())
+        if is_described_by_hand(view):
+            verify_parts(view)
         cls.check(view, hparams)
         check_vocabulary(view.model, tok, [request.text + request.target_new for request in prepared])
         return cls(method, copy_of(view, hparams) if copy else view, tok, prepared, hparams)

@@ -25,7 +25,7 @@ REQUEST = REQUESTS[2]
 @pytest.mark.parametrize("method", ["FiNE", "KNE", "PNKE"])
 @pytest.mark.parametrize("model_type", MORE_TYPES)
 def test_neurons_are_located_and_trained(model_type, method, tmp_path):
-    """The new object gets likelier (in these random models); only down projections change; put back exactly."""
+    """The new object gets likelier in these random models; only down projections change; put back exactly."""
     model, tok = tiny_model(model_type, seed=4)
     far = {"v_num_grad_steps": 15, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0}
     stronger = {"FiNE": {"epochs": 12}, "KNE": {"num_steps": 8}, "PNKE": far}[method]

@@ -5,10 +5,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, StableLmConfig, StableLmForCausalLM
+from transformers import AutoModelForCausalLM
 
-from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.edits.write import down_names
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.export import export_merged
 from helpers.contract import CASES, apply, fresh, settings
@@ -92,33 +90,6 @@ def test_what_is_under_a_wrapper_can_be_edited(tmp_path):
     after = compiled(**inputs).logits
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, model(**inputs).logits)
-
-
-def test_an_unknown_model_whose_modules_are_named(tmp_path):
-    """StableLM has no entry; with its modules named in the hyperparameters every path edits it."""
-    _, tok = tiny_model("llama")
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
-    config = StableLmConfig(vocab_size=300, num_key_value_heads=4, max_position_embeddings=128, **sizes)
-    torch.manual_seed(0)
-    model = StableLmForCausalLM(config).eval()
-    block = "model.layers.{}"
-    names = {"layer_module_tmp": block, "rewrite_module_tmp": f"{block}.mlp.down_proj"}
-    names |= {"mlp_module_tmp": f"{block}.mlp", "attn_module_tmp": f"{block}.self_attn"}
-    names |= {"ln_f_module": "model.norm", "lm_head_module": "lm_head"}
-    with pytest.raises(ArchitectureError, match="no entry for model_type 'stablelm'"):
-        apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path))
-    with pytest.raises(ArchitectureError, match="pre_ffn_norm_tmp is unset"):
-        apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
-    names |= {"pre_ffn_norm_tmp": f"{block}.post_attention_layernorm", "norm": "layer"}
-    for method in ("MEMIT", "AlphaEdit", "ROME", "NMKE"):
-        twin = copy.deepcopy(model)
-        *_, record = apply(
-            twin, tok, REQUESTS, make_hparams(method, tmp_path, nullspace_threshold=2.0, **names)
-        )
-        view = ModelView.of(twin, **names)
-        assert sorted(record.names.values()) == sorted(down_names(view, [1, 2]))
-        for name in record.names.values():
-            assert not torch.equal(twin.get_parameter(name), model.get_parameter(name))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,20 @@ from ...errors import NeuronEditError
 from ...utils.suggest import did_you_mean
 from ..output import fail
 
-_NAMES = ("edit", "ask", "tune", "bench", "model", "log", "undo", "replay", "diff", "squash", "export")
+_NAMES = (
+    "edit",
+    "ask",
+    "tune",
+    "bench",
+    "model",
+    "arch",
+    "log",
+    "undo",
+    "replay",
+    "diff",
+    "squash",
+    "export",
+)
 COMMANDS = {name: name for name in _NAMES} | {"import": "import_"}
 """Name of the command -> its module."""
 

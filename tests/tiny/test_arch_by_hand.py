@@ -1,0 +1,103 @@
+"""Models without an entry: what easyedit-neuron arch says of them, and the comparison before an edit."""
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from easyedit_neuron.arch.guess import guessed_names
+from easyedit_neuron.arch.table import ARCHITECTURES, REQUIRED_FIELDS
+from easyedit_neuron.arch.verify import verify_parts
+from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.cli import main
+from easyedit_neuron.errors import ArchitectureError
+from helpers.contract import apply
+from helpers.editing import REQUESTS, changed_tensors, make_hparams, snapshot
+from helpers.tiny_models import ALL_TYPES, tiny_model, tiny_tokenizer
+
+SIZES = dict(
+    vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+    max_position_embeddings=128,
+)  # fmt: skip
+
+
+def unknown(model_type, **fields):
+    """A random model of a type without an entry."""
+    fields = {**SIZES, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1, **fields}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields)).eval()
+
+
+@pytest.mark.parametrize("model_type", ALL_TYPES)
+def test_the_tables_own_models_add_up(model_type):
+    for dtype in (torch.float32, torch.bfloat16):
+        verify_parts(ModelView.of(tiny_model(model_type, dtype=dtype)[0]))
+
+
+@pytest.mark.parametrize("model_type", ALL_TYPES)
+def test_guesses_are_the_tables_names(model_type):
+    """Where a family keeps to the usual order; norms differ most."""
+    model, _ = tiny_model(model_type)
+    view, guessed = ModelView.of(model), guessed_names(model)
+    for field in REQUIRED_FIELDS:
+        assert guessed[field] == getattr(view.arch, field), field
+    if view.arch.pre_ffn_norm_tmp and model_type not in ("olmo2",) and not view.arch.parallel_residual:
+        assert guessed["pre_ffn_norm_tmp"] == view.arch.pre_ffn_norm_tmp
+
+
+def test_the_printed_names_make_an_edit_possible(tmp_path, capsys):
+    """Olmo has no entry: the command's YAML, as it is, is a description with which it is edited."""
+    model, tok = unknown("olmo", num_key_value_heads=2), tiny_tokenizer()
+    assert "olmo" not in ARCHITECTURES
+    model.save_pretrained(tmp_path / "olmo")
+    assert main(["arch", str(tmp_path / "olmo")]) == 0
+    said = capsys.readouterr().out
+    assert "olmo has no entry" in said
+    names = {name: value for name, value in yaml.safe_load(said).items() if value}
+    assert set(REQUIRED_FIELDS) <= set(names)
+    with pytest.raises(ArchitectureError, match="has no weight|kind of the final norm"):
+        ModelView.of(model, **names).final_norm_parameters()  # a norm without weights: what no entry tells
+    before = snapshot(model)
+    *_, record = apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
+    assert set(changed_tensors(model, before)) == set(record.deltas)
+
+
+@pytest.mark.parametrize("model_type", ["granite", "cohere"])
+def test_models_that_scale_their_parts_are_refused(model_type, tmp_path):
+    """Granite multiplies what attention and FFN add, Cohere its logits: without that an edit would be of
+    another model."""
+    scaled = {"granite": {"residual_multiplier": 0.3, "logits_scaling": 4.0}, "cohere": {"logit_scale": 0.2}}
+    model, tok = unknown(model_type, num_key_value_heads=2, **scaled[model_type]), tiny_tokenizer()
+    names = {name: value for name, value in guessed_names(model).items() if value}
+    more = {"norm": "layer", "parallel_residual": True} if model_type == "cohere" else {}
+    before = snapshot(model)
+    with pytest.raises(ArchitectureError, match="do not give .* of this model .*scales its parts"):
+        apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names, **more))
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("ln_f_module", "model.layers.0.input_layernorm", "logits"),
+        ("pre_ffn_norm_tmp", "model.layers.{}.input_layernorm", "the output of layer"),
+        ("rewrite_module_tmp", "model.layers.{}.mlp.gate_proj", "residual|down projection|FFN"),
+    ],
+)
+def test_a_wrong_name_is_noticed(field, value, message, tmp_path):
+    model, tok = unknown("olmo", num_key_value_heads=2), tiny_tokenizer()
+    names = {name: name_of for name, name_of in guessed_names(model).items() if name_of} | {field: value}
+    with pytest.raises(ArchitectureError, match=message):
+        apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
+
+
+def test_a_known_model_by_its_config_alone(tmp_path, capsys):
+    model, _ = tiny_model("qwen2")
+    model.config.save_pretrained(tmp_path)
+    assert main(["arch", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "qwen2, 4 layers, d_model 32, d_ff 48, 300 tokens" in said
+    assert "model.layers.{}.mlp.down_proj" in said and "gate_proj" in said
+    assert main(["arch", str(tmp_path / "nothing")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
