@@ -57,7 +57,7 @@ def _stub(model, model_type: str) -> str:
     """Lines for a hyperparameter file."""
     lines = [
         f"# {model_type} has no entry in the table. Guesses from the modules' names and sizes: check them,",
-        "# and put them into the hyperparameter file. An edit first compares them with what the model computes.",
+        "# and put them into the hyperparameter file. An edit first compares them with the model.",
     ]
     for field, name in guessed_names(model).items():
         lines.append(f"{field}: {name}" if name else f"# {field}: ...  # nothing fits")
