@@ -13,7 +13,7 @@ from typing import Any
 from .. import registry
 from .checks import check_hparams, check_requests, check_single, warn_of_single_edits
 from .model_name_check import check_model_name
-from .prepare import prepare_requests
+from .prepare import prepare_requests, tidy_arguments
 
 LOG = logging.getLogger(__name__)
 
@@ -35,17 +35,19 @@ def _checked(original: Callable, call: str) -> Callable:
     @functools.wraps(original)
     def checked(self, *args, **kwargs):
         try:
-            arguments = signature.bind(self, *args, **kwargs).arguments
+            bound = signature.bind(self, *args, **kwargs)
         except TypeError:
             return original(self, *args, **kwargs)  # the original's error says what is wrong
+        arguments = bound.arguments
         hparams = arguments.get("hparams", getattr(self, "hparams", None))
         alg_name = getattr(hparams, "alg_name", None)
         if any(alg_name in spec.names for spec in registry.methods(plugin=True)):
             if call == "__init__":
                 _check_before_loading(hparams)
             else:
+                tidy_arguments(arguments)
                 _check_edit(call, self, hparams, {**arguments, **arguments.get("kwargs", {})})
-        return original(self, *args, **kwargs)
+        return original(*bound.args, **bound.kwargs)
 
     checked.checked_by_easyedit_neuron = True
     return checked

@@ -4,9 +4,10 @@ changed."""
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import RequestError
-from ..utils.spelling import difference, tidied_all
+from ..utils.spelling import difference, tidied, tidied_all
 
 Texts = str | Sequence[str]
 
@@ -64,6 +65,37 @@ def prepare_requests(
             remedy = f"write it as it stands there{difference(prompt, str(name))}"
             raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
     return requests
+
+
+_TEXTS = {"prompts": "prompt", "rephrase_prompts": "rephrase_prompt"}
+_TEXTS |= {name: name for name in ("target_new", "ground_truth", "target_neg", "subject")}
+
+
+def tidy_arguments(arguments: dict[str, Any]) -> None:
+    """Make the texts among the arguments of EasyEdit's calls ``tidied``, in place; wrong ones stay, for the
+    error.
+
+    Args:
+        arguments: names to values, with further ones under ``kwargs``.
+    """
+    if isinstance(arguments.get("requests"), list):
+        arguments["requests"] = tidied_all(arguments["requests"])
+    further = arguments.get("kwargs", {})
+    places = {name: part for part in (arguments, further) for name in part}
+    for name, section in (("locality_inputs", "locality"), ("portability_inputs", "portability")):
+        if isinstance(arguments.get(name), dict):
+            arguments[name] = tidied({section: arguments[name]})[section]
+    given = {name: places[name][name] for name in _TEXTS if places.get(name, {}).get(name) is not None}
+    columns = {name: [value] if isinstance(value, str) else value for name, value in given.items()}
+    if not all(isinstance(column, list) for column in columns.values()):
+        return
+    if len({len(column) for column in columns.values()}) != 1:
+        return
+    rows = [dict(zip((_TEXTS[name] for name in columns), row)) for row in zip(*columns.values())]
+    rows = tidied_all(rows)
+    for name, value in given.items():
+        texts = [row[_TEXTS[name]] for row in rows]
+        places[name][name] = texts[0] if isinstance(value, str) else texts
 
 
 def _as_list(value: Texts | None, name: str, count: int | None = None) -> list | None:

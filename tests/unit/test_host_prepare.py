@@ -7,7 +7,7 @@ import pytest
 
 from easyedit_neuron.arch.load_model import target_device
 from easyedit_neuron.errors import HparamsError, RequestError
-from easyedit_neuron.host.prepare import prepare_requests
+from easyedit_neuron.host.prepare import prepare_requests, tidy_arguments
 
 
 def test_one_text_is_a_list_of_one():
@@ -109,3 +109,30 @@ def test_devices(monkeypatch):
     ) == torch.device("cuda:0")
     with pytest.raises(HparamsError, match="has 2 CUDA device"):
         target_device(2)
+
+
+def test_arguments_of_easyedits_calls_are_tidied():
+    """Lists and single texts, positional ones and further keywords; what does not fit together stays."""
+    arguments = {
+        "prompts": ["{} was born in ", "Rome is "],
+        "target_new": [" Paris", "old\n"],
+        "locality_inputs": {"near": {"prompt": ["Oslo is in ", None], "ground_truth": [" Norway", None]}},
+        "kwargs": {"subject": ["Anna Berg ", "Rome"], "verbose": False},
+    }
+    tidy_arguments(arguments)
+    assert arguments == {
+        "prompts": ["Anna Berg was born in", "Rome is"],
+        "target_new": ["Paris", "old"],
+        "locality_inputs": {"near": {"prompt": ["Oslo is in", None], "ground_truth": ["Norway", None]}},
+        "kwargs": {"subject": ["Anna Berg", "Rome"], "verbose": False},
+    }
+    single = {"prompts": "Rome is ", "target_new": " old", "kwargs": {"subject": "Rome"}}
+    tidy_arguments(single)
+    assert single == {"prompts": "Rome is", "target_new": "old", "kwargs": {"subject": "Rome"}}
+    for odd in ({"prompts": ["a ", "b"], "target_new": ["c "]}, {"prompts": ("a ",), "target_new": 3}, {}):
+        before = dict(odd)
+        tidy_arguments(odd)
+        assert odd == before
+    ready = {"requests": [{"prompt": "Rome is ", "target_new": "old "}]}
+    tidy_arguments(ready)
+    assert ready == {"requests": [{"prompt": "Rome is", "target_new": "old"}]}
