@@ -42,6 +42,15 @@ def test_edit_requests_and_earlier_measurements(pair, tmp_path):
     assert again[0][0] == again[1][0] == results[0][0]
 
 
+def test_blanks_that_nobody_sees(pair):
+    """Texts with blanks at their ends are edited and measured as those without, by both editors."""
+    dirty = [prompt + " " for prompt in PROMPTS], [f" {target}\n" for target in TARGETS]
+    results = []
+    for prompts, targets in ((PROMPTS, TARGETS), dirty):
+        results += [e.edit(list(prompts), list(targets), verbose=False)[0] for e in pair()]
+    assert results[0] == results[1] == results[2] == results[3]
+
+
 @pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
 @pytest.mark.parametrize("constraint", [False, 5e-3])
 def test_fine_tuning_of_a_single_request(editors, llama_folder, objective, constraint):
