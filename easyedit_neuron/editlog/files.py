@@ -24,6 +24,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_name(entry_id: int) -> str:
+    """The file of an entry with a change, in the log's own folder; no entry may name another."""
+    return f"{entry_id:06d}.safetensors"
+
+
 def write_header(folder: Path, header: dict[str, Any]) -> None:
     write_text(folder / HEADER_FILE, json.dumps(header, indent=2) + "\n")
 
@@ -76,6 +81,11 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
             raise StateError(
                 f"{path}: line {number} holds entry {entry_id}, which does not follow the lines before it: "
                 "an entry is missing or out of order; put the right file back"
+            )
+        if "file" in entry and entry["file"] != file_name(entry_id):
+            raise StateError(
+                f"{path}: line {number} names the file {entry['file']!r}; an entry's file is "
+                f"{file_name(entry_id)!r} in the log's own folder. Nothing is read or written elsewhere"
             )
         entries.append(entry)
     if torn:

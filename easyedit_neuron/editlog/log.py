@@ -159,7 +159,7 @@ class EditLog:
         if not self._exists:
             self._create(str(record.hparams.get("model_name", "unknown")))
         number = len(self._entries) + 1
-        path = self.folder / f"{number:06d}.safetensors"
+        path = self.folder / files.file_name(number)
         with refusing(path):
             record.save(path)
             sync(path)

@@ -17,6 +17,11 @@ class TypeMismatch(Exception):
     """The value does not fit; the message says what was expected and what the value is."""
 
 
+LARGEST = 1e30
+MOST_SHOWN = 80
+LARGEST_INTEGER = 2**63 - 1
+
+
 def convert(value: Any, annotation: Any) -> Any:
     """Return ``value`` converted to ``annotation``; raise ``TypeMismatch`` if it does not fit."""
     if annotation is Any or annotation is object:
@@ -47,7 +52,7 @@ def convert(value: Any, annotation: Any) -> Any:
 
 def _expect(fits: bool, value: Any, expected: str) -> Any:
     if not fits:
-        raise TypeMismatch(f"must be {expected}, not {value!r} ({type(value).__name__})")
+        raise TypeMismatch(f"must be {expected}, not {_shown(value)} ({type(value).__name__})")
     return value
 
 
@@ -58,15 +63,32 @@ def _number(value: Any, expected: str) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     _expect(not math.isnan(number), value, expected)
-    return number
+    return _bounded(number, value, LARGEST)
 
 
 def _int(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return _bounded(value, value, LARGEST_INTEGER)
+    _expect(not isinstance(value, float) or math.isfinite(value), value, "an integer")
     number = _number(value, "an integer")
-    _expect(math.isfinite(number) and number.is_integer(), value, "an integer")
-    return int(number)
+    _expect(number.is_integer(), value, "an integer")
+    return _bounded(int(number), value, LARGEST_INTEGER)
+
+
+def _bounded(number, value: Any, largest: float):
+    """The number; ``TypeMismatch`` where it is infinite, or float32 or 64 bits do not hold it."""
+    if not abs(number) <= largest:
+        raise TypeMismatch(f"must be at most {largest:g} in size, not {_shown(value)}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A value in an error, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]}... ({len(text):,} characters)"
 
 
 def _literal(value: Any, choices: tuple) -> Any:

@@ -33,6 +33,12 @@ LOG = logging.getLogger(__name__)
 GONE = "gone:"
 """Prefix of a step whose weights cannot come back, because an edit before it has been undone."""
 
+METHOD_STATES = (
+    "easyedit_neuron.models.kne.shared:SharedScores",
+    "easyedit_neuron.models.lasting.state:LastingState",
+)
+"""The classes of which a method may keep an object (``ModelSession.method_state``)."""
+
 SETTING_FIELDS = (
     "layers",
     "context_prompts",
@@ -301,7 +307,15 @@ def restore_session(view: ModelView, tok, hparams, saved: dict[str, dict]) -> No
         session.sequential_states[setting] = SequentialState.restored(state, statistics)
     session.origins = {name: list(history) for name, history in saved["origins"].items()}
     for key, value in saved["kept"].items():
-        module, _, name = value["class"].partition(":")
-        if not module.startswith("easyedit_neuron."):
-            raise StateError(f"the saved state has a {value['class']}, which is not a class of this package")
-        session.method_state[key] = getattr(importlib.import_module(module), name)(**value["fields"])
+        session.method_state[key] = _restored_method_state(value)
+
+
+def _restored_method_state(saved: dict[str, Any]) -> Any:
+    """What a method keeps, from a file: only the classes of ``METHOD_STATES`` can be made."""
+    if saved.get("class") not in METHOD_STATES:
+        raise StateError(f"the saved state has a {saved.get('class')!r}, which no method keeps")
+    module, _, name = saved["class"].partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)(**saved["fields"])
+    except (KeyError, TypeError) as problem:
+        raise StateError(f"the saved state of {saved['class']} is damaged: {problem}") from None

@@ -2,7 +2,9 @@
 are let go."""
 
 import copy
+import dataclasses
 import gc
+import importlib
 import logging
 import weakref
 
@@ -12,7 +14,8 @@ import torch
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits import session
 from easyedit_neuron.edits.session import ModelSession, forget, last_record
-from easyedit_neuron.locate_then_edit.sequential_state import SequentialState
+from easyedit_neuron.errors import StateError
+from easyedit_neuron.locate_then_edit.sequential_state import METHOD_STATES, SequentialState, restore_session
 from easyedit_neuron.statistics.cache import Statistics
 from helpers.editing import REQUESTS, apply, make_hparams, put_back, snapshot
 from helpers.tiny_models import tiny_model
@@ -171,3 +174,32 @@ def test_statistics_of_a_second_layer_are_of_the_unedited_model(method, tmp_path
     expected = Statistics(ModelView.of(clean), tok, make_hparams(method, tmp_path / "other")).covariance(2)
     (state,) = states(model)
     torch.testing.assert_close(state.statistics.covariance(2), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "saved, message",
+    [
+        ({"class": "easyedit_neuron.utils.io:write_text", "fields": {}}, "which no method keeps"),
+        ({"class": "os:system", "fields": {"command": "true"}}, "which no method keeps"),
+        (
+            {"class": "easyedit_neuron.models.lasting.state:ModelSession", "fields": {}},
+            "which no method keeps",
+        ),
+        ({"fields": {}}, "which no method keeps"),
+        ({"class": "easyedit_neuron.models.lasting.state:LastingState", "fields": {"x": 1}}, "is damaged"),
+        ({"class": "easyedit_neuron.models.lasting.state:LastingState"}, "is damaged"),
+    ],
+)
+def test_a_state_from_elsewhere_makes_nothing_but_what_methods_keep(saved, message, tmp_path):
+    model, tok = tiny_model("llama")
+    content = {"sequential": {}, "origins": {}, "kept": {"x": saved}}
+    with pytest.raises(StateError, match=message):
+        restore_session(ModelView.of(model), tok, make_hparams("MEMIT", tmp_path), content)
+    assert ModelSession.of(model).method_state == {}
+
+
+def test_every_class_that_a_method_keeps_is_in_the_table():
+    """Whatever ``method_state`` is assigned to in the package is of these classes."""
+    for target in METHOD_STATES:
+        module, _, name = target.partition(":")
+        assert dataclasses.is_dataclass(getattr(importlib.import_module(module), name))

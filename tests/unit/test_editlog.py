@@ -247,3 +247,19 @@ def test_the_same_edit_has_the_same_content(log, tmp_path):
 def test_nothing_is_made_before_the_first_entry(tmp_path):
     log = EditLog(tmp_path / "log")
     assert len(log) == 0 and list(log) == [] and not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../notes", "/etc/hostname", "000002.safetensors", "entries.jsonl", None, 3]
+)
+def test_an_entry_names_its_own_file_and_no_other(name, tmp_path):
+    """Whoever sends a log could have files read, overwritten and deleted elsewhere."""
+    log = EditLog(tmp_path / "log", "some-model", "f0")
+    log.append(make(1, "w0", "w1"))
+    lines = [json.loads(line) for line in (tmp_path / "log/entries.jsonl").read_text().splitlines()]
+    lines[0]["file"] = name
+    (tmp_path / "log/entries.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(
+        StateError, match=r"line 1 names the file .*; an entry's file is '000001.safetensors'"
+    ):
+        EditLog(tmp_path / "log")

@@ -84,7 +84,7 @@ def test_missing_fields_are_all_named():
         ("v_lr", "nan", "number"),
         ("batch_size", True, "integer"),
         ("batch_size", 1.5, "integer"),
-        ("batch_size", "inf", "integer"),
+        ("batch_size", "inf", "at most"),
         ("batch_size", 0, "at least 1"),
         ("flag", 1, "true or false"),
         ("flag", "yes", "true or false"),
@@ -222,3 +222,15 @@ def test_a_model_in_memory_is_not_copied_into_a_dictionary():
     assert hparams.to_dict() == {**Sample.from_dict(GOOD).to_dict(), "model_name": "models/own"}
     assert isinstance(hparams.model_name, tuple)
     assert hparams.override({"v_lr": 1}).model_name == "models/own"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), 1e300, "inf", ".inf", 10**400, "1" * 5000])
+@pytest.mark.parametrize("field", ["kl_factor", "v_lr", "seed"])
+def test_numbers_beyond_all_bounds(field, value):
+    """Infinite, or float32 or 64 bits do not hold them: one short error with the field's name."""
+    from easyedit_neuron import MEMITHyperParams
+
+    values = MEMITHyperParams.from_hparams("MEMIT/tiny-llama").to_dict() | {field: value}
+    with pytest.raises(HparamsError, match=f"field '{field}'") as problem:
+        MEMITHyperParams.from_dict(values)
+    assert len(str(problem.value)) < 200

@@ -1,0 +1,24 @@
+"""What reaches the terminal: no control characters of somebody's texts, nothing that its encoding lacks."""
+
+import io
+import sys
+
+import pytest
+
+from easyedit_neuron.cli.output import fail, show
+
+
+def test_control_characters_are_shown(capsys):
+    show("Bad \x1b[2J\x1b]0;owned\x07Guy\u202e\n\tZoë 東京\n")
+    assert capsys.readouterr().out == "Bad \\x1b[2J\\x1b]0;owned\\x07Guy\\u202e\n\tZoë 東京\n"
+    assert fail("no \x1b[31m\nfile") == 2
+    assert capsys.readouterr().err == "easyedit-neuron: error: no \\x1b[31m file\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_is_not_utf_8(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, errors="strict"))
+    show("東京 is Zoë's\n")
+    text = written.getvalue().decode(encoding)
+    assert text.startswith("\\u6771\\u4eac is Zo") and ("ë" in text) == (encoding != "ascii")
