@@ -29,6 +29,10 @@ class StateError(NeuronEditError):
     """The sequential state does not belong to the model's present weights."""
 
 
+class StatisticsError(StateError):
+    """A file of statistics is damaged or foreign, or cannot be written: every edit would meet it."""
+
+
 class DataError(NeuronEditError):
     """A data file is missing, of an unknown shape, or one of its records is malformed."""
 

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-from ..errors import ArchitectureError
+from ..errors import ArchitectureError, RequestError
 from ..utils.spelling import folded_text
-from .tokens import token_ids
+from .tokens import text_ids, token_ids
 
 LOG = logging.getLogger(__name__)
 MOST_UNKNOWN = 0.1
@@ -26,6 +26,7 @@ def check_vocabulary(model, tok, texts: Sequence[str]) -> None:
             every blank into one), or is another text when it is decoded again.
     """
     rows = model.get_input_embeddings().weight.shape[0]
+    check_lengths(model, text_ids(tok, texts))
     unknown_texts = []
     for number, text in enumerate(texts):
         ids = token_ids(tok, text, special=False)
@@ -57,6 +58,18 @@ def check_vocabulary(model, tok, texts: Sequence[str]) -> None:
             "the tokenizer has %s tokens and the model %s: do they belong together? If not, %s",
             *(f"{len(tok):,}", f"{rows:,}", REMEDY),
         )
+
+
+def check_lengths(model, rows: Sequence[Sequence[int]]) -> None:
+    """``RequestError`` for a row of token ids that is longer than the model's positions."""
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    for number, row in enumerate(rows):
+        if positions is not None and len(row) > positions:
+            raise RequestError(
+                f"text {number} has {len(row):,} tokens, and the model has {positions:,} positions; make it "
+                "shorter"
+            )
 
 
 def _letters(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.tokens import left_pad, text_ids
+from ..arch.vocabulary import check_lengths
 from ..errors import RequestError
 from .batching import accepted, by_length, evaluating, input_device, logits_at, right_pad, tokenize_pairs
 
@@ -47,6 +48,7 @@ def predict_targets(
     tokens.
     """
     pairs = tokenize_pairs(tok, prompts, targets)
+    check_lengths(model, [pair.ids for pair in pairs])
     lengths = [len(pair.ids) for pair in pairs]
     offsets = [0] * len(pairs) if group_sizes is None else _left_padding(lengths, group_sizes)
     predictions: dict[int, Prediction] = {}

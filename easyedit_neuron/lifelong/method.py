@@ -9,13 +9,13 @@ import torch
 
 from ..arch.load_model import load_model
 from ..arch.view import ModelView
-from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError
+from ..errors import ArchitectureError, DataError, HostError, HparamsError, MaskError, StatisticsError
 from ..locate_then_edit.sequential_state import restore_session, saved_session
 from ..registry import MethodSpec
 from .weights import ComparedWeights, EditedWeights
 
 LOG = logging.getLogger(__name__)
-FATAL = (HparamsError, ArchitectureError, HostError, DataError, MaskError)
+FATAL = (HparamsError, ArchitectureError, HostError, DataError, MaskError, StatisticsError)
 """Errors that every other edit would meet too: the run ends."""
 
 

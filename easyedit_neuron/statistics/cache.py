@@ -14,7 +14,7 @@ import torch
 
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
-from ..errors import StateError
+from ..errors import StateError, StatisticsError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
 from . import matrix_files
 from .covariance import covariances
@@ -130,9 +130,10 @@ class Statistics:
     def _measured(self, kind: str, layer: int, view: ModelView) -> torch.Tensor:
         """A matrix from its file; without one it is measured, with those of the other layers."""
         provenance = self._provenance(kind, layer, view)
-        if not self._path(provenance).is_file():
-            (self._measure if kind == "covariance" else self._measure_names)(view)
         tensors = self._read(provenance, view)
+        if tensors is None:
+            (self._measure if kind == "covariance" else self._measure_names)(view)
+            tensors = self._read(provenance, view)
         assert tensors is not None
         return tensors["covariance"]
 
@@ -180,7 +181,13 @@ class Statistics:
         together = self._common_provenance | {"kind": "covariance", "layers": missing, "modules": modules}
         name = f"covariance-layers{missing[0]}-{missing[-1]}-{key_fingerprint(together)}.partial"
         unfinished = matrix_files.UnfinishedSums(self.dir / name, together)
-        self.dir.mkdir(parents=True, exist_ok=True)  # fails now and not after the measurement
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)  # fails now and not after the measurement
+        except OSError as problem:
+            remedy = "stats_dir=... names another folder"
+            raise StatisticsError(
+                f"{self.dir}: cannot be made ({problem.strerror or problem}); {remedy}"
+            ) from problem
         LOG.info("measuring the covariance of layers %s on %d texts", missing, len(self._texts))
         measured = covariances(
             view, self.tok, self._texts, missing, self.max_length, self.dtype, unfinished=unfinished

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from ..errors import StateError
+from ..errors import StatisticsError
+from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import save_tensors
 from .key_sums import KeySums
 
@@ -21,16 +22,32 @@ that writing takes at most this share of the time."""
 
 
 def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
-    """Write tensors atomically, with ``provenance`` (a JSON-able dictionary of all they depend on)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, tensors, {"about": json.dumps(provenance, sort_keys=True), **metadata})
+    """Write tensors atomically, with ``provenance`` (a JSON-able dictionary of all they depend on).
+
+    Raises:
+        StatisticsError: the folder cannot be written to.
+    """
+    about = {"about": json.dumps(provenance, sort_keys=True), "digest": _digest(tensors)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, tensors, {**about, **metadata})
+    except OSError as problem:
+        remedy = "stats_dir=... names another folder"
+        raise StatisticsError(
+            f"{path}: cannot be written ({problem.strerror or problem}); {remedy}"
+        ) from problem
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    return tensors_fingerprint(sorted(tensors.items()))
 
 
 def read(path: Path, provenance: dict) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """``(tensors on the CPU, metadata)`` of a file, or ``None`` if there is none.
+    """``(tensors on the CPU, metadata)`` of a file, or ``None`` if there is none, or one of a version that
+    wrote no digest of its tensors.
 
     Raises:
-        StateError: the file is damaged, or has another provenance.
+        StatisticsError: the file is damaged, its numbers have changed, or it has another provenance.
     """
     if not path.is_file():
         return None
@@ -40,13 +57,21 @@ def read(path: Path, provenance: dict) -> tuple[dict[str, torch.Tensor], dict[st
             stored = json.loads(metadata.get("about", "null"))
             if stored == provenance:
                 # Copies, because the file's tensors are not aligned and BLAS would round differently.
-                names = handle.keys()
-                return {name: handle.get_tensor(name).clone() for name in names}, metadata
+                tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
+                if "digest" not in metadata:
+                    LOG.info(
+                        "%s: of an earlier version, without a digest; removed, to be measured anew", path
+                    )
+                    path.unlink(missing_ok=True)
+                    return None
+                if metadata["digest"] != _digest(tensors):
+                    raise ValueError("its numbers have changed since it was written")
+                return tensors, metadata
     except Exception as problem:
-        raise StateError(
+        raise StatisticsError(
             f"{path}: not a readable statistics file ({problem}); delete it to measure anew"
         ) from problem
-    raise StateError(f"{path}: was made from {stored}, expected {provenance}; delete it to measure anew")
+    raise StatisticsError(f"{path}: was made from {stored}, expected {provenance}; delete it to measure anew")
 
 
 class UnfinishedSums:
@@ -73,7 +98,7 @@ class UnfinishedSums:
             ``(number of texts in the sums, tokens per batch that fitted into memory)``.
 
         Raises:
-            StateError: the file is damaged or foreign; it stays as it is.
+            StatisticsError: the file is damaged or foreign; it stays as it is.
         """
         content = read(self._path, self._provenance)
         if content is None:
@@ -84,7 +109,7 @@ class UnfinishedSums:
             texts, tokens, fitted = position["texts"], position["tokens"], position["tokens_per_batch"]
             sums.restore({layer: tensors[f"layer{layer}"] for layer in sums.sums}, tokens)
         except (KeyError, TypeError, ValueError, RuntimeError) as problem:
-            raise StateError(
+            raise StatisticsError(
                 f"{self._path}: holds no unfinished sums ({problem!r}); delete it to measure anew"
             ) from problem
         LOG.info("%s: going on after %d texts (%d tokens)", self._path, texts, tokens)

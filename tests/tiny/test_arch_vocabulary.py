@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from easyedit_neuron.arch.tokens import encode, subject_last_index, text_ids, token_ids
 from easyedit_neuron.arch.vocabulary import check_vocabulary
-from easyedit_neuron.errors import ArchitectureError
+from easyedit_neuron.errors import ArchitectureError, RequestError
 from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.host.checks import check_requests
 from helpers.contract import apply, fresh, parameters, settings
@@ -146,3 +146,18 @@ def test_small_deviations_are_a_warning(tmp_path, caplog):
     caplog.clear()
     check_vocabulary(tiny_model("gpt2", vocab_size=1000)[0], tok, TEXTS)
     assert "the tokenizer has 300 tokens and the model 1,000" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_texts_longer_than_the_models_positions(kind, tmp_path):
+    """Silent on one architecture, an IndexError on the other: one error before the work."""
+    model, tok = tiny_model(kind)
+    long = REQUESTS[0] | {"prompt": "You know " * 80 + REQUESTS[0]["prompt"]}
+    assert len(tok(long["prompt"])["input_ids"]) > 128
+    for hparams in (make_hparams("MEMIT", tmp_path), settings("FiNE", tmp_path)):
+        with pytest.raises(RequestError, match="tokens, and the model has 128 positions"):
+            apply(model, tok, [long], hparams)
+        with pytest.raises(RequestError, match="128 positions"):
+            check_requests(hparams, [long], model, tok)
+    with pytest.raises(RequestError, match="128 positions"):
+        evaluate_all(model, tok, [long])

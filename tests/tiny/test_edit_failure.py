@@ -9,6 +9,7 @@ from easyedit_neuron.edits.session import ModelSession
 from easyedit_neuron.errors import ArchitectureError, HparamsError, NeuronEditError, RequestError, StateError
 from easyedit_neuron.locate_then_edit import edit as edit_module
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
+from easyedit_neuron.registry import get_method
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import tiny_model
 
@@ -177,3 +178,20 @@ def test_a_float16_weight_that_would_overflow(tmp_path, monkeypatch):
 def test_hyperparameters_out_of_range(field, value, tmp_path):
     with pytest.raises(HparamsError, match=f"'{field}'"):
         make_hparams("AlphaEdit", tmp_path, **{field: value})
+
+
+@pytest.mark.parametrize("method", ["MEMIT", "AlphaEdit", "ROME", "NMKE", "PNKE", "FiNE", "KNE", "Lasting"])
+def test_a_loss_that_is_not_finite_is_no_success(method, tmp_path):
+    """Infinity above the edited layers: the search would end at once, with an edit that changes nothing."""
+    from helpers.contract import settings
+
+    model, tok = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[3].mlp.down_proj.weight[0, 0] = float("inf")
+    before = snapshot(model)
+    ours = method in ("MEMIT", "AlphaEdit", "ROME")
+    hparams = make_hparams(method, tmp_path, context_length=0) if ours else settings(method, tmp_path)
+    with pytest.raises(NeuronEditError):
+        get_method(method).load_apply()(model, tok, REQUESTS, hparams)
+    tensors = snapshot(model)["tensors"]
+    assert all(torch.equal(value, tensors[name]) for name, value in before["tensors"].items())

@@ -321,3 +321,30 @@ def test_a_run_whose_ffns_grow_with_every_edit(world, tmp_path):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["ok"] * 4
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a changed number", "a folder that cannot be made"])
+def test_broken_statistics_end_the_run(world, damage, tmp_path):
+    """Every edit would meet them: no run "finishes" with all edits failed, and the same command goes on once
+    they are mended."""
+    options = {"method": "MEMIT", "edits": 3, "checkpoints": []}
+    stats = tmp_path / "stats"
+    start(world, tmp_path / "whole", **options)
+    (path, *_) = sorted(stats.glob("covariance*.safetensors"))
+    content = path.read_bytes()
+    changes = {}
+    if damage == "cut short":
+        path.write_bytes(content[:1000])
+    elif damage == "a changed number":
+        path.write_bytes(content[:-4] + bytes([content[-4] ^ 1]) + content[-3:])
+    else:
+        (tmp_path / "file").write_text("")
+        changes = {"stats_dir": str(tmp_path / "file" / "stats")}
+    with pytest.raises(StateError, match="delete it to measure anew|cannot be"):
+        start(world, tmp_path / "run", changes=changes, **options)
+    assert not (tmp_path / "run/summary.json").exists()
+    if not changes:
+        path.write_bytes(content)
+        start(world, tmp_path / "run", **options)
+        whole, mended = (tmp_path / name / "weights.safetensors" for name in ("whole", "run"))
+        assert whole.read_bytes() == mended.read_bytes()

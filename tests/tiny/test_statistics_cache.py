@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_nothing(llama, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(io, "save_file", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StateError, match="disk full.*stats_dir"):
         measure(*llama, make_hparams("AlphaEdit", tmp_path))
     assert files(tmp_path) == []
 
@@ -148,3 +148,25 @@ def test_statistics_do_not_keep_the_model_alive(tmp_path):
     assert gone() is None
     with pytest.raises(StateError, match="no longer exists"):
         statistics.covariance(1)
+
+
+def test_a_file_whose_numbers_have_changed_is_refused(llama, tmp_path):
+    """Ten times the covariance gives other weights; a file of a version without digests is measured anew."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    hparams = make_hparams("AlphaEdit", tmp_path)
+
+    def statistics():
+        return Statistics(ModelView.of(llama[0]), llama[1], hparams)
+
+    expected = statistics().covariance(1)
+    (path,) = (tmp_path / "stats").glob("covariance-layer1-*.safetensors")
+    with safe_open(path, "pt") as file:
+        about, matrix = file.metadata(), file.get_tensor("covariance").clone()
+    save_file({"covariance": 10 * matrix}, path, metadata=about)
+    with pytest.raises(StateError, match="its numbers have changed since it was written.*delete it"):
+        statistics().covariance(1)
+    earlier = {name: value for name, value in about.items() if name != "digest"}
+    save_file({"covariance": 10 * matrix}, path, metadata=earlier)
+    assert torch.equal(statistics().covariance(1), expected)

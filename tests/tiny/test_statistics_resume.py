@@ -132,7 +132,15 @@ def damaged(path, damage):
         tensors = load_file(path)
         save_file(tensors, path, {"about": json.dumps({**PROVENANCE, "model": "other"}), "position": "{}"})
     elif damage == "without position":
-        save_file(load_file(path), path, {"about": json.dumps(PROVENANCE)})
+        with safe_open(path, "pt") as stored:
+            metadata = {name: value for name, value in stored.metadata().items() if name != "position"}
+        save_file(load_file(path), path, metadata)
+    elif damage == "a changed number":
+        with safe_open(path, "pt") as stored:
+            metadata = stored.metadata()
+        tensors = load_file(path)
+        tensors["layer1"][0, 0] += 1
+        save_file(tensors, path, metadata)
     elif damage == "without a layer":
         with safe_open(path, "pt") as stored:
             metadata = stored.metadata()
@@ -145,7 +153,8 @@ def damaged(path, damage):
 
 
 @pytest.mark.parametrize(
-    "damage", ["foreign", "without position", "without a layer", "truncated", "text", "empty"]
+    "damage",
+    ["foreign", "without position", "a changed number", "without a layer", "truncated", "text", "empty"],
 )
 def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, damage):
     model, tok = tiny_model("llama")
@@ -171,7 +180,7 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch):
         plain(tensors, name, metadata=metadata)
 
     monkeypatch.setattr(io, "save_file", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StateError, match="disk full.*stats_dir"):
         measure(model, tok, path)
     assert [p.name for p in tmp_path.iterdir()] == ["sums.partial"]
     continued = measure(model, tok, path)

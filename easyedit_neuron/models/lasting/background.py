@@ -123,15 +123,20 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
         / f"ffn-inputs-layer{layer}-{key_fingerprint(provenance | {'layer': layer})}.safetensors"
         for layer in layers
     }
-    missing = [layer for layer in layers if not paths[layer].is_file()]
+
+    def stored(layer: int) -> Moments | None:
+        content = matrix_files.read(paths[layer], provenance | {"layer": layer})
+        return None if content is None else content[0]
+
+    missing = [layer for layer in layers if stored(layer) is None]
     if missing:
         for layer, moments in _measure(view, tok, texts, hparams, missing).items():
             matrix_files.write(paths[layer], provenance | {"layer": layer}, moments)
     result = {}
     for layer in layers:
-        content = matrix_files.read(paths[layer], provenance | {"layer": layer})
-        assert content is not None
-        result[str(layer)] = content[0]
+        moments = stored(layer)
+        assert moments is not None
+        result[str(layer)] = moments
     names = [target_token_ids(tok, name) for name in names_in(texts)]
     return result, [ids[:-1] for ids in names if len(ids) > 1]
 
