@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..edits.record import EditRecord
@@ -70,6 +71,9 @@ def import_edits(
         check_base(model, side_file, folder)
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     touched = sorted(side_file["parameters"])
+    for name in touched:
+        if not bool(torch.isfinite(model.get_parameter(name)).all()):
+            raise StateError(f"{folder}: gives {name} numbers that are not finite; nothing is written")
     side_file = side_file | {"kind": "merged", "parameters": {name: {} for name in touched}}
     side_file |= {"after": fingerprint(model, touched), "imported_from": kind}
     if take_off:

@@ -6,6 +6,7 @@ have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mist
 """
 
 import math
+import reprlib
 import types
 import typing
 from typing import Any
@@ -85,7 +86,7 @@ def _bounded(number, value: Any, largest: float):
 def _shown(value: Any) -> str:
     """A value in an error, shortened."""
     try:
-        text = repr(value)
+        text = repr(value) if isinstance(value, (str, int, float)) else reprlib.repr(value)
     except ValueError:  # an integer of more digits than Python writes
         return f"a {type(value).__name__} of too many digits"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]}... ({len(text):,} characters)"

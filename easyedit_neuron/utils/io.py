@@ -2,8 +2,8 @@
 rename."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,13 +47,24 @@ def replacing(path: Path) -> Iterator[str]:
 
     The name is unique, so that several processes may write the same path.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
-    os.close(handle)
+    name = _new_file(path.parent, f".{path.name}-")
+    mode = os.stat(name).st_mode
     try:
         yield name
+        os.chmod(name, mode)  # safetensors replaces the file by one that the owner alone can read
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _new_file(folder: Path, prefix: str) -> str:
+    """An empty file of a name of its own, with the rights that the user's umask gives (``tempfile`` makes
+    files that nobody else in a group can read)."""
+    while True:
+        name = folder / f"{prefix}{secrets.token_hex(6)}{PART}"
+        with suppress(FileExistsError):
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return str(name)
 
 
 def remove_parts(path: Path) -> None:
@@ -91,9 +102,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_text_once(path: Path, text: str) -> None:
     """Write a file that appears complete, unless it exists by then: another process may be reading it."""
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=PART)
+    part = _new_file(path.parent, f".{path.name}-")
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        with open(part, "w", encoding="utf-8") as file:
             file.write(text)
         with suppress(FileExistsError):
             os.link(part, path)
@@ -120,6 +131,8 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             part.mkdir(parents=True)
             fill(part)
             for file in part.iterdir():
+                if file.is_file():  # as the umask has it for the folder: libraries differ
+                    os.chmod(file, part.stat().st_mode & 0o666)
                 sync(file)
             sync(part)
             os.replace(part, path)

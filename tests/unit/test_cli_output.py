@@ -22,3 +22,18 @@ def test_a_terminal_that_is_not_utf_8(encoding, monkeypatch):
     show("東京 is Zoë's\n")
     text = written.getvalue().decode(encoding)
     assert text.startswith("\\u6771\\u4eac is Zo") and ("ë" in text) == (encoding != "ascii")
+
+
+@pytest.mark.parametrize("arguments, said", [(["log", "x"], ""), (["edits=1"], ": the same command goes on")])
+def test_ctrl_c_is_one_line(arguments, said, monkeypatch, capsys):
+    from easyedit_neuron import cli
+    from easyedit_neuron.cli import app, commands
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run_command_line", interrupted)
+    monkeypatch.setattr(commands, "run_command", interrupted)
+    assert cli.main(arguments) == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"easyedit-neuron: interrupted{said}")

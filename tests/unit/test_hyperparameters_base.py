@@ -234,3 +234,15 @@ def test_numbers_beyond_all_bounds(field, value):
     with pytest.raises(HparamsError, match=f"field '{field}'") as problem:
         MEMITHyperParams.from_dict(values)
     assert len(str(problem.value)) < 200
+
+
+def test_a_file_of_nested_anchors_gives_a_short_error(tmp_path):
+    """Six lines of YAML that stand for half a million values."""
+    from easyedit_neuron import FiNEHyperParams
+
+    anchors = ["&a0 [x,x,x,x,x,x,x,x,x]"]
+    anchors += [f"&a{n + 1} [{','.join([f'*a{n}'] * 9)}]" for n in range(5)]
+    (tmp_path / "bomb.yaml").write_text(f"alg_name: FiNE\nmodel_name: x\nlr: [{', '.join(anchors)}]\n")
+    with pytest.raises(HparamsError, match="field 'lr'") as problem:
+        FiNEHyperParams.from_hparams(tmp_path / "bomb.yaml")
+    assert len(str(problem.value)) < 500

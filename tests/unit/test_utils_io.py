@@ -1,0 +1,40 @@
+"""Rights of written files, and names of unfinished ones."""
+
+import os
+
+import pytest
+import torch
+
+from easyedit_neuron.utils.io import remove_parts, save_tensors, write_folder, write_text, write_text_once
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_rights_that_the_umask_gives(umask, mode, tmp_path):
+    """What is shared in a group can be read there, and what is private cannot."""
+    before = os.umask(umask)
+    try:
+        save_tensors(tmp_path / "tensors.safetensors", {"a": torch.zeros(3)}, {})
+        write_text(tmp_path / "text", "a")
+        write_text_once(tmp_path / "once", "a")
+
+        def fill(folder):
+            save_tensors(folder / "adapter.safetensors", {"a": torch.zeros(3)}, {})
+            (folder / "closed").write_text("a")
+            os.chmod(folder / "closed", 0o600)
+
+        write_folder(tmp_path / "folder", fill)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(mode)}
+
+
+def test_what_killed_writers_leave_is_removed(tmp_path):
+    path = tmp_path / "tensors.safetensors"
+    save_tensors(path, {"a": torch.zeros(3)}, {})
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    (tmp_path / f".{path.name}-0123456789ab.part").write_text("")
+    (tmp_path / ".other-0123456789ab.part").write_text("")
+    remove_parts(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".other-0123456789ab.part", path.name]
