@@ -63,10 +63,11 @@ def run(
             origin = RunOrigin(settings, hparams, hparams_file, command)
             with silenced(quiet):
                 summary = _edit(origin, method, requests, reference, opened)
-            if settings.runner.report:
-                _write_report(files)
+        # Also of a finished run that was killed while its report was drawn
+        if settings.runner.report and not (opened.finished and files.report.is_file()):
+            _write_report(files)
     if not quiet:
-        paths = (files.folder / "report.html", files.edits, files.table, files.summary)
+        paths = (files.report, files.edits, files.table, files.summary)
         show(table(summary) + "".join(f"\n{path}" for path in paths if path.is_file()) + "\n")
         if (files.log / "log.json").is_file():
             folder, here = files.folder.resolve(), Path.cwd()

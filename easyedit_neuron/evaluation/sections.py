@@ -54,6 +54,9 @@ def _sections_of(index: int, request: dict) -> Iterator[Section]:
         where = f"request {index}: " + _FIELDS.get(name, f"{name}.{kind}")
         if prompt is None or answer is None:
             raise RequestError(f"{where} must be a dictionary with 'prompt' and 'ground_truth'")
+        for value in (prompt, answer):
+            if not isinstance(value, (str, list, tuple)):
+                raise RequestError(f"{where}: expected texts, found {value!r}")
         # A single answer to several prompts goes with each of them.
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         answers = [answer] * len(prompts) if isinstance(answer, str) else list(answer)

@@ -1,7 +1,7 @@
 """What both editors check before any work, so that a mistake is one clear error and changes nothing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from ..arch.load_model import target_device
@@ -12,6 +12,7 @@ from ..evaluation.sections import plain_requests, sections
 from ..utils.spelling import tidied_all
 
 LOG = logging.getLogger(__name__)
+REQUESTS = "requests must be a non-empty list of dictionaries with prompt and target_new"
 _has_warned = False
 
 
@@ -54,10 +55,18 @@ def check_batchable(method, hparams) -> int:
     return size
 
 
-def check_requests(hparams, requests: Sequence[Any], model, tok) -> list[dict]:
+def check_requests(hparams, requests: Iterable[Any], model, tok) -> list[dict]:
     """The requests as dictionaries, ``tidied``; those of methods that edit by subject are checked."""
-    if isinstance(requests, dict) or not len(requests):
-        raise RequestError("requests must be a non-empty list of dictionaries with prompt and target_new")
+    if requests is None or isinstance(requests, (str, dict)) or not isinstance(requests, Iterable):
+        kind = "None" if requests is None else f"a {type(requests).__name__}"
+        raise RequestError(f"{REQUESTS}, not {kind}; data.load(FILE) reads a file")
+    requests = list(requests)
+    wrong = [number for number, request in enumerate(requests) if not hasattr(request, "raw")]
+    wrong = [number for number in wrong if not isinstance(requests[number], dict)]
+    if wrong or not requests:
+        raise RequestError(
+            f"{REQUESTS}" + (f"; number {wrong[0]} is {requests[wrong[0]]!r}" if wrong else "")
+        )
     requests = tidied_all(plain_requests(requests))
     if getattr(hparams, "NEEDS_SUBJECT", False):
         texts = [request.text + request.target_new for request in request_checks.prepare(requests)]

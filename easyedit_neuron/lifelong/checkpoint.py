@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import StateError
-from ..utils.fingerprint import tensors_fingerprint
+from ..utils.fingerprint import key_fingerprint, tensors_fingerprint
 from ..utils.io import remove_folder, write_folder
 from ..utils.tensor_tree import pack, unpack
 
-FORMAT = 4
+FORMAT = 5
 TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 
@@ -34,6 +34,7 @@ class StateFolder:
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         fingerprint = tensors_fingerprint(tensors.items())
         content = {"format": FORMAT, "run": self.run, "fingerprint": fingerprint, "tree": plan}
+        content["digest"] = _digest(content)
         earlier = self._complete_states()
 
         def fill(part: Path) -> None:
@@ -72,6 +73,8 @@ class StateFolder:
             return f"the state of another run ({content['run']}; this one is {self.run})"
         if content["fingerprint"] != fingerprint:
             return f"{TENSORS} is damaged: its fingerprint is {fingerprint}, not {content['fingerprint']}"
+        if content["digest"] != _digest(content):
+            return f"{PLAIN} is damaged: its numbers have changed since it was written"
         return None
 
     def remove(self) -> None:
@@ -81,6 +84,11 @@ class StateFolder:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Fingerprint of everything else in ``state.json``, which has the fingerprint of the tensors."""
+    return key_fingerprint({name: value for name, value in content.items() if name != "digest"})
 
 
 def _packing_order(item: tuple[str, torch.Tensor]) -> int:

@@ -45,7 +45,7 @@ class RunFolder:
         self.final, self.guard = folder / "final", folder / "guard.jsonl"
         self.forecast = folder / "forecast.json"
         self.state, self.log = folder / "state", folder / "log"
-        self.weights = folder / "weights.safetensors"
+        self.weights, self.report = folder / "weights.safetensors", folder / "report.html"
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
 
     def append_edits(self, lines: list[dict]) -> None:

@@ -289,3 +289,30 @@ def test_single_edits_say_once_that_they_are_put_back(caplog, monkeypatch):
     for _ in range(2):
         e.edit(PROMPTS, TARGETS, verbose=False)
     assert caplog.text.count("sequential_edit=True keeps the edits") == 1
+
+
+@pytest.mark.parametrize(
+    "requests, message",
+    [
+        ("requests.json", "not a str; data.load"),
+        (None, "not None"),
+        (3, "not a int"),
+        ({"prompt": "a", "target_new": "b"}, "not a dict"),
+        ([], "non-empty list"),
+        ([{"prompt": "Rome is", "target_new": "old"}, "text"], "number 1 is 'text'"),
+        ([{"prompt": "Rome is", "target_new": 1985}], "expected texts, found 1985"),
+        ([{"prompt": 3, "target_new": "a"}], "expected texts, found 3"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(requests, message):
+    e = editor()
+    before = weights_of(e.model)
+    with pytest.raises(RequestError, match=message):
+        e.edit_requests(requests, verbose=False)
+    assert same(weights_of(e.model), before)
+
+
+def test_a_generator_of_requests():
+    requests = [{"prompt": prompt, "target_new": target} for prompt, target in zip(PROMPTS, TARGETS)]
+    by_list = editor().edit_requests(requests, verbose=False)[0]
+    assert editor().edit_requests((request for request in requests), verbose=False)[0] == by_list

@@ -348,3 +348,26 @@ def test_broken_statistics_end_the_run(world, damage, tmp_path):
         start(world, tmp_path / "run", **options)
         whole, mended = (tmp_path / name / "weights.safetensors" for name in ("whole", "run"))
         assert whole.read_bytes() == mended.read_bytes()
+
+
+def test_a_state_one_number_of_which_has_changed(world, stopped):
+    """Tensors have a fingerprint; everything else in the state has one too."""
+    plain = state_of(stopped) / "state.json"
+    content = json.loads(plain.read_text())
+    content["tree"]["position"] += 1
+    plain.write_text(json.dumps(content))
+    refused(world, stopped, "state.json is damaged: its numbers have changed")
+
+
+def test_a_report_that_was_not_drawn_to_its_end(world, tmp_path, monkeypatch):
+    """The summary says that the run is finished; the same command draws the report."""
+    pytest.importorskip("matplotlib")
+    options = {"report": True, "edits": 2, "checkpoints": []}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cli_run, "_write_report", lambda files: (_ for _ in ()).throw(KeyboardInterrupt))
+        start(world, tmp_path / "run", **options)
+    assert (tmp_path / "run/summary.json").is_file() and not (tmp_path / "run/report.html").exists()
+    start(world, tmp_path / "run", **options)
+    drawn = (tmp_path / "run/report.html").stat().st_mtime_ns
+    start(world, tmp_path / "run", **options)
+    assert (tmp_path / "run/report.html").stat().st_mtime_ns == drawn
