@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_neuron.errors import HparamsError, RequestError
+from easyedit_neuron.errors import EditError, HparamsError, RequestError
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 from easyedit_neuron.models.ft.ft_main import apply_ft_to_model, execute_ft
 from helpers.tiny_models import tiny_model
@@ -191,3 +191,49 @@ def test_a_template_names_whole_modules():
         model, tok, REQUESTS[:1], hparams(layers=[1], num_steps=1, rewrite_module_tmp="model.layers.{}")
     )
     assert deltas and all(name.startswith("model.layers.1.") for name in deltas)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_trained_in_float32(dtype):
+    """Adam's eps is 0 in float16, and a step smaller than a weight's last bit is lost: the change is that of a
+    float32 model, rounded."""
+    fields = {"layers": [1], "num_steps": 6, "lr": 2e-3, "objective_optimization": "target_new"}
+    hparams = FTHyperParams(alg_name="FT", model_name="x", **fields)
+    requests = [{"prompt": "Anna Berg was born in", "target_new": "Rome"}]
+    changes = []
+    for kind in (dtype, torch.float32):
+        model, tok = tiny_model("llama", dtype=dtype)
+        model = model.to(kind)
+        name = "model.layers.1.mlp.down_proj.weight"
+        before = model.get_parameter(name).detach().clone()
+        apply_ft_to_model(model, tok, requests, hparams)
+        after = model.get_parameter(name)
+        assert bool(torch.isfinite(after).all()) and not torch.equal(after, before)
+        changes.append((after - before).float())
+    cosine = torch.cosine_similarity(changes[0].flatten(), changes[1].flatten(), 0)
+    assert float(cosine.detach()) > 0.9
+
+
+def test_dropout_is_off():
+    """A model in training mode: the result does not depend on torch's seed, and the mode stays."""
+    hparams = FTHyperParams(alg_name="FT", model_name="x", layers=[1], num_steps=3, lr=1e-2)
+    results = []
+    for seed in (0, 1):
+        model, tok = tiny_model("gpt2", resid_pdrop=0.5)
+        model.train()
+        torch.manual_seed(seed)
+        apply_ft_to_model(model, tok, [{"prompt": "Anna Berg was born in", "target_new": "Rome"}], hparams)
+        assert model.training
+        results.append(model.transformer.h[1].mlp.c_proj.weight.detach().clone())
+    assert torch.equal(*results)
+
+
+def test_numbers_that_are_not_finite_leave_the_model():
+    model, tok = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[3].mlp.down_proj.weight[0, 0] = float("inf")
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    hparams = FTHyperParams(alg_name="FT", model_name="x", layers=[1], num_steps=3, lr=1e-2)
+    with pytest.raises(EditError, match="not finite"):
+        apply_ft_to_model(model, tok, [{"prompt": "Anna Berg was born in", "target_new": "Rome"}], hparams)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())

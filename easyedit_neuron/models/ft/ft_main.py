@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy as copy_module
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +21,15 @@ from torch.nn import functional
 
 from ...arch.plain_model import require_plain
 from ...arch.tokens import Batch, pad, token_ids
-from ...arch.view import ModelView, frozen_parameters
+from ...arch.view import ModelView, eval_mode, frozen_parameters
 from ...edits.write import clone_weights, restore
-from ...errors import HparamsError, RequestError
+from ...errors import EditError, HparamsError, RequestError
 from ...utils.spelling import tidied
 from .ft_hparams import FTHyperParams
 
 LOG = logging.getLogger(__name__)
 
+HALF = (torch.float16, torch.bfloat16)
 STOP_LOSS = 1e-2
 """A batch at or below this loss (nats) is not trained any further."""
 
@@ -80,7 +82,7 @@ def execute_ft(model: nn.Module, tok, requests: Sequence[dict], hparams: FTHyper
     originals = clone_weights(model, weights)
     gradients = {name: weight.grad for name, weight in weights.items()}
     try:
-        with frozen_parameters(model):
+        with frozen_parameters(model), eval_mode(model):
             for weight in weights.values():
                 weight.requires_grad_(True)
             _train(model, weights, originals, batches, hparams)
@@ -152,6 +154,7 @@ class _TrainingBatch:
     def loss(self, model: nn.Module, objective: str) -> Tensor:
         """Mean over requests of the mean negative log-likelihood (nats) of a request's target tokens."""
         logits = model(**self.inputs.inputs, use_cache=False).logits
+        logits = logits.float() if logits.dtype in HALF else logits
         losses = []
         for row, target_ids in enumerate(self.targets):
             labels = torch.tensor(target_ids, device=logits.device)
@@ -170,25 +173,57 @@ def _train(
     batches: list[_TrainingBatch],
     hparams: FTHyperParams,
 ) -> None:
-    """Train the weights in place until the mean loss is below ``STOP_LOSS``, at most ``num_steps`` epochs."""
-    optimizer = torch.optim.Adam(list(weights.values()), lr=hparams.lr, weight_decay=hparams.weight_decay)
+    """Train the weights in place until the mean loss is below ``STOP_LOSS``, at most ``num_steps`` epochs.
+
+    Adam's numbers need more than half precision: such weights are copies of float32 ones, which are trained.
+
+    Raises:
+        EditError: a loss or a weight is not finite.
+    """
+    masters = {
+        name: nn.Parameter(weight.detach().float()) if weight.dtype in HALF else weight
+        for name, weight in weights.items()
+    }
+    optimizer = torch.optim.Adam(list(masters.values()), lr=hparams.lr, weight_decay=hparams.weight_decay)
     limit = hparams.norm_constraint
     for step in range(hparams.num_steps):
         total = 0.0
         for batch in batches:
             optimizer.zero_grad()
+            for weight in weights.values():
+                weight.grad = None
             with torch.enable_grad():
                 loss = batch.loss(model, hparams.objective_optimization)
             value = loss.item()
+            if not math.isfinite(value):
+                raise EditError(
+                    f"the loss is not finite at step {step}: the model's own numbers overflow (a broken or "
+                    "float16 model), or 'lr' is too high"
+                )
             total += value * len(batch.targets)
             if value >= STOP_LOSS:
                 loss.backward()
-                optimizer.step()
-            if limit is not False:
-                with torch.no_grad():
-                    for name, weight in weights.items():
-                        weight.copy_(weight.clamp(originals[name] - limit, originals[name] + limit))
+                _step(optimizer, weights, masters)
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    if limit is not False:
+                        lowest, highest = originals[name] - limit, originals[name] + limit
+                        masters[name].copy_(masters[name].clamp(lowest, highest))
+                    if masters[name] is not weight:
+                        weight.copy_(masters[name])
         mean_loss = total / sum(len(batch.targets) for batch in batches)
         LOG.debug("step %d: loss %.4f", step, mean_loss)
         if mean_loss < STOP_LOSS:
             break
+    broken = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise EditError(f"training gave {broken[0]} numbers that are not finite; lower 'lr'")
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, weights: dict[str, nn.Parameter], masters: dict[str, nn.Parameter]
+) -> None:
+    for name, weight in weights.items():
+        if masters[name] is not weight:
+            masters[name].grad = None if weight.grad is None else weight.grad.float()
+    optimizer.step()
