@@ -195,8 +195,8 @@ def test_a_template_names_whole_modules():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_trained_in_float32(dtype):
-    """Adam's eps is 0 in float16, and a step smaller than a weight's last bit is lost: the change is that of a
-    float32 model, rounded."""
+    """Adam's eps is 0 in float16, and a step smaller than a weight's last bit is lost: the change is that of
+    a float32 model, rounded."""
     fields = {"layers": [1], "num_steps": 6, "lr": 2e-3, "objective_optimization": "target_new"}
     hparams = FTHyperParams(alg_name="FT", model_name="x", **fields)
     requests = [{"prompt": "Anna Berg was born in", "target_new": "Rome"}]
