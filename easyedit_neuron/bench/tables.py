@@ -28,12 +28,13 @@ class MethodRows:
     """The cells of one method on one data set that differ in their seeds only.
 
     ``edits``: the number of edits that is looked at; only cells with this checkpoint count, of several with a
-    seed the longest.
+    seed the one that ends there (facts of subjects that it edits later are not asked either), else the
+    longest.
     """
 
     def __init__(self, rows: Sequence[CellRows], edits: int):
-        longest = sorted(rows, key=lambda row: row.cell.edits)
-        self.by_seed = {row.cell.seed: row for row in longest if str(edits) in row.records}
+        last_best = sorted(rows, key=lambda row: (row.cell.edits == edits, row.cell.edits))
+        self.by_seed = {row.cell.seed: row for row in last_best if str(edits) in row.records}
         self.edits, self.cell = str(edits), rows[0].cell
 
     @property

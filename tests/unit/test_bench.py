@@ -75,14 +75,20 @@ def test_rows_survive_their_file(tmp_path):
         read_all(tmp_path)
 
 
-def test_seeds_are_pooled_and_the_longest_run_counts():
+def test_seeds_are_pooled_and_the_run_that_ends_there_counts():
+    """Else the longest with that checkpoint; a run that goes on asks fewer facts."""
     short, long = rows_of("MEMIT", [1, 1, 0, 0]), rows_of("MEMIT", [1, 1, 1, 0, 0, 0, 0, 0], edits=8)
+    longest = rows_of("MEMIT", [0] * 16, edits=16)
     other_seed = rows_of("MEMIT", [1, 0, 0, 0], seed=1, retained=(1, 4))
     method = MethodRows([short, long, other_seed], 4)
-    assert method.values("rel") == [1, 1, 1, 0, 1, 0, 0, 0]
+    assert method.values("rel") == [1, 1, 0, 0, 1, 0, 0, 0]
     assert sum(method.facts()) / len(method.facts()) == 0.5  # of 4 facts 3, and of 4 facts 1
-    assert method.model("perplexity") == (38 + 34) / 2 and method.seconds_per_edit() == (4 + 2) / 2
+    assert method.model("perplexity") == 34 and method.seconds_per_edit() == 2
     assert method.values("gen") == [None] * 8
+    method = MethodRows([long, other_seed], 4)
+    assert method.values("rel") == [1, 1, 1, 0, 1, 0, 0, 0]
+    assert method.model("perplexity") == (38 + 34) / 2 and method.seconds_per_edit() == (4 + 2) / 2
+    assert MethodRows([long, longest, short], 8).values("rel") == [1, 1, 1, 0, 0, 0, 0, 0]
     assert checkpoints([short, long], "facts") == [2, 4, 8] and checkpoints([short], "others") == []
 
 
