@@ -16,6 +16,8 @@ from ..utils.suggest import did_you_mean
 from .quadrature import RULES, nodes
 from .targets import TargetTokens
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class IntegratedGradients:
@@ -117,7 +119,7 @@ class _Paths:
     @torch.no_grad()
     def probability(self) -> Tensor:
         """``[b]``, of the target under the real activations (CPU)."""
-        return self._run(self.prompts).cpu()
+        return self._log_probability(self.prompts).to(self.view.compute_dtype).exp().cpu()
 
     def gradients(self, layer: int, a: Tensor, alphas: Tensor, step_batch: int) -> Tensor:
         """``[b, m, d_ff]``: dP/da at the points ``alpha a`` of the layer of the last ``activations``."""
@@ -128,14 +130,20 @@ class _Paths:
             numbers = torch.tensor(numbers)
             prompts, alpha = numbers // steps, alphas[numbers % steps].to(a.device, self.view.compute_dtype)
             points = (alpha[:, None] * a[prompts.to(a.device)]).to(a.dtype).requires_grad_()
-            probability = self._run(prompts.to(self.prompts.device), layer, points)
-            return torch.autograd.grad(probability.sum(), points)[0]
+            logs = self._log_probability(prompts.to(self.prompts.device), layer, points)
+            if points.dtype not in HALF:
+                return torch.autograd.grad(logs.exp().sum(), points)[0]
+            # dP/da = P d(log P)/da: the gradient of a small P is 0 in half precision.
+            slopes = torch.autograd.grad(logs.sum(), points)[0].to(self.view.compute_dtype)
+            return slopes * logs.detach().to(slopes).exp()[:, None]
 
         parts = batch_results(range(len(a) * steps), step_batch, run, "integrated gradients")
         return torch.cat(parts).view(len(a), steps, -1).to(self.view.compute_dtype)
 
-    def _run(self, prompts: Tensor, layer: int | None = None, points: Tensor | None = None) -> Tensor:
-        """Probability ``[n]`` of the targets of ``prompts [n]``.
+    def _log_probability(
+        self, prompts: Tensor, layer: int | None = None, points: Tensor | None = None
+    ) -> Tensor:
+        """Log probability ``[n]`` of the targets of ``prompts [n]``.
 
         With ``points [n, d_ff]`` these replace the layer's activations at the position.
         """
@@ -153,7 +161,7 @@ class _Paths:
                 use_cache=False,
             )
         row, _, log_probs = self.answers.log_probabilities(self.view, seen.final_hidden, prompts)
-        return log_probs.new_zeros(len(prompts)).index_add(0, row.to(log_probs.device), log_probs).exp()
+        return log_probs.new_zeros(len(prompts)).index_add(0, row.to(log_probs.device), log_probs)
 
 
 def _check(layers, targets: TargetTokens, position, steps: int, rule: str, step_batch: int) -> None:

@@ -167,3 +167,20 @@ def test_bad_input_is_refused(options, words):
             ModelView.of(model), target_tokens(tok, PROMPTS, TARGETS), **{"layers": [1], **options}
         )
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_small_probability_in_half_precision(dtype):
+    """At 1e-10 the gradient of P is 0 in float16, and all neurons would look alike."""
+    scores = []
+    for kind in (dtype, torch.float32):
+        model, tok = tiny_model("llama", dtype=dtype)
+        model = model.to(kind)
+        with torch.no_grad():
+            model.lm_head.weight *= 0.3
+        view, targets = ModelView.of(model), target_tokens(tok, PROMPTS[:1], TARGETS[:1])
+        result = integrated_gradients(view, targets, [1], whole_target=True)
+        assert 1e-30 < float(result.probability[0]) < 1e-8
+        scores.append(result.scores[1][0].double() / result.probability[0].double())
+    assert scores[0].any()
+    assert float(torch.cosine_similarity(*scores, 0)) > 0.95

@@ -156,3 +156,20 @@ def test_bad_input():
         model.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")
     with pytest.raises(NeuronEditError, match="scores of 1.up_proj are not finite"):
         attributions(view, targets_of(tok, LONG), [site], attribution_steps=2)
+
+
+def test_a_small_probability_in_half_precision():
+    """The same weights in float16 and float32; the answer's probability is far below float16's smallest
+    number."""
+    scores = []
+    for kind in (torch.float16, torch.float32):
+        model, tok = tiny_model("llama", dtype=torch.float16)
+        model = model.to(kind)
+        with torch.no_grad():
+            model.lm_head.weight *= 6
+        view = ModelView.of(model)
+        sites = [projection(view, 1, "down_proj")]
+        scores.append(attributions(view, targets_of(tok, REQUESTS[0]), sites)[sites[0].key].double())
+        with torch.no_grad():
+            assert 0 < float(answer_log_probabilities(model.float(), tok, REQUESTS[0]).exp().sum()) < 1e-8
+    assert scores[0].any() and float(torch.cosine_similarity(*scores, 0)) > 0.9

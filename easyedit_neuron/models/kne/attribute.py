@@ -107,11 +107,12 @@ class _Paths:
             scaled = _scaled(self.view, site, axis, alpha.to(device)[:, None, None], probe)
             probes.append(probe)
             hooks.append((site.layer, site.module, scaled))
-        total = self._weighted_sum(points // steps, self.weights[points % steps], hooks)
-        return [slope.cpu() for slope in torch.autograd.grad(total, probes)]
+        total, scale = self._weighted_sum(points // steps, self.weights[points % steps], hooks)
+        return [slope.cpu() * scale for slope in torch.autograd.grad(total, probes)]
 
-    def _weighted_sum(self, rows: Tensor, weights: Tensor, hooks: list) -> Tensor:
-        """F of the prompts ``rows [n]`` with the scaled modules, times their weights, summed."""
+    def _weighted_sum(self, rows: Tensor, weights: Tensor, hooks: list) -> tuple[Tensor, float]:
+        """F of the prompts ``rows [n]`` with the scaled modules, times their weights, summed; and the scale
+        by which it is divided, which is not 1 in half precision, where the gradient of a small F is 0."""
         batch, skip = self.prompts.batch, self.prefix and self.prefix.rows(rows)
         rows = rows.to(batch.input_ids.device)
         with Capture(self.view, [], "final_hidden", "final", skip=skip, edit_modules=hooks) as seen:
@@ -123,7 +124,11 @@ class _Paths:
             position = self.prompts.position[answer]
             earlier = (row[:, None] == row) & (position[:, None] >= position)
             logs = earlier.to(logs) @ logs
-        return (logs.exp() * weights.to(logs)[row.to(logs.device)]).sum()
+        is_half = seen.final_hidden.dtype in (torch.float16, torch.bfloat16)
+        logs = logs.to(self.view.compute_dtype)
+        terms = logs.exp() * weights.to(logs)[row.to(logs.device)]
+        scale = max(float(terms.detach().max()), 1e-30) if is_half else 1.0
+        return (terms / scale if is_half else terms).sum(), scale
 
 
 def _scaled(view: ModelView, site: Projection, axis: Axis, alpha: Tensor, probe: Tensor):
