@@ -15,6 +15,7 @@ from ..arch.capture import take
 from ..arch.view import ModelView, frozen_parameters
 from ..attribution import Readings
 from ..edits.request import EditRequest, Fact
+from ..errors import EditError
 from ..optim import Objective, divergence, minimise
 from ..utils.memory import batch_results
 from .cached_forward import CleanPass, Suffix
@@ -337,7 +338,18 @@ class _ZObjective(Objective):
         return hidden.index_put(where, hidden[where] + added.to(hidden.device, hidden.dtype))
 
     def assess(self, losses: Tensor, step: int, last: bool) -> list[bool]:
-        """Requests above ``v_stop_loss`` go on; of the others the target value is taken."""
+        """Requests above ``v_stop_loss`` go on; of the others the target value is taken.
+
+        Raises:
+            EditError: a loss is not finite. It is not above ``v_stop_loss``, and an edit that changes nothing
+                would pass for one.
+        """
+        wrong = self.live.number[~torch.isfinite(losses).to(self.live.number.device)].tolist()
+        if wrong:
+            raise EditError(
+                f"request {wrong[0]} of the batch: the loss of z* is not finite at step {step}: the model's "
+                f"own numbers overflow (a broken or float16 model), or v_lr ({self.hparams.v_lr}) is too high"
+            )
         probability, active = self._probability(), []
         for place, (number, loss) in enumerate(zip(self.live.number.tolist(), losses.tolist())):
             self.curves[number].append(loss)

@@ -6,8 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import EditError
-
 
 class Objective(ABC):
     """What ``minimise`` minimises: m members, usually the requests of a batch.
@@ -47,24 +45,13 @@ class Objective(ABC):
 
 
 def minimise(objective: Objective, lr: float, evaluations: int) -> None:
-    """Run Adam on an objective: at most ``evaluations`` evaluations with a step between any two of them.
-
-    Raises:
-        EditError: a loss is not finite. It would not stop the search, and would not move it either: an edit
-            that changed nothing would pass for one.
-    """
+    """Run Adam on an objective: at most ``evaluations`` evaluations with a step between any two of them."""
     optimizer = torch.optim.Adam(objective.parameters, lr=lr)
     for step in range(evaluations):
         last = step == evaluations - 1
         optimizer.zero_grad()
         with torch.set_grad_enabled(not last):
             losses = objective.losses()
-        if not bool(torch.isfinite(losses).all()):
-            wrong = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-            raise EditError(
-                f"the loss of request(s) {', '.join(map(str, wrong))} is not finite at step {step}: the "
-                "model's own numbers overflow (a broken or float16 model), or the learning rate is too high"
-            )
         active = objective.assess(losses.detach(), step, last)
         if last or not any(active):
             return

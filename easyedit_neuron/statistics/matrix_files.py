@@ -27,10 +27,10 @@ def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **meta
     Raises:
         StatisticsError: the folder cannot be written to.
     """
-    about = {"about": json.dumps(provenance, sort_keys=True), "digest": _digest(tensors)}
+    stamp = {"about": json.dumps(provenance, sort_keys=True), "digest": _digest(tensors)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(path, tensors, {**about, **metadata})
+        save_tensors(path, tensors, {**stamp, **metadata})
     except OSError as problem:
         remedy = "stats_dir=... names another folder"
         raise StatisticsError(

@@ -11,7 +11,7 @@ from easyedit_neuron import data, resources
 from easyedit_neuron.ability import __main__ as command
 from easyedit_neuron.ability import tasks
 from easyedit_neuron.ability.general_ability import GeneralAbility
-from easyedit_neuron.data.record import read_records
+from easyedit_neuron.data.files import read_records
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.utils.fingerprint import model_fingerprint
 from helpers.contract import random_states, tokenizer_state
