@@ -123,6 +123,22 @@ _PHI = _LLAMA | dict(
     },
 )
 
+_GPT2 = dict(
+    block="transformer.h.{}",
+    rewrite_module_tmp="mlp.c_proj",
+    mlp_module_tmp="mlp",
+    attn_module_tmp="attn",
+    ln_f_module="transformer.ln_f",
+    lm_head_module="lm_head",
+    norm="layer",
+    pre_ffn_norm_tmp="ln_2",
+    projections={
+        **{name: f"attn.c_attn[{part}/3]" for part, name in enumerate(_QKV, 1)},
+        "o_proj": "attn.c_proj",
+        "up_proj": "mlp.c_fc",
+    },
+)
+
 _ALL = [
     *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3", "smollm3")),
     *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
@@ -132,34 +148,8 @@ _ALL = [
     _entry("starcoder2", **_TWO_MATRICES),
     _entry("phi", **_PHI),
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
-    _entry(
-        "gpt2",
-        block="transformer.h.{}",
-        rewrite_module_tmp="mlp.c_proj",
-        mlp_module_tmp="mlp",
-        attn_module_tmp="attn",
-        ln_f_module="transformer.ln_f",
-        lm_head_module="lm_head",
-        norm="layer",
-        pre_ffn_norm_tmp="ln_2",
-        projections={
-            **{name: f"attn.c_attn[{part}/3]" for part, name in enumerate(_QKV, 1)},
-            "o_proj": "attn.c_proj",
-            "up_proj": "mlp.c_fc",
-        },
-    ),
-    _entry(
-        "gpt_bigcode",
-        block="transformer.h.{}",
-        rewrite_module_tmp="mlp.c_proj",
-        mlp_module_tmp="mlp",
-        attn_module_tmp="attn",
-        ln_f_module="transformer.ln_f",
-        lm_head_module="lm_head",
-        norm="layer",
-        pre_ffn_norm_tmp="ln_2",
-        projections={"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"},
-    ),
+    _entry("gpt2", **_GPT2),
+    _entry("gpt_bigcode", **_GPT2 | {"projections": {"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"}}),
     _entry(
         "gptj",
         block="transformer.h.{}",

@@ -19,6 +19,10 @@ OVERRIDES = tuple(field.name for field in fields(Architecture) if field.name != 
 MODULE_FIELDS = tuple(n for n in OVERRIDES if n not in ("norm", "parallel_residual", "projections"))
 
 
+HALF = (torch.float16, torch.bfloat16)
+"""Dtypes in which small probabilities and steps vanish."""
+
+
 class ModelView:
     """Access to a causal language model's parts by layer number. Create it with ``ModelView.of``.
 
@@ -292,6 +296,11 @@ def is_conv1d(module: nn.Module) -> bool:
     return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
 
 
+def has_experts(model: nn.Module) -> bool:
+    """Whether FFNs of a model are mixtures of experts."""
+    return any(name.endswith(".experts") for name, _ in model.named_modules())
+
+
 def _clean(field: str, value):
     if field not in OVERRIDES:
         raise ArchitectureError(
@@ -314,7 +323,7 @@ def _architecture(model: nn.Module, overrides: dict) -> Architecture:
         projections = {**entry.projections, **overrides.get("projections", {})}
         return replace(entry, **{**overrides, "projections": projections})
     missing = [name for name in REQUIRED_FIELDS if name not in overrides]
-    if missing and any(name.endswith(".experts") for name, _ in model.named_modules()):
+    if missing and has_experts(model):
         raise ArchitectureError(
             f"model_type {model_type!r} has experts in its FFNs, so that a layer has no single down "
             "projection; it cannot be edited"

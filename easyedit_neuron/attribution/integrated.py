@@ -9,14 +9,12 @@ from torch import Tensor
 
 from ..arch import Capture, ModelView, next_keys, take
 from ..arch.capture import Prefix
-from ..arch.view import frozen_parameters
+from ..arch.view import HALF, frozen_parameters
 from ..errors import NeuronEditError
 from ..utils.memory import batch_results
 from ..utils.suggest import did_you_mean
 from .quadrature import RULES, nodes
 from .targets import TargetTokens
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)

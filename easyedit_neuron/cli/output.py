@@ -12,7 +12,7 @@ def show(text: str) -> None:
     Control characters, which texts of others may hold, are shown and not sent to the terminal; so is what its
     encoding does not have.
     """
-    text = "".join(char if char in "\n\t" or char.isprintable() else _escaped(char) for char in text)
+    text = _shown(text, "\n\t")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
@@ -20,10 +20,13 @@ def show(text: str) -> None:
 
 def fail(message: str) -> int:
     """Write one line to stderr; returns the exit code."""
-    line = "".join(char if char.isprintable() else _escaped(char) for char in " ".join(message.split()))
-    sys.stderr.write(f"easyedit-neuron: error: {line}\n")
+    sys.stderr.write(f"easyedit-neuron: error: {_shown(' '.join(message.split()))}\n")
     return BAD_INPUT
 
 
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+def _shown(text: str, plain: str = "") -> str:
+    """A text with its control characters, except the ``plain`` ones, as escapes."""
+    return "".join(
+        char if char in plain or char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )

@@ -76,6 +76,14 @@ def _left_padding(lengths: Sequence[int], group_sizes: Sequence[int]) -> list[in
     return padding
 
 
+def pair_accuracies(model, tok, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> list[float]:
+    """Teacher-forced token accuracy of each answer after its prompt."""
+    if not pairs:
+        return []
+    prompts, answers = zip(*pairs)
+    return token_accuracy(predict_targets(model, tok, prompts, answers, batch_size))
+
+
 def token_accuracy(predictions: Sequence[Prediction]) -> list[float]:
     return [prediction.accuracy for prediction in predictions]
 

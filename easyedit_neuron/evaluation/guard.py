@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from ..errors import HparamsError, NeuronEditError
 from ..utils.lists import evenly, mean
-from .batched import perplexity, predict_targets, token_accuracy
+from ..utils.spelling import fact_of
+from .batched import pair_accuracies, perplexity
 
 FACTS, TEXTS, EDITS = 50, 10, 50
 """How many of each are asked at most, evenly spread."""
@@ -117,12 +118,16 @@ class Guard:
         self._before = self._perplexity(model, tok)
 
     def read(self, model, tok, edits: int, requests: Sequence[dict]) -> Reading:
-        """Ask the canaries of the model as it is after so many edits; ``requests`` are those of them whose
-        facts still hold."""
+        """Ask the canaries of the model as it is after the edits ``requests``; of several edits of a fact the
+        newest is asked."""
         retained = mean(map(float, self._right(model, tok, self.facts)))
         now, before = self._perplexity(model, tok), self._before
         ratio = None if now is None or before is None else now / before
-        asked = [(request["prompt"], request["target_new"]) for request in evenly(list(requests), EDITS)]
+        newest: dict[tuple, dict] = {}
+        for request in requests:
+            newest.pop(fact_of(request), None)  # to its place at the end
+            newest[fact_of(request)] = request
+        asked = [(edit["prompt"], edit["target_new"]) for edit in evenly(list(newest.values()), EDITS)]
         rel = mean(value for value in self._accuracies(model, tok, asked) if math.isfinite(value))
         sides = (
             ("known facts", retained, self.limits.retained, False),
@@ -142,10 +147,7 @@ class Guard:
         return [accuracy == 1.0 for accuracy in self._accuracies(model, tok, pairs)]
 
     def _accuracies(self, model, tok, pairs: list[tuple[str, str]]) -> list[float]:
-        if not pairs:
-            return []
-        prompts, answers = zip(*pairs)
-        return token_accuracy(predict_targets(model, tok, prompts, answers, self.batch_size))
+        return pair_accuracies(model, tok, pairs, self.batch_size)
 
     def _perplexity(self, model, tok) -> float | None:
         return perplexity(model, tok, self.texts, self.batch_size) if self.texts else None

@@ -200,10 +200,7 @@ class BaseEditor:
                 self._log_edit(metric, options)
             if watched.ends(edited, start, requests[: len(metrics)], weights_copy):
                 break
-        if watched.remaining < len(
-            metrics
-        ):  # taken back: the weights before the last edit are no longer of use
-            metrics, weights_copy = metrics[: watched.remaining], {}
+        metrics, weights_copy = watched.staying(metrics, weights_copy)
         self._finish(metrics, edited, options)
         return metrics, edited, weights_copy
 
@@ -263,12 +260,8 @@ class BaseEditor:
                 self._restore(weights_copy)
             self._log_edit(metrics[i], options)
             if watched.ends(edited, i, requests[: i + 1], weights_copy):
-                metrics = metrics[: i + 1]
                 break
-        if watched.remaining < len(
-            metrics
-        ):  # taken back: the weights before the last edit are no longer of use
-            metrics, weights_copy = metrics[: watched.remaining], {}
+        metrics, weights_copy = watched.staying(metrics, weights_copy)
         self._finish(metrics, edited, options)
         return metrics, edited, weights_copy
 

@@ -61,12 +61,11 @@ def check_requests(hparams, requests: Iterable[Any], model, tok) -> list[dict]:
         kind = "None" if requests is None else f"a {type(requests).__name__}"
         raise RequestError(f"{REQUESTS}, not {kind}; data.load(FILE) reads a file")
     requests = list(requests)
-    wrong = [number for number, request in enumerate(requests) if not hasattr(request, "raw")]
-    wrong = [number for number in wrong if not isinstance(requests[number], dict)]
-    if wrong or not requests:
-        raise RequestError(
-            f"{REQUESTS}" + (f"; number {wrong[0]} is {requests[wrong[0]]!r}" if wrong else "")
-        )
+    if not requests:
+        raise RequestError(REQUESTS)
+    for number, request in enumerate(requests):
+        if not isinstance(request, dict) and not hasattr(request, "raw"):  # an ``EditRequest`` has it
+            raise RequestError(f"{REQUESTS}; number {number} is {request!r}")
     requests = tidied_all(plain_requests(requests))
     if getattr(hparams, "NEEDS_SUBJECT", False):
         texts = [request.text + request.target_new for request in request_checks.prepare(requests)]

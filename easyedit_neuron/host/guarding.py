@@ -23,7 +23,7 @@ class GuardedSequence:
         self.guard, self.model, self.tok, self.records = guard, model, tok, records
         self._originals: dict[str, torch.Tensor] = {}  # weights at the newest reading within the limits
         self._good, self._good_records = 0, 0 if records is None else len(records)
-        self.remaining = 0
+        self.remaining, self._took_back = 0, False
         if guard is not None:
             guard.begin(model, tok)
 
@@ -44,7 +44,7 @@ class GuardedSequence:
             self._originals = {**originals, **self._originals}
         if not guard.due(first, done):
             return False
-        reading = guard.read(model, self.tok, done, _newest_of_each_fact(requests))
+        reading = guard.read(model, self.tok, done, requests)
         if not reading.breaches:
             self._originals, self._good = {}, done
             self._good_records = 0 if self.records is None else len(self.records)
@@ -52,12 +52,15 @@ class GuardedSequence:
         LOG.warning("guard %s", reading)
         if guard.rolls_back:
             restore(self.model, self._originals)
+            self._took_back = True
             self.remaining = self._good
             if self.records is not None:
                 del self.records[self._good_records :]
         return guard.action != "warn"
 
-
-def _newest_of_each_fact(requests: Sequence[dict]) -> list[dict]:
-    facts = {(request["prompt"], request.get("subject")): request for request in requests}
-    return list(facts.values())
+    def staying(
+        self, metrics: list[dict], originals: dict[str, torch.Tensor]
+    ) -> tuple[list[dict], dict[str, torch.Tensor]]:
+        """The metrics of the edits that stay, and the weights before the newest of them, which are of no use
+        once edits have been taken back."""
+        return metrics[: self.remaining], {} if self._took_back else originals

@@ -229,10 +229,9 @@ class Engine:
 
     def _ask_canaries(self) -> None:
         count = len(self.lines)
-        superseded = self.stream.superseded(count)
         with self.watch.measure("measure guard"):
-            live = [request for i, request in enumerate(self.stream.requests[:count]) if i not in superseded]
-            reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, live)
+            requests = self.stream.requests[:count]
+            reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, requests)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
         if not reading.breaches:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation import evaluate_all, fluency, perplexity, predict_targets, summarize, token_accuracy
+from ..evaluation import evaluate_all, fluency, perplexity, summarize
+from ..evaluation.batched import pair_accuracies
 from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
 from ..utils.lists import evenly, mean
 from .answers import Answers, read_answers
@@ -108,14 +109,8 @@ class Measurer:
     def answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         """Whether the whole answer to each fact is right, teacher-forced."""
         pairs = [(fact["prompt"], fact["ground_truth"]) for fact in facts]
-        return [accuracy == 1.0 for accuracy in self._accuracies(model, pairs)]
-
-    def _accuracies(self, model, pairs: list[tuple[str, str]]) -> list[float]:
-        """Token accuracy of each answer after its prompt."""
-        if not pairs:
-            return []
-        prompts, answers = zip(*pairs)
-        return token_accuracy(predict_targets(model, self.tok, prompts, answers, self.options.batch_size))
+        accuracies = pair_accuracies(model, self.tok, pairs, self.options.batch_size)
+        return [accuracy == 1.0 for accuracy in accuracies]
 
     def _evaluate(self, model, requests, reference, generated: bool = False) -> list[dict]:
         options = {"batch_size": self.options.batch_size, "hparams": self.hparams}

@@ -11,6 +11,8 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..utils.spelling import fact_of
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -51,7 +53,7 @@ class Stream:
 
     def superseded(self, count: int | None = None) -> dict[int, int]:
         """Position -> position of the fact's last edit, for those of the first ``count`` that are not it."""
-        facts = [_fact(request) for request in self.requests[:count]]
+        facts = [fact_of(request) for request in self.requests[:count]]
         last = {fact: position for position, fact in enumerate(facts)}
         return {position: last[fact] for position, fact in enumerate(facts) if last[fact] != position}
 
@@ -65,16 +67,12 @@ class Stream:
         targets: dict[tuple, str] = {}
         duplicates = contradictions = 0
         for request in self.requests:
-            fact, target = _fact(request), request["target_new"].strip()
+            fact, target = fact_of(request), request["target_new"].strip()
             if fact in targets:
                 duplicates += targets[fact] == target
                 contradictions += targets[fact] != target
             targets[fact] = target
         return duplicates, contradictions
-
-
-def _fact(request: dict) -> tuple:
-    return request["prompt"].strip(), request.get("subject")
 
 
 def cut(checkpoints: list[int], length: int) -> list[int]:

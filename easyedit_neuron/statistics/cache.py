@@ -14,7 +14,7 @@ import torch
 
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
-from ..errors import StateError, StatisticsError
+from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
 from . import matrix_files
 from .covariance import covariances
@@ -181,13 +181,8 @@ class Statistics:
         together = self._common_provenance | {"kind": "covariance", "layers": missing, "modules": modules}
         name = f"covariance-layers{missing[0]}-{missing[-1]}-{key_fingerprint(together)}.partial"
         unfinished = matrix_files.UnfinishedSums(self.dir / name, together)
-        try:
+        with matrix_files.writing(self.dir):
             self.dir.mkdir(parents=True, exist_ok=True)  # fails now and not after the measurement
-        except OSError as problem:
-            remedy = "stats_dir=... names another folder"
-            raise StatisticsError(
-                f"{self.dir}: cannot be made ({problem.strerror or problem}); {remedy}"
-            ) from problem
         LOG.info("measuring the covariance of layers %s on %d texts", missing, len(self._texts))
         measured = covariances(
             view, self.tok, self._texts, missing, self.max_length, self.dtype, unfinished=unfinished

@@ -3,6 +3,8 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +23,17 @@ SHARE_OF_WRITING = 0.1
 that writing takes at most this share of the time."""
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a ``StatisticsError`` that names ``path`` and the remedy."""
+    try:
+        yield
+    except OSError as problem:
+        raise StatisticsError(
+            f"{path}: cannot be written ({problem.strerror or problem}); stats_dir=... names another folder"
+        ) from problem
+
+
 def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
     """Write tensors atomically, with ``provenance`` (a JSON-able dictionary of all they depend on).
 
@@ -28,14 +41,9 @@ def write(path: Path, provenance: dict, tensors: dict[str, torch.Tensor], **meta
         StatisticsError: the folder cannot be written to.
     """
     stamp = {"about": json.dumps(provenance, sort_keys=True), "digest": _digest(tensors)}
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, tensors, {**stamp, **metadata})
-    except OSError as problem:
-        remedy = "stats_dir=... names another folder"
-        raise StatisticsError(
-            f"{path}: cannot be written ({problem.strerror or problem}); {remedy}"
-        ) from problem
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

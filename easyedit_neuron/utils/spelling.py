@@ -69,6 +69,11 @@ def tidied_all(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return results
 
 
+def fact_of(request: dict[str, Any]) -> tuple:
+    """What two requests of the same fact have in common: prompt and subject."""
+    return request["prompt"].strip(), request.get("subject")
+
+
 def spelled_as_in(text: str, name: str) -> str | None:
     """The last part of a text that looks like a name; None where there is none."""
     folded = folded_text(name)

@@ -246,8 +246,7 @@ def test_questions(request_, expected):
 
 def test_retained_counts_only_what_was_known(monkeypatch):
     answers = iter([[1.0, 0.5, 1.0], [1.0, 0.0]])
-    monkeypatch.setattr(measurer_module, "predict_targets", lambda *args: next(answers))
-    monkeypatch.setattr(measurer_module, "token_accuracy", lambda predictions: predictions)
+    monkeypatch.setattr(measurer_module, "pair_accuracies", lambda *args: next(answers))
     facts = [{"prompt": name, "ground_truth": "x"} for name in "abc"]
     monkeypatch.setattr(measurer_module, "evaluate_all", lambda *args, **options: [])
     measurer = Measurer(None, None, [], ReferenceData(facts, [], []), settings(fluency=0))

@@ -10,8 +10,8 @@ from ... import resources
 from ...arch.guess import guessed_names
 from ...arch.projections import projection_names
 from ...arch.table import ARCHITECTURES
-from ...arch.view import MODULE_FIELDS, ModelView
-from ...errors import ArchitectureError, HostError
+from ...arch.view import MODULE_FIELDS, ModelView, has_experts
+from ...errors import HostError
 from ..output import show
 from .common import aligned
 
@@ -23,13 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     model = _empty_model(args.model)
     model_type = model.config.model_type
-    try:
-        view = ModelView.of(model)
-    except ArchitectureError as problem:
-        if model_type in ARCHITECTURES or "experts" in str(problem):
-            raise
+    if model_type not in ARCHITECTURES and not has_experts(model):
         show(_stub(model, model_type))
         return
+    view = ModelView.of(model)
     names = [(field, getattr(view.arch, field)) for field in MODULE_FIELDS if getattr(view.arch, field)]
     sizes = f"{view.n_layers} layers, d_model {view.d_model}, d_ff {view.d_ff}, {view.vocab_size:,} tokens"
     block = "attention and FFN in parallel" if view.arch.parallel_residual else "attention, then FFN"

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ...arch.plain_model import require_plain
 from ...arch.tokens import Batch, pad, token_ids
-from ...arch.view import ModelView, eval_mode, frozen_parameters
+from ...arch.view import HALF, ModelView, eval_mode, frozen_parameters
 from ...edits.write import clone_weights, restore
 from ...errors import EditError, HparamsError, RequestError
 from ...utils.spelling import tidied
@@ -29,7 +29,6 @@ from .ft_hparams import FTHyperParams
 
 LOG = logging.getLogger(__name__)
 
-HALF = (torch.float16, torch.bfloat16)
 STOP_LOSS = 1e-2
 """A batch at or below this loss (nats) is not trained any further."""
 
@@ -189,7 +188,6 @@ def _train(
     for step in range(hparams.num_steps):
         total = 0.0
         for batch in batches:
-            optimizer.zero_grad()
             for weight in weights.values():
                 weight.grad = None
             with torch.enable_grad():

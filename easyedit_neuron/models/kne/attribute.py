@@ -22,7 +22,7 @@ from torch import Tensor
 from ...arch import Capture, ModelView, Projection, prefix_before
 from ...arch.capture import Prefix
 from ...arch.projections import Axis
-from ...arch.view import frozen_parameters
+from ...arch.view import HALF, frozen_parameters
 from ...attribution.quadrature import nodes
 from ...attribution.targets import TargetTokens
 from ...errors import NeuronEditError
@@ -124,7 +124,7 @@ class _Paths:
             position = self.prompts.position[answer]
             earlier = (row[:, None] == row) & (position[:, None] >= position)
             logs = earlier.to(logs) @ logs
-        is_half = seen.final_hidden.dtype in (torch.float16, torch.bfloat16)
+        is_half = seen.final_hidden.dtype in HALF
         logs = logs.to(self.view.compute_dtype)
         terms = logs.exp() * weights.to(logs)[row.to(logs.device)]
         scale = max(float(terms.detach().max()), 1e-30) if is_half else 1.0
