@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import HparamsError
 from ..lifelong import EASYEDIT_PREFIX
+from ..lifelong.easyedit_adapters import ONE_PROMPT_AT_A_TIME
 from ..lifelong.run_folder import RunFolder
 from ..registry import get_method
 from .records import REAL_WORLD, Source
@@ -60,6 +61,11 @@ class Cell:
         return f"{self.method} ({changes})" if changes else self.method
 
     @property
+    def measured_alone(self) -> bool:
+        """Whether a run measures prompt by prompt, so that it cannot take over another's measurement."""
+        return self.method in {EASYEDIT_PREFIX + name for name in ONE_PROMPT_AT_A_TIME}
+
+    @property
     def name(self) -> str:
         """Of its folder and its file of rows."""
         words = [self.data, self.method, *self.changes]
@@ -93,7 +99,8 @@ def run_cell(
     """
     folder = out / "runs" / cell.name
     if not RunFolder(folder).summary.is_file():
-        measured = (out / "runs" / other.name for other in others if other != cell)
+        alike = (other for other in others if other != cell and other.measured_alone == cell.measured_alone)
+        measured = (out / "runs" / other.name for other in alike)
         untouched = next((path for path in measured if RunFolder(path).summary.is_file()), None)
         settings = cell.settings(source, model, folder)
         settings += [*more, *([f"runner.untouched={untouched}"] if untouched else [])]

@@ -1,14 +1,17 @@
 """Cells, records and tables of the bench, by hand-made numbers."""
 
 import json
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from easyedit_neuron.bench.cells import Cell
+from easyedit_neuron.bench.cells import Cell, run_cell
 from easyedit_neuron.bench.records import Source, left_out
 from easyedit_neuron.bench.rows import CellRows, read_all
 from easyedit_neuron.bench.tables import MethodRows, checkpoints, difference_table, page, summary_table
 from easyedit_neuron.errors import DataError, HparamsError
+from easyedit_neuron.lifelong.run_folder import RunFolder
 
 
 def rows_of(method, rel, seed=0, edits=4, retained=(3, 4), changes=(), **columns):
@@ -107,3 +110,23 @@ def test_tables_have_means_intervals_and_paired_differences():
     text = page(rows, "AlphaEdit")
     assert text.index("After 4 edits") < text.index("After 2 edits")
     assert "Untouched model: perplexity 30.00, fluency 5.00." in text
+
+
+def test_what_was_measured_before_is_taken_over_from_a_run_that_measures_alike(tmp_path, monkeypatch):
+    """GRACE and WISE are measured prompt by prompt; others cannot take over their values, nor they theirs."""
+    (tmp_path / "facts.json").write_text('[{"case_id": 1}]')
+    source = Source("facts", tmp_path / "facts.json", tmp_path)
+    names = ("EasyEdit:GRACE", "NMKE", "EasyEdit:WISE", "FT", "EasyEdit:LoRA")
+    cells = [Cell.of(name, "facts", 10, 1, 0) for name in names]
+    for cell in cells[:2]:
+        summary = RunFolder(tmp_path / "runs" / cell.name).summary
+        summary.parent.mkdir(parents=True)
+        summary.write_text("{}")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, check: commands.append(command) or SimpleNamespace(returncode=0)
+    )
+    for cell in cells[2:]:
+        run_cell(cell, source, "tiny-llama", tmp_path, cells)
+    taken = [words[-1].removeprefix("runner.untouched=") for words in commands]
+    assert taken == [str(tmp_path / "runs" / cells[number].name) for number in (0, 1, 1)]
