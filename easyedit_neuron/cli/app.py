@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import resources
@@ -34,7 +34,7 @@ QUIET_OPTION, QUIET_SETTING = "--quiet", "runner.quiet=true"  # Hydra has no opt
 
 
 def run_command_line(arguments: list[str]) -> int:
-    settings_module.register_groups()
+    settings_module.register_groups(_swept_methods(arguments))
     configuration = {"config_path": str(resources.CONF_DIR), "config_name": "config"}
     application = hydra.main(version_base="1.3", **configuration)(_job)
     arguments = [QUIET_SETTING if argument == QUIET_OPTION else argument for argument in arguments]
@@ -56,6 +56,11 @@ def run_command_line(arguments: list[str]) -> int:
         remedy = "output_dir=... names the folder for the results"
         return fail(f"{problem.filename}: {problem.strerror}; {remedy}")
     return BAD_INPUT if sweep.failed_jobs else 0
+
+
+def _swept_methods(arguments: list[str]) -> list[str]:
+    values = [text.removeprefix("method=") for text in arguments if text.startswith("method=")]
+    return values[-1].split(",") if values and "," in values[-1] else []
 
 
 def _job(config: DictConfig) -> None:
@@ -122,7 +127,7 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
     if section == "method" and leaf in SET_ELSEWHERE:
         return f"{name!r} has a setting of its own: {SET_ELSEWHERE[leaf]}=..."
     chosen_methods = [text.partition("=")[2] for text in arguments if text.startswith("method=")]
-    method = chosen_methods[-1] if chosen_methods else "alphaedit"
+    method = chosen_methods[-1] if chosen_methods else _default_method()
     names = setting_names(method)
     group, _, entry = section.partition(".")
     if entry in names.get(group, ()):
@@ -133,6 +138,11 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
     prefix = f"{section}." if section else ""
     choices = [prefix + choice for choice in names[section]]
     return f"unknown setting {name!r}{place}: {did_you_mean(prefix + leaf, choices)}"
+
+
+def _default_method() -> str:
+    defaults = OmegaConf.load(resources.CONF_DIR / "config.yaml").defaults
+    return next(entry.method for entry in defaults if "method" in entry)
 
 
 def group_options() -> dict[str, list[str]]:

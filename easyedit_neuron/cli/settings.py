@@ -1,5 +1,6 @@
 """From the composed Hydra configuration to checked settings and hyperparameters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,16 +24,25 @@ SET_ELSEWHERE = {"alg_name": "method", "model_name": "model.path", "batch_size":
 """Hyperparameter -> the setting that fills it, so that ``method.<field>`` is refused."""
 
 
-def register_groups() -> None:
+def register_groups(swept: Sequence[str] = ()) -> None:
     """Tell Hydra the options of the groups ``method`` (the registry) and ``model`` (the shipped files).
 
     A method's fields are left missing: their values come from ``hparams/<METHOD>/<model>.yaml``.
+
+    Args:
+        swept: methods of a sweep. Hydra first reads the command with the default method in their place, which
+            therefore takes their fields too; each job then reads it with its own.
     """
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
     for spec in methods():
-        node = {"name": spec.name, **dict.fromkeys(method_fields(spec), MISSING)}
+        names = method_fields(spec)
+        if swept and spec.name.lower() not in swept:
+            names += [
+                name for other in methods() if other.name.lower() in swept for name in method_fields(other)
+            ]
+        node = {"name": spec.name, **dict.fromkeys(names, MISSING)}
         store.store(group="method", name=spec.name.lower(), node=node)
     store.store(group="method", name=EASYEDIT, node={"name": EASYEDIT, "alg": MISSING})
     for name in model_names():

@@ -1,10 +1,13 @@
 """Edits by hand: edit, ask, undo, on the small model that ships with the package."""
 
+import json
+
 import pytest
 
-from easyedit_neuron import data
+from easyedit_neuron import data, resources
 from easyedit_neuron.cli import main
 from easyedit_neuron.editlog import EditLog
+from easyedit_neuron.hyperparameters.base import read_hparams
 
 LOG = "easyedit-neuron-edits"
 
@@ -66,6 +69,21 @@ def test_an_edit_that_adds_a_neuron_is_shared_as_rows(facts, capsys):
     assert "neuron" not in beside
     assert main(["export", LOG, "--to", "sparse", "--out", "shared-edits"]) == 0
     assert main(["undo", LOG, "1"]) == 0 and EditLog(LOG).ids == []
+
+
+def test_the_method_is_the_files_or_the_first_that_has_settings(facts, tmp_path, capsys):
+    """Without --method: that of --hparams; Lasting where it has settings for the model; else AlphaEdit."""
+    words = [word for word in command(facts[0]) if word not in ("--method", "FiNE")]
+    assert main(words) == 0
+    assert "Edit 1 with Lasting" in capsys.readouterr().out
+    file = tmp_path / "mine.json"
+    values = read_hparams(resources.hparams_path("FiNE/tiny-llama")) | {"epochs": 2}
+    file.write_text(json.dumps(values))
+    assert main([*words, "--hparams", str(file), "--log", "other"]) == 0
+    assert "Edit 1 with FiNE" in capsys.readouterr().out
+    assert main([*words, "--model", "gpt2-xl", "--log", "third"]) == 2
+    # AlphaEdit's settings are there, the model is not
+    assert "model_name 'gpt2-xl' cannot be loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

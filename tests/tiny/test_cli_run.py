@@ -142,7 +142,8 @@ def test_nmke_writes_what_the_parts_give(arguments, world, tmp_path, capfd):
 
 
 def test_overrides_reach_the_method(arguments, tmp_path, capfd):
-    assert main([*arguments, "method.mask_stage=solve", "batch_size=2", "evaluation=quick", "seed=3"]) == 0
+    more = ["method.mask_stage=solve", "batch_size=2", "evaluation=quick", "seed=3"]
+    assert main(["method=alphaedit", *arguments, *more]) == 0
     lines, summary = read(tmp_path / "out")
     assert (
         summary["hparams"]["mask_stage"],
@@ -178,12 +179,12 @@ def test_fine_tuning_as_a_process(arguments, tmp_path):
 @pytest.mark.parametrize(
     "extra, part",
     [
-        (["edits=4"], "4 edits requested, the file has 3"),
-        (["method.layers=[1,9]"], "layer 9 is out of range"),
-        (["model.path=./nothing"], "there is no folder"),
-        (["data.retained=none.json"], "none.json"),
-        (["data.text=none.txt"], "none.txt"),
-        (["method.device=cuda:99"], "device"),
+        (["method=alphaedit", "edits=4"], "4 edits requested, the file has 3"),
+        (["method=alphaedit", "method.layers=[1,9]"], "layer 9 is out of range"),
+        (["method=alphaedit", "model.path=./nothing"], "there is no folder"),
+        (["method=alphaedit", "data.retained=none.json"], "none.json"),
+        (["method=alphaedit", "data.text=none.txt"], "none.txt"),
+        (["method=alphaedit", "method.device=cuda:99"], "device"),
         (["method=rome", "batch_size=2"], "ROME edits one request at a time"),
     ],
 )

@@ -36,12 +36,12 @@ def settings_of(*overrides, world=TINY):
 def test_defaults():
     settings = settings_of("output_dir=out", world=())
     names = settings.method_name, settings.model.name, settings.data.path, settings.data.part
-    assert names == ("AlphaEdit", "smollm2-135m-instruct", "real-world", "report")
+    assert names == ("Lasting", "smollm2-135m-instruct", "real-world", "report")
     assert (settings.edits, settings.batch_size, settings.seed, settings.method) == (100, 1, 0, {})
     hparams, path = read_hyperparameters(settings)
     model = "smollm2-135m-instruct"
-    assert hparams.alg_name == "AlphaEdit" and hparams.model_name == resources.model_path(model)
-    assert path == resources.hparams_path(f"AlphaEdit/{model}")
+    assert hparams.alg_name == "Lasting" and hparams.model_name == resources.model_path(model)
+    assert path == resources.hparams_path(f"Lasting/{model}")
 
 
 def test_command_line_goes_on_top_of_the_file(tmp_path):
@@ -141,7 +141,7 @@ def test_own_file(tmp_path):
         (["edit=5"], "did you mean 'edits'"),
         (["+foo=1"], "unknown field 'foo'"),
         (["method.vlr=1"], "did you mean 'method.v_lr'"),
-        (["method.mask_stag=solve"], "did you mean 'method.mask_stage'"),
+        (["method=nmke", "method.mask_stag=solve"], "did you mean 'method.mask_stage'"),
         (["+method.foo=1"], "unknown field 'foo'"),
         (["method=ft", "method.mask_stage=solve"], "unknown setting 'method.mask_stage' of method ft"),
         (
@@ -149,7 +149,7 @@ def test_own_file(tmp_path):
             "'mask': 'contribtion' is unknown: did you mean 'contribution'",
         ),
         (
-            ["method.mask_options.top_k=5"],
+            ["method=nmke", "method.mask_options.top_k=5"],
             "+method.mask_options.top_k=... or method.mask_options={top_k: ...}",
         ),
         (
@@ -171,7 +171,7 @@ def test_own_file(tmp_path):
         (["evaluation.batch_size=0"], "'batch_size'"),
         (["evaluation.fluency=-1"], "'fluency'"),
         (["method.v_lr=fast"], "'v_lr': must be a number"),
-        (["method.mask_stage=sovle"], "did you mean 'solve'"),
+        (["method=nmke", "method.mask_stage=sovle"], "did you mean 'solve'"),
         (["method.layers=3"], "'layers': must be a list"),
         (["data=file"], "data.path="),
         (["data=file", "data.path=none.json"], "none.json"),
@@ -230,9 +230,10 @@ def test_help_needs_no_torch():
 
 def test_help_and_config(capfd):
     assert main(["--help"]) == 0
-    assert "method: alphaedit" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "method: alphaedit, easyedit" in shown and "name: Lasting" in shown
     assert main(["--cfg", "job"]) == 0
-    assert "mask_stage: ???" in capfd.readouterr().out
+    assert "others_weight: ???" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

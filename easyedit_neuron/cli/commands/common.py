@@ -18,8 +18,8 @@ from ..load import load_quietly
 WEIGHTS = "weights.safetensors"
 DEFAULT_LOG = "easyedit-neuron-edits"
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_METHOD = "AlphaEdit"
-"""Of edits by hand."""
+DEFAULT_METHODS = ("Lasting", "AlphaEdit")
+"""Of edits by hand: the first that has settings for the model."""
 DTYPES = {"float32", "bfloat16", "float16"}
 
 

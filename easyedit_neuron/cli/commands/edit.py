@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
+from ... import resources
 from ...arch.load_model import load_model
 from ...data.related import related_prompts
 from ...editlog import EditLog, recording, replay
 from ...evaluation.answers import answers
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
-from ...registry import get_method
+from ...registry import MethodSpec, get_method
 from ...report.sentences import open_ended, spoken
 from ..load import load_quietly
 from ..output import show
 from ..settings import shipped_hparams_file
-from .common import DEFAULT_LOG, DEFAULT_METHOD, DEFAULT_MODEL, load_base_of
+from .common import DEFAULT_LOG, DEFAULT_METHODS, DEFAULT_MODEL, load_base_of
 
 MOST_SHOWN = 3
 
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROMPT",
         help="ask this too; it should not change",
     )
-    parser.add_argument("--method", default=DEFAULT_METHOD, help=f"default: {DEFAULT_METHOD}")
+    parser.add_argument(
+        "--method", help=f"default: that of --hparams, or {' or else '.join(DEFAULT_METHODS)}"
+    )
     parser.add_argument("--model", default=None, help=f"name, folder or GGUF file; default: {DEFAULT_MODEL}")
     parser.add_argument(
         "--hparams", metavar="FILE", help="hyperparameters; default: those shipped for the model"
@@ -45,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     log = EditLog(args.log)
-    hparams = _hparams(args, log)
-    method = get_method(args.method)
+    method, hparams = _hparams(args, log)
     model, tok = _load(args, hparams, log)
     request = {"prompt": args.prompt, "subject": args.subject, "target_new": args.target}
     rephrasings, neighbours = _related(args)
@@ -75,19 +77,21 @@ def before_and_after(kinds: list[str], prompts: list[str], before: list[str], af
     )
 
 
-def _hparams(args: argparse.Namespace, log: EditLog) -> HyperParams:
-    """The hyperparameters of the method for the model: the user's file, or the shipped one."""
-    spec = get_method(args.method)
+def _hparams(args: argparse.Namespace, log: EditLog) -> tuple[MethodSpec, HyperParams]:
+    """Method and hyperparameters for the model: the user's file, or the shipped one."""
     model = args.model or (log.base.name if log.entries else DEFAULT_MODEL)
     if args.hparams is not None:
         path = find_hparams(args.hparams)
+        spec = get_method(args.method or read_hparams(path).get("alg_name") or DEFAULT_METHODS[0])
     else:
+        shipped = (name for name in DEFAULT_METHODS if f"{name}/{model}" in resources.shipped_hparams())
+        spec = get_method(args.method or next(shipped, DEFAULT_METHODS[-1]))
         remedy = "--hparams FILE reads your own, and easyedit-neuron tune writes one"
         path = shipped_hparams_file(spec, model, remedy)
     values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
     if args.model is not None or args.hparams is None:
         values["model_name"] = model
-    return spec.load_hparams().from_dict(values, source=path)
+    return spec, spec.load_hparams().from_dict(values, source=path)
 
 
 def _load(args: argparse.Namespace, hparams: HyperParams, log: EditLog) -> tuple[torch.nn.Module, Any]:
