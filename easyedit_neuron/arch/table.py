@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 NormKind = Literal["rms", "rms_unit_offset", "layer"]
+FFNQuirk = Literal["flat", "changed_in_place", "adds_residual"]
 
 REQUIRED_FIELDS = (
     "rewrite_module_tmp",
@@ -31,7 +32,7 @@ class Architecture:
         rewrite_module_tmp: the FFN's down projection, whose weight is edited.
         layer_module_tmp: one transformer block.
         mlp_module_tmp: the FFN.
-        attn_module_tmp: the self-attention.
+        attn_module_tmp: the self-attention. ``a|b`` in a name: ``a`` in blocks that have it, else ``b``.
         ln_f_module: the norm before the unembedding.
         lm_head_module: the unembedding; may be the embedding module if the weights are tied.
         norm: kind of the final norm and of the post-FFN norm. ``rms`` multiplies by its weight,
@@ -46,6 +47,15 @@ class Architecture:
         projections: the linear maps of a block under their common names ``q_proj``, ``k_proj``, ``v_proj``,
             ``o_proj``, ``gate_proj``, ``up_proj``, written as ``projections.py`` describes. ``down_proj`` is
             ``rewrite_module_tmp``.
+        ffn_multiplier: field of the config with the factor that the block puts on what its FFN adds to the
+            residual stream (Granite).
+        logit_multiplier, logit_divisor: field of the config with a factor of the logits (Cohere, Granite).
+        ffn_quirks: ``flat``: the block has no module for its FFN, which gets batch and tokens as one
+            dimension (OPT; ``mlp_module_tmp`` is then the module that reads the FFN's input).
+            ``changed_in_place``: the block adds to the tensor that the FFN returns (Falcon).
+            ``adds_residual``: the FFN gets the residual stream as a second argument and adds it (BLOOM).
+        needs: field of the config -> the value that it must have, or the name of a field with that value.
+            Models with another value have blocks of another form and are refused.
     """
 
     model_type: str
@@ -61,12 +71,21 @@ class Architecture:
     attn_branch_tmp: str | None = None
     parallel_residual: bool | str = False
     projections: Mapping[str, str] = field(default_factory=dict)
+    ffn_multiplier: str | None = None
+    logit_multiplier: str | None = None
+    logit_divisor: str | None = None
+    ffn_quirks: tuple[FFNQuirk, ...] = ()
+    needs: Mapping[str, bool | str] = field(default_factory=dict)
+
+
+def _in_block(block: str, name: str) -> str:
+    return "|".join(f"{block}.{alternative}" for alternative in name.split("|"))
 
 
 def _entry(model_type: str, block: str, projections: Mapping[str, str], **names) -> Architecture:
     """An entry whose templates and projections are written without the name of the block."""
     names = {
-        field: f"{block}.{name}" if name is not None and field.endswith("_tmp") else name
+        field: _in_block(block, name) if name is not None and field.endswith("_tmp") else name
         for field, name in names.items()
     }
     projections = {name: f"{block}.{module}" for name, module in projections.items()}
@@ -122,6 +141,36 @@ _PHI = _LLAMA | dict(
         "up_proj": "mlp.fc1",
     },
 )
+_GRANITE = _LLAMA | dict(ffn_multiplier="residual_multiplier", logit_divisor="logits_scaling")
+_COHERE = _LLAMA | dict(
+    norm="layer", pre_ffn_norm_tmp=None, parallel_residual=True, logit_multiplier="logit_scale"
+)
+_QWEN3_5 = _LLAMA | dict(
+    norm="rms_unit_offset",
+    attn_module_tmp="self_attn|linear_attn",  # three of four blocks have linear attention
+    projections={name: f"mlp.{name}" for name in ("gate_proj", "up_proj")},
+)
+_OPT = dict(
+    block="model.decoder.layers.{}",
+    rewrite_module_tmp="fc2",
+    mlp_module_tmp="fc1",
+    attn_module_tmp="self_attn",
+    ln_f_module="model.decoder.final_layer_norm",
+    lm_head_module="lm_head",
+    norm="layer",
+    pre_ffn_norm_tmp="final_layer_norm",
+    projections={
+        **{name: f"self_attn.{name}" for name in _QKV},
+        "o_proj": "self_attn.out_proj",
+        "up_proj": "fc1",
+    },
+    ffn_quirks=("flat",),
+    needs={
+        "do_layer_norm_before": True,
+        "word_embed_proj_dim": "hidden_size",
+        "_remove_final_layer_norm": False,
+    },
+)
 
 _GPT2 = dict(
     block="transformer.h.{}",
@@ -139,6 +188,30 @@ _GPT2 = dict(
     },
 )
 
+_BLOOM = dict(
+    block="transformer.h.{}",
+    rewrite_module_tmp="mlp.dense_4h_to_h",
+    mlp_module_tmp="mlp",
+    attn_module_tmp="self_attention",
+    ln_f_module="transformer.ln_f",
+    lm_head_module="lm_head",
+    norm="layer",
+    pre_ffn_norm_tmp="post_attention_layernorm",
+    projections={
+        **{name: f"self_attention.query_key_value[{part}/3 by head]" for part, name in enumerate(_QKV, 1)},
+        "o_proj": "self_attention.dense",
+        "up_proj": "mlp.dense_h_to_4h",
+    },
+    ffn_quirks=("adds_residual",),
+    needs={"apply_residual_connection_post_layernorm": False, "slow_but_exact": False},
+)
+_FALCON = _BLOOM | dict(
+    projections={"o_proj": "self_attention.dense", "up_proj": "mlp.dense_h_to_4h"},
+    parallel_residual="parallel_attn",
+    ffn_quirks=("changed_in_place",),
+    needs={},
+)
+
 _ALL = [
     *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3", "smollm3")),
     *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
@@ -147,6 +220,12 @@ _ALL = [
     _entry("olmo2", **_OLMO2),
     _entry("starcoder2", **_TWO_MATRICES),
     _entry("phi", **_PHI),
+    _entry("granite", **_GRANITE),
+    *(_entry(model_type, **_COHERE) for model_type in ("cohere", "cohere2")),
+    _entry("qwen3_5_text", **_QWEN3_5),
+    _entry("opt", **_OPT),
+    _entry("bloom", **_BLOOM),
+    _entry("falcon", **_FALCON),
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
     _entry("gpt_bigcode", **_GPT2 | {"projections": {"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"}}),

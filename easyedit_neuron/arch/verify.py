@@ -37,8 +37,8 @@ def verify_parts(view: ModelView) -> None:
         _compare(
             product if bias is None else product + bias, ffn_out, "rewrite_module_tmp", "the FFN's output"
         )
-        norm = view.post_ffn_norm(layer)
-        added = ffn_out if norm is None else norm(ffn_out)
+        branch = view.ffn_branch(layer)
+        added = ffn_out if branch is None else branch(ffn_out)
         whole = seen.resid_mid[layer].to(added.device) + added
         fields = "pre_ffn_norm_tmp, post_ffn_norm_tmp, attn_branch_tmp or parallel_residual"
         _compare(whole, seen.layer_out[layer], fields, f"the output of layer {layer}")

@@ -116,7 +116,7 @@ def zero_padded(value: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
-    for name in ("intermediate_size", "n_inner"):
+    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
         if hasattr(view.model.config, name):
             return name
     raise ArchitectureError(f"the config of {view.arch.model_type} does not say how many neurons an FFN has")

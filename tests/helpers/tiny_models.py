@@ -21,9 +21,17 @@ MORE_TYPES = (
     "phi",
     "stablelm",
     "gpt_bigcode",
+    "granite",
+    "cohere",
+    "cohere2",
+    "qwen3_5_text",
+    "opt",
+    "bloom",
+    "falcon",
 )
 """Types whose parts and whole edits are tested, but not every option on them."""
 ALL_TYPES = (*MODEL_TYPES, *MORE_TYPES)
+FFN_WIDTH = {**dict.fromkeys(ALL_TYPES, 48), "bloom": 128}  # BLOOM's is always four times d_model
 WITH_BOS = ("llama", "mistral", "gemma2", "gemma3_text")
 
 CORPUS = [
@@ -64,6 +72,48 @@ _SIZES = {
     "starcoder2": {**_ROTARY, "num_key_value_heads": 2},
     "phi": {**_ROTARY, "partial_rotary_factor": 0.5},
     "stablelm": {**_ROTARY, "num_key_value_heads": 4},
+    "granite": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 4.0,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+    },
+    "cohere": {**_ROTARY, "num_key_value_heads": 2, "logit_scale": 0.25},
+    "cohere2": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "logit_scale": 0.25,
+        "sliding_window": 64,
+    },
+    "qwen3_5_text": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    },
+    "bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
+    "falcon": {
+        "hidden_size": 32,
+        "ffn_hidden_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    },
     "gpt_bigcode": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128},
 }
 

@@ -8,7 +8,7 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot, target_nll
-from helpers.tiny_models import ALL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, tiny_model
 
 SUBJECT_LAST = REQUESTS[2:]
 VARIANTS = {
@@ -52,7 +52,7 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
         torch.testing.assert_close(
             change.T if model_type == "gpt2" else change, recorded, rtol=1e-4, atol=1e-5
         )
-        assert recorded.shape == (32, 48) and torch.equal(weights[name], before["tensors"][name])
+        assert recorded.shape == (32, FFN_WIDTH[model_type]) and torch.equal(weights[name], before["tensors"][name])
     put_back(model, weights)
     assert changed_tensors(model, before) == []
 

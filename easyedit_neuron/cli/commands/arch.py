@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from ... import resources
+from ...arch.describe import MODULE_FIELDS, has_experts
 from ...arch.guess import guessed_names
 from ...arch.projections import projection_names
 from ...arch.table import ARCHITECTURES
-from ...arch.view import MODULE_FIELDS, ModelView, has_experts
+from ...arch.view import ModelView
 from ...errors import HostError
 from ..output import show
 from .common import aligned

@@ -54,7 +54,7 @@ def train_critical_neurons(
             residual = residual / (len(layers) - number)
             contexts = len(outputs) // len(batch)
             residual = residual.to(outputs.device).repeat_interleave(contexts, 1)
-            residual = view.before_post_ffn_norm(layer, residual, outputs.T).T
+            residual = view.before_ffn_branch(layer, residual, outputs.T).T
             preserved = _read_tokens(view, text, layer)
             edit.watch.lap("keys")
             mask = masks.get(layer)
