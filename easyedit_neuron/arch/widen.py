@@ -119,4 +119,7 @@ def _width_field(view: ModelView) -> str:
     for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
         if hasattr(view.model.config, name):
             return name
-    raise ArchitectureError(f"the config of {view.arch.model_type} does not say how many neurons an FFN has")
+    raise ArchitectureError(
+        f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "
+        "that no model with more of them could be loaded"
+    )

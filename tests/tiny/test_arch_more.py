@@ -11,14 +11,29 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from easyedit_neuron import FTHyperParams, apply_ft_to_model
 from easyedit_neuron.arch.projections import projection_names
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.evaluation import predict_targets, token_accuracy
 from easyedit_neuron.statistics import NAME_TEMPLATES
 from helpers.contract import apply, settings
-from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot, target_nll
+from helpers.editing import (
+    REQUESTS,
+    changed_tensors,
+    find_target,
+    make_hparams,
+    put_back,
+    snapshot,
+    target_nll,
+)
+from helpers.editing import apply as apply_edit
 from helpers.tiny_models import MORE_TYPES, tiny_model
 
-FUSED = ("phi3", "glm4")
+NOT_WIDER = {
+    **dict.fromkeys(("phi3", "glm4"), "gate_up_proj.weight holds several projections"),
+    "bloom": "its config does not say how many an FFN has",
+}
+POST_NORM = ("gemma3_text", "glm4", "olmo2")  # a norm behind the FFN: only the direction can be given
+NO_GATE = ("starcoder2", "phi", "gpt_bigcode", "opt", "falcon")
 REQUEST = REQUESTS[2]
 
 
@@ -45,8 +60,8 @@ def test_lasting_adds_a_neuron_or_says_why_not(model_type, tmp_path):
     model, tok = tiny_model(model_type, seed=2)
     before = snapshot(model)
     hparams = settings("Lasting", tmp_path, name_templates=list(NAME_TEMPLATES[:2]), v_num_grad_steps=8)
-    if model_type in FUSED:
-        with pytest.raises(ArchitectureError, match="gate_up_proj.weight holds several projections"):
+    if model_type in NOT_WIDER:
+        with pytest.raises(ArchitectureError, match=NOT_WIDER[model_type]):
             apply(model, tok, [REQUEST], hparams)
         assert changed_tensors(model, before) == []
         return
@@ -55,7 +70,7 @@ def test_lasting_adds_a_neuron_or_says_why_not(model_type, tmp_path):
     apply(model, tok, [REQUEST], hparams)
     assert target_nll(model, tok, REQUEST) < nll and ModelView.of(model).d_ff == 56
     is_gated = "gate_proj" in projection_names(ModelView.of(model))
-    assert is_gated == (model_type not in ("starcoder2", "phi", "gpt_bigcode"))
+    assert is_gated == (model_type not in NO_GATE)
     assert model(ids).logits.shape == logits.shape
 
 
@@ -81,6 +96,52 @@ def test_measured_alone_and_in_a_batch(model_type):
     ]
     assert [p.predicted for p in together] == [p.predicted for p in alone]
     assert len(token_accuracy(together)) == 3
+
+
+@pytest.mark.parametrize("model_type", [name for name in MORE_TYPES if name not in POST_NORM])
+def test_an_edit_without_a_ridge_gives_the_target_value(model_type, tmp_path):
+    """With one layer, one key and nothing to preserve the block's output at the subject is z* itself."""
+    model, tok = tiny_model(model_type, seed=2, dtype=torch.float64)
+    free = {"L2": 1e-9, "nullspace_threshold": 1e9, "context_templates": None, "context_length": 0}
+    hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], **free)
+    z_star = find_target(ModelView.of(model), tok, prepare([REQUEST])[0], hparams, ["{}"], 2).value
+    ids = torch.tensor([tok(REQUEST["prompt"])["input_ids"]])  # which ends with the subject
+
+    @torch.no_grad()
+    def block_output():
+        seen = []
+        handle = ModelView.of(model).layer(2).register_forward_hook(lambda *args: seen.append(args[-1]))
+        model(ids)
+        handle.remove()
+        return (seen[0][0] if isinstance(seen[0], tuple) else seen[0])[0, -1]
+
+    before = block_output()
+    apply_edit(model, tok, [REQUEST], hparams)
+    assert float((z_star - before).norm()) > 0.1 * float(before.norm())
+    torch.testing.assert_close(block_output(), z_star, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model_type, changes, words",
+    [
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before = False"),
+        ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16, and only .* = 32"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm = True"),
+    ],
+)
+def test_other_forms_of_a_block_are_a_clear_no(model_type, changes, words):
+    """OPT-350m has its norms behind attention and FFN, and projects its embeddings."""
+    model, _ = tiny_model(model_type, **changes)
+    with pytest.raises(ArchitectureError, match=f"this {model_type} model cannot be edited.*{words}"):
+        ModelView.of(model)
+
+
+def test_adam_needs_an_ffn_of_its_own(tmp_path):
+    model, tok = tiny_model("opt")
+    before = snapshot(model)
+    with pytest.raises(ArchitectureError, match="use solver closed_form"):
+        apply(model, tok, [REQUEST], settings("PNKE", tmp_path, solver="adam"))
+    assert changed_tensors(model, before) == []
 
 
 def test_experts_are_a_clear_no():
