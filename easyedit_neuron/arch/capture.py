@@ -170,7 +170,9 @@ class Capture:
             for layer, edit in self.key_edits.items():
                 self._hook_input(view.down_proj(layer), partial(_edited_input, self._on_tokens(edit)))
             for _, name, edit in self.module_edits:
-                self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, self._on_tokens(edit)))
+                self._hook_output(
+                    view.model.get_submodule(name), partial(_edited_module_output, self._on_tokens(edit))
+                )
             for layer in self.layers:
                 if "ffn_in" in self.want:
                     self._read_input(view.mlp(layer), partial(self.ffn_in.__setitem__, layer))
@@ -240,7 +242,9 @@ class Capture:
         if "changed_in_place" in self.view.arch.ffn_quirks:
             for layer in range(self.view.n_layers):
                 # The block gets a copy to change, so that the FFN's own output stays as it is.
-                self._hook_output(self.view.mlp(layer), lambda _module, _args, _kwargs, output: output.clone())
+                self._hook_output(
+                    self.view.mlp(layer), lambda _module, _args, _kwargs, output: output.clone()
+                )
 
     def _by_token(self, states: Tensor) -> Tensor:
         """``[B, T, d]`` of states that a block may have as ``[B T, d]``."""

@@ -40,7 +40,10 @@ def architecture_of(model: nn.Module, overrides: dict) -> Architecture:
 
 def has_experts(model: nn.Module) -> bool:
     """Whether FFNs of a model are mixtures of experts."""
-    return any(name.endswith(".experts") for name, _ in model.named_modules())
+    return any(
+        name.endswith(".experts") or "experts" in type(module).__name__.lower()
+        for name, module in model.named_modules()
+    )
 
 
 def _clean(field: str, value):

@@ -114,6 +114,12 @@ _GEMMA2 = _LLAMA | dict(
     attn_branch_tmp="post_attention_layernorm",  # acts on the branch before it joins the residual stream
 )
 
+
+def _without(entry: Mapping, *names: str) -> dict:
+    """The projections of an entry, but for these."""
+    return {name: module for name, module in entry["projections"].items() if name not in names}
+
+
 _FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
 _PHI3 = _LLAMA | {"projections": {name: _FUSED[name] for name in ("o_proj", "gate_proj", "up_proj")}}
 _GLM4 = _LLAMA | dict(
@@ -124,6 +130,7 @@ _OLMO2 = _LLAMA | dict(
     post_ffn_norm_tmp="post_feedforward_layernorm",
     attn_branch_tmp="post_attention_layernorm",
 )
+_NO_GATE = _LLAMA | {"projections": _without(_LLAMA, "gate_proj")}
 _TWO_MATRICES = _LLAMA | dict(
     rewrite_module_tmp="mlp.c_proj",
     norm="layer",
@@ -205,6 +212,20 @@ _BLOOM = dict(
     ffn_quirks=("adds_residual",),
     needs={"apply_residual_connection_post_layernorm": False, "slow_but_exact": False},
 )
+_MPT = _BLOOM | dict(
+    block="transformer.blocks.{}",
+    rewrite_module_tmp="ffn.down_proj",
+    mlp_module_tmp="ffn",
+    attn_module_tmp="attn",
+    ln_f_module="transformer.norm_f",
+    pre_ffn_norm_tmp="norm_2",
+    projections={
+        **{name: f"attn.Wqkv[{part}/3]" for part, name in enumerate(_QKV, 1)},
+        "o_proj": "attn.out_proj",
+        "up_proj": "ffn.up_proj",
+    },
+    needs={},
+)
 _FALCON = _BLOOM | dict(
     projections={"o_proj": "self_attention.dense", "up_proj": "mlp.dense_h_to_4h"},
     parallel_residual="parallel_attn",
@@ -212,12 +233,28 @@ _FALCON = _BLOOM | dict(
     needs={},
 )
 
+_GPT_NEO = _GPT2 | {
+    "projections": {
+        **{name: f"attn.attention.{name}" for name in _QKV},
+        "o_proj": "attn.attention.out_proj",
+        "up_proj": "mlp.c_fc",
+    }
+}
+
+LIKE_LLAMA = (
+    "llama", "mistral", "qwen2", "qwen3", "smollm3",
+    "cwm", "ernie4_5", "helium", "hunyuan_v1_dense", "ministral", "ministral3", "seed_oss",
+)  # fmt: skip
 _ALL = [
-    *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3", "smollm3")),
+    *(_entry(model_type, **_LLAMA) for model_type in LIKE_LLAMA),
+    _entry("gemma", **_LLAMA | {"norm": "rms_unit_offset"}),
+    _entry("arcee", **_NO_GATE),
+    _entry("apertus", **_NO_GATE | {"pre_ffn_norm_tmp": "feedforward_layernorm"}),
     *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
     _entry("phi3", **_PHI3),
     _entry("glm4", **_GLM4),
-    _entry("olmo2", **_OLMO2),
+    _entry("glm", **_LLAMA | {"projections": _FUSED}),
+    *(_entry(model_type, **_OLMO2) for model_type in ("olmo2", "olmo3", "exaone4")),
     _entry("starcoder2", **_TWO_MATRICES),
     _entry("phi", **_PHI),
     _entry("granite", **_GRANITE),
@@ -226,8 +263,10 @@ _ALL = [
     _entry("opt", **_OPT),
     _entry("bloom", **_BLOOM),
     _entry("falcon", **_FALCON),
+    _entry("mpt", **_MPT),
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
+    _entry("gpt_neo", **_GPT_NEO),
     _entry("gpt_bigcode", **_GPT2 | {"projections": {"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"}}),
     _entry(
         "gptj",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -154,10 +153,10 @@ class ModelView:
     def before_ffn_branch(self, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
         """What the FFN's output must gain for the block's output to gain ``residual``.
 
-        The two differ if a factor (granite) or a norm (gemma2) lies between them. With ``N(f) = g f / s(f)`` (and an offset),
-        ``N(f + s(f) r / g)`` has exactly the direction of ``N(f) + r``. Its length differs by the factor
-        ``s((N(f) + r) / g)``, which no input of the norm can change and which is 1 for a small r. EasyEdit
-        writes r itself, of which ``g / s(f)`` arrives.
+        The two differ if a factor (granite) or a norm (gemma2) lies between them. With
+        ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)`` has exactly the direction of
+        ``N(f) + r``. Its length differs by the factor ``s((N(f) + r) / g)``, which no input of the norm can
+        change and which is 1 for a small r. EasyEdit writes r itself, of which ``g / s(f)`` arrives.
 
         Args:
             layer: number of the layer.

@@ -28,8 +28,15 @@ def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
     fused = [read.parameter for read in reads.values() if read.fused]
     if "up_proj" not in reads or fused:
-        reason = f"{fused[0]} holds several projections" if fused else "it has no projection 'up_proj'"
-        raise ArchitectureError(f"neurons cannot be added to {view.arch.model_type}: {reason}")
+        reason = "it has no projection 'up_proj'"
+        if fused:
+            reason = (
+                f"{fused[0]} holds several projections, one behind the other, so that a neuron more would "
+                "move the rows of the others, which saved edits name by number"
+            )
+        raise ArchitectureError(
+            f"neurons cannot be added to {view.arch.model_type}: {reason}. Methods that add none can edit it"
+        )
     return reads
 
 

@@ -13,7 +13,7 @@ from easyedit_neuron.cli import main
 from easyedit_neuron.errors import ArchitectureError
 from helpers.contract import apply
 from helpers.editing import REQUESTS, changed_tensors, make_hparams, snapshot
-from helpers.tiny_models import ALL_TYPES, tiny_model, tiny_tokenizer
+from helpers.tiny_models import ALL_TYPES, RELATIVES, tiny_model, tiny_tokenizer
 
 SIZES = dict(
     vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
@@ -29,7 +29,7 @@ def unknown(model_type, **fields):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields)).eval()
 
 
-@pytest.mark.parametrize("model_type", ALL_TYPES)
+@pytest.mark.parametrize("model_type", [*ALL_TYPES, *RELATIVES])
 def test_the_tables_own_models_add_up(model_type):
     for dtype in (torch.float32, torch.bfloat16):
         verify_parts(ModelView.of(tiny_model(model_type, dtype=dtype)[0]))

@@ -40,6 +40,8 @@ BY_HAND["phi"] = ("model.layers", "mlp.fc2", "self_attn", None, "model.final_lay
 BY_HAND["opt"] = ("model.decoder.layers", "fc2", "self_attn", None, "model.decoder.final_layer_norm")
 BY_HAND["bloom"] = ("transformer.h", "mlp.dense_4h_to_h", "self_attention", None, "transformer.ln_f")
 BY_HAND["falcon"] = BY_HAND["bloom"]
+BY_HAND["mpt"] = ("transformer.blocks", "ffn.down_proj", "attn", "norm_2", "transformer.norm_f")
+BY_HAND["gpt_neo"] = BY_HAND["gpt2"]
 # families that put a norm on what attention and FFN add: attention's
 BRANCH_NORMS = {
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), "post_attention_layernorm"),
@@ -57,7 +59,7 @@ def _batch(tok):
 def _hand_hooked(model, model_type, ids, mask):
     """Everything by plain torch hooks on named modules; the residual in the middle from its formula."""
     blocks, down, attention, _, final = BY_HAND.get(model_type, LLAMA)
-    attention_of = {layer: attention for layer in range(4)}
+    attention_of = dict.fromkeys(range(4), attention)
     if model_type == "qwen3_5_text":
         attention_of |= dict.fromkeys((0, 2), "linear_attn")
     seen = {}

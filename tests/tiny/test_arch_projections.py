@@ -11,9 +11,9 @@ from helpers.tiny_models import ALL_TYPES, tiny_model
 
 PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "smollm3", "gemma3_text", "phi3", "glm4", "olmo2")
-GATED += ("stablelm", "granite", "cohere", "cohere2", "qwen3_5_text")
+GATED += ("stablelm", "granite", "cohere", "cohere2", "qwen3_5_text", "gemma")
 FUSED = {
-    **dict.fromkeys(("gpt2", "gpt_neox", "bloom"), ("q_proj", "k_proj", "v_proj")),
+    **dict.fromkeys(("gpt2", "gpt_neox", "bloom", "mpt"), ("q_proj", "k_proj", "v_proj")),
     **dict.fromkeys(("phi3", "glm4"), ("gate_proj", "up_proj")),
 }
 WITHOUT_QKV = ("phi3", "gpt_bigcode", "falcon")  # fused in sizes that differ with the number of heads
@@ -53,7 +53,9 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
         assert linear_map.fused == (name in FUSED.get(model_type, ()))
 
 
-@pytest.mark.parametrize("model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head"), ("bloom", "by head")])
+@pytest.mark.parametrize(
+    "model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head"), ("bloom", "by head")]
+)
 @torch.no_grad()
 def test_the_rows_of_fused_maps(model_type, forward):
     """d_model 32, 4 heads of 8: GPT-2 keeps q, k, v one after the other, GPT-NeoX and BLOOM head by head."""

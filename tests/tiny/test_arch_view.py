@@ -5,7 +5,7 @@ import torch
 
 from easyedit_neuron.arch import ARCHITECTURES, Capture, ModelView
 from easyedit_neuron.errors import ArchitectureError
-from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, tiny_model
+from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, RELATIVES, tiny_model
 
 LLAMA_BY_HAND = dict(
     rewrite_module_tmp="model.layers.{}.mlp.down_proj",
@@ -18,7 +18,7 @@ LLAMA_BY_HAND = dict(
 
 
 def test_the_factory_covers_the_table():
-    assert set(ALL_TYPES) == set(ARCHITECTURES)
+    assert {*ALL_TYPES, *RELATIVES} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("model_type", ALL_TYPES)
@@ -74,7 +74,7 @@ def test_an_unknown_architecture_can_be_named_by_hand():
     expected = ModelView.of(model)
     model.config.model_type = "llamoid"
     with pytest.raises(
-        ArchitectureError, match="'llamoid'.*known: bloom.*rewrite_module_tmp.*parallel_residual"
+        ArchitectureError, match="'llamoid'.*known: apertus.*rewrite_module_tmp.*parallel_residual"
     ):
         ModelView.of(model)
     with pytest.raises(ArchitectureError, match="Missing now: ln_f_module, lm_head_module"):
