@@ -1,11 +1,14 @@
 """Models without an entry: what easyedit-neuron arch says of them, and the comparison before an edit."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5ForConditionalGeneration
 
 from easyedit_neuron.arch.guess import guessed_names
+from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.arch.table import ARCHITECTURES, REQUIRED_FIELDS
 from easyedit_neuron.arch.verify import verify_parts
 from easyedit_neuron.arch.view import ModelView
@@ -94,6 +97,20 @@ def test_a_wrong_name_is_noticed(field, value, message, tmp_path):
     names = {name: name_of for name, name_of in guessed_names(model).items() if name_of} | {field: value}
     with pytest.raises(ArchitectureError, match=message):
         apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
+
+
+def test_of_a_model_with_pictures_the_text_part_is_loaded(tmp_path, capsys):
+    text = {**SIZES, "num_key_value_heads": 2, "head_dim": 8, "linear_key_head_dim": 8}
+    text |= {"linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    sight = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=32)
+    config = AutoConfig.for_model("qwen3_5", text_config=text, vision_config=sight)
+    Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert main(["arch", str(tmp_path)]) == 0
+    assert "qwen3_5_text, 3 layers, d_model 32, d_ff 48" in capsys.readouterr().out
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model, _, _ = load_model(SimpleNamespace(model_name=str(tmp_path), device="cpu"))
+    verify_parts(ModelView.of(model))
+    assert model.config.model_type == "qwen3_5_text"
 
 
 def test_a_known_model_by_its_config_alone(tmp_path, capsys):

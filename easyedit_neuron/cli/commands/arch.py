@@ -46,7 +46,10 @@ def _empty_model(name: str):
     try:
         config = transformers.AutoConfig.from_pretrained(path)
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config)
+            try:
+                return transformers.AutoModelForCausalLM.from_config(config)
+            except AttributeError:  # a config for pictures too (Qwen 3.5), of which the text part is loaded
+                return transformers.AutoModelForCausalLM.from_config(config.get_text_config())
     except (OSError, ValueError, ImportError) as problem:
         raise HostError(f"{Path(path)}: its config cannot be read: {problem}") from None
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...arch import Capture, ModelView, take
 from ...arch.tokens import Batch, pad
+from ...arch.view import frozen_parameters
 from ...edits.request import EditRequest
 from ...edits.write import restore, write
 from ...errors import EditError
@@ -61,7 +62,8 @@ def train_critical_neurons(
             units = torch.arange(view.d_ff) if mask is None else mask.indices.cpu()
             neurons = CriticalNeurons(view, layer, units)
             weights = prompts.row_weights.to(outputs)
-            loss_info = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
+            with frozen_parameters(view.model):  # an activation function may have parameters of its own
+                loss_info = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
             changes = {
                 part.name: part.delta(layer=layer, kind=part.kind)
                 for part in neurons.parts
