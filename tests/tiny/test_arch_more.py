@@ -163,3 +163,12 @@ def test_experts_are_a_clear_no(model_type):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, num_hidden_layers=2))
     with pytest.raises(ArchitectureError, match=f"'{model_type}' has experts .*no single down projection"):
         ModelView.of(model)
+
+
+def test_adam_leaves_no_gradients_in_an_activations_own_parameters(tmp_path):
+    """Apertus learns the shape of its activation."""
+    model, tok = tiny_model("apertus", seed=2)
+    before = snapshot(model)
+    apply(model, tok, [REQUEST], settings("PNKE", tmp_path, solver="adam", v_num_grad_steps=8))
+    assert changed_tensors(model, before)  # which compares flags and gradients too
+    assert all(parameter.grad is None for parameter in model.parameters())
