@@ -9,8 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from easyedit_neuron import FTHyperParams, apply_ft_to_model
+from easyedit_neuron.arch.calls import ModelCalls
+from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.projections import projection_names
-from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.tokens import encode
+from easyedit_neuron.arch.view import ModelView, frozen_parameters
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.evaluation import predict_targets, token_accuracy
@@ -98,10 +101,18 @@ def test_measured_alone_and_in_a_batch(model_type):
     assert len(token_accuracy(together)) == 3
 
 
-@pytest.mark.parametrize("model_type", [name for name in MORE_TYPES if name not in POST_NORM])
-def test_an_edit_without_a_ridge_gives_the_target_value(model_type, tmp_path):
+EXACT = [(name, {}) for name in MORE_TYPES if name not in POST_NORM]
+EXACT += [
+    ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("stablelm", {"use_parallel_residual": True}),
+]
+
+
+@pytest.mark.parametrize("model_type, overrides", EXACT)
+def test_an_edit_without_a_ridge_gives_the_target_value(model_type, overrides, tmp_path):
     """With one layer, one key and nothing to preserve the block's output at the subject is z* itself."""
-    model, tok = tiny_model(model_type, seed=2, dtype=torch.float64)
+    model, tok = tiny_model(model_type, seed=2, dtype=torch.float64, **overrides)
     free = {"L2": 1e-9, "nullspace_threshold": 1e9, "context_templates": None, "context_length": 0}
     hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], **free)
     z_star = find_target(ModelView.of(model), tok, prepare([REQUEST])[0], hparams, ["{}"], 2).value
@@ -172,3 +183,23 @@ def test_adam_leaves_no_gradients_in_an_activations_own_parameters(tmp_path):
     apply(model, tok, [REQUEST], settings("PNKE", tmp_path, solver="adam", v_num_grad_steps=8))
     assert changed_tensors(model, before)  # which compares flags and gradients too
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["llama", "opt"])
+def test_passes_are_counted_by_rows(model_type):
+    """3 rows through 4 blocks forwards; backwards through blocks 2 and 3. OPT's FFN gets no rows."""
+    model, tok = tiny_model(model_type)
+    view, delta = ModelView.of(model), torch.zeros(32, requires_grad=True)
+    batch = encode(tok, ["Rome", "Anna Berg was born in", "You know"])
+    with (
+        frozen_parameters(model),
+        ModelCalls(view) as calls,
+        Capture(view, [], edit_layer_out={1: lambda hidden: hidden + delta}),
+    ):
+        model(**batch.inputs, use_cache=False).logits.sum().backward()
+    assert calls.to_json() == {
+        "forward_calls": 1,
+        "backward_calls": 1,
+        "forward_equivalents": 3.0,
+        "backward_equivalents": 3 * 2 / 4,
+    }

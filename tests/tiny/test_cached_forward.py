@@ -20,6 +20,9 @@ WHOLE_ROWS = ("qwen3_5_text",)  # linear attention has a state and no keys of si
 CASES = [(name, {}, "layer_out") for name in ALL_TYPES] + [
     ("mistral", {"sliding_window": 6}, "layer_out"),
     ("gemma2", {"sliding_window": 6}, "layer_out"),
+    ("cohere2", {"sliding_window": 6}, "layer_out"),
+    ("gpt_neo", {"window_size": 4}, "layer_out"),
+    ("olmo3", {"sliding_window": 6}, "layer_out"),
     ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True}, "layer_out"),
     ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, "layer_out"),
     *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2", "granite", "bloom")),
