@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NormKind = Literal["rms", "rms_unit_offset", "layer"]
+NormKind = Literal["rms", "rms_unit_offset", "layer", "layer_unit_offset"]
 FFNQuirk = Literal["flat", "changed_in_place", "adds_residual"]
 
 REQUIRED_FIELDS = (
@@ -36,8 +36,9 @@ class Architecture:
         ln_f_module: the norm before the unembedding.
         lm_head_module: the unembedding; may be the embedding module if the weights are tied.
         norm: kind of the final norm and of the post-FFN norm. ``rms`` multiplies by its weight,
-            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias. Default:
-            detected from the module's class.
+            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias,
+            ``layer_unit_offset`` one that multiplies by ``1 + weight``. Default: detected from what the
+            module computes.
         pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a
             block that is always parallel.
         post_ffn_norm_tmp: norm between the FFN and the residual stream; ``None`` for most.
@@ -247,6 +248,7 @@ LIKE_LLAMA = (
 )  # fmt: skip
 _ALL = [
     *(_entry(model_type, **_LLAMA) for model_type in LIKE_LLAMA),
+    _entry("nemotron", **_NO_GATE | {"norm": "layer_unit_offset"}),
     _entry("gemma", **_LLAMA | {"norm": "rms_unit_offset"}),
     _entry("arcee", **_NO_GATE),
     _entry("apertus", **_NO_GATE | {"pre_ffn_norm_tmp": "feedforward_layernorm"}),

@@ -1,8 +1,9 @@
 """The table of docs/reference/architectures.md: an edit of a tiny random model for every cell.
 
-``PYTHONPATH=tests python -m helpers.architecture_page`` writes the table into the page anew.
+``PYTHONPATH=tests python -m helpers.architecture_page [TYPE ...]`` writes the table, or these rows, anew.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -122,17 +123,17 @@ def rows() -> dict[str, dict[str, str]]:
     return table
 
 
-def main() -> None:
-    """Write the table into the page."""
+def main(types: list[str]) -> None:
+    """Write the rows of these types (all of them, if there are none) into the page."""
+    table = rows()
+    for model_type in types or sorted(ARCHITECTURES):
+        table[model_type] = {method: cell(model_type, method) for method in COLUMNS}
+        print(model_type, *table[model_type].values(), flush=True)
     lines = [HEAD, "|" + "---|" * (len(COLUMNS) + 1)]
-    for model_type in sorted(ARCHITECTURES):
-        cells = [cell(model_type, method) for method in COLUMNS]
-        lines.append(f"| `{model_type}` | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+    lines += [f"| `{name}` | {' | '.join(row.values())} |" for name, row in sorted(table.items())]
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(HEAD)
-    after = rest[rest.index("\n\n") :] if "\n\n" in rest else "\n"
-    PAGE.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+    PAGE.write_text(before + "\n".join(lines) + rest[rest.index("\n\n") :], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -36,7 +36,7 @@ MORE_TYPES = (
 ALL_TYPES = (*MODEL_TYPES, *MORE_TYPES)
 RELATIVES = {
     **dict.fromkeys(("ministral", "ministral3", "seed_oss", "helium", "ernie4_5", "cwm"), "llama"),
-    **dict.fromkeys(("hunyuan_v1_dense", "arcee", "apertus"), "llama"),
+    **dict.fromkeys(("hunyuan_v1_dense", "arcee", "apertus", "nemotron"), "llama"),
     "glm": "glm4",
     **dict.fromkeys(("olmo3", "exaone4"), "olmo2"),
 }

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5ForConditional
 
 from easyedit_neuron.arch.guess import guessed_names
 from easyedit_neuron.arch.load_model import load_model
+from easyedit_neuron.arch.norms import detect_norm
 from easyedit_neuron.arch.table import ARCHITECTURES, REQUIRED_FIELDS
 from easyedit_neuron.arch.verify import verify_parts
 from easyedit_neuron.arch.view import ModelView
@@ -62,7 +63,7 @@ def test_the_printed_names_make_an_edit_possible(tmp_path, capsys):
     assert "olmo has no entry" in said
     names = {name: value for name, value in yaml.safe_load(said).items() if value}
     assert set(REQUIRED_FIELDS) <= set(names)
-    with pytest.raises(ArchitectureError, match="has no weight|kind of the final norm"):
+    with pytest.raises(ArchitectureError, match="has no weight"):
         ModelView.of(model, **names).final_norm_parameters()  # a norm without weights: what no entry tells
     before = snapshot(model)
     *_, record = apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
@@ -82,6 +83,57 @@ def test_models_that_scale_their_parts_are_refused(model_type, tmp_path):
     with pytest.raises(ArchitectureError, match="do not give .* of this model .*scales its parts"):
         apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names, **more))
     assert changed_tensors(model, before) == []
+
+
+class _Norm(torch.nn.Module):
+    """``gain (x - mean or 0) / scale``, written out."""
+
+    def __init__(self, centred, offset):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([0.5, -0.2, 1.4, 0.9]))
+        self.centred, self.offset, self.eps = centred, offset, 1e-5
+
+    def forward(self, x):
+        x = x - x.mean(-1, keepdim=True) * self.centred
+        return (self.weight + self.offset) * x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+
+@pytest.mark.parametrize(
+    "norm, kind",
+    [
+        (_Norm(0, 0), "rms"),
+        (_Norm(0, 1), "rms_unit_offset"),
+        (_Norm(1, 0), "layer"),
+        (_Norm(1, 1), "layer_unit_offset"),
+        (torch.nn.LayerNorm(4), "layer"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kind_of_a_norm_is_told_from_what_it_computes(norm, kind, dtype):
+    assert detect_norm(norm.to(dtype)) == kind
+    norm.to(torch.float32)
+
+
+def test_a_norm_of_no_kind_is_an_error():
+    norm = _Norm(0, 2)
+    with pytest.raises(ArchitectureError, match="what _Norm computes: it is none of rms, rms_unit_offset"):
+        detect_norm(norm)
+    norm.weight = None
+    with pytest.raises(ArchitectureError, match="_Norm has no weight"):
+        detect_norm(norm)
+
+
+def test_a_wrong_kind_of_norm_is_noticed():
+    """VaultGemma's norm multiplies by 1 + weight, and its class does not say so."""
+    model = unknown("vaultgemma", num_key_value_heads=2, head_dim=8)
+    with torch.no_grad():
+        model.model.norm.weight.copy_(torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    names = {name: value for name, value in guessed_names(model).items() if value}
+    view = ModelView.of(model, **names)
+    verify_parts(view)
+    torch.testing.assert_close(view.final_norm_parameters().gain, 1.0 + model.model.norm.weight.detach())
+    with pytest.raises(ArchitectureError, match="do not give the final norm's output.*wrong .norm."):
+        verify_parts(ModelView.of(model, **names, norm="rms"))
 
 
 @pytest.mark.parametrize(

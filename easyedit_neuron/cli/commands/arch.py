@@ -63,7 +63,7 @@ def _stub(model, model_type: str) -> str:
     for field, name in guessed_names(model).items():
         lines.append(f"{field}: {name}" if name else f"# {field}: ...  # nothing fits")
     lines += [
-        "# norm: rms  # kind of the final norm, where its class does not tell: rms, rms_unit_offset, layer",
+        "# norm: rms  # kind of the final norm; unset: told from what the norm computes",
         "# parallel_residual: true  # where attention and FFN read the same input",
         "# post_ffn_norm_tmp: ...  # a norm behind the FFN, in front of the residual stream",
     ]
