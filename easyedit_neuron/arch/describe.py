@@ -6,7 +6,7 @@ from torch import nn
 
 from ..errors import ArchitectureError
 from ..utils.suggest import did_you_mean
-from .table import ARCHITECTURES, REQUIRED_FIELDS, Architecture
+from .table import ARCHITECTURES, REQUIRED_FIELDS, TEXT_PARTS, Architecture
 
 OVERRIDES = tuple(field.name for field in fields(Architecture) if field.name != "model_type")
 MODULE_FIELDS = tuple(name for name in OVERRIDES if name.endswith(("_tmp", "_module")))
@@ -25,9 +25,10 @@ def architecture_of(model: nn.Module, overrides: dict) -> Architecture:
     """
     overrides = {name: _clean(name, value) for name, value in overrides.items()}
     arch = _entry_or_names(model, {n: value for n, value in overrides.items() if value is not None})
-    _check_config(arch, model.config)
+    config = text_config(model)
+    _check_config(arch, config)
     flag = arch.parallel_residual
-    parallel = bool(getattr(model.config, flag, True)) if isinstance(flag, str) else flag
+    parallel = bool(getattr(config, flag, True)) if isinstance(flag, str) else flag
     if not parallel and arch.pre_ffn_norm_tmp is None:
         raise ArchitectureError(
             "pre_ffn_norm_tmp is unset: name the norm in front of the FFN, or set parallel_residual=True "
@@ -36,6 +37,18 @@ def architecture_of(model: nn.Module, overrides: dict) -> Architecture:
     if parallel and isinstance(flag, str):  # a norm of the sequential form, which may not exist
         arch = replace(arch, pre_ffn_norm_tmp=None)
     return replace(arch, parallel_residual=parallel)
+
+
+def text_config(model: nn.Module):
+    """The config of a model's text part: the model's own, but for models with pictures."""
+    config = model.config
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def entry_of(model: nn.Module) -> Architecture | None:
+    """The table's entry for a model, or for its text part; None without one."""
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    return ARCHITECTURES.get(model_type) or _text_part(model)
 
 
 def has_experts(model: nn.Module) -> bool:
@@ -63,7 +76,7 @@ def _clean(field: str, value):
 
 def _entry_or_names(model: nn.Module, overrides: dict) -> Architecture:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    entry = ARCHITECTURES.get(model_type)
+    entry = entry_of(model)
     if entry is not None:
         projections = {**entry.projections, **overrides.get("projections", {})}
         return replace(entry, **{**overrides, "projections": projections})
@@ -81,6 +94,24 @@ def _entry_or_names(model: nn.Module, overrides: dict) -> Architecture:
             f"attn_branch_tmp where they differ. Missing now: {', '.join(missing)}"
         )
     return Architecture(model_type=model_type or "unknown", **overrides)
+
+
+def _text_part(model: nn.Module) -> Architecture | None:
+    """The entry of the text part of a model with pictures, whose names begin one level deeper."""
+    config = getattr(model, "config", None)
+    text = None if config is None else text_config(model)
+    text_type = None if text is config else text.model_type
+    entry = ARCHITECTURES.get(TEXT_PARTS.get(text_type, text_type))
+    if entry is None or not any(name == "model.language_model" for name, _ in model.named_modules()):
+        return None
+
+    def deeper(name: str) -> str:
+        return name.replace("model.", "model.language_model.")
+
+    names = {field: getattr(entry, field) for field in MODULE_FIELDS}
+    names = {field: deeper(name) for field, name in names.items() if name}
+    projections = {name: deeper(module) for name, module in entry.projections.items()}
+    return replace(entry, projections=projections, **names)
 
 
 def _check_config(arch: Architecture, config) -> None:

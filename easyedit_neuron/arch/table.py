@@ -306,4 +306,6 @@ _ALL = [
     ),
 ]
 
+TEXT_PARTS = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
+"""Types that occur only as the text part of a model with pictures -> the type whose blocks they have."""
 ARCHITECTURES: dict[str, Architecture] = {entry.model_type: entry for entry in _ALL}

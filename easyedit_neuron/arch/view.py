@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ArchitectureError
-from .describe import MODULE_FIELDS, architecture_of
+from .describe import MODULE_FIELDS, architecture_of, text_config
 from .norms import NormParameters, detect_norm, norm_parameters
 from .plain_model import require_plain
 from .table import Architecture
@@ -27,6 +27,7 @@ class ModelView:
     Attributes:
         model: the model itself.
         arch: its ``Architecture`` with overrides applied and ``parallel_residual`` resolved to a bool.
+        config: that of the model, or of its text part where it sees pictures too.
         n_layers, d_model, d_ff, vocab_size: sizes, read from the weights.
         logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
         logit_scale: factor of the logits, in front of a soft cap; 1 for most models.
@@ -36,12 +37,13 @@ class ModelView:
     def __init__(self, model: nn.Module, arch: Architecture):
         self.model = model
         self.arch = arch
+        self.config = text_config(model)
         self.n_layers = self._count_layers()
         self._check_modules()
         weight, _ = self.unembedding()
         self.vocab_size, self.d_model = weight.shape
         self.d_ff = self._check_down_matrices()
-        self.logit_softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
+        self.logit_softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
         self.logit_scale = self._factor(arch.logit_multiplier) / self._factor(arch.logit_divisor)
         self.ffn_multiplier = self._factor(arch.ffn_multiplier)
 
@@ -249,7 +251,7 @@ class ModelView:
         )
 
     def _factor(self, field: str | None) -> float:
-        return 1.0 if field is None else float(getattr(self.model.config, field))
+        return 1.0 if field is None else float(getattr(self.config, field))
 
     def _count_layers(self) -> int:
         container, brace, rest = self.arch.layer_module_tmp.partition(".{}")

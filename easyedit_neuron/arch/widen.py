@@ -62,7 +62,7 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     """
     if width < view.d_ff:
         raise ArchitectureError(f"the FFNs have {view.d_ff} neurons and cannot be widened to {width}")
-    config, field = view.model.config, _width_field(view)
+    config, field = view.config, _width_field(view)
     sizes: list[tuple[Any, str, Any]] = [(config, field, getattr(config, field))]
     tensors: list[tuple[nn.Parameter, Tensor]] = []
     for layer in range(view.n_layers):
@@ -124,7 +124,7 @@ def zero_padded(value: Tensor, shape: Sequence[int]) -> Tensor:
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
     for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
-        if hasattr(view.model.config, name):
+        if hasattr(view.config, name):
             return name
     raise ArchitectureError(
         f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "

@@ -111,7 +111,7 @@ class CleanPass:
     def __init__(self, view: ModelView, batch: Batch, layer: int, read_layers: Sequence[int] = ()):
         self.view, self.batch = view, batch
         # A model with linear attention (Qwen 3.5) stores states, from which no token's can be cut out.
-        types = set(getattr(view.model.config, "layer_types", None) or ())
+        types = set(getattr(view.config, "layer_types", None) or ())
         self._cache = None if types & STATEFUL else DynamicCache()
         want = {"final_hidden", "key", "resid_mid", "ffn_out"} if read_layers else {"final_hidden"}
         capture = Capture(view, read_layers, want=want, prefix_of=layer, stop_after="final")

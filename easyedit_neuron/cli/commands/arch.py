@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from ... import resources
-from ...arch.describe import MODULE_FIELDS, has_experts
+from ...arch.describe import MODULE_FIELDS, entry_of, has_experts
 from ...arch.guess import guessed_names
 from ...arch.projections import projection_names
-from ...arch.table import ARCHITECTURES
 from ...arch.view import ModelView
 from ...errors import HostError
 from ..output import show
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     model = _empty_model(args.model)
     model_type = model.config.model_type
-    if model_type not in ARCHITECTURES and not has_experts(model):
+    if entry_of(model) is None and not has_experts(model):
         show(_stub(model, model_type))
         return
     view = ModelView.of(model)
