@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .capture import hidden_states_in, hidden_states_out
+from functools import partial
+
+from .capture import hidden_states_out
 from .view import ModelView
 
 COUNTS = ("forward_calls", "backward_calls", "forward_equivalents", "backward_equivalents")
@@ -24,6 +26,7 @@ class ModelCalls:
         self._view, self._handles = view, []
         self.forward_calls = self.backward_calls = 0
         self._forward_rows = self._backward_rows = 0
+        self._rows = 0  # of the batch that is run now
 
     @property
     def forward_equivalents(self) -> float:
@@ -38,11 +41,11 @@ class ModelCalls:
         return {name: getattr(self, name) for name in COUNTS}
 
     def __enter__(self) -> ModelCalls:
-        self._handles.append(self._view.model.register_forward_pre_hook(self._count_call))
+        self._handles.append(self._view.model.register_forward_pre_hook(self._count_call, with_kwargs=True))
         for layer in range(self._view.n_layers):
             # The FFN and not the block: the hooks of a skipped block run too.
             mlp = self._view.mlp(layer)
-            self._handles.append(mlp.register_forward_pre_hook(self._count_forward, with_kwargs=True))
+            self._handles.append(mlp.register_forward_pre_hook(self._count_forward))
             self._handles.append(mlp.register_forward_hook(self._backward_counter(layer)))
         return self
 
@@ -51,20 +54,21 @@ class ModelCalls:
             handle.remove()
         self._handles.clear()
 
-    def _count_call(self, _module, _args) -> None:
+    def _count_call(self, _module, args, kwargs) -> None:
         self.forward_calls += 1
+        self._rows = len(args[0] if args else kwargs["input_ids"])
 
-    def _count_forward(self, _module, args, kwargs) -> None:
-        self._forward_rows += len(hidden_states_in(args, kwargs))
+    def _count_forward(self, _module, _args) -> None:
+        self._forward_rows += self._rows
 
     def _backward_counter(self, layer: int):
-        def count(gradient) -> None:
-            self._backward_rows += len(gradient)
+        def count(_gradient, rows: int) -> None:
+            self._backward_rows += rows
             self.backward_calls += layer == self._view.n_layers - 1
 
         def hook(_module, _args, output) -> None:
             hidden = hidden_states_out(output)
             if hidden.requires_grad:
-                hidden.register_hook(count)
+                hidden.register_hook(partial(count, rows=self._rows))
 
         return hook

@@ -123,6 +123,7 @@ class Capture:
         self.final_hidden: Tensor | None = None
         self.prefix: Prefix | None = None
         self._block_inputs: dict[int, Tensor] = {}
+        self._token_shape: tuple[int, int] | None = None  # (B, T), where FFNs get them as one dimension
         self._cleanup = ExitStack()
         self._stop = _StopForward()
 
@@ -163,12 +164,15 @@ class Capture:
         with ExitStack() as on_error:
             on_error.callback(self._remove_hooks)
             view = self.view
+            self._hook_quirks()
             for layer in range(0 if self.skip is None else self.skip.layer + 1):
                 self._skip(view.layer(layer), self.skip, layer)
             for layer, edit in self.key_edits.items():
-                self._hook_input(view.down_proj(layer), partial(_edited_input, edit))
+                self._hook_input(view.down_proj(layer), partial(_edited_input, self._on_tokens(edit)))
             for _, name, edit in self.module_edits:
-                self._hook_output(view.model.get_submodule(name), partial(_edited_module_output, edit))
+                self._hook_output(
+                    view.model.get_submodule(name), partial(_edited_module_output, self._on_tokens(edit))
+                )
             for layer in self.layers:
                 if "ffn_in" in self.want:
                     self._read_input(view.mlp(layer), partial(self.ffn_in.__setitem__, layer))
@@ -218,10 +222,44 @@ class Capture:
         self._cleanup.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
     def _read_input(self, module: nn.Module, read: Callable[[Tensor], None]) -> None:
-        self._hook_input(module, lambda _module, args, kwargs: read(hidden_states_in(args, kwargs)))
+        self._hook_input(
+            module, lambda _module, args, kwargs: read(self._by_token(hidden_states_in(args, kwargs)))
+        )
 
     def _read_output(self, module: nn.Module, read: Callable[[Tensor], None]) -> None:
-        self._hook_output(module, lambda _module, _args, _kwargs, output: read(hidden_states_out(output)))
+        self._hook_output(
+            module, lambda _module, _args, _kwargs, output: read(self._by_token(hidden_states_out(output)))
+        )
+
+    def _hook_quirks(self) -> None:
+        """Hooks for what blocks of some architectures do with the tensors of their FFN."""
+        if "flat" in self.view.arch.ffn_quirks:
+
+            def read_shape(hidden: Tensor) -> None:
+                self._token_shape = (hidden.shape[0], hidden.shape[1])
+
+            self._read_input(self.view.layer(0), read_shape)
+        if "changed_in_place" in self.view.arch.ffn_quirks:
+            for layer in range(self.view.n_layers):
+                # The block gets a copy to change, so that the FFN's own output stays as it is.
+                self._hook_output(
+                    self.view.mlp(layer), lambda _module, _args, _kwargs, output: output.clone()
+                )
+
+    def _by_token(self, states: Tensor) -> Tensor:
+        """``[B, T, d]`` of states that a block may have as ``[B T, d]``."""
+        flat = self._token_shape is not None and states.dim() == 2
+        return states.unflatten(0, self._token_shape) if flat else states
+
+    def _on_tokens(self, edit: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """An edit of states ``[B, T, d]`` as one of states in the form of the block."""
+        if "flat" not in self.view.arch.ffn_quirks:
+            return edit
+
+        def edited(*states: Tensor) -> Tensor:
+            return edit(*map(self._by_token, states)).reshape(states[0].shape)
+
+        return edited
 
     def _capture_resid_mid(self, layer: int) -> None:
         if not self.view.arch.parallel_residual:

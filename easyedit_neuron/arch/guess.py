@@ -4,7 +4,7 @@ from torch import nn
 
 from .table import REQUIRED_FIELDS
 
-PRE_FFN_NORMS = ("pre_feedforward", "post_attention", "ffn_norm", "pre_mlp", "ln_2", "ln2", "norm2")
+PRE_FFN_NORMS = ("pre_feedforward", "post_attention", "ffn_norm", "pre_mlp", "ln_2", "ln2", "norm2", "norm_2")
 """Parts of names of norms in front of an FFN, the surest first."""
 
 

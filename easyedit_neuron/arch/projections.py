@@ -138,7 +138,7 @@ def _rows(match: re.Match, size: int, view: ModelView, name: str) -> Tensor:
     if not match["part"]:
         return rows
     part, parts = int(match["part"]), int(match["parts"])
-    heads = view.model.config.num_attention_heads if match["by_head"] else 1
+    heads = view.config.num_attention_heads if match["by_head"] else 1
     if not 1 <= part <= parts or size % (parts * heads):
         of_heads = f" of each of {heads} heads" if heads > 1 else ""
         raise ArchitectureError(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NormKind = Literal["rms", "rms_unit_offset", "layer"]
+NormKind = Literal["rms", "rms_unit_offset", "layer", "layer_unit_offset"]
+FFNQuirk = Literal["flat", "changed_in_place", "adds_residual"]
 
 REQUIRED_FIELDS = (
     "rewrite_module_tmp",
@@ -31,12 +32,13 @@ class Architecture:
         rewrite_module_tmp: the FFN's down projection, whose weight is edited.
         layer_module_tmp: one transformer block.
         mlp_module_tmp: the FFN.
-        attn_module_tmp: the self-attention.
+        attn_module_tmp: the self-attention. ``a|b`` in a name: ``a`` in blocks that have it, else ``b``.
         ln_f_module: the norm before the unembedding.
         lm_head_module: the unembedding; may be the embedding module if the weights are tied.
         norm: kind of the final norm and of the post-FFN norm. ``rms`` multiplies by its weight,
-            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias. Default:
-            detected from the module's class.
+            ``rms_unit_offset`` by ``1 + weight``; ``layer`` is LayerNorm with an optional bias,
+            ``layer_unit_offset`` one that multiplies by ``1 + weight``. Default: detected from what the
+            module computes.
         pre_ffn_norm_tmp: norm whose input is the residual stream between attention and FFN; ``None`` in a
             block that is always parallel.
         post_ffn_norm_tmp: norm between the FFN and the residual stream; ``None`` for most.
@@ -46,6 +48,15 @@ class Architecture:
         projections: the linear maps of a block under their common names ``q_proj``, ``k_proj``, ``v_proj``,
             ``o_proj``, ``gate_proj``, ``up_proj``, written as ``projections.py`` describes. ``down_proj`` is
             ``rewrite_module_tmp``.
+        ffn_multiplier: field of the config with the factor that the block puts on what its FFN adds to the
+            residual stream (Granite).
+        logit_multiplier, logit_divisor: field of the config with a factor of the logits (Cohere, Granite).
+        ffn_quirks: ``flat``: the block has no module for its FFN, which gets batch and tokens as one
+            dimension (OPT; ``mlp_module_tmp`` is then the module that reads the FFN's input).
+            ``changed_in_place``: the block adds to the tensor that the FFN returns (Falcon).
+            ``adds_residual``: the FFN gets the residual stream as a second argument and adds it (BLOOM).
+        needs: field of the config -> the value that it must have, or the name of a field with that value.
+            Models with another value have blocks of another form and are refused.
     """
 
     model_type: str
@@ -61,12 +72,21 @@ class Architecture:
     attn_branch_tmp: str | None = None
     parallel_residual: bool | str = False
     projections: Mapping[str, str] = field(default_factory=dict)
+    ffn_multiplier: str | None = None
+    logit_multiplier: str | None = None
+    logit_divisor: str | None = None
+    ffn_quirks: tuple[FFNQuirk, ...] = ()
+    needs: Mapping[str, bool | str] = field(default_factory=dict)
+
+
+def _in_block(block: str, name: str) -> str:
+    return "|".join(f"{block}.{alternative}" for alternative in name.split("|"))
 
 
 def _entry(model_type: str, block: str, projections: Mapping[str, str], **names) -> Architecture:
     """An entry whose templates and projections are written without the name of the block."""
     names = {
-        field: f"{block}.{name}" if name is not None and field.endswith("_tmp") else name
+        field: _in_block(block, name) if name is not None and field.endswith("_tmp") else name
         for field, name in names.items()
     }
     projections = {name: f"{block}.{module}" for name, module in projections.items()}
@@ -95,6 +115,12 @@ _GEMMA2 = _LLAMA | dict(
     attn_branch_tmp="post_attention_layernorm",  # acts on the branch before it joins the residual stream
 )
 
+
+def _without(entry: Mapping, *names: str) -> dict:
+    """The projections of an entry, but for these."""
+    return {name: module for name, module in entry["projections"].items() if name not in names}
+
+
 _FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
 _PHI3 = _LLAMA | {"projections": {name: _FUSED[name] for name in ("o_proj", "gate_proj", "up_proj")}}
 _GLM4 = _LLAMA | dict(
@@ -105,6 +131,7 @@ _OLMO2 = _LLAMA | dict(
     post_ffn_norm_tmp="post_feedforward_layernorm",
     attn_branch_tmp="post_attention_layernorm",
 )
+_NO_GATE = _LLAMA | {"projections": _without(_LLAMA, "gate_proj")}
 _TWO_MATRICES = _LLAMA | dict(
     rewrite_module_tmp="mlp.c_proj",
     norm="layer",
@@ -120,6 +147,36 @@ _PHI = _LLAMA | dict(
         **{name: f"self_attn.{name}" for name in _QKV},
         "o_proj": "self_attn.dense",
         "up_proj": "mlp.fc1",
+    },
+)
+_GRANITE = _LLAMA | dict(ffn_multiplier="residual_multiplier", logit_divisor="logits_scaling")
+_COHERE = _LLAMA | dict(
+    norm="layer", pre_ffn_norm_tmp=None, parallel_residual=True, logit_multiplier="logit_scale"
+)
+_QWEN3_5 = _LLAMA | dict(
+    norm="rms_unit_offset",
+    attn_module_tmp="self_attn|linear_attn",  # three of four blocks have linear attention
+    projections={name: f"mlp.{name}" for name in ("gate_proj", "up_proj")},
+)
+_OPT = dict(
+    block="model.decoder.layers.{}",
+    rewrite_module_tmp="fc2",
+    mlp_module_tmp="fc1",
+    attn_module_tmp="self_attn",
+    ln_f_module="model.decoder.final_layer_norm",
+    lm_head_module="lm_head",
+    norm="layer",
+    pre_ffn_norm_tmp="final_layer_norm",
+    projections={
+        **{name: f"self_attn.{name}" for name in _QKV},
+        "o_proj": "self_attn.out_proj",
+        "up_proj": "fc1",
+    },
+    ffn_quirks=("flat",),
+    needs={
+        "do_layer_norm_before": True,
+        "word_embed_proj_dim": "hidden_size",
+        "_remove_final_layer_norm": False,
     },
 )
 
@@ -139,16 +196,79 @@ _GPT2 = dict(
     },
 )
 
+_BLOOM = dict(
+    block="transformer.h.{}",
+    rewrite_module_tmp="mlp.dense_4h_to_h",
+    mlp_module_tmp="mlp",
+    attn_module_tmp="self_attention",
+    ln_f_module="transformer.ln_f",
+    lm_head_module="lm_head",
+    norm="layer",
+    pre_ffn_norm_tmp="post_attention_layernorm",
+    projections={
+        **{name: f"self_attention.query_key_value[{part}/3 by head]" for part, name in enumerate(_QKV, 1)},
+        "o_proj": "self_attention.dense",
+        "up_proj": "mlp.dense_h_to_4h",
+    },
+    ffn_quirks=("adds_residual",),
+    needs={"apply_residual_connection_post_layernorm": False, "slow_but_exact": False},
+)
+_MPT = _BLOOM | dict(
+    block="transformer.blocks.{}",
+    rewrite_module_tmp="ffn.down_proj",
+    mlp_module_tmp="ffn",
+    attn_module_tmp="attn",
+    ln_f_module="transformer.norm_f",
+    pre_ffn_norm_tmp="norm_2",
+    projections={
+        **{name: f"attn.Wqkv[{part}/3]" for part, name in enumerate(_QKV, 1)},
+        "o_proj": "attn.out_proj",
+        "up_proj": "ffn.up_proj",
+    },
+    needs={},
+)
+_FALCON = _BLOOM | dict(
+    projections={"o_proj": "self_attention.dense", "up_proj": "mlp.dense_h_to_4h"},
+    parallel_residual="parallel_attn",
+    ffn_quirks=("changed_in_place",),
+    needs={},
+)
+
+_GPT_NEO = _GPT2 | {
+    "projections": {
+        **{name: f"attn.attention.{name}" for name in _QKV},
+        "o_proj": "attn.attention.out_proj",
+        "up_proj": "mlp.c_fc",
+    }
+}
+
+LIKE_LLAMA = (
+    "llama", "mistral", "qwen2", "qwen3", "smollm3",
+    "cwm", "ernie4_5", "helium", "hunyuan_v1_dense", "ministral", "ministral3", "seed_oss",
+)  # fmt: skip
 _ALL = [
-    *(_entry(model_type, **_LLAMA) for model_type in ("llama", "mistral", "qwen2", "qwen3", "smollm3")),
+    *(_entry(model_type, **_LLAMA) for model_type in LIKE_LLAMA),
+    _entry("nemotron", **_NO_GATE | {"norm": "layer_unit_offset"}),
+    _entry("gemma", **_LLAMA | {"norm": "rms_unit_offset"}),
+    _entry("arcee", **_NO_GATE),
+    _entry("apertus", **_NO_GATE | {"pre_ffn_norm_tmp": "feedforward_layernorm"}),
     *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
     _entry("phi3", **_PHI3),
     _entry("glm4", **_GLM4),
-    _entry("olmo2", **_OLMO2),
+    _entry("glm", **_LLAMA | {"projections": _FUSED}),
+    *(_entry(model_type, **_OLMO2) for model_type in ("olmo2", "olmo3", "exaone4")),
     _entry("starcoder2", **_TWO_MATRICES),
     _entry("phi", **_PHI),
+    _entry("granite", **_GRANITE),
+    *(_entry(model_type, **_COHERE) for model_type in ("cohere", "cohere2")),
+    _entry("qwen3_5_text", **_QWEN3_5),
+    _entry("opt", **_OPT),
+    _entry("bloom", **_BLOOM),
+    _entry("falcon", **_FALCON),
+    _entry("mpt", **_MPT),
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
+    _entry("gpt_neo", **_GPT_NEO),
     _entry("gpt_bigcode", **_GPT2 | {"projections": {"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"}}),
     _entry(
         "gptj",
@@ -186,4 +306,6 @@ _ALL = [
     ),
 ]
 
+TEXT_PARTS = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
+"""Types that occur only as the text part of a model with pictures -> the type whose blocks they have."""
 ARCHITECTURES: dict[str, Architecture] = {entry.model_type: entry for entry in _ALL}

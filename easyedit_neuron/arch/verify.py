@@ -17,7 +17,8 @@ def verify_parts(view: ModelView) -> None:
     """Compare, on a few tokens, what the view's parts give with what the model gives.
 
     In every layer ``key W_down^T + bias`` must be the FFN's output, and the residual stream in the middle
-    plus that output (through a norm behind the FFN) the layer's; the view's logits must be the model's.
+    plus that output (through a norm behind the FFN) the layer's; the view's logits must be the model's, and
+    the final norm of the kind that the description says.
 
     Raises:
         ArchitectureError: they are not. Some models multiply by factors of their own (Granite's residual
@@ -30,6 +31,7 @@ def verify_parts(view: ModelView) -> None:
         logits = view.model(input_ids=ids, use_cache=False).logits
     assert seen.final_hidden is not None
     _compare(view.logits(seen.final_hidden), logits, "ln_f_module, lm_head_module or norm", "logits")
+    _compare_norm(view, seen.final_hidden)
     for layer in range(view.n_layers):
         key, ffn_out = seen.key[layer], seen.ffn_out[layer]
         bias = view.down_bias(layer)
@@ -37,8 +39,8 @@ def verify_parts(view: ModelView) -> None:
         _compare(
             product if bias is None else product + bias, ffn_out, "rewrite_module_tmp", "the FFN's output"
         )
-        norm = view.post_ffn_norm(layer)
-        added = ffn_out if norm is None else norm(ffn_out)
+        branch = view.ffn_branch(layer)
+        added = ffn_out if branch is None else branch(ffn_out)
         whole = seen.resid_mid[layer].to(added.device) + added
         fields = "pre_ffn_norm_tmp, post_ffn_norm_tmp, attn_branch_tmp or parallel_residual"
         _compare(whole, seen.layer_out[layer], fields, f"the output of layer {layer}")
@@ -47,6 +49,15 @@ def verify_parts(view: ModelView) -> None:
 def is_described_by_hand(view: ModelView) -> bool:
     """Whether the view's module names are not the table's."""
     return view.arch.model_type not in ARCHITECTURES
+
+
+def _compare_norm(view: ModelView, hidden: torch.Tensor) -> None:
+    """The final norm's formula, with which scores of neurons are computed, and the norm itself."""
+    try:
+        norm = view.final_norm_parameters()
+    except ArchitectureError:
+        return  # of an unknown kind: what needs the formula says so
+    _compare(norm.apply(hidden.float()), view.final_norm(hidden), "norm", "the final norm's output")
 
 
 def _compare(ours: torch.Tensor, theirs: torch.Tensor, fields: str, what: str) -> None:

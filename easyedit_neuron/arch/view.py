@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ArchitectureError
-from ..utils.suggest import did_you_mean
+from .describe import MODULE_FIELDS, architecture_of, text_config
 from .norms import NormParameters, detect_norm, norm_parameters
 from .plain_model import require_plain
-from .table import ARCHITECTURES, REQUIRED_FIELDS, Architecture
-
-OVERRIDES = tuple(field.name for field in fields(Architecture) if field.name != "model_type")
-MODULE_FIELDS = tuple(n for n in OVERRIDES if n not in ("norm", "parallel_residual", "projections"))
-
+from .table import Architecture
 
 HALF = (torch.float16, torch.bfloat16)
 """Dtypes in which small probabilities and steps vanish."""
@@ -31,19 +27,25 @@ class ModelView:
     Attributes:
         model: the model itself.
         arch: its ``Architecture`` with overrides applied and ``parallel_residual`` resolved to a bool.
+        config: that of the model, or of its text part where it sees pictures too.
         n_layers, d_model, d_ff, vocab_size: sizes, read from the weights.
         logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
+        logit_scale: factor of the logits, in front of a soft cap; 1 for most models.
+        ffn_multiplier: factor of what an FFN adds to the residual stream; 1 for most models.
     """
 
     def __init__(self, model: nn.Module, arch: Architecture):
         self.model = model
         self.arch = arch
+        self.config = text_config(model)
         self.n_layers = self._count_layers()
         self._check_modules()
         weight, _ = self.unembedding()
         self.vocab_size, self.d_model = weight.shape
         self.d_ff = self._check_down_matrices()
-        self.logit_softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
+        self.logit_softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
+        self.logit_scale = self._factor(arch.logit_multiplier) / self._factor(arch.logit_divisor)
+        self.ffn_multiplier = self._factor(arch.ffn_multiplier)
 
     @classmethod
     def of(cls, model: nn.Module, **overrides) -> ModelView:
@@ -57,19 +59,11 @@ class ModelView:
         Raises:
             ArchitectureError: a model that is compiled, quantised or wrapped (``require_plain``); an unknown
                 architecture of which not all modules are named by hand; a module
-                that the model does not have (the message names the field); a weight that cannot be edited.
+                that the model does not have (the message names the field); a weight that cannot be edited; a
+                config of a form that the table's entry does not describe.
         """
         require_plain(model)
-        overrides = {name: _clean(name, value) for name, value in overrides.items()}
-        arch = _architecture(model, {n: value for n, value in overrides.items() if value is not None})
-        flag = arch.parallel_residual
-        parallel = bool(getattr(model.config, flag, True)) if isinstance(flag, str) else flag
-        if not parallel and arch.pre_ffn_norm_tmp is None:
-            raise ArchitectureError(
-                "pre_ffn_norm_tmp is unset: name the norm in front of the FFN, or set parallel_residual=True "
-                "for a block whose attention and FFN read the same input"
-            )
-        return cls(model, replace(arch, parallel_residual=parallel))
+        return cls(model, architecture_of(model, overrides))
 
     def layer(self, layer: int) -> nn.Module:
         """Transformer block ``layer``."""
@@ -148,13 +142,23 @@ class ModelView:
         norm = self.post_ffn_norm(layer)
         return None if norm is None else self._norm_parameters(norm)
 
-    def before_post_ffn_norm(self, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
+    def ffn_branch(self, layer: int) -> Callable[[Tensor], Tensor] | None:
+        """What the block makes of its FFN's output before it adds it to the residual stream.
+
+        A norm (gemma2), a factor (granite), or ``None``: the output is added as it is.
+        """
+        norm, factor = self.post_ffn_norm(layer), self.ffn_multiplier
+        if norm is not None or factor == 1.0:
+            return norm
+        return lambda ffn_out: factor * ffn_out
+
+    def before_ffn_branch(self, layer: int, residual: Tensor, ffn_out: Tensor) -> Tensor:
         """What the FFN's output must gain for the block's output to gain ``residual``.
 
-        The two differ if a norm lies between them (gemma2). With ``N(f) = g f / s(f)`` (and an offset),
-        ``N(f + s(f) r / g)`` has exactly the direction of ``N(f) + r``. Its length differs by the factor
-        ``s((N(f) + r) / g)``, which no input of the norm can change and which is 1 for a small r. EasyEdit
-        writes r itself, of which ``g / s(f)`` arrives.
+        The two differ if a factor (granite) or a norm (gemma2) lies between them. With
+        ``N(f) = g f / s(f)`` (and an offset), ``N(f + s(f) r / g)`` has exactly the direction of
+        ``N(f) + r``. Its length differs by the factor ``s((N(f) + r) / g)``, which no input of the norm can
+        change and which is 1 for a small r. EasyEdit writes r itself, of which ``g / s(f)`` arrives.
 
         Args:
             layer: number of the layer.
@@ -163,7 +167,7 @@ class ModelView:
         """
         norm = self.post_ffn_norm_parameters(layer)
         if norm is None:
-            return residual
+            return residual / self.ffn_multiplier
         gain, scale = norm.gain.to(residual)[:, None], norm.scale(ffn_out.T.to(residual))
         # A dimension that the norm does not let through cannot be written.
         passes = gain.abs() > 1e-4 * gain.abs().max()
@@ -190,6 +194,7 @@ class ModelView:
         """
         weight, bias = self.unembedding()
         logits = functional.linear(self.final_norm(hidden).to(weight.device, weight.dtype), weight, bias)
+        logits = logits if self.logit_scale == 1.0 else logits * self.logit_scale
         return (self.softcap(logits) if softcap else logits).to(self.compute_dtype)
 
     def softcap(self, logits: Tensor) -> Tensor:
@@ -224,12 +229,14 @@ class ModelView:
             )
 
     def _at(self, field: str, layer: int) -> nn.Module:
-        name = getattr(self.arch, field).format(layer)
-        try:
-            return self.model.get_submodule(name)
-        except AttributeError:
-            self.check_layer(layer)
-            raise self._no_module(field, name) from None
+        names = getattr(self.arch, field).replace("{}", str(layer))
+        for name in names.split("|"):
+            try:
+                return self.model.get_submodule(name)
+            except AttributeError:
+                continue
+        self.check_layer(layer)
+        raise self._no_module(field, names)
 
     def _get(self, field: str, name: str) -> nn.Module:
         try:
@@ -242,6 +249,9 @@ class ModelView:
             f"{field}: the model ({type(self.model).__name__}) has no module {name!r}; "
             "name it as model.named_modules() does"
         )
+
+    def _factor(self, field: str | None) -> float:
+        return 1.0 if field is None else float(getattr(self.config, field))
 
     def _count_layers(self) -> int:
         container, brace, rest = self.arch.layer_module_tmp.partition(".{}")
@@ -256,8 +266,12 @@ class ModelView:
         # Look up every module in the first and the last layer, so that a misspelt name shows before any work.
         for field in MODULE_FIELDS:
             name = getattr(self.arch, field)
-            if name is not None:
-                self._get(field, name.format(0)), self._get(field, name.format(self.n_layers - 1))
+            if name is None:
+                continue
+            if field.endswith("_tmp"):
+                self._at(field, 0), self._at(field, self.n_layers - 1)
+            else:
+                self._get(field, name)
 
     def _check_down_matrices(self) -> int:
         # A model of a config alone is looked at (easyedit-neuron arch); one that is offloaded in part is not
@@ -294,48 +308,6 @@ def is_conv1d(module: nn.Module) -> bool:
     """Whether a module is GPT-2's linear layer, whose weight is ``[in, out]``."""
     # By class name: transformers has moved the class, and an adapter may subclass it.
     return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
-
-
-def has_experts(model: nn.Module) -> bool:
-    """Whether FFNs of a model are mixtures of experts."""
-    return any(name.endswith(".experts") for name, _ in model.named_modules())
-
-
-def _clean(field: str, value):
-    if field not in OVERRIDES:
-        raise ArchitectureError(
-            f"unknown field {field!r} of an architecture: {did_you_mean(field, OVERRIDES)}"
-        )
-    if value is None or field not in MODULE_FIELDS:
-        return value
-    if not isinstance(value, str):
-        raise ArchitectureError(f"{field}: expected a module name, got {value!r}")
-    value = value.removesuffix(".weight")  # EasyEdit's FT hyperparameters end their template so
-    if field.endswith("_tmp") and value.count("{}") != 1:
-        raise ArchitectureError(f"{field}: {value!r} must hold '{{}}' once, in place of the layer number")
-    return value
-
-
-def _architecture(model: nn.Module, overrides: dict) -> Architecture:
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    entry = ARCHITECTURES.get(model_type)
-    if entry is not None:
-        projections = {**entry.projections, **overrides.get("projections", {})}
-        return replace(entry, **{**overrides, "projections": projections})
-    missing = [name for name in REQUIRED_FIELDS if name not in overrides]
-    if missing and has_experts(model):
-        raise ArchitectureError(
-            f"model_type {model_type!r} has experts in its FFNs, so that a layer has no single down "
-            "projection; it cannot be edited"
-        )
-    if missing:
-        raise ArchitectureError(
-            f"no entry for model_type {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). Name its "
-            f"modules by hand: {', '.join(REQUIRED_FIELDS)} (names in _tmp are templates with '{{}}' for the "
-            "layer), and pre_ffn_norm_tmp or parallel_residual=True; norm, post_ffn_norm_tmp and "
-            f"attn_branch_tmp where they differ. Missing now: {', '.join(missing)}"
-        )
-    return Architecture(model_type=model_type or "unknown", **overrides)
 
 
 @contextmanager

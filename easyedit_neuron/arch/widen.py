@@ -28,8 +28,15 @@ def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
     fused = [read.parameter for read in reads.values() if read.fused]
     if "up_proj" not in reads or fused:
-        reason = f"{fused[0]} holds several projections" if fused else "it has no projection 'up_proj'"
-        raise ArchitectureError(f"neurons cannot be added to {view.arch.model_type}: {reason}")
+        reason = "it has no projection 'up_proj'"
+        if fused:
+            reason = (
+                f"{fused[0]} holds several projections, one behind the other, so that a neuron more would "
+                "move the rows of the others, which saved edits name by number"
+            )
+        raise ArchitectureError(
+            f"neurons cannot be added to {view.arch.model_type}: {reason}. Methods that add none can edit it"
+        )
     return reads
 
 
@@ -55,7 +62,7 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     """
     if width < view.d_ff:
         raise ArchitectureError(f"the FFNs have {view.d_ff} neurons and cannot be widened to {width}")
-    config, field = view.model.config, _width_field(view)
+    config, field = view.config, _width_field(view)
     sizes: list[tuple[Any, str, Any]] = [(config, field, getattr(config, field))]
     tensors: list[tuple[nn.Parameter, Tensor]] = []
     for layer in range(view.n_layers):
@@ -116,7 +123,10 @@ def zero_padded(value: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
-    for name in ("intermediate_size", "n_inner"):
-        if hasattr(view.model.config, name):
+    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
+        if hasattr(view.config, name):
             return name
-    raise ArchitectureError(f"the config of {view.arch.model_type} does not say how many neurons an FFN has")
+    raise ArchitectureError(
+        f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "
+        "that no model with more of them could be loaded"
+    )

@@ -55,6 +55,7 @@ def top_tokens(
     post_ffn_norm = view.post_ffn_norm_parameters(layer)
     if post_ffn_norm is not None:
         column = column * post_ffn_norm.gain.to(column)
+    column = column * view.ffn_multiplier
     if final_norm:
         norm = view.final_norm_parameters()
         column = (column - column.mean() if norm.centred else column) * norm.gain.to(column)

@@ -32,7 +32,8 @@ prompt's neurons."""
 class FrozenHead:
     """Final norm with frozen statistics, and unembedding.
 
-    ``logits(x) = U (gain * centre(x) / sigma + norm_bias) + bias``, before the soft cap. The statistics are
+    ``logits(x) = U (gain * centre(x) / sigma + norm_bias) + bias``, before the soft cap. A factor of the
+    model's logits is part of gain and biases. The statistics are
     those of the final norm's real input, the last block's output, as in the released code.
 
     Attributes:
@@ -62,8 +63,9 @@ class FrozenHead:
             sigma, bias = final_hidden.var(dim=-1, unbiased=False).sqrt() + 1e-5, None
         elif reference_quirks:
             sigma = torch.sqrt(final_hidden.pow(2).mean(dim=-1) + 1e-6)
-        norm_bias = 0.0 if bias is None else bias.to(final_hidden)
-        return cls(view, sigma[:, None], norm.gain.to(final_hidden), norm_bias, norm.centred)
+        norm_bias = 0.0 if bias is None else bias.to(final_hidden) * view.logit_scale
+        gain = norm.gain.to(final_hidden) * view.logit_scale
+        return cls(view, sigma[:, None], gain, norm_bias, norm.centred)
 
     def directions(self, written: Tensor) -> Tensor:
         """``sigma`` times what ``written [d_model, n]`` adds to the unembedding's input; ``[d_model, n]``."""
@@ -77,7 +79,7 @@ class FrozenHead:
         weight, bias = self.view.unembedding()
         normed = self._centre(x, 1) / self.sigma * self.gain + self.norm_bias
         logits = torch.cat([normed @ part.to(normed.dtype).T for part in weight.split(tokens)], 1)
-        return logits if bias is None else logits.add_(bias.to(logits.dtype))
+        return logits if bias is None else logits.add_(bias.to(logits.dtype), alpha=self.view.logit_scale)
 
     def _centre(self, x: Tensor, dim: int) -> Tensor:
         return x - x.mean(dim=dim, keepdim=True) if self.centred else x

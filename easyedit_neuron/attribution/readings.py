@@ -128,7 +128,7 @@ class WrittenColumns:
     """What neuron i of a layer writes to the residual stream per activation: ``factor_b * column_i``.
 
     ``column_i`` is ``v_i`` and the factor 1. With a norm behind the FFN (gemma2) they are ``gain * v_i`` and
-    ``1 / rms_b``, the rms frozen at the real output of the FFN.
+    ``1 / rms_b``, the rms frozen at the real output of the FFN. Granite's factor is the residual multiplier.
 
     Attributes:
         matrix: ``[d_model, d_ff]``, W_down in the model's dtype.
@@ -145,7 +145,8 @@ class WrittenColumns:
         """Of a layer at the down projection's outputs ``ffn_out [B, d_model]``, in their dtype."""
         norm = view.post_ffn_norm_parameters(layer)
         if norm is None:
-            return cls(view.down_matrix(layer), None, torch.ones_like(ffn_out[:, 0]))
+            factor = torch.full_like(ffn_out[:, 0], view.ffn_multiplier)
+            return cls(view.down_matrix(layer), None, factor)
         return cls(view.down_matrix(layer), norm.gain.to(ffn_out), 1.0 / norm.scale(ffn_out))
 
     def columns(self, neurons: slice = slice(None)) -> Tensor:

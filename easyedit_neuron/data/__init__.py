@@ -45,9 +45,9 @@ def load(
             object of EasyEdit's ``CounterFactDataset``, ``KnowEditDataset`` or ``WikiRecentDataset`` (which
             read less of a file).
         shape: ``"counterfact"`` (EasyEdit's flat one), ``"counterfact_nested"`` (ROME/MEMIT), ``"zsre"``
-            (MEND) or ``"knowedit"``; by default the keys of the first record decide. In EasyEdit's flat
-            file, rephrasings that are CounterFact's generation prompts become portability ``generation``,
-            with a warning.
+            (MEND), ``"knowedit"``, or one of ``benchmarks.py``; by default the keys of the first record
+            decide. In EasyEdit's flat file, rephrasings that are CounterFact's generation prompts become
+            portability ``generation``, with a warning.
         size: number of valid requests, from the beginning of the file or the part; by default all.
         invalid: whether a record that makes no valid request is an ``"error"``, or is left out (``"skip"``)
             with a warning that names it.
@@ -74,22 +74,24 @@ def load(
         path, records = Path(type(source).__name__), records_of(source)
     shape = shape or detect_shape(path, records[0])
     convert = SHAPES[shape]
-    requests, skipped = [], 0
+    requests: list[dict[str, Any]] = []
+    skipped = 0
     for index, raw in enumerate(records):
-        if part == "all" and len(requests) == size:
+        if part == "all" and size is not None and len(requests) >= size:
             break
         try:
-            request = convert(Record(path, index, raw))
+            result = convert(Record(path, index, raw))
         except DataError as problem:
             if invalid == "error":
                 raise DataError(f"{problem} (invalid='skip' leaves such records out)") from None
             LOG.warning("left out: %s", problem)
             skipped += 1
             continue
-        paraphrases = request.pop("paraphrase_prompts", [])
-        if rephrasings == "all" and paraphrases:
-            request["rephrase_prompt"] = paraphrases
-        requests.append(request)
+        for request in result if isinstance(result, list) else [result]:
+            paraphrases = request.pop("paraphrase_prompts", [])
+            if rephrasings == "all" and paraphrases:
+                request["rephrase_prompt"] = paraphrases
+            requests.append(request)
     if shape == "counterfact" and has_generation_prompts(records):
         requests, count = separated(requests)
         LOG.warning(
@@ -97,7 +99,9 @@ def load(
             "'%s', not as Gen (docs/guides/easyedit.md)",
             *(path, count, len(requests), KIND),
         )
-    if part != "all":
+    if part == "all":
+        requests = requests[:size]
+    else:
         requests = split(requests, CHOOSE_SIZE, SPLIT_SEED)[part == "report"][:size]
     if size is not None and len(requests) < size:
         left_out = f" ({skipped} invalid records left out)" if skipped else ""

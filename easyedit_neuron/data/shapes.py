@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..utils.spelling import difference, tidied
+from .benchmarks import from_cknowedit, from_halluedit, from_mquake, from_ultraedit, refused
+from .parts import paraphrases_of, probe_of, request_of
 from .record import Record
 
 _KNOWEDIT_KINDS = {"Reasoning": "reasoning"}
@@ -26,15 +27,24 @@ _KNOWEDIT_KINDS = {"Reasoning": "reasoning"}
 
 def detect_shape(path: Path, raw: Any) -> str:
     """Name of the shape that the keys of a record belong to."""
-    keys = set(Record(path, 0, raw).raw)
+    record = Record(path, 0, raw)
+    keys = set(record.raw)
     if "requested_rewrite" in keys:
-        return "counterfact_nested"
+        return "mquake" if isinstance(raw["requested_rewrite"], list) else "counterfact_nested"
+    if "ans" in keys and {"update", "prompt", "src"} & keys:
+        return "ultraedit"
     if {"src", "alt"} & keys:
         return "zsre"
+    if {"relation", "object"} <= keys:
+        return "halluedit"
+    if "target_old" in keys:
+        return "cknowedit"
     if {"locality_prompt", "locality_ground_truth"} & keys:
         return "counterfact"
     if {"locality", "portability", "concept"} & keys or {"prompt", "target_new"} <= keys:
         return "knowedit"
+    if reason := refused(keys):
+        raise DataError(f"{path}: {reason}")
     raise DataError(
         f"{path}: record 0: unknown shape, the fields are {', '.join(sorted(map(str, keys))) or 'none'}; "
         f"known shapes: {', '.join(SHAPES)}"
@@ -43,34 +53,43 @@ def detect_shape(path: Path, raw: Any) -> str:
 
 def from_counterfact(record: Record) -> dict[str, Any]:
     """EasyEdit's flat CounterFact."""
-    request = _request(record, "prompt", "target_new", "ground_truth", "rephrase_prompt")
+    request = request_of(record, "prompt", "target_new", "ground_truth", "rephrase_prompt")
     if record.has("locality_prompt"):
-        request["locality"]["neighborhood"] = _probe(record, "locality_prompt", "locality_ground_truth")
-    if paraphrases := _paraphrases(record):
+        request["locality"]["neighborhood"] = probe_of(record, "locality_prompt", "locality_ground_truth")
+    if paraphrases := paraphrases_of(record):
         request["paraphrase_prompts"] = paraphrases
     return request
 
 
 def from_zsre(record: Record) -> dict[str, Any]:
     """MEND's zsRE, with or without the portability question."""
-    request = _request(record, "src", "alt", "answers", "rephrase")
+    request = request_of(record, "src", "alt", "answers", "rephrase")
     if record.has("loc"):
-        request["locality"]["neighborhood"] = _probe(record, "loc", "loc_ans")
+        request["locality"]["neighborhood"] = probe_of(record, "loc", "loc_ans")
     return _with_one_hop(request, record)
 
 
 def from_counterfact_nested(record: Record) -> dict[str, Any]:
-    """The record of ROME and MEMIT (``requested_rewrite``), with or without the portability question."""
+    """The record of ROME and MEMIT (``requested_rewrite``), with or without the portability question; AKEW's
+    CounterFact and WikiUpdate."""
     rewrite = record.child("requested_rewrite")
     subject, template = rewrite.string("subject"), rewrite.string("prompt")
     if template.count("{}") != 1:
         raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
-    truth = rewrite.child("target_true").string("str")
     request: dict[str, Any] = {"prompt": template.replace("{}", subject), "subject": subject}
-    request |= {"target_new": rewrite.child("target_new").string("str"), "ground_truth": truth}
-    request |= {"locality": {}, "portability": {}}
-    if paraphrases := _paraphrases(record):
+    if "answer_new" in rewrite.raw:
+        target, truth = rewrite.string("answer_new"), rewrite.first("answer_true")
+    else:
+        target = rewrite.child("target_new").string("str")
+        truth = rewrite.child("target_true").string("str")
+    request |= {"target_new": target, "ground_truth": truth, "locality": {}, "portability": {}}
+    paraphrases = paraphrases_of(record)
+    if paraphrases:
         request |= {"rephrase_prompt": paraphrases[0], "paraphrase_prompts": paraphrases}
+    elif question := rewrite.first("question"):
+        request["rephrase_prompt"] = question
+    if record.has("loc") and record.has("loc_ans"):
+        request["locality"]["neighborhood"] = probe_of(record, "loc", "loc_ans")
     if record.has("neighborhood_prompts") and (neighbors := record.strings("neighborhood_prompts")):
         probes = {"prompt": list(neighbors), "ground_truth": [truth] * len(neighbors)}
         request["locality"]["neighborhood"] = probes
@@ -82,8 +101,8 @@ def from_knowedit(record: Record) -> dict[str, Any]:
     tiny-world."""
     prompt, target = record.first_name("prompt", "text"), record.first_name("target_new", "labels")
     subject = record.first_name("subject", "concept")
-    request = _request(record, prompt, target, "ground_truth", "rephrase_prompt", subject)
-    if paraphrases := _paraphrases(record):
+    request = request_of(record, prompt, target, "ground_truth", "rephrase_prompt", subject)
+    if paraphrases := paraphrases_of(record):
         request["paraphrase_prompts"] = paraphrases
     for section in ("locality", "portability"):
         kinds = record.child(section) if record.has(section) else None
@@ -102,41 +121,22 @@ def from_knowedit(record: Record) -> dict[str, Any]:
     return request
 
 
-SHAPES: dict[str, Callable[[Record], dict[str, Any]]] = {
+SHAPES: dict[str, Callable[[Record], dict[str, Any] | list[dict[str, Any]]]] = {
     "counterfact": from_counterfact,
     "counterfact_nested": from_counterfact_nested,
     "zsre": from_zsre,
     "knowedit": from_knowedit,
+    "mquake": from_mquake,  # and those below: benchmarks.py
+    "ultraedit": from_ultraedit,
+    "halluedit": from_halluedit,
+    "cknowedit": from_cknowedit,
 }
-"""Converters by name of the shape."""
-
-
-def _request(
-    record: Record, prompt: str, target: str, truth: str, rephrase: str, subject: str = "subject"
-) -> dict[str, Any]:
-    """A request without probes from the fields of those names."""
-    request: dict[str, Any] = {"prompt": record.string(prompt), "subject": record.string(subject)}
-    request["target_new"] = record.first(target) or record.string(target)
-    request |= {"ground_truth": record.first(truth), "locality": {}, "portability": {}}
-    name, text = (tidied(request)[field] for field in ("subject", "prompt"))
-    if name not in text:
-        problem = f"{name!r} does not occur in the prompt {text!r}{difference(text, name)}"
-        raise record.error(subject, problem)
-    rephrased = record.first(rephrase)
-    if rephrased is not None:
-        request["rephrase_prompt"] = rephrased
-    return request
-
-
-def _paraphrases(record: Record) -> list[str]:
-    return record.strings("paraphrase_prompts") if record.has("paraphrase_prompts") else []
-
-
-def _probe(record: Record, prompt: str, answer: str) -> dict[str, str]:
-    return {"prompt": record.string(prompt), "ground_truth": record.first(answer) or record.string(answer)}
+"""Converters by name of the shape; where a record holds several edits, the converter gives a list."""
 
 
 def _with_one_hop(request: dict[str, Any], record: Record) -> dict[str, Any]:
     if record.has("portability"):
-        request["portability"]["one_hop"] = _probe(record.child("portability"), "New Question", "New Answer")
+        request["portability"]["one_hop"] = probe_of(
+            record.child("portability"), "New Question", "New Answer"
+        )
     return request

@@ -183,8 +183,8 @@ class ModelHyperParams(HyperParams):
     attn_branch_tmp: str | None = _module(
         "template of the module whose output attention adds to the residual stream, where it is another"
     )
-    norm: Literal["rms", "rms_unit_offset", "layer"] | None = _module(
-        "kind of the final norm: rms times weight, rms times 1 + weight, LayerNorm"
+    norm: Literal["rms", "rms_unit_offset", "layer", "layer_unit_offset"] | None = _module(
+        "kind of the final norm: rms times weight, rms times 1 + weight, LayerNorm times either"
     )
     parallel_residual: bool | None = _module(
         "whether attention and FFN read the same input and are added together"

@@ -20,6 +20,8 @@ from ..arch.tokens import Batch
 from ..arch.view import ModelView
 
 KeysValues = tuple[Tensor, Tensor]
+STATEFUL = {"linear_attention"}
+"""Types of blocks, as a config's ``layer_types`` names them, that cache a state and not keys and values."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,13 @@ class CleanPass:
 
     def __init__(self, view: ModelView, batch: Batch, layer: int, read_layers: Sequence[int] = ()):
         self.view, self.batch = view, batch
-        self._cache = DynamicCache()
+        # A model with linear attention (Qwen 3.5) stores states, from which no token's can be cut out.
+        types = set(getattr(view.config, "layer_types", None) or ())
+        self._cache = None if types & STATEFUL else DynamicCache()
         want = {"final_hidden", "key", "resid_mid", "ffn_out"} if read_layers else {"final_hidden"}
         capture = Capture(view, read_layers, want=want, prefix_of=layer, stop_after="final")
         with torch.no_grad(), capture as self.seen:
-            view.model(**batch.inputs, past_key_values=self._cache, use_cache=True)
+            view.model(**batch.inputs, past_key_values=self._cache, use_cache=self._cache is not None)
         self.prefix = self.seen.prefix
 
     def suffix(self, start: Tensor) -> tuple[Suffix, Tensor]:

@@ -166,7 +166,7 @@ class _LiveRows:
     target: dict[str, Tensor]  # row, position, id, share: [A] tokens in the NLL
     kl: dict[str, Tensor]  # row, position, share: [P] places of the KL terms
     log_p0: Tensor  # [P, V] log probabilities of the unedited model there
-    ffn_out: Tensor | None  # [R, d_model] clean output of the FFN at lookup, where a norm lies behind it
+    ffn_out: Tensor | None  # [R, d_model] clean FFN output at lookup, where a branch is behind it
 
     def keep(self, active: Tensor) -> _LiveRows:
         """Without the requests where ``active`` [m] is False."""
@@ -235,12 +235,12 @@ class _ZObjective(Objective):
         values = values.to(view.device_of(layer), view.compute_dtype)
         self.initial = values[prompts.bare_row.to(values.device)]
         self.limit = hparams.clamp_norm_factor * self.initial.norm(dim=1, keepdim=True)
-        self.norm = view.post_ffn_norm(layer) if site == "ffn_out" else None
+        self.branch = view.ffn_branch(layer) if site == "ffn_out" else None
         self.noise = _Noise(hparams.v_noise, self.initial, [f"{hparams.seed} {fact}" for fact in facts])
         self.delta = torch.zeros_like(self.initial, requires_grad=True)
         self.parameters = [self.delta]
         kl, log_p0 = self._kl_places(prompts, clean)
-        self.live = self._live_rows(prompts, clean, kl, log_p0, None if self.norm is None else values)
+        self.live = self._live_rows(prompts, clean, kl, log_p0, None if self.branch is None else values)
         self.curves: list[list[float]] = [[] for _ in self.initial]
         self.targets: list[TargetValue | None] = [None for _ in self.initial]
 
@@ -331,8 +331,8 @@ class _ZObjective(Objective):
         added = self.delta[number]
         if self.hparams.v_noise:
             added = added + self.noise.draw(number)
-        if live.ffn_out is not None:  # a norm behind the FFN: its change is what reaches the block's output
-            added = self.norm(live.ffn_out + added) - self.norm(live.ffn_out)
+        if live.ffn_out is not None:  # a norm or a factor lies between the FFN and the block's output
+            added = self.branch(live.ffn_out + added) - self.branch(live.ffn_out)
         row = torch.arange(len(live.request), device=hidden.device)
         where = row, live.lookup.to(hidden.device)
         return hidden.index_put(where, hidden[where] + added.to(hidden.device, hidden.dtype))

@@ -214,7 +214,7 @@ def compute_deltas(
             # Spread the remaining residual over the layers left.
             residual = (z_star - reading.z.to(z_star.device)) / (len(layers) - number)
             edit.watch.lap("keys")
-            residual = view.before_post_ffn_norm(layer, residual.to(reading.keys.device), reading.ffn_out)
+            residual = view.before_ffn_branch(layer, residual.to(reading.keys.device), reading.ffn_out)
             delta = layer_delta(edit, layer, reading.keys, residual, masks.get(layer), superseded)
             deltas[layer] = with_sweep(edit, layer, deltas[layer], delta) if sweep else delta
             edit.watch.lap("solve")

@@ -45,7 +45,7 @@ class Statistics:
         self.tok = tok
         self.layers = list(hparams.layers)
         self._dtype, self.dtype = hparams.mom2_dtype, DTYPES[hparams.mom2_dtype]
-        positions = getattr(view.model.config, "max_position_embeddings", None) or hparams.mom2_max_length
+        positions = getattr(view.config, "max_position_embeddings", None) or hparams.mom2_max_length
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)

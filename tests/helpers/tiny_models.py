@@ -21,10 +21,28 @@ MORE_TYPES = (
     "phi",
     "stablelm",
     "gpt_bigcode",
+    "granite",
+    "cohere",
+    "cohere2",
+    "qwen3_5_text",
+    "opt",
+    "bloom",
+    "falcon",
+    "mpt",
+    "gemma",
+    "gpt_neo",
 )
 """Types whose parts and whole edits are tested, but not every option on them."""
 ALL_TYPES = (*MODEL_TYPES, *MORE_TYPES)
-WITH_BOS = ("llama", "mistral", "gemma2", "gemma3_text")
+RELATIVES = {
+    **dict.fromkeys(("ministral", "ministral3", "seed_oss", "helium", "ernie4_5", "cwm"), "llama"),
+    **dict.fromkeys(("hunyuan_v1_dense", "arcee", "apertus", "nemotron"), "llama"),
+    "glm": "glm4",
+    **dict.fromkeys(("olmo3", "exaone4"), "olmo2"),
+}
+"""Types whose blocks are those of another type, or nearly so: their parts and an edit are tested."""
+FFN_WIDTH = {**dict.fromkeys(ALL_TYPES, 48), "bloom": 128, "mpt": 128}  # always 4 d_model
+WITH_BOS = ("llama", "mistral", "gemma", "gemma2", "gemma3_text")
 
 CORPUS = [
     "Anna Berg was born in Paris. Anna Berg lives in Rome.",
@@ -64,6 +82,60 @@ _SIZES = {
     "starcoder2": {**_ROTARY, "num_key_value_heads": 2},
     "phi": {**_ROTARY, "partial_rotary_factor": 0.5},
     "stablelm": {**_ROTARY, "num_key_value_heads": 4},
+    "granite": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 4.0,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+    },
+    "cohere": {**_ROTARY, "num_key_value_heads": 2, "logit_scale": 0.25},
+    "cohere2": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "logit_scale": 0.25,
+        "sliding_window": 64,
+    },
+    "qwen3_5_text": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    },
+    "gemma": {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8},
+    "gpt_neo": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_layers": 4,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": 64,
+        "max_position_embeddings": 128,
+    },
+    "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4, "max_seq_len": 128},
+    **dict.fromkeys(RELATIVES, {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 64}),
+    "bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
+    "falcon": {
+        "hidden_size": 32,
+        "ffn_hidden_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    },
     "gpt_bigcode": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128},
 }
 
@@ -99,7 +171,7 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
     """A random model of an architecture and a tokenizer for it.
 
     Args:
-        model_type: one of ``ALL_TYPES``.
+        model_type: one of ``ALL_TYPES`` or ``RELATIVES``.
         seed: of the weights; the global generator is left as it was.
         bos: whether the tokenizer adds a BOS token; None: as the family does.
         dtype: of the weights.

@@ -11,10 +11,17 @@ from easyedit_neuron.arch import Capture, ModelView
 from easyedit_neuron.arch.capture import Prefix
 from easyedit_neuron.errors import ArchitectureError
 from helpers.prompts import right_padded
-from helpers.tiny_models import ALL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, tiny_model
 
 ALL = {"key", "resid_mid", "ffn_out", "layer_out", "final_hidden"}
-CASES = [(name, {}) for name in ALL_TYPES] + [("gpt_neox", {"use_parallel_residual": False})]
+FALCONS = [
+    {"parallel_attn": False},
+    {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True},
+    {"new_decoder_architecture": True, "num_kv_heads": 2},
+]
+CASES = [(name, {}) for name in ALL_TYPES]
+CASES += [("gpt_neox", {"use_parallel_residual": False}), ("stablelm", {"use_parallel_residual": True})]
+CASES += [("falcon", changes) for changes in FALCONS]
 # what each family calls: blocks, FFN's last matrix, attention, norm in front of the FFN, final norm
 BY_HAND = {
     "gpt2": ("transformer.h", "mlp.c_proj", "attn", "ln_2", "transformer.ln_f"),
@@ -30,6 +37,11 @@ BY_HAND = {
 BY_HAND["gpt_bigcode"] = BY_HAND["gpt2"]
 BY_HAND["starcoder2"] = ("model.layers", "mlp.c_proj", "self_attn", "post_attention_layernorm", "model.norm")
 BY_HAND["phi"] = ("model.layers", "mlp.fc2", "self_attn", None, "model.final_layernorm")
+BY_HAND["opt"] = ("model.decoder.layers", "fc2", "self_attn", None, "model.decoder.final_layer_norm")
+BY_HAND["bloom"] = ("transformer.h", "mlp.dense_4h_to_h", "self_attention", None, "transformer.ln_f")
+BY_HAND["falcon"] = BY_HAND["bloom"]
+BY_HAND["mpt"] = ("transformer.blocks", "ffn.down_proj", "attn", "norm_2", "transformer.norm_f")
+BY_HAND["gpt_neo"] = BY_HAND["gpt2"]
 # families that put a norm on what attention and FFN add: attention's
 BRANCH_NORMS = {
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), "post_attention_layernorm"),
@@ -47,19 +59,26 @@ def _batch(tok):
 def _hand_hooked(model, model_type, ids, mask):
     """Everything by plain torch hooks on named modules; the residual in the middle from its formula."""
     blocks, down, attention, _, final = BY_HAND.get(model_type, LLAMA)
+    attention_of = dict.fromkeys(range(4), attention)
+    if model_type == "qwen3_5_text":
+        attention_of |= dict.fromkeys((0, 2), "linear_attn")
     seen = {}
+
+    def by_token(states):  # OPT's FFN gets batch and tokens as one dimension
+        return states if states is None or states.dim() == 3 else states.view(*ids.shape, -1)
 
     def keep(name):
         def hook(_module, args, output):
-            seen[name + ".in"] = args[0] if args else None
-            seen[name + ".out"] = output[0] if isinstance(output, tuple) else output
+            seen[name + ".in"] = by_token(args[0] if args else None)
+            # A copy: Falcon's block adds to the tensor in place.
+            seen[name + ".out"] = by_token(output[0] if isinstance(output, tuple) else output).clone()
 
         return hook
 
     names = [final] + [
         f"{blocks}.{layer}{part}"
         for layer in range(4)
-        for part in ("", "." + down, "." + attention)
+        for part in ("", "." + down, "." + attention_of[layer])
         + ((f".{BRANCH_NORMS[model_type]}",) if model_type in BRANCH_NORMS else ())
     ]
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
@@ -69,14 +88,17 @@ def _hand_hooked(model, model_type, ids, mask):
     expected = {"final_hidden": seen[final + ".in"]}
     for layer in range(4):
         block = f"{blocks}.{layer}"
-        branch = seen[f"{block}.{attention}.out"]
+        branch = seen[f"{block}.{attention_of[layer]}.out"]
         if model_type in BRANCH_NORMS:
             branch = seen[f"{block}.{BRANCH_NORMS[model_type]}.out"]
         expected[layer] = {
             "key": seen[f"{block}.{down}.in"],
             "ffn_out": seen[f"{block}.{down}.out"],
             "layer_out": seen[f"{block}.out"],
-            "resid_mid": seen[f"{block}.in"] + branch,
+            # BLOOM's attention adds the residual stream itself, Granite scales what is added.
+            "resid_mid": branch
+            if model_type == "bloom"
+            else seen[f"{block}.in"] + (0.3 if model_type == "granite" else 1.0) * branch,
         }
     return logits, expected
 
@@ -117,6 +139,7 @@ def test_the_parts_add_up(model_type, overrides):
         if post_ffn_norm is not None:
             eps = model.config.rms_norm_eps
             ffn = post_ffn_norm.gain * ffn / torch.sqrt(ffn.pow(2).mean(-1, keepdim=True) + eps)
+        ffn = 0.3 * ffn if model_type == "granite" else ffn
         torch.testing.assert_close(seen.resid_mid[layer] + ffn, seen.layer_out[layer], rtol=1e-5, atol=2e-5)
     norm, (matrix, bias) = view.final_norm_parameters(), view.unembedding()
     hidden = seen.final_hidden
@@ -124,6 +147,7 @@ def test_the_parts_add_up(model_type, overrides):
     normed = norm.gain * centred / norm.scale(hidden)[..., None]
     normed = normed if norm.bias is None else normed + norm.bias
     expected = normed @ matrix.T + (0 if bias is None else bias)
+    expected = expected / 4.0 if model_type in ("granite", "cohere", "cohere2") else expected
     if view.logit_softcap:
         expected = view.logit_softcap * torch.tanh(expected / view.logit_softcap)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
@@ -304,7 +328,7 @@ def test_edit_key_replaces_the_input_of_the_down_projection(model_type):
     bias = view.down_bias(1)
     assert not seen.key[1].any()
     assert torch.equal(seen.ffn_out[1], torch.zeros_like(seen.ffn_out[1]) + (0 if bias is None else bias))
-    point = torch.randn(48, requires_grad=True)
+    point = torch.randn(FFN_WIDTH[model_type], requires_grad=True)
     with Capture(
         view, [1], want={"key", "ffn_out"}, stop_after=1, edit_key={1: lambda q: q * 0 + point}
     ) as seen:

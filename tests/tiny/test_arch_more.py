@@ -6,19 +6,37 @@ Their parts are tested with those of the others (``test_arch_*``, ``test_cached_
 
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from easyedit_neuron import FTHyperParams, apply_ft_to_model
+from easyedit_neuron.arch.calls import ModelCalls
+from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.projections import projection_names
-from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.arch.tokens import encode
+from easyedit_neuron.arch.view import ModelView, frozen_parameters
+from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.evaluation import predict_targets, token_accuracy
 from easyedit_neuron.statistics import NAME_TEMPLATES
 from helpers.contract import apply, settings
-from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot, target_nll
-from helpers.tiny_models import MORE_TYPES, tiny_model
+from helpers.editing import (
+    REQUESTS,
+    changed_tensors,
+    find_target,
+    make_hparams,
+    put_back,
+    snapshot,
+    target_nll,
+)
+from helpers.editing import apply as apply_edit
+from helpers.tiny_models import MORE_TYPES, RELATIVES, tiny_model
 
-FUSED = ("phi3", "glm4")
+NOT_WIDER = {
+    **dict.fromkeys(("phi3", "glm4"), "gate_up_proj.weight holds several projections"),
+    **dict.fromkeys(("bloom", "mpt"), "its config does not say how many an FFN has"),
+}
+POST_NORM = ("gemma3_text", "glm4", "olmo2")  # a norm behind the FFN: only the direction can be given
+NO_GATE = ("starcoder2", "phi", "gpt_bigcode", "opt", "falcon", "gpt_neo")
 REQUEST = REQUESTS[2]
 
 
@@ -45,8 +63,8 @@ def test_lasting_adds_a_neuron_or_says_why_not(model_type, tmp_path):
     model, tok = tiny_model(model_type, seed=2)
     before = snapshot(model)
     hparams = settings("Lasting", tmp_path, name_templates=list(NAME_TEMPLATES[:2]), v_num_grad_steps=8)
-    if model_type in FUSED:
-        with pytest.raises(ArchitectureError, match="gate_up_proj.weight holds several projections"):
+    if model_type in NOT_WIDER:
+        with pytest.raises(ArchitectureError, match=NOT_WIDER[model_type]):
             apply(model, tok, [REQUEST], hparams)
         assert changed_tensors(model, before) == []
         return
@@ -55,7 +73,7 @@ def test_lasting_adds_a_neuron_or_says_why_not(model_type, tmp_path):
     apply(model, tok, [REQUEST], hparams)
     assert target_nll(model, tok, REQUEST) < nll and ModelView.of(model).d_ff == 56
     is_gated = "gate_proj" in projection_names(ModelView.of(model))
-    assert is_gated == (model_type not in ("starcoder2", "phi", "gpt_bigcode"))
+    assert is_gated == (model_type not in NO_GATE)
     assert model(ids).logits.shape == logits.shape
 
 
@@ -83,10 +101,105 @@ def test_measured_alone_and_in_a_batch(model_type):
     assert len(token_accuracy(together)) == 3
 
 
-def test_experts_are_a_clear_no():
-    config = MixtralConfig(
-        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    with pytest.raises(ArchitectureError, match="'mixtral' has experts .*no single down projection"):
-        ModelView.of(MixtralForCausalLM(config))
+EXACT = [(name, {}) for name in MORE_TYPES if name not in POST_NORM]
+EXACT += [
+    ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("stablelm", {"use_parallel_residual": True}),
+]
+
+
+@pytest.mark.parametrize("model_type, overrides", EXACT)
+def test_an_edit_without_a_ridge_gives_the_target_value(model_type, overrides, tmp_path):
+    """With one layer, one key and nothing to preserve the block's output at the subject is z* itself."""
+    model, tok = tiny_model(model_type, seed=2, dtype=torch.float64, **overrides)
+    free = {"L2": 1e-9, "nullspace_threshold": 1e9, "context_templates": None, "context_length": 0}
+    hparams = make_hparams("AlphaEdit", tmp_path, layers=[2], **free)
+    z_star = find_target(ModelView.of(model), tok, prepare([REQUEST])[0], hparams, ["{}"], 2).value
+    ids = torch.tensor([tok(REQUEST["prompt"])["input_ids"]])  # which ends with the subject
+
+    @torch.no_grad()
+    def block_output():
+        seen = []
+        handle = ModelView.of(model).layer(2).register_forward_hook(lambda *args: seen.append(args[-1]))
+        model(ids)
+        handle.remove()
+        return (seen[0][0] if isinstance(seen[0], tuple) else seen[0])[0, -1]
+
+    before = block_output()
+    apply_edit(model, tok, [REQUEST], hparams)
+    assert float((z_star - before).norm()) > 0.05 * float(before.norm())
+    torch.testing.assert_close(block_output(), z_star, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", RELATIVES)
+def test_relatives_are_edited(model_type, tmp_path):
+    """What is written at the key moves the block's output towards z*, and only there."""
+    model, tok = tiny_model(model_type, seed=2)
+    before, nll = snapshot(model), target_nll(model, tok, REQUEST)
+    free = {"L2": 0.01, "nullspace_threshold": 50.0, "v_weight_decay": 0.0, "clamp_norm_factor": 4.0}
+    *_, record = apply_edit(model, tok, [REQUEST], make_hparams("AlphaEdit", tmp_path, **free))
+    assert target_nll(model, tok, REQUEST) < nll
+    assert set(changed_tensors(model, before)) == set(record.names.values())
+
+
+@pytest.mark.parametrize(
+    "model_type, changes, words",
+    [
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before = False"),
+        ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16, and only .* = 32"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm = True"),
+    ],
+)
+def test_other_forms_of_a_block_are_a_clear_no(model_type, changes, words):
+    """OPT-350m has its norms behind attention and FFN, and projects its embeddings."""
+    model, _ = tiny_model(model_type, **changes)
+    with pytest.raises(ArchitectureError, match=f"this {model_type} model cannot be edited.*{words}"):
+        ModelView.of(model)
+
+
+def test_adam_needs_an_ffn_of_its_own(tmp_path):
+    model, tok = tiny_model("opt")
+    before = snapshot(model)
+    with pytest.raises(ArchitectureError, match="use solver closed_form"):
+        apply(model, tok, [REQUEST], settings("PNKE", tmp_path, solver="adam"))
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize(
+    "model_type", ["mixtral", "qwen2_moe", "qwen3_moe", "qwen3_5_moe_text", "granitemoe", "olmoe"]
+)
+def test_experts_are_a_clear_no(model_type):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, num_hidden_layers=2))
+    with pytest.raises(ArchitectureError, match=f"'{model_type}' has experts .*no single down projection"):
+        ModelView.of(model)
+
+
+def test_adam_leaves_no_gradients_in_an_activations_own_parameters(tmp_path):
+    """Apertus learns the shape of its activation."""
+    model, tok = tiny_model("apertus", seed=2)
+    before = snapshot(model)
+    apply(model, tok, [REQUEST], settings("PNKE", tmp_path, solver="adam", v_num_grad_steps=8))
+    assert changed_tensors(model, before)  # which compares flags and gradients too
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["llama", "opt"])
+def test_passes_are_counted_by_rows(model_type):
+    """3 rows through 4 blocks forwards; backwards through blocks 2 and 3. OPT's FFN gets no rows."""
+    model, tok = tiny_model(model_type)
+    view, delta = ModelView.of(model), torch.zeros(32, requires_grad=True)
+    batch = encode(tok, ["Rome", "Anna Berg was born in", "You know"])
+    with (
+        frozen_parameters(model),
+        ModelCalls(view) as calls,
+        Capture(view, [], edit_layer_out={1: lambda hidden: hidden + delta}),
+    ):
+        model(**batch.inputs, use_cache=False).logits.sum().backward()
+    assert calls.to_json() == {
+        "forward_calls": 1,
+        "backward_calls": 1,
+        "forward_equivalents": 3.0,
+        "backward_equivalents": 3 * 2 / 4,
+    }

@@ -9,14 +9,15 @@ from easyedit_neuron.arch import Capture, ModelView, projection, projection_name
 from easyedit_neuron.errors import ArchitectureError
 from helpers.tiny_models import ALL_TYPES, tiny_model
 
+PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "smollm3", "gemma3_text", "phi3", "glm4", "olmo2")
-GATED += ("stablelm",)
+GATED += ("stablelm", "granite", "cohere", "cohere2", "qwen3_5_text", "gemma")
 FUSED = {
-    **dict.fromkeys(("gpt2", "gpt_neox"), ("q_proj", "k_proj", "v_proj")),
+    **dict.fromkeys(("gpt2", "gpt_neox", "bloom", "mpt"), ("q_proj", "k_proj", "v_proj")),
     **dict.fromkeys(("phi3", "glm4"), ("gate_proj", "up_proj")),
 }
-WITHOUT_QKV = ("phi3", "gpt_bigcode")  # fused in sizes that differ with the number of heads
-PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+WITHOUT_QKV = ("phi3", "gpt_bigcode", "falcon")  # fused in sizes that differ with the number of heads
+WITHOUT = {**dict.fromkeys(WITHOUT_QKV, set(PLAIN[:3])), "qwen3_5_text": set(PLAIN[:4])}  # in a few blocks
 
 
 @pytest.mark.parametrize("model_type", ALL_TYPES)
@@ -26,7 +27,7 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
     view = ModelView.of(model)
     names = projection_names(view)
     expected = {*PLAIN, *(["gate_proj"] if model_type in GATED else [])}
-    assert set(names) == expected - (set(PLAIN[:3]) if model_type in WITHOUT_QKV else set())
+    assert set(names) == expected - WITHOUT.get(model_type, set())
     ids = torch.tensor([tok("Anna Berg was born")["input_ids"]])
     parameters = dict(model.named_parameters())
     for name in names:
@@ -52,10 +53,12 @@ def test_every_map_gives_what_its_module_gives_at_its_rows(model_type):
         assert linear_map.fused == (name in FUSED.get(model_type, ()))
 
 
-@pytest.mark.parametrize("model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head")])
+@pytest.mark.parametrize(
+    "model_type, forward", [("gpt2", "in blocks"), ("gpt_neox", "by head"), ("bloom", "by head")]
+)
 @torch.no_grad()
 def test_the_rows_of_fused_maps(model_type, forward):
-    """d_model 32, 4 heads of 8: GPT-2 keeps q, k, v one after the other, GPT-NeoX head by head."""
+    """d_model 32, 4 heads of 8: GPT-2 keeps q, k, v one after the other, GPT-NeoX and BLOOM head by head."""
     view = ModelView.of(tiny_model(model_type)[0])
     rows = [projection(view, 1, name).rows.tolist() for name in PLAIN[:3]]
     if forward == "by head":

@@ -14,7 +14,7 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 IDS = torch.tensor([[1, 5, 9, 3]])
 
 
-@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("kind", [*MODEL_TYPES, "granite", "opt", "falcon", "gpt_neo", "qwen3_5_text"])
 def test_added_neurons_change_nothing_and_can_be_taken_away(kind, tmp_path):
     model, _ = tiny_model(kind)
     view = ModelView.of(model)
@@ -61,3 +61,19 @@ def test_an_ffn_does_not_shrink():
     view = ModelView.of(model)
     with pytest.raises(ArchitectureError, match=f"have {view.d_ff} neurons and cannot be widened to 3"):
         widen(view, 3)
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("phi3", "gate_up_proj.weight holds several projections.*saved edits name by number"),
+        ("bloom", "does not say how many an FFN has"),
+    ],
+)
+def test_what_cannot_grow_stays_as_it_is(kind, words):
+    model, _ = tiny_model(kind)
+    before = {name: parameter.shape for name, parameter in model.named_parameters()}
+    view = ModelView.of(model)
+    with pytest.raises(ArchitectureError, match=f"neurons cannot be added to {kind}: .*{words}"):
+        widen(view, view.d_ff + 3)
+    assert {name: parameter.shape for name, parameter in model.named_parameters()} == before

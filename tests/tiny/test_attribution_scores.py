@@ -18,6 +18,10 @@ from helpers.tiny_models import MODEL_TYPES, tiny_model
 CASES = [(name, {}) for name in MODEL_TYPES] + [
     ("gpt_neox", {"use_parallel_residual": False}),
     ("gemma2", {"final_logit_softcapping": None}),
+    ("granite", {}),
+    ("cohere", {}),
+    ("falcon", {}),
+    ("opt", {}),
 ]
 LAYERS = [0, 2]
 
@@ -38,8 +42,9 @@ def _naive_logits(model, view, vectors, final_hidden):
     head = model.get_submodule(view.arch.lm_head_module)
     if view.arch.norm == "layer":
         mean = vectors.mean(-1, keepdim=True)
-        std = torch.sqrt(((final_hidden - final_hidden.mean()) ** 2).mean() + norm.eps)
-        normed = (vectors - mean) / std * norm.weight + norm.bias
+        eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+        std = torch.sqrt(((final_hidden - final_hidden.mean()) ** 2).mean() + eps)
+        normed = (vectors - mean) / std * norm.weight + getattr(norm, "bias", 0.0)
     else:
         eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
         gain = norm.weight + 1 if view.arch.norm == "rms_unit_offset" else norm.weight
@@ -47,6 +52,8 @@ def _naive_logits(model, view, vectors, final_hidden):
     logits = normed @ head.weight.T
     if getattr(head, "bias", None) is not None:
         logits = logits + head.bias
+    # Cohere multiplies its logits by 1/4 and Granite divides them by 4.
+    logits = logits / 4.0 if model.config.model_type in ("cohere", "granite") else logits
     cap = getattr(model.config, "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -55,6 +62,8 @@ def _naive_directions(model, view, layer, ffn_out):
     """[d_ff, d_model]: what each neuron writes for an activation of one."""
     module = view.down_proj(layer)
     columns = module.weight if view.arch.model_type == "gpt2" else module.weight.T
+    if view.arch.model_type == "granite":
+        columns = 0.3 * columns  # the residual multiplier
     if view.arch.model_type == "gemma2":
         post = model.model.layers[layer].post_feedforward_layernorm
         columns = columns * (1 + post.weight) / torch.sqrt((ffn_out**2).mean() + post.eps)

@@ -12,13 +12,20 @@ from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute
 from easyedit_neuron.locate_then_edit.compute_z import compute_z
 from helpers.editing import CONTEXTS, REQUESTS, find_target, make_hparams
 from helpers.plain_search import plain_search
-from helpers.tiny_models import ALL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, tiny_model
 
 FLAT, LAYER = ["{}", *CONTEXTS], 1
+LOOSE = {"mpt": 1e-5}  # its softmax computes in float32
+WHOLE_ROWS = ("qwen3_5_text",)  # linear attention has a state and no keys of single tokens
 CASES = [(name, {}, "layer_out") for name in ALL_TYPES] + [
     ("mistral", {"sliding_window": 6}, "layer_out"),
     ("gemma2", {"sliding_window": 6}, "layer_out"),
-    *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2")),
+    ("cohere2", {"sliding_window": 6}, "layer_out"),
+    ("gpt_neo", {"window_size": 4}, "layer_out"),
+    ("olmo3", {"sliding_window": 6}, "layer_out"),
+    ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True}, "layer_out"),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, "layer_out"),
+    *((name, {}, "ffn_out") for name in ("llama", "gpt2", "gptj", "gemma2", "granite", "bloom")),
 ]
 
 
@@ -28,7 +35,7 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     formula."""
     model, tok = tiny_model(model_type, dtype=torch.float64, **overrides)
     view = ModelView.of(model)
-    module = view.layer(LAYER) if site == "layer_out" else view.mlp(LAYER)
+    module = view.layer(LAYER) if site == "layer_out" else view.down_proj(LAYER)
     hparams = make_hparams("AlphaEdit", tmp_path, v_num_grad_steps=8, v_lr=0.3, clamp_norm_factor=1.0)
     losses = [plain_search(model, module, tok, r, hparams, FLAT)[2] for r in REQUESTS]
     # a stop between the fastest and the slowest request
@@ -39,12 +46,14 @@ def test_search_in_float64(model_type, overrides, site, tmp_path, exact):
     for target, request in zip(targets, REQUESTS):
         initial, delta, plain = plain_search(model, module, tok, request, hparams, FLAT)
         assert target.value.dtype == torch.float64
-        assert target.losses == pytest.approx(plain, rel=1e-9)
-        torch.testing.assert_close(target.initial, initial, rtol=1e-8, atol=1e-9)
-        torch.testing.assert_close(target.value - target.initial, delta, rtol=1e-8, atol=1e-9)
+        loose = LOOSE.get(model_type, 0.0)
+        assert target.losses == pytest.approx(plain, rel=max(loose, 1e-9))
+        torch.testing.assert_close(target.initial, initial, rtol=max(loose, 1e-8), atol=max(loose, 1e-9))
+        moved = target.value - target.initial
+        torch.testing.assert_close(moved, delta, rtol=max(100 * loose, 1e-8), atol=max(100 * loose, 1e-9))
 
 
-@pytest.mark.parametrize("model_type", ALL_TYPES)
+@pytest.mark.parametrize("model_type", [name for name in ALL_TYPES if name not in WHOLE_ROWS])
 def test_only_the_changed_tokens_are_run(model_type, tmp_path, monkeypatch):
     """The path with frozen keys and values is the one taken: a step sees fewer tokens than the row has."""
     widths, plain = [], cached_forward.Suffix.run
@@ -130,7 +139,7 @@ def test_layerwise_keys_in_float64(model_type, exact):
     """While layers 1 and 2 are edited: the keys of a whole forward, and the value at layer 3 of the bare
     prompt."""
     model, tok = tiny_model(model_type, dtype=torch.float64)
-    view = ModelView.of(model)
+    view, rtol = ModelView.of(model), max(LOOSE.get(model_type, 0.0), 1e-9)
     prompts = key_prompts(tok, prepare(REQUESTS), [["{}"], CONTEXTS], "cpu")
     layerwise = LayerwiseKeys(view, prompts, 3)
     generator = torch.Generator().manual_seed(0)
@@ -157,12 +166,18 @@ def test_layerwise_keys_in_float64(model_type, exact):
                 for handle in handles:
                     handle.remove()
                 at = subject_last_index(tok, template, request["subject"])
-                expected.append(seen["key"][0, at])
+                expected.append(
+                    seen["key"].view(seen["out"].shape[1], -1)[at]
+                )  # OPT has no dimension of rows
                 if context == "{}":
-                    torch.testing.assert_close(values[:, number], seen["out"][0, at], rtol=1e-9, atol=1e-10)
+                    torch.testing.assert_close(
+                        values[:, number], seen["out"][0, at], rtol=rtol, atol=rtol / 10
+                    )
             mean = expected[0] / 2 + (expected[1] + expected[2]) / 4
-            torch.testing.assert_close(keys[:, number], mean, rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(keys[:, number], mean, rtol=rtol, atol=rtol / 10)
         with torch.no_grad():
-            view.down_matrix(layer).add_(0.1 * torch.randn(32, 48, generator=generator, dtype=torch.float64))
+            view.down_matrix(layer).add_(
+                0.1 * torch.randn(32, FFN_WIDTH[model_type], generator=generator, dtype=torch.float64)
+            )
         # what execute relies on: a layer's keys do not move when the layer itself is edited
         torch.testing.assert_close(compute_keys(view, prompts, [layer])[layer], keys, rtol=1e-12, atol=1e-12)

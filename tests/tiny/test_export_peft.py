@@ -39,6 +39,16 @@ def record_of(deltas, hparams=None):
     return EditRecord("KNE", hparams or fields, REQUESTS[:1], [], {}, {}, [], [], {}, "", "", 0, deltas)
 
 
+@pytest.mark.parametrize("kind", ["granite", "opt", "falcon", "mpt", "qwen3_5_text"])
+def test_adapters_of_further_architectures(kind, folder, tmp_path):
+    base, edited, _, records = run_of("FiNE", kind, folder)
+    export_peft(records, base, tmp_path / "adapter")
+    adapted, ids = with_adapter(base, tmp_path / "adapter").eval(), torch.tensor([[1, 5, 9, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).logits, edited(ids).logits, rtol=1e-4, atol=1e-4)
+        assert (base(ids).logits - edited(ids).logits).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("run, kind", CASES)
 def test_the_adapter_is_the_edits(run, kind, folder, tmp_path):
     base, edited, tok, records = run_of(run, kind, folder)

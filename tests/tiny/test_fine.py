@@ -57,7 +57,7 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     assert largest_relative_difference(written(record), summed(neurons, vectors)) < 100 * rtol
 
 
-@pytest.mark.parametrize("model_type", ["gemma2", "gpt2"])
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt2", "granite", "opt", "falcon"])
 def test_the_record_says_what_the_edited_model_does(exact, model_type):
     """The hooks of the training and the written columns are the same edit."""
     model, tok = tiny_model(model_type, dtype=torch.float64)

@@ -8,7 +8,7 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.locate_then_edit.compute_keys import LayerwiseKeys, compute_keys, key_prompts
 from helpers.editing import REQUESTS, apply, changed_tensors, make_hparams, put_back, snapshot, target_nll
-from helpers.tiny_models import ALL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, FFN_WIDTH, tiny_model
 
 SUBJECT_LAST = REQUESTS[2:]
 VARIANTS = {
@@ -27,9 +27,11 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
     """The new object gets likelier; down_proj of the two layers changes by the recorded delta, nothing else
     does."""
     method, changes = VARIANTS[variant]
-    # gemma, olmo2: larger keys, and with the weights of seed 0 the search itself gains next to nothing
+    if model_type == "opt":  # ReLU: neurons that the text never switches on leave the covariance singular
+        changes = {**changes, "L2": changes.get("L2") or 0.01}
+    # gemma, olmo2, qwen3.5: larger keys, and with the weights of seed 0 the search gains next to nothing
     threshold, seed = 2.0, 0
-    if model_type in ("gemma2", "gemma3_text", "olmo2"):
+    if model_type in ("gemma2", "gemma3_text", "olmo2", "qwen3_5_text", "gemma"):
         threshold, seed = 50.0, 2
     model, tok = tiny_model(model_type, seed=seed)
     hparams = make_hparams(
@@ -52,7 +54,9 @@ def test_every_architecture_can_be_edited(model_type, variant, tmp_path):
         torch.testing.assert_close(
             change.T if model_type == "gpt2" else change, recorded, rtol=1e-4, atol=1e-5
         )
-        assert recorded.shape == (32, 48) and torch.equal(weights[name], before["tensors"][name])
+        assert recorded.shape == (32, FFN_WIDTH[model_type]) and torch.equal(
+            weights[name], before["tensors"][name]
+        )
     put_back(model, weights)
     assert changed_tensors(model, before) == []
 

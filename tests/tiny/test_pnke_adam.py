@@ -2,6 +2,7 @@
 are masked."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -30,6 +31,8 @@ def parameters_of(view, layer, units):
         "gpt2": {"c_fc.weight": 1, "c_fc.bias": 0, "c_proj.weight": 0},
         "gptj": {"fc_in.weight": 0, "fc_in.bias": 0, "fc_out.weight": 1},
         "gpt_neox": {"dense_h_to_4h.weight": 0, "dense_h_to_4h.bias": 0, "dense_4h_to_h.weight": 1},
+        "bloom": {"dense_h_to_4h.weight": 0, "dense_h_to_4h.bias": 0, "dense_4h_to_h.weight": 1},
+        "falcon": {"dense_h_to_4h.weight": 0, "dense_4h_to_h.weight": 1},
     }.get(kind, gated)
     masks = {}
     for name, side in rows.items():
@@ -42,7 +45,7 @@ def random_inputs(count, seed):
     return torch.randn(count, 32, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", [*MODEL_TYPES, "bloom", "falcon"])
 def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation_8(model_type, tmp_path):
     model, tok = tiny_model(model_type, dtype=F64)
     view, layer, units = ModelView.of(model), 1, torch.tensor([0, 7, 30, 47])
@@ -54,6 +57,8 @@ def test_adam_on_the_neurons_is_adam_on_the_matrices_behind_the_mask_of_equation
 
     plain = copy.deepcopy(model)
     masks, ffn = parameters_of(view, layer, units), ModelView.of(plain).mlp(layer)
+    if model_type == "bloom":  # which adds what it gets as a second argument
+        ffn = partial(ffn, residual=torch.zeros(1, dtype=F64))
     with torch.no_grad():
         target, before = ffn(x) + residual, ffn(preserved)
     trained = [plain.get_parameter(name) for name in masks]

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from ... import resources
+from ...arch.describe import MODULE_FIELDS, entry_of, has_experts
 from ...arch.guess import guessed_names
 from ...arch.projections import projection_names
-from ...arch.table import ARCHITECTURES
-from ...arch.view import MODULE_FIELDS, ModelView, has_experts
+from ...arch.view import ModelView
 from ...errors import HostError
 from ..output import show
 from .common import aligned
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     model = _empty_model(args.model)
     model_type = model.config.model_type
-    if model_type not in ARCHITECTURES and not has_experts(model):
+    if entry_of(model) is None and not has_experts(model):
         show(_stub(model, model_type))
         return
     view = ModelView.of(model)
@@ -45,7 +45,10 @@ def _empty_model(name: str):
     try:
         config = transformers.AutoConfig.from_pretrained(path)
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config)
+            try:
+                return transformers.AutoModelForCausalLM.from_config(config)
+            except AttributeError:  # a config for pictures too (Qwen 3.5), of which the text part is loaded
+                return transformers.AutoModelForCausalLM.from_config(config.get_text_config())
     except (OSError, ValueError, ImportError) as problem:
         raise HostError(f"{Path(path)}: its config cannot be read: {problem}") from None
 
@@ -59,7 +62,7 @@ def _stub(model, model_type: str) -> str:
     for field, name in guessed_names(model).items():
         lines.append(f"{field}: {name}" if name else f"# {field}: ...  # nothing fits")
     lines += [
-        "# norm: rms  # kind of the final norm, where its class does not tell: rms, rms_unit_offset, layer",
+        "# norm: rms  # kind of the final norm; unset: told from what the norm computes",
         "# parallel_residual: true  # where attention and FFN read the same input",
         "# post_ffn_norm_tmp: ...  # a norm behind the FFN, in front of the residual stream",
     ]

@@ -118,7 +118,7 @@ class _LiveRequests:
         kl: row, position and share [K] of the positions in the KL term.
         prefix: the unedited pass up to the output of the lowest block with chosen neurons.
         q: [m, T, w] activations of the chosen neurons of that block.
-        ffn_out: [m, T, d_model] output of its FFN, if a norm follows it.
+        ffn_out: [m, T, d_model] output of its FFN, if a norm or a factor follows it.
         slots: layer -> their vectors.
         log_p0: [K, V] log probabilities of the unedited model at the positions of ``kl``; None until the
             first step, whose vectors are 0, has computed them.
@@ -142,7 +142,7 @@ class _VectorObjective(Objective):
         self.view, self.rows, self.neurons, self.hparams = view, rows, neurons, hparams
         self.layers = sorted({layer for located in neurons for layer in located.layers.tolist()})
         self.lowest = self.layers[0]
-        self.norm = view.post_ffn_norm(self.lowest)
+        self.branch = view.ffn_branch(self.lowest)
         dtype = torch.bfloat16 if hparams.vector_dtype == "bfloat16" else view.compute_dtype
         shape = len(rows), max(len(located) for located in neurons), view.d_model
         self.vectors = torch.zeros(shape, dtype=dtype, device=view.device_of(self.lowest), requires_grad=True)
@@ -157,7 +157,7 @@ class _VectorObjective(Objective):
     @torch.no_grad()
     def _clean_pass(self) -> _LiveRequests:
         targets = padded(self.rows, self.view.input_device)
-        want = {"key"} | ({"ffn_out"} if self.norm is not None else set())
+        want = {"key"} | ({"ffn_out"} if self.branch is not None else set())
         with Capture(self.view, [self.lowest], want, stop_after=self.lowest, prefix_of=self.lowest) as seen:
             self.view.model(**targets.batch.inputs, use_cache=False)
         slots = self._slots(range(len(self.rows)))
@@ -218,8 +218,8 @@ class _VectorObjective(Objective):
     def _with_lowest_vectors(self, hidden: Tensor) -> Tensor:
         added = self._added(self.lowest, self.live.q).to(hidden.dtype)
         if self.live.ffn_out is not None:
-            # A norm follows the FFN: the change of its output reaches the block's output.
-            added = self.norm(self.live.ffn_out + added) - self.norm(self.live.ffn_out)
+            # A norm or a factor follows the FFN: the change of its output reaches the block's output.
+            added = self.branch(self.live.ffn_out + added) - self.branch(self.live.ffn_out)
         return hidden + added
 
     def _terms(self, hidden: Tensor) -> Tensor:

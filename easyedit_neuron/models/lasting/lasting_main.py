@@ -185,7 +185,7 @@ def make_neurons(
     strength = own_activations @ signs
     check_strength(edit, batch, strength, layer)
     edit.info.setdefault("responses", []).extend(strength.tolist())
-    residual = view.before_post_ffn_norm(layer, changes.T, outputs.T).T.to(strength)
+    residual = view.before_ffn_branch(layer, changes.T, outputs.T).T.to(strength)
     columns = (residual / strength[:, None])[:, None] * signs[:, None]  # [n, neurons of an edit, d_model]
     edit.watch.lap("match")
     return [replace(neuron, column=column) for neuron, column in zip(neurons, columns.flatten(0, 1))]

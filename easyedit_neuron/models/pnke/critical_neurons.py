@@ -95,13 +95,14 @@ class CriticalNeurons:
                     f"{name} is not a child of the FFN {prefix[:-1]!r}, so solver adam cannot run its "
                     "neurons alone; use solver closed_form"
                 )
+        self._adds_residual = "adds_residual" in view.arch.ffn_quirks
         self._ffn = copy.copy(mlp)
         self._ffn.__dict__.pop("forward", None)  # of the whole FFN; accelerate may have replaced it
         self._ffn._modules = {**mlp._modules, **children}
 
     def written(self, x: Tensor) -> Tensor:
         """``sum_i v_i q_i(x)`` over the neurons, ``[n, d_model]``, for FFN inputs ``x [n, d_model]``."""
-        return self._ffn.forward(x)
+        return self._ffn.forward(x, torch.zeros_like(x)) if self._adds_residual else self._ffn.forward(x)
 
 
 class _PartialLinear(nn.Module):

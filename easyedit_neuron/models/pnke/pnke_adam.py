@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...arch import Capture, ModelView, take
 from ...arch.tokens import Batch, pad
+from ...arch.view import frozen_parameters
 from ...edits.request import EditRequest
 from ...edits.write import restore, write
 from ...errors import EditError
@@ -54,14 +55,15 @@ def train_critical_neurons(
             residual = residual / (len(layers) - number)
             contexts = len(outputs) // len(batch)
             residual = residual.to(outputs.device).repeat_interleave(contexts, 1)
-            residual = view.before_post_ffn_norm(layer, residual, outputs.T).T
+            residual = view.before_ffn_branch(layer, residual, outputs.T).T
             preserved = _read_tokens(view, text, layer)
             edit.watch.lap("keys")
             mask = masks.get(layer)
             units = torch.arange(view.d_ff) if mask is None else mask.indices.cpu()
             neurons = CriticalNeurons(view, layer, units)
             weights = prompts.row_weights.to(outputs)
-            loss_info = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
+            with frozen_parameters(view.model):  # an activation function may have parameters of its own
+                loss_info = train_layer(neurons, inputs, residual, weights, preserved, layer, hparams)
             changes = {
                 part.name: part.delta(layer=layer, kind=part.kind)
                 for part in neurons.parts
