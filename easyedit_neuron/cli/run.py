@@ -22,6 +22,7 @@ from ..lifelong.stream import Stream
 from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
 from ..utils.io import write_text
+from ..utils.plain_trees import read_json
 from ..utils.progress import silenced
 from ..utils.random_state import seed_everything
 from ..utils.timing import Stopwatch
@@ -147,7 +148,7 @@ def _write_report(files: RunFolder) -> None:
 
 def _read_summary(files: RunFolder) -> dict[str, Any]:
     try:
-        return json.loads(files.summary.read_text(encoding="utf-8"))
+        return read_json(files.summary)
     except (OSError, ValueError) as problem:
         remedy = "remove it to measure the end of the run again"
         raise StateError(f"{files.summary}: not readable ({problem}); {remedy}") from None

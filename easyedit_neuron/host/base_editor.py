@@ -24,7 +24,14 @@ from ..evaluation.guard import Guard
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
 from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality
 from ..evaluation.sections import sections
-from .checks import check_batchable, check_hparams, check_requests, check_single, warn_of_single_edits
+from .checks import (
+    check_batchable,
+    check_count,
+    check_hparams,
+    check_requests,
+    check_single,
+    warn_of_single_edits,
+)
 from .generation import generate_answers
 from .guarding import GuardedSequence
 from .prepare import Texts, prepare_requests
@@ -70,6 +77,7 @@ class CallOptions:
         if unknown:
             LOG.warning("ignored keyword arguments: %s", ", ".join(unknown))
         options = cls(call, sequential_edit, verbose, **{n: kwargs[n] for n in names if n in kwargs})
+        check_count("max_new_tokens", options.max_new_tokens)
         warn_of_single_edits(sequential_edit)
         if options.final_evaluation and not sequential_edit:
             raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")

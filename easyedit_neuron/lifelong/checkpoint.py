@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint, tensors_fingerprint
 from ..utils.io import remove_folder, write_folder
+from ..utils.plain_trees import read_json
 from ..utils.tensor_tree import pack, unpack
 
 FORMAT = 5
@@ -54,7 +55,7 @@ class StateFolder:
         folder = states[-1]
         remedy = f"Put the right one back, or remove {folder} to begin anew; run=NAME begins another run"
         try:
-            content = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
+            content = read_json(folder / PLAIN)
             with safe_open(folder / TENSORS, "pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 not a dict
             fingerprint = tensors_fingerprint(sorted(tensors.items(), key=_packing_order))

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint
 from ..utils.io import refusing, write_text
+from ..utils.plain_trees import read_json
 from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
@@ -170,7 +171,7 @@ def _measured(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
         if run["format"] == FORMAT and {"identity", "model"} <= run.keys():
             return run
         problem = f"format {run['format']}"
