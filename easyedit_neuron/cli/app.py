@@ -54,9 +54,10 @@ def run_command_line(arguments: list[str]) -> int:
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
         if in_job:
             raise
-        if isinstance(problem, OSError):
+        denied = problem if isinstance(problem, OSError) else problem.__cause__ or problem.__context__
+        if isinstance(denied, OSError):  # perhaps of the log file, of which logging makes a ValueError
             remedy = "output_dir=... names the folder for the results"
-            return fail(f"{problem.filename or 'the results'}: {problem.strerror or problem}; {remedy}")
+            return fail(f"{denied.filename or 'the results'}: {denied.strerror or denied}; {remedy}")
         reason = "they are nested too deeply" if isinstance(problem, RecursionError) else problem
         return fail(f"cannot read the arguments: {reason}. A setting is name=value, see --help")
     return BAD_INPUT if sweep.failed_jobs else 0

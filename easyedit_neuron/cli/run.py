@@ -10,7 +10,7 @@ from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
-from ..lifelong.engine import Engine, RunStorage
+from ..lifelong.engine import STATE, Engine, RunStorage
 from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
@@ -120,7 +120,7 @@ def _engine(
             untouched = untouched_of(other, opened.identity, fingerprints)
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
     log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
-    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log, untouched)
+    storage = RunStorage(files, StateFolder(files.state, run_fingerprint, STATE), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
     editor = ModelEditor(method, model, tok, hparams)
     return Engine(editor, stream, measurer, storage, settings, watch, ended_by)

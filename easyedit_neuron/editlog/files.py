@@ -21,7 +21,7 @@ HEADER_FILE, ENTRIES_FILE = "log.json", "entries.jsonl"
 
 _WEIGHT = {"dtype": str, "shape": [int], "before": (None, str), "after": (None, str)}
 _ANY = {"id": int, "type": str, "weights": {str: _WEIGHT}}
-_EDIT = {"file": str, "bytes": int, "sha256": str, "content": str, "method": str}
+_EDIT = {"file": object, "bytes": int, "sha256": str, "content": str, "method": str}
 _EDIT |= {"requests": [{"prompt": str, "target_new": str}]}
 _EDIT |= {"changes": {str: {"norm": float, "neurons": int, "rank?": int}}}
 _EDIT |= {"metrics": {"immediate?": [(None, {"rewrite_acc?": [float]})]}}
@@ -93,6 +93,8 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = parse_json(line, finite=True)
+            if missing := mismatch(entry, {"id": object, "type": object, "weights": object}):
+                raise ValueError(missing)
         except ValueError as problem:
             if number == len(lines) and not torn:
                 torn = True

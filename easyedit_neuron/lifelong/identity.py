@@ -15,7 +15,7 @@ import torch
 from .. import __version__
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint
-from ..utils.io import refusing, write_text
+from ..utils.io import refusing, remove_parts_below, write_text
 from ..utils.plain_trees import read_json
 from .run_folder import RunFolder, as_json, finite
 
@@ -83,6 +83,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StateError(f"{folder}: another process is running in it") from None
+        with refusing(folder):
+            remove_parts_below(folder)  # of processes that were killed
         yield
     finally:
         os.close(handle)

@@ -300,10 +300,10 @@ def _converted(path: Path, lines: list[dict[str, Any]], convert: Callable, what:
 
 
 def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]:
+    row, final = csv_row(checkpoint), checkpoint["final"]
     damage = mismatch(checkpoint, _CHECKPOINT)
     if damage:
         raise ValueError(damage)
-    row, final = csv_row(checkpoint), checkpoint["final"]
     for group, short in (("locality", "loc"), ("portability", "portability")):
         for kind, value in final.get(group, {}).items():
             row[f"{short}:{kind.removesuffix('_acc')}"] = value

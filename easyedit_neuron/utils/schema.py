@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ..errors import NeuronEditError
 from .shown import shown
 
 DAMAGE = (
@@ -78,19 +79,17 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _must(name: str, expected: str, value: Any) -> str:
-    return f"'{name}' must be {expected}, not {shown(value)}"
+    return f"{repr(name) if name else 'the content'} must be {expected}, not {shown(value)}"
 
 
 @contextmanager
 def damage_is(error: Callable[[str], Exception], what: str) -> Iterator[None]:
-    """Turn what code raises about content of an unknown form into ``error`` of one line.
-
-    Errors of the same type, which say more, pass.
-    """
+    """Turn what code raises about content of an unknown form into ``error`` of one line; errors of ours,
+    which say more, pass."""
     try:
         yield
+    except NeuronEditError:
+        raise
     except DAMAGE as problem:
-        if isinstance(error, type) and isinstance(problem, error):
-            raise
         reason = str(problem).strip().split("\n")[0]
         raise error(f"{what} ({type(problem).__name__}: {reason})") from problem

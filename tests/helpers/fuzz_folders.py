@@ -50,7 +50,7 @@ class Folders:
         return place / "run"
 
     def around(self, number: int) -> dict[str, str]:
-        return files_below(self.folder, self.folder / "target" / str(number), self.folder / "here")
+        return files_below(self.folder, self.folder / "target" / str(number), self.folder / "stats")
 
     def forget(self, number: int) -> None:
         """Remove the copies of earlier inputs."""
@@ -60,7 +60,7 @@ class Folders:
 
 # -- states of runs ----------------------------------------------------------------------------------------
 
-SHORT = {"edits": 6, "checkpoints": [3], "save_every_edits": 2, "measure": {"fluency": 0, "perplexity": 1}}
+SHORT = {"edits": 6, "checkpoints": [3], "save_every_edits": 1, "measure": {"fluency": 0, "perplexity": 1}}
 STOPS = {"fail_at": "Marie Lund was born"}  # edit 5 of the dummy
 
 
@@ -72,10 +72,11 @@ class States(Folders):
         self.world = make_world(folder / "world", 8)
         self.runs = {}
         for method, changes in (("Dummy", {}), ("AlphaEdit", {}), ("MEMIT", {"accumulate_keys": True})):
+            if method != "Dummy":
+                changes = {**changes, "stats_dir": str(folder / "stats")}
             options = {**SHORT, "method": method, "changes": changes}
             self._begin(folder / "valid" / method, options)
             self.runs[method] = options
-        shutil.copytree(folder / "valid" / "stats", folder / "target" / "stats", dirs_exist_ok=True)
 
     def _begin(self, out: Path, options: dict) -> None:
         """A run that has ended after its state of four edits."""
@@ -93,13 +94,12 @@ class States(Folders):
             assert str(problem) == "enough", problem
         finally:
             checkpoint.StateFolder.save = saved
+        assert list(out.glob("state/*/state.json")) and not (out / "summary.json").exists()
 
     def attempt(self, number: int, chance: random.Random) -> Trial:
         self.forget(number)
         method = chance.choice(sorted(self.runs))
         run = self.copy(method, number)
-        if (self.valid / "stats").is_dir():
-            shutil.copytree(self.valid / "stats", run.parent / "stats")
         names = ("state.json", "state.json", "tensors.safetensors", "run.json", "before.json", "edits.jsonl")
         what = damage_folder(
             run, chance, chance.choice((names[:3], names, ("entries.jsonl", "log.json"), ()))
