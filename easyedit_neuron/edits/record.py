@@ -317,7 +317,10 @@ class EditRecord:
         if damage:
             raise StateError(f"{path}: not an edit record ({damage})")
         with damage_is(StateError, f"{path}: not an edit record"):
-            return cls._of(plain, tensors)
+            try:
+                return cls._of(plain, tensors)
+            except StateError as problem:
+                raise StateError(f"{path}: {problem}") from None
 
     @classmethod
     def _of(cls, plain: dict[str, Any], tensors: dict[str, torch.Tensor]) -> "EditRecord":

@@ -30,6 +30,7 @@ from helpers.tiny_models import tiny_model
 # -- requests --------------------------------------------------------------------------------------------
 
 CALLS = ("edit", "edit", "edit_requests", "batch_edit", "normal_edit", "generate_edit")
+KEYWORDS = ("pre_edit", "pre_file", "records", "guard", "eval_metric", "final_evaluation", "loc_prompts")
 ROWS = ("Dummy", "Dummy", "ROME", "MEMIT", "FiNE", "FT", "PNKE", "Lasting")
 
 
@@ -67,8 +68,8 @@ class Requests:
             )
             return Trial(call_it, self._state, what=f"{editor.alg_name} {call} {shown(requests)}")
         arguments = written_out(mutated(self._arguments(call), chance))
-        if isinstance(arguments, dict) and chance.random() < 0.15:
-            arguments[chance.choice(sorted(map(str, arguments)))] = unusual(chance)
+        if isinstance(arguments, dict) and chance.random() < 0.25:
+            arguments[chance.choice((*sorted(map(str, arguments)), *KEYWORDS))] = unusual(chance)
         if not isinstance(arguments, dict):
             arguments = {"prompts": arguments, "target_new": arguments}
         arguments = {"verbose": False, **arguments} if call != "normal_edit" else arguments
@@ -335,7 +336,7 @@ METHOD_NAMES = ("memit", "rome", "fine", "alphaedit", "pnke", "nmke", "kne", "ft
 
 
 class Overrides:
-    """Arguments of ``easyedit-neuron``; a run that would begin is a success (``cli.run._edit`` is replaced)."""
+    """Arguments of ``easyedit-neuron``; a run that would begin is a success (``_edit`` is replaced)."""
 
     def __init__(self, folder: Path):
         self.folder = folder

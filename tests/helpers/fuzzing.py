@@ -61,7 +61,7 @@ class Tally:
 
 
 def fuzz(kind: str, count: int, attempt: Callable[[int, random.Random], Trial], seed: int = 0) -> Tally:
-    """Try inputs of a kind, ``count`` of them or a share in a bounded run; prints and returns how they end."""
+    """Try inputs of a kind, ``count`` of them or a share in a bounded run; prints how they end."""
     tally = Tally(kind)
     only = os.environ.get("FUZZ_ONLY")  # the number of one input, to look into it
     numbers = range(count if LONG else max(count // SHORTENED, 10)) if only is None else [int(only)]

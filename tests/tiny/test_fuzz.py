@@ -13,7 +13,7 @@ def check(tally):
     assert not tally.problems, f"{tally}\n" + "\n".join(tally.problems)
 
 
-def test_requests(tmp_path):
+def test_requests(tmp_path, here):
     check(fuzz("requests", 360, fuzz_values.Requests(tmp_path).attempt))
 
 
