@@ -52,6 +52,13 @@ def check_count(name: str, value: Any) -> None:
         raise HostError(f"{name} must be a whole number from 1 on, not {shown(value)}")
 
 
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    """``HostError`` unless a keyword argument is None or of this type."""
+    if value is not None and not isinstance(value, kind):
+        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise HostError(f"{name} must be of type {names}, not {shown(value)}")
+
+
 def check_batchable(method, hparams) -> int:
     """``batch_size`` of the hyperparameters; ``HostError`` where the method edits one fact at a time."""
     if not method.batchable:

@@ -23,6 +23,7 @@ SECONDS = 20
 """No input may take longer; far above what any takes, this is no benchmark."""
 LONGEST_MESSAGE = 3000
 LONG = "EASYEDIT_NEURON_LONG" in os.environ
+SEED = os.environ.get("FUZZ_SEED", "0")
 SHORTENED = 12
 """A bounded run tries one in so many inputs."""
 
@@ -60,13 +61,13 @@ class Tally:
         return f"{self.kind:16} {count:5} inputs: {counts}; the slowest took {self.slowest:.2f} s"
 
 
-def fuzz(kind: str, count: int, attempt: Callable[[int, random.Random], Trial], seed: int = 0) -> Tally:
+def fuzz(kind: str, count: int, attempt: Callable[[int, random.Random], Trial]) -> Tally:
     """Try inputs of a kind, ``count`` of them or a share in a bounded run; prints how they end."""
     tally = Tally(kind)
     only = os.environ.get("FUZZ_ONLY")  # the number of one input, to look into it
     numbers = range(count if LONG else max(count // SHORTENED, 10)) if only is None else [int(only)]
     for number in numbers:
-        _try(tally, attempt(number, random.Random(f"{kind} {seed} {number}")), number)
+        _try(tally, attempt(number, random.Random(f"{kind} {SEED} {number}")), number)
     print(f"\n{tally}", end="")
     return tally
 

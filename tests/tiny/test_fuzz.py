@@ -1,7 +1,7 @@
 """Damaged inputs end in success or in one clear line of ours, and change nothing else.
 
-``make test`` tries a share of them, ``make fuzz`` all; ``FUZZ_ONLY=NUMBER`` one of a kind. The counts are
-printed (``pytest -s``).
+``make test`` tries a share of them, ``make fuzz`` all; ``FUZZ_SEED=1`` others, ``FUZZ_ONLY=NUMBER`` one of a
+kind. The counts are printed (``pytest -s``).
 """
 
 from easyedit_neuron.cli import run as cli_run

@@ -10,7 +10,7 @@ from easyedit_neuron.cli.settings import run_folder
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import DataError, HostError, HparamsError, RequestError
 from easyedit_neuron.evaluation.sections import sections
-from easyedit_neuron.host.checks import check_count
+from easyedit_neuron.host.checks import check_count, check_kind
 from easyedit_neuron.host.prepare import prepare_requests
 from easyedit_neuron.report.runs import read_run
 from helpers.run_folders import run_folder as write_run
@@ -44,6 +44,12 @@ def test_arguments_of_the_editor(arguments, problem):
 def test_numbers_of_tokens(value):
     with pytest.raises(HostError, match="max_new_tokens must be a whole number from 1 on"):
         check_count("max_new_tokens", value)
+
+
+def test_keywords_of_other_types():
+    with pytest.raises(HostError, match="pre_edit must be of type list or tuple, not 3"):
+        check_kind("pre_edit", 3, (list, tuple))
+    check_kind("pre_edit", None, list)
 
 
 def test_requests_of_other_types():
