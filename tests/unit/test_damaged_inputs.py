@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from easyedit_neuron import MEMITHyperParams, data
-from easyedit_neuron.cli import main
+from easyedit_neuron.cli import app, main
 from easyedit_neuron.cli.settings import run_folder
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import DataError, HostError, HparamsError, RequestError
@@ -128,5 +128,18 @@ def test_a_checkpoint_with_texts_for_numbers(tmp_path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(DataError, match="checkpoints.jsonl, line . ?: not a checkpoint|not a checkpoint"):
+    with pytest.raises(DataError, match=r"checkpoints.jsonl, line \d+: not a checkpoint of a run"):
         read_run(tmp_path / "run")
+
+
+def test_a_folder_that_is_read_only(monkeypatch, capfd):
+    """What logging says of a file that it may not write; root, as whom tests may run, may write any."""
+
+    def refuse():
+        problem = PermissionError(13, "Permission denied", "run/run.log")
+        raise ValueError("Unable to configure handler 'file'") from problem
+
+    monkeypatch.setattr(app.hydra, "main", lambda **_: lambda job: refuse)
+    assert app.run_command_line([]) == 2
+    remedy = "output_dir=... names the folder for the results"
+    assert capfd.readouterr().err == f"easyedit-neuron: error: run/run.log: Permission denied; {remedy}\n"
