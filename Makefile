@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 TIERS := tests/unit tests/tiny tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
-.PHONY: quickstart test test-all test-easyedit clean
+.PHONY: quickstart test test-all test-easyedit fuzz kill-test clean
 
 quickstart: $(VENV)/.installed
 	@if $(PY) -m easyedit_neuron model get $(MODEL); then world="model=$(MODEL) data=real-world"; else \
@@ -29,6 +29,13 @@ test: $(VENV)/.installed-test
 # Also what takes minutes on the real model
 test-all: export EASYEDIT_NEURON_LONG = 1
 test-all: test
+
+# Damaged inputs of all kinds (tests/tiny/test_fuzz.py), and runs that are killed and continued; with counts.
+fuzz kill-test: export EASYEDIT_NEURON_LONG = 1
+fuzz: $(VENV)/.installed-test
+	$(PY) -m pytest $(PYTEST_ARGS) -s tests/tiny/test_fuzz.py
+kill-test: $(VENV)/.installed-test
+	$(PY) -m pytest $(PYTEST_ARGS) -s tests/tiny/test_lifelong_kill.py
 
 # The real EasyEdit: EASYEDIT_HOME names a clone of it.
 test-easyedit: $(VENV)/.installed-test

@@ -4,9 +4,22 @@ All of them are ``ValueError`` subclasses, so that a script written against Easy
 type; each message names the field or record that is wrong and what to do about it.
 """
 
+LONGEST = 2000
+"""Characters of a message. A value of a user's file may be longer; only a part of it belongs in there."""
+
 
 class NeuronEditError(ValueError):
-    """Base class: bad input or an impossible request, found before anything was changed."""
+    """Base class: bad input or an impossible request, found before anything was changed.
+
+    The message is one line of at most ``LONGEST`` characters; of a longer one the middle is left out, because
+    the end has the remedy.
+    """
+
+    def __init__(self, message: object = ""):
+        text = " ".join(filter(None, (line.strip() for line in str(message).splitlines())))
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 4 :]}"
+        super().__init__(text)
 
 
 class HparamsError(NeuronEditError):

@@ -14,7 +14,6 @@ Every function returns splits by name and raises a ``DataError`` with file, reco
 import csv
 import gzip
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..errors import DataError
+from ..utils.plain_trees import parse_json
 
 LETTERS = "ABCDE"
 HUMANEVAL_FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
@@ -53,7 +53,7 @@ def bbh(folder: str, name: str, **_: Any) -> dict[str, Any]:
     path = Path(folder) / "bbh" / f"{name}.json"
     text = _text(path)
     try:
-        examples = json.loads(text)["examples"]
+        examples = parse_json(text)["examples"]
         records = [{key: _string(example, key) for key in ("input", "target")} for example in examples]
     except (ValueError, KeyError, TypeError) as problem:
         shape = '{"examples": [{"input", "target"}]}'
@@ -105,7 +105,7 @@ def _json_lines(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]])
         if not line.strip():
             continue
         try:
-            records.append(convert(json.loads(line)))
+            records.append(convert(parse_json(line)))
         except (ValueError, KeyError, TypeError) as problem:
             raise DataError(f"{path}, line {number}: not a record of this benchmark ({problem!r})") from None
     return _dataset(path, records)

@@ -11,6 +11,7 @@ from typing import Any
 from ..data.files import read_records
 from ..errors import DataError
 from ..utils.io import write_text
+from ..utils.plain_trees import read_json
 
 REAL_WORLD = "real-world"
 
@@ -64,7 +65,7 @@ def left_out(file: Path) -> frozenset[int]:
     """``case_id`` of a JSON list, or of an object whose values are such lists (its other values are
     comments)."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as problem:
         raise DataError(f"{file}: not readable: {problem}") from None
     lists: Iterable[Any] = [content] if isinstance(content, list) else dict(content).values()

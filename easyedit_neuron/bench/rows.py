@@ -14,6 +14,7 @@ from ..lifelong.run_folder import RunFolder
 from ..report.runs import read_run
 from ..utils.io import write_text
 from ..utils.lists import mean
+from ..utils.plain_trees import read_json
 from .cells import Cell
 
 COLUMNS = {
@@ -84,7 +85,7 @@ class CellRows:
     @classmethod
     def read(cls, path: Path) -> CellRows:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             cell = values.pop("cell")
             return cls(cell=Cell(**cell | {"changes": tuple(cell["changes"])}), **values)
         except (OSError, ValueError, TypeError, KeyError) as problem:

@@ -48,13 +48,18 @@ def run_command_line(arguments: list[str]) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    except OSError as problem:
-        # Hydra makes the folder of the results before the job; inside the job another file is to blame.
+    except (OSError, ValueError, RecursionError) as problem:
+        # Hydra reads the arguments and makes the folder of the results before the job. What is raised inside
+        # of the job is no matter of these.
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))
-        if problem.filename is None or in_job:
+        if in_job:
             raise
-        remedy = "output_dir=... names the folder for the results"
-        return fail(f"{problem.filename}: {problem.strerror}; {remedy}")
+        denied = problem if isinstance(problem, OSError) else problem.__cause__ or problem.__context__
+        if isinstance(denied, OSError):  # perhaps of the log file, of which logging makes a ValueError
+            remedy = "output_dir=... names the folder for the results"
+            return fail(f"{denied.filename or 'the results'}: {denied.strerror or denied}; {remedy}")
+        reason = "they are nested too deeply" if isinstance(problem, RecursionError) else problem
+        return fail(f"cannot read the arguments: {reason}. A setting is name=value, see --help")
     return BAD_INPUT if sweep.failed_jobs else 0
 
 

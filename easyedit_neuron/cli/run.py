@@ -10,7 +10,7 @@ from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
-from ..lifelong.engine import Engine, RunStorage
+from ..lifelong.engine import STATE, Engine, RunStorage
 from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
@@ -22,6 +22,7 @@ from ..lifelong.stream import Stream
 from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
 from ..utils.io import write_text
+from ..utils.plain_trees import read_json
 from ..utils.progress import silenced
 from ..utils.random_state import seed_everything
 from ..utils.timing import Stopwatch
@@ -119,7 +120,7 @@ def _engine(
             untouched = untouched_of(other, opened.identity, fingerprints)
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
     log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
-    storage = RunStorage(files, StateFolder(files.state, run_fingerprint), log, untouched)
+    storage = RunStorage(files, StateFolder(files.state, run_fingerprint, STATE), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
     editor = ModelEditor(method, model, tok, hparams)
     return Engine(editor, stream, measurer, storage, settings, watch, ended_by)
@@ -147,7 +148,7 @@ def _write_report(files: RunFolder) -> None:
 
 def _read_summary(files: RunFolder) -> dict[str, Any]:
     try:
-        return json.loads(files.summary.read_text(encoding="utf-8"))
+        return read_json(files.summary)
     except (OSError, ValueError) as problem:
         remedy = "remove it to measure the end of the run again"
         raise StateError(f"{files.summary}: not readable ({problem}); {remedy}") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
@@ -14,6 +14,7 @@ from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ..lifelong import EASYEDIT_PREFIX
 from ..registry import MethodSpec, get_method, methods
+from ..utils.shown import shown
 from .commands import COMMANDS
 
 MISSING = "???"
@@ -49,9 +50,18 @@ def register_groups(swept: Sequence[str] = ()) -> None:
         store.store(group="model", name=name, node={"name": name, "hparams": None, "path": None})
 
 
-def run_folder(run: str | None, day: str, time: str) -> str:
-    """Where a run's files go by default: a named run to ``results/``, others to ``outputs/``."""
-    return f"results/{run}" if run is not None else f"outputs/{day}/{time}"
+def run_folder(run: Any, day: str, time: str) -> str:
+    """Where a run's files go by default: a named run to ``results/``, others to ``outputs/``.
+
+    ``HparamsError`` for a name that leads out of ``results``.
+    """
+    if run is None:
+        return f"outputs/{day}/{time}"
+    path = PurePath(str(run).replace("\\", "/"))
+    if not path.parts or ".." in path.parts or path.is_absolute() or not str(run).isprintable():
+        problem = f"{shown(str(run))} is no name of a folder below results"
+        raise HparamsError(f"setting 'run': {problem}; output_dir=... names any other folder")
+    return f"results/{run}"
 
 
 def method_fields(spec: MethodSpec) -> list[str]:

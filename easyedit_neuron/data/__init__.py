@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from .. import resources
 from ..errors import DataError
+from ..utils.shown import shown
 from ..utils.spelling import tidied_all
 from ..utils.suggest import did_you_mean
 from .datasets import records_of
@@ -57,7 +58,7 @@ def load(
             the rest that share no subject and no prompt with them, for results; see ``splits``.
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise DataError(f"size must be an integer of at least 1, not {size!r}")
+        raise DataError(f"size must be an integer of at least 1, not {shown(size)}")
     _check_choice("value of invalid", invalid, get_args(Invalid))
     _check_choice("part", part, get_args(Part))
     _check_choice("value of rephrasings", rephrasings, get_args(Rephrasings))
@@ -106,7 +107,7 @@ def load(
     if size is not None and len(requests) < size:
         left_out = f" ({skipped} invalid records left out)" if skipped else ""
         raise DataError(
-            f"{path}: {size} edits requested, the file has {len(requests)}{left_out}: ask for fewer"
+            f"{path}: {shown(size)} edits requested, the file has {len(requests)}{left_out}: ask for fewer"
         )
     if not requests:
         raise DataError(f"{path}: no valid record")
@@ -142,8 +143,8 @@ def text(name_or_path: str | Path = "tiny-world", split: Split = "train") -> lis
 
 
 def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise DataError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise DataError(f"unknown {what} {shown(value)}: {did_you_mean(value, choices)}")
 
 
 def _locate(name_or_path: str | Path, shipped_file: str) -> Path:

@@ -4,10 +4,12 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..utils.plain_trees import parse_json
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 """Suffix -> what divides the cells; None: told from the header."""
@@ -29,7 +31,7 @@ def read_records(path: Path) -> list[Any]:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except (OSError, EOFError) as problem:
+    except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     if content[:4] == b"PAR1":
         records: Any = _parquet(path)
@@ -61,27 +63,33 @@ def _json(path: Path, text: str, lines: bool) -> Any:
     """A JSON value, or the list of those in the lines if there are several."""
     if not lines:
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as problem:
+            return parse_json(text)
+        except ValueError as problem:
             first = text.lstrip().split("\n", 1)[0]
-            if problem.msg != "Extra data" or not _is_object(first):
-                place = f"line {problem.lineno}, column {problem.colno}"
-                raise DataError(f"{path}: is not valid JSON: {problem.msg} at {place}") from None
+            if getattr(problem, "msg", "") != "Extra data" or not _is_object(first):
+                raise DataError(f"{path}: is not valid JSON: {_where(problem)}") from None
     records = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as problem:
-                place = f"line {number}, column {problem.colno}"
-                raise DataError(f"{path}: is not valid JSON Lines: {problem.msg} at {place}") from None
+                records.append(parse_json(line))
+            except ValueError as problem:
+                place = _where(problem, number)
+                raise DataError(f"{path}: is not valid JSON Lines: {place}") from None
     return records
+
+
+def _where(problem: ValueError, line: int | None = None) -> str:
+    """What is wrong with a JSON text, and in which line of the file."""
+    if isinstance(problem, json.JSONDecodeError):
+        return f"{problem.msg} at line {line or problem.lineno}, column {problem.colno}"
+    return str(problem) if line is None else f"line {line} {problem}"
 
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
         return False
 
 
@@ -110,8 +118,8 @@ def _table(path: Path, text: str, divider: str | None) -> list[dict[str, Any]]:
 def _cell(text: str) -> Any:
     if text.strip()[:1] in "[{":
         try:
-            return json.loads(text)
-        except json.JSONDecodeError:
+            return parse_json(text)
+        except ValueError:
             pass  # a text that begins with a bracket
     return text
 

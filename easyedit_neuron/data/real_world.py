@@ -17,6 +17,7 @@ import yaml
 from .. import resources
 from ..errors import DataError
 from ..utils.io import write_text
+from ..utils.plain_trees import parse_yaml
 
 FOLDER = resources.ASSETS_DIR / "real-world"
 FIELDS = ("name", "object_kind", "source", "edit", "rephrase", "inverse", "hop", "functional")
@@ -216,8 +217,8 @@ def _read_relations(path: Path) -> dict[str, dict[str, Any]]:
     """Read the relations by name, and check their templates."""
     try:
         content = path.read_text(encoding="utf-8")
-        entries, nodes = yaml.safe_load(content), yaml.compose(content, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        entries, nodes = parse_yaml(content), yaml.compose(content, Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError) as problem:
         raise DataError(f"{path}: cannot be read: {problem}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}, line 1: must hold a list of mappings")

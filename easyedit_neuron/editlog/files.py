@@ -8,12 +8,31 @@ from typing import Any
 
 from ..errors import StateError
 from ..utils.io import write_text
+from ..utils.plain_trees import parse_json, read_json
+from ..utils.schema import mismatch
+from ..utils.shown import shown
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
 READABLE_FORMATS = (1, FORMAT)
 """Entries of format 1 also hold a chain of hashes (``previous``, ``hash``), which is ignored."""
 HEADER_FILE, ENTRIES_FILE = "log.json", "entries.jsonl"
+
+
+_WEIGHT = {"dtype": str, "shape": [int], "before": (None, str), "after": (None, str)}
+_ANY = {"id": int, "type": str, "weights": {str: _WEIGHT}}
+_EDIT = {"file": object, "bytes": int, "sha256": str, "content": str, "method": str}
+_EDIT |= {"requests": [{"prompt": str, "target_new": str}]}
+_EDIT |= {"changes": {str: {"norm": float, "neurons": int, "rank?": int}}}
+_EDIT |= {"metrics": {"immediate?": [(None, {"rewrite_acc?": [float]})]}}
+TYPES: dict[str, dict[str, Any]] = {
+    "edit": _ANY | _EDIT,
+    "undo": _ANY | {"of": int},
+    "redo": _ANY | {"of": int},
+    "restore": _ANY | {"to": int},
+}
+"""Form of the entries of each type, see ``utils.schema``."""
+_HEADER = {"format": int, "model": (None, str), "fingerprint": (None, str)}
 
 
 def file_digest(path: Path) -> str:
@@ -46,12 +65,16 @@ def read_header(folder: Path) -> dict[str, Any] | None:
             raise StateError(f"{folder}: {problem}; put it back")
         return None
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        log_format, _, _ = header["format"], header["model"], header["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        header = read_json(path)
+    except (OSError, ValueError) as problem:
         raise StateError(f"{path}: not the head of a log ({type(problem).__name__}: {problem})") from None
-    if log_format not in READABLE_FORMATS:
-        raise StateError(f"{path}: a log of format {log_format}; this version reads formats 1 to {FORMAT}")
+    damage = mismatch(header, _HEADER)
+    if damage:
+        raise StateError(f"{path}: not the head of a log ({damage})")
+    if header["format"] not in READABLE_FORMATS:
+        raise StateError(
+            f"{path}: a log of format {header['format']}; this version reads formats 1 to {FORMAT}"
+        )
     return header
 
 
@@ -69,14 +92,19 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
     entries: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-            entry_id, _, _ = entry["id"], entry["type"], entry["weights"]
-        except (ValueError, KeyError, TypeError) as problem:
+            entry = parse_json(line, finite=True)
+            if missing := mismatch(entry, {"id": object, "type": object, "weights": object}):
+                raise ValueError(missing)
+        except ValueError as problem:
             if number == len(lines) and not torn:
                 torn = True
                 break
             detail = "and entries follow it: the log cannot be trusted from there on; put the right file back"
             raise StateError(f"{path}: line {number} is damaged ({problem}), {detail}") from None
+        damage = _damage(entry, entries)
+        if damage:
+            raise StateError(f"{path}: line {number} is no entry of a log: {damage}; put the right file back")
+        entry_id = entry["id"]
         if entry_id != number:
             raise StateError(
                 f"{path}: line {number} holds entry {entry_id}, which does not follow the lines before it: "
@@ -94,6 +122,22 @@ def read_entries(folder: Path) -> tuple[list[dict[str, Any]], int]:
         LOG.warning("%s: entry %d is left out: its file is missing or short", folder, len(entries))
         entries.pop()
     return entries, sum(len(line) + 1 for line in lines[: len(entries)])
+
+
+def _damage(entry: Any, earlier: list[dict[str, Any]]) -> str | None:
+    """What is wrong with the form of an entry, or with the entries that it names."""
+    problem = mismatch(entry, {"type": str})
+    if problem is None and entry["type"] not in TYPES:
+        problem = f"its type {shown(entry['type'])} is none of {', '.join(TYPES)}"
+    problem = problem or mismatch(entry, TYPES[entry["type"]])
+    if problem is None and entry["type"] == "edit" and not entry["requests"]:
+        problem = "it has no requests"
+    if problem is None and entry["type"] in ("undo", "redo"):
+        is_edit = 1 <= entry["of"] <= len(earlier) and earlier[entry["of"] - 1]["type"] == "edit"
+        problem = None if is_edit else f"'of' is {entry['of']}, which is no edit before it"
+    if problem is None and entry["type"] == "restore" and entry["to"] > len(earlier):
+        problem = f"'to' is {entry['to']}, which is no entry before it"
+    return problem
 
 
 def _has_whole_file(folder: Path, entry: dict[str, Any]) -> bool:

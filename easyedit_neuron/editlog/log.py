@@ -86,8 +86,11 @@ class EditLog:
         for sign, number in self.steps(upto):
             if sign > 0:
                 ids.append(number)
-            else:
+            elif number in ids:
                 ids.remove(number)
+            else:
+                problem = f"an entry takes edit {number} out, which is not in the weights there"
+                raise StateError(f"{self.folder}: {problem}; put the right file back")
         return ids
 
     @property

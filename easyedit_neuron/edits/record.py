@@ -12,6 +12,8 @@ from safetensors import safe_open
 
 from ..errors import StateError
 from ..utils.io import save_tensors
+from ..utils.plain_trees import parse_json
+from ..utils.schema import damage_is, mismatch
 
 FORMAT = 3
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -58,6 +60,11 @@ class LayerDelta:
         """``own - written``: what a mask has taken off, less what the edit has written of earlier ones."""
         return None if self.own is None else add_factors(self.own, (-self.value_factor, self.key_factor))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_model, d_ff)."""
+        return len(self.value_factor), len(self.key_factor)
+
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_model, d_ff] float32."""
         return self.value_factor @ self.key_factor.T
@@ -91,6 +98,10 @@ class LayerDelta:
     def from_json(cls, plain: dict[str, Any], tensors: dict[str, torch.Tensor], layer: str) -> "LayerDelta":
         """The change of a layer, from ``to_json`` and the tensors of a saved record."""
         own = tensors.get(f"{layer}.own_left"), tensors.get(f"{layer}.own_right")
+        left, right = tensors[f"{layer}.left"], tensors[f"{layer}.right"]
+        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[1]:
+            shapes = f"{list(left.shape)} and {list(right.shape)}"
+            raise StateError(f"layer {layer}: the factors {shapes} have no product")
         return cls(
             tensors[f"{layer}.left"],
             tensors[f"{layer}.right"],
@@ -202,6 +213,12 @@ class UnitDelta:
 
 
 Delta = LayerDelta | UnitDelta
+_WEIGHT = {"dtype": str, "shape": [int], "base": str, "before": str, "after": (None, str)}
+_FORM = {"method": str, "hparams": {str: object}, "requests": [{str: object}], "contexts": [str]}
+_FORM |= {"layers": {str: object}, "names": {str: str}, "units": {str: {"info": {str: object}}}}
+_FORM |= {"fingerprint_before": str, "fingerprint_after": str, "seed": int, "info": {str: object}}
+_FORM |= {"weights": {str: _WEIGHT}, "context_groups": [int], "metrics": {str: object}}
+"""Form of a record's JSON, see ``utils.schema``."""
 
 
 @dataclass
@@ -289,13 +306,28 @@ class EditRecord:
         """
         try:
             with safe_open(path, "pt") as handle:
-                plain = json.loads((handle.metadata() or {})["record"])
+                plain = parse_json((handle.metadata() or {})["record"])
                 # Clones are aligned in memory. Products of tensors that are not may be rounded differently.
                 tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
         except Exception as problem:
             raise StateError(f"{path}: not an edit record ({problem})") from problem
-        if plain.pop("format", None) != FORMAT:
+        if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
             raise StateError(f"{path}: edit record of another format than {FORMAT}")
+        damage = mismatch(plain, _FORM)
+        if damage:
+            raise StateError(f"{path}: not an edit record ({damage})")
+        with damage_is(StateError, f"{path}: not an edit record"):
+            try:
+                return cls._of(plain, tensors)
+            except StateError as problem:
+                raise StateError(f"{path}: {problem}") from None
+
+    @classmethod
+    def _of(cls, plain: dict[str, Any], tensors: dict[str, torch.Tensor]) -> "EditRecord":
+        """The record of ``to_json`` and its tensors."""
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} has numbers that are not finite")
         plain["layers"] = {
             int(layer): LayerDelta.from_json(entry, tensors, layer)
             for layer, entry in plain["layers"].items()

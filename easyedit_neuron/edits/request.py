@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import RequestError
+from ..utils.shown import shown
 from ..utils.spelling import difference, last_occurrence, tidied
 
 
@@ -51,7 +52,7 @@ def _text(request: dict, name: str, index: int) -> str:
     if not isinstance(value, str) or not value.strip():
         remedy = _SUBJECT_REMEDY if name == "subject" else ""
         raise RequestError(
-            f"request {index}: field {name!r} must be a non-empty string, got {value!r}{remedy}"
+            f"request {index}: field {name!r} must be a non-empty string, got {shown(value)}{remedy}"
         )
     return value
 

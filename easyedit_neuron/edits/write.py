@@ -58,11 +58,10 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
             shape than the weight; the weight is not changed then.
     """
     weight = view.matrix(name)
+    if not fits(delta, tuple(weight.shape)):
+        shapes = f"{list(delta.shape)}, the model's is {list(weight.shape)}"
+        raise StateError(f"{name}: the delta is for a weight {shapes}")
     if isinstance(delta, UnitDelta):
-        if not fits(delta, tuple(weight.shape)):
-            raise StateError(
-                f"{name}: the delta is for a weight {list(delta.shape)}, the model's is {list(weight.shape)}"
-            )
         units, change = delta.units.to(weight.device), delta.vectors
         rows = weight if delta.axis == "output" else weight.T
         rows[units] = _sum(name, rows[units], change)
@@ -85,7 +84,7 @@ def fits(delta: Delta, shape: tuple[int, ...]) -> bool:
     if isinstance(delta, UnitDelta):
         units, other = (0, 1) if delta.axis == "output" else (1, 0)
         return delta.shape[other] == shape[other] and delta.shape[units] <= shape[units]
-    return (len(delta.value_factor), len(delta.key_factor)) == shape
+    return delta.shape == shape
 
 
 def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
+from ..utils.shown import shown
 from ..utils.spelling import tidied
 
 _FIELDS = {"rewrite": "prompt", "rephrase": "rephrase_prompt"}
@@ -47,7 +48,10 @@ def _sections_of(index: int, request: dict) -> Iterator[Section]:
     if request.get("rephrase_prompt") is not None:
         texts.append(("rephrase", "", request["rephrase_prompt"], request["target_new"]))
     for name in ("locality", "portability"):
-        for kind, inputs in (request.get(name) or {}).items():
+        kinds = request.get(name) or {}
+        if not isinstance(kinds, dict):
+            raise RequestError(f"request {index}: {name} must be a dictionary of kinds, not {shown(kinds)}")
+        for kind, inputs in kinds.items():
             fields = inputs if isinstance(inputs, dict) else {}
             texts.append((name, kind, fields.get("prompt"), fields.get("ground_truth")))
     for name, kind, prompt, answer in texts:
@@ -56,7 +60,7 @@ def _sections_of(index: int, request: dict) -> Iterator[Section]:
             raise RequestError(f"{where} must be a dictionary with 'prompt' and 'ground_truth'")
         for value in (prompt, answer):
             if not isinstance(value, (str, list, tuple)):
-                raise RequestError(f"{where}: expected texts, found {value!r}")
+                raise RequestError(f"{where}: expected texts, found {shown(value)}")
         # A single answer to several prompts goes with each of them.
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         answers = [answer] * len(prompts) if isinstance(answer, str) else list(answer)
@@ -67,5 +71,5 @@ def _sections_of(index: int, request: dict) -> Iterator[Section]:
             raise RequestError(f"{where}: {counts}; give one answer per prompt")
         for text in prompts + answers:
             if not isinstance(text, str):
-                raise RequestError(f"{where}: expected texts, found {text!r}")
+                raise RequestError(f"{where}: expected texts, found {shown(text)}")
         yield Section(index, name, kind, prompts, answers)

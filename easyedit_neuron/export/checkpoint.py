@@ -11,6 +11,7 @@ from ..edits.record import EditRecord
 from ..edits.write import fingerprint
 from ..errors import StateError
 from ..utils.io import write_text
+from ..utils.schema import damage_is
 from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
 from .source import Source
 from .sparse import apply_sparse
@@ -69,7 +70,14 @@ def import_edits(
         from peft import PeftModel  # takes seconds
 
         check_base(model, side_file, folder)
-        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        try:
+            with damage_is(StateError, f"{folder}: peft cannot load it; export again"):
+                adapted = PeftModel.from_pretrained(model, str(folder))
+                with torch.no_grad():
+                    model = adapted.merge_and_unload()
+        except StateError:
+            _take_off_adapter(model)
+            raise
     touched = sorted(side_file["parameters"])
     for name in touched:
         if not bool(torch.isfinite(model.get_parameter(name)).all()):
@@ -79,6 +87,14 @@ def import_edits(
     if take_off:
         side_file["edits"] = []
     return _write_checkpoint(out, model, tok, side_file)
+
+
+def _take_off_adapter(model: nn.Module) -> None:
+    """Put back the modules of a model that peft has wrapped before it failed."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base_layer"):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.base_layer)
 
 
 def _write_checkpoint(out: str | Path, model: nn.Module, tok, side_file: dict) -> Exported:

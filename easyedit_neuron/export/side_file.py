@@ -12,11 +12,23 @@ from .. import __version__
 from ..editlog.files import file_digest
 from ..errors import NeuronEditError, StateError
 from ..utils.io import write_folder
+from ..utils.plain_trees import read_json
+from ..utils.schema import mismatch
 from .source import EditedWeights, Source, split_fingerprints
 
 NAME = "easyedit_neuron.json"
 FORMAT = 1
 KINDS = ("peft", "sparse", "merged")
+
+
+_BASE = {"name": str, "dtype": str, "touched": str, "rest": str}
+_FORM = {"base": _BASE, "after": str, "files": {str: str}, "edits": [{str: object}]}
+_PARAMETERS: dict[str, dict] = {
+    "peft": {"rank": int},
+    "sparse": {"dim": int, "units": int, "of": int},
+    "merged": {},
+}
+"""Form of a side file, and of what it says of each parameter; see ``utils.schema``."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
         raise StateError(f"{path}: there is no such file or folder")
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        side_file = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        side_file = read_json(folder / NAME)
     except FileNotFoundError:
         reason = f"it has no {NAME}. An adapter from elsewhere is merged by peft's merge_and_unload"
         raise StateError(f"{folder}: not written by easyedit-neuron export, {reason}") from None
@@ -77,7 +89,12 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
     is_side_file = isinstance(side_file, dict) and side_file.get("format") == FORMAT
     if not is_side_file or side_file.get("kind") not in KINDS:
         raise StateError(f"{folder / NAME}: not the side file of an export of format {FORMAT}")
+    damage = mismatch(side_file, _FORM | {"parameters": {str: _PARAMETERS[side_file["kind"]]}})
+    if damage:
+        raise StateError(f"{folder / NAME}: {damage}; export again")
     for name, digest in side_file["files"].items():
+        if Path(name).name != name:
+            raise StateError(f"{folder / NAME}: {name!r} is no name of a file in its folder; export again")
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise StateError(f"{folder / name}: not the file that was exported (other SHA-256); export again")
     return folder, side_file

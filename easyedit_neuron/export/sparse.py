@@ -1,6 +1,7 @@
 """Edits as the rows or columns of the weights that they touch: put in and taken off bit for bit."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from ..edits.record import EditRecord
 from ..edits.write import clone_weights, fingerprint, restore
 from ..errors import NeuronEditError, StateError
 from ..utils.io import save_tensors
+from ..utils.schema import damage_is
 from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
 from .source import Source
 
 WEIGHTS = "sparse.safetensors"
+MOST_ADDED = 2**20
+"""Neurons that edits add to a layer: no export of ours has more, and memory for more may not be there."""
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -65,10 +69,12 @@ def apply_sparse(model: nn.Module, path: str | Path, take_off: bool = False) -> 
     check_base(model, side_file, folder, has_edits=take_off)
     parameters = side_file["parameters"]
     expected = side_file["base"]["touched"] if take_off else side_file["after"]
-    take_away = _grow(model, parameters)
+    damaged = partial(damage_is, StateError, f"{folder}: its files do not fit together; export again")
+    with damaged():
+        take_away = _grow(model, parameters)
     originals = clone_weights(model, parameters)
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
+        with damaged(), safe_open(folder / WEIGHTS, "pt") as file:
             for name, parameter in parameters.items():
                 units, bits = file.get_tensor(f"{name}.units"), file.get_tensor(f"{name}.bits")
                 _flip(model.get_parameter(name), parameter["dim"], units, bits)
@@ -90,6 +96,8 @@ def _grow(model: nn.Module, parameters: dict[str, dict]) -> Callable[[], None]:
         if parameters[name]["of"] > shape[parameters[name]["dim"]]
     }
     for name, shape in wider.items():
+        if parameters[name]["of"] > shape[parameters[name]["dim"]] + MOST_ADDED:
+            raise ValueError(f"{name} would get {parameters[name]['of']:,} neurons")
         shape[parameters[name]["dim"]] = parameters[name]["of"]
     return widen_to_shapes(ModelView.of(model), wider) if wider else lambda: None
 

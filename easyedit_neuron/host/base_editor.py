@@ -24,7 +24,16 @@ from ..evaluation.guard import Guard
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
 from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality
 from ..evaluation.sections import sections
-from .checks import check_batchable, check_hparams, check_requests, check_single, warn_of_single_edits
+from ..utils.io import refusing
+from .checks import (
+    check_batchable,
+    check_count,
+    check_hparams,
+    check_kind,
+    check_requests,
+    check_single,
+    warn_of_single_edits,
+)
 from .generation import generate_answers
 from .guarding import GuardedSequence
 from .prepare import Texts, prepare_requests
@@ -70,6 +79,11 @@ class CallOptions:
         if unknown:
             LOG.warning("ignored keyword arguments: %s", ", ".join(unknown))
         options = cls(call, sequential_edit, verbose, **{n: kwargs[n] for n in names if n in kwargs})
+        check_count("max_new_tokens", options.max_new_tokens)
+        check_kind("records", options.records, list)
+        check_kind("guard", options.guard, Guard)
+        check_kind("pre_edit", options.pre_edit, (list, tuple))
+        check_kind("pre_file", options.pre_file, (str, Path))
         warn_of_single_edits(sequential_edit)
         if options.final_evaluation and not sequential_edit:
             raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")
@@ -273,14 +287,15 @@ class BaseEditor:
     def _pre_metrics(self, requests: Sequence[dict], options: CallOptions) -> list[dict]:
         """{"pre": metrics} of each request: given by the caller, or measured and written to ``pre_file``."""
         if options.pre_edit is not None:
-            metrics = [dict(metric) for metric in options.pre_edit]
+            metrics = [dict(metric) if isinstance(metric, dict) else {} for metric in options.pre_edit]
             if len(metrics) != len(requests) or any("pre" not in metric for metric in metrics):
                 order = f"in the same order ({len(requests)} requests)"
                 raise RequestError(f"pre_edit must hold one dictionary with 'pre' per request, {order}")
             return metrics
         metrics = [{"pre": pre} for pre in self._measure(self.model, requests, options)]
         if options.pre_file is not None:
-            Path(options.pre_file).write_text(json.dumps(metrics, indent=4), encoding="utf-8")
+            with refusing(Path(options.pre_file)):
+                Path(options.pre_file).write_text(json.dumps(metrics, indent=4), encoding="utf-8")
         return metrics
 
     def _measure(self, model, requests: Sequence[dict], options: CallOptions) -> list[dict]:

@@ -9,6 +9,7 @@ from ..arch.vocabulary import check_vocabulary
 from ..edits import request as request_checks
 from ..errors import HostError, HparamsError, RequestError
 from ..evaluation.sections import plain_requests, sections
+from ..utils.shown import shown
 from ..utils.spelling import tidied_all
 
 LOG = logging.getLogger(__name__)
@@ -45,13 +46,28 @@ def check_single(hparams) -> None:
         raise HparamsError(f"field 'batch_size': {problem}")
 
 
+def check_count(name: str, value: Any) -> None:
+    """``HostError`` unless a keyword argument is a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise HostError(f"{name} must be a whole number from 1 on, not {shown(value)}")
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    """``HostError`` unless a keyword argument is None or of this type."""
+    if value is not None and not isinstance(value, kind):
+        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise HostError(f"{name} must be of type {names}, not {shown(value)}")
+
+
 def check_batchable(method, hparams) -> int:
     """``batch_size`` of the hyperparameters; ``HostError`` where the method edits one fact at a time."""
     if not method.batchable:
         raise HostError(f"method {hparams.alg_name!r} edits one fact at a time; use edit()")
     size = getattr(hparams, "batch_size", None)
     if not isinstance(size, int) or size < 1:
-        raise HparamsError(f"field 'batch_size': batch_edit() needs a whole number from 1 on, not {size!r}")
+        raise HparamsError(
+            f"field 'batch_size': batch_edit() needs a whole number from 1 on, not {shown(size)}"
+        )
     return size
 
 
@@ -65,7 +81,7 @@ def check_requests(hparams, requests: Iterable[Any], model, tok) -> list[dict]:
         raise RequestError(REQUESTS)
     for number, request in enumerate(requests):
         if not isinstance(request, dict) and not hasattr(request, "raw"):  # an ``EditRequest`` has it
-            raise RequestError(f"{REQUESTS}; number {number} is {request!r}")
+            raise RequestError(f"{REQUESTS}; number {number} is {shown(request)}")
     requests = tidied_all(plain_requests(requests))
     if getattr(hparams, "NEEDS_SUBJECT", False):
         texts = [request.text + request.target_new for request in request_checks.prepare(requests)]

@@ -3,10 +3,11 @@ changed."""
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..utils.shown import shown
 from ..utils.spelling import difference, tidied, tidied_all
 
 Texts = str | Sequence[str]
@@ -54,16 +55,20 @@ def prepare_requests(
         for request, value in zip(requests, values or ()):
             request[name] = value
     for section, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
+        if inputs is not None and not isinstance(inputs, dict):
+            raise RequestError(f"{section}_inputs must be a dictionary of kinds, not {shown(inputs)}")
         for kind, texts in (inputs or {}).items():
             for request, pair in zip(requests, _pairs(texts, f"{section}_inputs[{kind!r}]", count)):
                 if pair["prompt"] is not None:
                     request[section][kind] = pair
     requests = tidied_all(requests)
-    for request in requests:
+    for number, request in enumerate(requests):
         prompt, name = request["prompt"], request.get("subject", "")
+        if not isinstance(prompt, str):
+            raise RequestError(f"prompts: entry {number} must be a text, not {shown(prompt)}")
         if not isinstance(name, str) or name not in prompt:
-            remedy = f"write it as it stands there{difference(prompt, str(name))}"
-            raise RequestError(f"subject: {name!r} does not occur in the prompt {prompt!r}; {remedy}")
+            remedy = f"write it as it stands there{difference(prompt, str(name)[:1000])}"
+            raise RequestError(f"subject: {shown(name)} does not occur in the prompt {prompt!r}; {remedy}")
     return requests
 
 
@@ -102,6 +107,8 @@ def _as_list(value: Texts | None, name: str, count: int | None = None) -> list |
     """A text becomes a list of one; a list must have ``count`` entries."""
     if value is None:
         return None
+    if isinstance(value, (dict, bytes)) or not isinstance(value, (str, Iterable)):
+        raise RequestError(f"{name} must be a text or a list of texts, not {shown(value)}")
     values = [value] if isinstance(value, str) else list(value)
     if count is not None and len(values) != count:
         raise RequestError(f"{name}: {len(values)} given for {count} prompts; give one per prompt")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,8 @@ import yaml
 
 from .. import resources
 from ..errors import HparamsError
+from ..utils.plain_trees import parse_json, parse_yaml
+from ..utils.shown import shown
 from ..utils.suggest import did_you_mean
 from .options import Options, doc
 
@@ -66,7 +68,7 @@ class HyperParams(Options):
         path = Path(fpath)
         if not path.is_file():
             raise HparamsError(f"no hyperparameter file {str(path)!r}")
-        return cls.from_dict(_parse(path, json.loads), source=path)
+        return cls.from_dict(_parse(path, parse_json), source=path)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str | Path | None = None) -> HyperParams:
@@ -80,10 +82,14 @@ class HyperParams(Options):
 
     @classmethod
     def _build(cls, values: dict[str, Any]) -> HyperParams:
+        if not isinstance(values, dict):
+            raise HparamsError(f"must be a mapping of field names to values, not {shown(values)}")
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for name in values:
             if name not in fields:
-                raise HparamsError(f"unknown field '{name}' for {cls.__name__}: {did_you_mean(name, fields)}")
+                raise HparamsError(
+                    f"unknown field {shown(name)} for {cls.__name__}: {did_you_mean(name, fields)}"
+                )
         missing = [
             f"'{name}'"
             for name, field in fields.items()
@@ -96,6 +102,8 @@ class HyperParams(Options):
 
     def override(self, changes: dict[str, Any], source: str | None = None) -> HyperParams:
         """A checked copy with some fields changed; the object itself is unchanged."""
+        if not isinstance(changes, dict):
+            raise HparamsError(f"changes must be a mapping of field names to values, not {shown(changes)}")
         return type(self).from_dict({**self.to_dict(), **changes}, source=source)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +137,7 @@ class HyperParams(Options):
         if alg_name not in (self.ALG_NAME, *self.ALG_ALIASES):
             raise HparamsError(
                 f"field 'alg_name': {type(self).__name__} is for {self.ALG_NAME!r}, the value is "
-                f"{alg_name!r}; load the file with the class of {alg_name!r}, or correct alg_name"
+                f"{shown(alg_name)}; load the file with the class of that method, or correct alg_name"
             )
         self.alg_name = self.ALG_NAME
 
@@ -227,18 +235,18 @@ def find_hparams(name_or_path: str | Path) -> Path:
 def read_hparams(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file; ``HparamsError`` if it cannot be read or is no mapping."""
     path = Path(path)
-    values = _parse(path, json.loads if path.suffix == ".json" else _load_yaml)
+    values = _parse(path, parse_json if path.suffix == ".json" else _load_yaml)
     for key in values:
         if not isinstance(key, str):
-            raise HparamsError(f"{path}: field names must be strings, found {key!r}")
+            raise HparamsError(f"{path}: field names must be strings, found {shown(key)}")
     return values
 
 
 def _parse(path: Path, parser: typing.Callable[[str], Any]) -> dict[str, Any]:
     try:
         values = parser(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as problem:
-        raise HparamsError(f"{path}: cannot be read: {' '.join(str(problem).split())}") from None
+    except (OSError, ValueError) as problem:
+        raise HparamsError(f"{path}: cannot be read: {problem}") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise HparamsError(f"{path}: must be a mapping of field names to values, found {kind}")
@@ -252,13 +260,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         keys = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = f"a {type(key).__name__} cannot be a field's name"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"field {key!r} is given twice", key_node.start_mark
-                )
+                problem = f"field {shown(key)} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_UniqueKeyLoader)
+    return parse_yaml(text, _UniqueKeyLoader)

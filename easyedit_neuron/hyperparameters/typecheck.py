@@ -6,11 +6,12 @@ have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mist
 """
 
 import math
-import reprlib
 import types
 import typing
 from typing import Any
 
+from ..utils.plain_trees import check_text
+from ..utils.shown import shown
 from ..utils.suggest import did_you_mean
 
 
@@ -19,7 +20,6 @@ class TypeMismatch(Exception):
 
 
 LARGEST = 1e30
-MOST_SHOWN = 80
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -42,7 +42,7 @@ def convert(value: Any, annotation: Any) -> Any:
     if annotation is float:
         return _number(value, "a number")
     if annotation is str:
-        return _expect(isinstance(value, str), value, "a string")
+        return _text(value)
     container = origin or annotation
     if container in (list, tuple):
         return _sequence(value, container, arguments)
@@ -53,7 +53,16 @@ def convert(value: Any, annotation: Any) -> Any:
 
 def _expect(fits: bool, value: Any, expected: str) -> Any:
     if not fits:
-        raise TypeMismatch(f"must be {expected}, not {_shown(value)} ({type(value).__name__})")
+        raise TypeMismatch(f"must be {expected}, not {shown(value)} ({type(value).__name__})")
+    return value
+
+
+def _text(value: Any) -> str:
+    _expect(isinstance(value, str), value, "a string")
+    try:
+        check_text(value)
+    except ValueError as problem:
+        raise TypeMismatch(str(problem)) from None
     return value
 
 
@@ -79,17 +88,8 @@ def _int(value: Any) -> int:
 def _bounded(number, value: Any, largest: float):
     """The number; ``TypeMismatch`` where it is infinite, or float32 or 64 bits do not hold it."""
     if not abs(number) <= largest:
-        raise TypeMismatch(f"must be at most {largest:g} in size, not {_shown(value)}")
+        raise TypeMismatch(f"must be at most {largest:g} in size, not {shown(value)}")
     return number
-
-
-def _shown(value: Any) -> str:
-    """A value in an error, shortened."""
-    try:
-        text = repr(value) if isinstance(value, (str, int, float)) else reprlib.repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        return f"a {type(value).__name__} of too many digits"
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]}... ({len(text):,} characters)"
 
 
 def _literal(value: Any, choices: tuple) -> Any:
@@ -97,7 +97,7 @@ def _literal(value: Any, choices: tuple) -> Any:
         # Compares the types too: True == 1 and 1 == 1.0 in Python, and neither was meant.
         if type(choice) is type(value) and choice == value:
             return choice
-    raise TypeMismatch(f"must be one of the values below, not {value!r}: {did_you_mean(value, choices)}")
+    raise TypeMismatch(f"must be one of the values below, not {shown(value)}: {did_you_mean(value, choices)}")
 
 
 def _union(value: Any, members: tuple) -> Any:
@@ -145,5 +145,5 @@ def _mapping(value: Any, arguments: tuple) -> dict:
         try:
             result[convert(key, arguments[0])] = convert(item, arguments[1])
         except TypeMismatch as problem:
-            raise TypeMismatch(f"entry {key!r} {problem}") from None
+            raise TypeMismatch(f"entry {shown(key)} {problem}") from None
     return result

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint, tensors_fingerprint
 from ..utils.io import remove_folder, write_folder
+from ..utils.plain_trees import read_json
+from ..utils.schema import mismatch
 from ..utils.tensor_tree import pack, unpack
 
 FORMAT = 5
@@ -23,10 +25,11 @@ TENSORS, PLAIN = "tensors.safetensors", "state.json"
 
 
 class StateFolder:
-    """The saved states of one run, below ``state``; ``run`` is the run's fingerprint."""
+    """The saved states of one run, below ``state``; ``run`` is the run's fingerprint, ``form`` what a state
+    is (see ``utils.schema``)."""
 
-    def __init__(self, folder: Path, run: str):
-        self.folder, self.run = folder, run
+    def __init__(self, folder: Path, run: str, form: Any = object):
+        self.folder, self.run, self.form = folder, run, form
 
     def save(self, tree: dict[str, Any]) -> None:
         """Write a state, then remove the earlier ones; ``StateError`` if the disk is full, for example."""
@@ -54,17 +57,18 @@ class StateFolder:
         folder = states[-1]
         remedy = f"Put the right one back, or remove {folder} to begin anew; run=NAME begins another run"
         try:
-            content = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
+            content = read_json(folder / PLAIN)
             with safe_open(folder / TENSORS, "pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 not a dict
             fingerprint = tensors_fingerprint(sorted(tensors.items(), key=_packing_order))
             problem = self._problem(content, fingerprint)
-            plan = content["tree"]
+            tree = None if problem else unpack(tensors, content["tree"])
+            problem = problem or mismatch(tree, self.form)
         except Exception as error:
             problem = f"not a readable state ({type(error).__name__}: {error})"
         if problem is not None:
             raise StateError(f"{folder}: {problem}. {remedy}")
-        return unpack(tensors, plan)
+        return tree
 
     def _problem(self, content: dict[str, Any], fingerprint: str) -> str | None:
         if content["format"] != FORMAT:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NeuronEditError
+from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import FACTS, Guard, Limits, Reading, RollBack
-from ..utils.io import refusing, remove_parts, save_tensors, write_text
+from ..utils.io import refusing, save_tensors, write_text
 from ..utils.lists import evenly
 from ..utils.random_state import random_states, seed_everything, set_random_states
+from ..utils.schema import damage_is
 from ..utils.timing import Stopwatch
 from .answers import compare_answers
 from .checkpoint import StateFolder
@@ -30,6 +31,13 @@ from .stream import Stream, cut
 LOG = logging.getLogger(__name__)
 AUTO = "auto"
 """``runner.guard_every``: as often as the method's hyperparameters say (``GUARD_EVERY``), or never."""
+
+_NUMBERS = {str: (None, float)}
+STATE = {"position": int, "weights": {str: object}, "method": {str: object}, "masks": object}
+STATE |= {"random": {str: object}, "checkpoints": [{str: object}], "seconds": _NUMBERS, "memory": _NUMBERS}
+STATE |= {"resumed": int, "before": str, "edits": str, "guard": [{str: object}], "ends": (None, int)}
+STATE |= {"log": {"entries": (None, int), "head": (None, str)}}
+"""Form of a saved state, see ``utils.schema``."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,12 @@ class Engine:
 
     def _resume(self, state: dict[str, Any]) -> None:
         lines = read_lines(self.files, state["edits"], state["position"])
+        folder = self.storage.states.folder
+        with damage_is(StateError, f"{folder}: the newest state is damaged; remove it to begin anew"):
+            self.editor.load_state(state)
+            self.masks.load_state(state["masks"])
+            set_random_states(state["random"])  # an error comes before any file is changed
         self.storage.log.resume(state["log"])
-        self.editor.load_state(state)
-        self.masks.load_state(state["masks"])
         self._earlier_peaks = state["memory"]
         self.lines, self.checkpoints, self.resumed = lines, state["checkpoints"], state["resumed"] + 1
         spent, earlier = self.watch.seconds, state["seconds"]
@@ -187,7 +198,6 @@ class Engine:
         self.files.write_edits(self.lines)
         weights = self.editor.weights
         if self.runner.keep_weights and weights.restorable:
-            remove_parts(self.files.weights)  # of a process that was killed here
             with refusing(self.files.weights):
                 save_tensors(self.files.weights, weights.current(), {"method": self.editor.method.name})
 

@@ -15,7 +15,8 @@ import torch
 from .. import __version__
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint
-from ..utils.io import refusing, write_text
+from ..utils.io import refusing, remove_parts_below, write_text
+from ..utils.plain_trees import read_json
 from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
@@ -82,6 +83,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StateError(f"{folder}: another process is running in it") from None
+        with refusing(folder):
+            remove_parts_below(folder)  # of processes that were killed
         yield
     finally:
         os.close(handle)
@@ -170,7 +173,7 @@ def _measured(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
         if run["format"] == FORMAT and {"identity", "model"} <= run.keys():
             return run
         problem = f"format {run['format']}"

@@ -1,10 +1,10 @@
 """The results so far of a run that is continued: read back, and checked against the saved state."""
 
-import json
 from typing import Any
 
 from ..errors import StateError
 from ..utils.fingerprint import key_fingerprint
+from ..utils.plain_trees import parse_json, read_json
 from .run_folder import RunFolder, finite
 
 _REMEDY = "Put the right one back, or choose another folder (run=NAME)"
@@ -31,7 +31,7 @@ def read_before(files: RunFolder, digest: str | None) -> dict[str, Any] | None:
     if digest is None and not files.before.is_file():
         return None
     try:
-        before = json.loads(files.before.read_text(encoding="utf-8"))
+        before = read_json(files.before)
         actual = before_digest(before)
     except (OSError, ValueError) as problem:
         raise StateError(f"{files.before}: not readable ({problem}). {_REMEDY}") from None
@@ -44,7 +44,7 @@ def read_lines(files: RunFolder, digest: str, count: int) -> list[dict]:
     """The first ``count`` lines of ``edits.jsonl``; ``StateError`` if they are not the saved state's."""
     try:
         text = files.edits.read_text(encoding="utf-8", errors="replace")
-        lines = [json.loads(line) for line in text.split("\n")[:count] if line]
+        lines = [parse_json(line) for line in text.split("\n")[:count] if line]
     except (OSError, ValueError) as problem:
         raise StateError(f"{files.edits}: not readable ({problem}). {_REMEDY}") from None
     if len(lines) < count or edits_digest(lines) != digest:

@@ -1,6 +1,5 @@
 """Masks of no particular method: all neurons, random ones, listed ones, those with the highest scores."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..errors import HparamsError, MaskError
 from ..hyperparameters.options import Options, doc, require
+from ..utils.plain_trees import read_json
 from .contract import NeuronMask, checked_scores
 
 
@@ -89,7 +89,7 @@ def read_indices(path: str) -> dict[str, Sequence[int]]:
         HparamsError: the file of the field ``mask_file`` cannot be read, or holds no object.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        table = read_json(Path(path))
     except (OSError, ValueError) as problem:
         raise HparamsError(f"field 'mask_file': {path} cannot be read as JSON ({problem})") from problem
     if not isinstance(table, dict):

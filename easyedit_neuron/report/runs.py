@@ -17,11 +17,18 @@ from typing import Any
 from ..errors import DataError
 from ..lifelong.run_folder import RunFolder, csv_row
 from ..utils.lists import mean
+from ..utils.plain_trees import parse_json
+from ..utils.schema import mismatch
 
 LABEL_LENGTH = 60  # characters of the settings in a label
 SEARCH_DEPTH = 3  # levels of folders below a sweep in which runs are looked for
 NOT_COMPARED = ("method_name", "output_dir", "run")
 NOT_COMPARED += ("method.alg_name", "method.model_name", "method.stats_dir")
+
+_VALUE = (None, float)
+_CHECKPOINT = {"edits": int, "seconds": {str: float}, "stages?": {str: float}, "final": {str: object}}
+_CHECKPOINT |= {"layers": {str: {str: _VALUE}}, "drift": {str: {str: (*_VALUE, [_VALUE])}}}
+"""Form of a line of ``checkpoints.jsonl`` where it is not read by ``csv_row``; see ``utils.schema``."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +281,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_object(text: str, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as problem:
         raise DataError(f"{place}: not JSON ({problem})") from problem
     if not isinstance(value, dict):
@@ -294,6 +301,9 @@ def _converted(path: Path, lines: list[dict[str, Any]], convert: Callable, what:
 
 def _checkpoint_row(checkpoint: dict[str, Any]) -> dict[str, int | float | None]:
     row, final = csv_row(checkpoint), checkpoint["final"]
+    damage = mismatch(checkpoint, _CHECKPOINT)
+    if damage:
+        raise ValueError(damage)
     for group, short in (("locality", "loc"), ("portability", "portability")):
         for kind, value in final.get(group, {}).items():
             row[f"{short}:{kind.removesuffix('_acc')}"] = value

@@ -14,8 +14,9 @@ import torch
 
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
-from ..errors import StateError
+from ..errors import StateError, StatisticsError
 from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
+from ..utils.io import remove_stale_parts
 from . import matrix_files
 from .covariance import covariances
 from .memory_use import to_device_or_host
@@ -48,6 +49,7 @@ class Statistics:
         positions = getattr(view.config, "max_position_embeddings", None) or hparams.mom2_max_length
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
+        remove_stale_parts(self.dir)
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
         self._name_share, self._name_file = hparams.mom2_name_share, hparams.mom2_names
@@ -214,5 +216,20 @@ class Statistics:
         if content is None:
             return None
         layer, kind = provenance["layer"], provenance["kind"]
+        _check_matrices(content[0], kind, view.d_ff, self._path(provenance))
         device, name = view.device_of(layer), f"{kind} of layer {layer}"
         return {key: to_device_or_host(tensor, device, name) for key, tensor in content[0].items()}
+
+
+def _check_matrices(tensors: dict[str, torch.Tensor], kind: str, d_ff: int, path: Path) -> None:
+    """``StatisticsError`` unless a file has what its kind has, in the model's size and finite."""
+    name = "basis" if kind == "nullspace" else "covariance"
+    matrix = tensors.get(name, torch.empty(0))
+    fits = matrix.dim() == 2 and matrix.shape[0] == d_ff and matrix.is_floating_point()
+    if name == "basis":
+        fits = fits and matrix.shape[1] <= d_ff and tensors.get("complement", matrix).numel() == 1
+    else:
+        fits = fits and matrix.shape[1] == d_ff
+    if not fits or not bool(torch.isfinite(matrix).all()):
+        problem = f"{name!r} is no matrix of finite numbers for {d_ff} neurons"
+        raise StatisticsError(f"{path}: {problem}; delete it to measure anew")

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from ..errors import StatisticsError
 from ..utils.fingerprint import tensors_fingerprint
 from ..utils.io import save_tensors
+from ..utils.plain_trees import parse_json
 from .key_sums import KeySums
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def read(path: Path, provenance: dict) -> tuple[dict[str, torch.Tensor], dict[st
     try:
         with safe_open(path, "pt") as handle:
             metadata = handle.metadata() or {}
-            stored = json.loads(metadata.get("about", "null"))
+            stored = parse_json(metadata.get("about", "null"))
             if stored == provenance:
                 # Copies, because the file's tensors are not aligned and BLAS would round differently.
                 tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
@@ -113,7 +114,7 @@ class UnfinishedSums:
             return 0, tokens_per_batch
         tensors, metadata = content
         try:
-            position = json.loads(metadata["position"])
+            position = parse_json(metadata["position"])
             texts, tokens, fitted = position["texts"], position["tokens"], position["tokens_per_batch"]
             sums.restore({layer: tensors[f"layer{layer}"] for layer in sums.sums}, tokens)
         except (KeyError, TypeError, ValueError, RuntimeError) as problem:

@@ -12,6 +12,7 @@ from ..arch.view import ModelView
 from ..errors import DataError
 from ..utils.fingerprint import key_fingerprint, text_fingerprint
 from ..utils.io import replacing
+from ..utils.plain_trees import parse_json
 from .self_text import SELF, write_self_text
 
 LOG = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def _read(path: Path) -> Iterator[str]:
 
 def _field(path: Path, number: int, line: str) -> str:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         text = record if isinstance(record, str) else next(record[f] for f in _FIELDS if f in record)
         text.encode()  # refuses other types, and half a surrogate pair before the tokenizer meets it
         return text

@@ -4,6 +4,7 @@ rename."""
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..errors import StateError
 
 PART = ".part"
 """Suffix of the names of unfinished files and folders."""
+STALE_SECONDS = 3600.0
+"""An unfinished file that nobody has written to for so long belongs to no living process."""
 
 
 @contextmanager
@@ -67,10 +70,23 @@ def _new_file(folder: Path, prefix: str) -> str:
             return str(name)
 
 
-def remove_parts(path: Path) -> None:
-    """Remove what killed processes have left of ``replacing`` a path; no other process may be writing it."""
-    for part in path.parent.glob(f".{path.name}-*{PART}"):
-        part.unlink()
+def remove_parts_below(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in a folder and those below it; no other process may
+    be writing there."""
+    for part in sorted(folder.rglob(f"*{PART}")):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove unfinished files in a folder that others may be writing to: those untouched for long enough
+    that their writers must have been killed. Errors are ignored: the folder may not be ours."""
+    for part in folder.glob(f".*-*{PART}"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

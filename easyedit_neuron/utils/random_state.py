@@ -26,11 +26,17 @@ def random_states() -> dict[str, Any]:
     }
 
 
+NUMPY_KEYS = 624
+"""Numbers in the state of the Mersenne twister."""
+
+
 def set_random_states(saved: dict[str, Any]) -> None:
     """Put the global generators into a state that ``random_states`` returned."""
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = saved["numpy"]
+    if not 0 <= position <= len(keys) == NUMPY_KEYS:
+        raise ValueError(f"position {position} of {len(keys)} numbers")  # numpy would read beyond its array
     numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:

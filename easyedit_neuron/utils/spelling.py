@@ -11,6 +11,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import RequestError
+from .plain_trees import check_tree
+from .shown import shown
+
 LOG = logging.getLogger(__name__)
 BLANKS = " \t\u00a0\u2007\u202f\u3000"
 """What is cut off at the end of a prompt, where a line end may be meant."""
@@ -31,7 +35,16 @@ def tidied(request: dict[str, Any]) -> dict[str, Any]:
       decomposed accents, non-breaking blanks, typographic apostrophes), is spelled as there.
 
     The request itself where nothing changes; it is never changed. Values that are no texts stay as they are.
+
+    Raises:
+        RequestError: it is no dictionary, is nested too deeply, or has texts that are no Unicode.
     """
+    if not isinstance(request, dict):
+        raise RequestError(f"a request must be a dictionary, not {shown(request)}")
+    try:
+        check_tree(request)
+    except ValueError as problem:
+        raise RequestError(f"a request {problem}") from None
     result = dict(request)
     for name in ANSWERS:
         if name in result:
@@ -52,8 +65,17 @@ def tidied(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def tidied_all(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """``tidied`` of every request, with a warning that names those that changed; idempotent."""
-    results = [tidied(request) if isinstance(request, dict) else request for request in requests]
+    """``tidied`` of every request, with a warning that names those that changed; idempotent.
+
+    Raises:
+        RequestError: names the request by its number.
+    """
+    results = []
+    for index, request in enumerate(requests):
+        try:
+            results.append(tidied(request))
+        except RequestError as problem:
+            raise RequestError(str(problem).replace("a request", f"request {index}", 1)) from None
     changed = [index for index, (old, new) in enumerate(zip(requests, results)) if old is not new]
     if changed:
         named = ", ".join(map(str, changed[:SHOWN])) + (" ..." if len(changed) > SHOWN else "")

@@ -28,6 +28,7 @@ from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.registry import MethodSpec, register_method
 from easyedit_neuron.utils import io
+from helpers import contract
 from helpers.dummy_method import DummyHyperParams, apply_dummy_to_model, register_dummy
 from helpers.editing import make_hparams
 from helpers.tiny_models import tiny_model
@@ -146,6 +147,11 @@ def hparams_of(world: Path, out: Path, settings: Settings, **changes):
     }
     if settings.method_name == "Lasting":
         return LastingHyperParams(alg_name="Lasting", batch_size=settings.batch_size, **fields)
+    if settings.method_name in ("FiNE", "KNE", "PNKE"):
+        fields = {"model_name": str(world / "model"), **changes}
+        if settings.method_name != "FiNE":
+            fields = {"stats_dir": str(out.parent / "stats"), **fields}
+        return contract.settings(settings.method_name, world, batch_size=settings.batch_size, **fields)
     return make_hparams(settings.method_name, world, batch_size=settings.batch_size, **fields)
 
 
@@ -181,6 +187,7 @@ def _die_at(name: str, number: int) -> None:
 
 
 def _child(answer, *args, **options):
+    io.STALE_SECONDS = 0.0  # nobody else writes here, so what is unfinished was left by a killed process
     try:
         start(*args, **options)
     except NeuronEditError as problem:
@@ -257,5 +264,5 @@ def outcome(out: Path) -> dict:
         },
         "log": _entries(out / "log"),
         "results": json.loads((out / "summary.json").read_text())["results"],
-        "files": sorted(path.name for path in out.iterdir()),
+        "files": sorted(str(path.relative_to(out)) for path in out.rglob("*")),
     }

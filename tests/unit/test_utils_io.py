@@ -5,7 +5,14 @@ import os
 import pytest
 import torch
 
-from easyedit_neuron.utils.io import remove_parts, save_tensors, write_folder, write_text, write_text_once
+from easyedit_neuron.utils.io import (
+    remove_parts_below,
+    remove_stale_parts,
+    save_tensors,
+    write_folder,
+    write_text,
+    write_text_once,
+)
 
 
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
@@ -34,7 +41,14 @@ def test_what_killed_writers_leave_is_removed(tmp_path):
     path = tmp_path / "tensors.safetensors"
     save_tensors(path, {"a": torch.zeros(3)}, {})
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    (tmp_path / f".{path.name}-0123456789ab.part").write_text("")
-    (tmp_path / ".other-0123456789ab.part").write_text("")
-    remove_parts(path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".other-0123456789ab.part", path.name]
+    old, new = (tmp_path / f".{path.name}-{number:012x}.part" for number in (1, 2))
+    for part in (old, new):
+        part.write_text("")
+    os.utime(old, (0, 0))
+    remove_stale_parts(tmp_path)  # others may be writing
+    assert sorted(file.name for file in tmp_path.iterdir()) == [new.name, path.name]
+    (tmp_path / "state" / "0002.part").mkdir(parents=True)
+    (tmp_path / "state" / "0002.part" / "state.json").write_text("{")
+    remove_parts_below(tmp_path)  # nobody else is
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["state", path.name]
+    remove_stale_parts(tmp_path / "absent")

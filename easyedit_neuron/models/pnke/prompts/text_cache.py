@@ -7,6 +7,7 @@ from typing import Any
 from ....errors import StateError
 from ....utils.fingerprint import key_fingerprint
 from ....utils.io import replacing
+from ....utils.plain_trees import read_json
 
 
 def cache_path(folder: str | Path, key: dict[str, Any]) -> Path:
@@ -23,7 +24,7 @@ def read_texts(path: Path, key: dict[str, Any]) -> list[str] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         stored_key, texts = content["about"], content["texts"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("'texts' is not a list of texts")
