@@ -117,9 +117,9 @@ class Guard:
         self.facts = evenly([fact for fact, is_known in zip(self.facts, right) if is_known], FACTS)
         self._before = self._perplexity(model, tok)
 
-    def read(self, model, tok, edits: int, requests: Sequence[dict]) -> Reading:
+    def read(self, model, tok, edits: int, requests: Sequence[dict], prompt_tok=None) -> Reading:
         """Ask the canaries of the model as it is after the edits ``requests``; of several edits of a fact the
-        newest is asked."""
+        newest is asked. ``prompt_tok``: the tokenizer for prompts of edits, where it is another."""
         retained = mean(map(float, self._right(model, tok, self.facts)))
         now, before = self._perplexity(model, tok), self._before
         ratio = None if now is None or before is None else now / before
@@ -128,7 +128,9 @@ class Guard:
             newest.pop(fact_of(request), None)  # to its place at the end
             newest[fact_of(request)] = request
         asked = [(edit["prompt"], edit["target_new"]) for edit in evenly(list(newest.values()), EDITS)]
-        rel = mean(value for value in self._accuracies(model, tok, asked) if math.isfinite(value))
+        rel = mean(
+            value for value in self._accuracies(model, prompt_tok or tok, asked) if math.isfinite(value)
+        )
         sides = (
             ("known facts", retained, self.limits.retained, False),
             ("perplexity", ratio, self.limits.perplexity, True),

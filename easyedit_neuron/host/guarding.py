@@ -7,6 +7,7 @@ import torch
 
 from ..edits.write import restore
 from ..evaluation.guard import Guard
+from ..evaluation.quality import prompt_tokenizer_of
 
 LOG = logging.getLogger(__name__)
 
@@ -15,12 +16,14 @@ class GuardedSequence:
     """Asks the guard, if there is any, after the edits for which it is due, and takes edits back where it
     says so.
 
+    ``hparams``: those of the edits, whose form is asked.
     ``records``: the caller's list of edit records, cut with the edits. ``remaining``: number of edits that
     are in the model when the call ends early.
     """
 
-    def __init__(self, guard: Guard | None, model, tok, records: list | None):
+    def __init__(self, guard: Guard | None, model, tok, records: list | None, hparams=None):
         self.guard, self.model, self.tok, self.records = guard, model, tok, records
+        self.prompt_tok = prompt_tokenizer_of(tok, hparams)
         self._originals: dict[str, torch.Tensor] = {}  # weights at the newest reading within the limits
         self._good, self._good_records = 0, 0 if records is None else len(records)
         self.remaining, self._took_back = 0, False
@@ -44,7 +47,7 @@ class GuardedSequence:
             self._originals = {**originals, **self._originals}
         if not guard.due(first, done):
             return False
-        reading = guard.read(model, self.tok, done, requests)
+        reading = guard.read(model, self.tok, done, requests, self.prompt_tok)
         if not reading.breaches:
             self._originals, self._good = {}, done
             self._good_records = 0 if self.records is None else len(self.records)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import NeuronEditError
 from ..evaluation.guard import FACTS, Guard, Limits, Reading, RollBack
+from ..evaluation.quality import prompt_tokenizer_of
 from ..utils.io import refusing, remove_parts, save_tensors, write_text
 from ..utils.lists import evenly
 from ..utils.random_state import random_states, seed_everything, set_random_states
@@ -231,7 +232,9 @@ class Engine:
         count = len(self.lines)
         with self.watch.measure("measure guard"):
             requests = self.stream.requests[:count]
-            reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, requests)
+            model, tok = self.editor.measured_model, self.editor.tok
+            prompt_tok = prompt_tokenizer_of(tok, self.editor.hparams)
+            reading = self.guard.read(model, tok, count, requests, prompt_tok)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
         if not reading.breaches:
