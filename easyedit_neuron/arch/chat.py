@@ -39,6 +39,9 @@ class ChatTokenizer:
     def __call__(self, *args, **kwargs):
         return self.tok(*args, **kwargs)
 
+    def __len__(self) -> int:
+        return len(self.tok)
+
     def __getattr__(self, name: str):
         if name == "tok" or name.startswith("__"):  # a copy asks for them before it has its fields
             raise AttributeError(name)

@@ -18,8 +18,8 @@ from ..errors import RequestError
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """Ids of a prompt alone, and of ``prompt + " " + target``, in a chat of both turns; those from ``start`` on
-    are the target."""
+    """Ids of a prompt alone, and of ``prompt + " " + target`` (in a chat, of both turns). The target begins
+    at ``start``."""
 
     prompt_ids: list[int]
     ids: list[int]
