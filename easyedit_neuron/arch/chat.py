@@ -102,7 +102,16 @@ def chat_tokenizer(tok) -> ChatTokenizer:
             "the field to false, or mend tok.chat_template"
         )
     head, _, tail = asked.partition(_PROMPT)
-    return ChatTokenizer(tok, head, tail, " " if _easyedit_measures.get() else _answer_start(tok, asked))
+    if _easyedit_measures.get():
+        return ChatTokenizer(tok, _missing_bos(tok, head) + head, tail, " ")
+    return ChatTokenizer(tok, head, tail, _answer_start(tok, asked))
+
+
+def _missing_bos(tok, head: str) -> str:
+    """The BOS that the tokenizer puts before a text, if the template has none."""
+    bos = tok.bos_token or ""
+    adds_bos = bos and tok(_PROMPT)["input_ids"][:1] == [tok.bos_token_id]
+    return bos if adds_bos and not head.startswith(bos) else ""
 
 
 def _rendered(tok, messages: list[dict[str, str]], **options) -> str:
@@ -130,7 +139,10 @@ def _answer_start(tok, asked: str) -> str:
 
 @contextmanager
 def easyedit_measures() -> Iterator[None]:
-    """A block in which answers begin with a blank: EasyEdit's measure reads ``template + " " + answer``."""
+    """A block in which a chat is as EasyEdit's measure reads it: ``template + " " + answer``.
+
+    It begins with a BOS where the tokenizer adds one; a second one, where the template has it too, is left out.
+    """
     token = _easyedit_measures.set(True)
     try:
         yield

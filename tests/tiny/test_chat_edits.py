@@ -113,7 +113,8 @@ def accuracy(model, tok, prompt, answer):
 def test_the_built_in_editor_measures_in_the_chat(tmp_path):
     model, tok = tiny_model("llama", seed=3)
     with_template(tok)
-    hparams = settings("FT", tmp_path, num_steps=50, lr=0.05, layers=[1, 2, 3], norm_constraint=False)
+    trained = dict(layers=[1, 2, 3], num_steps=40, objective_optimization="target_new")
+    hparams = settings("FT", tmp_path, **trained)
     hparams.model_name = model, tok
     neighbour = {"near": {"prompt": ["Marie Lund works"], "ground_truth": ["London"]}}
     hop = {"hop": {"prompt": ["The place where Anna Berg"], "ground_truth": ["Oslo"]}}

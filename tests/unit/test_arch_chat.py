@@ -109,11 +109,18 @@ def test_everything_else_is_the_tokenizers(tok):
     assert in_chat.tok is tok and chat_tokenizer(in_chat) is in_chat
 
 
-def test_answers_begin_with_a_blank_where_easyedit_measures(tok):
+def test_a_chat_is_as_easyedits_measure_reads_it(tok):
     with easyedit_measures():
         chat = chat_tokenizer(tok)
     assert target_token_ids(chat, "Oslo") == token_ids(tok, " Oslo", special=False)
     assert chat_tokenizer(tok).answer_start == ""
+    assert token_ids(chat, PROMPT) == asked_ids(tok, PROMPT)
+    with_template(tok, CHAT.replace("{{ bos_token }}", ""))
+    with easyedit_measures():
+        (pair,) = pair_ids(chat_tokenizer(tok), [PROMPT], [TARGET])
+    text = tok.decode(asked_ids(tok, PROMPT)) + " " + TARGET
+    assert pair == tok(text)["input_ids"]  # which adds a BOS or none
+    assert token_ids(chat_tokenizer(tok), PROMPT) == asked_ids(tok, PROMPT)
 
 
 @pytest.mark.parametrize(
