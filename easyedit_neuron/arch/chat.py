@@ -141,7 +141,7 @@ def _answer_start(tok, asked: str) -> str:
 def easyedit_measures() -> Iterator[None]:
     """A block in which a chat is as EasyEdit's measure reads it: ``template + " " + answer``.
 
-    It begins with a BOS where the tokenizer adds one; a second one, where the template has it too, is left out.
+    It begins with a BOS where the tokenizer adds one, but with no second one where the template has it too.
     """
     token = _easyedit_measures.set(True)
     try:
