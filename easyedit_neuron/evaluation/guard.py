@@ -76,6 +76,7 @@ class Guard:
 
     Attributes:
         readings: one for each time that it asked.
+        prompt_tok: the tokenizer for prompts of edits, where it is another (edits inside a chat template).
 
     Raises:
         HparamsError: a value out of range.
@@ -97,6 +98,7 @@ class Guard:
         self.every, self.facts, self.texts = every, list(facts), evenly(list(texts), TEXTS)
         self.limits, self.action, self.batch_size = limits, action, batch_size
         self.readings: list[Reading] = []
+        self.prompt_tok: Any = None
         self._before: float | None = None
 
     @property
@@ -117,9 +119,9 @@ class Guard:
         self.facts = evenly([fact for fact, is_known in zip(self.facts, right) if is_known], FACTS)
         self._before = self._perplexity(model, tok)
 
-    def read(self, model, tok, edits: int, requests: Sequence[dict], prompt_tok=None) -> Reading:
+    def read(self, model, tok, edits: int, requests: Sequence[dict]) -> Reading:
         """Ask the canaries of the model as it is after the edits ``requests``; of several edits of a fact the
-        newest is asked. ``prompt_tok``: the tokenizer for prompts of edits, where it is another."""
+        newest is asked."""
         retained = mean(map(float, self._right(model, tok, self.facts)))
         now, before = self._perplexity(model, tok), self._before
         ratio = None if now is None or before is None else now / before
@@ -129,7 +131,7 @@ class Guard:
             newest[fact_of(request)] = request
         asked = [(edit["prompt"], edit["target_new"]) for edit in evenly(list(newest.values()), EDITS)]
         rel = mean(
-            value for value in self._accuracies(model, prompt_tok or tok, asked) if math.isfinite(value)
+            value for value in self._accuracies(model, self.prompt_tok or tok, asked) if math.isfinite(value)
         )
         sides = (
             ("known facts", retained, self.limits.retained, False),

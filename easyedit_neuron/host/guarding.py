@@ -23,11 +23,11 @@ class GuardedSequence:
 
     def __init__(self, guard: Guard | None, model, tok, records: list | None, hparams=None):
         self.guard, self.model, self.tok, self.records = guard, model, tok, records
-        self.prompt_tok = prompt_tokenizer_of(tok, hparams)
         self._originals: dict[str, torch.Tensor] = {}  # weights at the newest reading within the limits
         self._good, self._good_records = 0, 0 if records is None else len(records)
         self.remaining, self._took_back = 0, False
         if guard is not None:
+            guard.prompt_tok = prompt_tokenizer_of(tok, hparams)
             guard.begin(model, tok)
 
     def ends(self, model, first: int, requests: Sequence[dict], originals: dict[str, torch.Tensor]) -> bool:
@@ -47,7 +47,7 @@ class GuardedSequence:
             self._originals = {**originals, **self._originals}
         if not guard.due(first, done):
             return False
-        reading = guard.read(model, self.tok, done, requests, self.prompt_tok)
+        reading = guard.read(model, self.tok, done, requests)
         if not reading.breaches:
             self._originals, self._good = {}, done
             self._good_records = 0 if self.records is None else len(self.records)

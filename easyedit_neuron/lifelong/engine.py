@@ -124,6 +124,7 @@ class Engine:
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
         self.guard = self._make_guard()
+        self.guard.prompt_tok = prompt_tokenizer_of(self.editor.tok, self.editor.hparams)
         self.guard.begin(self.editor.model, self.editor.tok)
         self._before, self._before_digest = before, before_digest(before)
         if state is None:
@@ -232,9 +233,7 @@ class Engine:
         count = len(self.lines)
         with self.watch.measure("measure guard"):
             requests = self.stream.requests[:count]
-            model, tok = self.editor.measured_model, self.editor.tok
-            prompt_tok = prompt_tokenizer_of(tok, self.editor.hparams)
-            reading = self.guard.read(model, tok, count, requests, prompt_tok)
+            reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, requests)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
         if not reading.breaches:
