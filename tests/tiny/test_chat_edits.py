@@ -8,11 +8,13 @@ from easyedit_neuron.arch.chat import chat_tokenizer
 from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.arch.widen import free_neurons
+from easyedit_neuron.cli import main
 from easyedit_neuron.editlog import EditLog, recording, replay
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.export import export_peft
 from easyedit_neuron.host.base_editor import BaseEditor
+from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
 from easyedit_neuron.registry import get_method
 from helpers import contract
@@ -159,3 +161,26 @@ def test_neurons_of_edits_in_both_forms_stay(tmp_path):
     edit(model, tok, hparams)
     edit(model, tok, hparams.override({"use_chat_template": False}))
     assert len(free_neurons(ModelView.of(model), hparams.layers[0])) == hparams.capacity - 2
+
+
+def test_edit_and_ask_by_hand(tmp_path, monkeypatch, capsys):
+    """The log is asked in the form of its newest edit, or as told."""
+    monkeypatch.chdir(tmp_path)
+    (request,) = data.load("tiny-world", size=1)
+    words = ["edit", request["prompt"], "--subject", request["subject"], "--target", request["target_new"]]
+    words += ["--method", "FiNE", "--chat"]
+    assert main([*words, "--model", "tiny-llama"]) == 2
+    assert "the tokenizer has no chat template" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+    model, tok, _ = load_model(FiNEHyperParams.from_hparams("FiNE/tiny-llama"))
+    for part in (model, with_template(tok)):
+        part.save_pretrained("instruct")
+    file = ["--model", "instruct", "--hparams", "FiNE/tiny-llama"]
+    assert main([*words, *file]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "..." in line][1:3]
+    assert main(["log", "easyedit-neuron-edits"]) == 0
+    assert "FiNE in chat" in capsys.readouterr().out
+    for option, is_same in (([], True), (["--chat"], True), (["--no-chat"], False)):
+        assert main(["ask", "easyedit-neuron-edits", request["prompt"], *option]) == 0
+        asked = [line for line in capsys.readouterr().out.splitlines() if "..." in line][1:3]
+        assert (asked == said) is is_same
