@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import RequestError
+from .chat import ChatTokenizer
 
 _WORD = "x"
 
@@ -81,16 +82,31 @@ def token_ids(tok, text: str, special: bool = True) -> list[int]:
     """Token ids of one text, with the tokenizer's special tokens in front of it (BOS) if ``special``.
 
     Special tokens that the tokenizer puts behind a text (``add_eos_token``) are left out: behind a prompt
-    follows its answer, and a text up to the subject goes on.
+    follows its answer, and a text up to the subject goes on. The text is the user's turn if ``tok`` is a
+    ``ChatTokenizer``, unless ``special`` is off.
     """
     return text_ids(tok, [text])[0] if special else list(tok(text, add_special_tokens=False)["input_ids"])
 
 
 def text_ids(tok, texts: Sequence[str]) -> list[list[int]]:
     """``token_ids`` of every text; no padding, no truncation."""
+    if isinstance(tok, ChatTokenizer):
+        return [tok.prompt_ids(text) for text in texts]
     rows = tok(list(texts), verbose=False)["input_ids"] if texts else []
     behind = _special_ids_behind(tok)
     return [list(ids[: len(ids) - behind]) for ids in rows]
+
+
+def unfinished_ids(tok, text: str) -> list[int]:
+    """``token_ids`` of a text that goes on, as up to a subject's end: the user's turn is not closed."""
+    return tok.unfinished_ids(text) if isinstance(tok, ChatTokenizer) else token_ids(tok, text)
+
+
+def pair_ids(tok, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt with its answer, a blank between them (in a chat what its template has)."""
+    if isinstance(tok, ChatTokenizer):
+        return [tok.pair_ids(*pair) for pair in zip(prompts, answers)]
+    return text_ids(tok, [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers)])
 
 
 def _special_ids_behind(tok) -> int:
@@ -132,7 +148,7 @@ def subject_last_index(tok, template: str, subject: str) -> int:
     if template.count("{}") != 1 or not subject.strip():
         raise RequestError(f"prompt {template!r} must hold the subject {subject!r} exactly once (as '{{}}')")
     prefix = template.split("{}")[0]
-    return len(token_ids(tok, prefix + subject)) - 1
+    return len(unfinished_ids(tok, prefix + subject)) - 1
 
 
 def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:
@@ -142,14 +158,15 @@ def target_token_ids(tok, target: str, alone: bool = False) -> list[int]:
     (``alone``), which is the same with byte-level BPE. A SentencePiece tokenizer (Llama-2, Mistral) starts
     every text with a word boundary, so that the object alone begins with a blank piece that never follows a
     prompt. A model that learns this piece does not learn the object. A leading BOS or unknown-word piece is
-    dropped, as in EasyEdit.
+    dropped, as in EasyEdit. In a chat the object is the assistant's answer, and begins as the template says.
 
     Raises:
         RequestError: no token is left.
     """
     text = target if target.startswith(" ") else " " + target
-    ids = token_ids(tok, text, special=False)
-    if not alone:
+    in_chat = isinstance(tok, ChatTokenizer)
+    ids = tok.answer_ids(text) if in_chat else token_ids(tok, text, special=False)
+    if not alone and not in_chat:
         word, behind_word = (token_ids(tok, tokenised, special=False) for tokenised in (_WORD, _WORD + text))
         if behind_word[: len(word)] == word:
             ids = behind_word[len(word) :]

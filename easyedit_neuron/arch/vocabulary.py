@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ..errors import ArchitectureError, RequestError
 from ..utils.spelling import folded_text
+from .chat import plain_tokenizer
 from .tokens import text_ids, token_ids
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def check_vocabulary(model, tok, texts: Sequence[str]) -> None:
     """
     rows = model.get_input_embeddings().weight.shape[0]
     check_lengths(model, text_ids(tok, texts))
+    tok = plain_tokenizer(tok)
     unknown_texts = []
     for number, text in enumerate(texts):
         ids = token_ids(tok, text, special=False)

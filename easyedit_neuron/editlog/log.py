@@ -171,6 +171,8 @@ class EditLog:
         entry = {"id": number, "type": "edit", "file": path.name, "bytes": path.stat().st_size}
         entry |= {"sha256": files.file_digest(path), "content": content_digest(record)}
         entry |= {"method": record.method, "requests": record.requests}
+        if record.made_in_chat:
+            entry["use_chat_template"] = True
         entry["changes"] = {name: summarize_delta(delta) for name, delta in record.deltas.items()}
         entry |= {"metrics": record.metrics, "run": record.info.get("run", {})}
         keys = ("dtype", "shape", "before", "after")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..arch.chat import prompt_tokenizer
 from ..arch.verify import is_described_by_hand, verify_parts
 from ..arch.view import ModelView, eval_mode
 from ..arch.vocabulary import check_vocabulary
@@ -23,7 +24,8 @@ class Edit:
 
     Attributes:
         method: name for the record.
-        view, tok: model and tokenizer; the tokenizer is never changed, the model not before ``commit``.
+        view: the model, not changed before ``commit``.
+        tok: the tokenizer, never changed; with ``use_chat_template`` a ``ChatTokenizer`` of it.
         requests: the checked requests, one batch.
         hparams: hyperparameters of the method.
         losses: loss curve of every request (or one curve, where the batch is trained as one).
@@ -64,9 +66,9 @@ class Edit:
 
         Raises:
             NeuronEditError: bad requests, modules or layers that the model does not have, a tokenizer of
-                another model.
+                another model, or one without a chat template where the edit is to be made inside it.
         """
-        prepared = prepare(requests)
+        prepared, tok = prepare(requests), prompt_tokenizer(tok, hparams)
         view = ModelView.of(model, **hparams.module_overrides())
         if is_described_by_hand(view):
             verify_parts(view)

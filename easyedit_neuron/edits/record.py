@@ -269,6 +269,11 @@ class EditRecord:
         return {**{self.names[layer]: delta for layer, delta in self.layers.items()}, **self.units}
 
     @property
+    def made_in_chat(self) -> bool:
+        """Whether the edit was made inside the chat template."""
+        return bool(self.hparams.get("use_chat_template", False))
+
+    @property
     def adds_neurons(self) -> bool:
         """Whether the edit has added neurons to the model."""
         return any(delta.adds for delta in self.units.values())

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.tokens import pad, text_ids
+from ..arch.tokens import pad, pair_ids, text_ids
 from ..arch.view import eval_mode
 from ..errors import RequestError
 
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """Ids of a prompt alone, and of ``prompt + " " + target``; those from ``start`` on are the target."""
+    """Ids of a prompt alone, and of ``prompt + " " + target`` (in a chat, of both turns). The target begins
+    at ``start``."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -38,8 +39,8 @@ def tokenize_pairs(tok, prompts: Sequence[str], targets: Sequence[str]) -> list[
     prompts, targets = list(prompts), list(targets)
     if len(prompts) != len(targets):
         raise RequestError(f"{len(prompts)} prompts but {len(targets)} targets; give one target per prompt")
-    texts = [prompt + " " + target for prompt, target in zip(prompts, targets)]
-    pairs = [TokenizedPair(*ids) for ids in zip(text_ids(tok, prompts), text_ids(tok, texts))]
+    rows = text_ids(tok, prompts), pair_ids(tok, prompts, targets)
+    pairs = [TokenizedPair(*ids) for ids in zip(*rows)]
     for prompt, pair in zip(prompts, pairs):
         if pair.start == 0:
             raise RequestError(f"prompt {prompt!r} has no tokens, so nothing predicts the first target token")

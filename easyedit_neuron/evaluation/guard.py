@@ -76,6 +76,7 @@ class Guard:
 
     Attributes:
         readings: one for each time that it asked.
+        prompt_tok: the tokenizer for prompts of edits, where it is another (edits inside a chat template).
 
     Raises:
         HparamsError: a value out of range.
@@ -97,6 +98,7 @@ class Guard:
         self.every, self.facts, self.texts = every, list(facts), evenly(list(texts), TEXTS)
         self.limits, self.action, self.batch_size = limits, action, batch_size
         self.readings: list[Reading] = []
+        self.prompt_tok: Any = None
         self._before: float | None = None
 
     @property
@@ -128,7 +130,9 @@ class Guard:
             newest.pop(fact_of(request), None)  # to its place at the end
             newest[fact_of(request)] = request
         asked = [(edit["prompt"], edit["target_new"]) for edit in evenly(list(newest.values()), EDITS)]
-        rel = mean(value for value in self._accuracies(model, tok, asked) if math.isfinite(value))
+        rel = mean(
+            value for value in self._accuracies(model, self.prompt_tok or tok, asked) if math.isfinite(value)
+        )
         sides = (
             ("known facts", retained, self.limits.retained, False),
             ("perplexity", ratio, self.limits.perplexity, True),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..errors import RequestError
 from .answers import judge_answers
 from .batched import exact_match_by_generation
-from .quality import locality_meta, measure, predict_sections
+from .quality import locality_meta, measure, predict_sections, prompt_tokenizer_of
 from .sections import Section, plain_requests, sections
 
 LocalityOutputs = dict[str, list[list[int]]]
@@ -52,14 +52,15 @@ def evaluate_all(
         generated = [section for section in sections(requests) if section.is_rewrite]
     prompts = [prompt for section in generated for prompt in section.prompts]
     targets = [answer for section in generated for answer in section.answers]
+    prompt_tok = prompt_tokenizer_of(tok, hparams)
     if exact_match:
-        matches = iter(exact_match_by_generation(model, tok, prompts, targets, batch_size))
+        matches = iter(exact_match_by_generation(model, prompt_tok, prompts, targets, batch_size))
         for section in generated:
             name = f"{section.name}_generation_exact_match"
             results[section.index][name] = [next(matches) for _ in section.prompts]
     if whole_answers:
         old = [requests[section.index].get("ground_truth") for section in generated for _ in section.prompts]
-        verdicts = iter(judge_answers(model, tok, prompts, targets, old, batch_size))
+        verdicts = iter(judge_answers(model, prompt_tok, prompts, targets, old, batch_size))
         for section in generated:
             own = [next(verdicts) for _ in section.prompts]
             measures = {

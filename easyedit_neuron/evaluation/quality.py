@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ..arch.chat import prompt_tokenizer
 from ..arch.tokens import text_ids
 from ..errors import HparamsError
+from ..hyperparameters.base import HyperParams
 from .batched import Prediction, predict_targets
 from .batching import evaluating, input_device, right_pad, tokenize_pairs
 from .fluency import generation_entropy
@@ -31,20 +33,43 @@ def predict_sections(
     """Teacher-forced predictions of each section, all in shared forward passes.
 
     ``use_chat_template`` of ``hparams`` makes each prompt the user's turn of the tokenizer's chat template,
-    except in locality sections: those are compared with the model's own earlier answers.
+    except in locality sections, as in EasyEdit: those are compared with the model's own earlier answers. With
+    hyperparameters of EasyEdit's own methods the tokens are EasyEdit's: a blank before the answer, and the
+    tokenizer's special tokens in front of the template's.
     """
-    prompts: list[str] = []
-    for section in measured:
-        if getattr(hparams, "use_chat_template", False) and section.name != "locality":
-            for prompt in section.prompts:
-                turn = [{"role": "user", "content": prompt}]
-                prompts.append(tok.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
-        else:
-            prompts += section.prompts
-    targets = [answer for section in measured for answer in section.answers]
-    sizes = [len(section.prompts) for section in measured]
-    predictions = iter(predict_targets(model, tok, prompts, targets, batch_size, group_sizes=sizes))
-    return [[next(predictions) for _ in range(size)] for size in sizes]
+    prompt_tok = prompt_tokenizer_of(tok, hparams)
+    as_easyedit = prompt_tok is tok and getattr(hparams, "use_chat_template", False)
+    results: list[list[Prediction]] = [[] for _ in measured]
+    for asked in (tok,) if prompt_tok is tok else (tok, prompt_tok):
+        prompts: list[str] = []
+        targets: list[str] = []
+        part = []
+        for i, section in enumerate(measured):
+            is_local = section.name == "locality"
+            if (tok if is_local else prompt_tok) is asked:
+                part.append(i)
+                prompts += _turns(tok, section.prompts) if as_easyedit and not is_local else section.prompts
+                targets += section.answers
+        sizes = [len(measured[i].prompts) for i in part]
+        predictions = iter(predict_targets(model, asked, prompts, targets, batch_size, group_sizes=sizes))
+        for i, size in zip(part, sizes):
+            results[i] = [next(predictions) for _ in range(size)]
+    return results
+
+
+def _turns(tok, prompts: Sequence[str]) -> list[str]:
+    """Each prompt as the user's turn of a chat."""
+    return [
+        tok.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+        for prompt in prompts
+    ]
+
+
+def prompt_tokenizer_of(tok, hparams):
+    """The tokenizer for the prompts of edits by our methods; the plain one for hyperparameters of others."""
+    return prompt_tokenizer(tok, hparams) if isinstance(hparams, HyperParams) else tok
 
 
 def measure(
@@ -65,7 +90,8 @@ def measure(
             result[name][f"{section.kind}_acc"] = _accuracies(next(predictions))
         else:
             if eval_metric == "ppl":
-                result[f"{name}_ppl"] = _target_perplexity(model, tok, section)
+                asked = prompt_tokenizer_of(tok, hparams)
+                result[f"{name}_ppl"] = _target_perplexity(model, asked, section)
             elif eval_metric == "ood_ppl":
                 result["ood_acc"] = _confident_share(model, tok, section)
             else:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..arch.chat import chat_tokenizer
 from ..arch.view import is_conv1d
 from ..edits.record import EditRecord, LayerDelta
 from ..edits.write import restore, write
@@ -113,8 +114,13 @@ def _deviation(source: Source, name: str, original: torch.Tensor, factors: Facto
 
 def _rewrite_accuracy(source: Source, tok) -> float:
     """Mean token accuracy of the edits' new objects."""
-    requests = [request for record in source.records for request in record.requests]
-    return summarize(evaluate_all(source.model, tok, requests))["rewrite_acc"]
+    metrics = []
+    for in_chat in (False, True):
+        records = [record for record in source.records if in_chat == record.made_in_chat]
+        requests = [request for record in records for request in record.requests]
+        if requests:
+            metrics += evaluate_all(source.model, chat_tokenizer(tok) if in_chat else tok, requests)
+    return summarize(metrics)["rewrite_acc"]
 
 
 def _truncated_accuracy(source: Source, tok, changes: dict[str, Factors]) -> float:

@@ -197,7 +197,7 @@ class BaseEditor:
         batch_size = check_batchable(self.method, self.hparams)
         requests = self._checked(requests)
         metrics: list[dict] = []
-        watched = GuardedSequence(options.guard, self.model, self.tok, options.records)
+        watched = GuardedSequence(options.guard, self.model, self.tok, options.records, self.hparams)
         for start in tqdm(range(0, len(requests), batch_size), disable=not verbose, desc=self.alg_name):
             chunk = requests[start : start + batch_size]
             pre_metrics = self._measure(self.model, chunk, options)
@@ -260,7 +260,7 @@ class BaseEditor:
         check_single(self.hparams)
         requests = self._checked(requests)
         metrics = self._pre_metrics(requests, options)
-        watched = GuardedSequence(options.guard, self.model, self.tok, options.records)
+        watched = GuardedSequence(options.guard, self.model, self.tok, options.records, self.hparams)
         for i, request in enumerate(tqdm(requests, disable=not options.verbose, desc=self.alg_name)):
             edited, weights_copy = self._apply([request], options, train_ds=None, keep_original_weight=False)
             (post,) = self._measure(edited, [request], options)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from ..arch.chat import prompt_tokenizer
 from ..arch.load_model import target_device
 from ..arch.vocabulary import check_vocabulary
 from ..edits import request as request_checks
@@ -91,5 +92,5 @@ def check_requests(hparams, requests: Iterable[Any], model, tok) -> list[dict]:
             for section in sections(requests)
             if section.is_rewrite
         ]
-    check_vocabulary(model, tok, texts)
+    check_vocabulary(model, prompt_tokenizer(tok, hparams), texts)
     return requests

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import registry
+from ..arch.chat import easyedit_measures
 from .checks import check_hparams, check_requests, check_single, warn_of_single_edits
 from .model_name_check import check_model_name
 from .prepare import prepare_requests, tidy_arguments
@@ -47,6 +48,8 @@ def _checked(original: Callable, call: str) -> Callable:
             else:
                 tidy_arguments(arguments)
                 _check_edit(call, self, hparams, {**arguments, **arguments.get("kwargs", {})})
+            with easyedit_measures():
+                return original(*bound.args, **bound.kwargs)
         return original(*bound.args, **bound.kwargs)
 
     checked.checked_by_easyedit_neuron = True

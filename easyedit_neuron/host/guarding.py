@@ -7,6 +7,7 @@ import torch
 
 from ..edits.write import restore
 from ..evaluation.guard import Guard
+from ..evaluation.quality import prompt_tokenizer_of
 
 LOG = logging.getLogger(__name__)
 
@@ -15,16 +16,18 @@ class GuardedSequence:
     """Asks the guard, if there is any, after the edits for which it is due, and takes edits back where it
     says so.
 
+    ``hparams``: those of the edits, whose form is asked.
     ``records``: the caller's list of edit records, cut with the edits. ``remaining``: number of edits that
     are in the model when the call ends early.
     """
 
-    def __init__(self, guard: Guard | None, model, tok, records: list | None):
+    def __init__(self, guard: Guard | None, model, tok, records: list | None, hparams=None):
         self.guard, self.model, self.tok, self.records = guard, model, tok, records
         self._originals: dict[str, torch.Tensor] = {}  # weights at the newest reading within the limits
         self._good, self._good_records = 0, 0 if records is None else len(records)
         self.remaining, self._took_back = 0, False
         if guard is not None:
+            guard.prompt_tok = prompt_tokenizer_of(tok, hparams)
             guard.begin(model, tok)
 
     def ends(self, model, first: int, requests: Sequence[dict], originals: dict[str, torch.Tensor]) -> bool:

@@ -179,6 +179,11 @@ class ModelHyperParams(HyperParams):
     max_length: int = doc("longest prompt in tokens, evaluation only", 40)
     batch_size: int = doc("requests that are edited together", 1)
     seed: int = doc("seed of everything random in the method", 0)
+    use_chat_template: bool = doc(
+        "edit and measure inside the tokenizer's chat template: the prompt is what the user says, the target "
+        "what the assistant answers",
+        False,
+    )
 
     rewrite_module_tmp: str | None = _module("template of the FFN's down projection")
     layer_module_tmp: str | None = _module("template of a layer")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import FACTS, Guard, Limits, Reading, RollBack
+from ..evaluation.quality import prompt_tokenizer_of
 from ..utils.io import refusing, save_tensors, write_text
 from ..utils.lists import evenly
 from ..utils.random_state import random_states, seed_everything, set_random_states
@@ -131,6 +132,7 @@ class Engine:
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
         self.guard = self._make_guard()
+        self.guard.prompt_tok = prompt_tokenizer_of(self.editor.tok, self.editor.hparams)
         self.guard.begin(self.editor.model, self.editor.tok)
         self._before, self._before_digest = before, before_digest(before)
         if state is None:

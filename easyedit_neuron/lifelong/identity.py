@@ -51,6 +51,8 @@ def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[s
             value = {key: item for key, item in value.items() if f"{name}.{key}" not in MAY_DIFFER}
         if name not in MAY_DIFFER:
             compared[name] = value
+    # Runs from before there was the field go on.
+    hparams = {key: value for key, value in hparams.items() if value or key != "use_chat_template"}
     digests = {name: key_fingerprint({"content": value}) for name, value in data.items()}
     identity = {"settings": compared, "hparams": hparams, "data": digests, "versions": versions()}
     return json.loads(json.dumps(finite(identity), default=str))

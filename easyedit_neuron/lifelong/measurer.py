@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..arch.chat import prompt_tokenizer
 from ..evaluation import evaluate_all, fluency, perplexity, summarize
 from ..evaluation.batched import pair_accuracies
 from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
@@ -27,11 +28,13 @@ class Measurer:
     ``reference``.
 
     ``ability`` is an ``ability.general_ability.GeneralAbility`` or None. ``known``: of each fact, whether the
-    untouched model answers it right; others cannot be retained.
+    untouched model answers it right; others cannot be retained. ``prompt_tok``: the tokenizer for prompts of
+    edits, inside the chat template with ``use_chat_template``; side effects are measured on plain text.
     """
 
     def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
         self.tok, self.hparams, self.requests, self.reference = tok, hparams, requests, reference
+        self.prompt_tok = prompt_tokenizer(tok, hparams)
         self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
         self.prompts = evenly(reference.prompts, self.options.fluency)
         self.knows_fact: list[bool] = []
@@ -72,7 +75,7 @@ class Measurer:
     def read_answers(self, model, positions: Sequence[int]) -> list[Answers]:
         """What the model says, in words, to the prompts of the edits at some positions."""
         requests = [self.requests[i] for i in positions]
-        return read_answers(model, self.tok, requests, self.options.batch_size)
+        return read_answers(model, self.prompt_tok, requests, self.options.batch_size)
 
     def measure_side_effects(self, model) -> dict[str, Any]:
         """Shares and means on the model as it is now; what the settings leave out is not in it."""

@@ -4,6 +4,7 @@ import unicodedata
 
 import torch
 
+from ..arch.chat import plain_tokenizer
 from ..arch.tokens import token_ids
 from .easyedit_quirks import generated_contexts
 
@@ -11,7 +12,8 @@ ENGLISH_OPENERS = ("The", "Therefore", "Because", "I", "You")
 
 
 def contexts_of(model, tok, hparams) -> list[list[str]]:
-    """Context templates as the hyperparameters (``PathHyperParams``) say."""
+    """Context templates as the hyperparameters (``PathHyperParams``) say; never written in a chat."""
+    tok = plain_tokenizer(tok)
     openers, length, seed = hparams.context_prompts, hparams.context_length, hparams.seed
     templates, length_params = hparams.context_templates, hparams.context_template_length_params
     if hparams.has_quirk("generated_contexts") and not templates and length:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arch.chat import prompt_tokenizer
 from ..arch.view import ModelView
 from ..edits.request import EditRequest
 from ..statistics.cache import Statistics
@@ -92,7 +93,7 @@ def forecast(
     """
     if counts is None:
         counts = [*(count for count in COUNTS if count < len(requests)), len(requests)]
-    keys, names = _keys_of(view, tok, requests, hparams), statistics.name_keys()
+    keys, names = _keys_of(view, prompt_tokenizer(tok, hparams), requests, hparams), statistics.name_keys()
     energies, cosines = dict.fromkeys(counts, 0.0), torch.zeros(len(requests), len(requests))
     for layer in hparams.layers:
         problem = problem_of(hparams, statistics, layer)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..arch.chat import plain_tokenizer
 from ..arch.view import ModelView
 from ..edits.record import Factors
 from ..edits.request import EditRequest, Fact
@@ -261,6 +262,7 @@ def sequential_state(
         elif len(state.steps) < steps:
             session.newest_record = None
     if state is None:
+        tok = plain_tokenizer(tok)
         contexts = contexts_of(view.model, tok, hparams) if contexts is None else contexts
         state = SequentialState(present, contexts, Statistics(view, tok, hparams))
     session.sequential_states.pop(setting, None)

@@ -14,7 +14,17 @@ from ..edits.session import ModelSession
 from .compute_z import TargetValues
 
 _STORE = "target values"
-_PREFIXES = ("v_", "clamp_", "kl_", "keep_", "context_", "fact_token", "seed", "easyedit_quirks")
+_PREFIXES = (
+    "v_",
+    "clamp_",
+    "kl_",
+    "keep_",
+    "context_",
+    "fact_token",
+    "seed",
+    "easyedit_quirks",
+    "use_chat_template",
+)
 """Beginnings of the names of the hyperparameters that the search for z* reads."""
 
 

@@ -136,6 +136,12 @@ class TargetHyperParams(ModelHyperParams):
             "generated_contexts uses context_length; leave out context_template_length_params",
         )
 
+        require(
+            not (self.use_chat_template and self.has_quirk("retokenised_target")),
+            "easyedit_quirks",
+            "retokenised_target cannot be combined with use_chat_template; leave one of them out",
+        )
+
     def check_inputs(self) -> None:
         """Check the text of the statistics, and that ``stats_dir`` is or can become a folder."""
         if not self.uses_text:

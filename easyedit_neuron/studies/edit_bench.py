@@ -50,10 +50,10 @@ class EditBenchmark:
                     LOG.warning("%s", problem)
                     failed += len(self.requests[batch])
                 if not sequential:
-                    metrics += self._evaluate(batch)
+                    metrics += self._evaluate(batch, hparams)
                     self.subject.restore()
             if sequential:
-                metrics = self._evaluate(slice(None))
+                metrics = self._evaluate(slice(None), hparams)
                 if self.texts:
                     after_all["perplexity"] = self.subject.perplexity(self.texts)
         finally:
@@ -74,8 +74,8 @@ class EditBenchmark:
             with edit.computing():
                 edit.compute_z(edit.requests)
 
-    def _evaluate(self, part: slice) -> list[dict]:
-        return self.subject.evaluate(self.requests[part], self.reference[part])
+    def _evaluate(self, part: slice, hparams) -> list[dict]:
+        return self.subject.evaluate(self.requests[part], self.reference[part], hparams=hparams)
 
 
 def _measures(summary: dict) -> dict[str, float | None]:

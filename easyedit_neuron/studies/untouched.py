@@ -43,10 +43,12 @@ class Untouched:
         _, weights = apply(self.model, self.tok, requests, hparams, return_orig_weights=True, records=records)
         self._originals = {**weights, **self._originals}  # the first copy of a weight is the untouched one
 
-    def evaluate(self, requests: list[dict], reference: list, exact_match: bool = False) -> list[dict]:
+    def evaluate(
+        self, requests: list[dict], reference: list, exact_match: bool = False, hparams=None
+    ) -> list[dict]:
         """EasyEdit's metrics of the edited model; ``reference``: of ``locality_reference`` on the untouched
-        one."""
-        options = {"reference": reference, "exact_match": exact_match}
+        one; ``hparams``: of the edits, whose form is asked."""
+        options = {"reference": reference, "exact_match": exact_match, "hparams": hparams}
         return evaluate_all(self.edited, self.tok, requests, batch_size=self.batch_size, **options)
 
     def perplexity(self, texts: list[str]) -> float:

@@ -51,7 +51,7 @@ def test_against_one_pass_a_name(model_type):
     keys = name_keys(view, tok, NAMES, [1, 2], torch.float64)
     for layer in (1, 2):
         torch.testing.assert_close(
-            keys[layer].T @ keys[layer] / len(keys[layer]), plain(view, tok, layer), rtol=1e-4, atol=1e-7
+            keys[layer].T @ keys[layer] / len(keys[layer]), plain(view, tok, layer), rtol=1e-3, atol=1e-5
         )
 
 

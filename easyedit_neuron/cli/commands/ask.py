@@ -1,13 +1,15 @@
 """Ask a model with the edits of a log: what it said before them and says now, and, where edits are neurons
-(Lasting), which of them answered."""
+(Lasting), which of them answered. Prompts are asked as the newest edit was made: inside the chat template or
+not."""
 
 import argparse
 
+from ...arch.chat import chat_tokenizer
 from ...editlog import replay
 from ...evaluation.answers import ANSWER_TOKENS, answers
 from ...models.lasting.firing import firings
 from ..output import show
-from .common import add_folder, add_model, load_base_of, open_log
+from .common import add_chat, add_folder, add_model, load_base_of, made_in_chat, open_log
 from .edit import before_and_after
 
 MOST_NEURONS = 3
@@ -16,6 +18,7 @@ MOST_NEURONS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="text to continue")
+    add_chat(parser, "ask inside the chat template, or not; default: as the newest edit was made")
     parser.add_argument(
         "--tokens", type=int, default=ANSWER_TOKENS, help=f"longest answer in tokens ({ANSWER_TOKENS})"
     )
@@ -25,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     log = open_log(args.folder)
     model, tok = load_base_of(log, args)
+    if made_in_chat(log) if args.chat is None else args.chat:
+        tok = chat_tokenizer(tok)
     before = answers(model, tok, args.prompts, args.tokens)
     replay(log, model)
     after = answers(model, tok, args.prompts, args.tokens)

@@ -58,6 +58,11 @@ def load_base_of(log: EditLog, args: argparse.Namespace) -> tuple[torch.nn.Modul
     return model, tok
 
 
+def made_in_chat(log: EditLog) -> bool:
+    """Whether the newest edit in the weights was made inside the chat template."""
+    return bool(log.ids) and log.edit_entry(log.ids[-1]).get("use_chat_template", False)
+
+
 def select_edits(ids: list[int], selection: str | None, option: str = "--edits") -> list[int]:
     """The numbers in ``ids`` that a selection such as ``3,5-9`` names; None selects all.
 
@@ -119,6 +124,10 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="folder of a run, or of its log")
+
+
+def add_chat(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--chat", action=argparse.BooleanOptionalAction, default=None, help=help_text)
 
 
 def add_out_and_model(parser: argparse.ArgumentParser, content: str = f"gets {WEIGHTS} and log/") -> None:

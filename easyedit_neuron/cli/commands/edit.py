@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ... import resources
+from ...arch.chat import prompt_tokenizer
 from ...arch.load_model import load_model
 from ...data.related import related_prompts
 from ...editlog import EditLog, recording, replay
@@ -18,7 +19,7 @@ from ...report.sentences import open_ended, spoken
 from ..load import load_quietly
 from ..output import show
 from ..settings import shipped_hparams_file
-from .common import DEFAULT_LOG, DEFAULT_METHODS, DEFAULT_MODEL, load_base_of
+from .common import DEFAULT_LOG, DEFAULT_METHODS, DEFAULT_MODEL, add_chat, load_base_of
 
 MOST_SHOWN = 3
 
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hparams", metavar="FILE", help="hyperparameters; default: those shipped for the model"
     )
+    add_chat(parser, "edit and ask inside the model's chat template; default: as the hyperparameters say")
     parser.add_argument("--log", default=DEFAULT_LOG, metavar="DIR", help=f"default: {DEFAULT_LOG}")
     parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
 
@@ -53,10 +55,11 @@ def run(args: argparse.Namespace) -> None:
     request = {"prompt": args.prompt, "subject": args.subject, "target_new": args.target}
     rephrasings, neighbours = _related(args)
     prompts = [args.prompt, *rephrasings, *neighbours]
-    before = answers(model, tok, prompts)
+    prompt_tok = prompt_tokenizer(tok, hparams)
+    before = answers(model, prompt_tok, prompts)
     with recording(model, log):
         method.load_apply()(model, tok, [request], hparams)
-    after = answers(model, tok, prompts)
+    after = answers(model, prompt_tok, prompts)
     kinds = ["edited"] + ["rephrased"] * len(rephrasings) + ["neighbour"] * len(neighbours)
     number = log.ids[-1]
     form = "sparse --out shared-edits" if log[number].adds_neurons else "peft --out adapter"
@@ -89,6 +92,8 @@ def _hparams(args: argparse.Namespace, log: EditLog) -> tuple[MethodSpec, HyperP
         remedy = "--hparams FILE reads your own, and easyedit-neuron tune writes one"
         path = shipped_hparams_file(spec, model, remedy)
     values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
+    if args.chat is not None:
+        values["use_chat_template"] = args.chat
     if args.model is not None or args.hparams is None:
         values["model_name"] = model
     return spec, spec.load_hparams().from_dict(values, source=path)

@@ -36,7 +36,8 @@ def _table(log: EditLog) -> str:
             continue
         norm = sum(change["norm"] ** 2 for change in entry["changes"].values()) ** 0.5
         state = "" if entry["id"] in ids else "not in the weights"
-        texts = describe_request(entry), entry["method"], _changes(entry), f"{norm:.3g}", _rewrite(entry)
+        method = entry["method"] + (" in chat" if entry.get("use_chat_template") else "")
+        texts = describe_request(entry), method, _changes(entry), f"{norm:.3g}", _rewrite(entry)
         rows.append((str(entry["id"]), *texts, state))
     size = sum(entry.get("bytes", 0) for entry in log.entries)
     return (

@@ -49,10 +49,10 @@ def apply_fine_to_model(
     edit = Edit.begin("FiNE", model, tok, requests, hparams, copy)
 
     def locate_and_train(batch: list[EditRequest]) -> list[Result]:
-        neurons = locate(edit.view, tok, batch, hparams)
+        neurons = locate(edit.view, edit.tok, batch, hparams)
         edit.watch.lap("locate")
         vectors = train(
-            edit.view, rows_of(tok, batch, hparams, edit.view.model.config.model_type), neurons, hparams
+            edit.view, rows_of(edit.tok, batch, hparams, edit.view.model.config.model_type), neurons, hparams
         )
         edit.watch.lap("train")
         return list(zip(neurons, vectors))

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...arch.chat import prompt_tokenizer
 from ...arch.plain_model import require_plain
-from ...arch.tokens import Batch, pad, token_ids
+from ...arch.tokens import Batch, pad, pair_ids, target_token_ids, token_ids
 from ...arch.view import HALF, ModelView, eval_mode, frozen_parameters
 from ...edits.write import clone_weights, restore
 from ...errors import EditError, HparamsError, RequestError
@@ -67,12 +68,14 @@ def execute_ft(model: nn.Module, tok, requests: Sequence[dict], hparams: FTHyper
 
     Raises:
         RequestError: no requests, or a request without a prompt or a target.
-        HparamsError: ``rewrite_module_tmp`` names no parameter of the model.
+        HparamsError: ``rewrite_module_tmp`` names no parameter of the model, or the tokenizer has no chat
+            template where ``use_chat_template`` is on.
     """
     weights = _trained_weights(model, hparams)
     if not requests:
         raise RequestError("no requests; give at least one with prompt and target_new")
     device = next(iter(weights.values())).device
+    tok = prompt_tokenizer(tok, hparams)
     examples = [_example(tok, tidied(request), index, hparams) for index, request in enumerate(requests)]
     batches = [
         _TrainingBatch.of(examples[start : start + hparams.batch_size], device)
@@ -127,11 +130,14 @@ def _example(tok, request: dict, index: int, hparams: FTHyperParams) -> tuple[li
     if not input_ids:
         raise RequestError(f"request {index}: prompt {prompt!r} has no tokens")
     if hparams.objective_optimization == "prompt_last":
-        target_ids = token_ids(tok, target, special=hparams.target_special_tokens)
+        if hparams.use_chat_template:
+            target_ids = target_token_ids(tok, target)
+        else:
+            target_ids = token_ids(tok, target, special=hparams.target_special_tokens)
         target_ids = [token for token in target_ids if token != tok.unk_token_id]
     else:
         prompt_length = len(input_ids)
-        input_ids = token_ids(tok, prompt + target)
+        (input_ids,) = pair_ids(tok, [prompt], [target.removeprefix(" ")])
         target_ids = input_ids[prompt_length:]
     if not target_ids:
         raise RequestError(f"request {index}: target_new {target!r} has no tokens of its own")

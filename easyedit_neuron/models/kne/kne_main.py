@@ -39,7 +39,7 @@ def apply_kne_to_model(
             not lower the loss; the model is then as it was.
     """
     edit = Edit.begin("KNE", model, tok, requests, hparams, copy)
-    view, axis = edit.view, hparams.neuron_axis
+    view, tok, axis = edit.view, edit.tok, hparams.neuron_axis
     with edit.computing():
         # Score every row of the target modules (Eq. 3-5), then choose the ensemble (Eq. 6 and 7).
         sites = sites_of(view, hparams)

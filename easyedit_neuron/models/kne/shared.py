@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import data
 from ...arch import ModelView, Projection, projection
+from ...arch.chat import prompt_tokenizer
 from ...arch.view import eval_mode
 from ...attribution.targets import TargetTokens, target_tokens
 from ...edits.request import EditRequest, prepare
@@ -58,7 +59,7 @@ def localize_shared(model, tok, requests: list[dict], hparams) -> SharedScores:
         NeuronEditError: bad requests, modules that the model does not have, a cache file that is damaged or
             belongs to something else.
     """
-    view = ModelView.of(model, **hparams.module_overrides())
+    view, tok = ModelView.of(model, **hparams.module_overrides()), prompt_tokenizer(tok, hparams)
     prepared = prepare(requests[: hparams.localization_set_size])
     if len(prepared) < hparams.localization_set_size:
         LOG.warning(
@@ -154,4 +155,6 @@ def _cache_key(
 
 def _state_key(hparams) -> str:
     parts = {**_settings(hparams), "size": hparams.localization_set_size, "data": hparams.localization_data}
+    if hparams.use_chat_template:
+        parts["chat"] = True
     return f"kne {json.dumps(parts, sort_keys=True)}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...arch.capture import Capture
+from ...arch.chat import ChatTokenizer, plain_tokenizer
 from ...arch.tokens import pad, target_token_ids, token_ids
 from ...arch.view import ModelView
 from ...errors import DataError
@@ -104,9 +105,10 @@ Moments = dict[str, Tensor]
 def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moments], list[list[int]]]:
     """Layer (as text) -> moments, and the beginnings of names, all tokens but the last, of the present model.
 
-    The moments come from the cache below ``stats_dir`` where they have been measured before.
+    The moments come from the cache below ``stats_dir`` where they have been measured before. In a chat the
+    names are read where a subject is, in the user's turn; the texts are plain.
     """
-    layers = hparams.layers
+    layers, prompt_tok, tok = hparams.layers, tok, plain_tokenizer(tok)
     folder = Path(hparams.stats_dir).expanduser()
     count = hparams.mom2_n_samples or enough_texts(view.d_ff)
     texts = list(open_texts(view, tok, hparams.mom2_dataset, count, hparams.seed, folder))
@@ -118,6 +120,8 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
         "templates": list(hparams.name_templates),
         "shares": [hparams.text_share, hparams.name_share, hparams.sink_share],
     }
+    if isinstance(prompt_tok, ChatTokenizer):
+        provenance["chat"] = prompt_tok.head
     paths = {
         layer: folder
         / f"ffn-inputs-layer{layer}-{key_fingerprint(provenance | {'layer': layer})}.safetensors"
@@ -130,7 +134,7 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
 
     missing = [layer for layer in layers if stored(layer) is None]
     if missing:
-        for layer, moments in _measure(view, tok, texts, hparams, missing).items():
+        for layer, moments in _measure(view, prompt_tok, texts, hparams, missing).items():
             matrix_files.write(paths[layer], provenance | {"layer": layer}, moments)
     result = {}
     for layer in layers:
@@ -165,7 +169,7 @@ def _measure(
     view: ModelView, tok, texts: Sequence[str], hparams, layers: Sequence[int]
 ) -> dict[int, dict[str, Tensor]]:
     """Layer -> "moment" and "mean" of text tokens, names and first tokens, weighted by their shares."""
-    rows = [("text", token_ids(tok, text)[: hparams.mom2_max_length]) for text in texts]
+    rows = [("text", token_ids(plain_tokenizer(tok), text)[: hparams.mom2_max_length]) for text in texts]
     rows += [("name", ids) for ids in name_rows(tok, names_in(texts), hparams.name_templates)]
     rows = sorted(((kind, ids) for kind, ids in rows if ids), key=lambda row: len(row[1]))
     sums = {(layer, kind): _Sums.zeros(view.d_model) for layer in layers for kind in ("text", "name", "sink")}

@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...arch.tokens import Batch, pad, target_token_ids, token_ids
+from ...arch.chat import plain_tokenizer
+from ...arch.tokens import Batch, pad, target_token_ids, unfinished_ids
 from ...arch.view import ModelView
 from ...arch.widen import free_neurons, widen
 from ...edits.edit import Edit
@@ -201,7 +202,7 @@ def read_alone(edit: Edit, request: EditRequest) -> list[list[int]]:
     """Token ids of ``name_templates`` up to the subject. Keys of the edited prompt alone depend on what
     stands in front of the subject, and other phrasings then miss the neuron."""
     return [
-        token_ids(edit.tok, template.split("{}")[0] + request.subject)
+        unfinished_ids(edit.tok, template.split("{}")[0] + request.subject)
         for template in edit.hparams.name_templates
     ]
 
@@ -217,9 +218,9 @@ def read_others(edit: Edit, leads: list[list[int]], batch: list[EditRequest], la
     keys = []
     for request in batch:
         draw = random.Random(f"{edit.hparams.seed} {request.subject}")
-        ids = target_token_ids(edit.tok, request.subject)
+        ids = target_token_ids(plain_tokenizer(edit.tok), request.subject)
         starts = [template.split("{}")[0] for template in (request.prompt, *edit.hparams.name_templates)]
-        beginnings = [token_ids(edit.tok, start.rstrip()) for start in starts]
+        beginnings = [unfinished_ids(edit.tok, start.rstrip()) for start in starts]
         rows = [
             [*beginnings[number % len(beginnings)], *draw.choice(leads), ids[-1]]
             for number in range(count if len(ids) > 1 else 0)

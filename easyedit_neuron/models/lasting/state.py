@@ -70,4 +70,7 @@ class LastingState:
 
 
 def _key(hparams: Any) -> str:
-    return f"lasting {key_fingerprint({name: getattr(hparams, name) for name in SETTING_FIELDS})}"
+    values = {name: getattr(hparams, name) for name in SETTING_FIELDS}
+    if hparams.use_chat_template:
+        values["use_chat_template"] = True
+    return f"lasting {key_fingerprint(values)}"

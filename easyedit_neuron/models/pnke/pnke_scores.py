@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ...arch import Capture, ModelView, take
 from ...arch.calls import ModelCalls
-from ...arch.tokens import Batch, encode, token_ids
+from ...arch.chat import plain_tokenizer
+from ...arch.tokens import Batch, encode, token_ids, unfinished_ids
 from ...attribution import IntegratedGradients, TargetTokens, integrated_gradients, read_prompts
 from ...masks import NeuronMask, ScoringContext
 from ...utils.memory import in_batches
@@ -48,7 +49,9 @@ def pnke_scores(context: ScoringContext, options: PNKEScoringOptions) -> dict[in
     view, watch = context.view, Stopwatch()
     prompts: list[SemanticPrompts] = []
     if options.uses_prompts:
-        prompts = semantic_prompts(context.requests, view.model, context.tok, options, context.contexts)
+        prompts = semantic_prompts(
+            context.requests, view.model, plain_tokenizer(context.tok), options, context.contexts
+        )
         watch.lap("semantic prompts")
     places, lost = _places(context, prompts, options.activation_position)
     if not options.uses_attribution:  # the gradients bring P_spec's activations with them
@@ -109,7 +112,7 @@ def _places(
             if position == "last":
                 places.append(_Place(number, text, len(token_ids(context.tok, text)) - 1))
             elif start >= 0:
-                end = len(token_ids(context.tok, text[: start + len(subject)])) - 1
+                end = len(unfinished_ids(context.tok, text[: start + len(subject)])) - 1
                 places.append(_Place(number, text, end))
         lost.append(len(semantic.texts) - (len(places) - before))
     return places, lost
