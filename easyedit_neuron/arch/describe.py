@@ -47,8 +47,7 @@ def text_config(model: nn.Module):
 
 def entry_of(model: nn.Module) -> Architecture | None:
     """The table's entry for a model, or for its text part; None without one."""
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    return ARCHITECTURES.get(model_type) or _text_part(model)
+    return ARCHITECTURES.get(_model_type(model)) or _text_part(model)
 
 
 def has_experts(model: nn.Module) -> bool:
@@ -74,9 +73,12 @@ def _clean(field: str, value):
     return value
 
 
+def _model_type(model: nn.Module) -> str | None:
+    return getattr(getattr(model, "config", None), "model_type", None)
+
+
 def _entry_or_names(model: nn.Module, overrides: dict) -> Architecture:
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    entry = entry_of(model)
+    model_type, entry = _model_type(model), entry_of(model)
     if entry is not None:
         projections = {**entry.projections, **overrides.get("projections", {})}
         return replace(entry, **{**overrides, "projections": projections})

@@ -116,13 +116,17 @@ _GEMMA2 = _LLAMA | dict(
 )
 
 
-def _without(entry: Mapping, *names: str) -> dict:
-    """The projections of an entry, but for these."""
-    return {name: module for name, module in entry["projections"].items() if name not in names}
+def _without(projections: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: module for name, module in projections.items() if name not in names}
+
+
+def _thirds(module: str, order: str = "") -> dict[str, str]:
+    """q, k and v of a module that computes all three."""
+    return {name: f"{module}[{part}/3{order}]" for part, name in enumerate(_QKV, 1)}
 
 
 _FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
-_PHI3 = _LLAMA | {"projections": {name: _FUSED[name] for name in ("o_proj", "gate_proj", "up_proj")}}
+_PHI3 = _LLAMA | {"projections": _without(_FUSED, *_QKV)}
 _GLM4 = _LLAMA | dict(
     post_ffn_norm_tmp="post_mlp_layernorm", attn_branch_tmp="post_self_attn_layernorm", projections=_FUSED
 )
@@ -131,7 +135,7 @@ _OLMO2 = _LLAMA | dict(
     post_ffn_norm_tmp="post_feedforward_layernorm",
     attn_branch_tmp="post_attention_layernorm",
 )
-_NO_GATE = _LLAMA | {"projections": _without(_LLAMA, "gate_proj")}
+_NO_GATE = _LLAMA | {"projections": _without(_LLAMA["projections"], "gate_proj")}
 _TWO_MATRICES = _LLAMA | dict(
     rewrite_module_tmp="mlp.c_proj",
     norm="layer",
@@ -189,11 +193,7 @@ _GPT2 = dict(
     lm_head_module="lm_head",
     norm="layer",
     pre_ffn_norm_tmp="ln_2",
-    projections={
-        **{name: f"attn.c_attn[{part}/3]" for part, name in enumerate(_QKV, 1)},
-        "o_proj": "attn.c_proj",
-        "up_proj": "mlp.c_fc",
-    },
+    projections={**_thirds("attn.c_attn"), "o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"},
 )
 
 _BLOOM = dict(
@@ -206,7 +206,7 @@ _BLOOM = dict(
     norm="layer",
     pre_ffn_norm_tmp="post_attention_layernorm",
     projections={
-        **{name: f"self_attention.query_key_value[{part}/3 by head]" for part, name in enumerate(_QKV, 1)},
+        **_thirds("self_attention.query_key_value", " by head"),
         "o_proj": "self_attention.dense",
         "up_proj": "mlp.dense_h_to_4h",
     },
@@ -220,15 +220,11 @@ _MPT = _BLOOM | dict(
     attn_module_tmp="attn",
     ln_f_module="transformer.norm_f",
     pre_ffn_norm_tmp="norm_2",
-    projections={
-        **{name: f"attn.Wqkv[{part}/3]" for part, name in enumerate(_QKV, 1)},
-        "o_proj": "attn.out_proj",
-        "up_proj": "ffn.up_proj",
-    },
+    projections={**_thirds("attn.Wqkv"), "o_proj": "attn.out_proj", "up_proj": "ffn.up_proj"},
     needs={},
 )
 _FALCON = _BLOOM | dict(
-    projections={"o_proj": "self_attention.dense", "up_proj": "mlp.dense_h_to_4h"},
+    projections=_without(_BLOOM["projections"], *_QKV),
     parallel_residual="parallel_attn",
     ffn_quirks=("changed_in_place",),
     needs={},
@@ -269,7 +265,7 @@ _ALL = [
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
     _entry("gpt_neo", **_GPT_NEO),
-    _entry("gpt_bigcode", **_GPT2 | {"projections": {"o_proj": "attn.c_proj", "up_proj": "mlp.c_fc"}}),
+    _entry("gpt_bigcode", **_GPT2 | {"projections": _without(_GPT2["projections"], *_QKV)}),
     _entry(
         "gptj",
         block="transformer.h.{}",
@@ -299,7 +295,7 @@ _ALL = [
         attn_branch_tmp="post_attention_dropout",
         parallel_residual="use_parallel_residual",
         projections={
-            **{name: f"attention.query_key_value[{part}/3 by head]" for part, name in enumerate(_QKV, 1)},
+            **_thirds("attention.query_key_value", " by head"),
             "o_proj": "attention.dense",
             "up_proj": "mlp.dense_h_to_4h",
         },

@@ -63,9 +63,15 @@ def run_command_line(arguments: list[str]) -> int:
     return BAD_INPUT if sweep.failed_jobs else 0
 
 
-def _swept_methods(arguments: list[str]) -> list[str]:
+def _chosen_method(arguments: list[str]) -> str | None:
+    """What follows ``method=``; several names, divided by commas, in a sweep."""
     values = [text.removeprefix("method=") for text in arguments if text.startswith("method=")]
-    return values[-1].split(",") if values and "," in values[-1] else []
+    return values[-1] if values else None
+
+
+def _swept_methods(arguments: list[str]) -> list[str]:
+    names = (_chosen_method(arguments) or "").split(",")
+    return names if len(names) > 1 else []
 
 
 def _job(config: DictConfig) -> None:
@@ -131,8 +137,8 @@ def _unknown_setting(name: str, arguments: list[str]) -> str:
     section, _, leaf = name.rpartition(".")
     if section == "method" and leaf in SET_ELSEWHERE:
         return f"{name!r} has a setting of its own: {SET_ELSEWHERE[leaf]}=..."
-    chosen_methods = [text.partition("=")[2] for text in arguments if text.startswith("method=")]
-    method = chosen_methods[-1] if chosen_methods else _default_method()
+    chosen = _chosen_method(arguments)
+    method = _default_method() if chosen is None else chosen
     names = setting_names(method)
     group, _, entry = section.partition(".")
     if entry in names.get(group, ()):

@@ -37,12 +37,9 @@ def register_groups(swept: Sequence[str] = ()) -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("commands", lambda: "|".join(COMMANDS), replace=True)
     store = ConfigStore.instance()
+    shared = [name for spec in methods() if spec.name.lower() in swept for name in method_fields(spec)]
     for spec in methods():
-        names = method_fields(spec)
-        if swept and spec.name.lower() not in swept:
-            names += [
-                name for other in methods() if other.name.lower() in swept for name in method_fields(other)
-            ]
+        names = method_fields(spec) + ([] if spec.name.lower() in swept else shared)
         node = {"name": spec.name, **dict.fromkeys(names, MISSING)}
         store.store(group="method", name=spec.name.lower(), node=node)
     store.store(group="method", name=EASYEDIT, node={"name": EASYEDIT, "alg": MISSING})

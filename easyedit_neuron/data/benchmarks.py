@@ -11,7 +11,7 @@
 from collections.abc import Set
 from typing import Any
 
-from .parts import probe_of, request_of
+from .parts import neighborhood_of, probe_of, request_of, templated
 from .record import Record
 
 HOPS = range(2, 7)
@@ -45,10 +45,7 @@ def from_mquake(record: Record) -> list[dict[str, Any]]:
     """The edits of a record, one request each."""
     requests = []
     for rewrite in record.children("requested_rewrite"):
-        subject, template = rewrite.string("subject"), rewrite.string("prompt")
-        if template.count("{}") != 1:
-            raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
-        request: dict[str, Any] = {"prompt": template.replace("{}", subject), "subject": subject}
+        request = templated(rewrite)
         request["target_new"] = rewrite.child("target_new").string("str")
         request["ground_truth"] = rewrite.child("target_true").string("str")
         if question := rewrite.first("question"):
@@ -56,8 +53,7 @@ def from_mquake(record: Record) -> list[dict[str, Any]]:
         requests.append(request | {"locality": {}, "portability": {}})
     if not requests:
         raise record.error("requested_rewrite", "is empty")
-    if record.has("loc") and record.has("loc_ans"):
-        requests[-1]["locality"]["neighborhood"] = probe_of(record, "loc", "loc_ans")
+    requests[-1]["locality"] |= neighborhood_of(record)
     questions = record.strings("questions") if record.has("questions") else []
     if questions:
         answers = [record.string("new_answer")] * len(questions)
@@ -89,8 +85,7 @@ def from_halluedit(record: Record) -> dict[str, Any]:
     """
     subject = record.string("subject")
     prompt = record.first("question") or f"What is the {record.string('relation')} of {subject}?"
-    fields = {**record.raw, "prompt": prompt, "paraphrased": record.first("paraphrased_question")}
-    whole = Record(record.path, record.index, fields, record.trail)
+    whole = record.with_fields(prompt=prompt, paraphrased=record.first("paraphrased_question"))
     request = request_of(whole, "prompt", "object", "ground_truth", "paraphrased")
     answers = {
         "yes": ("yes_question", "Yes"),
@@ -111,8 +106,7 @@ def from_cknowedit(record: Record) -> dict[str, Any]:
     """A record of CKnowEdit; the kinds of probes are called as in EasyEdit's example."""
     prompt = record.string("prompt")
     subject = record.first("subject") or _without_instruction(prompt)
-    fields = {**record.raw, "subject": subject}
-    whole = Record(record.path, record.index, fields, record.trail)
+    whole = record.with_fields(subject=subject)
     request = request_of(whole, "prompt", "target_new", "target_old", "rephrase")
     if isinstance(record.raw.get("rephrase"), list) and (texts := record.strings("rephrase")):
         request["paraphrase_prompts"] = texts

@@ -23,6 +23,20 @@ def request_of(
     return request
 
 
+def templated(rewrite: Record) -> dict[str, Any]:
+    """Prompt and subject of a rewrite whose prompt has ``{}`` for the subject."""
+    subject, template = rewrite.string("subject"), rewrite.string("prompt")
+    if template.count("{}") != 1:
+        raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
+    return {"prompt": template.replace("{}", subject), "subject": subject}
+
+
+def neighborhood_of(record: Record) -> dict[str, Any]:
+    """The locality of a record with ``loc`` and ``loc_ans``; empty without them."""
+    has_probe = record.has("loc") and record.has("loc_ans")
+    return {"neighborhood": probe_of(record, "loc", "loc_ans")} if has_probe else {}
+
+
 def paraphrases_of(record: Record) -> list[str]:
     """A record's paraphrases, if it has any."""
     return record.strings("paraphrase_prompts") if record.has("paraphrase_prompts") else []

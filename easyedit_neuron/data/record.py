@@ -1,7 +1,7 @@
 """A record of a file, with accessors that name file, record and field when something is wrong."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,10 @@ class Record:
                 yield from self._leaves(name, item)
         else:
             raise self.error(name, f"must be a string or a list of strings, found {type(value).__name__}")
+
+    def with_fields(self, **fields: Any) -> "Record":
+        """The record with some fields replaced or added."""
+        return replace(self, raw={**self.raw, **fields})
 
     def child(self, name: str) -> "Record":
         return Record(self.path, self.index, self.value(name, dict), (*self.trail, name))

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import DataError
 from .benchmarks import from_cknowedit, from_halluedit, from_mquake, from_ultraedit, refused
-from .parts import paraphrases_of, probe_of, request_of
+from .parts import neighborhood_of, paraphrases_of, probe_of, request_of, templated
 from .record import Record
 
 _KNOWEDIT_KINDS = {"Reasoning": "reasoning"}
@@ -73,10 +73,7 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
     """The record of ROME and MEMIT (``requested_rewrite``), with or without the portability question; AKEW's
     CounterFact and WikiUpdate."""
     rewrite = record.child("requested_rewrite")
-    subject, template = rewrite.string("subject"), rewrite.string("prompt")
-    if template.count("{}") != 1:
-        raise rewrite.error("prompt", f"must hold '{{}}' once, for the subject: {template!r}")
-    request: dict[str, Any] = {"prompt": template.replace("{}", subject), "subject": subject}
+    request = templated(rewrite)
     if "answer_new" in rewrite.raw:
         target, truth = rewrite.string("answer_new"), rewrite.first("answer_true")
     else:
@@ -88,8 +85,7 @@ def from_counterfact_nested(record: Record) -> dict[str, Any]:
         request |= {"rephrase_prompt": paraphrases[0], "paraphrase_prompts": paraphrases}
     elif question := rewrite.first("question"):
         request["rephrase_prompt"] = question
-    if record.has("loc") and record.has("loc_ans"):
-        request["locality"]["neighborhood"] = probe_of(record, "loc", "loc_ans")
+    request["locality"] |= neighborhood_of(record)
     if record.has("neighborhood_prompts") and (neighbors := record.strings("neighborhood_prompts")):
         probes = {"prompt": list(neighbors), "ground_truth": [truth] * len(neighbors)}
         request["locality"]["neighborhood"] = probes

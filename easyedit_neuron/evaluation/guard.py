@@ -76,7 +76,6 @@ class Guard:
 
     Attributes:
         readings: one for each time that it asked.
-        prompt_tok: the tokenizer for prompts of edits, where it is another (edits inside a chat template).
 
     Raises:
         HparamsError: a value out of range.
@@ -98,7 +97,7 @@ class Guard:
         self.every, self.facts, self.texts = every, list(facts), evenly(list(texts), TEXTS)
         self.limits, self.action, self.batch_size = limits, action, batch_size
         self.readings: list[Reading] = []
-        self.prompt_tok: Any = None
+        self._prompt_tok: Any = None
         self._before: float | None = None
 
     @property
@@ -110,9 +109,12 @@ class Guard:
         """Whether the canaries are asked after the edits ``first`` ... ``done - 1``."""
         return self.every is not None and first // self.every < done // self.every
 
-    def begin(self, model, tok) -> None:
-        """Ask the untouched model: which facts it knows, and its perplexity."""
-        self.readings = []
+    def begin(self, model, tok, prompt_tok=None) -> None:
+        """Ask the untouched model: which facts it knows, and its perplexity.
+
+        ``prompt_tok``: the tokenizer for prompts of edits, where it is another (edits inside a chat).
+        """
+        self.readings, self._prompt_tok = [], prompt_tok
         if self.every is None:
             return
         right = self._right(model, tok, self.facts)
@@ -131,7 +133,7 @@ class Guard:
             newest[fact_of(request)] = request
         asked = [(edit["prompt"], edit["target_new"]) for edit in evenly(list(newest.values()), EDITS)]
         rel = mean(
-            value for value in self._accuracies(model, self.prompt_tok or tok, asked) if math.isfinite(value)
+            value for value in self._accuracies(model, self._prompt_tok or tok, asked) if math.isfinite(value)
         )
         sides = (
             ("known facts", retained, self.limits.retained, False),

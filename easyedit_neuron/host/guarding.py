@@ -21,14 +21,13 @@ class GuardedSequence:
     are in the model when the call ends early.
     """
 
-    def __init__(self, guard: Guard | None, model, tok, records: list | None, hparams=None):
+    def __init__(self, guard: Guard | None, model, tok, records: list | None, hparams):
         self.guard, self.model, self.tok, self.records = guard, model, tok, records
         self._originals: dict[str, torch.Tensor] = {}  # weights at the newest reading within the limits
         self._good, self._good_records = 0, 0 if records is None else len(records)
         self.remaining, self._took_back = 0, False
         if guard is not None:
-            guard.prompt_tok = prompt_tokenizer_of(tok, hparams)
-            guard.begin(model, tok)
+            guard.begin(model, tok, prompt_tokenizer_of(tok, hparams))
 
     def ends(self, model, first: int, requests: Sequence[dict], originals: dict[str, torch.Tensor]) -> bool:
         """Whether the call ends after the edits ``first`` ... of ``requests`` so far.

@@ -132,8 +132,8 @@ class Engine:
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
         self.guard = self._make_guard()
-        self.guard.prompt_tok = prompt_tokenizer_of(self.editor.tok, self.editor.hparams)
-        self.guard.begin(self.editor.model, self.editor.tok)
+        prompt_tok = prompt_tokenizer_of(self.editor.tok, self.editor.hparams)
+        self.guard.begin(self.editor.model, self.editor.tok, prompt_tok)
         self._before, self._before_digest = before, before_digest(before)
         if state is None:
             self._add_checkpoint(means(before["metrics"]) | before["beside"], {})

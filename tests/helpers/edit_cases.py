@@ -92,6 +92,11 @@ def weights_of(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+def bits_of(model) -> dict[str, bytes]:
+    """All parameters, to be compared bit for bit, also where they are not numbers."""
+    return {name: value.numpy().tobytes() for name, value in weights_of(model).items()}
+
+
 def same(first, second):
     """Bit-identical weights."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

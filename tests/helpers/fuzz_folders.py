@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,13 +25,22 @@ from easyedit_neuron.report import figures
 from easyedit_neuron.utils.fingerprint import tensors_fingerprint
 from easyedit_neuron.utils.plain_trees import parse_json
 from helpers.contract import fresh, settings
-from helpers.edit_cases import weights_of
+from helpers.edit_cases import bits_of, weights_of
 from helpers.editing import REQUESTS, make_hparams
 from helpers.editlogs import edited
 from helpers.fuzzing import Trial, command, files_below
 from helpers.lifelong_runs import make_world, start
 from helpers.mutations import as_json, damage_folder
 from helpers.run_folders import run_folder
+
+
+def resealed(path: Path, renewed: Callable[[str], str]) -> str:
+    """Renew the digests in a text file, where the damage lets it be read; says whether."""
+    try:
+        path.write_text(renewed(path.read_text()))
+    except Exception:
+        return "not resealed"
+    return "resealed"
 
 
 class Folders:
@@ -164,8 +174,7 @@ class Logs(Folders):
         model = copy.deepcopy(base if use in ("replay",) else model)
 
         def state():
-            content = {name: value.numpy().tobytes() for name, value in weights_of(model).items()}
-            return content, files_below(run), sorted(path.name for path in run.parent.iterdir())
+            return bits_of(model), files_below(run), sorted(path.name for path in run.parent.iterdir())
 
         call = lambda: self._use(use, run, model, tok, run.parent)  # noqa: E731
         return Trial(call, state, lambda: self.around(number), f"{variant} {use}: {what}")
@@ -198,17 +207,16 @@ class Logs(Folders):
     @staticmethod
     def _resealed(log: Path) -> str:
         """Renew the digests of the files in the entries."""
-        path = log / ENTRIES_FILE
-        try:
-            entries = [json.loads(line) for line in path.read_text().splitlines()]
+
+        def renewed(text: str) -> str:
+            entries = [json.loads(line) for line in text.splitlines()]
             for entry in entries:
                 file = log / f"{entry['id']:06d}.safetensors"
                 if "file" in entry and file.is_file():
                     entry |= {"sha256": file_digest(file), "bytes": file.stat().st_size}
-            path.write_text("".join(as_json(entry) + "\n" for entry in entries))
-        except Exception:
-            return "not resealed"
-        return "resealed"
+            return "".join(as_json(entry) + "\n" for entry in entries)
+
+        return resealed(log / ENTRIES_FILE, renewed)
 
 
 # -- exports -----------------------------------------------------------------------------------------------
@@ -247,8 +255,7 @@ class Exports(Folders):
                     model.get_parameter(name).copy_(value)
 
         def state():
-            content = {name: value.numpy().tobytes() for name, value in weights_of(model).items()}
-            return content, files_below(run), sorted(path.name for path in run.parent.iterdir())
+            return bits_of(model), files_below(run), sorted(path.name for path in run.parent.iterdir())
 
         def call() -> None:
             if use == "import":
@@ -260,14 +267,12 @@ class Exports(Folders):
 
     @staticmethod
     def _resealed(run: Path) -> str:
-        path = run / SIDE_FILE
-        try:
-            content = json.loads(path.read_text())
+        def renewed(text: str) -> str:
+            content = json.loads(text)
             content["files"] = {name: file_digest(run / name) for name in content["files"]}
-            path.write_text(as_json(content))
-        except Exception:
-            return "not resealed"
-        return "resealed"
+            return as_json(content)
+
+        return resealed(run / SIDE_FILE, renewed)
 
 
 # -- statistics --------------------------------------------------------------------------------------------
@@ -299,11 +304,11 @@ class Statistics(Folders):
         (place / "corpus.txt").write_bytes((self.place / "corpus.txt").read_bytes())
         model = copy.deepcopy(self.base)
 
-        def state():
-            return {name: value.numpy().tobytes() for name, value in weights_of(model).items()}
-
         return Trial(
-            lambda: self._edit(model, place, method), state, lambda: self.around(number), f"{method} {what}"
+            lambda: self._edit(model, place, method),
+            lambda: bits_of(model),
+            lambda: self.around(number),
+            f"{method} {what}",
         )
 
     @staticmethod

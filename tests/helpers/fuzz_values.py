@@ -21,7 +21,7 @@ from easyedit_neuron.hyperparameters.base import read_hparams
 from easyedit_neuron.registry import get_method
 from helpers.contract import settings, tokenizer_state
 from helpers.dummy_method import DummyHyperParams, register_dummy
-from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, weights_of
+from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, bits_of
 from helpers.editing import METHODS, REQUESTS, make_hparams
 from helpers.fuzzing import Trial, command, files_below
 from helpers.mutations import TEXTS, as_json, damaged_bytes, mutated, some_value, written_out
@@ -98,8 +98,11 @@ class Requests:
         return copy.deepcopy(arguments) | {"sequential_edit": True}
 
     def _state(self):
-        content = {name: value.numpy().tobytes() for name, value in weights_of(self.model).items()}
-        return content, tokenizer_state(self.tok), [p.requires_grad for p in self.model.parameters()]
+        return (
+            bits_of(self.model),
+            tokenizer_state(self.tok),
+            [p.requires_grad for p in self.model.parameters()],
+        )
 
 
 def unusual(chance: random.Random) -> Any:
