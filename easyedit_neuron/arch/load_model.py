@@ -8,7 +8,9 @@ import torch
 
 from .. import resources
 from ..errors import HostError, HparamsError
+from .four_bit import four_bit_options
 from .gguf import is_gguf, load_gguf
+from .plain_model import is_quantised
 
 LOG = logging.getLogger(__name__)
 
@@ -37,12 +39,18 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     ``hparams.model_name`` is the name of a shipped or fetched model (``tiny-llama``,
     ``smollm2-135m-instruct``), a folder or hub name, a GGUF file, or a pair ``(model, tokenizer)``, which is
     used as it is. Weights are float16 with ``fp16``, bfloat16 with ``bf16``,
-    else float32. A tokenizer loaded here without a pad token gets the end-of-text token.
+    else float32; with ``load_in_4bit`` all but the edited blocks are in 4 bits (``four_bit_options``). A
+    tokenizer loaded here without a pad token gets the end-of-text token.
     """
     device = target_device(getattr(hparams, "device", None))
     name, parallel = hparams.model_name, bool(getattr(hparams, "model_parallel", False))
     if isinstance(name, str):
-        model, tok = _from_pretrained(name, _model_dtype(hparams), parallel)
+        options = dtype_option(_model_dtype(hparams))
+        if getattr(hparams, "load_in_4bit", False):
+            options |= four_bit_options(name, hparams, _model_dtype(hparams), device)
+        if parallel:
+            options["device_map"] = "auto"
+        model, tok = _from_pretrained(name, options)
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:
@@ -51,7 +59,7 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
     if getattr(model.config, "is_encoder_decoder", False):
         reason = "the methods here edit decoder-only models"
         raise HostError(f"model type {model.config.model_type!r} is an encoder-decoder; {reason}")
-    if not parallel:
+    if not parallel and not is_quantised(model):
         model.to(device)
     return model, tok, device
 
@@ -71,13 +79,11 @@ def dtype_option(dtype) -> dict[str, Any]:
     return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
 
 
-def _from_pretrained(name: str, dtype: torch.dtype, parallel: bool):
+def _from_pretrained(name: str, options: dict[str, Any]):
     import transformers
 
     resources.require_model(name)
-    path, options = resources.model_path(name), dtype_option(dtype)
-    if parallel:
-        options["device_map"] = "auto"
+    path = resources.model_path(name)
     LOG.info("loading model %s", path)
     if is_gguf(path):
         model, tok = load_gguf(path, **options)

@@ -5,11 +5,24 @@ from torch import nn
 
 from ..errors import ArchitectureError
 
-_QUANTISED_CLASSES = ("Linear4bit", "Linear8bitLt", "QuantLinear", "WQLinear", "HQQLinear", "AqlmLinear")
+_BITSANDBYTES = ("Linear4bit", "Linear8bitLt")
+_QUANTISED_CLASSES = ("QuantLinear", "WQLinear", "HQQLinear", "AqlmLinear")
+
+
+def is_bitsandbytes(module: nn.Module) -> bool:
+    """Whether a linear layer's weight is quantised by bitsandbytes, which lets gradients through."""
+    return any(base.__name__ in _BITSANDBYTES for base in type(module).__mro__)
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether parts of a model are quantised by bitsandbytes."""
+    return any(is_bitsandbytes(module) for module in model.modules())
 
 
 def require_plain(model: nn.Module) -> None:
     """Check that hooks see what the model computes, and that its weights are the numbers that it uses.
+
+    Parts quantised by bitsandbytes pass: gradients go through them, and ``ModelView.matrix`` refuses them.
 
     Raises:
         ArchitectureError: says what the model is, and what to edit instead.
@@ -35,8 +48,8 @@ def require_plain(model: nn.Module) -> None:
         name, kind = quantised
         raise _refused(
             f"is quantised ({name} is a {kind})",
-            "load it unquantised (float32, bfloat16 or float16), edit, and quantise the edited model "
-            "(easyedit-neuron export --to merged)",
+            "load it with load_in_4bit (bitsandbytes, all but the edited layers), or unquantised (float32, "
+            "bfloat16 or float16), edit, and quantise the edited model (easyedit-neuron export --to merged)",
         )
 
 
@@ -44,6 +57,8 @@ def _quantised_module(model: nn.Module) -> tuple[str, str] | None:
     """Name and class of a linear layer whose weight is no plain matrix of floats."""
     for name, module in model.named_modules():
         kind = type(module).__name__
+        if is_bitsandbytes(module):
+            continue
         if kind in _QUANTISED_CLASSES or type(module).__module__.startswith(("torch.ao.nn", "torchao.")):
             return name, kind
         weight = getattr(module, "weight", None)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import ArchitectureError
 from ..utils.suggest import did_you_mean
+from .plain_model import is_bitsandbytes
 from .view import ModelView, bias_of
 
 Axis = Literal["output", "input"]
@@ -106,6 +107,8 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
             f"projections.{name}: the model has no module {module!r} with a weight; name it as "
             "model.named_modules() does"
         ) from None
+    if is_bitsandbytes(view.model.get_submodule(module)):
+        view.matrix(f"{module}.weight")  # refuses it, with the remedy
     if weight.dim() != 2 or not weight.is_floating_point() or weight.is_meta:
         raise ArchitectureError(
             f"projections.{name}: {module}.weight is not a floating-point matrix in memory, so its rows "

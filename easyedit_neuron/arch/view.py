@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..errors import ArchitectureError
 from .describe import MODULE_FIELDS, architecture_of, text_config
 from .norms import NormParameters, detect_norm, norm_parameters
-from .plain_model import require_plain
+from .plain_model import is_bitsandbytes, require_plain
 from .table import Architecture
 
 HALF = (torch.float16, torch.bfloat16)
@@ -113,7 +113,8 @@ class ModelView:
         GPT-2's Conv1D stores its weight as ``[in, out]``; this is the one place that transposes it.
 
         Raises:
-            ArchitectureError: no parameter of that name, or one with another number of dimensions.
+            ArchitectureError: no parameter of that name, one with another number of dimensions, or one that
+                is quantised.
         """
         path, _, leaf = name.rpartition(".")
         try:
@@ -122,6 +123,8 @@ class ModelView:
             raise ArchitectureError(
                 f"the model ({type(self.model).__name__}) has no parameter {name!r}"
             ) from None
+        if not parameter.is_floating_point():
+            raise _quantised(name)
         if parameter.dim() == 1:
             return parameter[:, None]
         if parameter.dim() != 2:
@@ -180,6 +183,8 @@ class ModelView:
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """``(W [vocab_size, d_model], bias [vocab_size] or None)`` of the unembedding."""
         head = self._get("lm_head_module", self.arch.lm_head_module)
+        if is_bitsandbytes(head):
+            raise _quantised(self.arch.lm_head_module)
         return head.weight.detach(), bias_of(head)
 
     def logits(self, hidden: Tensor, softcap: bool = True) -> Tensor:
@@ -278,8 +283,11 @@ class ModelView:
         # whole.
         is_skeleton = all(parameter.is_meta for parameter in self.model.parameters())
         for layer in range(self.n_layers):
-            weight = getattr(self.down_proj(layer), "weight", None)
+            module = self.down_proj(layer)
+            weight = getattr(module, "weight", None)
             name = self.down_weight_name(layer)
+            if is_bitsandbytes(module):
+                continue  # what matters is whether this layer is edited: ``matrix`` refuses it
             if weight is None or weight.dim() != 2 or not weight.is_floating_point():
                 raise ArchitectureError(
                     f"rewrite_module_tmp: {name} is not a floating-point matrix, so it cannot be edited in "
@@ -289,13 +297,23 @@ class ModelView:
                 raise ArchitectureError(
                     f"{name} is offloaded (meta device); load the model into memory to edit it"
                 )
-        rows, d_ff = self.down_matrix(0).shape
+        plain = [n for n in range(self.n_layers) if not is_bitsandbytes(self.down_proj(n))]
+        first = self.down_proj(0)
+        rows, d_ff = self.down_matrix(plain[0]).shape if plain else (first.out_features, first.in_features)
         if rows != self.d_model:
             raise ArchitectureError(
                 f"rewrite_module_tmp: {self.down_weight_name(0)} writes {rows} numbers where the residual "
                 f"stream has {self.d_model}; name the FFN's down projection"
             )
         return d_ff
+
+
+def _quantised(name: str) -> ArchitectureError:
+    return ArchitectureError(
+        f"{name} is quantised, and the methods need its numbers. Load the model with the head and the blocks "
+        "that are edited as they are: load_in_4bit with these 'layers', or llm_int8_skip_modules of a "
+        "BitsAndBytesConfig"
+    )
 
 
 def bias_of(module: nn.Module) -> Tensor | None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ArchitectureError
+from .plain_model import is_bitsandbytes
 from .projections import Projection, projection, projection_names
 from .view import ModelView, is_conv1d
 
@@ -52,7 +53,8 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     """Give every FFN ``width`` neurons; the new ones, at the end, are zero.
 
     Parameters stay the same objects, on their devices and in their dtypes; the config says the new size.
-    Views made before know the old one.
+    Views made before know the old one. FFNs that are quantised stay as they are: such a model is edited in
+    memory, and its log is exported on the whole model.
 
     Returns:
         A function that takes the neurons away again.
@@ -66,6 +68,8 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     sizes: list[tuple[Any, str, Any]] = [(config, field, getattr(config, field))]
     tensors: list[tuple[nn.Parameter, Tensor]] = []
     for layer in range(view.n_layers):
+        if is_bitsandbytes(view.down_proj(layer)):
+            continue
         modules = [
             (view.model.get_submodule(read.module), True) for read in neuron_reads(view, layer).values()
         ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, resources
+from ..arch.plain_model import is_quantised
 from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
@@ -119,7 +120,9 @@ def _engine(
             other = Path(settings.runner.untouched).expanduser()
             untouched = untouched_of(other, opened.identity, fingerprints)
         run_fingerprint = opened.begin_or_continue(fingerprints, origin.command)
-    log = RunLog(files.log, settings.runner.edit_log, weights, stream.batches)
+    # What was edited in 4 bits is exported on the whole model, which has the same edited weights alone.
+    base = None if is_quantised(model) else weights
+    log = RunLog(files.log, settings.runner.edit_log, base, stream.batches)
     storage = RunStorage(files, StateFolder(files.state, run_fingerprint, STATE), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
     editor = ModelEditor(method, model, tok, hparams)

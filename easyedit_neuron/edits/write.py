@@ -106,8 +106,9 @@ def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tenso
 def grow(view: ModelView, deltas: Mapping[str, Delta]) -> None:
     """Give the FFNs the neurons that changes add to them."""
     widths = [delta.side for delta in deltas.values() if isinstance(delta, UnitDelta) and delta.adds]
-    if widths and max(widths) > view.down_matrix(0).shape[1]:
-        widen(ModelView(view.model, view.arch), max(widths))
+    now = ModelView(view.model, view.arch) if widths else view  # the FFNs may have grown since
+    if widths and max(widths) > now.d_ff:
+        widen(now, max(widths))
 
 
 @contextmanager

@@ -59,11 +59,14 @@ def _checked(original: Callable, call: str) -> Callable:
 def _check_before_loading(hparams) -> None:
     check_model_name(getattr(hparams, "model_name", None))
     check_hparams(hparams)
-    if getattr(hparams, "bf16", False):
-        LOG.warning(
-            "field 'bf16': EasyEdit ignores it and loads the model in %s; the built-in editor loads bfloat16",
-            "float16" if getattr(hparams, "fp16", False) else "float32",
-        )
+    for name, here in (("bf16", "bfloat16"), ("load_in_4bit", "in 4 bits")):
+        if getattr(hparams, name, False):
+            LOG.warning(
+                "field %r: EasyEdit ignores it and loads the model in %s; the built-in editor loads %s",
+                name,
+                "float16" if getattr(hparams, "fp16", False) else "float32",
+                here,
+            )
 
 
 def _check_edit(call: str, editor, hparams, arguments: dict[str, Any]) -> None:

@@ -176,6 +176,10 @@ class ModelHyperParams(HyperParams):
     model_parallel: bool = doc("load with device_map='auto'", False)
     fp16: bool = doc("load the model in float16", False)
     bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
+    load_in_4bit: bool = doc(
+        "load in 4 bits what is not edited (bitsandbytes, NF4; built-in host); 'layers' must name the edited",
+        False,
+    )
     max_length: int = doc("longest prompt in tokens, evaluation only", 40)
     batch_size: int = doc("requests that are edited together", 1)
     seed: int = doc("seed of everything random in the method", 0)

@@ -34,14 +34,6 @@ def integer_weight(model):
     return model
 
 
-def four_bits(model):
-    class Linear4bit(torch.nn.Linear):
-        pass
-
-    model.model.layers[1].mlp.down_proj.__class__ = Linear4bit
-    return model
-
-
 def with_adapter(model):
     from peft import LoraConfig, get_peft_model
 
@@ -54,9 +46,8 @@ ODD = {
     "torch.compile": (lambda model: torch.compile(model, backend="eager"), "compiled .*edit model._orig_mod"),
     "model.compile": (compiled_in_place, "compiled .*compile it after editing"),
     "a compiled block": (compiled_block, "compiled .*compile it after editing"),
-    "dynamic int8": (dynamic_int8, "quantised .* is a Linear.*load it unquantised"),
+    "dynamic int8": (dynamic_int8, "quantised .* is a Linear.*load it with load_in_4bit"),
     "an integer weight": (integer_weight, r"quantised \(model.layers.1.mlp.down_proj is a Linear of int8\)"),
-    "bitsandbytes": (four_bits, "quantised .*Linear4bit"),
     "DataParallel": (torch.nn.DataParallel, "DataParallel .*edit model.module"),
     "peft": (with_adapter, "wrapped by peft .*merge_and_unload"),
 }

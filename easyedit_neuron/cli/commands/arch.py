@@ -2,16 +2,12 @@
 YAML. The weights are not loaded."""
 
 import argparse
-from pathlib import Path
 
-import torch
-
-from ... import resources
 from ...arch.describe import MODULE_FIELDS, entry_of, has_experts
+from ...arch.four_bit import skeleton
 from ...arch.guess import guessed_names
 from ...arch.projections import projection_names
 from ...arch.view import ModelView
-from ...errors import HostError
 from ..output import show
 from .common import aligned
 
@@ -21,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = _empty_model(args.model)
+    model = skeleton(args.model)
     model_type = model.config.model_type
     if entry_of(model) is None and not has_experts(model):
         show(_stub(model, model_type))
@@ -34,23 +30,6 @@ def run(args: argparse.Namespace) -> None:
         f"{args.model}: {model_type}, {sizes}\n{block}; projections: {', '.join(projection_names(view))}\n\n"
     )
     show(aligned(names) + "\n")
-
-
-def _empty_model(name: str):
-    """The model with weights that take no memory."""
-    import transformers
-
-    resources.require_model(name)
-    path = resources.model_path(name)
-    try:
-        config = transformers.AutoConfig.from_pretrained(path)
-        with torch.device("meta"):
-            try:
-                return transformers.AutoModelForCausalLM.from_config(config)
-            except AttributeError:  # a config for pictures too (Qwen 3.5), of which the text part is loaded
-                return transformers.AutoModelForCausalLM.from_config(config.get_text_config())
-    except (OSError, ValueError, ImportError) as problem:
-        raise HostError(f"{Path(path)}: its config cannot be read: {problem}") from None
 
 
 def _stub(model, model_type: str) -> str:

@@ -101,10 +101,12 @@ def _hparams(args: argparse.Namespace, log: EditLog) -> tuple[MethodSpec, HyperP
 
 def _load(args: argparse.Namespace, hparams: HyperParams, log: EditLog) -> tuple[torch.nn.Module, Any]:
     """The model with the edits of the log."""
-    if not log.entries:
-        return load_quietly(hparams.model_name, "--model", lambda: load_model(hparams))[:2]
-    model, tok = load_base_of(log, args)
-    replay(log, model, tok)
+    if log.entries and not hparams.load_in_4bit:
+        model, tok = load_base_of(log, args)
+    else:
+        model, tok = load_quietly(hparams.model_name, "--model", lambda: load_model(hparams))[:2]
+    if log.entries:
+        replay(log, model, tok)
     return model, tok
 
 
