@@ -1,8 +1,8 @@
 """Loading a model in 4 bits, whole but for the blocks that are edited.
 
 Gradients run through 4-bit blocks as through any other (QLoRA trains adapters so); only the matrices that an
-edit changes have to be numbers of their own. Llama-3-8B then takes 6 GB (one edited block) to 8 GB (five), with
-those in bfloat16, in place of 16.
+edit changes have to be numbers of their own. Llama-3-8B then takes 6 GB (one edited block) to 8 GB (five),
+with those in bfloat16, in place of 16.
 """
 
 from typing import Any
