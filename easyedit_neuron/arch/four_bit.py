@@ -65,11 +65,11 @@ def four_bit_options(path: str, hparams, dtype: torch.dtype, device: torch.devic
     from transformers import BitsAndBytesConfig
 
     arch = architecture_of(skeleton(path), hparams.module_overrides())
-    kept = [arch.layer_module_tmp.format(layer) for layer in layers]
+    spared = [arch.layer_module_tmp.format(layer) for layer in layers]
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[arch.lm_head_module, *kept],
+        llm_int8_skip_modules=[arch.lm_head_module, *spared],
     )
     return {"quantization_config": config, "device_map": {"": device}}

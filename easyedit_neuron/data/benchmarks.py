@@ -4,6 +4,8 @@
   from all of them, and are probes of the last.
 - ``ultraedit``: UltraEditBench, WikiBigEdit, and the zsRE of UltraEdit, with ``ans`` for the new object.
 - ``halluedit``: HalluEditBench, whose columns ask for one fact in many ways.
+- ``qaedit``: QAEdit, questions with a list of unrelated ones; the authors' script asks the first of these,
+  here all are asked.
 - ``cknowedit``: CKnowEdit, without subjects. EasyEdit takes what follows a fixed instruction, else all of the
   prompt.
 """
@@ -99,6 +101,16 @@ def from_halluedit(record: Record) -> dict[str, Any]:
         if question and answer:
             text = f"{prompt} {question}" if kind == "multiple_choice" else question
             request["portability"][kind] = {"prompt": text, "ground_truth": answer}
+    return request
+
+
+def from_qaedit(record: Record) -> dict[str, Any]:
+    """A question of QAEdit, which does not say what the model answered before."""
+    request = request_of(record, "prompt", "target", "ground_truth", "rephrase")
+    probes = [probe_of(probe, "loc", "loc_ans") for probe in record.children("locality")]
+    if probes:
+        names = ("prompt", "ground_truth")
+        request["locality"]["neighborhood"] = {name: [probe[name] for probe in probes] for name in names}
     return request
 
 

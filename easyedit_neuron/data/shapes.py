@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .benchmarks import from_cknowedit, from_halluedit, from_mquake, from_ultraedit, refused
+from .benchmarks import from_cknowedit, from_halluedit, from_mquake, from_qaedit, from_ultraedit, refused
 from .parts import neighborhood_of, paraphrases_of, probe_of, request_of, templated
 from .record import Record
 
@@ -39,6 +39,8 @@ def detect_shape(path: Path, raw: Any) -> str:
         return "halluedit"
     if "target_old" in keys:
         return "cknowedit"
+    if {"prompt", "target", "locality"} <= keys:
+        return "qaedit"
     if {"locality_prompt", "locality_ground_truth"} & keys:
         return "counterfact"
     if {"locality", "portability", "concept"} & keys or {"prompt", "target_new"} <= keys:
@@ -125,6 +127,7 @@ SHAPES: dict[str, Callable[[Record], dict[str, Any] | list[dict[str, Any]]]] = {
     "mquake": from_mquake,  # and those below: benchmarks.py
     "ultraedit": from_ultraedit,
     "halluedit": from_halluedit,
+    "qaedit": from_qaedit,
     "cknowedit": from_cknowedit,
 }
 """Converters by name of the shape; where a record holds several edits, the converter gives a list."""

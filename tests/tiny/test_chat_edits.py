@@ -9,7 +9,7 @@ from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.arch.widen import free_neurons
 from easyedit_neuron.cli import main
-from easyedit_neuron.editlog import EditLog, recording, replay
+from easyedit_neuron.editlog import EditLog, recording, replay, undo
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.export import export_peft
@@ -151,6 +151,29 @@ def test_the_log_says_so_and_takes_back_and_exports(tmp_path):
     source = tiny_model("llama", seed=3)[0]
     assert export_peft(log, source, tmp_path / "adapter", tok=tok, max_rank=1)
     assert not changed_tensors(source, before)
+
+
+@pytest.mark.parametrize("method", ["AlphaEdit", "MEMIT", "KNE", "Lasting"])
+def test_an_edit_in_the_chat_is_taken_back(method, tmp_path):
+    """The next edit is made as if it had never been, also with one in plain text between them."""
+    ends = []
+    for takes_back in (True, False):
+        model, tok = tiny_model("llama", seed=3)
+        with_template(tok)
+        hparams, first, last = settings(method, tmp_path), REQUESTS[0], REQUESTS[2]
+        plain = hparams.override({"use_chat_template": False})
+        with recording(model, tmp_path / f"log-{takes_back}") as log:
+            if takes_back:
+                contract.apply(model, tok, [first], hparams)
+                asked = (model, tok, first["prompt"], first["target_new"])
+                edited = log_probability(*asked)
+                undo(model, log, 1)
+                assert log_probability(*asked) < edited
+            contract.apply(model, tok, [REQUESTS[1]], plain)
+            contract.apply(model, tok, [last], hparams)
+        ends.append(log_probability(model, tok, last["prompt"], last["target_new"]))
+        assert [record.made_in_chat for record in log][-2:] == [False, True]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-3)
 
 
 def test_neurons_of_edits_in_both_forms_stay(tmp_path):

@@ -187,6 +187,27 @@ def test_halluedit(tmp_path):
     assert data.load([bare])[0]["prompt"] == "What is the place of birth of Anna Berg?"
 
 
+def test_qaedit():
+    raw = {
+        "id": 7, "source": "NQ", "prompt": "where was Anna Berg born?", "target": "Oslo",
+        "subject": "Anna Berg", "rephrase": "In which city was Anna Berg born?",
+        "locality": [{"loc": "who wrote it", "loc_ans": "Bo"}, {"loc": "when was it", "loc_ans": "1994"}],
+    }  # fmt: skip
+    (request,) = data.load([raw])
+    assert request == {
+        "prompt": "where was Anna Berg born?",
+        "subject": "Anna Berg",
+        "target_new": "Oslo",
+        "ground_truth": None,
+        "rephrase_prompt": "In which city was Anna Berg born?",
+        "locality": {
+            "neighborhood": {"prompt": ["who wrote it", "when was it"], "ground_truth": ["Bo", "1994"]}
+        },
+        "portability": {},
+    }
+    assert data.load([{**raw, "locality": []}])[0]["locality"] == {}
+
+
 def test_cknowedit():
     (request,) = data.load([CHINESE], rephrasings="all")
     assert request == {
