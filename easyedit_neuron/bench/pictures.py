@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..report import figures
-from ..studies.plots import Lines
+from ..studies.plots import Lines, styles
 from ..utils.lists import mean
 from .rows import CellRows
 from .tables import MethodRows, checkpoints, methods
@@ -28,7 +28,8 @@ def write_pictures(rows: Sequence[CellRows], folder: Path) -> list[Path]:
         counts = checkpoints(rows, data)
         if len(counts) > 1:
             paths.append(folder / f"lasting-{data}.png")
-            figures.write_png(_plots(rows, data, counts), paths[-1])
+            plots = _plots(rows, data, counts)
+            figures.write_png(plots, paths[-1], styles(list(plots[0].series)))
     return paths
 
 
@@ -44,7 +45,7 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
             label: ([count for count, method in zip(counts, line) if method], [value(m) for m in line if m])
             for label, line in points.items()
         }
-        return Lines(title, series, "edits", y_label, log="x", limits=limits)
+        return Lines(title, series, "edits", y_label, log="x", limits=limits, legend=False)
 
     plots = [
         over_edits(title, lambda method, name=column: mean(method.values(name)), "share")
@@ -56,10 +57,8 @@ def _plots(rows: Sequence[CellRows], data: str, counts: Sequence[int]) -> list[L
         label: ([mean(m.facts()) or 0.0 for m in line if m], [mean(m.values("rel")) for m in line if m])
         for label, line in points.items()
     }
-    plots.append(
-        Lines("Rel against known facts", by_known, "known facts", "Rel", limits=SHARE, fractions=True)
-    )
-    return plots
+    look = {"limits": SHARE, "fractions": True, "legend": False}
+    return [*plots, Lines("Rel against known facts", by_known, "known facts", "Rel", **look)]
 
 
 def _of(group: Sequence[MethodRows], label: str) -> MethodRows | None:

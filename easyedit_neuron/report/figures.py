@@ -121,7 +121,8 @@ def write_png(
     width = max(sum(plot.size[0] for plot in row) for row in rows)
     heights = [max(plot.size[1] for plot in row) + 0.55 for row in rows]
     with _styled("png") as Figure:
-        size = (width, sum(heights) + 0.35 * bool(legend))
+        legend_rows = -(-len(legend) // _legend_columns(legend, width)) if legend else 0
+        size = (width, sum(heights) + 0.1 * bool(legend) + 0.25 * legend_rows)
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
         grid = {"squeeze": False, "facecolor": "none"}
@@ -165,5 +166,10 @@ def _add_common_legend(figure, legend: Sequence[tuple[str, dict]], width: float)
 
     labels = [label_text(label, 44) for label, _ in legend]
     handles = [Line2D([], [], **style) for _, style in legend]
-    columns = max(1, min(len(labels), int(width / (0.7 + 0.088 * max(map(len, labels))))))
+    columns = _legend_columns(legend, width)
     figure.legend(handles, labels, loc="outside lower center", handlelength=3.2, ncols=columns)
+
+
+def _legend_columns(legend: Sequence[tuple[str, dict]], width: float) -> int:
+    longest = max(len(label_text(label, 44)) for label, _ in legend)
+    return max(1, min(len(legend), int(width / (0.7 + 0.088 * longest))))

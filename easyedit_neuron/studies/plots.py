@@ -32,7 +32,8 @@ class Stacked(Plot):
 @dataclass(frozen=True)
 class Lines(Plot):
     """A line with markers per name; ``log``: logarithmic axes, ``"x"`` or ``"xy"``; else x are integers
-    unless ``fractions``. ``limits`` of y."""
+    unless ``fractions``. ``limits`` of y. Without ``legend`` the picture has a common one, of
+    ``styles(names)``."""
 
     series: Mapping[str, Points]
     x_label: str
@@ -40,12 +41,14 @@ class Lines(Plot):
     log: str = ""
     limits: tuple[float, float] | None = None
     fractions: bool = False
+    legend: bool = True
 
     def draw(self, axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
         for number, (name, (x, y)) in enumerate(self.series.items()):
-            axes.plot(x, _with_nan(y), label=name, **line_style(number, number, number))
+            label = name if self.legend else None
+            axes.plot(x, _with_nan(y), label=label, **line_style(number, number, number))
         for axis in self.log:
             _make_logarithmic(axes, axis)
         if self.limits:
@@ -53,6 +56,11 @@ class Lines(Plot):
         if "x" not in self.log and not self.fractions:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
+
+
+def styles(names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and style of the lines of a ``Lines`` with these series, for a common legend."""
+    return [(name, line_style(number, number, number)) for number, name in enumerate(names)]
 
 
 @dataclass(frozen=True)
