@@ -125,8 +125,13 @@ def _thirds(module: str, order: str = "") -> dict[str, str]:
     return {name: f"{module}[{part}/3{order}]" for part, name in enumerate(_QKV, 1)}
 
 
+def _by_heads(module: str) -> dict[str, str]:
+    """The same where the numbers of query and key heads differ."""
+    return {name: f"{module}[{name[0]} of qkv]" for name in _QKV}
+
+
 _FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
-_PHI3 = _LLAMA | {"projections": _without(_FUSED, *_QKV)}
+_PHI3 = _LLAMA | {"projections": _FUSED | _by_heads("self_attn.qkv_proj")}
 _GLM4 = _LLAMA | dict(
     post_ffn_norm_tmp="post_mlp_layernorm", attn_branch_tmp="post_self_attn_layernorm", projections=_FUSED
 )
@@ -224,7 +229,7 @@ _MPT = _BLOOM | dict(
     needs={},
 )
 _FALCON = _BLOOM | dict(
-    projections=_without(_BLOOM["projections"], *_QKV),
+    projections=_BLOOM["projections"] | _by_heads("self_attention.query_key_value"),
     parallel_residual="parallel_attn",
     ffn_quirks=("changed_in_place",),
     needs={},
@@ -265,7 +270,7 @@ _ALL = [
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
     _entry("gpt_neo", **_GPT_NEO),
-    _entry("gpt_bigcode", **_GPT2 | {"projections": _without(_GPT2["projections"], *_QKV)}),
+    _entry("gpt_bigcode", **_GPT2 | {"projections": _GPT2["projections"] | _by_heads("attn.c_attn")}),
     _entry(
         "gptj",
         block="transformer.h.{}",

@@ -107,7 +107,7 @@ def cell(model_type: str, method: str) -> str:
         return "yes [d]" if run(model_type, method, L2=0.01) == "yes" else "no"
     if method == "KNE" and result == "yes":
         names = projection_names(ModelView.of(tiny_model(model_type)[0]))
-        return "yes" if "q_proj" in names else "yes [e]" if "o_proj" in names else "yes [f]"
+        return "yes" if "q_proj" in names else "yes [e]"
     return result
 
 

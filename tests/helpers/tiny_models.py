@@ -42,6 +42,15 @@ RELATIVES = {
 }
 """Types whose blocks are those of another type, or nearly so: their parts and an edit are tested."""
 FFN_WIDTH = {**dict.fromkeys(ALL_TYPES, 48), "bloom": 128, "mpt": 128}  # always 4 d_model
+FUSED_ATTENTION = [
+    ("phi3", {}),
+    ("gpt_bigcode", {}),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("falcon", {}),
+    ("falcon", {"multi_query": False}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+]
+"""(type, fields of its config): the forms of a matrix that computes q, k and v of unlike numbers of heads."""
 WITH_BOS = ("llama", "mistral", "gemma", "gemma2", "gemma3_text")
 
 CORPUS = [
