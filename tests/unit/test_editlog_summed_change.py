@@ -84,6 +84,26 @@ def test_units_stay_units():
     assert total(CASES["all"]).units() is None and total(CASES["rows and columns"]).units() is None
 
 
+def test_changes_before_and_after_neurons_were_added():
+    """A matrix of two parts, of 2 neurons and then of 3: rows g0 g1 u0 u1, then g0 g1 g2 u0 u1 u2."""
+    before = UnitDelta(torch.tensor([0, 3]), torch.tensor([[1.0], [2.0]]), "output", (4, 1), parts=2)
+    after = UnitDelta(
+        torch.tensor([3, 4, 5]), torch.tensor([[4.0], [8.0], [16.0]]), "output", (6, 1), parts=2
+    )
+    expected = torch.tensor([[1.0], [0.0], [8.0], [0.0], [6.0], [16.0]]).double()
+    for deltas in ([before, after], [after, before]):
+        change = SummedChange((4, 1))
+        for delta in deltas:
+            change.add(delta)
+        assert torch.equal(change.units().matrix(), expected)
+        torch.testing.assert_close(change.factors().matrix(), expected)
+    narrow, wide = SummedChange((4, 1)), SummedChange((6, 1))
+    narrow.add(before)
+    wide.add(after)
+    wide.add(LayerDelta(torch.ones(6, 1), torch.ones(1, 1)))  # so that the product is of factors
+    assert narrow.dot(wide) == pytest.approx(1 * 1 + 2 * (4 + 1))
+
+
 def test_neurons():
     masked = LayerDelta(torch.ones(5, 1), torch.tensor([[0.0], [1], [0], [2], [0], [0], [0]]))
     assert total([masked, rows(1, [4], "output"), rows(2, [3, 6], "input")]).neurons() == {
