@@ -4,7 +4,8 @@ A projection is written as its module's name: ``"model.layers.{}.self_attn.q_pro
 rows that belong to it:
 
 - ``"...c_attn[1/3]"``: the first of three equal blocks of rows;
-- ``"...query_key_value[1/3 by head]"``: the first third of the rows of every head;
+- ``"...query_key_value[1/3 by head]"``: the first third of the rows of every head (``by 4``: of
+  every quarter);
 - ``"...qkv_proj[q of qkv]"``: the rows of all query heads, whose places follow from the config's numbers of
   heads (``k of qkv`` and ``v of qkv`` likewise);
 - ``"...qkv_proj[0:4096]"``: rows 0 to 4095.
@@ -27,7 +28,7 @@ from .view import ModelView, bias_of
 Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-_PART = r"(?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?"
+_PART = r"(?P<part>\d+)/(?P<parts>\d+)( by (?P<by>head|\d+))?"
 _ROWS = rf"{_PART}|(?P<qkv>[qkv]) of qkv|(?P<start>\d+):(?P<stop>\d+)"
 _SPELLING = re.compile(rf"(?P<module>[^\[\]]+)(\[({_ROWS})\])?")
 
@@ -143,7 +144,7 @@ def _rows(match: re.Match, size: int, view: ModelView, name: str) -> Tensor:
     if not match["part"]:
         return rows
     part, parts = int(match["part"]), int(match["parts"])
-    heads = view.config.num_attention_heads if match["by_head"] else 1
+    heads = view.config.num_attention_heads if match["by"] == "head" else int(match["by"] or 1)
     if not 1 <= part <= parts or size % (parts * heads):
         of_heads = f" of each of {heads} heads" if heads > 1 else ""
         raise ArchitectureError(

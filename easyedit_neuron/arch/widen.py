@@ -144,8 +144,8 @@ def padded_like(model: nn.Module, name: str, value: Tensor) -> Tensor:
 
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
-    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
-        if hasattr(view.config, name):
+    for name in ("shared_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
+        if getattr(view.config, name, 0) in (view.d_ff, None):
             return name
     raise ArchitectureError(
         f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "

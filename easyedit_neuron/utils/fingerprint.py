@@ -72,12 +72,12 @@ def _line(name: str, tensor: torch.Tensor) -> str:
 
 
 def _without_zeros(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dim() not in (1, 2) or not len(tensor):
+    if tensor.dim() not in (1, 2):
         return tensor
     if tensor.dim() == 2:
         present = tensor.any(1)
         tensor = tensor if bool(present.all()) else tensor[present]
-    if not bool(tensor[..., -1].any()):
+    if tensor.numel() and not bool(tensor[..., -1].any()):
         present = tensor.any(0) if tensor.dim() == 2 else tensor != 0
         tensor = tensor[..., : int(present.nonzero().max()) + 1 if bool(present.any()) else 0]
     return tensor

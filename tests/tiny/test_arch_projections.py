@@ -72,13 +72,25 @@ def test_the_rows_of_fused_maps(model_type, forward):
 
 def attention_inputs(model_type, model, ids, monkeypatch):
     """q, k and v [tokens, heads, head size] as block 1 hands them to its attention; rotation is left out."""
+    module, calls = sys.modules[type(model).__module__], []
+    monkeypatch.setattr(
+        module,
+        "apply_rotary_pos_emb",
+        lambda x, *others: (x, others[0]) if len(others) > 2 else x,
+        raising=False,
+    )
     if model_type == "falcon":
-        attention, calls = model.transformer.h[1].self_attention, []
+        attention = model.transformer.h[1].self_attention
         split = attention._split_heads
         monkeypatch.setattr(attention, "_split_heads", lambda x: calls.append(split(x)) or calls[-1])
         model(input_ids=ids)
         return [states[0] for states in calls[0]]
-    module, calls = sys.modules[type(model).__module__], []
+    if model_type == "codegen":
+        attention = model.transformer.h[1].attn
+        inner = attention._attn
+        monkeypatch.setattr(attention, "_attn", lambda *states: calls.append(states) or inner(*states))
+        model(input_ids=ids)
+        return [states[0].transpose(0, 1) for states in calls[0][:3]]
     attend = module.eager_attention_forward
 
     def keep(attention, q, k, v, *args, **options):
@@ -86,7 +98,6 @@ def attention_inputs(model_type, model, ids, monkeypatch):
         return attend(attention, q, k, v, *args, **options)
 
     monkeypatch.setattr(module, "eager_attention_forward", keep)
-    monkeypatch.setattr(module, "apply_rotary_pos_emb", lambda q, k, *_: (q, k), raising=False)
     model(input_ids=ids)
     return calls[1]
 

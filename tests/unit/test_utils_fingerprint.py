@@ -109,4 +109,4 @@ def test_neurons_that_are_not_used_yet_do_not_count():
     assert of(torch.cat([up, gate])) != of(values)
     assert of(torch.tensor([1.0, 2.0, 0.0])) == of(torch.tensor([1.0, 2.0]))
     assert of(torch.tensor([1.0, 0.0, 2.0])) != of(torch.tensor([1.0, 2.0]))
-    assert of(torch.zeros(2, 3)) == of(torch.zeros(5, 3))
+    assert of(torch.zeros(2, 3)) == of(torch.zeros(5, 3)) == of(torch.zeros(0, 3)) != of(torch.zeros(0, 0))
