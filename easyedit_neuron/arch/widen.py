@@ -37,13 +37,15 @@ def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     return reads
 
 
-def row_parts(view: ModelView) -> Counter[str]:
-    """Parameter -> number of projections whose rows are neurons, one projection behind the other.
+def row_parts(view: ModelView, parameter: str) -> int:
+    """Number of projections whose rows are neurons and that lie one behind the other in a parameter.
 
-    It is 2 where gate and up are one matrix (Phi-3, GLM): a neuron more then moves the rows of the second. A
-    ``UnitDelta`` numbers rows so that it does not matter. Other parameters of the model have 0.
+    It is 2 where gate and up are one matrix (Phi-3, GLM), else 1. There a neuron more moves the rows of the
+    second, so that a ``UnitDelta`` numbers them in another way.
     """
-    return Counter(read.parameter for layer in range(view.n_layers) for read in _reads(view, layer).values())
+    module = parameter.rpartition(".")[0]
+    layers = ([read.module for read in _reads(view, layer).values()] for layer in range(view.n_layers))
+    return max(1, *(modules.count(module) for modules in layers))
 
 
 def _reads(view: ModelView, layer: int) -> dict[str, Projection]:
@@ -139,7 +141,7 @@ def padded_like(model: nn.Module, name: str, value: Tensor) -> Tensor:
     parameter = model.get_parameter(name)
     if parameter.shape == value.shape:
         return value
-    return zero_padded(value, parameter.shape, max(1, row_parts(ModelView.of(model))[name]))
+    return zero_padded(value, parameter.shape, row_parts(ModelView.of(model), name))
 
 
 def _width_field(view: ModelView) -> str:

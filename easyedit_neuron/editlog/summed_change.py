@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..arch.widen import zero_padded
 from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta, unit_places
+from ..errors import StateError
 
 
 class Factors(NamedTuple):
@@ -51,7 +52,13 @@ class SummedChange:
                 left, right = _compress(torch.cat(self._lefts, 1), torch.cat(self._rights, 1))
                 self._lefts, self._rights = [left], [right]
             return
-        self._parts = max(self._parts, delta.parts)
+        if delta.axis == "output":
+            if "output" in self._units and delta.parts != self._parts:
+                raise StateError(
+                    "edits of this version and of an earlier one number the rows of a matrix in different "
+                    "ways, so that they have no sum; take them apart"
+                )
+            self._parts = delta.parts
         numbers, vectors = delta.units.cpu(), delta.vectors.double().cpu()
         if delta.axis in self._units:
             old_numbers, old_vectors = self._units[delta.axis]
@@ -96,7 +103,7 @@ class SummedChange:
     def dot(self, other: "SummedChange") -> float:
         """Inner product of the two sums as matrices."""
         units, other_units = self.units(), other.units()
-        if units is not None and other_units is not None and units.axis == other_units.axis:
+        if units and other_units and (units.axis, units.parts) == (other_units.axis, other_units.parts):
             shared = units.vectors[torch.isin(units.units, other_units.units)]
             other_shared = other_units.vectors[torch.isin(other_units.units, units.units)]
             return float((shared * other_shared).sum())

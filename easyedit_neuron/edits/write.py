@@ -57,7 +57,8 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
         shapes = f"{list(delta.shape)}, the model's is {list(weight.shape)}"
         raise StateError(f"{name}: the delta is for a weight {shapes}")
     if isinstance(delta, UnitDelta):
-        if delta.axis == "output" and delta.side < len(weight) and delta.parts != row_parts(view)[name]:
+        is_older = delta.axis == "output" and delta.side < len(weight) and not delta.adds
+        if is_older and delta.parts != row_parts(view, name):
             raise StateError(
                 f"{name}: the edit was saved by an earlier version, before neurons were added to the model; "
                 "its rows are not known any more"

@@ -5,6 +5,7 @@ import torch
 
 from easyedit_neuron.editlog.summed_change import SummedChange
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
+from easyedit_neuron.errors import StateError
 
 SHAPE = (5, 7)
 
@@ -102,6 +103,21 @@ def test_changes_before_and_after_neurons_were_added():
     wide.add(after)
     wide.add(LayerDelta(torch.ones(6, 1), torch.ones(1, 1)))  # so that the product is of factors
     assert narrow.dot(wide) == pytest.approx(1 * 1 + 2 * (4 + 1))
+
+
+def test_numbers_of_an_earlier_version_are_not_mixed_with_others():
+    """Records had no ``parts`` before: the numbers were the rows."""
+    old = UnitDelta(torch.tensor([2]), torch.ones(1, 1), "output", (4, 1))
+    new = UnitDelta(torch.tensor([2]), torch.ones(1, 1), "output", (4, 1), parts=2)
+    for first, second in ((old, new), (new, old)):
+        change = SummedChange((4, 1))
+        change.add(first)
+        with pytest.raises(StateError, match="number the rows of a matrix in different ways"):
+            change.add(second)
+    a, b = SummedChange((4, 1)), SummedChange((4, 1))
+    a.add(old)
+    b.add(new)  # row 1
+    assert a.dot(b) == 0 and a.dot(a) == b.dot(b) == 1
 
 
 def test_neurons():

@@ -213,13 +213,13 @@ def unit_deltas(
     by_parameter: dict[str, list[tuple[Projection, Tensor]]] = {}
     for site, units in members:
         by_parameter.setdefault(site.parameter, []).append((site, units))
-    deltas, fused = {}, row_parts(view)
+    deltas = {}
     for name, members_here in by_parameter.items():
         shape, parts = tuple(view.matrix(name).shape), 1
         counts = {site.name: len(units) for site, units in members_here}
         info = {"layer": members_here[0][0].layer, "neurons": counts}
         if axis == "output":
-            parts = max(1, fused[name])
+            parts = row_parts(view, name)
             rows = torch.cat([site.rows.cpu()[units] for site, units in members_here])
             units, order = unit_numbers(rows, parts, shape[0]).sort()
             changes = torch.cat([vectors[site.key].cpu() for site, _ in members_here])[order]
