@@ -18,6 +18,8 @@ from .view import ModelView, is_conv1d
 
 READS = ("gate_proj", "up_proj")
 """Projections whose rows are the FFN's neurons; an FFN without a gate has ``up_proj`` alone."""
+ADJUSTS = "block_auto_adjust_ff_dim"
+"""Field of LFM2's config: whether the FFNs have the number of neurons that the config says, or two thirds."""
 SIZES = {True: ("out_features", "nf"), False: ("in_features", "nx")}
 """Attributes of a linear layer with the number of what it gives (True) or reads (False)."""
 
@@ -76,6 +78,8 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
         raise ArchitectureError(f"the FFNs have {view.d_ff} neurons and cannot be widened to {width}")
     config, field = view.config, _width_field(view)
     sizes: list[tuple[Any, str, Any, int]] = [(config, field, getattr(config, field), width)]
+    if getattr(config, ADJUSTS, False):
+        sizes.append((config, ADJUSTS, True, False))
     tensors: list[tuple[nn.Parameter, Tensor]] = []
     for layer in range(view.n_layers):
         reads = Counter(read.module for read in neuron_reads(view, layer).values())
@@ -147,7 +151,8 @@ def padded_like(model: nn.Module, name: str, value: Tensor) -> Tensor:
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
     for name in ("shared_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
-        if getattr(view.config, name, 0) in (view.d_ff, None):
+        size = getattr(view.config, name, 0)
+        if size in (view.d_ff, None) or (size and getattr(view.config, ADJUSTS, False)):
             return name
     raise ArchitectureError(
         f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "

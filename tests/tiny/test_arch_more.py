@@ -156,16 +156,6 @@ def test_other_forms_of_a_block_are_a_clear_no(model_type, changes, words):
         ModelView.of(model)
 
 
-def test_a_width_that_the_config_does_not_say_cannot_grow(tmp_path):
-    """LFM2 can be told to reckon its FFNs' width from ``intermediate_size``."""
-    model, tok = tiny_model("lfm2", block_auto_adjust_ff_dim=True, block_multiple_of=8)
-    assert ModelView.of(model).d_ff == 32 and model.config.intermediate_size == 48
-    before = snapshot(model)
-    with pytest.raises(ArchitectureError, match="lfm2: its config does not say how many an FFN has"):
-        apply(model, tok, [REQUEST], settings("Lasting", tmp_path))
-    assert changed_tensors(model, before) == []
-
-
 def test_adam_needs_an_ffn_of_its_own(tmp_path):
     model, tok = tiny_model("opt")
     before = snapshot(model)

@@ -37,6 +37,23 @@ def test_added_neurons_change_nothing_and_can_be_taken_away(kind, tmp_path):
     assert torch.equal(model(IDS).logits, before) and not len(free_neurons(ModelView.of(model), 1))
 
 
+def test_a_config_from_which_the_width_is_reckoned_says_it_afterwards(tmp_path):
+    """LFM2's FFNs have two thirds of the number in the config, unless told otherwise."""
+    model, _ = tiny_model("lfm2", block_auto_adjust_ff_dim=True, block_multiple_of=8)
+    view, before = ModelView.of(model), model(IDS).logits
+    assert (view.d_ff, model.config.intermediate_size) == (32, 48)
+    narrow = widen(view, 35)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert ModelView.of(loaded).d_ff == loaded.config.intermediate_size == 35
+    torch.testing.assert_close(loaded(IDS).logits, before)
+    narrow()
+    assert model.config.intermediate_size == 48 and model.config.block_auto_adjust_ff_dim
+    model.config.intermediate_size, model.config.block_auto_adjust_ff_dim = 47, False
+    with pytest.raises(ArchitectureError, match="does not say how many an FFN has"):
+        widen(ModelView.of(model), 35)
+
+
 @pytest.mark.parametrize("kind", ["phi3", "glm"])
 def test_the_parts_of_a_fused_matrix_grow_at_their_own_ends(kind):
     model, _ = tiny_model(kind)
