@@ -4,7 +4,10 @@ A projection is written as its module's name: ``"model.layers.{}.self_attn.q_pro
 rows that belong to it:
 
 - ``"...c_attn[1/3]"``: the first of three equal blocks of rows;
-- ``"...query_key_value[1/3 by head]"``: the first third of the rows of every head;
+- ``"...query_key_value[1/3 by head]"``: the first third of the rows of every head (``by 4``: of
+  every quarter);
+- ``"...qkv_proj[q of qkv]"``: the rows of all query heads, whose places follow from the config's numbers of
+  heads (``k of qkv`` and ``v of qkv`` likewise);
 - ``"...qkv_proj[0:4096]"``: rows 0 to 4095.
 
 The architecture table holds those of its architectures. The override ``projections`` of ``ModelView.of`` adds
@@ -26,8 +29,9 @@ from .view import ModelView, bias_of
 Axis = Literal["output", "input"]
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-_PART = r"(?P<part>\d+)/(?P<parts>\d+)(?P<by_head> by head)?"
-_SPELLING = re.compile(rf"(?P<module>[^\[\]]+)(\[({_PART}|(?P<start>\d+):(?P<stop>\d+))\])?")
+_PART = r"(?P<part>\d+)/(?P<parts>\d+)( by (?P<by>head|\d+))?"
+_ROWS = rf"{_PART}|(?P<qkv>[qkv]) of qkv|(?P<start>\d+):(?P<stop>\d+)"
+_SPELLING = re.compile(rf"(?P<module>[^\[\]]+)(\[({_ROWS})\])?")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def projection(view: ModelView, layer: int, name: str) -> Projection:
     if match is None or match["module"].count("{}") != 1:
         raise ArchitectureError(
             f"projections.{name}: {spelling!r} must name a module with '{{}}' for the layer, and may end in "
-            "[1/3], [1/3 by head] or [0:4096]"
+            "[1/3], [1/3 by head], [q of qkv] or [0:4096]"
         )
     module = match["module"].removesuffix(".weight").format(layer)
     try:
@@ -138,13 +142,37 @@ def _rows(match: re.Match, size: int, view: ModelView, name: str) -> Tensor:
         if not start < stop <= size:
             raise ArchitectureError(f"projections.{name}: rows {start}:{stop} of a weight with {size} rows")
         return rows[start:stop]
+    if match["qkv"]:
+        return _attention_rows(match["qkv"], size, view.config, name)
     if not match["part"]:
         return rows
     part, parts = int(match["part"]), int(match["parts"])
-    heads = view.config.num_attention_heads if match["by_head"] else 1
+    heads = view.config.num_attention_heads if match["by"] == "head" else int(match["by"] or 1)
     if not 1 <= part <= parts or size % (parts * heads):
         of_heads = f" of each of {heads} heads" if heads > 1 else ""
         raise ArchitectureError(
             f"projections.{name}: part {part} of {parts}{of_heads} of a weight with {size} rows"
         )
     return rows.view(heads, parts, -1)[:, part - 1].flatten()
+
+
+def _attention_rows(kind: str, size: int, config, name: str) -> Tensor:
+    """Rows of ``q``, ``k`` or ``v`` in a matrix of ``size`` rows that computes all three.
+
+    The matrix is a row of groups, and a group has its query heads, then its key heads, then its value heads.
+    """
+    heads = config.num_attention_heads
+    if getattr(config, "new_decoder_architecture", False):  # Falcon: a group for each key head
+        groups, key_heads = config.num_kv_heads, 1
+    elif hasattr(config, "multi_query"):  # Falcon, GPT-BigCode: one key head, or one for each query head
+        groups, key_heads = (1 if config.multi_query else heads), 1
+    else:  # Phi-3
+        groups, key_heads = 1, getattr(config, "num_key_value_heads", heads)
+    query_heads = heads // groups
+    of_group = query_heads + 2 * key_heads
+    if size % (groups * of_group):
+        raise ArchitectureError(
+            f"projections.{name}: a weight with {size} rows has no {groups} groups of {of_group} heads"
+        )
+    q, k, v = torch.arange(size).view(groups, of_group, -1).split([query_heads, key_heads, key_heads], 1)
+    return {"q": q, "k": k, "v": v}[kind].flatten()

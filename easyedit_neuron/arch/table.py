@@ -76,7 +76,7 @@ class Architecture:
     logit_multiplier: str | None = None
     logit_divisor: str | None = None
     ffn_quirks: tuple[FFNQuirk, ...] = ()
-    needs: Mapping[str, bool | str] = field(default_factory=dict)
+    needs: Mapping[str, bool | int | str] = field(default_factory=dict)
 
 
 def _in_block(block: str, name: str) -> str:
@@ -125,8 +125,13 @@ def _thirds(module: str, order: str = "") -> dict[str, str]:
     return {name: f"{module}[{part}/3{order}]" for part, name in enumerate(_QKV, 1)}
 
 
+def _by_heads(module: str) -> dict[str, str]:
+    """The same where the numbers of query and key heads differ."""
+    return {name: f"{module}[{name[0]} of qkv]" for name in _QKV}
+
+
 _FUSED = _LLAMA["projections"] | {"gate_proj": "mlp.gate_up_proj[1/2]", "up_proj": "mlp.gate_up_proj[2/2]"}
-_PHI3 = _LLAMA | {"projections": _without(_FUSED, *_QKV)}
+_PHI3 = _LLAMA | {"projections": _FUSED | _by_heads("self_attn.qkv_proj")}
 _GLM4 = _LLAMA | dict(
     post_ffn_norm_tmp="post_mlp_layernorm", attn_branch_tmp="post_self_attn_layernorm", projections=_FUSED
 )
@@ -135,6 +140,7 @@ _OLMO2 = _LLAMA | dict(
     post_ffn_norm_tmp="post_feedforward_layernorm",
     attn_branch_tmp="post_attention_layernorm",
 )
+_FFN_ONLY = {"projections": _without(_LLAMA["projections"], *_QKV, "o_proj")}
 _NO_GATE = _LLAMA | {"projections": _without(_LLAMA["projections"], "gate_proj")}
 _TWO_MATRICES = _LLAMA | dict(
     rewrite_module_tmp="mlp.c_proj",
@@ -157,10 +163,46 @@ _GRANITE = _LLAMA | dict(ffn_multiplier="residual_multiplier", logit_divisor="lo
 _COHERE = _LLAMA | dict(
     norm="layer", pre_ffn_norm_tmp=None, parallel_residual=True, logit_multiplier="logit_scale"
 )
-_QWEN3_5 = _LLAMA | dict(
-    norm="rms_unit_offset",
-    attn_module_tmp="self_attn|linear_attn",  # three of four blocks have linear attention
-    projections={name: f"mlp.{name}" for name in ("gate_proj", "up_proj")},
+_QWEN3_5 = (
+    _LLAMA
+    | _FFN_ONLY
+    | dict(
+        norm="rms_unit_offset",
+        attn_module_tmp="self_attn|linear_attn",  # three of four blocks have linear attention
+    )
+)
+_LFM2 = _LLAMA | dict(
+    rewrite_module_tmp="feed_forward.w2",
+    mlp_module_tmp="feed_forward",
+    attn_module_tmp="self_attn|conv",
+    ln_f_module="model.embedding_norm",
+    pre_ffn_norm_tmp="ffn_norm",
+    projections={"gate_proj": "feed_forward.w1", "up_proj": "feed_forward.w3"},
+)
+_BAMBA = _LLAMA | dict(
+    rewrite_module_tmp="feed_forward.down_proj",
+    mlp_module_tmp="feed_forward",
+    attn_module_tmp="self_attn|mamba",
+    ln_f_module="model.final_layernorm",
+    pre_ffn_norm_tmp="pre_ff_layernorm",
+    projections={name: f"feed_forward.{name}" for name in ("gate_proj", "up_proj")},
+)
+_GRANITE_HYBRID = _GRANITE | dict(
+    rewrite_module_tmp="shared_mlp.output_linear",
+    mlp_module_tmp="shared_mlp",
+    attn_module_tmp="self_attn|mamba",
+    projections={"gate_proj": "shared_mlp.input_linear[1/2]", "up_proj": "shared_mlp.input_linear[2/2]"},
+    needs={"num_local_experts": 0},
+)
+_PERSIMMON = _LLAMA | dict(
+    rewrite_module_tmp="mlp.dense_4h_to_h",
+    ln_f_module="model.final_layernorm",
+    norm="layer",
+    projections={
+        **_thirds("self_attn.query_key_value", " by head"),
+        "o_proj": "self_attn.dense",
+        "up_proj": "mlp.dense_h_to_4h",
+    },
 )
 _OPT = dict(
     block="model.decoder.layers.{}",
@@ -182,6 +224,11 @@ _OPT = dict(
         "word_embed_proj_dim": "hidden_size",
         "_remove_final_layer_norm": False,
     },
+)
+
+_XGLM = _OPT | dict(block="model.layers.{}", ln_f_module="model.layer_norm", needs={})
+_BIOGPT = _XGLM | dict(
+    block="biogpt.layers.{}", ln_f_module="biogpt.layer_norm", lm_head_module="output_projection"
 )
 
 _GPT2 = dict(
@@ -224,11 +271,31 @@ _MPT = _BLOOM | dict(
     needs={},
 )
 _FALCON = _BLOOM | dict(
-    projections=_without(_BLOOM["projections"], *_QKV),
+    projections=_BLOOM["projections"] | _by_heads("self_attention.query_key_value"),
     parallel_residual="parallel_attn",
     ffn_quirks=("changed_in_place",),
     needs={},
 )
+
+_GPTJ = dict(
+    block="transformer.h.{}",
+    rewrite_module_tmp="mlp.fc_out",
+    mlp_module_tmp="mlp",
+    attn_module_tmp="attn",
+    ln_f_module="transformer.ln_f",
+    lm_head_module="lm_head",
+    norm="layer",
+    parallel_residual=True,
+    projections={
+        **{name: f"attn.{name}" for name in _QKV},
+        "o_proj": "attn.out_proj",
+        "up_proj": "mlp.fc_in",
+    },
+)
+_CODEGEN = _GPTJ | {
+    "projections": _GPTJ["projections"]
+    | {name: f"attn.qkv_proj[{part}/3 by 4]" for name, part in zip(_QKV, (1, 3, 2))}
+}
 
 _GPT_NEO = _GPT2 | {
     "projections": {
@@ -240,14 +307,19 @@ _GPT_NEO = _GPT2 | {
 
 LIKE_LLAMA = (
     "llama", "mistral", "qwen2", "qwen3", "smollm3",
-    "cwm", "ernie4_5", "helium", "hunyuan_v1_dense", "ministral", "ministral3", "seed_oss",
+    "cwm", "diffllama", "ernie4_5", "helium", "hunyuan_v1_dense", "ministral", "ministral3", "seed_oss",
 )  # fmt: skip
 _ALL = [
     *(_entry(model_type, **_LLAMA) for model_type in LIKE_LLAMA),
     _entry("nemotron", **_NO_GATE | {"norm": "layer_unit_offset"}),
     _entry("gemma", **_LLAMA | {"norm": "rms_unit_offset"}),
     _entry("arcee", **_NO_GATE),
+    _entry("jais2", **_NO_GATE | {"norm": "layer"}),
+    _entry("youtu", **_LLAMA | {"projections": _without(_LLAMA["projections"], *_QKV)}),
     _entry("apertus", **_NO_GATE | {"pre_ffn_norm_tmp": "feedforward_layernorm"}),
+    _entry(
+        "vaultgemma", **_LLAMA | {"norm": "rms_unit_offset", "pre_ffn_norm_tmp": "pre_feedforward_layernorm"}
+    ),
     *(_entry(model_type, **_GEMMA2) for model_type in ("gemma2", "gemma3_text")),
     _entry("phi3", **_PHI3),
     _entry("glm4", **_GLM4),
@@ -258,30 +330,22 @@ _ALL = [
     _entry("granite", **_GRANITE),
     *(_entry(model_type, **_COHERE) for model_type in ("cohere", "cohere2")),
     _entry("qwen3_5_text", **_QWEN3_5),
+    _entry("lfm2", **_LFM2),
+    _entry("bamba", **_BAMBA),
+    _entry("granitemoehybrid", **_GRANITE_HYBRID),
+    _entry("persimmon", **_PERSIMMON),
     _entry("opt", **_OPT),
+    _entry("xglm", **_XGLM),
+    _entry("biogpt", **_BIOGPT),
     _entry("bloom", **_BLOOM),
     _entry("falcon", **_FALCON),
     _entry("mpt", **_MPT),
     _entry("stablelm", **_LLAMA | {"norm": "layer", "parallel_residual": "use_parallel_residual"}),
     _entry("gpt2", **_GPT2),
     _entry("gpt_neo", **_GPT_NEO),
-    _entry("gpt_bigcode", **_GPT2 | {"projections": _without(_GPT2["projections"], *_QKV)}),
-    _entry(
-        "gptj",
-        block="transformer.h.{}",
-        rewrite_module_tmp="mlp.fc_out",
-        mlp_module_tmp="mlp",
-        attn_module_tmp="attn",
-        ln_f_module="transformer.ln_f",
-        lm_head_module="lm_head",
-        norm="layer",
-        parallel_residual=True,
-        projections={
-            **{name: f"attn.{name}" for name in _QKV},
-            "o_proj": "attn.out_proj",
-            "up_proj": "mlp.fc_in",
-        },
-    ),
+    _entry("gpt_bigcode", **_GPT2 | {"projections": _GPT2["projections"] | _by_heads("attn.c_attn")}),
+    _entry("gptj", **_GPTJ),
+    _entry("codegen", **_CODEGEN),
     _entry(
         "gpt_neox",
         block="gpt_neox.layers.{}",

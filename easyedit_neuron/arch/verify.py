@@ -27,8 +27,18 @@ def verify_parts(view: ModelView) -> None:
     device = view.model.get_input_embeddings().weight.device
     ids = torch.arange(1, TOKENS + 1, device=device)[None] % view.vocab_size
     want = {"key", "resid_mid", "ffn_out", "layer_out", "final_hidden"}
-    with eval_mode(view.model), Capture(view, range(view.n_layers), want=want) as seen:
-        logits = view.model(input_ids=ids, use_cache=False).logits
+    norm_calls: list[object] = []
+    handle = view.final_norm.register_forward_hook(lambda *_: norm_calls.append(None))
+    try:
+        with eval_mode(view.model), Capture(view, range(view.n_layers), want=want) as seen:
+            logits = view.model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    if len(norm_calls) != 1:  # nanochat's stands in front of the blocks too
+        raise ArchitectureError(
+            f"ln_f_module: the model calls {view.arch.ln_f_module} {len(norm_calls)} times in a pass. Only a "
+            "model with a norm of its own in front of the unembedding can be edited"
+        )
     assert seen.final_hidden is not None
     _compare(view.logits(seen.final_hidden), logits, "ln_f_module, lm_head_module or norm", "logits")
     _compare_norm(view, seen.final_hidden)

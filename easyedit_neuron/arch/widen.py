@@ -6,6 +6,7 @@ later is a change of rows and columns of ordinary parameters.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,27 +19,40 @@ from .view import ModelView, is_conv1d
 
 READS = ("gate_proj", "up_proj")
 """Projections whose rows are the FFN's neurons; an FFN without a gate has ``up_proj`` alone."""
+ADJUSTS = "block_auto_adjust_ff_dim"
+"""Field of LFM2's config: whether the FFNs have the number of neurons that the config says, or two thirds."""
+SIZES = {True: ("out_features", "nf"), False: ("in_features", "nx")}
+"""Attributes of a linear layer with the number of what it gives (True) or reads (False)."""
 
 
 def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     """Name -> projection of a layer whose rows are its neurons.
 
     Raises:
-        ArchitectureError: the architecture's table does not name them, or fuses them into one parameter.
+        ArchitectureError: the architecture's table does not name them.
     """
-    reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
-    fused = [read.parameter for read in reads.values() if read.fused]
-    if "up_proj" not in reads or fused:
-        reason = "it has no projection 'up_proj'"
-        if fused:
-            reason = (
-                f"{fused[0]} holds several projections, one behind the other, so that a neuron more would "
-                "move the rows of the others, which saved edits name by number"
-            )
+    reads = _reads(view, layer)
+    if "up_proj" not in reads:
         raise ArchitectureError(
-            f"neurons cannot be added to {view.arch.model_type}: {reason}. Methods that add none can edit it"
+            f"neurons cannot be added to {view.arch.model_type}: it has no projection 'up_proj'. Methods "
+            "that add none can edit it"
         )
     return reads
+
+
+def row_parts(view: ModelView, parameter: str) -> int:
+    """Number of projections whose rows are neurons and that lie one behind the other in a parameter.
+
+    It is 2 where gate and up are one matrix (Phi-3, GLM), else 1. There a neuron more moves the rows of the
+    second, so that a ``UnitDelta`` numbers them in another way.
+    """
+    module = parameter.rpartition(".")[0]
+    layers = ([read.module for read in _reads(view, layer).values()] for layer in range(view.n_layers))
+    return max(1, *(modules.count(module) for modules in layers))
+
+
+def _reads(view: ModelView, layer: int) -> dict[str, Projection]:
+    return {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
 
 
 def free_neurons(view: ModelView, layer: int) -> Tensor:
@@ -65,29 +79,30 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     if width < view.d_ff:
         raise ArchitectureError(f"the FFNs have {view.d_ff} neurons and cannot be widened to {width}")
     config, field = view.config, _width_field(view)
-    sizes: list[tuple[Any, str, Any]] = [(config, field, getattr(config, field))]
+    sizes: list[tuple[Any, str, Any, int]] = [(config, field, getattr(config, field), width)]
+    if getattr(config, ADJUSTS, False):
+        sizes.append((config, ADJUSTS, True, False))
     tensors: list[tuple[nn.Parameter, Tensor]] = []
     for layer in range(view.n_layers):
         if is_bitsandbytes(view.down_proj(layer)):
             continue
-        modules = [
-            (view.model.get_submodule(read.module), True) for read in neuron_reads(view, layer).values()
-        ]
-        for module, is_output in [*modules, (view.down_proj(layer), False)]:
-            tensors += _grown(module, width, is_output)
-            names = ("out_features", "nf") if is_output else ("in_features", "nx")
-            sizes += [(module, name, getattr(module, name)) for name in names if hasattr(module, name)]
+        reads = Counter(read.module for read in neuron_reads(view, layer).values())
+        modules = [(view.model.get_submodule(name), True, parts) for name, parts in reads.items()]
+        for module, is_output, parts in [*modules, (view.down_proj(layer), False, 1)]:
+            tensors += _grown(module, width, is_output, parts)
+            names = [name for name in SIZES[is_output] if hasattr(module, name)]
+            sizes += [(module, name, getattr(module, name), parts * width) for name in names]
     before = [(parameter, parameter.data) for parameter, _ in tensors]
     for parameter, value in tensors:
         parameter.data = value
-    for owner, name, _ in sizes:
-        setattr(owner, name, width)
+    for owner, name, _, size in sizes:
+        setattr(owner, name, size)
 
     def narrow() -> None:
         for parameter, value in before:
             parameter.data = value
-        for owner, name, value in sizes:
-            setattr(owner, name, value)
+        for owner, name, size, _ in sizes:
+            setattr(owner, name, size)
 
     return narrow
 
@@ -106,29 +121,42 @@ def widen_to_shapes(view: ModelView, shapes: Mapping[str, Sequence[int]]) -> Cal
     return widen(view, width) if width > view.d_ff else lambda: None
 
 
-def _grown(module: nn.Module, width: int, is_output: bool) -> list[tuple[nn.Parameter, Tensor]]:
+def _grown(module: nn.Module, width: int, is_output: bool, parts: int) -> list[tuple[nn.Parameter, Tensor]]:
     """(parameter, its value with zeros for the new neurons), of the weight and of a bias of the neurons."""
     dim = 1 if is_output == is_conv1d(module) else 0  # of the neurons, as the weight is stored
-    shape = [width if place == dim else size for place, size in enumerate(module.weight.shape)]
-    grown = [(module.weight, zero_padded(module.weight.data, shape))]
+    shape = [parts * width if place == dim else size for place, size in enumerate(module.weight.shape)]
+    grown = [(module.weight, zero_padded(module.weight.data, shape, parts))]
     if is_output and getattr(module, "bias", None) is not None:
-        grown.append((module.bias, zero_padded(module.bias.data, [width])))
+        grown.append((module.bias, zero_padded(module.bias.data, [parts * width], parts)))
     return grown
 
 
-def zero_padded(value: Tensor, shape: Sequence[int]) -> Tensor:
-    """The value itself if it has this shape, else a copy with zeros where dimensions grow, at their end."""
+def zero_padded(value: Tensor, shape: Sequence[int], parts: int = 1) -> Tensor:
+    """The value itself if it has this shape, else a copy with zeros where dimensions grow, at their end.
+
+    Of ``parts`` equal parts of the first dimension each grows at its own end.
+    """
     if tuple(value.shape) == tuple(shape):
         return value
     padded = value.new_zeros(tuple(shape))
-    padded[tuple(slice(size) for size in value.shape)] = value
+    values = value.unflatten(0, (parts, -1))
+    padded.unflatten(0, (parts, -1))[tuple(slice(size) for size in values.shape)] = values
     return padded
+
+
+def padded_like(model: nn.Module, name: str, value: Tensor) -> Tensor:
+    """A copy of a parameter, with zeros for the neurons that the model has had added since."""
+    parameter = model.get_parameter(name)
+    if parameter.shape == value.shape:
+        return value
+    return zero_padded(value, parameter.shape, row_parts(ModelView.of(model), name))
 
 
 def _width_field(view: ModelView) -> str:
     """Field of the config with the number of neurons; in GPT-2 and GPT-J it may be None (4 d_model)."""
-    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
-        if hasattr(view.config, name):
+    for name in ("shared_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
+        size = getattr(view.config, name, 0)
+        if size in (view.d_ff, None) or (size and getattr(view.config, ADJUSTS, False)):
             return name
     raise ArchitectureError(
         f"neurons cannot be added to {view.arch.model_type}: its config does not say how many an FFN has, so "

@@ -55,7 +55,9 @@ def _join(log: EditLog, ids: list[int]) -> EditRecord:
         dtype = torch.promote_types(getattr(torch, base[name]["dtype"]), torch.float32)
         summed_units = change.units()
         if summed_units is not None:
-            units[name] = dataclasses.replace(summed_units, vectors=summed_units.vectors.to(dtype))
+            adds = any(record.units[name].adds for record in records if name in record.units)
+            vectors, info = summed_units.vectors.to(dtype), {"added": True} if adds else {}
+            units[name] = dataclasses.replace(summed_units, vectors=vectors, info=info)
         elif name in layer_of:
             layer = layer_of[name]
             left, right = (factor.to(dtype) for factor in change.factors())

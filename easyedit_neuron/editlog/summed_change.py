@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta
+from ..arch.widen import zero_padded
+from ..edits.record import Delta, EditRecord, LayerDelta, UnitDelta, unit_places
+from ..errors import StateError
 
 
 class Factors(NamedTuple):
@@ -28,25 +30,35 @@ class SummedChange:
     """The sum of the changes of one parameter of shape (d_out, d_in), in float64.
 
     Factors of low-rank changes are joined, and compressed to rank min(d_out, d_in) when there are many more.
-    Rows and columns are added up by their number.
+    Rows and columns are added up by their number. Changes made after neurons were added have larger shapes.
     """
 
     def __init__(self, shape: tuple[int, int]):
         self.shape = tuple(shape)
+        self._parts = 1  # of the rows, see UnitDelta
         self._lefts: list[Tensor] = []
         self._rights: list[Tensor] = []
         self._units: dict[str, tuple[Tensor, Tensor]] = {}  # axis -> (numbers, vectors)
-        self._columns = torch.zeros(self.shape[1], dtype=torch.bool)  # columns in low-rank changes
+        self._columns: set[int] = set()  # columns in low-rank changes
 
     def add(self, delta: Delta) -> None:
+        d_out, d_in = shape_of(delta)
+        self.shape = (max(self.shape[0], d_out), max(self.shape[1], d_in))
         if isinstance(delta, LayerDelta):
             self._lefts.append(delta.value_factor.double().cpu())
             self._rights.append(delta.key_factor.double().cpu())
-            self._columns[delta.neurons] = True
+            self._columns.update(delta.neurons.tolist())
             if sum(left.shape[1] for left in self._lefts) > 2 * min(self.shape):
                 left, right = _compress(torch.cat(self._lefts, 1), torch.cat(self._rights, 1))
                 self._lefts, self._rights = [left], [right]
             return
+        if delta.axis == "output":
+            if "output" in self._units and delta.parts != self._parts:
+                raise StateError(
+                    "edits of this version and of an earlier one number the rows of a matrix in different "
+                    "ways, so that they have no sum; take them apart"
+                )
+            self._parts = delta.parts
         numbers, vectors = delta.units.cpu(), delta.vectors.double().cpu()
         if delta.axis in self._units:
             old_numbers, old_vectors = self._units[delta.axis]
@@ -60,15 +72,20 @@ class SummedChange:
         if self._lefts or len(self._units) != 1:
             return None
         ((axis, (numbers, vectors)),) = self._units.items()
-        return UnitDelta(numbers, vectors, axis, self.shape)
+        return UnitDelta(numbers, vectors, axis, self.shape, parts=self._parts if axis == "output" else 1)
 
-    def factors(self) -> Factors:
-        """The sum as factors with r at most min(d_out, d_in)."""
-        d_out, d_in = self.shape
-        lefts, rights = list(self._lefts), list(self._rights)
+    def factors(self, shape: tuple[int, int] | None = None) -> Factors:
+        """The sum as factors with r at most min(d_out, d_in).
+
+        ``shape``: that of the parameter, where neurons were added to it after these changes.
+        """
+        d_out, d_in = shape or self.shape
+        lefts = list(self._lefts)
+        rights = [zero_padded(right, (d_in, right.shape[1])) for right in self._rights]
         for axis, (numbers, vectors) in self._units.items():
-            selector = torch.zeros(d_out if axis == "output" else d_in, len(numbers), dtype=torch.float64)
-            selector[numbers, torch.arange(len(numbers))] = 1
+            size, parts = (d_out, self._parts) if axis == "output" else (d_in, 1)
+            selector = torch.zeros(size, len(numbers), dtype=torch.float64)
+            selector[unit_places(numbers, parts, size), torch.arange(len(numbers))] = 1
             lefts.append(selector if axis == "output" else vectors.T)
             rights.append(vectors.T if axis == "output" else selector)
         left = torch.cat([torch.zeros(d_out, 0, dtype=torch.float64), *lefts], 1)
@@ -81,16 +98,17 @@ class SummedChange:
         Low-rank changes count by their columns.
         """
         units = {(axis, number) for axis, (numbers, _) in self._units.items() for number in numbers.tolist()}
-        return units | {("input", number) for number in self._columns.nonzero().squeeze(1).tolist()}
+        return units | {("input", number) for number in self._columns}
 
     def dot(self, other: "SummedChange") -> float:
         """Inner product of the two sums as matrices."""
         units, other_units = self.units(), other.units()
-        if units is not None and other_units is not None and units.axis == other_units.axis:
+        if units and other_units and (units.axis, units.parts) == (other_units.axis, other_units.parts):
             shared = units.vectors[torch.isin(units.units, other_units.units)]
             other_shared = other_units.vectors[torch.isin(other_units.units, units.units)]
             return float((shared * other_shared).sum())
-        (left, right), (other_left, other_right) = self.factors(), other.factors()
+        shape = max(self.shape[0], other.shape[0]), max(self.shape[1], other.shape[1])
+        (left, right), (other_left, other_right) = self.factors(shape), other.factors(shape)
         return float(((left.T @ other_left) * (right.T @ other_right)).sum())
 
 

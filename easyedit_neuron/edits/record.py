@@ -134,11 +134,14 @@ class UnitDelta:
     is ``[d_out, 1]``).
 
     Attributes:
-        units: int64 [n], indices of the rows (``axis: output``) or columns (``input``), ascending, each once.
+        units: int64 [n], numbers of the rows (``axis: output``) or columns (``input``), ascending, each once;
+            the indices themselves where ``parts`` is 1, else see ``unit_places``.
         vectors: [n, d] float32, added to them; d is d_in for rows, d_out for columns.
         axis: ``output`` or ``input``.
         shape: (d_out, d_in).
         info: a method's own report, as plain JSON values.
+        parts: number of projections of the FFN's neurons that lie one behind the other in the rows
+            (``arch.widen.row_parts``); 1 for columns and for most parameters.
     """
 
     units: torch.Tensor
@@ -146,6 +149,7 @@ class UnitDelta:
     axis: Literal["output", "input"]
     shape: tuple[int, int]
     info: dict[str, Any] = field(default_factory=dict)
+    parts: int = 1
 
     def __post_init__(self) -> None:
         length = self.shape[1 if self.axis == "output" else 0]
@@ -157,6 +161,8 @@ class UnitDelta:
                 f"unit delta: expected ascending indices below {side} and vectors of length {length}, got "
                 f"{len(self.units)} indices and vectors {list(self.vectors.shape)}"
             )
+        if self.parts < 1 or side % self.parts:
+            raise StateError(f"unit delta: {side} rows are not {self.parts} equal parts")
 
     @property
     def side(self) -> int:
@@ -188,11 +194,11 @@ class UnitDelta:
 
     def matrix(self) -> torch.Tensor:
         """The delta itself, [d_out, d_in]."""
-        whole = self.vectors.new_zeros(self.shape)
+        whole, places = self.vectors.new_zeros(self.shape), unit_places(self.units, self.parts, self.side)
         if self.axis == "output":
-            whole[self.units] = self.vectors
+            whole[places] = self.vectors
         else:
-            whole[:, self.units] = self.vectors.T
+            whole[:, places] = self.vectors.T
         return whole
 
     def to_json(self) -> dict[str, Any]:
@@ -203,19 +209,38 @@ class UnitDelta:
             "units": self.units.tolist(),
             "density": self.density,
             "info": self.info,
+            "parts": self.parts,
         }
 
     @classmethod
     def from_json(cls, plain: dict[str, Any], vectors: torch.Tensor) -> "UnitDelta":
         """The change that ``to_json`` and the vectors describe."""
         units = torch.tensor(plain["units"], dtype=torch.int64)
-        return cls(units, vectors, plain["axis"], tuple(plain["shape"]), plain["info"])
+        shape, parts = tuple(plain["shape"]), plain.get("parts", 1)
+        return cls(units, vectors, plain["axis"], shape, plain["info"], parts)
+
+
+def unit_places(units: torch.Tensor, parts: int, size: int) -> torch.Tensor:
+    """Rows that a ``UnitDelta`` numbers ``units``, in a parameter that has ``size`` of them.
+
+    Row ``i`` of part ``p`` has the number ``parts * i + p``, which stays when the parts grow at their ends.
+    """
+    return units % parts * (size // parts) + units // parts
+
+
+def unit_numbers(places: torch.Tensor, parts: int, size: int) -> torch.Tensor:
+    """The numbers that ``unit_places`` turns into these rows."""
+    return unit_places(places, size // parts, size)
 
 
 Delta = LayerDelta | UnitDelta
 _WEIGHT = {"dtype": str, "shape": [int], "base": str, "before": str, "after": (None, str)}
 _FORM = {"method": str, "hparams": {str: object}, "requests": [{str: object}], "contexts": [str]}
-_FORM |= {"layers": {str: object}, "names": {str: str}, "units": {str: {"info": {str: object}}}}
+_FORM |= {
+    "layers": {str: object},
+    "names": {str: str},
+    "units": {str: {"info": {str: object}, "parts?": int}},
+}
 _FORM |= {"fingerprint_before": str, "fingerprint_after": str, "seed": int, "info": {str: object}}
 _FORM |= {"weights": {str: _WEIGHT}, "context_groups": [int], "metrics": {str: object}}
 """Form of a record's JSON, see ``utils.schema``."""

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 
 from ..arch.view import ModelView
-from ..arch.widen import widen, widen_to_shapes
+from ..arch.widen import padded_like, row_parts, widen, widen_to_shapes
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
-from .record import Delta, UnitDelta
+from .record import Delta, UnitDelta, unit_places
 
 
 def down_names(view: ModelView, layers: Iterable[int]) -> list[str]:
@@ -41,12 +41,7 @@ def restore(model: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> No
     """
     make_room(model, originals)
     for name, value in originals.items():
-        parameter: torch.Tensor = model.get_parameter(name)
-        if parameter.shape != value.shape:
-            parameter.zero_()
-            for dim, size in enumerate(value.shape):
-                parameter = parameter.narrow(dim, 0, size)
-        parameter.copy_(value)
+        model.get_parameter(name).copy_(padded_like(model, name, value))
 
 
 @torch.no_grad()
@@ -62,9 +57,15 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
         shapes = f"{list(delta.shape)}, the model's is {list(weight.shape)}"
         raise StateError(f"{name}: the delta is for a weight {shapes}")
     if isinstance(delta, UnitDelta):
-        units, change = delta.units.to(weight.device), delta.vectors
+        is_older = delta.axis == "output" and delta.side < len(weight) and not delta.adds
+        if is_older and delta.parts != row_parts(view, name):
+            raise StateError(
+                f"{name}: the edit was saved by an earlier version, before neurons were added to the model; "
+                "its rows are not known any more"
+            )
         rows = weight if delta.axis == "output" else weight.T
-        rows[units] = _sum(name, rows[units], change)
+        places = unit_places(delta.units, delta.parts, len(rows)).to(weight.device)
+        rows[places] = _sum(name, rows[places], delta.vectors)
     else:
         weight.copy_(_sum(name, weight, delta.matrix()))
 
@@ -105,7 +106,8 @@ def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tenso
 
 def grow(view: ModelView, deltas: Mapping[str, Delta]) -> None:
     """Give the FFNs the neurons that changes add to them."""
-    widths = [delta.side for delta in deltas.values() if isinstance(delta, UnitDelta) and delta.adds]
+    units = [delta for delta in deltas.values() if isinstance(delta, UnitDelta) and delta.adds]
+    widths = [delta.side // delta.parts for delta in units]
     now = ModelView(view.model, view.arch) if widths else view  # the FFNs may have grown since
     if widths and max(widths) > now.d_ff:
         widen(now, max(widths))

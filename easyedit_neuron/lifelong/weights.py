@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from ..arch.widen import zero_padded
+from ..arch.widen import padded_like
 from ..edits.write import clone_weights, make_room, restore
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
@@ -34,8 +34,8 @@ class EditedWeights:
         for name, value in originals.items():
             # The copy from before the first edit of a parameter is its value in the untouched model.
             self.base.setdefault(name, value)
-        for name, value in self.current().items():
-            self.base[name] = zero_padded(self.base[name], value.shape)  # neurons that were added since
+        for name in self.current():
+            self.base[name] = padded_like(self.model, name, self.base[name])
 
     def undo(self, originals: Mapping[str, torch.Tensor] | None) -> None:
         """Put back the weights from before a failed edit; ``originals`` is None where the method raised."""

@@ -20,7 +20,7 @@ from ..arch.tokens import Batch
 from ..arch.view import ModelView
 
 KeysValues = tuple[Tensor, Tensor]
-STATEFUL = {"linear_attention"}
+STATEFUL = {"linear_attention", "mamba", "conv"}
 """Types of blocks, as a config's ``layer_types`` names them, that cache a state and not keys and values."""
 
 

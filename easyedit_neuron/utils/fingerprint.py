@@ -32,8 +32,9 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
 def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """Fingerprint of named tensors: names, shapes, dtypes and contents.
 
-    Zeros at the end of a vector, and rows and columns of zeros at the end of a matrix, do not count: neurons
-    that were added and not used yet leave a model what it was.
+    Neurons that were added and not used yet leave a model what it was. So zeros at the end of a vector do not
+    count, nor do columns of zeros at the end of a matrix and rows of zeros anywhere in it: where gate and up
+    are one matrix, new rows of the gate stand in the middle.
     """
     return _digest(_line(name, tensor) for name, tensor in tensors)
 
@@ -66,17 +67,19 @@ def key_fingerprint(parts: dict[str, Any]) -> str:
 
 
 def _line(name: str, tensor: torch.Tensor) -> str:
-    tensor = _without_zeros_at_the_end(tensor.detach())
+    tensor = _without_zeros(tensor.detach())
     return f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{tensor_checksum(tensor)};"
 
 
-def _without_zeros_at_the_end(tensor: torch.Tensor) -> torch.Tensor:
+def _without_zeros(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dim() not in (1, 2):
         return tensor
-    for dim in range(tensor.dim()):
-        if len(tensor) and not bool(tensor.select(dim, -1).any()):
-            present = tensor.any(1 - dim) if tensor.dim() == 2 else tensor != 0
-            tensor = tensor.narrow(dim, 0, int(present.nonzero().max()) + 1 if bool(present.any()) else 0)
+    if tensor.dim() == 2:
+        present = tensor.any(1)
+        tensor = tensor if bool(present.all()) else tensor[present]
+    if tensor.numel() and not bool(tensor[..., -1].any()):
+        present = tensor.any(0) if tensor.dim() == 2 else tensor != 0
+        tensor = tensor[..., : int(present.nonzero().max()) + 1 if bool(present.any()) else 0]
     return tensor
 
 

@@ -29,9 +29,8 @@ SEEDS = (2, 4, 0)
 
 _SEARCH = {"v_num_grad_steps": 15, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0}
 NOTES = {
-    "holds several projections": "no [a]",
-    "does not say how many": "no [b]",
-    "use solver closed_form": "no [c]",
+    "does not say how many": "no [a]",
+    "use solver closed_form": "no [b]",
     "system is singular": "no [singular]",
 }
 """Words of an error -> cell."""
@@ -104,10 +103,10 @@ def cell(model_type: str, method: str) -> str:
     """What the page says of an architecture and a method."""
     result = run(model_type, method)
     if result == "no [singular]":
-        return "yes [d]" if run(model_type, method, L2=0.01) == "yes" else "no"
+        return "yes [c]" if run(model_type, method, L2=0.01) == "yes" else "no"
     if method == "KNE" and result == "yes":
         names = projection_names(ModelView.of(tiny_model(model_type)[0]))
-        return "yes" if "q_proj" in names else "yes [e]" if "o_proj" in names else "yes [f]"
+        return "yes" if "q_proj" in names else "yes [d]"
     return result
 
 

@@ -69,9 +69,9 @@ def register():
     )
 
 
-def make_world(folder: Path, count: int = 60) -> Path:
+def make_world(folder: Path, count: int = 60, model_type: str = "llama") -> Path:
     """A tiny model on disk, ``count`` edits (some of the same facts), a fact beside them, text."""
-    model, tok = tiny_model("llama")
+    model, tok = tiny_model(model_type)
     model.save_pretrained(folder / "model")
     tok.save_pretrained(folder / "model")
     edits = []

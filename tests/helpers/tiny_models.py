@@ -39,9 +39,25 @@ RELATIVES = {
     **dict.fromkeys(("hunyuan_v1_dense", "arcee", "apertus", "nemotron"), "llama"),
     "glm": "glm4",
     **dict.fromkeys(("olmo3", "exaone4"), "olmo2"),
+    **dict.fromkeys(("diffllama", "youtu", "vaultgemma", "jais2", "persimmon"), "llama"),
+    **dict.fromkeys(("lfm2", "bamba"), "qwen3_5_text"),
+    "granitemoehybrid": "granite",
+    "codegen": "gptj",
+    **dict.fromkeys(("xglm", "biogpt"), "opt"),
 }
 """Types whose blocks are those of another type, or nearly so: their parts and an edit are tested."""
 FFN_WIDTH = {**dict.fromkeys(ALL_TYPES, 48), "bloom": 128, "mpt": 128}  # always 4 d_model
+FUSED_ATTENTION = [
+    ("phi3", {}),
+    ("gpt_bigcode", {}),
+    ("gpt_bigcode", {"multi_query": False}),
+    ("falcon", {}),
+    ("falcon", {"multi_query": False}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("codegen", {}),
+    ("persimmon", {"qk_layernorm": False}),
+]
+"""(type, fields of its config): forms of a matrix that computes q, k and v."""
 WITH_BOS = ("llama", "mistral", "gemma", "gemma2", "gemma3_text")
 
 CORPUS = [
@@ -58,6 +74,7 @@ _ROTARY = dict(
     num_attention_heads=4,
     max_position_embeddings=128,
 )
+_MAMBA = dict(mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_expand=2, mamba_n_groups=1)
 _SIZES = {
     "llama": {**_ROTARY, "num_key_value_heads": 2, "rms_norm_eps": 1e-5},
     "mistral": {**_ROTARY, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "sliding_window": None},
@@ -128,6 +145,38 @@ _SIZES = {
     },
     "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4, "max_seq_len": 128},
     **dict.fromkeys(RELATIVES, {**_ROTARY, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 64}),
+    "persimmon": _ROTARY,
+    "biogpt": _ROTARY,
+    "youtu": {
+        **_ROTARY,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 12,
+        "kv_lora_rank": 12,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+    },
+    "lfm2": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "block_auto_adjust_ff_dim": False,
+        "layer_types": ["conv", "full_attention"] * 2,
+    },
+    "bamba": {**_ROTARY, "num_key_value_heads": 2, "attn_layer_indices": [1, 3], **_MAMBA},
+    "granitemoehybrid": {
+        **_ROTARY,
+        "num_key_value_heads": 2,
+        "shared_intermediate_size": 48,
+        "num_local_experts": 0,
+        "layer_types": ["mamba", "attention"] * 2,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 4.0,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        **_MAMBA,
+    },
+    "codegen": {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
+    "xglm": {"d_model": 32, "ffn_dim": 48, "num_layers": 4, "attention_heads": 4},
     "bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
     "falcon": {
         "hidden_size": 32,

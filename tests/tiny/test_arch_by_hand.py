@@ -85,6 +85,16 @@ def test_models_that_scale_their_parts_are_refused(model_type, tmp_path):
     assert changed_tensors(model, before) == []
 
 
+def test_a_final_norm_that_stands_elsewhere_too_is_refused(tmp_path):
+    """NanoChat's normalises the embeddings as well: the first of its calls is not the unembedding's input."""
+    model, tok = unknown("nanochat", num_key_value_heads=2), tiny_tokenizer()
+    names = {name: value for name, value in guessed_names(model).items() if value}
+    before = snapshot(model)
+    with pytest.raises(ArchitectureError, match="ln_f_module: the model calls model.norm 2 times in a pass"):
+        apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
+    assert changed_tensors(model, before) == []
+
+
 class _Norm(torch.nn.Module):
     """``gain (x - mean or 0) / scale``, written out."""
 
@@ -126,6 +136,7 @@ def test_a_norm_of_no_kind_is_an_error():
 def test_a_wrong_kind_of_norm_is_noticed():
     """VaultGemma's norm multiplies by 1 + weight, and its class does not say so."""
     model = unknown("vaultgemma", num_key_value_heads=2, head_dim=8)
+    model.config.model_type = "vaultgemma_2"  # a relative without an entry
     with torch.no_grad():
         model.model.norm.weight.copy_(torch.randn(32, generator=torch.Generator().manual_seed(0)))
     names = {name: value for name, value in guessed_names(model).items() if value}

@@ -31,10 +31,7 @@ from helpers.editing import (
 from helpers.editing import apply as apply_edit
 from helpers.tiny_models import MORE_TYPES, RELATIVES, tiny_model
 
-NOT_WIDER = {
-    **dict.fromkeys(("phi3", "glm4"), "gate_up_proj.weight holds several projections"),
-    **dict.fromkeys(("bloom", "mpt"), "its config does not say how many an FFN has"),
-}
+NOT_WIDER = dict.fromkeys(("bloom", "mpt"), "its config does not say how many an FFN has")
 POST_NORM = ("gemma3_text", "glm4", "olmo2")  # a norm behind the FFN: only the direction can be given
 NO_GATE = ("starcoder2", "phi", "gpt_bigcode", "opt", "falcon", "gpt_neo")
 REQUEST = REQUESTS[2]
@@ -149,6 +146,7 @@ def test_relatives_are_edited(model_type, tmp_path):
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before = False"),
         ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16, and only .* = 32"),
         ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm = True"),
+        ("granitemoehybrid", {"num_local_experts": 4}, "num_local_experts = 4, and only .* = 0"),
     ],
 )
 def test_other_forms_of_a_block_are_a_clear_no(model_type, changes, words):

@@ -1,23 +1,25 @@
 """Projections by their common names: the rows that a block really uses, fused ones included, and names given
 by hand."""
 
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
 
 from easyedit_neuron.arch import Capture, ModelView, projection, projection_names
 from easyedit_neuron.errors import ArchitectureError
-from helpers.tiny_models import ALL_TYPES, tiny_model
+from helpers.tiny_models import ALL_TYPES, FUSED_ATTENTION, tiny_model
 
 PLAIN = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "smollm3", "gemma3_text", "phi3", "glm4", "olmo2")
 GATED += ("stablelm", "granite", "cohere", "cohere2", "qwen3_5_text", "gemma")
 FUSED = {
-    **dict.fromkeys(("gpt2", "gpt_neox", "bloom", "mpt"), ("q_proj", "k_proj", "v_proj")),
-    **dict.fromkeys(("phi3", "glm4"), ("gate_proj", "up_proj")),
+    **dict.fromkeys(("gpt2", "gpt_neox", "bloom", "mpt", "falcon", "gpt_bigcode"), PLAIN[:3]),
+    "phi3": [*PLAIN[:3], "gate_proj", "up_proj"],
+    "glm4": ["gate_proj", "up_proj"],
 }
-WITHOUT_QKV = ("phi3", "gpt_bigcode", "falcon")  # fused in sizes that differ with the number of heads
-WITHOUT = {**dict.fromkeys(WITHOUT_QKV, set(PLAIN[:3])), "qwen3_5_text": set(PLAIN[:4])}  # in a few blocks
+WITHOUT = {"qwen3_5_text": set(PLAIN[:4])}  # which only a few blocks have
 
 
 @pytest.mark.parametrize("model_type", ALL_TYPES)
@@ -66,6 +68,72 @@ def test_the_rows_of_fused_maps(model_type, forward):
     else:
         assert rows[1] == list(range(32, 64))
     assert sorted(sum(rows, [])) == list(range(96))
+
+
+def attention_inputs(model_type, model, ids, monkeypatch):
+    """q, k and v [tokens, heads, head size] as block 1 hands them to its attention; rotation is left out."""
+    module, calls = sys.modules[type(model).__module__], []
+    monkeypatch.setattr(
+        module,
+        "apply_rotary_pos_emb",
+        lambda x, *others: (x, others[0]) if len(others) > 2 else x,
+        raising=False,
+    )
+    if model_type == "falcon":
+        attention = model.transformer.h[1].self_attention
+        split = attention._split_heads
+        monkeypatch.setattr(attention, "_split_heads", lambda x: calls.append(split(x)) or calls[-1])
+        model(input_ids=ids)
+        return [states[0] for states in calls[0]]
+    if model_type == "codegen":
+        attention = model.transformer.h[1].attn
+        inner = attention._attn
+        monkeypatch.setattr(attention, "_attn", lambda *states: calls.append(states) or inner(*states))
+        model(input_ids=ids)
+        return [states[0].transpose(0, 1) for states in calls[0][:3]]
+    attend = module.eager_attention_forward
+
+    def keep(attention, q, k, v, *args, **options):
+        calls.append([states[0].transpose(0, 1) for states in (q, k, v)])
+        return attend(attention, q, k, v, *args, **options)
+
+    monkeypatch.setattr(module, "eager_attention_forward", keep)
+    model(input_ids=ids)
+    return calls[1]
+
+
+@pytest.mark.parametrize("model_type, form", FUSED_ATTENTION)
+@torch.no_grad()
+def test_fused_rows_are_what_attention_reads(model_type, form, monkeypatch):
+    model, tok = tiny_model(model_type, **form)
+    view, seen = ModelView.of(model), {}
+    maps = [projection(view, 1, name) for name in PLAIN[:3]]
+    assert sorted(torch.cat([each.rows for each in maps]).tolist()) == list(
+        range(len(view.matrix(maps[0].parameter)))
+    )
+
+    def keep(output, x):
+        seen["x"] = x[0]
+        return output
+
+    ids = torch.tensor([tok("Anna Berg was born")["input_ids"]])
+    with Capture(view, [], edit_modules=[(1, maps[0].module, keep)]):
+        read = attention_inputs(model_type, model, ids, monkeypatch)
+    for each, states in zip(maps, read, strict=True):
+        bias = each.bias(view)
+        rows = functional.linear(seen["x"], each.weight(view), None if bias is None else bias[each.rows])
+        heads = rows.unflatten(-1, (-1, 8))
+        if form.get("new_decoder_architecture"):  # Falcon repeats keys and values for the heads of a group
+            heads = heads.repeat_interleave(4 // heads.shape[1], 1)
+        torch.testing.assert_close(heads, states, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_are_no_heads():
+    with pytest.raises(ArchitectureError, match="weight with 50 rows has no 1 groups of 8 heads"):
+        model, _ = tiny_model("phi3", intermediate_size=25)
+        projection(
+            ModelView.of(model, projections={"own": "model.layers.{}.mlp.gate_up_proj[q of qkv]"}), 1, "own"
+        )
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox"])

@@ -14,7 +14,7 @@ from easyedit_neuron.models.kne.kne_main import apply_kne_to_model
 from easyedit_neuron.models.kne.train_ensemble import train, unit_deltas
 from helpers.editing import REQUESTS, changed_tensors, put_back, snapshot, target_nll
 from helpers.kne_cases import attributions, kne_hparams, plain_training
-from helpers.tiny_models import MODEL_TYPES, tiny_model
+from helpers.tiny_models import FUSED_ATTENTION, MODEL_TYPES, tiny_model
 
 
 def edit(model, tok, requests, hparams, **options):
@@ -102,6 +102,22 @@ def test_an_edit_moves_the_ensemble_and_nothing_else(model_type):
         and record.info["stop"] == "steps"
         and record.info["steps"] == 8
     )
+    put_back(model, weights)
+    assert changed_tensors(model, before) == []
+
+
+@pytest.mark.parametrize("model_type, form", FUSED_ATTENTION)
+def test_an_edit_of_fused_attention(model_type, form):
+    model, tok = tiny_model(model_type, seed=2, **form)
+    before, plain = snapshot(model), target_nll(model, tok, REQUESTS[0])
+    names = ["q_proj", "k_proj", "v_proj"]
+    hparams = kne_hparams(target_modules=names, lr=0.02)
+    _, weights, record = edit(model, tok, REQUESTS[:1], hparams, return_orig_weights=True)
+    assert target_nll(model, tok, REQUESTS[0]) < plain
+    view = ModelView.of(model)
+    fused = {projection(view, layer, name).parameter for layer in hparams.layers for name in names}
+    assert len(fused) == 2 and set(changed_tensors(model, before)) == set(weights) <= fused
+    assert {name for delta in record.units.values() for name in delta.info["neurons"]} <= set(names)
     put_back(model, weights)
     assert changed_tensors(model, before) == []
 

@@ -12,20 +12,24 @@ from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.tokens import encode, subject_last_index
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.arch.widen import free_neurons
-from easyedit_neuron.editlog import EditLog, recording, replay, undo
-from easyedit_neuron.edits.write import restore
-from easyedit_neuron.errors import EditError, HparamsError, NeuronEditError
+from easyedit_neuron.editlog import EditLog, diff, recording, redo, replay, squash, undo
+from easyedit_neuron.edits.write import restore, write
+from easyedit_neuron.errors import EditError, HparamsError, NeuronEditError, StateError
 from easyedit_neuron.export import apply_sparse, export_merged, export_peft, export_sparse
 from easyedit_neuron.lifelong.weights import EditedWeights
 from easyedit_neuron.locate_then_edit.sequential_state import restore_session, saved_session
+from easyedit_neuron.models.kne.kne_main import apply_kne_to_model
 from easyedit_neuron.models.lasting import lasting_main
 from easyedit_neuron.models.lasting.background import Background
 from easyedit_neuron.models.lasting.firing import firings
 from helpers.contract import fresh, parameters
 from helpers.editing import CONTEXTS, REQUESTS, text_file
+from helpers.kne_cases import kne_hparams
 from helpers.tiny_models import MODEL_TYPES
 
 IDS = torch.tensor([[1, 5, 9, 3]])
+FUSED_FFN = ("phi3", "glm", "glm4")
+"""Gate and up are one matrix."""
 
 
 def settings(folder, **changes):
@@ -88,7 +92,7 @@ def test_the_match_is_the_least_squares_fit():
     torch.testing.assert_close(background.match(keys, 2.0, others, 0.5)[1], solution)
 
 
-@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("kind", [*MODEL_TYPES, *FUSED_FFN])
 def test_an_edit_adds_neurons_that_write_z_star_at_the_subject(kind, tmp_path):
     model, tok = fresh(kind)
     before, width = parameters(model), ModelView.of(model).d_ff
@@ -103,21 +107,25 @@ def test_an_edit_adds_neurons_that_write_z_star_at_the_subject(kind, tmp_path):
         originals, record = apply(model, tok, [request], hparams)
     (target,) = targets[0].targets
     torch.testing.assert_close(target.initial, clean, atol=1e-5, rtol=1e-5)
-    if kind != "gemma2":  # where a norm behind the FFN lets the change through in its direction alone
+    if kind not in (
+        "gemma2",
+        "glm4",
+    ):  # where a norm behind the FFN lets the change through in its direction alone
         torch.testing.assert_close(
             hidden_at_subject(model, tok, request, 1), target.value, atol=1e-4, rtol=1e-4
         )
-    view = ModelView.of(model)
-    assert view.d_ff == width + 4 and len(free_neurons(view, 1)) == (
-        3 if "gate_proj" in str(originals) else 2
-    )
+    view, each = ModelView.of(model), 1 if "gate" in str(originals) else 2
+    assert view.d_ff == width + 4 and len(free_neurons(view, 1)) == 4 - each
     after = parameters(model)
+    for layer in range(4) if kind in FUSED_FFN else []:
+        before |= {f"{layer} {name}": value for name, value in layer_parts(before, layer).items()}
+        after |= {f"{layer} {name}": value for name, value in layer_parts(after, layer).items()}
     for name, value in before.items():
         part = after[name]
         for dim, size in enumerate(value.shape):
             part = part.narrow(dim, 0, size)
-        assert torch.equal(part, value), f"{name}: no existing weight changes"
-    assert record.info["neurons"] == [[1, list(range(width, width + (1 if len(originals) == 3 else 2)))]]
+        assert "gate_up_proj" in name or torch.equal(part, value), f"{name}: no existing weight changes"
+    assert record.info["neurons"] == [[1, list(range(width, width + each))]]
     restore(model, originals)
     fresh_logits = fresh(kind)[0](IDS).logits
     torch.testing.assert_close(model(IDS).logits, fresh_logits)
@@ -213,16 +221,18 @@ def test_a_failure_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("source", [{}, {"mom2_dataset": "self", "mom2_n_samples": None}])
-def test_another_process_goes_on_with_the_same_numbers(source, tmp_path):
+@pytest.mark.parametrize(
+    "kind, source", [("llama", {}), ("llama", {"mom2_dataset": "self", "mom2_n_samples": None}), ("phi3", {})]
+)
+def test_another_process_goes_on_with_the_same_numbers(kind, source, tmp_path):
     """Also where the texts depend on the model's weights and on the size of its FFNs, which the first edit
     changed."""
-    hparams = settings(tmp_path, **source)
-    model, tok = fresh("llama")
+    hparams = settings(tmp_path, **source, capacity=1)
+    model, tok = fresh(kind)
     apply(model, tok, [REQUESTS[0]], hparams)
     saved, weights = copy.deepcopy(saved_session(model)), parameters(model)
     apply(model, tok, [REQUESTS[1]], hparams)
-    other, _ = fresh("llama")
+    other, _ = fresh(kind)
     restore_session(ModelView.of(other), tok, hparams, saved)
     restore(other, weights)
     apply(other, tok, [REQUESTS[1]], hparams)
@@ -230,34 +240,67 @@ def test_another_process_goes_on_with_the_same_numbers(source, tmp_path):
         assert torch.equal(other.state_dict()[name], value), name
 
 
-def test_log_undo_replay_and_export(tmp_path):
+@pytest.mark.parametrize("kind", ["llama", *FUSED_FFN])
+def test_log_undo_replay_and_export(kind, tmp_path):
     hparams = settings(tmp_path, capacity=1)  # grows with every edit
-    model, tok = fresh("llama")
+    model, tok = fresh(kind)
     with recording(model, tmp_path / "log") as log:
         for request in REQUESTS:
             apply(model, tok, [request], hparams)
     assert model.config.intermediate_size == 48 + 3
     edited = model(IDS).logits
-    base, _ = fresh("llama")
+    base, _ = fresh(kind)
     assert replay(log, base, tok).exact
     assert torch.equal(base(IDS).logits, edited)
-    export_merged(log, fresh("llama")[0], None, tmp_path / "merged")
+    export_merged(log, fresh(kind)[0], None, tmp_path / "merged")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager")
     assert torch.equal(loaded(IDS).logits, edited) and loaded.config.intermediate_size == 51
-    export_sparse(log, fresh("llama")[0], tmp_path / "sparse")
-    shared, _ = fresh("llama")
+    export_sparse(log, fresh(kind)[0], tmp_path / "sparse")
+    shared, _ = fresh(kind)
     apply_sparse(shared, tmp_path / "sparse")
     assert torch.equal(shared(IDS).logits, edited)
     apply_sparse(shared, tmp_path / "sparse", take_off=True)
-    torch.testing.assert_close(shared(IDS).logits, fresh("llama")[0](IDS).logits)
+    torch.testing.assert_close(shared(IDS).logits, fresh(kind)[0](IDS).logits)
     with pytest.raises(NeuronEditError, match="adds neurons"):
-        export_peft(log, fresh("llama")[0], tmp_path / "peft")
+        export_peft(log, fresh(kind)[0], tmp_path / "peft")
+    joined, _ = fresh(kind)
+    assert replay(squash(log, tmp_path / "joined", fresh(kind)[0]), joined).exact
+    torch.testing.assert_close(joined(IDS).logits, edited)
+    first = diff(log, log, 1, 3)
+    assert all(
+        (part["neurons_a"], part["neurons_both"]) == (shared_rows(name), shared_rows(name))
+        for name, part in first.parameters.items()
+    )
+    weights = parameters(model)
     undo(model, EditLog(tmp_path / "log"), 2)
-    without, _ = fresh("llama")
-    apply(without, tok, [REQUESTS[0]], hparams)
-    apply(without, tok, [REQUESTS[2]], hparams)
-    torch.testing.assert_close(model(IDS).logits, without(IDS).logits, atol=1e-4, rtol=1e-3)
-    assert len(free_neurons(ModelView.of(model), 1)) == 1, "the neuron is dropped, exactly"
+    for name, value in layer_parts(weights, 1).items():
+        value[49] = 0  # neurons 48, 49 and 50 are the three edits'
+        assert torch.equal(layer_parts(parameters(model), 1)[name], value), f"{name}: dropped, exactly"
+    assert free_neurons(ModelView.of(model), 1).tolist() == [49]
+    redo(model, EditLog(tmp_path / "log"), 2)
+    assert torch.equal(model(IDS).logits, edited)
+    undo(model, EditLog(tmp_path / "log"), 1)
+    if kind == "llama":  # in the others, the neurons of one subject answer to others too
+        undo(model, EditLog(tmp_path / "log"), 2)
+        without, _ = fresh(kind)
+        apply(without, tok, [REQUESTS[2]], hparams)
+        torch.testing.assert_close(model(IDS).logits, without(IDS).logits, atol=1e-4, rtol=1e-3)
+    assert replay(EditLog(tmp_path / "log"), fresh(kind)[0]).exact
+
+
+def layer_parts(weights, layer):
+    """What the neurons of a layer read and write, [neurons, d_model] each: views of the model's weights."""
+    mlp = {name.split(".mlp.")[1]: value for name, value in weights.items() if f".{layer}.mlp." in name}
+    parts = {"down": mlp.pop("down_proj.weight").T}
+    fused = mlp.pop("gate_up_proj.weight", None)
+    if fused is not None:
+        parts["gate"], parts["up"] = fused.chunk(2)
+    return parts | mlp
+
+
+def shared_rows(name):
+    """Rows or columns of one neuron."""
+    return 2 if "gate_up" in name else 1
 
 
 @pytest.mark.parametrize(
@@ -279,11 +322,49 @@ def test_settings_survive_their_file(tmp_path):
     assert LastingHyperParams.from_dict(hparams.to_dict()) == dataclasses.replace(hparams)
 
 
-def test_a_run_that_continues_knows_the_untouched_weights_in_their_new_size(tmp_path):
-    model, tok = fresh("llama")
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_a_run_that_continues_knows_the_untouched_weights_in_their_new_size(kind, tmp_path):
+    model, tok = fresh(kind)
     originals, _ = apply(model, tok, [REQUESTS[0]], settings(tmp_path))
-    weights = EditedWeights(fresh("llama")[0])
+    weights = EditedWeights(fresh(kind)[0])
     weights.load({name: model.get_parameter(name).detach().clone() for name in originals})
     assert weights.base.keys() == originals.keys()
     assert all(torch.equal(weights.base[name], value) for name, value in originals.items())
     assert all(torch.equal(value, model.get_parameter(name)) for name, value in weights.current().items())
+
+
+def test_growth_between_edits_that_other_methods_made_of_a_fused_matrix(tmp_path):
+    """KNE changes rows of gate and up, then neurons are added between them, then KNE's edit is taken out."""
+    model, tok = fresh("phi3")
+    name, untouched = "model.layers.1.mlp.gate_up_proj.weight", parameters(fresh("phi3")[0])
+    hparams = kne_hparams(layers=[1], target_modules=["gate_proj", "up_proj"], share_of_parameters=0.05)
+    with recording(model, tmp_path / "log") as log:
+        apply_kne_to_model(model, tok, [REQUESTS[0]], hparams)
+        changed = changed_rows(model, name, untouched[name])
+        apply(model, tok, [REQUESTS[1]], settings(tmp_path, capacity=3))
+    assert {part for part, _ in changed} == {0, 1}, "rows of both"
+    again, _ = fresh("phi3")
+    assert replay(log, again).exact and torch.equal(again(IDS).logits, model(IDS).logits)
+    with_neuron = model.get_parameter(name).detach().clone()
+    undo(model, log, 1)
+    for part, (now, before) in enumerate(zip(model.get_parameter(name).chunk(2), untouched[name].chunk(2))):
+        torch.testing.assert_close(now[:48], before, atol=1e-6, rtol=1e-6)
+        assert torch.equal(now[48:], with_neuron.chunk(2)[part][48:]), "the added neuron stays"
+    record = log[1]
+    old = dataclasses.replace(
+        record, units={key: dataclasses.replace(delta, parts=1) for key, delta in record.units.items()}
+    )
+    before = parameters(model)
+    with pytest.raises(StateError, match="saved by an earlier version, before neurons were added"):
+        write(ModelView.of(model), old.deltas)
+    assert all(torch.equal(value, before[key]) for key, value in parameters(model).items())
+
+
+def changed_rows(model, name, before):
+    """(part, row) of the changed rows of a fused matrix."""
+    halves = zip(model.get_parameter(name).detach().chunk(2), before.chunk(2))
+    return [
+        (part, row)
+        for part, (now, then) in enumerate(halves)
+        for row in (now != then).any(1).nonzero()[:, 0].tolist()
+    ]

@@ -294,8 +294,10 @@ def test_the_untouched_model_is_measured_once_for_several_runs(world, tmp_path, 
         start(world, tmp_path / "other", untouched=str(tmp_path), **SHORT)
 
 
-def test_a_run_whose_ffns_grow_with_every_edit(world, tmp_path):
-    """Weights, masks and states have other shapes after each edit."""
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_a_run_whose_ffns_grow_with_every_edit(kind, tmp_path):
+    """Weights, masks and states have other shapes after each edit; Phi-3's gate and up are one matrix."""
+    world = make_world(tmp_path, model_type=kind)
     changes = {"capacity": 1, "layers": [1], "mom2_dataset": str(world / "text.txt"), "mom2_n_samples": 20}
     changes |= {
         "device": "cpu",

@@ -5,6 +5,7 @@ import torch
 
 from easyedit_neuron.editlog.summed_change import SummedChange
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
+from easyedit_neuron.errors import StateError
 
 SHAPE = (5, 7)
 
@@ -82,6 +83,41 @@ def test_units_stay_units():
     assert units.units.tolist() == [0, 2, 3] and units.axis == "output"
     torch.testing.assert_close(units.matrix(), dense(CASES["rows"]))
     assert total(CASES["all"]).units() is None and total(CASES["rows and columns"]).units() is None
+
+
+def test_changes_before_and_after_neurons_were_added():
+    """A matrix of two parts, of 2 neurons and then of 3: rows g0 g1 u0 u1, then g0 g1 g2 u0 u1 u2."""
+    before = UnitDelta(torch.tensor([0, 3]), torch.tensor([[1.0], [2.0]]), "output", (4, 1), parts=2)
+    after = UnitDelta(
+        torch.tensor([3, 4, 5]), torch.tensor([[4.0], [8.0], [16.0]]), "output", (6, 1), parts=2
+    )
+    expected = torch.tensor([[1.0], [0.0], [8.0], [0.0], [6.0], [16.0]]).double()
+    for deltas in ([before, after], [after, before]):
+        change = SummedChange((4, 1))
+        for delta in deltas:
+            change.add(delta)
+        assert torch.equal(change.units().matrix(), expected)
+        torch.testing.assert_close(change.factors().matrix(), expected)
+    narrow, wide = SummedChange((4, 1)), SummedChange((6, 1))
+    narrow.add(before)
+    wide.add(after)
+    wide.add(LayerDelta(torch.ones(6, 1), torch.ones(1, 1)))  # so that the product is of factors
+    assert narrow.dot(wide) == pytest.approx(1 * 1 + 2 * (4 + 1))
+
+
+def test_numbers_of_an_earlier_version_are_not_mixed_with_others():
+    """Records had no ``parts`` before: the numbers were the rows."""
+    old = UnitDelta(torch.tensor([2]), torch.ones(1, 1), "output", (4, 1))
+    new = UnitDelta(torch.tensor([2]), torch.ones(1, 1), "output", (4, 1), parts=2)
+    for first, second in ((old, new), (new, old)):
+        change = SummedChange((4, 1))
+        change.add(first)
+        with pytest.raises(StateError, match="number the rows of a matrix in different ways"):
+            change.add(second)
+    a, b = SummedChange((4, 1)), SummedChange((4, 1))
+    a.add(old)
+    b.add(new)  # row 1
+    assert a.dot(b) == 0 and a.dot(a) == b.dot(b) == 1
 
 
 def test_neurons():

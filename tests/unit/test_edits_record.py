@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from easyedit_neuron.edits import record as record_module
-from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta
+from easyedit_neuron.edits.record import EditRecord, LayerDelta, UnitDelta, unit_numbers, unit_places
 from easyedit_neuron.errors import StateError
 from easyedit_neuron.utils import io
 
@@ -134,6 +134,8 @@ UNITS = {
         torch.tensor([0, 2]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "output", (3, 2), {"released": 4}
     ),
     "input": UnitDelta(torch.tensor([1]), torch.tensor([[5.0, 6.0, 7.0]]), "input", (3, 2)),
+    # Two parts of two rows each: the numbers are those of rows 0, 2 (parts' first), 1, 3.
+    "parts": UnitDelta(torch.tensor([1, 2]), torch.tensor([[1.0], [2.0]]), "output", (4, 1), parts=2),
 }
 
 
@@ -146,23 +148,41 @@ def test_units_by_hand():
         UNITS["input"].matrix().tolist() == [[0.0, 5.0], [0.0, 6.0], [0.0, 7.0]]
         and UNITS["input"].density == 0.5
     )
+    assert UNITS["parts"].matrix().tolist() == [[0.0], [2.0], [1.0], [0.0]]
+
+
+def test_numbers_of_rows_stay_when_the_parts_grow():
+    """Rows g0 g1 g2 u0 u1 u2 become g0 g1 g2 . u0 u1 u2 . with a fourth neuron."""
+    rows = torch.tensor([0, 2, 3, 5])
+    numbers = unit_numbers(rows, 2, 6)
+    assert numbers.tolist() == [0, 4, 1, 5]
+    assert unit_places(numbers, 2, 6).tolist() == rows.tolist()
+    assert unit_places(numbers, 2, 8).tolist() == [0, 2, 4, 6]
+    assert torch.equal(unit_numbers(rows, 1, 6), rows) and torch.equal(unit_places(rows, 1, 9), rows)
 
 
 def test_units_are_saved_and_read_again(record, tmp_path):
     both = dataclasses.replace(
-        record, units={"a.weight": UNITS["output"], "b.weight": UNITS["input"]}, info={"neurons": [3]}
+        record, units={f"{name}.weight": delta for name, delta in UNITS.items()}, info={"neurons": [3]}
     )
     both.save(tmp_path / "edit.safetensors")
     again = EditRecord.load(tmp_path / "edit.safetensors")
     assert again.to_json() == both.to_json() and again.info == {"neurons": [3]}
-    assert list(again.deltas) == ["a.1.weight", "a.2.weight", "a.weight", "b.weight"]
+    assert list(again.deltas) == ["a.1.weight", "a.2.weight", *both.units]
     for name, delta in both.units.items():
         other = again.units[name]
         assert torch.equal(other.units, delta.units) and torch.equal(other.vectors, delta.vectors)
         assert (other.axis, other.shape, other.info) == (delta.axis, delta.shape, delta.info)
+        assert other.parts == delta.parts
 
 
 @pytest.mark.parametrize("units, vectors", [([2, 0], 2), ([0, 0], 2), ([3], 1), ([-1], 1), ([0], 2), ([], 1)])
 def test_units_that_are_none_are_refused(units, vectors):
     with pytest.raises(StateError, match="ascending indices below 3"):
         UnitDelta(torch.tensor(units, dtype=torch.int64), torch.ones(vectors, 2), "output", (3, 2))
+
+
+@pytest.mark.parametrize("parts", [0, -1, 2])
+def test_parts_that_are_none_are_refused(parts):
+    with pytest.raises(StateError, match=f"3 rows are not {parts} equal parts"):
+        UnitDelta(torch.tensor([0]), torch.ones(1, 2), "output", (3, 2), parts=parts)

@@ -89,3 +89,24 @@ def test_tokenizers_differ_by_what_they_add():
         == fp.tokenizer_fingerprint(tiny_tokenizer(True), texts)
         != fp.tokenizer_fingerprint(tiny_tokenizer(False), texts)
     )
+
+
+def test_neurons_that_are_not_used_yet_do_not_count():
+    values = torch.arange(1.0, 13.0).view(4, 3)
+    gate, up = values.split(2)
+    zeros = torch.zeros(2, 3)
+
+    def of(tensor):
+        return fp.tensors_fingerprint([("a", tensor)])
+
+    for same in (
+        torch.cat([values, zeros]),
+        torch.cat([gate, zeros, up, zeros]),  # two projections that are one matrix
+        torch.cat([values, torch.zeros(4, 2)], 1),
+    ):
+        assert of(same) == of(values)
+    assert of(torch.cat([torch.zeros(4, 2), values], 1)) != of(values)
+    assert of(torch.cat([up, gate])) != of(values)
+    assert of(torch.tensor([1.0, 2.0, 0.0])) == of(torch.tensor([1.0, 2.0]))
+    assert of(torch.tensor([1.0, 0.0, 2.0])) != of(torch.tensor([1.0, 2.0]))
+    assert of(torch.zeros(2, 3)) == of(torch.zeros(5, 3)) == of(torch.zeros(0, 3)) != of(torch.zeros(0, 0))

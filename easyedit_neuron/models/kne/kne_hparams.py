@@ -59,7 +59,7 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
     )
     projections: dict[str, str] | None = doc(
         "modules that you name yourself, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; the part in "
-        "brackets selects rows of a fused weight and may also be [1/3 by head] or [0:4096]",
+        "brackets selects rows of a fused weight and may also be [1/3 by head], [q of qkv] or [0:4096]",
         None,
     )
 

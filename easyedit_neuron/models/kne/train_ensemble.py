@@ -16,8 +16,9 @@ from ...arch import Capture, ModelView, Projection, prefix_before, take
 from ...arch.projections import Axis
 from ...arch.tokens import Batch, encode, pad, subject_last_index
 from ...arch.view import frozen_parameters
+from ...arch.widen import row_parts
 from ...attribution.targets import target_tokens
-from ...edits.record import UnitDelta
+from ...edits.record import UnitDelta, unit_numbers
 from ...edits.request import EditRequest
 from ...errors import EditError
 from ...optim import Objective, divergence, minimise
@@ -213,19 +214,22 @@ def unit_deltas(
     for site, units in members:
         by_parameter.setdefault(site.parameter, []).append((site, units))
     deltas = {}
-    for name, parts in by_parameter.items():
-        shape = tuple(view.matrix(name).shape)
-        info = {"layer": parts[0][0].layer, "neurons": {site.name: len(units) for site, units in parts}}
+    for name, members_here in by_parameter.items():
+        shape, parts = tuple(view.matrix(name).shape), 1
+        counts = {site.name: len(units) for site, units in members_here}
+        info = {"layer": members_here[0][0].layer, "neurons": counts}
         if axis == "output":
-            units, order = torch.cat([site.rows.cpu()[units] for site, units in parts]).sort()
-            changes = torch.cat([vectors[site.key].cpu() for site, _ in parts])[order]
+            parts = row_parts(view, name)
+            rows = torch.cat([site.rows.cpu()[units] for site, units in members_here])
+            units, order = unit_numbers(rows, parts, shape[0]).sort()
+            changes = torch.cat([vectors[site.key].cpu() for site, _ in members_here])[order]
         else:
-            units = torch.cat([units for _, units in parts]).unique()
-            changes = torch.zeros(len(units), shape[0], dtype=vectors[parts[0][0].key].dtype)
-            for site, site_units in parts:
+            units = torch.cat([units for _, units in members_here]).unique()
+            changes = torch.zeros(len(units), shape[0], dtype=vectors[members_here[0][0].key].dtype)
+            for site, site_units in members_here:
                 place = torch.searchsorted(units, site_units)[:, None]
                 changes[place, site.rows.cpu()] += vectors[site.key].cpu()
-        deltas[name] = UnitDelta(units, changes, axis, shape, info)
+        deltas[name] = UnitDelta(units, changes, axis, shape, info, parts)
     return deltas
 
 

@@ -13,7 +13,7 @@ from ...arch.capture import Capture, take
 from ...arch.tokens import Batch
 from ...arch.view import ModelView
 from ...arch.widen import neuron_reads
-from ...edits.record import UnitDelta
+from ...edits.record import UnitDelta, unit_numbers
 from ...edits.write import restore, write
 
 
@@ -72,10 +72,15 @@ def unit_deltas(view: ModelView, neurons: list[Neuron]) -> dict[str, UnitDelta]:
         here = sorted((neuron for neuron in neurons if neuron.layer == layer), key=lambda n: n.unit)
         units = torch.tensor([neuron.unit for neuron in here])
         info = {"layer": layer, "added": True}
-        for name, read in neuron_reads(view, layer).items():
-            vectors = torch.stack([neuron.rows[name] for neuron in here]).to(view.compute_dtype)
-            shape = (len(read.rows), view.d_model)
-            deltas[read.parameter] = UnitDelta(units, vectors, "output", shape, info)
+        reads = neuron_reads(view, layer)
+        for parameter in {read.parameter: None for read in reads.values()}:
+            names = [name for name, read in reads.items() if read.parameter == parameter]
+            places = torch.cat([reads[name].rows.cpu()[units] for name in names])
+            rows = torch.stack([neuron.rows[name] for name in names for neuron in here])
+            size = view.matrix(parameter).shape[0]
+            numbers, order = unit_numbers(places, len(names), size).sort()
+            vectors, shape = rows[order].to(view.compute_dtype), (size, view.d_model)
+            deltas[parameter] = UnitDelta(numbers, vectors, "output", shape, info, len(names))
         columns = torch.stack([neuron.column for neuron in here]).to(view.compute_dtype)
         shape = (view.d_model, view.d_ff)
         deltas[view.down_weight_name(layer)] = UnitDelta(units, columns, "input", shape, info)
