@@ -20,6 +20,17 @@ ABILITIES = ("mmlu", "gsm8k", "commonsense_qa", "bbh", "humaneval")
 OF_RECORDS = (*SHARES, *GROUPS, *KINDS)
 """Columns with a value for every record, so that there are intervals over records."""
 OF_MODEL = ("fluency", "seconds", "memory_gb", "parameters", *ABILITIES)
+OF_STUDIES = {
+    "contribution": "contribution of a neuron to a token of the object (meanings)",
+    "accuracy_before": "accuracy on the tasks whose neurons are silenced, before (ablation)",
+    "drop_own": "how far that accuracy falls (ablation)",
+    "wasserstein": "1-Wasserstein distance of the entries of a row, mean over rows (drift)",
+    "cosine": "cosine of a row before and after, mean over rows (drift)",
+    "cosine_std": "its standard deviation over rows (drift)",
+    "l2": "L2 distance of a row before and after, mean over rows (drift)",
+    "l2_std": "its standard deviation over rows (drift)",
+}
+"""Columns of the papers that a study writes."""
 MEASURES = {
     "rel": "share of the new object's tokens that are predicted, teacher-forced",
     "gen": "the same after a rephrasing",
@@ -35,6 +46,7 @@ MEASURES = {
     "memory_gb": "peak memory",
     "parameters": "parameters that an edit changes",
     **{name: f"{name}, by lm-eval" for name in ABILITIES},
+    **OF_STUDIES,
 }
 
 
