@@ -49,7 +49,7 @@ def _measured(request: Request, data: str, label: str) -> dict[int, Cells]:
     """Number of edits -> column -> value, of what there is."""
     variant, columns = request.variants[label], request.entry.columns
     if request.entry.protocol == "single":
-        rows = read_rows(request.rows_file(data, variant))[: request.size]
+        rows = read_rows(request.rows_file(data, variant))[: request.size(data)]
         return {len(rows): {column: _of_rows(rows, column) for column in columns}} if rows else {}
     folder = request.run_folder(data, variant)
     files = RunFolder(folder)

@@ -107,22 +107,22 @@ class Entry:
 
 def entries(paper: str | None = None) -> dict[str, Entry]:
     """Name -> entry, of one paper or of all, in the order of the papers."""
-    found: dict[str, Entry] = {}
+    collected: dict[str, Entry] = {}
     for name in PAPERS if paper is None else (paper,):
         file = package_resources.files(__package__) / "tables" / f"{name}.yaml"
         for key, values in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-            found[key] = _entry(key, values)
-    return found
+            collected[key] = _entry(key, values)
+    return collected
 
 
 def entry(name: str) -> Entry:
     """The entry of that name; ``NeuronEditError`` with a suggestion for another name."""
-    known = entries()
-    if name not in known:
+    names = entries()
+    if name not in names:
         raise NeuronEditError(
-            f"no table or figure {name!r}: {did_you_mean(name, known)} 'easyedit-neuron paper list' has all"
+            f"no table or figure {name!r}: {did_you_mean(name, names)} 'easyedit-neuron paper list' has all"
         )
-    return known[name]
+    return names[name]
 
 
 def _entry(name: str, values: dict[str, Any]) -> Entry:

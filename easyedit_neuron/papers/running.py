@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,11 +12,13 @@ from pathlib import Path
 
 from .. import resources
 from ..bench.cells import Cell
-from ..errors import NeuronEditError
+from ..data import load
+from ..hyperparameters.base import read_hparams
 from ..hyperparameters.variant import Variant
+from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.run_folder import RunFolder
 from ..registry import get_method
-from ..studies.single_edits import rows_file
+from ..studies.single_edits import UNTOUCHED, rows_file
 from .entry import Entry
 from .measures import ABILITIES
 
@@ -58,33 +62,37 @@ class Request:
         texts = {label: self.entry.methods[label] for label in chosen}
         return {label: Variant.of(text) for label, text in texts.items() if text is not None}
 
-    @property
-    def size(self) -> int:
-        """Number of edits of a run."""
-        sizes = [size for size in (self.edits, self.entry.size) if size is not None]
-        if not sizes:
-            raise NeuronEditError(f"{self.entry.name}: the paper does not say how many edits: edits=N")
-        return min(sizes)
+    def size(self, data: str) -> int:
+        """Number of edits of a run: the paper's, or all records where it does not say, at most ``edits``."""
+        paper = self.entry.size
+        if paper is None and self.edits is None:
+            return len(load(self.data[data], invalid="skip"))
+        return min(size for size in (self.edits, paper) if size is not None)
 
-    @property
-    def steps(self) -> list[int]:
+    def steps(self, data: str) -> list[int]:
         """Numbers of edits after which all so far are measured; the last one is where the run ends."""
-        return [*(step for step in self.entry.steps if step < self.size), self.size]
+        size = self.size(data)
+        return [*(step for step in self.entry.steps if step < size), size]
 
-    def run_folder(self, data: str, variant: Variant) -> Path:
-        """Of a sequential run."""
-        return self.out / f"{data}-{variant.file_name}-{self.size}-s{self.seed}"
+    def run_folder(self, data: str, variant: Variant, edits: int | None = None) -> Path:
+        """Of a sequential run, by default of the whole size."""
+        return self.out / f"{data}-{variant.file_name}-{edits or self.size(data)}-s{self.seed}"
 
     def rows_file(self, data: str, variant: Variant) -> Path:
         """Of single edits."""
         return rows_file(self.out / data, self.data[data], variant.text)
 
     def checkpoint(self, variant: Variant) -> str | None:
-        """The checkpoint that the shipped settings of the method and the model name."""
-        name = f"{variant.method}/{self.model}"
-        if name not in resources.shipped_hparams():
-            return None
-        return str(get_method(variant.method).load_hparams().from_hparams(name).model_name)
+        """The checkpoint that the shipped settings of the method and the model name, None without any."""
+        if variant.method == UNTOUCHED:
+            others = (self.checkpoint(v) for v in self.variants.values() if v.method != UNTOUCHED)
+            return next((name for name in others if name), None)
+        if variant.method.startswith(EASYEDIT_PREFIX):
+            file = resources.easyedit_hparams(variant.method.removeprefix(EASYEDIT_PREFIX), self.model)
+        else:
+            name = f"{get_method(variant.method).name}/{self.model}"
+            file = resources.hparams_path(name) if name in resources.shipped_hparams() else None
+        return str(read_hparams(file)["model_name"]) if file and file.is_file() else None
 
 
 def run(request: Request) -> list[str]:
@@ -103,17 +111,24 @@ def run(request: Request) -> list[str]:
 def _sequential(request: Request) -> list[tuple[str, list[str]]]:
     commands = []
     for data in request.entry.data:
-        for label, variant in request.variants.items():
-            folder = request.run_folder(data, variant)
-            if not RunFolder(folder).summary.is_file():
-                arguments = ["easyedit_neuron", *_settings(request, data, variant, folder)]
-                commands.append((f"{data}, {label}", arguments))
+        commands += _runs(request, data, request.size(data))
     return commands
 
 
-def _settings(request: Request, data: str, variant: Variant, folder: Path) -> list[str]:
+def _runs(request: Request, data: str, edits: int) -> list[tuple[str, list[str]]]:
+    """A run of each method that is not finished yet."""
+    commands = []
+    for label, variant in request.variants.items():
+        folder = request.run_folder(data, variant, edits)
+        if not RunFolder(folder).summary.is_file():
+            arguments = ["easyedit_neuron", *_settings(request, data, variant, edits, folder)]
+            commands.append((f"{data}, {label}", arguments))
+    return commands
+
+
+def _settings(request: Request, data: str, variant: Variant, edits: int, folder: Path) -> list[str]:
     batch, columns = request.entry.batch_size, request.entry.columns
-    cell = Cell.of(variant.text, data, request.size, batch, request.seed)
+    cell = Cell.of(variant.text, data, edits, batch, request.seed)
     place = request.data[data]
     source = ["data=file", f"data.path={place}", "data.invalid=skip"]
     if place in ("real-world", "tiny-world"):
@@ -126,10 +141,10 @@ def _settings(request: Request, data: str, variant: Variant, folder: Path) -> li
         *source,
         "data.retained=null",
         "runner.order=shuffled",
-        f"edits={request.size}",
+        f"edits={cell.edits}",
         f"batch_size={cell.batch_size}",
         f"seed={request.seed}",
-        f"runner.checkpoints={request.steps[:-1]}".replace(" ", ""),
+        f"runner.checkpoints={[step for step in request.entry.steps if step < edits]}".replace(" ", ""),
         *_MEASURED,
         f"evaluation.fluency={20 if 'fluency' in columns else 0}",
         f"evaluation.ability=[{','.join(abilities)}]",
@@ -151,17 +166,38 @@ def _single(request: Request) -> list[tuple[str, list[str]]]:
 
 
 def _study(request: Request) -> list[tuple[str, list[str]]]:
-    commands = []
+    """The study on each data set; one that compares runs has them made first, one of each size."""
+    module = f"easyedit_neuron.studies.{request.entry.study}"
+    takes = _options(module)
+    commands: list[tuple[str, list[str]]] = []
     for data in request.entry.data:
-        arguments = [f"easyedit_neuron.studies.{request.entry.study}", *request.entry.arguments]
-        arguments += [*_places(request, data), "--out", str(request.out / data)]
-        commands.append((data, arguments))
+        folders = []
+        for edits in request.steps(data) if request.variants else []:
+            commands += _runs(request, data, edits)
+            folders += [str(request.run_folder(data, v, edits)) for v in request.variants.values()]
+        options = {
+            "--model": request.path or request.model,
+            "--hparams": f"{request.entry.paper.upper()}/{request.model}",
+            "--data": request.data[data],
+        }
+        if "--edits" in takes:
+            options["--edits"] = str(request.size(data))
+        given = [word for name, value in options.items() if name in takes for word in (name, value)]
+        if request.path and "--hparams" in takes:
+            given += ["--set", f"model_name={request.path}"]
+        arguments = [module, *folders, *given, *request.entry.arguments, "--out", str(request.out / data)]
+        commands.append((f"{data}, {request.entry.study}", arguments))
     return commands
 
 
+def _options(module: str) -> set[str]:
+    """Names of a study's options."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(module).main.__self__.add_arguments(parser)
+    return {name for action in parser._actions for name in action.option_strings}
+
+
 def _places(request: Request, data: str) -> list[str]:
-    path = []
-    if request.path:
-        path = ["--model-path", request.path] if request.entry.protocol == "single" else []
-    model = request.path if request.path and not path else request.model
-    return ["--model", model, *path, "--data", request.data[data], "--edits", str(request.size)]
+    path = ["--model-path", request.path] if request.path else []
+    place = ["--data", request.data[data], "--edits", str(request.size(data))]
+    return ["--model", request.model, *path, *place]

@@ -38,6 +38,8 @@ COLUMNS = {
     "gen_written": "rephrase_generation_exact_match",
 }
 """Column -> EasyEdit's name of the measure."""
+UNTOUCHED = "Untouched"
+"""Named among the methods: nothing is edited, so that every question is asked of the model as it is."""
 SHOWN = (*COLUMNS, "loc", "port", "perplexity", "fluency", "seconds")
 INTERVALS = ("rel", "gen", "loc", "port")
 
@@ -45,7 +47,7 @@ INTERVALS = ("rel", "gen", "loc", "port")
 def measure_edit(
     subject: Untouched, request: dict[str, Any], hparams, texts: Sequence[str] = (), fluency_tokens: int = 0
 ) -> dict[str, Any]:
-    """Make one edit, measure it, and take it back.
+    """Make one edit, measure it, and take it back; without ``hparams`` make none.
 
     Returns:
         ``SHOWN`` (shares; perplexity of ``texts``, None without any; n-gram entropy in bits of
@@ -57,7 +59,8 @@ def measure_edit(
     saved, failed = shared.saved_seconds if shared else 0.0, False
     try:
         try:
-            subject.edit([request], hparams)
+            if hparams is not None:
+                subject.edit([request], hparams)
         except EditError:
             failed = True
         seconds = time.process_time() - started
@@ -105,6 +108,9 @@ def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tup
             place = argparse.Namespace(model=args.model_path or args.model, device=args.device)
             studied = load(place)
             own = Untouched(studied.model, studied.tok)
+        if variant.method == UNTOUCHED:
+            subjects[text] = own, None
+            continue
         fields = variant.fields() | path | ({"device": args.device} if args.device else {})
         subjects[text] = own, hparams_of(variant.method, args.model, None, **fields)
     return subjects
@@ -151,7 +157,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, 100)
     parser.add_argument("--part", default="all", choices=("all", "choose", "report"), help="of the data")
-    help_text = "of ours, or EasyEdit:GRACE; 'FiNE method.neuron_num=5' is a variant (MEMIT)"
+    help_text = "of ours, EasyEdit:GRACE, 'FiNE method.neuron_num=5' as a variant, or Untouched (MEMIT)"
     parser.add_argument("--methods", nargs="+", default=["MEMIT"], help=help_text)
     parser.add_argument("--perplexity", type=int, default=20, help="edits after which it is measured (20)")
     parser.add_argument("--text", default="real-world", help="text for perplexity")
@@ -162,7 +168,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _canonical(text: str) -> str:
     """The text of a variant with the method as the registry calls it."""
     variant = Variant.of(text)
-    if variant.method.startswith(EASYEDIT_PREFIX):
+    if variant.method.startswith(EASYEDIT_PREFIX) or variant.method == UNTOUCHED:
         return text
     return Variant(get_method(variant.method).name, variant.changes).text
 

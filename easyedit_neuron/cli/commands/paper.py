@@ -2,6 +2,7 @@
 "run NAME model=... data.<set>=FILE" makes its runs and prints what was measured beside what is printed."""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from ... import data, resources
@@ -45,9 +46,9 @@ def run(args: argparse.Namespace) -> None:
         _run(entry(args.name), args.settings)
 
 
-def _listed(found: dict[str, Entry]) -> str:
+def _listed(items: dict[str, Entry]) -> str:
     rows = [("name", "protocol", "edits", "data", "title")]
-    for name, item in found.items():
+    for name, item in items.items():
         size = "-" if item.size is None else str(item.size)
         rows.append((name, item.protocol, size, ", ".join(item.data) or "-", item.title))
     return aligned(rows) + "\n"
@@ -62,9 +63,9 @@ def _described(item: Entry) -> str:
         ("batch", str(item.batch_size) if item.protocol in ("sequential", "single") else ""),
         ("study", " ".join([item.study, *item.arguments]) if item.study else ""),
         ("needs", "; ".join(item.needs)),
-        ("notes", " ".join(item.notes.split())),
     ]
     parts = [f"{item.name}: {item.title}", aligned([fact for fact in facts if fact[1]])]
+    parts += [textwrap.fill(" ".join(item.notes.split()), 100)]
     if item.methods:
         rows = [(label, text or "no code here or in EasyEdit") for label, text in item.methods.items()]
         parts.append("methods\n" + aligned([(f"  {label}", text) for label, text in rows]))
