@@ -90,9 +90,7 @@ def _published(item: Entry, number: int) -> str:
 def _run(item: Entry, settings: list[str]) -> None:
     request = _request(item, settings)
     failed = run_all(request)
-    if item.protocol == "study":
-        show("".join(f"{path}\n" for path in sorted(request.out.glob("*/*.md"))))
-    else:
+    if item.protocol != "study":  # a study has printed the paths of its tables and pictures
         text = comparison(request)
         path = request.out / f"{item.name}.md"
         write_text(path, text)
