@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HparamsError
+from ..hyperparameters.variant import Variant
 from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.easyedit_adapters import ONE_PROMPT_AT_A_TIME
 from ..lifelong.run_folder import RunFolder
@@ -45,20 +45,15 @@ class Cell:
 
     @classmethod
     def of(cls, text: str, data: str, edits: int, batch_size: int, seed: int) -> "Cell":
-        """From a method and its changed settings, divided by blanks; ``HparamsError`` for a word that is no
-        setting. Methods that take one edit at a time have batches of one."""
-        method, *changes = text.split()
-        wrong = [change for change in changes if not re.fullmatch(r"[\w.+]+=\S+", change)]
-        if wrong:
-            raise HparamsError(f"--methods {text!r}: {wrong[0]!r} is no setting, as in method.v_lr=0.1")
+        """From the text of a ``Variant``. Methods that take one edit at a time have batches of one."""
+        variant = Variant.of(text)
+        method = variant.method
         batchable = not method.startswith(EASYEDIT_PREFIX) and get_method(method).batchable
-        return cls(method, tuple(changes), data, edits, batch_size if batchable else 1, seed)
+        return cls(method, variant.changes, data, edits, batch_size if batchable else 1, seed)
 
     @property
     def label(self) -> str:
-        """Method and changes, as tables name them."""
-        changes = ", ".join(change.removeprefix("method.") for change in self.changes)
-        return f"{self.method} ({changes})" if changes else self.method
+        return Variant(self.method, self.changes).label
 
     @property
     def measured_alone(self) -> bool:
@@ -72,11 +67,16 @@ class Cell:
         words += [f"{self.edits}", f"b{self.batch_size}", f"s{self.seed}"]
         return "-".join(re.sub(r"[^\w.]+", "-", word) for word in words)
 
+    @property
+    def method_settings(self) -> list[str]:
+        """The settings of ``python -m easyedit_neuron`` that choose the method and its variant."""
+        if self.method.startswith(EASYEDIT_PREFIX):
+            name = self.method.removeprefix(EASYEDIT_PREFIX)
+            return ["method=easyedit", f"method.alg={name}", *self.changes]
+        return [f"method={self.method.lower()}", *self.changes]
+
     def settings(self, source: Source, model: str, folder: Path) -> list[str]:
         """The settings of ``python -m easyedit_neuron``."""
-        method = [f"method={self.method.lower()}"]
-        if self.method.startswith(EASYEDIT_PREFIX):
-            method = ["method=easyedit", f"method.alg={self.method.removeprefix(EASYEDIT_PREFIX)}"]
         data = ["data=real-world", "runner.order=shuffled"]
         if source.name != REAL_WORLD:
             file = source.ordered(self.seed)
@@ -86,7 +86,7 @@ class Cell:
         checkpoints = ",".join(str(count) for count in CHECKPOINTS if count < self.edits)
         numbers = [f"edits={self.edits}", f"batch_size={self.batch_size}", f"seed={self.seed}"]
         run = [f"runner.checkpoints=[{checkpoints}]", f"output_dir={folder}"]
-        return [*method, *self.changes, f"model={model}", *data, *numbers, *MEASURED, *run]
+        return [*self.method_settings, f"model={model}", *data, *numbers, *MEASURED, *run]
 
 
 def run_cell(

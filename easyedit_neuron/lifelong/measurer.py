@@ -148,6 +148,15 @@ def means(metrics: list[dict]) -> dict[str, Any]:
     return values
 
 
+def kind_means(plain: dict[str, Any]) -> dict[str, float | None]:
+    """``locality.KIND`` and ``portability.KIND`` -> mean over the prompts of one edit."""
+    return {
+        f"{group}.{name.removesuffix('_acc')}": mean(values)
+        for group in ("locality", "portability")
+        for name, values in plain[group].items()
+    }
+
+
 def mean_of_kinds(kinds: dict[str, list]) -> float | None:
     """Mean over an edit's kinds of locality or portability, each of the same weight."""
     return mean(mean(kind) for kind in kinds.values())

@@ -19,8 +19,9 @@ from .. import data
 from ..errors import EditError
 from ..evaluation import locality_reference
 from ..evaluation.intervals import mean_interval
+from ..hyperparameters.variant import Variant
 from ..lifelong import EASYEDIT_PREFIX
-from ..lifelong.measurer import mean_of_kinds, plain_metrics
+from ..lifelong.measurer import kind_means, mean_of_kinds, plain_metrics
 from ..locate_then_edit.shared_targets import SharedTargets, shared_targets
 from ..registry import get_method
 from ..utils.io import append_text
@@ -37,25 +38,29 @@ COLUMNS = {
     "gen_written": "rephrase_generation_exact_match",
 }
 """Column -> EasyEdit's name of the measure."""
-SHOWN = (*COLUMNS, "loc", "port", "perplexity", "seconds")
+UNTOUCHED = "Untouched"
+"""Named among the methods: nothing is edited, so that every question is asked of the model as it is."""
+SHOWN = (*COLUMNS, "loc", "port", "perplexity", "fluency", "seconds")
 INTERVALS = ("rel", "gen", "loc", "port")
 
 
 def measure_edit(
-    subject: Untouched, request: dict[str, Any], hparams, texts: Sequence[str] = ()
+    subject: Untouched, request: dict[str, Any], hparams, texts: Sequence[str] = (), fluency_tokens: int = 0
 ) -> dict[str, Any]:
-    """Make one edit, measure it, and take it back.
+    """Make one edit, measure it, and take it back; without ``hparams`` make none.
 
     Returns:
-        ``SHOWN`` (shares; perplexity of ``texts``, None without any; CPU seconds of the edit), and
-        ``failed``.
+        ``SHOWN`` (shares; perplexity of ``texts``, None without any; n-gram entropy in bits of
+        ``fluency_tokens`` that the model writes behind the prompt, None for 0; CPU seconds of the edit),
+        ``kinds`` (``locality.KIND``, ``portability.KIND``), and ``failed``.
     """
     reference = locality_reference(subject.model, subject.tok, [request])
     shared, started = SharedTargets.of(subject.model), time.process_time()
     saved, failed = shared.saved_seconds if shared else 0.0, False
     try:
         try:
-            subject.edit([request], hparams)
+            if hparams is not None:
+                subject.edit([request], hparams)
         except EditError:
             failed = True
         seconds = time.process_time() - started
@@ -63,24 +68,25 @@ def measure_edit(
             seconds += shared.saved_seconds - saved
         row = record_row(subject.evaluate([request], reference, exact_match=True)[0])
         row["perplexity"] = subject.perplexity(list(texts)) if texts else None
+        row["fluency"] = subject.fluency([request["prompt"]], fluency_tokens) if fluency_tokens else None
     finally:
         subject.restore()
     return row | {"seconds": round(seconds, 3), "failed": failed}
 
 
-def record_row(metrics: dict[str, Any]) -> dict[str, float | None]:
+def record_row(metrics: dict[str, Any]) -> dict[str, Any]:
     """The shares of one record; every kind of locality and portability has the same weight in its mean."""
     plain = plain_metrics(metrics)
     row = {column: mean(plain.get(name, ())) for column, name in COLUMNS.items()}
     row["loc"], row["port"] = (mean_of_kinds(plain[group]) for group in ("locality", "portability"))
-    return row
+    return row | {"kinds": kind_means(plain)}
 
 
 def table_row(label: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means with their intervals, as ``mean`` and ``low-high``."""
     row: dict[str, Any] = {"method": label, "edits": len(rows), "failed": sum(r["failed"] for r in rows)}
     for column in SHOWN:
-        interval = mean_interval([record[column] for record in rows])
+        interval = mean_interval([record.get(column) for record in rows])
         row[column] = None if interval is None else interval[0]
         if column in INTERVALS and interval is not None:
             row[f"{column}_interval"] = f"{interval[1]:.3f}-{interval[2]:.3f}"
@@ -88,19 +94,25 @@ def table_row(label: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tuple[Untouched, Any]]:
-    """Method -> model and hyperparameters. Our methods share one model, EasyEdit's have one each."""
+    """Variant -> model and hyperparameters. Our methods share one model, EasyEdit's have one each."""
     subjects: dict[str, tuple[Untouched, Any]] = {}
     own = None
-    for method in methods:
-        if method.startswith(EASYEDIT_PREFIX):
-            theirs = EasyEditUntouched(method, args.model)
-            subjects[method] = theirs, theirs.hparams
+    path = {"model_name": args.model_path} if args.model_path else {}
+    for text in methods:
+        variant = Variant.of(text)
+        if variant.method.startswith(EASYEDIT_PREFIX):
+            theirs = EasyEditUntouched(variant.method, args.model, changes=variant.fields() | path)
+            subjects[text] = theirs, theirs.hparams
             continue
         if own is None:
-            studied = load(args)
+            place = argparse.Namespace(model=args.model_path or args.model, device=args.device)
+            studied = load(place)
             own = Untouched(studied.model, studied.tok)
-        device = {"device": args.device} if args.device else {}
-        subjects[method] = own, hparams_of(method, args.model, None, **device)
+        if variant.method == UNTOUCHED:
+            subjects[text] = own, None
+            continue
+        fields = variant.fields() | path | ({"device": args.device} if args.device else {})
+        subjects[text] = own, hparams_of(variant.method, args.model, None, **fields)
     return subjects
 
 
@@ -108,9 +120,8 @@ def _measure_all(
     args: argparse.Namespace, requests: list[dict], subjects: dict[str, tuple[Untouched, Any]]
 ) -> dict[str, list[dict]]:
     """Method -> rows; what the folder has is not made again."""
-    stem = Path(args.data).stem
-    files = {method: _folder(args) / f"{stem}-{method.replace(':', '-')}.jsonl" for method in subjects}
-    rows = {method: _rows(file)[: len(requests)] for method, file in files.items()}
+    files = {method: rows_file(_folder(args), args.data, method) for method in subjects}
+    rows = {method: read_rows(file)[: len(requests)] for method, file in files.items()}
     texts = evenly(data.text(args.text, "heldout"), 12) if args.perplexity else []
     done = sum(map(len, rows.values()))
     with progress("single edits", len(requests) * len(subjects), "edit", done) as shown:
@@ -119,13 +130,19 @@ def _measure_all(
                 if number < len(rows[method]):
                     continue
                 with_texts = texts if number < args.perplexity else ()
-                rows[method].append(measure_edit(subject, request, hparams, with_texts))
+                rows[method].append(measure_edit(subject, request, hparams, with_texts, args.fluency))
                 append_text(files[method], json.dumps(rows[method][-1]) + "\n")
                 shown.add(1)
     return rows
 
 
-def _rows(file: Path) -> list[dict]:
+def rows_file(folder: Path, data_name: str, method: str) -> Path:
+    """The file of a method's rows, a line each record."""
+    return folder / f"{Path(data_name).stem}-{Variant.of(method).file_name}.jsonl"
+
+
+def read_rows(file: Path) -> list[dict]:
+    """What ``measure_edit`` has returned for each record so far."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return [json.loads(line) for line in lines]
 
@@ -140,19 +157,29 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, 100)
     parser.add_argument("--part", default="all", choices=("all", "choose", "report"), help="of the data")
-    parser.add_argument("--methods", nargs="+", default=["MEMIT"], help="of ours, or EasyEdit:GRACE (MEMIT)")
+    help_text = "of ours, EasyEdit:GRACE, 'FiNE method.neuron_num=5' as a variant, or Untouched (MEMIT)"
+    parser.add_argument("--methods", nargs="+", default=["MEMIT"], help=help_text)
     parser.add_argument("--perplexity", type=int, default=20, help="edits after which it is measured (20)")
     parser.add_argument("--text", default="real-world", help="text for perplexity")
+    parser.add_argument("--fluency", type=int, default=0, metavar="TOKENS", help="to write after an edit (0)")
+    parser.add_argument("--model-path", metavar="PATH", help="where the model called --model is")
+
+
+def _canonical(text: str) -> str:
+    """The text of a variant with the method as the registry calls it."""
+    variant = Variant.of(text)
+    if variant.method.startswith(EASYEDIT_PREFIX) or variant.method == UNTOUCHED:
+        return text
+    return Variant(get_method(variant.method).name, variant.changes).text
 
 
 def measure(args: argparse.Namespace) -> Result:
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part, invalid="skip")
-    is_theirs = [name.startswith(EASYEDIT_PREFIX) for name in args.methods]
-    methods = [name if theirs else get_method(name).name for name, theirs in zip(args.methods, is_theirs)]
+    methods = [_canonical(text) for text in args.methods]
     subjects = _subjects(args, methods)
     with shared_targets(next(iter(subjects.values()))[0].model):
         measured = _measure_all(args, requests, subjects)
-    rows = [table_row(method, measured[method]) for method in methods]
+    rows = [table_row(Variant.of(method).label, measured[method]) for method in methods]
     note = f"{len(requests)} edits of {args.data} in {args.model}, each on the untouched model"
     return Result(
         "single_edits",

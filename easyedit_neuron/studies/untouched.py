@@ -5,15 +5,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import resources
 from ..edits.write import restore
 from ..errors import EditError, HparamsError, NeuronEditError
-from ..evaluation import evaluate_all, perplexity
+from ..evaluation import evaluate_all, fluency, perplexity
 from ..lifelong import EASYEDIT_PREFIX
 from ..registry import get_method
+from ..utils.lists import mean
 from ..utils.random_state import seed_everything
 
 EASYEDIT_SEED = 42
@@ -55,6 +57,10 @@ class Untouched:
         """Of the edited model on some texts."""
         return perplexity(self.edited, self.tok, texts, min(self.batch_size, 32))
 
+    def fluency(self, prompts: list[str], tokens: int) -> float | None:
+        """Mean n-gram entropy (bits) of what the edited model writes behind the prompts."""
+        return mean(fluency(self.edited, self.tok, prompts, tokens))
+
     def restore(self) -> None:
         """Take all edits back."""
         restore(self.model, self._originals)
@@ -71,12 +77,15 @@ class EasyEditUntouched(Untouched):
         name: ``EasyEdit:METHOD``.
         model: name of a model with a shipped file of this method.
         file: hyperparameters in EasyEdit's own form; None: the shipped file.
+        changes: of hyperparameters.
 
     Raises:
         HparamsError, HostError: there is no such file, no such method, or no EasyEdit.
     """
 
-    def __init__(self, name: str, model: str, file: Path | str | None = None):
+    def __init__(
+        self, name: str, model: str, file: Path | str | None = None, changes: dict[str, Any] | None = None
+    ):
         from ..lifelong.easyedit_method import EasyEditMethod  # needs EasyEdit
 
         alg_name = name.removeprefix(EASYEDIT_PREFIX)
@@ -84,7 +93,7 @@ class EasyEditUntouched(Untouched):
         path = Path(file) if file else resources.easyedit_hparams(alg_name, model)
         if not path.is_file():
             raise HparamsError(f"{name} has no file for {model}: there is no {path}")
-        self.hparams = self.method.hyperparameters(path, {})
+        self.hparams = self.method.hyperparameters(path, changes or {})
         prepared = copy.deepcopy(self.hparams)
         with _silent():
             loaded, tok = self.method.load_model(prepared)

@@ -33,6 +33,7 @@ LAYERS = (
     "report tinyworld",
     "ability studies",
     "tuning bench",
+    "papers",
     "cli",
 )
 LEVEL = {folder: level for level, line in enumerate(LAYERS) for folder in line.split()}

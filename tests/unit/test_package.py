@@ -52,7 +52,7 @@ def test_every_shipped_file_is_package_data():
     ]
     package = ROOT / "easyedit_neuron"
     packed = {path for pattern in patterns for path in package.glob(pattern)}
-    for folder in ("hparams", "conf", "assets", "report"):
+    for folder in ("hparams", "conf", "assets", "report", "papers"):
         # os.walk semantics with links followed by hand: rglob does not enter linked folders on every Python.
         base = (package / folder).resolve()
         data_files = [

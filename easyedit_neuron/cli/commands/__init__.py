@@ -17,6 +17,7 @@ _NAMES = (
     "ask",
     "tune",
     "bench",
+    "paper",
     "model",
     "arch",
     "log",

@@ -1,0 +1,130 @@
+"""An entry: one table or figure of a paper, what it measures, and the numbers that are printed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources as package_resources
+from typing import Any
+
+import yaml
+
+from ..errors import NeuronEditError
+from ..utils.suggest import did_you_mean
+
+PAPERS = ("nmke", "pnke", "fine", "kne")
+CHECKPOINTS = {
+    "llama3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B",
+    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
+    "llama2-13b": "meta-llama/Llama-2-13b-hf",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "gpt-j-6b": "EleutherAI/gpt-j-6b",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
+    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
+}
+"""Model as the papers' entries call it -> the checkpoint that hyperparameter files name."""
+
+Rows = list[list[float | None] | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The part of a table that is of one data set and one model.
+
+    ``published``: label of a method -> one row of numbers per number of edits, or one row; ``half_widths``
+    of their 95% intervals, where the paper gives them.
+    """
+
+    data: str
+    model: str
+    published: Mapping[str, Rows] = field(default_factory=dict)
+    half_widths: Mapping[str, Rows] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table or figure.
+
+    Attributes:
+        name: such as ``nmke-table-1``.
+        title: what it shows, in our words.
+        protocol: ``sequential``, ``single``, ``study``, or ``none`` where it cannot be made here.
+        groups: by data set and model.
+        columns: names of measures (``columns.MEASURES``).
+        methods: label in the table -> how the runner says it, None for a baseline without code.
+        steps: of ``sequential``: numbers of edits after which all of them are measured.
+        records: of ``single``: how many, None if the paper does not say.
+        batch_size: edits that are made together.
+        scale: what our shares are multiplied with to compare (100 for percentages).
+        study, arguments: of ``study``: a module of ``easyedit_neuron.studies`` and its arguments.
+        needs: what it takes beyond this package and a model.
+        notes: ours.
+    """
+
+    name: str
+    title: str
+    protocol: str
+    groups: Sequence[Group]
+    columns: Sequence[str] = ()
+    methods: Mapping[str, str | None] = field(default_factory=dict)
+    steps: Sequence[int] = ()
+    records: int | None = None
+    batch_size: int = 1
+    scale: float = 1
+    study: str | None = None
+    arguments: Sequence[str] = ()
+    needs: Sequence[str] = ()
+    notes: str = ""
+
+    @property
+    def paper(self) -> str:
+        return self.name.partition("-")[0]
+
+    @property
+    def data(self) -> list[str]:
+        """Names of the data sets, each once."""
+        return list(dict.fromkeys(group.data for group in self.groups))
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, each once."""
+        return list(dict.fromkeys(group.model for group in self.groups))
+
+    @property
+    def size(self) -> int | None:
+        """Number of edits of a run at the paper's size, None if it does not say."""
+        return self.steps[-1] if self.steps else self.records
+
+    def group(self, data: str, checkpoint: str) -> Group | None:
+        """The published part of a data set and a checkpoint, None where the table has no such model."""
+        return next(
+            (g for g in self.groups if g.data == data and CHECKPOINTS.get(g.model) == checkpoint), None
+        )
+
+
+def entries(paper: str | None = None) -> dict[str, Entry]:
+    """Name -> entry, of one paper or of all, in the order of the papers."""
+    collected: dict[str, Entry] = {}
+    for name in PAPERS if paper is None else (paper,):
+        file = package_resources.files(__package__) / "tables" / f"{name}.yaml"
+        for key, values in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            collected[key] = _entry(key, values)
+    return collected
+
+
+def entry(name: str) -> Entry:
+    """The entry of that name; ``NeuronEditError`` with a suggestion for another name."""
+    names = entries()
+    if name not in names:
+        raise NeuronEditError(
+            f"no table or figure {name!r}: {did_you_mean(name, names)} 'easyedit-neuron paper list' has all"
+        )
+    return names[name]
+
+
+def _entry(name: str, values: dict[str, Any]) -> Entry:
+    groups = [Group(**group) for group in values.pop("groups", [])]
+    return Entry(name=name, groups=groups, **values)
