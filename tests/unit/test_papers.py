@@ -13,7 +13,9 @@ from easyedit_neuron.lifelong.run_folder import RunFolder
 from easyedit_neuron.papers import comparing
 from easyedit_neuron.papers.entry import CHECKPOINTS, Entry, Group, entries
 from easyedit_neuron.papers.measures import shares
+from easyedit_neuron.papers.page import page
 from easyedit_neuron.papers.running import Request, run
+from helpers.pages import REPOSITORY
 from helpers.run_folders import run_folder
 
 PUBLISHED = {"NMKE": [[0.9, 0.8, 0.7], [0.6, None, 0.5]]}
@@ -176,3 +178,8 @@ def test_checkpoints_are_those_of_shipped_settings():
         if line.startswith("model_name:")
     }
     assert set(CHECKPOINTS.values()) <= named
+
+
+def test_the_page_is_that_of_the_entries():
+    results = REPOSITORY / "docs" / "results"
+    assert (results / "papers.md").read_text(encoding="utf-8") == page(results / "data" / "papers")
