@@ -22,7 +22,7 @@ from ..errors import HparamsError
 from ..utils.plain_trees import parse_json, parse_yaml
 from ..utils.shown import shown
 from ..utils.suggest import did_you_mean
-from .options import Options, doc
+from .options import SEED, Options, doc
 
 EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_length", "batch_size")
 """Fields that EasyEdit's editors read from any hyperparameters without asking whether they exist."""
@@ -172,13 +172,13 @@ class ModelHyperParams(HyperParams):
 
     alg_name: str = doc("name of the method")
     model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")
-    device: int | str = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0)
+    device: int | str = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0, least=0)
     model_parallel: bool = doc("load with device_map='auto'", False)
     fp16: bool = doc("load the model in float16", False)
     bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
-    max_length: int = doc("longest prompt in tokens, evaluation only", 40)
-    batch_size: int = doc("requests that are edited together", 1)
-    seed: int = doc("seed of everything random in the method", 0)
+    max_length: int = doc("longest prompt in tokens, evaluation only", 40, least=1)
+    batch_size: int = doc("requests that are edited together", 1, least=1)
+    seed: int = doc("seed of everything random in the method", 0, **SEED)
     use_chat_template: bool = doc(
         "edit and measure inside the tokenizer's chat template: the prompt is what the user says, the target "
         "what the assistant answers",
@@ -202,12 +202,6 @@ class ModelHyperParams(HyperParams):
     parallel_residual: bool | None = _module(
         "whether attention and FFN read the same input and are added together"
     )
-
-    def validate(self) -> None:
-        """Check the ranges of the shared fields."""
-        super().validate()
-        self.require_positive("batch_size", "max_length")
-        self.require_not_negative("seed")
 
     def check_inputs(self) -> None:
         """Check that the files the method will read exist; called before a model is loaded. Default: none.
