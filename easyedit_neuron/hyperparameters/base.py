@@ -215,6 +215,12 @@ class ModelHyperParams(HyperParams):
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
 
 
+def distinguishing(values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as part of a key: what was saved before there was ``use_chat_template`` stays valid,
+    so that it stands there only where it is on."""
+    return {name: value for name, value in values.items() if value or name != "use_chat_template"}
+
+
 def find_hparams(name_or_path: str | Path) -> Path:
     """The file that ``from_hparams`` reads for a path or shipped name; ``HparamsError`` without one."""
     name = str(name_or_path)
