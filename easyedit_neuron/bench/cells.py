@@ -47,7 +47,7 @@ class Cell:
     def of(cls, text: str, data: str, edits: int, batch_size: int, seed: int) -> "Cell":
         """From a method and its changed settings, divided by blanks; ``HparamsError`` for a word that is no
         setting. Methods that take one edit at a time have batches of one."""
-        method, *changes = text.split()
+        method, *changes = text.split() or [""]
         wrong = [change for change in changes if not re.fullmatch(r"[\w.+]+=\S+", change)]
         if wrong:
             raise HparamsError(f"--methods {text!r}: {wrong[0]!r} is no setting, as in method.v_lr=0.1")

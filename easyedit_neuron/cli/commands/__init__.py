@@ -47,6 +47,8 @@ def run_command(arguments: list[str]) -> int:
         command.run(parser.parse_args(arguments[1:]))
     except NeuronEditError as problem:
         return fail(str(problem))
+    except OSError as problem:  # of a file or folder that an argument names
+        return fail(f"{problem.filename or name}: {problem.strerror or problem}")
     except SystemExit as stop:  # argparse: --help, or a usage error that it has printed
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     return 0
