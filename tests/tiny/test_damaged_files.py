@@ -96,10 +96,15 @@ def test_the_norm_of_huge_numbers(logged, tmp_path):
     """float32 holds them, but not their squares: sqrt(2 * 1e40) of a row of two numbers 1e20."""
     record = logged[2][1]
     for delta in record.layers.values():
-        delta.value_factor, delta.key_factor = torch.zeros(32, 1), torch.zeros(48, 1)
-        delta.value_factor[0], delta.key_factor[:2] = 1e20, 1.0
-        assert summarize_delta(delta) == {"rank": 1, "neurons": 2, "norm": pytest.approx(2**0.5 * 1e20)}
-        delta.value_factor[0] = float("inf")
+        for factor in (delta.value_factor, delta.key_factor):
+            factor.zero_()
+        delta.value_factor[0, 0], delta.key_factor[:2, 0] = 1e20, 1.0
+        assert summarize_delta(delta) == {
+            "rank": delta.value_factor.shape[1],
+            "neurons": 2,
+            "norm": pytest.approx(2**0.5 * 1e20),
+        }
+        delta.value_factor[0, 0] = float("inf")
     with pytest.raises(StateError, match="is not finite; nothing was written"):
         EditLog(tmp_path / "other").append(record)
     assert not (tmp_path / "other").exists()
@@ -124,6 +129,8 @@ def test_a_head_of_another_form(logged):
         (lambda t, _: t.pop("1.left"), "KeyError: '1.left'"),
         (lambda t, _: t.update({"1.left": t["1.left"][:, :0]}), "have no product"),
         (lambda t, _: t["1.left"].fill_(float("nan")), "1.left has numbers that are not finite"),
+        (lambda t, _: t.update({"1.left": t["1.left"].long()}), "1.left is torch.int64"),
+        (lambda t, _: t.update({"1.left": t["1.left"].double()}), "torch.float64 .* have no product"),
         (lambda _, m: m.update(record="[]"), "another format"),
         (lambda _, m: m.update(record=m["record"].replace('"names"', '"nomes"')), "'names' is missing"),
         (lambda _, m: m.update(record="[" * 3000 + "]" * 3000), "levels deep"),
@@ -342,6 +349,7 @@ def states(tmp_path_factory):
     [
         lambda content: content["tree"].pop("position"),
         lambda content: content["tree"].update(checkpoints=3),
+        lambda content: content["tree"]["checkpoints"][0]["seconds"].update(edit={}),
         lambda content: content["tree"]["random"].update(python=None),
         lambda content: content["tree"]["random"]["numpy"].__setitem__(2, 10**6),
         lambda content: content["tree"]["weights"].update(nowhere=[1]),

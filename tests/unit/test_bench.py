@@ -82,7 +82,7 @@ def test_records_are_shuffled_by_seed_without_those_left_out(tmp_path):
 
 
 def test_words_of_the_command_are_checked():
-    with pytest.raises(HparamsError, match="unknown method ''"):
+    with pytest.raises(NeuronEditError, match="unknown method ''"):
         Cell.of("", "facts", 1, 1, 0)
     arguments = SimpleNamespace(retained=None, text=None, out=None, neighbors=1)
     with pytest.raises(NeuronEditError, match="'../x' is no name of letters and digits"):

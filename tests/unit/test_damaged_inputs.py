@@ -31,7 +31,7 @@ for _ in range(3000):
         (dict(prompts=[["a"]], target_new=["b"]), "prompts: entry 0 must be a text"),
         (dict(prompts="a", target_new=DEEP), "request 0 is nested more than 60 levels deep"),
         (dict(prompts="a \ud800", target_new="b"), "request 0 holds half of a surrogate pair"),
-        (dict(prompts="a", target_new="b", subject=[10**5000]), "subject: an int of too many digits"),
+        (dict(prompts="a", target_new="b", subject=[10**5000]), "subject: a int of too many digits"),
         (dict(prompts="a", target_new="b", subject=3), "subject must be a text or a list of texts"),
         (dict(prompts="a", target_new="b", locality_inputs=[1]), "locality_inputs must be a dictionary"),
     ],
