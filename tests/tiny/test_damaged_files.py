@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from easyedit_neuron.arch.load_model import load_model
+from easyedit_neuron.cli import main
 from easyedit_neuron.editlog import EditLog, replay, undo
 from easyedit_neuron.editlog.files import ENTRIES_FILE, file_digest
 from easyedit_neuron.editlog.summary import summarize_delta
@@ -108,6 +109,18 @@ def test_the_norm_of_huge_numbers(logged, tmp_path):
     with pytest.raises(StateError, match="is not finite; nothing was written"):
         EditLog(tmp_path / "other").append(record)
     assert not (tmp_path / "other").exists()
+
+
+def test_the_table_of_a_log_with_huge_numbers(logged, capsys):
+    with_entries(logged[2], lambda e: next(iter(e[1]["changes"].values())).update(norm=1e200))
+    assert main(["log", str(logged[2].folder)]) == 0
+    assert "1e+200" in capsys.readouterr().out
+
+
+def test_a_long_argument_is_a_short_message(capsys):
+    assert main(["undo", "run", "9" * 5000]) == 2
+    error = capsys.readouterr().err
+    assert "invalid int value" in error and len(error) < 2500
 
 
 def test_an_edit_that_is_taken_out_twice(logged):
