@@ -15,6 +15,8 @@ from typing import Any
 from ..errors import HparamsError
 
 _PROMPT, _ANSWER = "EASYEDITNEURONPROMPT", "EASYEDITNEURONANSWER"
+MOST_CHARACTERS = 100_000
+"""Of a template around a prompt: tokenizers take time that grows with the square of a word's length."""
 _FIELD = "field 'use_chat_template'"
 _easyedit_measures: ContextVar[bool] = ContextVar("easyedit_measures", default=False)
 
@@ -116,12 +118,16 @@ def _missing_bos(tok, head: str) -> str:
 
 def _rendered(tok, messages: list[dict[str, str]], **options) -> str:
     try:
-        return tok.apply_chat_template(messages, tokenize=False, **options)
+        text = tok.apply_chat_template(messages, tokenize=False, **options)
     except Exception as problem:  # whatever the template raises
         raise HparamsError(
             f"{_FIELD}: the chat template cannot be applied ({problem}); set the field to false, or mend "
             "tok.chat_template"
         ) from problem
+    if len(text) > MOST_CHARACTERS:
+        problem = f"makes {len(text):,} characters of a short prompt"
+        raise HparamsError(f"{_FIELD}: the chat template {problem}; mend tok.chat_template")
+    return text
 
 
 def _answer_start(tok, asked: str) -> str:

@@ -89,10 +89,16 @@ def _from_pretrained(name: str, options: dict[str, Any]):
         model, tok = load_gguf(path, **options)
     else:
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+            options["output_loading_info"] = True
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
             tok = transformers.AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # whatever transformers raises about files of others
             raise HostError(f"model_name {name!r} cannot be loaded: {error}") from error
+        if info["missing_keys"]:  # which transformers has filled with random numbers
+            absent = ", ".join(sorted(info["missing_keys"])[:3])
+            raise HostError(
+                f"model_name {name!r}: its files lack {len(info['missing_keys'])} weights: {absent}"
+            )
     if tok.pad_token is None:
         tok.pad_token = tok.eos_token
     return model.eval(), tok

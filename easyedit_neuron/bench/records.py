@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..data.files import read_records
 from ..errors import DataError
 from ..utils.io import write_text
 from ..utils.plain_trees import read_json
+from ..utils.schema import mismatch
 
 REAL_WORLD = "real-world"
 
@@ -32,7 +32,7 @@ class Source:
     name: str
     file: Path | None
     folder: Path
-    left_out: frozenset[int] = frozenset()
+    left_out: frozenset[int | str] = frozenset()
     neighbors: int = 5
     retained: Path | None = None
     text: Path | None = None
@@ -43,8 +43,12 @@ class Source:
         return [
             _with_neighbors(record, self.neighbors)
             for record in read_records(self.file)
-            if record.get("case_id") not in self.left_out
+            if not self._is_left_out(record)
         ]
+
+    def _is_left_out(self, record: Any) -> bool:
+        case = record.get("case_id") if isinstance(record, dict) else None
+        return isinstance(case, (int, str)) and case in self.left_out
 
     def ordered(self, seed: int) -> Path:
         """File of all records, shuffled by the seed. A run that was begun with other ones refuses it."""
@@ -56,17 +60,22 @@ class Source:
         return path
 
 
-def _with_neighbors(record: dict[str, Any], count: int) -> dict[str, Any]:
-    prompts = record.get("neighborhood_prompts")
-    return record if prompts is None else record | {"neighborhood_prompts": prompts[:count]}
+def _with_neighbors(record: Any, count: int) -> Any:
+    prompts = record.get("neighborhood_prompts") if isinstance(record, dict) else None
+    return record | {"neighborhood_prompts": prompts[:count]} if isinstance(prompts, list) else record
 
 
-def left_out(file: Path) -> frozenset[int]:
+def left_out(file: Path) -> frozenset[int | str]:
     """``case_id`` of a JSON list, or of an object whose values are such lists (its other values are
-    comments)."""
+    comments); ``DataError`` for a file of another form."""
     try:
         content = read_json(file)
     except (OSError, ValueError) as problem:
         raise DataError(f"{file}: not readable: {problem}") from None
-    lists: Iterable[Any] = [content] if isinstance(content, list) else dict(content).values()
-    return frozenset(case for cases in lists if isinstance(cases, list) for case in cases)
+    problem = mismatch(content, ([object], {str: object}))
+    lists = [content] if isinstance(content, list) else [] if problem else list(content.values())
+    cases = [case for cases in lists if isinstance(cases, list) for case in cases]
+    problem = problem or mismatch(cases, [(int, str)], "case_id")
+    if problem is not None:
+        raise DataError(f"{file}: {problem}")
+    return frozenset(cases)

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .. import resources
 from ..errors import NeuronEditError
 from ..registry import methods
+from ..utils.schema import DAMAGE
 from ..utils.suggest import did_you_mean
 from . import settings as settings_module
 from . import sweep
@@ -48,7 +49,7 @@ def run_command_line(arguments: list[str]) -> int:
         return fail(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return fail(explain(problem, arguments))
-    except (OSError, ValueError, RecursionError) as problem:
+    except DAMAGE as problem:
         # Hydra reads the arguments and makes the folder of the results before the job. What is raised inside
         # of the job is no matter of these.
         in_job = any(frame.f_code is _job.__code__ for frame, _ in walk_tb(problem.__traceback__))

@@ -12,6 +12,7 @@ from .. import resources
 from ..data import SHAPES
 from ..errors import HparamsError
 from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
+from ..hyperparameters.options import SEED, doc
 from ..lifelong import EASYEDIT_PREFIX
 from ..registry import MethodSpec, get_method, methods
 from ..utils.shown import shown
@@ -73,6 +74,12 @@ def model_names() -> list[str]:
 
 # The sections of the configuration. Their base class checks for unknown, missing and ill-typed fields.
 
+_HELP = "see easyedit_neuron/conf"
+
+
+def _number(default: Any, **bounds: float) -> Any:
+    return doc(_HELP, default, **bounds)
+
 
 @dataclass
 class ModelSettings(HyperParams):
@@ -92,7 +99,7 @@ class DataSettings(HyperParams):
     invalid: Literal["error", "skip"] = "error"
     rephrasings: Literal["first", "all"] = "first"
     part: Literal["all", "choose", "report"] = "all"
-    skip: int = 0
+    skip: int = _number(0, least=0)
     retained: str | None = None
     text: str | None = None
 
@@ -101,66 +108,51 @@ class DataSettings(HyperParams):
             raise HparamsError("field 'path': give the JSON file with the edits, data.path=...")
         if self.shape is not None and self.shape not in SHAPES:
             raise HparamsError(f"field 'shape': unknown shape {self.shape!r}; known: {', '.join(SHAPES)}")
-        _at_least(0, self, "skip")
 
 
 @dataclass
 class EvaluationSettings(HyperParams):
     """``evaluation``: what is measured, and on how much."""
 
-    batch_size: int = 64
+    batch_size: int = _number(64, least=1)
     immediate: bool = True
     exact_match: bool = True
     whole_answers: bool = False
-    first_token: int = 0
-    answers: int = 100
-    retained: int | None = None
-    fluency: int = 20
-    fluency_tokens: int = 50
-    perplexity: int = 500
+    first_token: int = _number(0, least=0)
+    answers: int = _number(100, least=0)
+    retained: int | None = _number(None, least=1)
+    fluency: int = _number(20, least=0)
+    fluency_tokens: int = _number(50, least=1)
+    perplexity: int = _number(500, least=0)
     ability: list[str] | None = None
-    ability_checkpoints: list[int] | None = None
-    ability_limit: int | None = None
-    ability_batch_size: int = 64
+    ability_checkpoints: list[int] | None = _number(None, least=1)
+    ability_limit: int | None = _number(None, least=1)
+    ability_batch_size: int = _number(64, least=1)
     ability_data: str | None = None
     ability_run_code: bool = False
-    ability_max_new_tokens: int | None = None
-
-    def validate(self) -> None:
-        _at_least(1, self, "batch_size", "fluency_tokens", "ability_batch_size")
-        _at_least(0, self, "answers", "first_token", "fluency", "perplexity")
-        _at_least(1, self, "retained", "ability_limit", "ability_max_new_tokens")
+    ability_max_new_tokens: int | None = _number(None, least=1)
 
 
 @dataclass
 class RunnerSettings(HyperParams):
     """``runner``: order of the edits, when to measure and save, what to do when an edit fails."""
 
-    checkpoints: list[int] = field(default_factory=list)
+    checkpoints: list[int] = doc(_HELP, factory=list, least=1)
     order: Literal["file", "shuffled"] = "file"
     on_failure: Literal["continue", "stop"] = "continue"
-    guard_every: int | Literal["auto"] | None = "auto"
-    guard_retained: float | None = 0.9
-    guard_perplexity: float | None = 1.1
-    guard_rel: float | None = 0.9
+    guard_every: int | Literal["auto"] | None = _number("auto", least=1)
+    guard_retained: float | None = _number(0.9, least=0, most=1)
+    guard_perplexity: float | None = _number(1.1, above=0)
+    guard_rel: float | None = _number(0.9, least=0, most=1)
     guard_action: Literal["warn", "stop", "roll_back"] = "warn"
-    forecast_from: int | None = 100
-    save_every_edits: int | None = None
-    save_every_minutes: float | None = 10.0
+    forecast_from: int | None = _number(100, least=1)
+    save_every_edits: int | None = _number(None, least=1)
+    save_every_minutes: float | None = _number(10.0, above=0)
     untouched: str | None = None
     keep_weights: bool = True
     edit_log: bool = True
     report: bool = True
     quiet: bool = False
-
-    def validate(self) -> None:
-        if min(self.checkpoints, default=1) < 1:
-            raise HparamsError(f"field 'checkpoints': must be at least 1, not {min(self.checkpoints)}")
-        _at_least(1, self, "save_every_edits", "forecast_from")
-        if self.guard_every != "auto":
-            _at_least(1, self, "guard_every")
-        if self.save_every_minutes is not None and not self.save_every_minutes > 0:
-            raise HparamsError(f"field 'save_every_minutes': must be above 0, not {self.save_every_minutes}")
 
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}
@@ -179,25 +171,16 @@ class Settings(HyperParams):
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     run: str | None = None
     method: dict = field(default_factory=dict)
-    edits: int = 100
-    batch_size: int = 1
-    seed: int = 0
+    edits: int = _number(100, least=1)
+    batch_size: int = _number(1, least=1)
+    seed: int = _number(0, **SEED)
 
     def validate(self) -> None:
-        _at_least(1, self, "edits", "batch_size")
-        _at_least(0, self, "seed")
         checkpoints = self.runner.checkpoints
         unknown = set(self.evaluation.ability_checkpoints or []) - set(checkpoints)
         if unknown:
             problem = f"{min(unknown)} is not among runner.checkpoints, which are {checkpoints}; add it there"
             raise HparamsError(f"field 'evaluation.ability_checkpoints': {problem}")
-
-
-def _at_least(minimum: int, section: HyperParams, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and value < minimum:
-            raise HparamsError(f"field '{name}': must be at least {minimum}, not {value}")
 
 
 def read_settings(config: DictConfig) -> Settings:

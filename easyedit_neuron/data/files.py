@@ -14,6 +14,8 @@ from ..utils.plain_trees import parse_json
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 """Suffix -> what divides the cells; None: told from the header."""
 DIVIDERS = ",;\t"
+MOST_BYTES = 2**30
+"""Of a gzipped file when it is unpacked; a few kilobytes could fill the memory."""
 SECTIONS = ("locality", "portability")
 
 
@@ -30,7 +32,10 @@ def read_records(path: Path) -> list[Any]:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
+                content = unpacked.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise DataError(f"{path}: holds more than {MOST_BYTES:,} bytes; unpack it, if it is yours")
     except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     if content[:4] == b"PAR1":

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import StateError
 from ..utils.io import write_text
 from ..utils.plain_trees import parse_json, read_json
@@ -130,6 +132,9 @@ def _damage(entry: Any, earlier: list[dict[str, Any]]) -> str | None:
     if problem is None and entry["type"] not in TYPES:
         problem = f"its type {shown(entry['type'])} is none of {', '.join(TYPES)}"
     problem = problem or mismatch(entry, TYPES[entry["type"]])
+    for name, weight in entry["weights"].items() if problem is None else ():
+        if not isinstance(getattr(torch, weight["dtype"], None), torch.dtype):
+            problem = f"'weights.{name}.dtype' is {shown(weight['dtype'])}, which torch does not have"
     if problem is None and entry["type"] == "edit" and not entry["requests"]:
         problem = "it has no requests"
     if problem is None and entry["type"] in ("undo", "redo"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -159,6 +160,10 @@ class EditLog:
             problem = "it was not made by an edit of this version"
             raise StateError(f"the record has no fingerprints of its weights: {problem}")
         self._check_follows(record)
+        changes = {name: summarize_delta(delta) for name, delta in record.deltas.items()}
+        for name, change in changes.items():
+            if not math.isfinite(change["norm"]):
+                raise StateError(f"the edit's change of {name} is not finite; nothing was written")
         if not self._exists:
             self._create(str(record.hparams.get("model_name", "unknown")))
         number = len(self._entries) + 1
@@ -173,8 +178,7 @@ class EditLog:
         entry |= {"method": record.method, "requests": record.requests}
         if record.made_in_chat:
             entry["use_chat_template"] = True
-        entry["changes"] = {name: summarize_delta(delta) for name, delta in record.deltas.items()}
-        entry |= {"metrics": record.metrics, "run": record.info.get("run", {})}
+        entry |= {"changes": changes, "metrics": record.metrics, "run": record.info.get("run", {})}
         keys = ("dtype", "shape", "before", "after")
         weights = {name: {key: weight[key] for key in keys} for name, weight in record.weights.items()}
         self._append(entry | {"weights": weights})

@@ -24,8 +24,14 @@ def content_digest(record: EditRecord) -> str:
 def summarize_delta(delta: Delta) -> dict[str, Any]:
     """Rank or number of units, neurons and Frobenius norm of a change."""
     if isinstance(delta, LayerDelta):
-        energy = ((delta.value_factor.T @ delta.value_factor) * (delta.key_factor.T @ delta.key_factor)).sum()
+        value_factor, key_factor = delta.value_factor.double(), delta.key_factor.double()
+        energy = ((value_factor.T @ value_factor) * (key_factor.T @ key_factor)).sum()
         rank, neurons = delta.value_factor.shape[1], int(delta.key_factor.any(1).sum())
         return {"rank": rank, "neurons": neurons, "norm": float(energy.clamp_min(0).sqrt())}
     count = len(delta.units)
-    return {"units": count, "axis": delta.axis, "neurons": count, "norm": float(delta.vectors.norm())}
+    return {
+        "units": count,
+        "axis": delta.axis,
+        "neurons": count,
+        "norm": float(delta.vectors.double().norm()),
+    }

@@ -99,8 +99,13 @@ class LayerDelta:
         """The change of a layer, from ``to_json`` and the tensors of a saved record."""
         own = tensors.get(f"{layer}.own_left"), tensors.get(f"{layer}.own_right")
         left, right = tensors[f"{layer}.left"], tensors[f"{layer}.right"]
-        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[1]:
-            shapes = f"{list(left.shape)} and {list(right.shape)}"
+        if (
+            left.dim() != 2
+            or right.dim() != 2
+            or left.shape[1] != right.shape[1]
+            or left.dtype != right.dtype
+        ):
+            shapes = " and ".join(f"{part.dtype} {list(part.shape)}" for part in (left, right))
             raise StateError(f"layer {layer}: the factors {shapes} have no product")
         return cls(
             tensors[f"{layer}.left"],
@@ -358,6 +363,8 @@ class EditRecord:
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} has numbers that are not finite")
+            if not tensor.is_floating_point() and not name.endswith(".mask"):
+                raise ValueError(f"{name} is {tensor.dtype}")
         plain["layers"] = {
             int(layer): LayerDelta.from_json(entry, tensors, layer)
             for layer, entry in plain["layers"].items()

@@ -14,11 +14,9 @@ from ..errors import NeuronEditError
 from ..evaluation import evaluate_all, summarize
 from ..utils.io import save_tensors
 from .factors import Factors, summed_factors, truncate
-from .lora import is_bias, lora_adapter, lora_modules
+from .lora import CONFIG, WEIGHTS, is_bias, lora_adapter, lora_modules
 from .side_file import Exported, describe, refuse_existing, write_export
 from .source import Source
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 def export_peft(
@@ -89,7 +87,7 @@ def export_peft(
         config.save_pretrained(folder)
 
     side_file = describe(source, "peft", weights, parameters, **extra)
-    return write_export(out, side_file, fill, [WEIGHTS, "adapter_config.json"])
+    return write_export(out, side_file, fill, [WEIGHTS, CONFIG])
 
 
 def check_truncation(max_rank: int | None, energy: float | None) -> None:

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from ..edits.record import EditRecord
-from ..edits.write import fingerprint
+from ..edits.write import clone_weights, fingerprint, restore
 from ..errors import StateError
 from ..utils.io import write_text
 from ..utils.schema import damage_is
+from .lora import check_adapter
 from .side_file import Exported, check_base, describe, read_side_file, refuse_existing, write_export
 from .source import Source
 from .sparse import apply_sparse
@@ -67,26 +68,34 @@ def import_edits(
             f"Take the base model ({side_file['base']['name']}), or a sparse export"
         )
     else:
-        from peft import PeftModel  # takes seconds
-
         check_base(model, side_file, folder)
-        try:
-            with damage_is(StateError, f"{folder}: peft cannot load it; export again"):
-                adapted = PeftModel.from_pretrained(model, str(folder))
-                with torch.no_grad():
-                    model = adapted.merge_and_unload()
-        except StateError:
-            _take_off_adapter(model)
-            raise
+        model = _with_adapter(model, folder, list(side_file["parameters"]))
     touched = sorted(side_file["parameters"])
-    for name in touched:
-        if not bool(torch.isfinite(model.get_parameter(name)).all()):
-            raise StateError(f"{folder}: gives {name} numbers that are not finite; nothing is written")
     side_file = side_file | {"kind": "merged", "parameters": {name: {} for name in touched}}
     side_file |= {"after": fingerprint(model, touched), "imported_from": kind}
     if take_off:
         side_file["edits"] = []
     return _write_checkpoint(out, model, tok, side_file)
+
+
+def _with_adapter(model: nn.Module, folder: Path, touched: list[str]) -> nn.Module:
+    """The model with an adapter merged into the weights that its side file names; errors leave it as it
+    was."""
+    from peft import PeftModel  # takes seconds
+
+    check_adapter(folder, touched)
+    originals = clone_weights(model, touched)
+    try:
+        with damage_is(StateError, f"{folder}: peft cannot load it; export again"), torch.no_grad():
+            merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        for name in touched:
+            if not bool(torch.isfinite(merged.get_parameter(name)).all()):
+                raise StateError(f"{folder}: gives {name} numbers that are not finite; nothing is written")
+        return merged
+    except StateError:
+        _take_off_adapter(model)
+        restore(model, originals)
+        raise
 
 
 def _take_off_adapter(model: nn.Module) -> None:

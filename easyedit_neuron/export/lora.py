@@ -3,15 +3,20 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ..arch.view import is_conv1d
-from ..errors import NeuronEditError
+from ..errors import NeuronEditError, StateError
+from ..utils.plain_trees import read_json
+from ..utils.schema import damage_is
 from .factors import Factors
 from .source import Source
 
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 REMEDY = "Export the edits as sparse or merged"
 
 
@@ -74,3 +79,32 @@ def _config(source: Source, ranks: dict[str, int], any_bias: bool):
     options |= {"target_modules": sorted(ranks), "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
     options |= {"inference_mode": True, "base_model_name_or_path": source.base}
     return LoraConfig(**options, **({"lora_bias": True} if any_bias else {}))
+
+
+_OF_AN_EXPORT = {
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "fan_in_fan_out", "lora_bias"),
+    *("inference_mode", "base_model_name_or_path", "peft_version", "revision", "task_type"),
+}
+"""What an export says in ``adapter_config.json``; everything else is peft's default."""
+
+
+def check_adapter(folder: Path, names: Iterable[str]) -> None:
+    """``StateError`` for an adapter folder with more in it than changes of the named parameters.
+
+    peft would load any weight of the model that such a file holds, and follow options that change others.
+    """
+    from peft import LoraConfig
+
+    modules = {name.rpartition(".")[0] for name in names}
+    parts = ("lora_A.weight", "lora_B.weight", "lora_B.bias")
+    expected = {f"base_model.model.{module}.{part}" for module in modules for part in parts}
+    defaults = LoraConfig().to_dict()
+    with damage_is(StateError, f"{folder}: its files do not fit together; export again"):
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            other = [f"{WEIGHTS} holds {name!r}" for name in file.keys() if name not in expected]  # noqa: SIM118
+        for name, value in read_json(folder / CONFIG).items():
+            is_default = value is None or value is False or value == defaults.get(name)
+            if name not in _OF_AN_EXPORT and not is_default:
+                other.append(f"{CONFIG} sets {name!r}")
+    if other:
+        raise StateError(f"{folder}: {other[0]}, which is no part of an export; nothing was changed")

@@ -84,6 +84,7 @@ class CallOptions:
         check_kind("guard", options.guard, Guard)
         check_kind("pre_edit", options.pre_edit, (list, tuple))
         check_kind("pre_file", options.pre_file, (str, Path))
+        check_kind("final_evaluation", options.final_evaluation, bool)
         warn_of_single_edits(sequential_edit)
         if options.final_evaluation and not sequential_edit:
             raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")

@@ -67,7 +67,8 @@ def prepare_requests(
         if not isinstance(prompt, str):
             raise RequestError(f"prompts: entry {number} must be a text, not {shown(prompt)}")
         if not isinstance(name, str) or name not in prompt:
-            remedy = f"write it as it stands there{difference(prompt, str(name)[:1000])}"
+            shown_apart = difference(prompt, name[:1000]) if isinstance(name, str) else ""
+            remedy = f"write it as it stands there{shown_apart}"
             raise RequestError(f"subject: {shown(name)} does not occur in the prompt {prompt!r}; {remedy}")
     return requests
 

@@ -22,7 +22,7 @@ from ..errors import HparamsError
 from ..utils.plain_trees import parse_json, parse_yaml
 from ..utils.shown import shown
 from ..utils.suggest import did_you_mean
-from .options import Options, doc
+from .options import SEED, Options, doc
 
 EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_length", "batch_size")
 """Fields that EasyEdit's editors read from any hyperparameters without asking whether they exist."""
@@ -172,7 +172,7 @@ class ModelHyperParams(HyperParams):
 
     alg_name: str = doc("name of the method")
     model_name: str = doc("path or hub name of the model; 'tiny-llama' is the one that ships")
-    device: int | str = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0)
+    device: int | str = doc("'cpu', 'cuda:0', or an integer for that CUDA device", 0, least=0)
     model_parallel: bool = doc("load with device_map='auto'", False)
     fp16: bool = doc("load the model in float16", False)
     bf16: bool = doc("load the model in bfloat16 (built-in host)", False)
@@ -180,9 +180,9 @@ class ModelHyperParams(HyperParams):
         "load in 4 bits what is not edited (bitsandbytes, NF4; built-in host); 'layers' must name the edited",
         False,
     )
-    max_length: int = doc("longest prompt in tokens, evaluation only", 40)
-    batch_size: int = doc("requests that are edited together", 1)
-    seed: int = doc("seed of everything random in the method", 0)
+    max_length: int = doc("longest prompt in tokens, evaluation only", 40, least=1)
+    batch_size: int = doc("requests that are edited together", 1, least=1)
+    seed: int = doc("seed of everything random in the method", 0, **SEED)
     use_chat_template: bool = doc(
         "edit and measure inside the tokenizer's chat template: the prompt is what the user says, the target "
         "what the assistant answers",
@@ -207,12 +207,6 @@ class ModelHyperParams(HyperParams):
         "whether attention and FFN read the same input and are added together"
     )
 
-    def validate(self) -> None:
-        """Check the ranges of the shared fields."""
-        super().validate()
-        self.require_positive("batch_size", "max_length")
-        self.require_not_negative("seed")
-
     def check_inputs(self) -> None:
         """Check that the files the method will read exist; called before a model is loaded. Default: none.
 
@@ -223,6 +217,12 @@ class ModelHyperParams(HyperParams):
     def module_overrides(self) -> dict[str, str | bool]:
         """The module names that were set by hand, for ``ModelView.of``."""
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
+
+
+def distinguishing(values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as part of a key: what was saved before there was ``use_chat_template`` stays valid,
+    so that it stands there only where it is on."""
+    return {name: value for name, value in values.items() if value or name != "use_chat_template"}
 
 
 def find_hparams(name_or_path: str | Path) -> Path:

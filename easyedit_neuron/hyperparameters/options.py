@@ -10,12 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import HparamsError
-from .typecheck import TypeMismatch, convert
+from .typecheck import Range, TypeMismatch, convert
+
+SEED = {"least": 0, "most": 2**32 - 1}
+"""Range of a seed: what numpy takes, and torch after a layer's number is mixed in."""
 
 
-def doc(text: str, default: Any = ..., factory: Any = None) -> Any:
-    """A dataclass field with its documentation in ``metadata["help"]``."""
-    metadata = {"help": text}
+def doc(text: str, default: Any = ..., factory: Any = None, **bounds: float) -> Any:
+    """A dataclass field with its documentation in ``metadata["help"]`` and the ``Range`` of its numbers.
+
+    ``bounds`` (``least``, ``above``, ``most``, ``below``) hold for each number of a list or mapping too; an
+    optional field may be None besides. An ``int`` or ``float`` field of this package states a bound.
+    """
+    metadata = {"help": text, "range": Range(**bounds)}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
@@ -29,7 +36,7 @@ def require(holds: bool, name: str, message: str) -> None:
 
 @dataclass(kw_only=True)
 class Options:
-    """Base of option dataclasses: the types of all fields are checked, then ``validate`` checks their ranges.
+    """Base of option dataclasses: types and ranges of all fields are checked, then ``validate``'s own rules.
 
     Attributes:
         ALIASES: other spelling -> field, accepted in ``mask_options``.
@@ -44,31 +51,16 @@ class Options:
     def _convert_types(self) -> None:
         hints = typing.get_type_hints(type(self))
         for entry in dataclasses.fields(self):
+            limits = entry.metadata.get("range", Range())
             try:
-                setattr(self, entry.name, convert(getattr(self, entry.name), hints[entry.name]))
+                setattr(self, entry.name, convert(getattr(self, entry.name), hints[entry.name], limits))
             except TypeMismatch as problem:
                 raise HparamsError(f"field '{entry.name}': {problem}") from None
 
     def validate(self) -> None:
-        """Check ranges and rules between fields; raise ``HparamsError`` naming the field."""
+        """Check what no range says, as rules between fields; raise ``HparamsError`` naming the field."""
 
     @classmethod
     def field_names(cls) -> list[str]:
         """Names of all fields, in the order of their declaration."""
         return [entry.name for entry in dataclasses.fields(cls)]
-
-    def require_positive(self, *names: str) -> None:
-        """``HparamsError`` for the first of the fields that is not greater than 0."""
-        for name in names:
-            require(getattr(self, name) > 0, name, f"must be greater than 0, got {getattr(self, name)}")
-
-    def require_not_negative(self, *names: str) -> None:
-        """``HparamsError`` for the first of the fields that is negative."""
-        for name in names:
-            require(getattr(self, name) >= 0, name, f"must not be negative, got {getattr(self, name)}")
-
-    def require_share(self, *names: str) -> None:
-        """``HparamsError`` for the first of the fields that is set and no share in (0, 1]."""
-        for name in names:
-            value = getattr(self, name)
-            require(value is None or 0 < value <= 1, name, f"must be in (0, 1], got {value}")

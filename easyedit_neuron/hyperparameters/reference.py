@@ -9,6 +9,7 @@ import types
 import typing
 
 from ..registry import methods
+from .typecheck import Range
 
 HEAD = """# Hyperparameters
 
@@ -70,7 +71,8 @@ def _section(cls: type, shared: list[type], users: list[str]) -> str:
     ]
     for name in names:
         text = fields[name].metadata["help"].replace("|", "\\|")
-        lines.append(f"| `{name}` | {_values(hints[name])} | {_default(fields[name])} | {text} |")
+        values = _values(hints[name], fields[name].metadata["range"])
+        lines.append(f"| `{name}` | {values} | {_default(fields[name])} | {text} |")
     return "\n".join(lines)
 
 
@@ -79,17 +81,20 @@ def _anchor(title: str) -> str:
     return title.lower().replace(":", "").replace(" ", "-")
 
 
-def _values(hint: typing.Any) -> str:
-    """A type as a reader of YAML knows it."""
-    if typing.get_origin(hint) is typing.Literal:
-        return ", ".join(f"`{_yaml(value)}`" for value in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join("null" if part is type(None) else _values(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) in (list, tuple):
-        return f"list of {_values(typing.get_args(hint)[0])}"
-    if typing.get_origin(hint) is dict:
+def _values(hint: typing.Any, limits: Range) -> str:
+    """A type as a reader of YAML knows it, with the range of its numbers."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return ", ".join(f"`{_yaml(value)}`" for value in parts)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if part is type(None) else _values(part, limits) for part in parts)
+    if origin in (list, tuple):
+        return f"list of {_values(parts[0], limits)}"
+    if origin is dict:
         return "mapping"
-    return {bool: "true, false", str: "text", int: "integer", float: "number"}.get(hint, str(hint))
+    if hint in (int, float):
+        return f"{'integer' if hint is int else 'number'} {limits}"
+    return {bool: "true, false", str: "text"}.get(hint, str(hint))
 
 
 def _default(field: dataclasses.Field) -> str:

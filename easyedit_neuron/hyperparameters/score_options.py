@@ -16,19 +16,14 @@ class PromptOptions(Options):
     score_prompts: Prompts = doc(
         "prompts that are scored: contexts in front of the prompt, or bare", "contexts"
     )
-    prompt_batch: int = doc("prompts per forward pass", 32)
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("prompt_batch")
+    prompt_batch: int = doc("prompts per forward pass", 32, least=1)
 
 
 @dataclass(kw_only=True)
 class ShiftOptions(Options):
     """Probability shifts (NMKE, Eq. 3)."""
 
-    amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0)
+    amplify: float = doc("A, factor of the perturbation q v (released: 30)", 30.0, above=0)
     attribution_target: Literal["predicted", "target_new", "ground_truth"] = doc(
         "token whose probability is scored: the model's own next token (released), or the first token of the "
         "new or old object",
@@ -42,11 +37,6 @@ class ShiftOptions(Options):
     reference_quirks: bool = doc(
         "repeat the released code's deviations (no LayerNorm bias on GPT-2, its epsilons)", False
     )
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("amplify")
 
 
 @dataclass(kw_only=True)
@@ -75,12 +65,7 @@ class GradientOptions(Options):
     )
     activation_position: Literal["last", "subject_last"] = doc("token whose neurons are scored", "last")
     whole_target: bool = doc("probability of all of the object's tokens, else of the first", False)
-    steps: int = doc("points of the path", 20)
+    steps: int = doc("points of the path", 20, least=1, most=1000)
     rule: Literal["gauss", "right"] = doc("quadrature of the path", "gauss")
-    step_batch: int = doc("points per forward and backward pass", 64)
+    step_batch: int = doc("points per forward and backward pass", 64, least=1)
     score_prompts: Prompts = doc("prompts that are scored", "bare")
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("steps", "step_batch")

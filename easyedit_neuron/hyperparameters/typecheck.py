@@ -8,6 +8,7 @@ have the right type. A ``bool`` is never a number: ``batch_size: yes`` is a mist
 import math
 import types
 import typing
+from dataclasses import dataclass
 from typing import Any
 
 from ..utils.plain_trees import check_text
@@ -23,8 +24,38 @@ LARGEST = 1e30
 LARGEST_INTEGER = 2**63 - 1
 
 
-def convert(value: Any, annotation: Any) -> Any:
-    """Return ``value`` converted to ``annotation``; raise ``TypeMismatch`` if it does not fit."""
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a field takes; None: no bound of that kind."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            (self.least is None or number >= self.least)
+            and (self.above is None or number > self.above)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
+    def __bool__(self) -> bool:
+        return self != Range()
+
+    def __str__(self) -> str:
+        if self.most is self.below is None:
+            return f"at least {self.least}" if self.above is None else f"greater than {self.above}"
+        begin = f"({'-inf' if self.above is None else self.above}" if self.least is None else f"[{self.least}"
+        return f"in {begin}, " + (f"{self.below})" if self.most is None else f"{self.most}]")
+
+
+def convert(value: Any, annotation: Any, limits: Range = Range()) -> Any:
+    """Return ``value`` converted to ``annotation``; raise ``TypeMismatch`` if it does not fit.
+
+    ``limits`` hold for every number in it: the value itself, or the items of a list or mapping.
+    """
     if annotation is Any or annotation is object:
         return value
     origin = typing.get_origin(annotation)
@@ -32,22 +63,22 @@ def convert(value: Any, annotation: Any) -> Any:
     if origin is typing.Literal:
         return _literal(value, arguments)
     if origin is typing.Union or origin is types.UnionType:
-        return _union(value, arguments)
+        return _union(value, arguments, limits)
     if annotation is type(None):
         return _expect(value is None, value, "null")
     if annotation is bool:
         return _expect(isinstance(value, bool), value, "true or false")
     if annotation is int:
-        return _int(value)
+        return _within(_int(value), limits)
     if annotation is float:
-        return _number(value, "a number")
+        return _within(_number(value, "a number"), limits)
     if annotation is str:
         return _text(value)
     container = origin or annotation
     if container in (list, tuple):
-        return _sequence(value, container, arguments)
+        return _sequence(value, container, arguments, limits)
     if container is dict:
-        return _mapping(value, arguments)
+        return _mapping(value, arguments, limits)
     return _expect(isinstance(value, container), value, getattr(container, "__name__", str(container)))
 
 
@@ -92,6 +123,12 @@ def _bounded(number, value: Any, largest: float):
     return number
 
 
+def _within(number, limits: Range):
+    if number not in limits:
+        raise TypeMismatch(f"must be {limits}, not {number}")
+    return number
+
+
 def _literal(value: Any, choices: tuple) -> Any:
     for choice in choices:
         # Compares the types too: True == 1 and 1 == 1.0 in Python, and neither was meant.
@@ -100,13 +137,13 @@ def _literal(value: Any, choices: tuple) -> Any:
     raise TypeMismatch(f"must be one of the values below, not {shown(value)}: {did_you_mean(value, choices)}")
 
 
-def _union(value: Any, members: tuple) -> Any:
+def _union(value: Any, members: tuple, limits: Range) -> Any:
     # A member that takes the value unchanged wins over one that converts it: "cpu" in int | str stays a
     # string, and the string "1e-1" in float | None becomes a number.
     problems, converted = [], []
     for member in members:
         try:
-            result = convert(value, member)
+            result = convert(value, member, limits)
         except TypeMismatch as problem:
             if member is not type(None):
                 problems.append(str(problem))
@@ -120,7 +157,7 @@ def _union(value: Any, members: tuple) -> Any:
     raise TypeMismatch(" / ".join(problems) + optional)
 
 
-def _sequence(value: Any, container: type, arguments: tuple) -> Any:
+def _sequence(value: Any, container: type, arguments: tuple, limits: Range) -> Any:
     _expect(isinstance(value, (list, tuple)), value, "a list")
     if not arguments:
         return container(value)
@@ -130,20 +167,20 @@ def _sequence(value: Any, container: type, arguments: tuple) -> Any:
     items = []
     for index, (item, annotation) in enumerate(zip(value, arguments)):
         try:
-            items.append(convert(item, annotation))
+            items.append(convert(item, annotation, limits))
         except TypeMismatch as problem:
             raise TypeMismatch(f"item {index} {problem}") from None
     return container(items)
 
 
-def _mapping(value: Any, arguments: tuple) -> dict:
+def _mapping(value: Any, arguments: tuple, limits: Range) -> dict:
     _expect(isinstance(value, dict), value, "a mapping")
     if not arguments:
         return dict(value)
     result = {}
     for key, item in value.items():
         try:
-            result[convert(key, arguments[0])] = convert(item, arguments[1])
+            result[convert(key, arguments[0], limits)] = convert(item, arguments[1], limits)
         except TypeMismatch as problem:
             raise TypeMismatch(f"entry {shown(key)} {problem}") from None
     return result

@@ -20,7 +20,7 @@ class Variant:
     @classmethod
     def of(cls, text: str) -> "Variant":
         """From a method and its settings, divided by blanks; ``HparamsError`` for a word that is none."""
-        method, *changes = text.split()
+        method, *changes = text.split() or [""]
         wrong = [change for change in changes if not re.fullmatch(r"[\w.+]+=\S+", change)]
         if wrong:
             raise HparamsError(f"--methods {text!r}: {wrong[0]!r} is no setting, as in method.v_lr=0.1")

@@ -25,7 +25,7 @@ from .outlook import outlook, sentences, to_json
 from .progress import Progress
 from .results import RunResults, checkpoint_line, count_failed, edit_lines, immediate_means
 from .resume import before_digest, edits_digest, read_before, read_lines
-from .run_folder import RunFolder, as_json, finite
+from .run_folder import RunFolder, as_json, csv_row, finite
 from .run_log import RunLog
 from .stream import Stream, cut
 
@@ -173,6 +173,8 @@ class Engine:
         with damage_is(StateError, f"{folder}: the newest state is damaged; remove it to begin anew"):
             self.editor.load_state(state)
             self.masks.load_state(state["masks"])
+            for checkpoint in state["checkpoints"]:
+                csv_row(checkpoint)  # which is written when the next one is reached
             set_random_states(state["random"])  # an error comes before any file is changed
         self.storage.log.resume(state["log"])
         self._earlier_peaks = state["memory"]

@@ -14,6 +14,7 @@ import torch
 
 from .. import __version__
 from ..errors import StateError
+from ..hyperparameters.base import distinguishing
 from ..utils.fingerprint import key_fingerprint
 from ..utils.io import refusing, remove_parts_below, write_text
 from ..utils.plain_trees import read_json
@@ -51,10 +52,13 @@ def run_identity(settings: dict[str, Any], hparams: dict[str, Any], data: dict[s
             value = {key: item for key, item in value.items() if f"{name}.{key}" not in MAY_DIFFER}
         if name not in MAY_DIFFER:
             compared[name] = value
-    # Runs from before there was the field go on.
-    hparams = {key: value for key, value in hparams.items() if value or key != "use_chat_template"}
     digests = {name: key_fingerprint({"content": value}) for name, value in data.items()}
-    identity = {"settings": compared, "hparams": hparams, "data": digests, "versions": versions()}
+    identity = {
+        "settings": compared,
+        "hparams": distinguishing(hparams),
+        "data": digests,
+        "versions": versions(),
+    }
     return json.loads(json.dumps(finite(identity), default=str))
 
 

@@ -42,21 +42,25 @@ class PathHyperParams(TargetHyperParams):
     mask_file: str | None = doc("for mask: fixed, a JSON file {layer: [neuron, ...]}", None)
 
     mom2_update_weight: float = doc(
-        "lambda, the weight of the covariance on the memit path, or with solve_preserve: covariance", 15000.0
+        "lambda, the weight of the covariance on the memit path, or with solve_preserve: covariance",
+        15000.0,
+        least=0,
     )
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
     mom2_name_share: float = doc(
         "share of the covariance that comes from the last tokens of names in the text, where edits read and "
         "write; the rest is of all tokens",
         0.0,
+        least=0,
+        below=1,
     )
     mom2_names: str | None = doc(
         "a text file with those names, one a line; unset: capitalised words of mom2_dataset", None
     )
     nullspace_threshold: float = doc(
-        "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2
+        "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2, least=0
     )
-    L2: float = doc("ridge added to the diagonal", 1.0)
+    L2: float = doc("ridge added to the diagonal", 1.0, least=0)
     solve_dtype: Literal["float64", "float32"] = doc(
         "dtype of the solver's factors; float32 takes half the memory", "float64"
     )
@@ -72,6 +76,7 @@ class PathHyperParams(TargetHyperParams):
     sweeps: int = doc(
         "how often the batch is written into the layers; from the second time on, what z* still lacks there",
         1,
+        least=1,
     )
     solve_preserve: Literal["nullspace", "covariance"] = doc(
         "alphaedit path with mask_stage: solve: preserve the null space of C on the masked rows, or lambda C",
@@ -79,13 +84,8 @@ class PathHyperParams(TargetHyperParams):
     )
 
     def validate(self) -> None:
-        """Check the ranges; errors name the field."""
+        """Check the rules between fields; errors name the field."""
         super().validate()
-        self.require_not_negative("mom2_update_weight", "L2", "nullspace_threshold")
-        self.require_positive("sweeps")
-        require(
-            0 <= self.mom2_name_share < 1, "mom2_name_share", f"must be in [0, 1), got {self.mom2_name_share}"
-        )
         require(
             self.sweeps == 1 or self.path != "rome",
             "sweeps",

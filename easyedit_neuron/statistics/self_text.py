@@ -1,5 +1,6 @@
 """Text that the model writes itself, for statistics without a corpus (``mom2_dataset: self``)."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -39,12 +40,15 @@ def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path)
     stay as they are.
 
     Raises:
-        DataError: the model writes nothing that is text.
+        DataError: the model writes nothing that is text; the file is not as it was written.
     """
     provenance = {"model": model_fingerprint(view.model), "seed": seed, "openers": OPENERS, "batch": BATCH}
     batches = folder / f"texts-self-{key_fingerprint(provenance)}"
-    path = batches.with_name(f"{batches.name}-{n_texts}.jsonl")
-    if path.is_file():
+    for path in folder.glob(f"{batches.name}-{n_texts}-*.jsonl"):
+        if not path.stem.endswith(_digest(path.read_bytes())):
+            raise DataError(
+                f"{path}: was changed since the model wrote it; delete it to have it written anew"
+            )
         return path
     batches.mkdir(parents=True, exist_ok=True)
     before = random_states()
@@ -59,8 +63,14 @@ def write_self_text(view: ModelView, tok, n_texts: int, seed: int, folder: Path)
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
     if not lines:
         raise DataError("mom2_dataset: the model writes no text of its own; name a text file")
-    write_text_once(path, "".join(lines[:n_texts]))
+    text = "".join(lines[:n_texts])
+    path = folder / f"{batches.name}-{n_texts}-{_digest(text.encode('utf-8'))}.jsonl"
+    write_text_once(path, text)
     return path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _write_batch(view: ModelView, tok, seed: int, start: int, path: Path) -> None:

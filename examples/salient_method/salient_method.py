@@ -31,11 +31,7 @@ METHOD = MethodSpec(
 class SalientOptions(Options):
     """Options of the mask; the method's own hyperparameters."""
 
-    share: float = doc("share of the neurons that may change", 0.2)
-
-    def validate(self) -> None:
-        super().validate()
-        self.require_share("share")
+    share: float = doc("share of the neurons that may change", 0.2, above=0, most=1)
 
 
 def relative_activation(context: ScoringContext) -> dict[int, torch.Tensor]:

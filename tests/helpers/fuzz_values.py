@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import datetime
+import decimal
 import gzip
 import io
 import json
@@ -196,7 +198,7 @@ class DataFiles:
     def attempt(self, number: int, chance: random.Random) -> Trial:
         shape = chance.choice(sorted(RECORDS))
         records = mutated(RECORDS[shape] * 3, chance)
-        suffix = chance.choice((".json", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".json.gz"))
+        suffix = chance.choice((".json", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".json.gz", ".parquet"))
         path = self.folder / "target" / f"data{number}{suffix}"
         path.write_bytes(self._content(records, suffix, chance))
         options = {}
@@ -221,7 +223,9 @@ class DataFiles:
 
     @staticmethod
     def _content(records: Any, suffix: str, chance: random.Random) -> bytes:
-        if suffix in (".csv", ".tsv"):
+        if suffix == ".parquet":
+            content = _parquet(records, chance)
+        elif suffix in (".csv", ".tsv"):
             rows = [row for row in records if isinstance(row, dict)] if isinstance(records, list) else []
             names = sorted({str(name) for row in rows for name in row}) or ["prompt"]
             table = io.StringIO()
@@ -239,6 +243,24 @@ class DataFiles:
         if chance.random() < 0.25:
             content = damaged_bytes(content, chance)
         return gzip.compress(content) if suffix.endswith(".gz") else content
+
+
+def _parquet(records: Any, chance: random.Random) -> bytes:
+    """The records, or values of types that only Parquet has; JSON where a table cannot hold them."""
+    odd = (b"bytes", datetime.date(2024, 1, 1), decimal.Decimal("1.5"), {"a": b"x"}, [None], float("nan"))
+    if chance.random() < 0.3:
+        records = [
+            {**RECORDS["counterfact"][0], chance.choice(("prompt", "x", "subject")): chance.choice(odd)}
+        ]
+    file = io.BytesIO()
+    try:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(records), file)
+    except Exception:
+        return as_json(records).encode()
+    return file.getvalue()
 
 
 # -- hyperparameters -------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ def test_edit_ask_undo_and_ask_again(facts, capsys):
     assert shown.startswith("2 edits") and f"now    ... {first['target_new']}." in shown
     assert f"now    ... {second['target_new']}." in shown
 
+    assert main(["squash", LOG, "--out", "/dev/null/x"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert main(["undo", LOG, "1"]) == 0
     assert "edit 1 taken out" in capsys.readouterr().out
     assert EditLog(LOG).ids == [2]
@@ -90,6 +92,7 @@ def test_the_method_is_the_files_or_the_first_that_has_settings(facts, tmp_path,
     ("options", "part"),
     [
         (["--subject", "Nobody"], "does not occur in prompt"),
+        (["--method", "FT"], "FT gives no record of its edits, so that none can be kept"),
         (["--method", "AlphaEditt"], "did you mean 'AlphaEdit'"),
         (["--model", "./nowhere"], "no hyperparameters for FiNE on './nowhere'"),
         (["--model", "smollm2-135m-instruct"], "easyedit-neuron model get smollm2-135m-instruct"),

@@ -2,16 +2,20 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from easyedit_neuron.arch.load_model import load_model
+from easyedit_neuron.cli import main
 from easyedit_neuron.editlog import EditLog, replay, undo
 from easyedit_neuron.editlog.files import ENTRIES_FILE, file_digest
+from easyedit_neuron.editlog.summary import summarize_delta
 from easyedit_neuron.edits.record import EditRecord
-from easyedit_neuron.errors import StateError, StatisticsError
+from easyedit_neuron.errors import HostError, StateError, StatisticsError
 from easyedit_neuron.export import export_peft, export_sparse
 from easyedit_neuron.export.checkpoint import import_edits
 from easyedit_neuron.export.side_file import NAME as SIDE_FILE
@@ -72,6 +76,10 @@ EVENT = {"id": 4, "weights": {}}
             "'weights.w.dtype' is missing",
         ),
         (lambda e: e[1].update(requests=[]), "it has no requests"),
+        (
+            lambda e: next(iter(e[1]["weights"].values())).update(dtype="23taolf"),
+            "dtype' is '23taolf', which torch does not have",
+        ),
         (lambda e: e[1]["requests"][0].update(prompt=7), r"'requests\[0\].prompt' must be a text"),
         (lambda e: e[1]["changes"].update(w={"neurons": 1}), "'changes.w.norm' is missing"),
         (lambda e: e.append({**EVENT, "type": "restore", "to": 9}), "'to' is 9, which is no entry before it"),
@@ -83,6 +91,36 @@ def test_entries_of_another_form(logged, change, problem):
     with_entries(logged[2], change)
     with pytest.raises(StateError, match=f"entries.jsonl: line . is no entry of a log: .*{problem}"):
         EditLog(logged[2].folder)
+
+
+def test_the_norm_of_huge_numbers(logged, tmp_path):
+    """float32 holds them, but not their squares: sqrt(2 * 1e40) of a row of two numbers 1e20."""
+    record = logged[2][1]
+    for delta in record.layers.values():
+        for factor in (delta.value_factor, delta.key_factor):
+            factor.zero_()
+        delta.value_factor[0, 0], delta.key_factor[:2, 0] = 1e20, 1.0
+        assert summarize_delta(delta) == {
+            "rank": delta.value_factor.shape[1],
+            "neurons": 2,
+            "norm": pytest.approx(2**0.5 * 1e20),
+        }
+        delta.value_factor[0, 0] = float("inf")
+    with pytest.raises(StateError, match="is not finite; nothing was written"):
+        EditLog(tmp_path / "other").append(record)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_table_of_a_log_with_huge_numbers(logged, capsys):
+    with_entries(logged[2], lambda e: next(iter(e[1]["changes"].values())).update(norm=1e200))
+    assert main(["log", str(logged[2].folder)]) == 0
+    assert "1e+200" in capsys.readouterr().out
+
+
+def test_a_long_argument_is_a_short_message(capsys):
+    assert main(["undo", "run", "9" * 5000]) == 2
+    error = capsys.readouterr().err
+    assert "invalid int value" in error and len(error) < 2500
 
 
 def test_an_edit_that_is_taken_out_twice(logged):
@@ -104,6 +142,8 @@ def test_a_head_of_another_form(logged):
         (lambda t, _: t.pop("1.left"), "KeyError: '1.left'"),
         (lambda t, _: t.update({"1.left": t["1.left"][:, :0]}), "have no product"),
         (lambda t, _: t["1.left"].fill_(float("nan")), "1.left has numbers that are not finite"),
+        (lambda t, _: t.update({"1.left": t["1.left"].long()}), "1.left is torch.int64"),
+        (lambda t, _: t.update({"1.left": t["1.left"].double()}), "torch.float64 .* have no product"),
         (lambda _, m: m.update(record="[]"), "another format"),
         (lambda _, m: m.update(record=m["record"].replace('"names"', '"nomes"')), "'names' is missing"),
         (lambda _, m: m.update(record="[" * 3000 + "]" * 3000), "levels deep"),
@@ -210,6 +250,84 @@ def test_an_adapter_that_peft_cannot_load(exported, tmp_path):
     assert not differing(before, parameters(base)) and not (tmp_path / "merged").exists()
 
 
+def change_config(folder, **values):
+    change_json(folder / "adapter_config.json", lambda config: config.update(values))
+
+
+def change_adapter(folder, change):
+    change_tensors(folder / "adapter_model.safetensors", lambda tensors, _: change(tensors))
+
+
+@pytest.mark.parametrize(
+    "damage, problem",
+    [
+        # peft loads a weight of the model from an adapter's file
+        (
+            lambda f: change_adapter(
+                f, lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(64, 32)})
+            ),
+            "holds 'base_model.model.lm_head.weight', which is no part of an export",
+        ),
+        (lambda f: change_config(f, use_rslora=True), "sets 'use_rslora'"),
+        (lambda f: change_config(f, init_lora_weights="pissa"), "sets 'init_lora_weights'"),
+        (lambda f: change_config(f, modules_to_save=["lm_head"]), "sets 'modules_to_save'"),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "do not fit together"),
+        (
+            lambda f: change_adapter(f, lambda t: t[min(t)].fill_(float("inf"))),
+            "numbers that are not finite; nothing is written",
+        ),
+    ],
+)
+def test_adapters_that_change_more_than_their_side_file_says(exported, tmp_path, damage, problem):
+    base, records = exported
+    export_peft(records, base, tmp_path / "out")
+    damage(tmp_path / "out")
+    sealed(tmp_path / "out")
+    before = parameters(base)
+    with pytest.raises(StateError, match=problem):
+        import_edits(tmp_path / "out", base, None, tmp_path / "merged")
+    assert not differing(before, parameters(base)) and not (tmp_path / "merged").exists()
+
+
+# -- folders of models -----------------------------------------------------------------------------------
+
+
+def loaded(folder):
+    return load_model(SimpleNamespace(model_name=str(folder), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "file, damage, problem",
+    [
+        (
+            "model.safetensors",
+            lambda path: change_tensors(path, lambda t, _: t.pop("model.layers.1.mlp.down_proj.weight")),
+            "lack 1 weights: model.layers.1.mlp.down_proj.weight",  # random numbers would take its place
+        ),
+        (
+            "model.safetensors",
+            lambda path: change_tensors(path, lambda t, _: t.update({"model.norm.weight": torch.ones(3)})),
+            "cannot be loaded",
+        ),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:1000]), "cannot be loaded"),
+        (
+            "config.json",
+            lambda path: change_json(path, lambda c: c.update(hidden_size="wide")),
+            "cannot be loaded: .*hidden_size",
+        ),
+        ("tokenizer.json", lambda path: path.write_text('{"model": 3}'), "cannot be loaded"),
+    ],
+)
+def test_damaged_folders_of_models(tmp_path, file, damage, problem):
+    model, tok = fresh("llama")
+    model.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    assert not differing(parameters(model), parameters(loaded(tmp_path)[0]))
+    damage(tmp_path / file)
+    with pytest.raises(HostError, match=f"model_name .*{problem}"):
+        loaded(tmp_path)
+
+
 # -- statistics ------------------------------------------------------------------------------------------
 
 
@@ -244,6 +362,7 @@ def states(tmp_path_factory):
     [
         lambda content: content["tree"].pop("position"),
         lambda content: content["tree"].update(checkpoints=3),
+        lambda content: content["tree"]["checkpoints"][0]["seconds"].update(edit={}),
         lambda content: content["tree"]["random"].update(python=None),
         lambda content: content["tree"]["random"]["numpy"].__setitem__(2, 10**6),
         lambda content: content["tree"]["weights"].update(nowhere=[1]),

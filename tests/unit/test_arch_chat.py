@@ -129,6 +129,7 @@ def test_a_chat_is_as_easyedits_measure_reads_it(tok):
         (None, "no chat template; set the field to false"),
         ("{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}", "2 times, not once"),
         ("nothing", "0 times, not once"),
+        ("{{ 'x' * 1000000 }}", "makes 1,000,000 characters of a short prompt"),
         ("{{ raise_exception('only with a system turn') }}", "only with a system turn"),
     ],
 )

@@ -10,7 +10,8 @@ from easyedit_neuron.bench.cells import Cell, run_cell
 from easyedit_neuron.bench.records import Source, left_out
 from easyedit_neuron.bench.rows import CellRows, read_all
 from easyedit_neuron.bench.tables import MethodRows, checkpoints, difference_table, page, summary_table
-from easyedit_neuron.errors import DataError, HparamsError
+from easyedit_neuron.cli.commands import bench
+from easyedit_neuron.errors import DataError, HparamsError, NeuronEditError
 from easyedit_neuron.lifelong.run_folder import RunFolder
 
 
@@ -64,8 +65,28 @@ def test_records_are_shuffled_by_seed_without_those_left_out(tmp_path):
     spent.write_text("[5, 6]")
     assert left_out(spent) == {5, 6}
     spent.write_text("{")
-    with pytest.raises(DataError, match="spent.json: not readable"):
-        left_out(spent)
+    for content, words in (
+        ("{", "not readable"),
+        ("3", "the content must be a mapping, not 3"),
+        ("[[5]]", "must be .*, not .5."),
+        ('{"dev": [null]}', "must be .*, not None"),
+    ):
+        spent.write_text(content)
+        with pytest.raises(DataError, match=f"spent.json: .*{words}"):
+            left_out(spent)
+    file.write_text('[3, {"case_id": [1], "neighborhood_prompts": "abc"}]')
+    damaged = Source("facts", file, tmp_path / "records", frozenset({1}), neighbors=2)
+    assert (
+        json.loads(damaged.ordered(1).read_text()) and len(damaged.records) == 2
+    )  # the run says what is wrong
+
+
+def test_words_of_the_command_are_checked():
+    with pytest.raises(NeuronEditError, match="unknown method ''"):
+        Cell.of("", "facts", 1, 1, 0)
+    arguments = SimpleNamespace(retained=None, text=None, out=None, neighbors=1)
+    with pytest.raises(NeuronEditError, match="'../x' is no name of letters and digits"):
+        bench._source("../x=facts.json", arguments, frozenset())
 
 
 def test_rows_survive_their_file(tmp_path):

@@ -162,6 +162,7 @@ def test_own_file(tmp_path):
         (["method=qwertz"], "Known: "),
         (["model=tiny-lama"], "did you mean 'tiny-llama'"),
         (["data=tiny"], "did you mean 'tiny-world'"),
+        (["model=[[1]]"], "cannot read the arguments"),
         (["edits=0"], "'edits': must be at least 1"),
         (["edits=many"], "'edits': must be an integer"),
         (["edits=null"], "'edits': must be an integer"),

@@ -3,6 +3,7 @@
 import gzip
 
 import pytest
+import torch
 
 from easyedit_neuron import MEMITHyperParams, data
 from easyedit_neuron.cli import app, main
@@ -10,6 +11,7 @@ from easyedit_neuron.cli.settings import run_folder
 from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.errors import DataError, HostError, HparamsError, RequestError
 from easyedit_neuron.evaluation.sections import sections
+from easyedit_neuron.host.base_editor import CallOptions
 from easyedit_neuron.host.checks import check_count, check_kind
 from easyedit_neuron.host.prepare import prepare_requests
 from easyedit_neuron.report.runs import read_run
@@ -29,6 +31,7 @@ for _ in range(3000):
         (dict(prompts=[["a"]], target_new=["b"]), "prompts: entry 0 must be a text"),
         (dict(prompts="a", target_new=DEEP), "request 0 is nested more than 60 levels deep"),
         (dict(prompts="a \ud800", target_new="b"), "request 0 holds half of a surrogate pair"),
+        (dict(prompts="a", target_new="b", subject=[10**5000]), "subject: a int of too many digits"),
         (dict(prompts="a", target_new="b", subject=3), "subject must be a text or a list of texts"),
         (dict(prompts="a", target_new="b", locality_inputs=[1]), "locality_inputs must be a dictionary"),
     ],
@@ -50,6 +53,8 @@ def test_keywords_of_other_types():
     with pytest.raises(HostError, match="pre_edit must be of type list or tuple, not 3"):
         check_kind("pre_edit", 3, (list, tuple))
     check_kind("pre_edit", None, list)
+    with pytest.raises(HostError, match="final_evaluation must be of type bool, not "):
+        CallOptions.read("edit_requests", True, False, {"final_evaluation": torch.ones(2)})
 
 
 def test_requests_of_other_types():

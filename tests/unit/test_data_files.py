@@ -7,6 +7,7 @@ import json
 import pytest
 
 from easyedit_neuron import data
+from easyedit_neuron.data import files
 from easyedit_neuron.data.files import read_records
 from easyedit_neuron.errors import DataError
 
@@ -127,6 +128,17 @@ def test_damaged_bytes(content, message, tmp_path):
     (tmp_path / "edits.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_records(tmp_path / "edits.json")
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    path = tmp_path / "edits.json.gz"
+    path.write_bytes(gzip.compress(b" " * 998 + b"[]"))
+    with pytest.raises(DataError, match="holds no records"):
+        read_records(path)
+    path.write_bytes(gzip.compress(b" " * 10_000 + b"[]"))
+    with pytest.raises(DataError, match="holds more than 1,000 bytes; unpack it"):
+        read_records(path)
 
 
 def test_parquet(tmp_path):

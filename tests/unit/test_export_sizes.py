@@ -22,6 +22,8 @@ def test_numbers_and_ranges():
         ("x", "'x' is no number or range"),
         ("3-", "'3-' is no number"),
         ("", "'' is no number"),
+        ("²", "'²' is no number"),
+        ("9" * 5000, "is no number or range"),
     ):
         with pytest.raises(NeuronEditError, match=words):
             select_edits(ids, selection)

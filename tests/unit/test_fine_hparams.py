@@ -91,7 +91,7 @@ def test_layers_that_are_searched():
         ({"lr": 0}, "'lr'"),
         ({"alpha": -1}, "'alpha'"),
         ({"last_layer": -1}, "'last_layer'"),
-        ({"early_stop_prob": 1.0}, "'early_stop_prob'.*between 0 and 1"),
+        ({"early_stop_prob": 1.0}, "'early_stop_prob': must be in .0, 1."),
         ({"layer": 3, "layer_end": 4}, "'layer'.*leave out layer_end"),
         ({"layer": -1}, "'layer'"),
         ({"layer_start": 4, "layer_end": 3}, "'layer_end'.*below layer_start 4"),

@@ -7,7 +7,7 @@ import pytest
 
 from easyedit_neuron import resources
 from easyedit_neuron.errors import HparamsError, NeuronEditError
-from easyedit_neuron.hyperparameters.base import HyperParams
+from easyedit_neuron.hyperparameters.base import HyperParams, distinguishing
 
 
 @dataclass
@@ -152,6 +152,12 @@ def test_to_dict_is_plain_and_deep():
     values = base.to_dict()
     values["layers"].append(9)
     assert base.layers == [1, 2] and json.loads(json.dumps(values))["v_lr"] == 0.5
+
+
+def test_use_chat_template_distinguishes_only_where_it_is_on():
+    """Keys of what was saved before there was the field are those of today without it."""
+    assert distinguishing({"seed": 0, "use_chat_template": False}) == {"seed": 0}
+    assert distinguishing({"use_chat_template": True}) == {"use_chat_template": True}
 
 
 def test_easyedit_helper_works_on_a_mapping():

@@ -1,6 +1,7 @@
 """P_sem without a model: filters, cache files, dataset rephrasings, context prefixes, and how the sources are
 put together."""
 
+import hashlib
 import json
 import logging
 
@@ -241,7 +242,12 @@ def test_the_cache_stores_texts_under_their_key(tmp_path):
     assert cache_path(folder, dict(reversed(key.items()))) == path
     assert cache_path(folder, {**key, "ids": [1, 3]}) != path
     assert list(folder.iterdir()) == [path]
-    assert json.loads(path.read_text("utf-8")) == {"about": key, "texts": ["a", "b ø"], "written_by": "w"}
+    content = json.loads(path.read_text("utf-8"))
+    digest = hashlib.sha256("a\0b ø\0".encode()).hexdigest()[:16]
+    assert content == {"about": key, "texts": ["a", "b ø"], "digest": digest, "written_by": "w"}
+    path.write_text(json.dumps(content | {"texts": ["a", "c"]}))
+    with pytest.raises(StateError, match="are not those that were written.*; delete it"):
+        read_texts(path, key)
 
 
 @pytest.mark.parametrize(

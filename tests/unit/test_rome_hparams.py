@@ -36,7 +36,10 @@ def test_context_lengths():
         ({"accumulate_keys": True}, "'accumulate_keys'.*False"),
         ({"path": "memit"}, "'path'.*Known: rome"),
         ({"original_implementation": True}, "'original_implementation'.*False"),
-        ({"context_template_length_params": [[5, 0]]}, "'context_template_length_params'.*\\[5, 0\\]"),
+        (
+            {"context_template_length_params": [[5, 0]]},
+            "'context_template_length_params': item 0 item 1 must be at least 1",
+        ),
         ({"context_template_length_params": [[5]]}, "'context_template_length_params'.*\\[5\\]"),
         (
             {"context_template_length_params": [[5, 5]], "easyedit_quirks": ["generated_contexts"]},

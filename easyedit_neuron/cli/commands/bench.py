@@ -3,6 +3,7 @@ method, with the runner, and measures all edits so far after 10, 100, 300 and 1,
 pictures come from every run that is finished; the same command continues an interrupted one."""
 
 import argparse
+import re
 from pathlib import Path
 
 from ... import resources
@@ -80,10 +81,12 @@ def run(args: argparse.Namespace) -> None:
         raise NeuronEditError(f"{rows_folder} holds no rows; --methods names what to run")
 
 
-def _source(text: str, args: argparse.Namespace, excluded: frozenset[int]) -> Source:
+def _source(text: str, args: argparse.Namespace, excluded: frozenset[int | str]) -> Source:
     name, _, file = text.partition("=")
     if not file and name != REAL_WORLD:
         raise NeuronEditError(f"--data {text}: give a file, counterfact=FILE; without one: {REAL_WORLD}")
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):  # part of the names of files
+        raise NeuronEditError(f"--data {text}: {name!r} is no name of letters and digits")
     path = Path(file).expanduser().resolve() if file else None
     own = {key: getattr(args, key).resolve() for key in ("retained", "text") if getattr(args, key)}
     return Source(name, path, args.out.resolve() / "records", excluded, args.neighbors, **own)

@@ -1,6 +1,7 @@
 """What the subcommands share: the log of a run, its base model, and the folder for the result."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,10 +73,11 @@ def select_edits(ids: list[int], selection: str | None, option: str = "--edits")
         return ids
     selected: set[int] = set()
     for part in map(str.strip, selection.split(",")):
-        first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        numbers = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+        if numbers is None:
             raise NeuronEditError(f"{option} {selection}: {part!r} is no number or range, as in 3,5-9")
-        matching = [number for number in ids if int(first) <= number <= int(last or first)]
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        matching = [number for number in ids if first <= number <= last]
         if not matching:
             present = "the log holds none"
             if ids:

@@ -12,6 +12,7 @@ from ...arch.chat import prompt_tokenizer
 from ...arch.load_model import load_model
 from ...data.related import related_prompts
 from ...editlog import EditLog, recording, replay
+from ...errors import NeuronEditError
 from ...evaluation.answers import answers
 from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ...registry import MethodSpec, get_method
@@ -57,8 +58,12 @@ def run(args: argparse.Namespace) -> None:
     prompts = [args.prompt, *rephrasings, *neighbours]
     prompt_tok = prompt_tokenizer(tok, hparams)
     before = answers(model, prompt_tok, prompts)
+    earlier = len(log.entries)
     with recording(model, log):
         method.load_apply()(model, tok, [request], hparams)
+    if len(log.entries) == earlier:
+        reason = f"{method.name} gives no record of its edits, so that none can be kept"
+        raise NeuronEditError(f"{reason}: --method names another one, such as {DEFAULT_METHODS[-1]}")
     after = answers(model, prompt_tok, prompts)
     kinds = ["edited"] + ["rephrased"] * len(rephrasings) + ["neighbour"] * len(neighbours)
     number = log.ids[-1]

@@ -3,6 +3,7 @@ learned, and whether it is still in the weights."""
 
 import argparse
 import json
+import math
 from typing import Any
 
 from ...editlog import EditLog
@@ -34,7 +35,7 @@ def _table(log: EditLog) -> str:
             action = f"{entry['type']} {entry.get('of', entry.get('to'))}"
             rows.append((str(entry["id"]), action, "", "", "", "", ""))
             continue
-        norm = sum(change["norm"] ** 2 for change in entry["changes"].values()) ** 0.5
+        norm = math.hypot(*(change["norm"] for change in entry["changes"].values()))
         state = "" if entry["id"] in ids else "not in the weights"
         method = entry["method"] + (" in chat" if entry.get("use_chat_template") else "")
         texts = describe_request(entry), method, _changes(entry), f"{norm:.3g}", _rewrite(entry)

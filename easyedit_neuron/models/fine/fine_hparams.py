@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...hyperparameters.base import ModelHyperParams
-from ...hyperparameters.options import doc, require
+from ...hyperparameters.options import SEED, doc, require
 
 
 @dataclass(kw_only=True)
@@ -16,20 +16,24 @@ class FiNEHyperParams(ModelHyperParams):
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ("FINE",)
 
     # which neurons
-    neuron_num: int = doc("k, number of neurons per token of the object", 5)
-    last_layer: int = doc("l_f, number of layers at the end that are not edited; 0: none", 3)
+    neuron_num: int = doc("k, number of neurons per token of the object", 5, least=1)
+    last_layer: int = doc("l_f, number of layers at the end that are not edited; 0: none", 3, least=0)
     layer: int | None = doc(
         "edit neurons of this layer only, even if it is one of the last ones; unset: of all layers that "
         "last_layer leaves",
         None,
+        least=0,
     )
     layer_start: int | None = doc(
-        "lowest layer that is searched for neurons; unset: 0 (the release has the field but ignores it)", None
+        "lowest layer that is searched for neurons; unset: 0 (the release has the field but ignores it)",
+        None,
+        least=0,
     )
     layer_end: int | None = doc(
         "highest layer that is searched for neurons; unset: the last one that last_layer leaves (the release "
         "has the field but ignores it)",
         None,
+        least=0,
     )
     random: bool = doc("draw the neurons at random, as many as would be located (ablation)", False)
     add_random: Literal[False] = doc(
@@ -47,14 +51,16 @@ class FiNEHyperParams(ModelHyperParams):
     )
 
     # the vectors
-    epochs: int = doc("largest number of Adam steps", 50)
-    lr: float = doc("Adam's learning rate", 1e-3)
+    epochs: int = doc("largest number of Adam steps", 50, least=1)
+    lr: float = doc("Adam's learning rate", 1e-3, above=0)
     early_stop_prob: float | None = doc(
-        "stop once the new object has at least this probability; unset: never", 0.9
+        "stop once the new object has at least this probability; unset: never", 0.9, above=0, below=1
     )
-    alpha: float = doc("weight of the KL term on the prompt; 0: no such term", 1.0)
-    beta: float = doc("weight of the repetition penalty; 0: no such term", 10.0)
-    gamma: float = doc("weight of the norm of all vectors together; the paper has no such term (0)", 0.1)
+    alpha: float = doc("weight of the KL term on the prompt; 0: no such term", 1.0, least=0)
+    beta: float = doc("weight of the repetition penalty; 0: no such term", 10.0, least=0)
+    gamma: float = doc(
+        "weight of the norm of all vectors together; the paper has no such term (0)", 0.1, least=0
+    )
     edit_loss: Literal["max", "sum"] = doc(
         "NLL of the new object; max: of its least likely token (released); sum: of all its tokens (paper, "
         "Eq. 4); the early stop uses the same value",
@@ -79,30 +85,21 @@ class FiNEHyperParams(ModelHyperParams):
     )
 
     train_batch_size: int = doc(
-        "requests that are located and trained together; halved if memory does not suffice", 32
+        "requests that are located and trained together; halved if memory does not suffice", 32, least=1
     )
     seed: int = doc(
-        "seed of the random neurons (released: 42, which draws the same neurons for every request)", 42
+        "seed of the random neurons (released: 42, which draws the same neurons for every request)",
+        42,
+        **SEED,
     )
 
     def validate(self) -> None:
-        """Check the ranges."""
+        """Check the rules between fields."""
         super().validate()
-        self.require_positive("neuron_num", "epochs", "lr", "train_batch_size")
-        self.require_not_negative("last_layer", "alpha", "beta", "gamma")
-        chance = self.early_stop_prob
-        require(
-            chance is None or 0 < chance < 1,
-            "early_stop_prob",
-            f"must be between 0 and 1, or null for never, got {chance}",
-        )
         bounds = [name for name in ("layer_start", "layer_end") if getattr(self, name) is not None]
         require(
             self.layer is None or not bounds, "layer", f"is a single layer; leave out {' and '.join(bounds)}"
         )
-        for name in ("layer", *bounds):
-            if getattr(self, name) is not None:
-                self.require_not_negative(name)
         require(
             len(bounds) < 2 or self.layer_start <= self.layer_end,
             "layer_end",

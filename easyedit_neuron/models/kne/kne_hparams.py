@@ -18,7 +18,7 @@ class AttributionOptions(Options):
     neuron_axis: Literal["output", "input"] = doc(
         "output: a neuron is a row of W (paper); input: it is a column (in down_proj an FFN neuron)", "output"
     )
-    attribution_steps: int = doc("m, number of points between zero and the weights", 20)
+    attribution_steps: int = doc("m, number of points between zero and the weights", 20, least=1, most=1000)
     attribution_rule: Literal["right", "gauss"] = doc(
         "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right"
     )
@@ -33,13 +33,10 @@ class AttributionOptions(Options):
         "token",
     )
     step_batch: int = doc(
-        "points per forward and backward pass, which bounds the memory; halved if memory does not suffice", 64
+        "points per forward and backward pass, which bounds the memory; halved if memory does not suffice",
+        64,
+        least=1,
     )
-
-    def validate(self) -> None:
-        """Check the ranges."""
-        super().validate()
-        self.require_positive("attribution_steps", "step_batch")
 
 
 @dataclass(kw_only=True)
@@ -50,7 +47,7 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
     ALG_NAME: ClassVar[str] = "KNE"
 
     layers: list[int] = doc(
-        "layers whose modules are scored and trained; empty: all layers (paper, Eq. 6)", factory=list
+        "layers whose modules are scored and trained; empty: all layers (paper, Eq. 6)", factory=list, least=0
     )
     target_modules: list[str] = doc(
         "modules that are scored and trained: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or "
@@ -70,10 +67,13 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
 
     # choose
     share_of_parameters: float = doc(
-        "size of the ensemble, as a share of the model's parameters (paper: about 1%)", 0.01
+        "size of the ensemble, as a share of the model's parameters (paper: about 1%)", 0.01, above=0, most=1
     )
     p: float | None = doc(
-        "size of the ensemble, as a share of the scored neurons (Eq. 6); replaces share_of_parameters", None
+        "size of the ensemble, as a share of the scored neurons (Eq. 6); replaces share_of_parameters",
+        None,
+        above=0,
+        most=1,
     )
     localize: Literal["per_edit", "shared"] = doc(
         "per_edit: score the neurons on the edited requests; shared: score them once, on localization data "
@@ -81,7 +81,9 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
         "per_edit",
     )
     localization_set_size: int = doc(
-        "with localize shared: number of requests that are scored, taken from the beginning of the data", 200
+        "with localize shared: number of requests that are scored, taken from the beginning of the data",
+        200,
+        least=1,
     )
     localization_data: str | None = doc(
         "with localize shared: a data file or tiny-world whose edits are scored; unset: the requests that a "
@@ -92,14 +94,17 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
 
     # train
     alpha: float = doc(
-        "scale of the update W + alpha / sqrt(n) dW, with n trained neurons in that W (Eq. 11)", 1.0
+        "scale of the update W + alpha / sqrt(n) dW, with n trained neurons in that W (Eq. 11)", 1.0, above=0
     )
-    lr: float = doc("Adam's learning rate for dW", 1e-3)
-    num_steps: int = doc("largest number of Adam steps", 150)
+    lr: float = doc("Adam's learning rate for dW", 1e-3, above=0)
+    num_steps: int = doc("largest number of Adam steps", 150, least=1)
     stop_probability: float | None = doc(
-        "stop once exp(-mean NLL) of the new object is at least this for every request; unset: never", 0.9
+        "stop once exp(-mean NLL) of the new object is at least this for every request; unset: never",
+        0.9,
+        above=0,
+        below=1,
     )
-    kl_factor: float = doc("weight of the KL term; 0: no such term (the paper has none)", 0.0)
+    kl_factor: float = doc("weight of the KL term; 0: no such term (the paper has none)", 0.0, least=0)
     kl_on: Literal["prompt", "neutral"] = doc(
         "where the KL term is computed; prompt: at all tokens of the prompt except its last (as in FiNE); "
         "neutral: at the subject's last token in kl_prompt",
@@ -109,27 +114,20 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
     kl_direction: Literal["before_after", "after_before"] = doc(
         "KL(before || after) or KL(after || before)", "before_after"
     )
-    train_batch_size: int = doc("requests per forward and backward pass; their gradients are summed", 32)
+    train_batch_size: int = doc(
+        "requests per forward and backward pass; their gradients are summed", 32, least=1
+    )
 
     def validate(self) -> None:
-        """Check the ranges."""
+        """Check what no range says."""
         super().validate()
         self.stats_dir = self.stats_dir or str(statistics_dir())
-        self.require_positive("localization_set_size", "alpha", "lr", "num_steps", "train_batch_size")
-        self.require_not_negative("kl_factor")
-        self.require_share("share_of_parameters", "p")
         require(
-            len(set(self.layers)) == len(self.layers) and min(self.layers, default=0) >= 0,
+            len(set(self.layers)) == len(self.layers),
             "layers",
             f"must be different layer numbers, or empty for all layers, got {self.layers}",
         )
         self._check_target_modules()
-        chance = self.stop_probability
-        require(
-            chance is None or 0 < chance < 1,
-            "stop_probability",
-            f"must be between 0 and 1, or null for never, got {chance}",
-        )
         require(
             self.kl_prompt.count("{}") == 1 and not {"{", "}"} & set(self.kl_prompt.replace("{}", "")),
             "kl_prompt",

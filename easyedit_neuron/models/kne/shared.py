@@ -18,6 +18,7 @@ from ...attribution.targets import TargetTokens, target_tokens
 from ...edits.request import EditRequest, prepare
 from ...edits.session import ModelSession
 from ...errors import HparamsError, RequestError
+from ...hyperparameters.base import distinguishing
 from ...statistics import matrix_files
 from ...utils.fingerprint import key_fingerprint, model_fingerprint, tensors_fingerprint
 from .attribute import mean_attributions
@@ -155,6 +156,5 @@ def _cache_key(
 
 def _state_key(hparams) -> str:
     parts = {**_settings(hparams), "size": hparams.localization_set_size, "data": hparams.localization_data}
-    if hparams.use_chat_template:
-        parts["chat"] = True
+    parts = distinguishing({**parts, "use_chat_template": hparams.use_chat_template})
     return f"kne {json.dumps(parts, sort_keys=True)}"

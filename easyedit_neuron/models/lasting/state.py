@@ -10,6 +10,7 @@ from typing import Any
 from ...arch.view import ModelView
 from ...edits.request import EditRequest, Fact
 from ...edits.session import ModelSession
+from ...hyperparameters.base import distinguishing
 from ...locate_then_edit.context_templates import contexts_of
 from ...utils.fingerprint import key_fingerprint
 from .background import Background, Moments, measured_background
@@ -17,7 +18,7 @@ from .background import Background, Moments, measured_background
 SETTING_FIELDS = (
     *("layers", "context_prompts", "context_length", "context_templates", "context_template_length_params"),
     *("mom2_dataset", "mom2_n_samples", "mom2_max_length", "stats_dir", "seed", "easyedit_quirks"),
-    *("match_ridge", "text_share", "name_share", "sink_share", "name_templates"),
+    *("match_ridge", "text_share", "name_share", "sink_share", "name_templates", "use_chat_template"),
 )
 """Hyperparameters on which contexts and backgrounds depend."""
 
@@ -70,7 +71,5 @@ class LastingState:
 
 
 def _key(hparams: Any) -> str:
-    values = {name: getattr(hparams, name) for name in SETTING_FIELDS}
-    if hparams.use_chat_template:
-        values["use_chat_template"] = True
+    values = distinguishing({name: getattr(hparams, name) for name in SETTING_FIELDS})
     return f"lasting {key_fingerprint(values)}"

@@ -14,7 +14,7 @@ class MEMITHyperParams(PathHyperParams):
     ALG_NAME: ClassVar[str] = "MEMIT"
 
     path: Literal["memit"] = doc("MEMIT solves a ridge problem weighted by the covariance", "memit")
-    L2: float = doc("number added to the diagonal of the system", 0.0)
+    L2: float = doc("number added to the diagonal of the system", 0.0, least=0)
     accumulate_keys: bool = doc(
         "true: the update also preserves the facts of earlier edits (not in the original MEMIT)", False
     )

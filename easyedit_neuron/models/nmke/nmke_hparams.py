@@ -24,20 +24,24 @@ class NMKEOptions(Options):
         "entropy",
     )
     general_bounds: list[float] = doc(
-        "with ratio entropy: [lo, hi] of the general neurons", factory=lambda: [0.3, 0.4]
+        "with ratio entropy: [lo, hi] of the general neurons", factory=lambda: [0.3, 0.4], above=0, most=1
     )
     specific_bounds: list[float] = doc(
-        "with ratio entropy: [lo, hi] of the specific neurons", factory=lambda: [0.3, 0.4]
+        "with ratio entropy: [lo, hi] of the specific neurons", factory=lambda: [0.3, 0.4], above=0, most=1
     )
-    gamma_general: float = doc("with ratio entropy: exponent of the general entropy", 3.0)
-    gamma_specific: float = doc("with ratio entropy: exponent of the specific entropy", 2.0)
-    tau: float = doc("factor of the scores in the softmax of the general entropy", 30.0)
-    general_scaler: float = doc("with ratio linear: scaler (lambda) of the general neurons", 0.4)
-    general_bias: float = doc("with ratio linear: bias (beta) of the general neurons", 0.0)
-    specific_scaler: float = doc("with ratio linear: scaler (lambda) of the specific neurons", 0.4)
-    specific_bias: float = doc("with ratio linear: bias (beta) of the specific neurons", 0.0)
-    general_ratio: float | None = doc("with ratio fixed: share of general neurons", None)
-    specific_ratio: float | None = doc("with ratio fixed: share of specific neurons", None)
+    gamma_general: float = doc("with ratio entropy: exponent of the general entropy", 3.0, above=0)
+    gamma_specific: float = doc("with ratio entropy: exponent of the specific entropy", 2.0, above=0)
+    tau: float = doc("factor of the scores in the softmax of the general entropy", 30.0, above=0)
+    general_scaler: float = doc(
+        "with ratio linear: scaler (lambda) of the general neurons", 0.4, least=-1, most=1
+    )
+    general_bias: float = doc("with ratio linear: bias (beta) of the general neurons", 0.0, least=0, most=1)
+    specific_scaler: float = doc(
+        "with ratio linear: scaler (lambda) of the specific neurons", 0.4, least=-1, most=1
+    )
+    specific_bias: float = doc("with ratio linear: bias (beta) of the specific neurons", 0.0, least=0, most=1)
+    general_ratio: float | None = doc("with ratio fixed: share of general neurons", None, above=0, most=1)
+    specific_ratio: float | None = doc("with ratio fixed: share of specific neurons", None, above=0, most=1)
     ties: Literal["include", "exclude"] = doc(
         "whether neurons whose score equals the threshold are selected (released: include). The general "
         "score is a small integer, so many neurons tie: include may select more than the ratio asks for, "
@@ -56,17 +60,15 @@ class NMKEOptions(Options):
     )
 
     def validate(self) -> None:
-        """Check the ranges."""
+        """Check the rules between fields."""
         super().validate()
-        self.require_positive("tau", "gamma_general", "gamma_specific")
-        self.require_share("general_ratio", "specific_ratio")
         for kind in ("general", "specific"):
             bounds = getattr(self, f"{kind}_bounds")
-            ordered = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1
+            ordered = len(bounds) == 2 and bounds[0] <= bounds[1]
             require(ordered, f"{kind}_bounds", f"must be [lo, hi] with 0 < lo <= hi <= 1, got {bounds}")
             scaler, bias = getattr(self, f"{kind}_scaler"), getattr(self, f"{kind}_bias")
             require(
-                self.ratio != "linear" or (0 <= bias <= 1 and 0 <= scaler + bias <= 1),
+                self.ratio != "linear" or 0 <= scaler + bias <= 1,
                 f"{kind}_scaler",
                 f"the ratio runs from {kind}_bias to {kind}_scaler + {kind}_bias, both must lie in [0, 1]; "
                 f"got scaler {scaler} and bias {bias}",
@@ -98,16 +100,15 @@ class NMKEHyperParams(NMKEOptions, ShiftScoreOptions, PathHyperParams):
         "does not use the unembedding",
         "lps",
     )
-    mask_density: float = doc("with mask random: share of neurons in the mask", 0.5)
+    mask_density: float = doc("with mask random: share of neurons in the mask", 0.5, above=0, most=1)
     layer_selection: Literal["all"] = doc("EasyEdit's field; every layer in layers is edited", "all")
     P_loc: str | None = doc(
         "accepted for EasyEdit's files, not used; the projector is cached below stats_dir", None
     )
 
     def validate(self) -> None:
-        """Check the ranges and rules between fields."""
+        """Check the rules between fields."""
         super().validate()
-        self.require_share("mask_density")
         require(
             self.mask != "nmke" or self.mask_values == "binary" or self.mask_stage == "post",
             "mask_values",

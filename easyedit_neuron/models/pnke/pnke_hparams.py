@@ -32,7 +32,7 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
         "in mask_options",
         "pnke",
     )
-    L2: float = doc("number added to the diagonal of the system (Eq. 10 has no such term)", 0.0)
+    L2: float = doc("number added to the diagonal of the system (Eq. 10 has no such term)", 0.0, least=0)
     preserve: Literal["covariance", "nullspace"] = doc(
         "with mask_stage solve: what represents the retained samples K0; covariance: lambda C among the "
         "critical neurons (Eq. 10), lambda is mom2_update_weight; nullspace: the update lies in the null "
@@ -51,18 +51,20 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
         "columns of W_in (gate and up); b_in: the bias, if the model has one",
         factory=lambda: ["w_out", "w_in", "b_in"],
     )
-    adam_steps: int = doc("with solver adam: largest number of steps per layer", 100)
-    adam_lr: float = doc("with solver adam: learning rate", 5e-3)
-    adam_stop: float = doc("with solver adam: stop once the loss is below this share of the first loss", 1e-2)
+    adam_steps: int = doc("with solver adam: largest number of steps per layer", 100, least=1)
+    adam_lr: float = doc("with solver adam: learning rate", 5e-3, above=0)
+    adam_stop: float = doc(
+        "with solver adam: stop once the loss is below this share of the first loss", 1e-2, least=0
+    )
     adam_preserve_tokens: int = doc(
-        "with solver adam: number of tokens of mom2_dataset that represent the retained samples K0", 512
+        "with solver adam: number of tokens of mom2_dataset that represent the retained samples K0",
+        512,
+        least=1,
     )
 
     def validate(self) -> None:
-        """Check the ranges and rules between fields."""
+        """Check the rules between fields."""
         super().validate()
-        self.require_positive("adam_steps", "adam_lr", "adam_preserve_tokens")
-        self.require_not_negative("adam_stop")
         require(
             self.solve_preserve == "nullspace",
             "solve_preserve",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...hyperparameters.options import Options, doc, require
+from ...hyperparameters.options import SEED, Options, doc, require
 
 Source = Literal["dataset", "paraphrase", "translation", "context"]
 
@@ -18,7 +18,7 @@ class PNKEOptions(Options):
         "step_batch": "ig_step_batch",
     }
 
-    psem_size: int = doc("m, number of prompts in P_sem (B.1)", 10)
+    psem_size: int = doc("m, number of prompts in P_sem (B.1)", 10, least=1)
     psem_sources: list[Source] = doc(
         "sources of P_sem, used in this order until there are m prompts; dataset takes the request's "
         "rephrase_prompt, which is also the prompt on which generalisation is measured",
@@ -30,7 +30,7 @@ class PNKEOptions(Options):
     psem_translation_models: list[str] | None = doc(
         "two translation models, into another language and back; unset: no back-translation", None
     )
-    psem_max_new_tokens: int = doc("largest number of tokens of a paraphrase or translation", 40)
+    psem_max_new_tokens: int = doc("largest number of tokens of a paraphrase or translation", 40, least=1)
     psem_cache_by: Literal["strict", "text"] = doc(
         "when a cached paraphrase is used again; strict: only if the weights that wrote it are the present "
         "ones, which every edit changes; text: whatever the weights, so that all edits and runs share a "
@@ -50,17 +50,28 @@ class PNKEOptions(Options):
         "signed",
     )
     background_activation: float = doc(
-        "theta_bg_act (B.2): background neurons have a mean activation over P_sem above this percentile", 75.0
+        "theta_bg_act (B.2): background neurons have a mean activation over P_sem above this percentile",
+        75.0,
+        least=0,
+        most=100,
     )
     background_std: float = doc(
         "epsilon_stable (B.2): background neurons have a standard deviation over P_sem below this percentile",
         25.0,
+        least=0,
+        most=100,
     )
     trigger_activation: float = doc(
-        "theta_trig_act (B.3.3): trigger neurons have an activation on P_spec above this percentile", 90.0
+        "theta_trig_act (B.3.3): trigger neurons have an activation on P_spec above this percentile",
+        90.0,
+        least=0,
+        most=100,
     )
     trigger_attribution: float = doc(
-        "theta_attr (B.3.3): trigger neurons have an attribution above this percentile", 90.0
+        "theta_attr (B.3.3): trigger neurons have an attribution above this percentile",
+        90.0,
+        least=0,
+        most=100,
     )
     thresholds: Literal["percentile", "range"] = doc(
         "unit of the four thresholds above; percentile: percentiles over the neurons of the layer; range: "
@@ -76,11 +87,18 @@ class PNKEOptions(Options):
     whole_target: bool = doc(
         "attribute the probability of all tokens of the object; false: of its first token", False
     )
-    ig_steps: int = doc("number of points on the path of integrated gradients (C.1: 10 + 20 evaluations)", 20)
+    ig_steps: int = doc(
+        "number of points on the path of integrated gradients (C.1: 10 + 20 evaluations)",
+        20,
+        least=1,
+        most=1000,
+    )
     ig_rule: Literal["gauss", "right"] = doc(
         "quadrature rule of the path; gauss: Gauss-Legendre; right: the Riemann sum", "gauss"
     )
-    ig_step_batch: int = doc("points per forward and backward pass; halved if memory does not suffice", 64)
+    ig_step_batch: int = doc(
+        "points per forward and backward pass; halved if memory does not suffice", 64, least=1
+    )
 
     strategy: Literal["entropy", "trigger", "background", "activation"] = doc(
         "which neurons are critical (Fig. 3); entropy: Algorithm 4; trigger: all of N_trig; background: all "
@@ -88,17 +106,28 @@ class PNKEOptions(Options):
         "entropy",
     )
     alpha: float = doc(
-        "weight of the activation in the importance s; the attribution has the rest (Eq. 5)", 0.5
+        "weight of the activation in the importance s; the attribution has the rest (Eq. 5)",
+        0.5,
+        least=0,
+        most=1,
     )
     q_base: float = doc(
-        "percentile of s above which neurons are critical if its entropy is greatest (Eq. 6)", 85.0
+        "percentile of s above which neurons are critical if its entropy is greatest (Eq. 6)",
+        85.0,
+        least=0,
+        most=100,
     )
-    gamma: float = doc("what each nat below the greatest entropy adds to the percentile (Eq. 6)", 10.0)
-    activation_share: float = doc("with strategy activation: share of neurons that are critical", 0.1)
+    gamma: float = doc(
+        "what each nat below the greatest entropy adds to the percentile (Eq. 6)", 10.0, least=0
+    )
+    activation_share: float = doc(
+        "with strategy activation: share of neurons that are critical", 0.1, above=0, most=1
+    )
     min_neurons: int = doc(
         "smallest number of critical neurons per request; if fewer are selected, those with the next "
         "highest s are added",
         1,
+        least=1,
     )
 
     @property
@@ -112,16 +141,8 @@ class PNKEOptions(Options):
         return self.strategy in ("entropy", "trigger")
 
     def validate(self) -> None:
-        """Check the ranges."""
+        """Check what no range says."""
         super().validate()
-        self.require_positive("psem_size", "psem_max_new_tokens", "ig_steps", "ig_step_batch", "min_neurons")
-        self.require_not_negative("gamma")
-        self.require_share("activation_share")
-        levels = ("background_activation", "background_std", "trigger_activation", "trigger_attribution")
-        for name in (*levels, "q_base"):
-            value = getattr(self, name)
-            require(0 <= value <= 100, name, f"must lie between 0 and 100, got {value}")
-        require(0 <= self.alpha <= 1, "alpha", f"must lie between 0 and 1, got {self.alpha}")
         require(len(set(self.psem_sources)) == len(self.psem_sources), "psem_sources", "names a source twice")
         require(
             self.psem_translation_models is None or len(self.psem_translation_models) == 2,
@@ -139,9 +160,9 @@ class PNKEOptions(Options):
 class PNKEScoringOptions(PNKEOptions):
     """With the options that methods set by fields of other names."""
 
-    prompt_batch: int = doc("prompts per forward pass; halved if memory does not suffice", 64)
+    prompt_batch: int = doc("prompts per forward pass; halved if memory does not suffice", 64, least=1)
     psem_cache_dir: str | None = doc("folder where written prompts are cached; unset: no cache", None)
-    seed: int = doc("seed of the sampling of paraphrases", 0)
+    seed: int = doc("seed of the sampling of paraphrases", 0, **SEED)
 
     @property
     def prompt_cache(self) -> str | None:

@@ -18,7 +18,7 @@ class ROMEHyperParams(PathHyperParams):
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ("R-ROME",)
 
     path: Literal["rome"] = doc("ROME makes rank-one updates", "rome")
-    L2: float = doc("number added to the diagonal of C", 0.0)
+    L2: float = doc("number added to the diagonal of C", 0.0, least=0)
     accumulate_keys: Literal[False] = doc(
         "ROME does not preserve earlier edits; MEMIT and AlphaEdit can", False
     )

@@ -1,11 +1,11 @@
-"""Written texts on disk: complete JSON files ``{"about": key, "texts": [...], "written_by": ...}``."""
+"""Written texts on disk: complete JSON files ``{"about": key, "texts", "digest", "written_by"}``."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from ....errors import StateError
-from ....utils.fingerprint import key_fingerprint
+from ....utils.fingerprint import key_fingerprint, text_fingerprint
 from ....utils.io import replacing
 from ....utils.plain_trees import read_json
 
@@ -28,6 +28,8 @@ def read_texts(path: Path, key: dict[str, Any]) -> list[str] | None:
         stored_key, texts = content["about"], content["texts"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("'texts' is not a list of texts")
+        if content.get("digest") != text_fingerprint(texts):
+            raise ValueError("the texts are not those that were written")
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise StateError(
             f"{path}: not a readable file of prompts ({problem!r}); delete it to write them anew"
@@ -42,6 +44,6 @@ def read_texts(path: Path, key: dict[str, Any]) -> list[str] | None:
 def write_texts(path: Path, key: dict[str, Any], texts: list[str], written_by: Any) -> None:
     """Write the file of a key; ``written_by`` is a note for readers of the file and no part of the key."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"about": key, "texts": texts, "written_by": written_by}
+    content = {"about": key, "texts": texts, "digest": text_fingerprint(texts), "written_by": written_by}
     with replacing(path) as name:
         Path(name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
