@@ -118,6 +118,7 @@ class EvaluationSettings(HyperParams):
     immediate: bool = True
     exact_match: bool = True
     whole_answers: bool = False
+    locality_in_chat: bool = False
     first_token: int = _number(0, least=0)
     answers: int = _number(100, least=0)
     retained: int | None = _number(None, least=1)
@@ -210,6 +211,16 @@ def read_hyperparameters(settings: Settings) -> tuple[HyperParams, Path]:
     The file is ``model.hparams`` or the shipped one of method and model; fields of the command line replace
     the file's.
     """
+    hparams, path = _read_hyperparameters(settings)
+    if settings.evaluation.locality_in_chat and not getattr(hparams, "use_chat_template", False):
+        raise HparamsError(
+            "setting 'evaluation.locality_in_chat': the edits are not made in the chat; add "
+            "method.use_chat_template=true, or leave it out"
+        )
+    return hparams, path
+
+
+def _read_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     if settings.method_name.startswith(EASYEDIT_PREFIX):
         return _read_easyedit_hyperparameters(settings)
     for name in settings.method:

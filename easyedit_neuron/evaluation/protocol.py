@@ -26,6 +26,7 @@ def evaluate_all(
     hparams=None,
     exact_match: bool = False,
     whole_answers: bool = False,
+    locality_in_chat: bool = False,
 ) -> list[dict]:
     """EasyEdit-shaped "post" metrics of every request on the present model, in shared batches.
 
@@ -39,6 +40,8 @@ def evaluate_all(
             ``rephrase_generation_exact_match``.
         whole_answers: also whole greedy answers, ``rewrite_answer_says``, ``rewrite_answer_exact_match``,
             ``rewrite_text_exact_match``, and the same of ``rephrase``; see ``answers.Verdict``.
+        locality_in_chat: with ``use_chat_template``, ask locality prompts inside the chat template too;
+            ``reference`` must come from ``evaluate_all`` with this.
 
     Raises:
         RequestError: names the request's index and the field that is wrong.
@@ -46,7 +49,7 @@ def evaluate_all(
     requests = plain_requests(requests)
     if reference is not None and len(reference) != len(requests):
         raise RequestError(f"reference is of {len(reference)} requests but {len(requests)} are evaluated")
-    results = measure(model, tok, requests, hparams, batch_size=batch_size)
+    results = measure(model, tok, requests, hparams, batch_size=batch_size, locality_in_chat=locality_in_chat)
     generated: list[Section] = []
     if exact_match or whole_answers:
         generated = [section for section in sections(requests) if section.is_rewrite]

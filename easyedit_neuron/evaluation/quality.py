@@ -28,14 +28,20 @@ def check_evaluation_type(hparams) -> None:
 
 
 def predict_sections(
-    model, tok, measured: Sequence[Section], hparams=None, batch_size: int = 64
+    model,
+    tok,
+    measured: Sequence[Section],
+    hparams=None,
+    batch_size: int = 64,
+    locality_in_chat: bool = False,
 ) -> list[list[Prediction]]:
     """Teacher-forced predictions of each section, all in shared forward passes.
 
-    ``use_chat_template`` of ``hparams`` makes each prompt the user's turn of the tokenizer's chat template,
-    except in locality sections, as in EasyEdit: those are compared with the model's own earlier answers. With
-    hyperparameters of EasyEdit's own methods the tokens are EasyEdit's: a blank before the answer, and the
-    tokenizer's special tokens in front of the template's.
+    ``use_chat_template`` of ``hparams`` makes each prompt the user's turn of the tokenizer's chat
+    template, except in locality sections, as in EasyEdit: those are compared with the model's own earlier
+    answers. ``locality_in_chat`` puts them there too. With hyperparameters of EasyEdit's own methods the
+    tokens are EasyEdit's: a blank before the answer, and the tokenizer's special tokens in front of the
+    template's.
     """
     prompt_tok = prompt_tokenizer_of(tok, hparams)
     as_easyedit = prompt_tok is tok and getattr(hparams, "use_chat_template", False)
@@ -45,10 +51,10 @@ def predict_sections(
         targets: list[str] = []
         part = []
         for i, section in enumerate(measured):
-            is_local = section.name == "locality"
-            if (tok if is_local else prompt_tok) is asked:
+            is_plain = section.name == "locality" and not locality_in_chat
+            if (tok if is_plain else prompt_tok) is asked:
                 part.append(i)
-                prompts += _turns(tok, section.prompts) if as_easyedit and not is_local else section.prompts
+                prompts += _turns(tok, section.prompts) if as_easyedit and not is_plain else section.prompts
                 targets += section.answers
         sizes = [len(measured[i].prompts) for i in part]
         predictions = iter(predict_targets(model, asked, prompts, targets, batch_size, group_sizes=sizes))
@@ -73,7 +79,13 @@ def prompt_tokenizer_of(tok, hparams):
 
 
 def measure(
-    model, tok, requests: Sequence[dict], hparams=None, eval_metric: str = "token_em", batch_size: int = 64
+    model,
+    tok,
+    requests: Sequence[dict],
+    hparams=None,
+    eval_metric: str = "token_em",
+    batch_size: int = 64,
+    locality_in_chat: bool = False,
 ) -> list[dict]:
     """The metrics of every request but for fluency, in shared batches; see ``compute_edit_quality``."""
     check_evaluation_type(hparams)
@@ -81,7 +93,7 @@ def measure(
     results: list[dict] = [{"locality": {}, "portability": {}} for _ in requests]
     by_perplexity = eval_metric in ("ppl", "ood_ppl")
     forced = [section for section in measured if not (by_perplexity and section.is_rewrite)]
-    predictions = iter(predict_sections(model, tok, forced, hparams, batch_size))
+    predictions = iter(predict_sections(model, tok, forced, hparams, batch_size, locality_in_chat))
     for section in measured:
         name, result = section.name, results[section.index]
         if name == "locality":

@@ -29,7 +29,8 @@ class Measurer:
 
     ``ability`` is an ``ability.general_ability.GeneralAbility`` or None. ``known``: of each fact, whether the
     untouched model answers it right; others cannot be retained. ``prompt_tok``: the tokenizer for prompts of
-    edits, inside the chat template with ``use_chat_template``; side effects are measured on plain text.
+    edits, inside the chat template with ``use_chat_template``; side effects are measured on plain text, and
+    locality too unless ``evaluation.locality_in_chat``.
     """
 
     def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
@@ -117,6 +118,7 @@ class Measurer:
 
     def _evaluate(self, model, requests, reference, generated: bool = False) -> list[dict]:
         options = {"batch_size": self.options.batch_size, "hparams": self.hparams}
+        options |= {"locality_in_chat": self.options.locality_in_chat}
         options |= {
             name: generated and getattr(self.options, name) for name in ("exact_match", "whole_answers")
         }

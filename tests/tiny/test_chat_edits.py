@@ -134,6 +134,9 @@ def test_the_built_in_editor_measures_in_the_chat(tmp_path):
     assert post["locality"]["near_output"] == plain[0]["locality"]["near_output"]  # as in EasyEdit
     in_chat = evaluate_all(edited, chat_tokenizer(tok), [metrics[0]["requested_rewrite"]])
     assert in_chat[0]["rewrite_acc"] == post["rewrite_acc"]
+    asked = [metrics[0]["requested_rewrite"]]
+    (there,) = evaluate_all(edited, tok, asked, hparams=hparams, locality_in_chat=True)
+    assert there["locality"] == in_chat[0]["locality"]
 
 
 def test_the_log_says_so_and_takes_back_and_exports(tmp_path):

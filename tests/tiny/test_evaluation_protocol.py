@@ -180,6 +180,22 @@ def test_chat_template_is_used_for_all_but_locality(llama):
     )
 
 
+def test_locality_is_asked_in_the_chat_where_that_is_asked_for(llama):
+    class Chat:
+        use_chat_template = True
+
+    model, tok = llama
+    tok = copy.deepcopy(tok)
+    tok.chat_template = "{% for m in messages %}Q {{ m['content'] }} A{% endfor %}"
+    near = RECORD["locality"]["Neighborhood"]
+    turns = {"prompt": [f"Q {prompt} A" for prompt in near["prompt"]], "ground_truth": near["ground_truth"]}
+    record = {**RECORD, "locality": {"Neighborhood": near}}
+    (in_chat,) = evaluate_all(model, tok, [record], hparams=Chat(), locality_in_chat=True)
+    (by_hand,) = evaluate_all(model, tok, [{**record, "locality": {"Neighborhood": turns}}])
+    assert in_chat["locality"] == by_hand["locality"]
+    assert in_chat["locality"] != evaluate_all(model, tok, [record], hparams=Chat())[0]["locality"]
+
+
 def test_fluency_is_reproducible_and_leaves_the_global_generator_alone(llama):
     model, tok = llama
     torch.manual_seed(5)

@@ -44,6 +44,14 @@ def test_defaults():
     assert path == resources.hparams_path(f"Lasting/{model}")
 
 
+def test_locality_in_the_chat_needs_edits_in_the_chat():
+    settings = settings_of("output_dir=out", "evaluation.locality_in_chat=true")
+    with pytest.raises(HparamsError, match="evaluation.locality_in_chat.*method.use_chat_template=true"):
+        read_hyperparameters(settings)
+    words = ("evaluation.locality_in_chat=true", "method.use_chat_template=true")
+    assert read_hyperparameters(settings_of("output_dir=out", *words))[0].use_chat_template
+
+
 def test_command_line_goes_on_top_of_the_file(tmp_path):
     settings = settings_of(
         "output_dir=out",
