@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import data, resources
 from ..arch.plain_model import is_quantised
+from ..data.splits import sample
 from ..errors import NeuronEditError, StateError
 from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
@@ -44,12 +45,11 @@ def run(
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
-    source, last = settings.data, settings.data.skip + settings.edits
-    choice = source.invalid, source.rephrasings, source.part
-    requests = data.load(source.path, source.shape, last, *choice)[source.skip :]
+    requests, numbers = _requests(settings)
     facts, texts = load_facts_and_texts(settings, requests)
     resources.require_model(str(hparams.model_name))
     settings, task_identity = with_ability(settings, hparams)
+    stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size, numbers)
     reference = ReferenceData(facts, texts, [request["prompt"] for request in requests])
     read = {"edits": requests, "facts": facts, "text": texts, **task_identity}
     identity = run_identity(settings.to_dict(), hparams.to_dict(), read)
@@ -64,7 +64,7 @@ def run(
             command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
             origin = RunOrigin(settings, hparams, hparams_file, command)
             with silenced(quiet):
-                summary = _edit(origin, method, requests, reference, opened)
+                summary = _edit(origin, method, stream, reference, opened)
         # Also of a finished run that was killed while its report was drawn
         if settings.runner.report and not (opened.finished and files.report.is_file()):
             _write_report(files)
@@ -79,12 +79,22 @@ def run(
     return summary
 
 
+def _requests(settings: Settings) -> tuple[list[dict], list[int] | None]:
+    """The edits, and their positions in the data behind ``skip`` if they are a sample."""
+    source = settings.data
+    choice = source.invalid, source.rephrasings, source.part
+    if source.sample_seed is None:
+        last = source.skip + settings.edits
+        return data.load(source.path, source.shape, last, *choice)[source.skip :], None
+    whole = data.load(source.path, source.shape, None, *choice)[source.skip :]
+    numbers = sample(len(whole), settings.edits, source.sample_seed)
+    return [whole[number] for number in numbers], numbers
+
+
 def _edit(
-    origin: RunOrigin, method: Method, requests: list[dict], reference: ReferenceData, opened: OpenRun
+    origin: RunOrigin, method: Method, stream: Stream, reference: ReferenceData, opened: OpenRun
 ) -> dict[str, Any]:
-    settings, files = origin.settings, opened.files
-    stream = Stream.of(requests, settings.runner.order, settings.seed, settings.batch_size)
-    breach = None
+    files, breach = opened.files, None
     try:
         results = _engine(origin, method, stream, reference, opened).run()
     except RollBack as problem:

@@ -100,6 +100,7 @@ class DataSettings(HyperParams):
     rephrasings: Literal["first", "all"] = "first"
     part: Literal["all", "choose", "report"] = "all"
     skip: int = _number(0, least=0)
+    sample_seed: int | None = _number(None, **SEED)
     retained: str | None = None
     text: str | None = None
 

@@ -40,11 +40,22 @@ def split(requests: Sequence[Request], size: int, seed: int = 0) -> tuple[list[R
     """
     if not 0 < size < len(requests):
         raise DataError(f"a split of {size} needs more records than the {len(requests)} there are")
-    numbers = sorted(random.Random(seed).sample(range(len(requests)), size))
+    numbers = sample(len(requests), size, seed)
     drawn = [requests[number] for number in numbers]
     chosen = set(numbers)
     rest = [request for number, request in enumerate(requests) if number not in chosen]
     return drawn, without(rest, drawn)
+
+
+def sample(count: int, size: int, seed: int) -> list[int]:
+    """``size`` of the numbers 0 to ``count`` - 1, ascending, the same ones for the same seed.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if size > count:
+        raise DataError(f"a sample of {size} needs more records than the {count} there are")
+    return sorted(random.Random(seed).sample(range(count), size))
 
 
 def _normal(text: str) -> str:

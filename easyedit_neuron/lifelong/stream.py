@@ -8,6 +8,7 @@ else a contradiction.
 
 import functools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,12 +30,15 @@ class Stream:
         order: Literal["file", "shuffled"] = "file",
         seed: int = 0,
         batch_size: int = 1,
+        numbers: Sequence[int] | None = None,
     ) -> "Stream":
-        """The stream in the order of the file, or shuffled by a generator of its own."""
-        records = list(range(len(requests)))
+        """The stream in the order of the file, or shuffled by a generator of its own; ``numbers``: positions
+        of the requests in the data, where they are a sample."""
+        places = list(range(len(requests)))
         if order == "shuffled":
-            random.Random(seed).shuffle(records)
-        return cls([requests[record] for record in records], records, batch_size)
+            random.Random(seed).shuffle(places)
+        records = [place if numbers is None else numbers[place] for place in places]
+        return cls([requests[place] for place in places], records, batch_size)
 
     def first(self, count: int) -> "Stream":
         """The stream that ends after so many edits."""

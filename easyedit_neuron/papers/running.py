@@ -140,6 +140,7 @@ def _settings(request: Request, data: str, variant: Variant, edits: int, folder:
         *([f"model.path={request.path}"] if request.path else []),
         *source,
         "data.retained=null",
+        f"data.sample_seed={request.seed}",
         "runner.order=shuffled",
         f"edits={cell.edits}",
         f"batch_size={cell.batch_size}",

@@ -10,6 +10,7 @@ import pytest
 
 from easyedit_neuron import NMKEHyperParams, apply_nmke_to_model, data, resources
 from easyedit_neuron.cli import main
+from easyedit_neuron.data.splits import sample
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
 from helpers.tiny_models import tiny_model
 
@@ -192,3 +193,15 @@ def test_impossible_values(arguments, extra, part, capfd):
     assert main([*arguments, *extra]) == 2
     out, err = capfd.readouterr()
     assert out == "" and part in err and err.count("\n") == 1
+
+
+def test_a_sample_is_drawn_and_noted(arguments, tmp_path, capfd):
+    words = [*arguments, "method=fine", "edits=2", "data.sample_seed=1", "output_dir=drawn"]
+    words = [word for word in words if not word.startswith("method.") and word != "edits=3"]
+    assert main([*words, "method.last_layer=1", "method.neuron_num=3", "method.epochs=1"]) == 0, (
+        capfd.readouterr()
+    )
+    lines = [json.loads(line) for line in (tmp_path / "drawn" / "edits.jsonl").read_text().splitlines()]
+    numbers = [line["record"] for line in lines]
+    assert numbers == sample(len(PEOPLE), 2, 1)
+    assert [line["request"]["subject"] for line in lines] == [PEOPLE[number] for number in numbers]

@@ -4,7 +4,7 @@ import pytest
 
 from easyedit_neuron import data
 from easyedit_neuron.data.counterfact_choose import choose_records
-from easyedit_neuron.data.splits import split, without
+from easyedit_neuron.data.splits import sample, split, without
 from easyedit_neuron.errors import DataError
 
 
@@ -66,3 +66,13 @@ def test_counterfact_records_to_choose_on():
     assert record["paraphrase_prompts"] == ["Ulf has a home in"] == [record["rephrase_prompt"]]
     (request,) = data.load([record], "counterfact", rephrasings="all")
     assert request["rephrase_prompt"] == ["Ulf has a home in"]
+
+
+def test_a_sample_is_the_same_for_the_same_seed():
+    numbers = sample(1000, 50, 7)
+    assert numbers == sample(1000, 50, 7) != sample(1000, 50, 8)
+    assert numbers == sorted(set(numbers)) and numbers[0] >= 0 and numbers[-1] < 1000
+    assert max(numbers) > 500, "not the first ones"
+    assert sample(3, 3, 0) == [0, 1, 2]
+    with pytest.raises(DataError, match="a sample of 4 needs more records than the 3"):
+        sample(3, 4, 0)

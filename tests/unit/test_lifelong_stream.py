@@ -46,3 +46,12 @@ def test_checkpoints_are_cut_at_the_end():
     assert cut([10, 100, 500], 100) == [10, 100]
     assert cut([10, 100, 500], 150) == [10, 100, 150]
     assert cut([10], 3) == [3] and cut([], 7) == [7]
+
+
+def test_records_of_a_sample_are_positions_in_the_data():
+    requests = [request(str(number), "x") for number in (4, 9, 11)]
+    stream = Stream.of(requests, "shuffled", seed=3, numbers=[4, 9, 11])
+    assert sorted(stream.records) == [4, 9, 11]
+    assert [part["prompt"] for part in stream.requests] == [
+        request(str(n), "x")["prompt"] for n in stream.records
+    ]

@@ -75,7 +75,8 @@ def test_a_sequential_table_is_one_run_per_method(tmp_path, monkeypatch):
     assert words[:2] == ["easyedit_neuron", "method=nmke"]
     folder = tmp_path / "zsre-NMKE-method.mask_stage-post-50-s0"
     for setting in ("method.mask_stage=post", "model=llama3-8b", "data.path=/data/zsre.json", "edits=50",
-                    "runner.checkpoints=[10]", "evaluation.fluency=0", "evaluation.ability=[]", "runner.x=1",
+                    "runner.checkpoints=[10]", "data.sample_seed=0",
+                    "evaluation.fluency=0", "evaluation.ability=[]", "runner.x=1",
                     f"output_dir={folder}"):  # fmt: skip
         assert setting in words, setting
     assert request(SEQUENTIAL, tmp_path).steps("zsre") == [10, 100]
