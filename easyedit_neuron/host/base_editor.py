@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from .. import registry
 from ..arch.load_model import load_model
-from ..errors import HostError, HparamsError, NeuronEditError, RequestError
+from ..errors import EditError, HostError, HparamsError, NeuronEditError, RequestError
 from ..evaluation.fluency import generation_entropy
 from ..evaluation.guard import Guard
 from ..evaluation.protocol import evaluate_all, finalize_locality, summarize
 from ..evaluation.quality import FLUENCY_TOKENS, check_evaluation_type, compute_edit_quality
 from ..evaluation.sections import sections
 from ..utils.io import refusing
+from ..utils.shown import shown
 from .checks import (
     check_batchable,
     check_count,
@@ -46,10 +47,14 @@ _MEANINGLESS = frozenset({"train_ds", "keep_original_weight", "summary_metrics"}
 """Keyword arguments of EasyEdit's editors that mean nothing to our methods."""
 
 _OPTIONS = {
-    "edit_requests": {"test_generation", "eval_metric", "pre_edit", "pre_file", "final_evaluation", "guard"},
-    "batch_edit": {"test_generation", "final_evaluation", "guard"},
+    "edit_requests": {
+        *("test_generation", "eval_metric", "pre_edit", "pre_file", "final_evaluation", "guard", "on_error")
+    },
+    "batch_edit": {"test_generation", "final_evaluation", "guard", "on_error"},
     "normal_edit": set(),
-    "generate_edit": {"test_generation", "eval_metric", "pre_edit", "pre_file", "max_new_tokens"},
+    "generate_edit": {
+        *("test_generation", "eval_metric", "pre_edit", "pre_file", "max_new_tokens", "on_error")
+    },
 }
 """Keyword arguments that each call reads besides ``records``; for others it logs a warning."""
 
@@ -69,6 +74,7 @@ class CallOptions:
     records: list | None = None
     max_new_tokens: int = 512
     guard: Guard | None = None
+    on_error: str = "stop"
 
     @classmethod
     def read(cls, call: str, sequential_edit: bool, verbose: bool, kwargs: dict[str, Any]) -> "CallOptions":
@@ -85,6 +91,8 @@ class CallOptions:
         check_kind("pre_edit", options.pre_edit, (list, tuple))
         check_kind("pre_file", options.pre_file, (str, Path))
         check_kind("final_evaluation", options.final_evaluation, bool)
+        if options.on_error not in ("stop", "skip"):
+            raise HostError(f"on_error must be 'stop' or 'skip', not {shown(options.on_error)}")
         warn_of_single_edits(sequential_edit)
         if options.final_evaluation and not sequential_edit:
             raise HostError("final_evaluation measures the final model; it needs sequential_edit=True")
@@ -161,7 +169,9 @@ class BaseEditor:
                 request is measured on the final model, under ``metrics[i]["final"]``), ``records`` (a list to
                 which the method appends its edit records), ``guard`` (an ``evaluation.guard.Guard`` that asks
                 canaries between sequential edits; where it stops or rolls back, the metrics are those of the
-                edits that stay).
+                edits that stay), ``on_error`` ("skip": an edit that fails leaves the model as it is, its
+                metrics are measured all the same and have the reason under ``failed``, and the next edit
+                follows; "stop", the default: its error ends the call).
 
         Returns:
             ``metrics``: per request ``pre``, ``case_id``, ``requested_rewrite``, ``post`` (and ``final``);
@@ -203,7 +213,7 @@ class BaseEditor:
             chunk = requests[start : start + batch_size]
             pre_metrics = self._measure(self.model, chunk, options)
             start_time = perf_counter()
-            edited, weights_copy = self._apply(chunk, options)
+            edited, weights_copy, failed = self._tried(chunk, options)
             seconds = perf_counter() - start_time
             post_metrics = self._measure(edited, chunk, options)
             if not sequential_edit:
@@ -211,6 +221,7 @@ class BaseEditor:
             for i, (request, pre, post) in enumerate(zip(chunk, pre_metrics, post_metrics)):
                 finalize_locality(pre, post)
                 metric = dict(case_id=i, requested_rewrite=request, pre=pre, time=seconds, post=post)
+                metric |= failed
                 metrics.append(metric)
                 self._log_edit(metric, options)
             if watched.ends(edited, start, requests[: len(metrics)], weights_copy):
@@ -263,14 +274,15 @@ class BaseEditor:
         metrics = self._pre_metrics(requests, options)
         watched = GuardedSequence(options.guard, self.model, self.tok, options.records, self.hparams)
         for i, request in enumerate(tqdm(requests, disable=not options.verbose, desc=self.alg_name)):
-            edited, weights_copy = self._apply([request], options, train_ds=None, keep_original_weight=False)
+            further = {"train_ds": None, "keep_original_weight": False}
+            edited, weights_copy, failed = self._tried([request], options, **further)
             (post,) = self._measure(edited, [request], options)
             if options.call != "generate_edit":
                 finalize_locality(metrics[i]["pre"], post)
             elif options.test_generation:
                 entropy = generation_entropy(edited, self.tok, [request["prompt"]], FLUENCY_TOKENS)
                 post["fluency"] = {"ngram_entropy": entropy}
-            metrics[i].update(case_id=i, requested_rewrite=request, post=post)
+            metrics[i].update(case_id=i, requested_rewrite=request, post=post, **failed)
             if not options.sequential_edit:
                 self._restore(weights_copy)
             self._log_edit(metrics[i], options)
@@ -314,6 +326,18 @@ class BaseEditor:
         return self.apply_algo(
             self.model, self.tok, requests, self.hparams, copy=False, return_orig_weights=True, **kwargs
         )
+
+    def _tried(
+        self, requests: list[dict], options: CallOptions, **kwargs
+    ) -> tuple[torch.nn.Module, dict[str, torch.Tensor], dict[str, str]]:
+        """``_apply``; where it may fail, the model as it was, no weights, and the reason as ``failed``."""
+        try:
+            return *self._apply(requests, options, **kwargs), {}
+        except (EditError, RequestError) as problem:
+            if options.on_error == "stop":
+                raise
+            LOG.warning("%s -> %s failed: %s", requests[0]["prompt"], requests[0]["target_new"], problem)
+            return self.model, {}, {"failed": str(problem)}
 
     def _restore(self, weights_copy: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from easyedit_neuron import AlphaEditHyperParams, NMKEHyperParams
-from easyedit_neuron.errors import RequestError
+from easyedit_neuron.errors import EditError, HostError, RequestError
+from easyedit_neuron.evaluation import summarize
 from easyedit_neuron.host.base_editor import BaseEditor
 from helpers.edit_cases import EXTRAS, PROMPTS, TARGETS, same, weights_of
 from helpers.tiny_models import CORPUS, tiny_model
@@ -87,3 +88,45 @@ def test_a_missing_subject_is_named_before_the_first_edit(editor):
     assert same(weights_of(e.model), before)
     e.normal_edit(PROMPTS, TARGETS, subject=EXTRAS["subject"])
     assert same(weights_of(e.model), before)
+
+
+@pytest.mark.parametrize("call, size", [("edit", 1), ("batch_edit", 1), ("batch_edit", 2)])
+def test_a_list_goes_on_after_an_edit_that_fails(call, size, editor):
+    """The failed edit is in the results, measured on the model that it left alone."""
+    texts = dict(prompts=PROMPTS, target_new=TARGETS, subject=EXTRAS["subject"])
+    options = dict(sequential_edit=True, verbose=False)
+
+    def failing():
+        e, at = editor(AlphaEditHyperParams, batch_size=size), iter(range(3))
+        apply = e.apply_algo
+
+        def apply_or_fail(*args, **kwargs):
+            if next(at) == 1:
+                raise EditError("the search for z* diverged")
+            return apply(*args, **kwargs)
+
+        e.apply_algo = apply_or_fail
+        return e
+
+    with pytest.raises(EditError, match="diverged"):
+        getattr(failing(), call)(**texts, **options)
+    e, records = failing(), []
+    metrics, edited, _ = getattr(e, call)(**texts, **options, on_error="skip", records=records)
+    failed = [2] if size == 2 else [1]
+    assert [i for i, metric in enumerate(metrics) if "failed" in metric] == failed
+    assert metrics[failed[0]]["failed"] == "the search for z* diverged" and len(metrics) == 3
+    other = editor(AlphaEditHyperParams, batch_size=size)
+    rest = [i for i in range(3) if i not in failed]
+    kept = dict(prompts=[PROMPTS[i] for i in rest], target_new=[TARGETS[i] for i in rest])
+    kept["subject"] = [EXTRAS["subject"][i] for i in rest]
+    expected, without, _ = getattr(other, call)(**kept, **options)
+    assert same(weights_of(edited), weights_of(without))
+    assert [metrics[i]["post"] for i in rest] == [metric["post"] for metric in expected]
+    assert summarize(metrics)["rewrite_acc"] == pytest.approx(
+        sum(metric["post"]["rewrite_acc"][0] for metric in metrics) / 3
+    ), "a failed edit counts in the mean"
+
+
+def test_on_error_is_one_of_two(editor):
+    with pytest.raises(HostError, match="on_error must be 'stop' or 'skip', not 'go'"):
+        editor(AlphaEditHyperParams).edit(PROMPTS, TARGETS, subject=EXTRAS["subject"], on_error="go")
