@@ -1,7 +1,7 @@
 """What a model says: greedy continuations, cut where an answer ends, and whether they are the new object."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..arch.tokens import text_ids
@@ -11,6 +11,7 @@ from .batching import by_length, evaluating
 ANSWER_TOKENS = 16
 TOKENS_BEYOND_TARGET = 20
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_NEXT_SENTENCE = re.compile(r"[.!?]\s+\w")  # where a text breaks off, "3." may become "3.5"
 
 
 def answers(
@@ -22,17 +23,34 @@ def answers(
         One text per prompt, without surrounding blanks and with its full stop; "" where the model ends at
         once.
     """
-    continued = _continue(model, tok, prompts, [max_new_tokens] * len(prompts), batch_size)
+    steps = [max_new_tokens] * len(prompts)
+    continued = _continue(model, tok, prompts, steps, batch_size, lambda _, text: _is_over(text))
     return [cut_answer(tok, ids) for ids in continued]
 
 
-def _continue(model, tok, prompts: Sequence[str], steps: Sequence[int], batch_size: int) -> list[list[int]]:
-    """As many greedy tokens after each prompt as its number of steps."""
+def _continue(
+    model,
+    tok,
+    prompts: Sequence[str],
+    steps: Sequence[int],
+    batch_size: int,
+    is_enough: Callable[[int, str], bool],
+) -> list[list[int]]:
+    """As many greedy tokens after each prompt as its number of steps, or fewer: up to the end of the text, or
+    as soon as ``is_enough`` says so of the prompt's number and the text so far."""
     rows = text_ids(tok, prompts)
     continued: list[list[int]] = [[] for _ in rows]
     with evaluating(model):
         for batch in by_length([len(row) for row in rows], batch_size):
-            generated = greedy_tokens(model, [rows[i] for i in batch], max(steps[i] for i in batch))
+
+            def is_settled(row: int, ids: list[int], batch: list[int] = batch) -> bool:
+                i = batch[row]
+                # Half a character is no text yet.
+                text = tok.decode(ids, skip_special_tokens=True).rstrip("\ufffd")
+                return len(ids) >= steps[i] or tok.eos_token_id in ids or is_enough(i, text)
+
+            longest = max(steps[i] for i in batch)
+            generated = greedy_tokens(model, [rows[i] for i in batch], longest, is_settled)
             for i, ids in zip(batch, generated):
                 continued[i] = ids[: steps[i]]
     return continued
@@ -43,6 +61,12 @@ def cut_answer(tok, ids: Sequence[int]) -> str:
     text = _text_before_end(tok, ids).lstrip().partition("\n")[0]
     end = _SENTENCE_END.search(text)
     return (text[: end.end()] if end else text).strip()
+
+
+def _is_over(text: str) -> bool:
+    """Whether ``cut_answer`` stays as it is, whatever is written behind a text."""
+    text = text.lstrip()
+    return "\n" in text or _NEXT_SENTENCE.search(text) is not None
 
 
 def _text_before_end(tok, ids: Sequence[int]) -> str:
@@ -84,7 +108,8 @@ def judge_answers(
     """
     lengths = [len(ids) for ids in tok(list(targets), add_special_tokens=False)["input_ids"]]
     steps = [length + TOKENS_BEYOND_TARGET for length in lengths]
-    continued = _continue(model, tok, prompts, steps, batch_size)
+    new = [_words(target).split() for target in targets]
+    continued = _continue(model, tok, prompts, steps, batch_size, lambda i, text: _is_judged(text, new[i]))
     return [_judge(tok, *answer) for answer in zip(continued, targets, old_objects, strict=True)]
 
 
@@ -95,6 +120,15 @@ def _judge(tok, ids: list[int], target: str, old_object: str | None) -> Verdict:
     if old and f" {old} " not in f" {new} ":
         says &= f" {old} " not in f" {answer} "
     return Verdict(float(says), float(answer == new), float(text == new))
+
+
+def _is_judged(text: str, new: list[str]) -> bool:
+    """Whether a verdict stays as it is, whatever is written behind a text: another word stands where the new
+    object should, or the answer is over and the text goes on behind the new object."""
+    complete = re.findall(r"\w+(?=\W)", text.casefold())
+    if complete[: len(new)] != new[: len(complete)]:
+        return True
+    return _is_over(text) and len(complete) > len(new)
 
 
 def _words(text: str) -> str:

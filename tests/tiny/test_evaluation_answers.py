@@ -6,6 +6,8 @@ import torch
 from easyedit_neuron.evaluation import answers as answers_module
 from easyedit_neuron.evaluation import evaluate_all
 from easyedit_neuron.evaluation.answers import Verdict, judge_answers
+from easyedit_neuron.evaluation.batched import greedy_tokens
+from easyedit_neuron.evaluation.batching import evaluating
 from easyedit_neuron.evaluation.first_token import first_token_divergence, first_tokens
 from helpers.tiny_models import tiny_model
 
@@ -31,9 +33,55 @@ SAID = ["Paris.", "Rome.", "Rome or Paris."]
 def test_an_answer_is_judged_as_a_whole(monkeypatch, written, target, old, expected):
     _, tok = tiny_model("llama")
     ids = [*tok(written, add_special_tokens=False)["input_ids"], tok.eos_token_id]
-    monkeypatch.setattr(answers_module, "greedy_tokens", lambda model, rows, steps: [(ids + [0] * 40)[:60]])
+    monkeypatch.setattr(answers_module, "greedy_tokens", lambda model, rows, *_: [(ids + [0] * 40)[:60]])
     model = tiny_model("llama")[0]
     assert judge_answers(model, tok, ["x"], [target], [old]) == [Verdict(*map(float, expected))]
+
+
+WRITTEN = [
+    "Rome", "Rome.", "Rome. Paris is next", "Rome.\nParis", "Rome, not Paris. It is.", "Romeville",
+    "New York!",
+    "New York", "New. York", "new york, 3.5 miles. Then", "3. 5", "", " \n\nRome", "Paris Rome", "Rome Rome",
+    "Rome 3.", "Rome 3.5 of it", "caf\u00e9 Rome", "Rome? No", "York. New York", "Rome...  and on. And",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["Rome", "New York", "New", "caf\u00e9 Rome", "3.5", "Rome Rome"])
+def test_a_verdict_does_not_wait_for_the_rest(target):
+    """As soon as it is settled, no text behind it changes it: compared with the judge of whole texts."""
+    _, tok = tiny_model("llama")
+
+    def verdict(text, ends):
+        ids = tok(text, add_special_tokens=False)["input_ids"] + [tok.eos_token_id] * ends
+        return answers_module._judge(tok, ids, target, "Paris")
+
+    new, settled = answers_module._words(target).split(), 0
+    for text in WRITTEN:
+        for end in range(len(text) + 1):
+            if answers_module._is_judged(text[:end], new):
+                settled += 1
+                stop = verdict(text[:end], ends=False)
+                for behind in (text[end:], *WRITTEN, " Rome.", ".5", "\n", "ville"):
+                    for ends in (False, True):
+                        assert verdict(text[:end] + behind, ends) == stop, (text[:end], behind)
+            if answers_module._is_over(text[:end]):
+                ids = [tok(text[:end] + behind, add_special_tokens=False)["input_ids"] for behind in WRITTEN]
+                assert len({answers_module.cut_answer(tok, row) for row in ids}) == 1
+    assert settled > 40
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "qwen3_5_text"])
+def test_rows_that_leave_a_batch_change_no_other(kind):
+    model, tok = tiny_model(kind, seed=2)
+    rows = [tok(text)["input_ids"] for text in ("Anna lives in", "Anna", "The capital of Norway is", "Rome")]
+    with evaluating(model):
+        whole = greedy_tokens(model, rows, 9)
+        ends = [2, 9, 5, 1]
+        cut = greedy_tokens(model, rows, 9, lambda row, ids: len(ids) >= ends[row])
+        assert greedy_tokens(model, rows, 9, lambda *_: True) == [row[:1] for row in whole]
+    for row, ids, end in zip(whole, cut, ends):
+        assert ids[:end] == row[:end]
+    assert kind == "qwen3_5_text" or [len(ids) for ids in cut] == ends
 
 
 def test_text_without_its_end_is_never_equal(monkeypatch):
@@ -48,7 +96,7 @@ def test_the_protocol_has_the_verdicts_of_rewrites_and_rephrasings(monkeypatch):
     said = {text: tok(answer, add_special_tokens=False)["input_ids"] for text, answer in zip(PROMPTS, SAID)}
     by_row = {tuple(tok(text)["input_ids"]): said[text] for text in PROMPTS}
     monkeypatch.setattr(
-        answers_module, "greedy_tokens", lambda model, rows, steps: [by_row[tuple(row)] for row in rows]
+        answers_module, "greedy_tokens", lambda model, rows, *_: [by_row[tuple(row)] for row in rows]
     )
     requests = [
         {"prompt": PROMPTS[0], "subject": "Anna", "target_new": "Rome", "rephrase_prompt": PROMPTS[1:]},
