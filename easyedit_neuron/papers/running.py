@@ -155,14 +155,14 @@ def _settings(request: Request, data: str, variant: Variant, edits: int, folder:
 
 
 def _single(request: Request) -> list[tuple[str, list[str]]]:
-    commands = []
+    """All methods in one process: those that search for the same z* search once."""
+    texts, commands = [variant.text for variant in request.variants.values()], []
     for data in request.entry.data:
-        for label, variant in request.variants.items():
-            arguments = ["easyedit_neuron.studies.single_edits", *_places(request, data)]
-            arguments += ["--methods", variant.text, "--perplexity", "0", "--out", str(request.out / data)]
-            if "fluency" in request.entry.columns:
-                arguments += ["--fluency", str(FLUENCY_TOKENS)]
-            commands.append((f"{data}, {label}", arguments))
+        arguments = ["easyedit_neuron.studies.single_edits", *_places(request, data)]
+        arguments += ["--methods", *texts, "--perplexity", "0", "--out", str(request.out / data)]
+        if "fluency" in request.entry.columns:
+            arguments += ["--fluency", str(FLUENCY_TOKENS)]
+        commands.append((data, arguments))
     return commands
 
 
