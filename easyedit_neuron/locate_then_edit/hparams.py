@@ -1,6 +1,7 @@
 """Hyperparameters that every locate-then-edit method shares (EasyEdit's AlphaEdit fields and ours)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..hyperparameters.options import Options, doc, require
@@ -57,6 +58,16 @@ class PathHyperParams(TargetHyperParams):
     mom2_names: str | None = doc(
         "a text file with those names, one a line; unset: capitalised words of mom2_dataset", None
     )
+    mom2_file: str | None = doc(
+        "a covariance that you have, as a path with {} for the layer's number: EasyEdit's .npz, or "
+        ".safetensors with one matrix; unset: it is measured on mom2_dataset",
+        None,
+    )
+    nullspace_file: str | None = doc(
+        "AlphaEdit's null_space_project.pt, the projections of 'layers' in their order; unset: from the "
+        "covariance and nullspace_threshold. An edit's report needs the covariance all the same",
+        None,
+    )
     nullspace_threshold: float = doc(
         "eigenvectors of the covariance with an eigenvalue below this span its null space", 2e-2, least=0
     )
@@ -103,6 +114,28 @@ class PathHyperParams(TargetHyperParams):
             "L2",
             "must be greater than 0 on the alphaedit path (the system is singular without it)",
         )
+
+        require(
+            self.mom2_file is None or self.mom2_file.count("{}") == 1 or len(self.layers) == 1,
+            "mom2_file",
+            f"must hold '{{}}' once, in place of the layer's number: {self.mom2_file!r}",
+        )
+        require(
+            self.nullspace_file is None
+            or (self.path == "alphaedit" and (self.mask == "none" or self.mask_stage == "post")),
+            "nullspace_file",
+            "is for the alphaedit path, without a mask or with mask_stage: post",
+        )
+
+    def check_inputs(self) -> None:
+        """Check that the files with matrices exist, and what the text needs."""
+        files = [self.nullspace_file] if self.nullspace_file else []
+        if self.mom2_file:
+            files += [self.mom2_file.replace("{}", str(layer)) for layer in self.layers]
+        for file in files:
+            name = "nullspace_file" if file == self.nullspace_file else "mom2_file"
+            require(Path(file).expanduser().is_file(), name, f"there is no file {file!r}")
+        super().check_inputs()
 
     def _validate_mask(self) -> None:
         # Imported here: masks import torch, which the command's help does not need.

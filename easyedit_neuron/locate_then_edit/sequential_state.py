@@ -240,7 +240,9 @@ class SequentialState:
 
 def state_setting(hparams) -> str:
     """Fingerprint of the hyperparameters that the sequential state depends on."""
-    return key_fingerprint({name: getattr(hparams, name) for name in SETTING_FIELDS})
+    setting = {name: getattr(hparams, name) for name in SETTING_FIELDS}
+    files = {name: getattr(hparams, name) for name in ("mom2_file", "nullspace_file")}
+    return key_fingerprint(setting | {name: file for name, file in files.items() if file is not None})
 
 
 def sequential_state(

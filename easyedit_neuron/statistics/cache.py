@@ -15,10 +15,17 @@ import torch
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
 from ..errors import StateError, StatisticsError
-from ..utils.fingerprint import key_fingerprint, model_fingerprint, text_fingerprint, tokenizer_fingerprint
+from ..utils.fingerprint import (
+    key_fingerprint,
+    model_fingerprint,
+    tensors_fingerprint,
+    text_fingerprint,
+    tokenizer_fingerprint,
+)
 from ..utils.io import remove_stale_parts
 from . import matrix_files
 from .covariance import covariances
+from .given import covariance_file, projection_file
 from .memory_use import to_device_or_host
 from .names import name_keys, names_in, read_names
 from .nullspace import Subspace, null_space
@@ -53,6 +60,7 @@ class Statistics:
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
         self._name_share, self._name_file = hparams.mom2_name_share, hparams.mom2_names
+        self._covariance_file, self._projection_file = hparams.mom2_file, hparams.nullspace_file
         self._covariance: dict[int, torch.Tensor] = {}
         self._null: dict[tuple[int, float], Subspace] = {}
         self._samples: dict[int, list[list[int]]] = {}
@@ -93,8 +101,18 @@ class Statistics:
         return twin
 
     def held(self) -> dict:
-        """Names of the matrices in memory, for ``hold``."""
-        return {"covariance": sorted(self._covariance), "nullspace": [list(key) for key in self._null]}
+        """Names of the matrices in memory, and fingerprints of those that the user gave, for ``hold``."""
+        names = {"covariance": sorted(self._covariance), "nullspace": [list(key) for key in self._null]}
+        return names | ({"given": self._given()} if self._covariance_file or self._projection_file else {})
+
+    def _given(self) -> dict[str, str]:
+        """Fingerprints of the matrices in memory that are the user's."""
+        given: dict[str, torch.Tensor] = {}
+        if self._covariance_file:
+            given |= {f"covariance {layer}": matrix for layer, matrix in self._covariance.items()}
+        if self._projection_file:
+            given |= {f"nullspace {layer}": space.basis for (layer, _), space in self._null.items()}
+        return {name: tensors_fingerprint([("", matrix)]) for name, matrix in sorted(given.items())}
 
     def hold(self, held: dict) -> None:
         """Load or measure what another process's ``held`` names."""
@@ -102,6 +120,11 @@ class Statistics:
             self.covariance(layer)
         for layer, threshold in held["nullspace"]:
             self.null_space(layer, threshold)
+        if held.get("given", {}) != self._given():
+            raise StateError(
+                "mom2_file or nullspace_file hold other numbers than when the edits so far were made; put "
+                "those files back"
+            )
 
     def ready(self) -> None:
         """Load every layer's covariance, or measure it on the present weights if there is no file."""
@@ -122,10 +145,14 @@ class Statistics:
             view = self.view
             if layer not in self.layers:
                 raise StateError(f"layer {layer} is not among the layers {self.layers} of these statistics")
-            matrix = self._measured("covariance", layer, view)
+            if self._covariance_file:
+                matrix = covariance_file(self._covariance_file, layer, view.d_ff)
+                matrix = to_device_or_host(matrix, view.device_of(layer), f"covariance of layer {layer}")
+            else:
+                matrix = self._measured("covariance", layer, view)
             if self._name_share:
                 names = self._measured("names", layer, view)
-                matrix = torch.lerp(matrix, names.to(matrix.device), self._name_share)
+                matrix = torch.lerp(matrix, names.to(matrix), self._name_share)
             self._covariance[layer] = matrix
         return self._covariance[layer]
 
@@ -142,6 +169,8 @@ class Statistics:
     def null_space(self, layer: int, threshold: float) -> Subspace:
         """Null space of C of a layer: eigenvectors with an eigenvalue below ``threshold``."""
         key = (layer, threshold)
+        if key not in self._null and (self._projection_file or self._covariance_file):
+            self._null[key] = self._given_null_space(layer, threshold)
         if key not in self._null:
             view = self.view
             provenance = self._provenance("nullspace", layer, view) | {"threshold": threshold}
@@ -157,6 +186,14 @@ class Statistics:
             LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, view.d_ff)
             self._null[key] = space
         return self._null[key]
+
+    def _given_null_space(self, layer: int, threshold: float) -> Subspace:
+        if not self._projection_file:
+            return null_space(self.covariance(layer), threshold)
+        place, d_ff = self.layers.index(layer), self.view.d_ff
+        space = projection_file(self._projection_file, place, len(self.layers), d_ff)
+        basis = to_device_or_host(space.basis, self.view.device_of(layer), f"null space of layer {layer}")
+        return Subspace(basis, space.complement)
 
     def sample(self, tokens: int) -> list[list[int]]:
         """Token rows of randomly drawn texts, ``tokens`` in all if the source has so many.
