@@ -81,6 +81,15 @@ def projection_names(view: ModelView) -> list[str]:
     return list(_spellings(view))
 
 
+def computes(view: ModelView, name: str, module: str) -> bool:
+    """Whether a module, by its name, computes the projection called ``name`` in some layer."""
+    spelling = _spellings(view).get(name)
+    if not isinstance(spelling, str):
+        return False
+    template = re.escape(spelling.partition("[")[0].removesuffix(".weight")).replace(r"\{\}", r"\d+")
+    return re.fullmatch(template, module) is not None
+
+
 def projection(view: ModelView, layer: int, name: str) -> Projection:
     """The projection called ``name`` in a layer.
 

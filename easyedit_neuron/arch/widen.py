@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ArchitectureError
 from .plain_model import is_bitsandbytes
-from .projections import Projection, projection, projection_names
+from .projections import Projection, computes, projection, projection_names
 from .view import ModelView, is_conv1d
 
 READS = ("gate_proj", "up_proj")
@@ -31,7 +31,7 @@ def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     Raises:
         ArchitectureError: the architecture's table does not name them.
     """
-    reads = _reads(view, layer)
+    reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
     if "up_proj" not in reads:
         raise ArchitectureError(
             f"neurons cannot be added to {view.arch.model_type}: it has no projection 'up_proj'. Methods "
@@ -47,12 +47,7 @@ def row_parts(view: ModelView, parameter: str) -> int:
     second, so that a ``UnitDelta`` numbers them in another way.
     """
     module = parameter.rpartition(".")[0]
-    layers = ([read.module for read in _reads(view, layer).values()] for layer in range(view.n_layers))
-    return max(1, *(modules.count(module) for modules in layers))
-
-
-def _reads(view: ModelView, layer: int) -> dict[str, Projection]:
-    return {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
+    return max(1, sum(computes(view, name, module) for name in READS))
 
 
 def free_neurons(view: ModelView, layer: int) -> Tensor:
