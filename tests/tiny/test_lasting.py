@@ -306,7 +306,7 @@ def shared_rows(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"threshold": 1.0}, "'threshold': must lie between -1 and 1"),
+        ({"threshold": 1.0}, r"'threshold': must be in \(-1, 1\)"),
         ({"saturation": 0.5}, "'saturation': must be greater than threshold"),
         ({"name_templates": ["no name"]}, "'name_templates'"),
         ({"capacity": 0}, "'capacity'"),
