@@ -40,7 +40,8 @@ def comparison(request: Request) -> str:
                     lines.append(["  difference", "", *_differences(entry, cells, row)])
         title = f"### {data}\n"
         if another:
-            title += f"\nAnother model than the paper's ({', '.join(entry.models)}): no difference.\n"
+            models = ", ".join(entry.models)
+            title += f"\nAnother model than the paper's ({models}): no difference for {', '.join(another)}.\n"
         parts.append(f"{title}\n{_table(['method', 'edits', *entry.columns], lines)}")
     return f"## {entry.name}: {entry.title}\n\n" + "\n".join(parts)
 
