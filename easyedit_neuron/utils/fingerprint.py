@@ -75,10 +75,10 @@ def _without_zeros(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dim() not in (1, 2):
         return tensor
     if tensor.dim() == 2:
-        present = tensor.any(1)
+        present = tensor.any(1).bool()  # of bytes it is bytes
         tensor = tensor if bool(present.all()) else tensor[present]
     if tensor.numel() and not bool(tensor[..., -1].any()):
-        present = tensor.any(0) if tensor.dim() == 2 else tensor != 0
+        present = tensor.any(0).bool() if tensor.dim() == 2 else tensor != 0
         tensor = tensor[..., : int(present.nonzero().max()) + 1 if bool(present.any()) else 0]
     return tensor
 
