@@ -21,7 +21,7 @@ def target_device(device: Any) -> torch.device:
     if not text:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        target = torch.device(f"cuda:{text}" if text.isdigit() else text)
+        target = torch.device(f"cuda:{text}" if text.isdecimal() else text)
     except RuntimeError:
         raise HparamsError(f"field 'device': {device!r} is no device; write cpu, cuda:0 or 0") from None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -87,7 +87,7 @@ class StateFolder:
     def _complete_states(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+        return sorted(path for path in self.folder.iterdir() if path.name.isdecimal())
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -252,7 +252,7 @@ def _is_run(folder: Path) -> bool:
 
 def _natural(path: Path) -> list:
     return [
-        [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+        [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
         for name in path.parts
     ]
 

@@ -220,7 +220,7 @@ def _measure_located(args: argparse.Namespace, note: str) -> Result:
 
 def _parse_neuron(text: str) -> tuple[int, int]:
     layer, colon, unit = text.partition(":")
-    if not (colon and layer.isdigit() and unit.isdigit()):
+    if not (colon and layer.isdecimal() and unit.isdecimal()):
         raise NeuronEditError(f"--neurons: {text!r} must read LAYER:NUMBER")
     return int(layer), int(unit)
 

@@ -91,6 +91,7 @@ class Commands(Folders):
         def done(*_, **__):
             raise SystemExit(0)
 
+        monkeypatch.setenv("EASYEDIT_NEURON_CACHE", str(folder / "cache"))  # without the real model
         monkeypatch.setattr(tune, "find_start", done)
         monkeypatch.setattr(bench, "run_cell", done)
 

@@ -37,3 +37,11 @@ def test_ctrl_c_is_one_line(arguments, said, monkeypatch, capsys):
     assert cli.main(arguments) == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"easyedit-neuron: interrupted{said}")
+
+
+def test_a_power_is_no_number_of_an_entry(tmp_path, capsys):
+    """int() does not read every sign that is a digit."""
+    from easyedit_neuron.cli import main
+
+    assert main(["diff", f"{tmp_path}@\u00b2", str(tmp_path)]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

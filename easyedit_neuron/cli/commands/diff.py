@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _log_and_entry(text: str) -> tuple[EditLog, int | None]:
     folder, at, number = text.rpartition("@")
-    if not at or not number.isdigit() or Path(text).exists():
+    if not at or not number.isdecimal() or Path(text).exists():
         return open_log(text), None
     return open_log(folder), int(number)
 
