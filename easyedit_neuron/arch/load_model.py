@@ -92,6 +92,7 @@ def _from_pretrained(name: str, options: dict[str, Any]):
             options["output_loading_info"] = True
             model, info = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
             tok = transformers.AutoTokenizer.from_pretrained(path)
+            tok("It reads this.")  # some fail at the first text only
         except Exception as error:  # whatever transformers raises about files of others
             raise HostError(f"model_name {name!r} cannot be loaded: {error}") from error
         if info["missing_keys"]:  # which transformers has filled with random numbers

@@ -398,3 +398,13 @@ def test_a_position_beyond_numpys_numbers():
     with pytest.raises(ValueError, match="position 1000000 of 624 numbers"):
         set_random_states(saved)
     assert torch.equal(random_states()["torch"], saved["torch"])
+
+
+def test_a_tokenizer_that_fails_at_its_first_text(tmp_path):
+    """Its files load, and then it compares the number of tokens with a text."""
+    for part in fresh("llama"):
+        part.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": "many"}))
+    with pytest.raises(HostError, match="cannot be loaded"):
+        load_model(settings("FiNE", tmp_path, model_name=str(tmp_path)))

@@ -148,3 +148,8 @@ def test_a_folder_that_is_read_only(monkeypatch, capfd):
     assert app.run_command_line([]) == 2
     remedy = "output_dir=... names the folder for the results"
     assert capfd.readouterr().err == f"easyedit-neuron: error: run/run.log: Permission denied; {remedy}\n"
+
+
+def test_sequential_edit_is_a_truth_value():
+    with pytest.raises(HostError, match="sequential_edit must be of type bool or int"):
+        CallOptions.read("edit_requests", torch.zeros(2), False, {})
