@@ -13,6 +13,7 @@ from ..arch.view import is_conv1d
 from ..errors import NeuronEditError, StateError
 from ..utils.plain_trees import read_json
 from ..utils.schema import damage_is
+from ..utils.shown import shown
 from .factors import Factors
 from .source import Source
 
@@ -102,7 +103,11 @@ def check_adapter(folder: Path, names: Iterable[str]) -> None:
     with damage_is(StateError, f"{folder}: its files do not fit together; export again"):
         with safe_open(folder / WEIGHTS, "pt") as file:
             other = [f"{WEIGHTS} holds {name!r}" for name in file.keys() if name not in expected]  # noqa: SIM118
-        for name, value in read_json(folder / CONFIG).items():
+        config = read_json(folder / CONFIG)
+        for alpha, rank in (("lora_alpha", "r"), ("alpha_pattern", "rank_pattern")):
+            if config[alpha] != config[rank]:  # an export is of scale 1
+                other.append(f"{CONFIG} sets {alpha!r} to {shown(config[alpha])}")
+        for name, value in config.items():
             is_default = value is None or value is False or value == defaults.get(name)
             if name not in _OF_AN_EXPORT and not is_default:
                 other.append(f"{CONFIG} sets {name!r}")

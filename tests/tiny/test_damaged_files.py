@@ -269,6 +269,11 @@ def change_adapter(folder, change):
             "holds 'base_model.model.lm_head.weight', which is no part of an export",
         ),
         (lambda f: change_config(f, use_rslora=True), "sets 'use_rslora'"),
+        (lambda f: change_config(f, lora_alpha=64), "sets 'lora_alpha' to 64"),
+        (
+            lambda f: change_config(f, alpha_pattern={"model.layers.1.mlp.down_proj": 9}),
+            "sets 'alpha_pattern'",
+        ),
         (lambda f: change_config(f, init_lora_weights="pissa"), "sets 'init_lora_weights'"),
         (lambda f: change_config(f, modules_to_save=["lm_head"]), "sets 'modules_to_save'"),
         (lambda f: (f / "adapter_config.json").write_text("[]"), "do not fit together"),
