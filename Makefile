@@ -12,10 +12,9 @@ PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
-# Tests without the real model run in JOBS processes, but for one that installs a package into the environment.
+# Tests without the real model run in JOBS processes, the others one by one.
 JOBS ?= 2
-ALONE := tests/tiny/test_outside_method.py
-REST := $(ALONE) tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
+REST := tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
 .PHONY: quickstart test test-all test-easyedit fuzz kill-test clean
 
@@ -28,7 +27,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	-@$(PY) -m easyedit_neuron model get $(MODEL)  # without it tests/real says so and is skipped
 	$(PY) -m pytest $(PYTEST_ARGS) $(REST)
-	$(PY) -m pytest $(PYTEST_ARGS) --numprocesses $(JOBS) tests/unit tests/tiny --ignore $(ALONE)
+	$(PY) -m pytest $(PYTEST_ARGS) --numprocesses $(JOBS) tests/unit tests/tiny
 
 # Also what takes minutes on the real model
 test-all: export EASYEDIT_NEURON_LONG = 1
