@@ -12,9 +12,9 @@ PYTEST_ARGS ?= -q
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
-# Tests without the real model run in JOBS processes, the others one by one.
+# The tests run in JOBS processes; the longest, on the real model, begin.
 JOBS ?= 2
-REST := tests/real tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
+TIERS := tests/real tests/unit tests/tiny tests/gpu $(if $(EASYEDIT_HOME),tests/easyedit)
 
 .PHONY: quickstart test test-all test-easyedit fuzz kill-test clean
 
@@ -26,8 +26,7 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	-@$(PY) -m easyedit_neuron model get $(MODEL)  # without it tests/real says so and is skipped
-	$(PY) -m pytest $(PYTEST_ARGS) $(REST)
-	$(PY) -m pytest $(PYTEST_ARGS) --numprocesses $(JOBS) tests/unit tests/tiny
+	$(PY) -m pytest $(PYTEST_ARGS) --numprocesses $(JOBS) $(TIERS)
 
 # Also what takes minutes on the real model
 test-all: export EASYEDIT_NEURON_LONG = 1
