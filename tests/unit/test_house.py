@@ -63,7 +63,8 @@ def test_rules_of_the_package(path):
     tree = ast.parse(source)
     assert len(source.splitlines()) <= 400
     assert ast.get_docstring(tree), "a module says what it is for"
-    assert "torch.load" not in source and "TODO" not in source
+    # torch.load runs what a file says, unless it is told to read weights only
+    assert source.count("torch.load") == source.count("weights_only=True") and "TODO" not in source
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not NO_NAMES & {name.strip("_") for name in bound_names(tree)}
     assert "print" not in names and not any("pickle" in target for target in imported_modules(path))
