@@ -282,6 +282,7 @@ class ModelView:
         # A model of a config alone is looked at (easyedit-neuron arch); one that is offloaded in part is not
         # whole.
         is_skeleton = all(parameter.is_meta for parameter in self.model.parameters())
+        widths: tuple[int, int] | None = None
         for layer in range(self.n_layers):
             module = self.down_proj(layer)
             weight = getattr(module, "weight", None)
@@ -297,9 +298,8 @@ class ModelView:
                 raise ArchitectureError(
                     f"{name} is offloaded (meta device); load the model into memory to edit it"
                 )
-        plain = [n for n in range(self.n_layers) if not is_bitsandbytes(self.down_proj(n))]
-        first = self.down_proj(0)
-        rows, d_ff = self.down_matrix(plain[0]).shape if plain else (first.out_features, first.in_features)
+            widths = widths or tuple(self.down_matrix(layer).shape)
+        rows, d_ff = widths or (self.down_proj(0).out_features, self.down_proj(0).in_features)
         if rows != self.d_model:
             raise ArchitectureError(
                 f"rewrite_module_tmp: {self.down_weight_name(0)} writes {rows} numbers where the residual "

@@ -1,13 +1,12 @@
 """The cells of the bench: a run for each method, data set and seed, each in a folder of its own."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..hyperparameters.variant import Variant
+from ..hyperparameters.variant import Variant, as_file_name
 from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.easyedit_adapters import ONE_PROMPT_AT_A_TIME
 from ..lifelong.run_folder import RunFolder
@@ -63,9 +62,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its folder and its file of rows."""
-        words = [self.data, self.method, *self.changes]
-        words += [f"{self.edits}", f"b{self.batch_size}", f"s{self.seed}"]
-        return "-".join(re.sub(r"[^\w.]+", "-", word) for word in words)
+        numbers = f"{self.edits}", f"b{self.batch_size}", f"s{self.seed}"
+        return as_file_name(self.data, self.method, *self.changes, *numbers)
 
     @property
     def method_settings(self) -> list[str]:

@@ -45,9 +45,10 @@ def _continue(
 
             def is_settled(row: int, ids: list[int], batch: list[int] = batch) -> bool:
                 i = batch[row]
+                if len(ids) >= steps[i] or tok.eos_token_id in ids:
+                    return True
                 # Half a character is no text yet.
-                text = tok.decode(ids, skip_special_tokens=True).rstrip("\ufffd")
-                return len(ids) >= steps[i] or tok.eos_token_id in ids or is_enough(i, text)
+                return is_enough(i, tok.decode(ids, skip_special_tokens=True).rstrip("\ufffd"))
 
             longest = max(steps[i] for i in batch)
             generated = greedy_tokens(model, [rows[i] for i in batch], longest, is_settled)

@@ -92,6 +92,7 @@ class CallOptions:
         check_kind("pre_file", options.pre_file, (str, Path))
         check_kind("final_evaluation", options.final_evaluation, bool)
         check_kind("sequential_edit", sequential_edit, (bool, int))
+        check_kind("on_error", options.on_error, str)
         if options.on_error not in ("stop", "skip"):
             raise HostError(f"on_error must be 'stop' or 'skip', not {shown(options.on_error)}")
         warn_of_single_edits(sequential_edit)

@@ -219,13 +219,13 @@ class ModelHyperParams(HyperParams):
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
 
 
-_LATER_SWITCHES = ("use_chat_template", "load_in_4bit")
+_LATER_FIELDS = ("use_chat_template", "load_in_4bit", "mom2_file", "nullspace_file")
 
 
 def distinguishing(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as part of a key: what was saved before there was a switch stays valid, so that it
-    stands there only where it is on."""
-    return {name: value for name, value in values.items() if value or name not in _LATER_SWITCHES}
+    """Hyperparameters as part of a key: what was saved before there was a field stays valid, so that it
+    stands there only where it is set."""
+    return {name: value for name, value in values.items() if value or name not in _LATER_FIELDS}
 
 
 def find_hparams(name_or_path: str | Path) -> Path:

@@ -10,6 +10,11 @@ from ..utils.plain_trees import parse_yaml
 _PREFIX = "method."
 
 
+def as_file_name(*words: str) -> str:
+    """Words in letters that any file system takes, with dashes between them."""
+    return "-".join(re.sub(r"[^\w.]+", "-", word) for word in words)
+
+
 @dataclass(frozen=True)
 class Variant:
     """``method``: of the registry, or EasyEdit's own as ``EasyEdit:GRACE``; ``changes``: settings."""
@@ -40,7 +45,7 @@ class Variant:
     @property
     def file_name(self) -> str:
         """The text in letters that any file system takes."""
-        return re.sub(r"[^\w.]+", "-", self.text)
+        return as_file_name(self.method, *self.changes)
 
     def fields(self) -> dict[str, Any]:
         """Hyperparameter -> value; ``HparamsError`` for a setting of something else than the method."""

@@ -23,6 +23,7 @@ from ..edits.request import EditRequest, Fact
 from ..edits.session import ModelSession
 from ..edits.write import down_names, fingerprint
 from ..errors import StateError
+from ..hyperparameters.base import distinguishing
 from ..statistics.cache import Statistics
 from ..utils.fingerprint import key_fingerprint
 from .context_templates import contexts_of
@@ -51,6 +52,8 @@ SETTING_FIELDS = (
     "mom2_max_length",
     "mom2_name_share",
     "mom2_names",
+    "mom2_file",
+    "nullspace_file",
     "stats_dir",
     "seed",
     "easyedit_quirks",
@@ -240,9 +243,7 @@ class SequentialState:
 
 def state_setting(hparams) -> str:
     """Fingerprint of the hyperparameters that the sequential state depends on."""
-    setting = {name: getattr(hparams, name) for name in SETTING_FIELDS}
-    files = {name: getattr(hparams, name) for name in ("mom2_file", "nullspace_file")}
-    return key_fingerprint(setting | {name: file for name, file in files.items() if file is not None})
+    return key_fingerprint(distinguishing({name: getattr(hparams, name) for name in SETTING_FIELDS}))
 
 
 def sequential_state(

@@ -8,9 +8,10 @@ from typing import Any
 from ..evaluation.intervals import mean_interval
 from ..lifelong.run_folder import RunFolder
 from ..report.runs import read_run
-from ..studies.single_edits import read_rows
+from ..report.table import markdown_line
+from ..studies.single_edits import read_rows, record_row
 from .entry import Entry, Rows
-from .measures import KINDS, OF_RECORDS, shares
+from .measures import OF_RECORDS, of_record
 from .running import Request
 
 Interval = tuple[float, float, float]
@@ -51,7 +52,7 @@ def _measured(request: Request, data: str, label: str) -> dict[int, Cells]:
     variant, columns = request.variants[label], request.entry.columns
     if request.entry.protocol == "single":
         rows = read_rows(request.rows_file(data, variant))[: request.size(data)]
-        return {len(rows): {column: _of_rows(rows, column) for column in columns}} if rows else {}
+        return {len(rows): {column: _interval(rows, column) for column in columns}} if rows else {}
     folder = request.run_folder(data, variant)
     files = RunFolder(folder)
     if not files.summary.is_file():
@@ -59,23 +60,16 @@ def _measured(request: Request, data: str, label: str) -> dict[int, Cells]:
     beside = {row["edits"]: row for row in read_run(folder).rows}
     measured: dict[int, Cells] = {}
     for edits, finals in files.read_finals().items():
-        records = [shares(final, columns) for final in finals if final is not None]
-        cells: Cells = {
-            c: mean_interval([record[c] for record in records]) for c in columns if c in OF_RECORDS
+        records = [record_row(final) for final in finals if final is not None]
+        measured[edits] = {
+            column: _interval(records, column) if column in OF_RECORDS else _of_model(beside[edits], column)
+            for column in columns
         }
-        measured[edits] = cells | {c: _of_model(beside[edits], c) for c in columns if c not in OF_RECORDS}
     return measured
 
 
-def _of_rows(rows: Sequence[dict[str, Any]], column: str) -> Interval | None:
-    if column in KINDS:
-        group, *names = KINDS[column]
-        kinds = [[row["kinds"].get(f"{group}.{name}") for name in names] for row in rows]
-        values = [next((value for value in own if value is not None), None) for own in kinds]
-    else:
-        factor = 100 if column == "fluency" else 1
-        values = [None if row.get(column) is None else factor * row[column] for row in rows]
-    return mean_interval(values)
+def _interval(rows: Sequence[dict[str, Any]], column: str) -> Interval | None:
+    return mean_interval([of_record(row, column) for row in rows])
 
 
 def _of_model(row: dict[str, Any], column: str) -> float | None:
@@ -124,5 +118,4 @@ def _differences(entry: Entry, cells: Cells, row: Sequence[float | None]) -> lis
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"{markdown_line(row)}\n" for row in [head, ["---"] * len(head), *lines])

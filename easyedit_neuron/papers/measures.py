@@ -1,23 +1,17 @@
 """The columns of the papers' tables, from the metrics of a run or of single edits."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from ..lifelong.measurer import mean_of_kinds
-from ..utils.lists import mean
-
-SHARES = {"rel": "rewrite_acc", "gen": "rephrase_acc"}
-GROUPS = {"loc": "locality", "port": "portability"}
 KINDS = {
-    "saa": ("portability", "Subject_Aliasing"),
-    "lga": ("portability", "Logical_Generalization"),
-    "ra": ("portability", "reasoning", "one_hop"),
-    "rsa": ("locality", "Relation_Specificity"),
-    "fa": ("locality", "Forgetfulness"),
+    "saa": ("portability.Subject_Aliasing",),
+    "lga": ("portability.Logical_Generalization",),
+    "ra": ("portability.reasoning", "portability.one_hop"),
+    "rsa": ("locality.Relation_Specificity",),
+    "fa": ("locality.Forgetfulness",),
 }
-"""Column -> group and names of its kind in KnowEdit's files (zsRE's question is ``one_hop``)."""
+"""Column -> its kinds in KnowEdit's files (zsRE's question is ``one_hop``)."""
 ABILITIES = ("mmlu", "gsm8k", "commonsense_qa", "bbh", "humaneval")
-OF_RECORDS = (*SHARES, *GROUPS, *KINDS)
+OF_RECORDS = ("rel", "gen", "loc", "port", *KINDS)
 """Columns with a value for every record, so that there are intervals over records."""
 OF_MODEL = ("fluency", "seconds", "memory_gb", "parameters", *ABILITIES)
 OF_STUDIES = {
@@ -50,16 +44,10 @@ MEASURES = {
 }
 
 
-def shares(metrics: dict[str, Any], columns: Sequence[str]) -> dict[str, float | None]:
-    """The columns of one record from its plain metrics; None for what the record does not have."""
-    values: dict[str, float | None] = {}
-    for column in columns:
-        if column in SHARES:
-            values[column] = mean(metrics.get(SHARES[column]) or ())
-        elif column in GROUPS:
-            values[column] = mean_of_kinds(metrics.get(GROUPS[column], {}))
-        elif column in KINDS:
-            group, *names = KINDS[column]
-            kinds = [metrics.get(group, {}).get(f"{name}_acc") for name in names]
-            values[column] = mean(next((kind for kind in kinds if kind), ()))
-    return values
+def of_record(row: dict[str, Any], column: str) -> float | None:
+    """A column of one record from its ``studies.single_edits.record_row``; None if the record has none."""
+    if column in KINDS:
+        values = (row["kinds"].get(name) for name in KINDS[column])
+        return next((value for value in values if value is not None), None)
+    value = row.get(column)
+    return 100 * value if column == "fluency" and value is not None else value

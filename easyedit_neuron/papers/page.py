@@ -7,6 +7,7 @@ the tables that ``easyedit-neuron paper run`` has written, ``NAME.md``.
 import sys
 from pathlib import Path
 
+from ..report.table import markdown_line
 from .entry import PAPERS, Entry, entries
 
 TITLES = {"nmke": "NMKE", "pnke": "PNKE", "fine": "FiNE", "kne": "KNE"}
@@ -50,7 +51,7 @@ def _row(item: Entry) -> str:
     absent = [*item.needs, *([f"no code for {', '.join(without_code)}"] if without_code else [])]
     size = "" if item.size is None else str(item.size)
     cells = [f"`{item.name}`", item.title, item.protocol, size, ", ".join(item.data), ", ".join(item.models)]
-    return f"| {' | '.join([*cells, '; '.join(absent)])} |"
+    return markdown_line([*cells, "; ".join(absent)])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .. import resources
@@ -27,6 +28,11 @@ _MEASURED = (
     *("evaluation.immediate=false", "evaluation.exact_match=false", "evaluation.perplexity=0"),
     *("evaluation.answers=0", "runner.report=false", "runner.guard_every=null", "runner.forecast_from=null"),
 )
+
+
+@cache
+def _number_of_records(place: str) -> int:
+    return len(load(place, invalid="skip"))
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Request:
         """Number of edits of a run: the paper's, or all records where it does not say, at most ``edits``."""
         paper = self.entry.size
         if paper is None and self.edits is None:
-            return len(load(self.data[data], invalid="skip"))
+            return _number_of_records(self.data[data])
         return min(size for size in (self.edits, paper) if size is not None)
 
     def steps(self, data: str) -> list[int]:
@@ -131,7 +137,7 @@ def _settings(request: Request, data: str, variant: Variant, edits: int, folder:
     cell = Cell.of(variant.text, data, edits, batch, request.seed)
     place = request.data[data]
     source = ["data=file", f"data.path={place}", "data.invalid=skip"]
-    if place in ("real-world", "tiny-world"):
+    if place in resources.SHIPPED_DATA:
         source = [f"data={place}"]
     abilities = [name for name in ABILITIES if name in columns]
     return [

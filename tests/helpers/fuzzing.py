@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from easyedit_neuron.errors import NeuronEditError
+from helpers.long import IS_LONG
 
 SECONDS = 20
 """No input may take longer; far above what any takes, this is no benchmark."""
 LONGEST_MESSAGE = 3000
-LONG = "EASYEDIT_NEURON_LONG" in os.environ
 SEED = os.environ.get("FUZZ_SEED", "0")
 SHORTENED = 12
 """A bounded run tries one in so many inputs."""
@@ -65,7 +65,7 @@ def fuzz(kind: str, count: int, attempt: Callable[[int, random.Random], Trial]) 
     """Try inputs of a kind, ``count`` of them or a share in a bounded run; prints how they end."""
     tally = Tally(kind)
     only = os.environ.get("FUZZ_ONLY")  # the number of one input, to look into it
-    numbers = range(count if LONG else max(count // SHORTENED, 10)) if only is None else [int(only)]
+    numbers = range(count if IS_LONG else max(count // SHORTENED, 10)) if only is None else [int(only)]
     for number in numbers:
         _try(tally, attempt(number, random.Random(f"{kind} {SEED} {number}")), number)
     print(f"\n{tally}", end="")

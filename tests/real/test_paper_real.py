@@ -1,12 +1,9 @@
 """A table of each kind, made with the real model: few edits, all that a run does."""
 
-import os
-
 import pytest
 
 from easyedit_neuron.cli import main
-
-LONG = pytest.mark.skipif("EASYEDIT_NEURON_LONG" not in os.environ, reason="takes minutes: make test-all")
+from helpers.long import LONG
 
 
 @LONG

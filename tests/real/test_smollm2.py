@@ -1,7 +1,6 @@
 """The real model: what it is, what it knows, and one edit by each method."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from easyedit_neuron.evaluation import evaluate_all, locality_reference
 from easyedit_neuron.evaluation.answers import answers
 from easyedit_neuron.hyperparameters.base import read_hparams
 from easyedit_neuron.model_store.check import check_model
+from helpers.long import LONG
 
 NAME = "smollm2-135m-instruct"
 EDIT = {"prompt": "The capital of France is", "subject": "France", "target_new": "Rome"}
@@ -24,7 +24,6 @@ LOCALITY = {
         "ground_truth": ["Rome", "Berlin", "four"],
     }
 }
-LONG = pytest.mark.skipif("EASYEDIT_NEURON_LONG" not in os.environ, reason="takes minutes: make test-all")
 METHODS = ("NMKE", "PNKE", "FiNE", pytest.param("KNE", marks=LONG), "ROME", "MEMIT", "AlphaEdit", "FT")
 
 

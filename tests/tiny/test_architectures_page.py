@@ -1,15 +1,13 @@
 """docs/reference/architectures.md says what runs: every cell is an edit by a method of a model of a type."""
 
-import os
-
 import pytest
 
 from easyedit_neuron.arch.table import ARCHITECTURES
 from helpers.architecture_page import COLUMNS, cell, rows
+from helpers.long import LONG
 from helpers.tiny_models import ALL_TYPES
 
 ROWS = rows()
-LONG = pytest.mark.skipif("EASYEDIT_NEURON_LONG" not in os.environ, reason="takes minutes: make test-all")
 # Always: what is not a plain yes, and every type with a method, every method with types.
 SHORT = {(model_type, method) for model_type, row in ROWS.items() for method in row if row[method] != "yes"}
 SHORT |= {(model_type, COLUMNS[number % len(COLUMNS)]) for number, model_type in enumerate(ALL_TYPES)}

@@ -157,13 +157,19 @@ def test_perplexity_metrics(llama):
     )
 
 
-def test_chat_template_is_used_for_all_but_locality(llama):
-    class Chat:
-        use_chat_template = True
+class Chat:
+    use_chat_template = True
 
+
+def llama_with_template(llama):
     model, tok = llama
     tok = copy.deepcopy(tok)
     tok.chat_template = "{% for m in messages %}Q {{ m['content'] }} A{% endfor %}"
+    return model, tok
+
+
+def test_chat_template_is_used_for_all_but_locality(llama):
+    model, tok = llama_with_template(llama)
     plain = {
         **RECORD,
         "prompt": "Q Anna Berg was born in A",
@@ -181,12 +187,7 @@ def test_chat_template_is_used_for_all_but_locality(llama):
 
 
 def test_locality_is_asked_in_the_chat_where_that_is_asked_for(llama):
-    class Chat:
-        use_chat_template = True
-
-    model, tok = llama
-    tok = copy.deepcopy(tok)
-    tok.chat_template = "{% for m in messages %}Q {{ m['content'] }} A{% endfor %}"
+    model, tok = llama_with_template(llama)
     near = RECORD["locality"]["Neighborhood"]
     turns = {"prompt": [f"Q {prompt} A" for prompt in near["prompt"]], "ground_truth": near["ground_truth"]}
     record = {**RECORD, "locality": {"Neighborhood": near}}

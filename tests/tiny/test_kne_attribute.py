@@ -149,8 +149,8 @@ def test_bad_input():
     site = projection(view, 1, "up_proj")
     with pytest.raises(NeuronEditError, match="at least one module"):
         attributions(view, targets_of(tok, LONG), [])
-    for option in ("attribution_steps", "step_batch"):
-        with pytest.raises(HparamsError, match=f"'{option}': must be "):
+    for option, must_be in (("attribution_steps", r"in \[1, 1000\]"), ("step_batch", "at least 1")):
+        with pytest.raises(HparamsError, match=f"'{option}': must be {must_be}, not 0"):
             attributions(view, targets_of(tok, LONG), [site], **{option: 0})
     with torch.no_grad():
         model.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")

@@ -1,12 +1,12 @@
 """Runs that are killed and continued end with the weights and results of one that was not, bit for bit."""
 
-import os
 import random
 import time
 
 import pytest
 
 from helpers.lifelong_runs import Child, make_world, outcome, warm_up
+from helpers.long import IS_LONG
 
 METHODS: dict[str, dict] = {
     "AlphaEdit": {},
@@ -16,7 +16,7 @@ METHODS: dict[str, dict] = {
     "KNE": {},
     "PNKE": {},
 }
-KILLS = 17 if "EASYEDIT_NEURON_LONG" in os.environ else 1
+KILLS = 17 if IS_LONG else 1
 """Of each method; ``make kill-test`` kills 102 times in all, and 20 more below."""
 
 

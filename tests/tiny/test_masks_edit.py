@@ -168,7 +168,7 @@ def test_prompts_that_have_been_run_are_not_run_again(kind, tmp_path):
             RequestError,
             "needs field 'ground_truth'",
         ),
-        ("ig", {"mask_options": {"steps": 0}}, HparamsError, "option 'steps': must be in"),
+        ("ig", {"mask_options": {"steps": 0}}, HparamsError, r"'steps': must be in \[1, 1000\], not 0"),
         (
             "nmke",
             {"mask_options": {"mask_values": "soft"}, "mask_stage": "solve"},

@@ -11,8 +11,8 @@ from easyedit_neuron.cli import main
 from easyedit_neuron.cli.commands import paper
 from easyedit_neuron.lifelong import EASYEDIT_PREFIX
 from easyedit_neuron.papers.entry import entries
+from helpers.long import LONG
 
-LONG = pytest.mark.skipif("EASYEDIT_NEURON_LONG" not in os.environ, reason="takes minutes: make test-all")
 ALWAYS = ("nmke-table-11", "fine-table-2", "fine-table-8")
 RUN = {name: item for name, item in entries().items() if item.protocol != "none"}
 

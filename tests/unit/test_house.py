@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,8 +64,10 @@ def test_rules_of_the_package(path):
     tree = ast.parse(source)
     assert len(source.splitlines()) <= 400
     assert ast.get_docstring(tree), "a module says what it is for"
-    # torch.load runs what a file says, unless it is told to read weights only
-    assert source.count("torch.load") == source.count("weights_only=True") and "TODO" not in source
+    # torch.load runs what a file says. EasyEdit's projections are read with it, weights only.
+    loads = re.findall(r"torch\.load\(.*", source)
+    allowed = ['torch.load(path, map_location="cpu", weights_only=True)'] if path.name == "given.py" else []
+    assert loads == allowed and source.count("torch.load") == len(allowed) and "TODO" not in source
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not NO_NAMES & {name.strip("_") for name in bound_names(tree)}
     assert "print" not in names and not any("pickle" in target for target in imported_modules(path))

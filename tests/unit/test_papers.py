@@ -12,9 +12,10 @@ from easyedit_neuron.hyperparameters.variant import Variant
 from easyedit_neuron.lifelong.run_folder import RunFolder
 from easyedit_neuron.papers import comparing
 from easyedit_neuron.papers.entry import CHECKPOINTS, Entry, Group, entries
-from easyedit_neuron.papers.measures import shares
+from easyedit_neuron.papers.measures import of_record
 from easyedit_neuron.papers.page import page
 from easyedit_neuron.papers.running import Request, run
+from easyedit_neuron.studies.single_edits import record_row
 from helpers.pages import REPOSITORY
 from helpers.run_folders import run_folder
 
@@ -124,7 +125,8 @@ def test_columns_of_a_record():
         "locality": {"Relation_Specificity_acc": [1.0], "Forgetfulness_acc": [0.0, 0.5]},
         "portability": {"one_hop_acc": [0.25], "Subject_Aliasing_acc": []},
     }
-    values = shares(metrics, ["rel", "gen", "loc", "ra", "saa", "fa"])
+    row = record_row(metrics)
+    values = {column: of_record(row, column) for column in ("rel", "gen", "loc", "ra", "saa", "fa")}
     assert values == {"rel": 0.75, "gen": None, "loc": 0.625, "ra": 0.25, "saa": None, "fa": 0.25}
 
 

@@ -17,8 +17,6 @@ from ...utils.suggest import did_you_mean
 from ..output import show
 from .common import aligned
 
-SHIPPED_DATA = ("real-world", "tiny-world")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "show", "run"))
@@ -141,7 +139,7 @@ def _data(item: Entry, values: dict[str, str]) -> dict[str, str]:
         raise NeuronEditError(f"{item.name} needs its data: {' '.join(missing)}")
     files = {name: place for name, place in given.items() if place}
     for name, place in files.items():
-        if place not in SHIPPED_DATA:
+        if place not in resources.SHIPPED_DATA:
             data.load(place, size=1)  # a wrong path is said before a run
             files[name] = str(Path(place).expanduser().resolve())
     return files
