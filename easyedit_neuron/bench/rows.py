@@ -22,6 +22,8 @@ COLUMNS = {
     "gen": "rephrase_acc",
     "rel_answered": "rewrite_answer_says",
     "gen_answered": "rephrase_answer_says",
+    "rel_judged": "rewrite_answer_judged",
+    "gen_judged": "rephrase_answer_judged",
     "rel_answer_equal": "rewrite_answer_exact_match",
     "rel_text_equal": "rewrite_text_exact_match",
 }

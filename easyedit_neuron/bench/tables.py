@@ -13,6 +13,8 @@ SHARES = {
     "gen": "Gen",
     "rel_answered": "Rel answered",
     "gen_answered": "Gen answered",
+    "rel_judged": "Rel judged",
+    "gen_judged": "Gen judged",
     "loc": "Loc",
     "port": "portability",
 }
@@ -50,6 +52,10 @@ class MethodRows:
             values += records.get(column) or [None] * len(records["rel"])
         return values
 
+    def has(self, column: str) -> bool:
+        """Whether any seed measured a column."""
+        return any(column in row.records[self.edits] for row in self.by_seed.values())
+
     def facts(self) -> list[float | None]:
         """Of every known fact of all seeds, 1 if it is still answered, else 0; in no order."""
         facts: list[float | None] = []
@@ -85,10 +91,13 @@ def checkpoints(rows: Sequence[CellRows], data: str) -> list[int]:
 
 def summary_table(rows: Sequence[CellRows], data: str, edits: int) -> str:
     """Means with 95% bootstrap intervals over records, and the side effects, as Markdown."""
-    heading = ["method", "seeds", *SHARES.values(), "known facts", "KL", "perplexity", "fluency", "s/edit"]
+    measured = methods(rows, data, edits)
+    columns = [column for column in SHARES if any(method.has(column) for method in measured)]
+    names = [SHARES[column] for column in columns]
+    heading = ["method", "seeds", *names, "known facts", "KL", "perplexity", "fluency", "s/edit"]
     lines = []
-    for method in methods(rows, data, edits):
-        shares = [_interval(mean_interval(method.values(column))) for column in SHARES]
+    for method in measured:
+        shares = [_interval(mean_interval(method.values(column))) for column in columns]
         numbers = [method.model(name) for name in ("first_token_kl", "perplexity", "fluency")]
         side = [_number(value, digits) for value, digits in zip(numbers, (3, 2, 2))]
         seconds = _number(method.seconds_per_edit(), 1)

@@ -28,7 +28,15 @@ from ..utils.plain_trees import read_json
 from ..utils.progress import silenced
 from ..utils.random_state import seed_everything
 from ..utils.timing import Stopwatch
-from .load import check_layers, load_ability, load_facts_and_texts, load_method, load_quietly, with_ability
+from .load import (
+    check_layers,
+    load_ability,
+    load_facts_and_texts,
+    load_judge,
+    load_method,
+    load_quietly,
+    with_ability,
+)
 from .output import show
 from .settings import Settings
 
@@ -118,7 +126,7 @@ def _engine(
     settings, hparams, files, watch = origin.settings, origin.hparams, opened.files, Stopwatch()
     seed_everything(settings.seed)
     with watch.measure("load"):
-        ability = load_ability(settings.evaluation)
+        ability, judge = load_ability(settings.evaluation), load_judge(settings.evaluation)
         model, tok = load_quietly(hparams.model_name, "model.path=...", lambda: method.load_model(hparams))
         check_layers(model, hparams)
         if ability is not None:
@@ -134,7 +142,7 @@ def _engine(
     base = None if is_quantised(model) else weights
     log = RunLog(files.log, settings.runner.edit_log, base, stream.batches)
     storage = RunStorage(files, StateFolder(files.state, run_fingerprint, STATE), log, untouched)
-    measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability)
+    measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability, judge)
     editor = ModelEditor(method, model, tok, hparams)
     return Engine(editor, stream, measurer, storage, settings, watch, ended_by)
 

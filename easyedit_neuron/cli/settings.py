@@ -119,6 +119,8 @@ class EvaluationSettings(HyperParams):
     immediate: bool = True
     exact_match: bool = True
     whole_answers: bool = False
+    judge: str | None = None
+    judge_model: str | None = None
     locality_in_chat: bool = False
     first_token: int = _number(0, least=0)
     answers: int = _number(100, least=0)
@@ -133,6 +135,16 @@ class EvaluationSettings(HyperParams):
     ability_data: str | None = None
     ability_run_code: bool = False
     ability_max_new_tokens: int | None = _number(None, least=1)
+
+    def validate(self) -> None:
+        if (self.judge is None) != (self.judge_model is None):
+            missing = "judge_model" if self.judge_model is None else "judge"
+            raise HparamsError(
+                f"field '{missing}': judge (an address) and judge_model go together; give both"
+            )
+        if self.judge is not None and not self.judge.startswith(("http://", "https://")):
+            problem = f"{shown(self.judge)} is no address; as in http://127.0.0.1:8000/v1"
+            raise HparamsError(f"field 'judge': {problem}")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..arch.tokens import text_ids
 from .batched import greedy_tokens
@@ -87,11 +87,13 @@ class Verdict:
         equals: the answer is the target and nothing else.
         text_equals: so is the text up to the end-of-text token, without another cut (the measure of "The
             Mirage of Model Editing"). A model that goes on after its answer has 0.
+        answer: what was compared; without ``to_the_end`` it may end where the three are settled.
     """
 
     says: float
     equals: float
     text_equals: float
+    answer: str = field(default="", compare=False)
 
 
 def judge_answers(
@@ -101,26 +103,33 @@ def judge_answers(
     targets: Sequence[str],
     old_objects: Sequence[str | None],
     batch_size: int = 64,
+    to_the_end: bool = False,
 ) -> list[Verdict]:
     """Let the model answer every prompt without teacher forcing, and compare the whole answer.
 
     At most ``TOKENS_BEYOND_TARGET`` tokens more than the target has are generated; ``cut_answer`` says where
-    an answer ends. ``old_objects``: the object before the edit, None where it is not known.
+    an answer ends. ``old_objects``: the object before the edit, None where it is not known. ``to_the_end``:
+    write every answer to its end, also where the verdict is settled before.
     """
     lengths = [len(ids) for ids in tok(list(targets), add_special_tokens=False)["input_ids"]]
     steps = [length + TOKENS_BEYOND_TARGET for length in lengths]
     new = [_words(target).split() for target in targets]
-    continued = _continue(model, tok, prompts, steps, batch_size, lambda i, text: _is_judged(text, new[i]))
+
+    def is_enough(i: int, text: str) -> bool:
+        return _is_judged(text, new[i]) and (_is_over(text) or not to_the_end)
+
+    continued = _continue(model, tok, prompts, steps, batch_size, is_enough)
     return [_judge(tok, *answer) for answer in zip(continued, targets, old_objects, strict=True)]
 
 
 def _judge(tok, ids: list[int], target: str, old_object: str | None) -> Verdict:
-    answer, new, old = _words(cut_answer(tok, ids)), _words(target), _words(old_object or "")
+    written = cut_answer(tok, ids)
+    answer, new, old = _words(written), _words(target), _words(old_object or "")
     text = _words(_text_before_end(tok, ids)) if tok.eos_token_id in ids else None
     says = f"{answer} ".startswith(f"{new} ")
     if old and f" {old} " not in f" {new} ":
         says &= f" {old} " not in f" {answer} "
-    return Verdict(float(says), float(answer == new), float(text == new))
+    return Verdict(float(says), float(answer == new), float(text == new), written)
 
 
 def _is_judged(text: str, new: list[str]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..errors import RequestError
 from .answers import judge_answers
 from .batched import exact_match_by_generation
+from .llm_judge import LLMJudge
 from .quality import locality_meta, measure, predict_sections, prompt_tokenizer_of
 from .sections import Section, plain_requests, sections
 
@@ -27,6 +28,7 @@ def evaluate_all(
     exact_match: bool = False,
     whole_answers: bool = False,
     locality_in_chat: bool = False,
+    judge: LLMJudge | None = None,
 ) -> list[dict]:
     """EasyEdit-shaped "post" metrics of every request on the present model, in shared batches.
 
@@ -40,6 +42,7 @@ def evaluate_all(
             ``rephrase_generation_exact_match``.
         whole_answers: also whole greedy answers, ``rewrite_answer_says``, ``rewrite_answer_exact_match``,
             ``rewrite_text_exact_match``, and the same of ``rephrase``; see ``answers.Verdict``.
+        judge: also ``rewrite_answer_judged`` and ``rephrase_answer_judged``, its grades of whole answers.
         locality_in_chat: with ``use_chat_template``, ask locality prompts inside the chat template too;
             ``reference`` must come from ``evaluate_all`` with this.
 
@@ -51,7 +54,7 @@ def evaluate_all(
         raise RequestError(f"reference is of {len(reference)} requests but {len(requests)} are evaluated")
     results = measure(model, tok, requests, hparams, batch_size=batch_size, locality_in_chat=locality_in_chat)
     generated: list[Section] = []
-    if exact_match or whole_answers:
+    if exact_match or whole_answers or judge:
         generated = [section for section in sections(requests) if section.is_rewrite]
     prompts = [prompt for section in generated for prompt in section.prompts]
     targets = [answer for section in generated for answer in section.answers]
@@ -61,17 +64,22 @@ def evaluate_all(
         for section in generated:
             name = f"{section.name}_generation_exact_match"
             results[section.index][name] = [next(matches) for _ in section.prompts]
-    if whole_answers:
+    if whole_answers or judge:
         old = [requests[section.index].get("ground_truth") for section in generated for _ in section.prompts]
-        verdicts = iter(judge_answers(model, prompt_tok, prompts, targets, old, batch_size))
-        for section in generated:
-            own = [next(verdicts) for _ in section.prompts]
-            measures = {
-                "answer_says": [verdict.says for verdict in own],
-                "answer_exact_match": [verdict.equals for verdict in own],
-                "text_exact_match": [verdict.text_equals for verdict in own],
-            }
-            results[section.index] |= {f"{section.name}_{name}": values for name, values in measures.items()}
+        to_the_end = judge is not None
+        verdicts = judge_answers(model, prompt_tok, prompts, targets, old, batch_size, to_the_end)
+        measures: dict[str, list[float]] = {}
+        if whole_answers:
+            measures["answer_says"] = [verdict.says for verdict in verdicts]
+            measures["answer_exact_match"] = [verdict.equals for verdict in verdicts]
+            measures["text_exact_match"] = [verdict.text_equals for verdict in verdicts]
+        if judge:
+            answers = [verdict.answer for verdict in verdicts]
+            measures["answer_judged"] = judge.grade(prompts, targets, answers)
+        for name, values in measures.items():
+            each = iter(values)
+            for section in generated:
+                results[section.index][f"{section.name}_{name}"] = [next(each) for _ in section.prompts]
     if reference is not None:
         for result, outputs in zip(results, reference):
             finalize_locality({"locality": outputs}, result)
@@ -139,7 +147,7 @@ def _averaged(metric: dict) -> Iterator[tuple[str, str, float | Sequence[float]]
             yield from ((name, kind, numbers) for kind, numbers in value.items() if kind.endswith("_acc"))
         elif name == "fluency":
             yield "", name, value["ngram_entropy"]
-        elif name.endswith(("_acc", "_ppl", "_exact_match", "_says")):
+        elif name.endswith(("_acc", "_ppl", "_exact_match", "_says", "_judged")):
             yield "", name, value
 
 

@@ -1,6 +1,6 @@
 """What a request asks to be measured: its prompts and answers, section by section."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
@@ -32,6 +32,22 @@ class Section:
 def plain_requests(requests: Sequence) -> list[dict]:
     """The users' dictionaries, of requests or of validated ``EditRequest`` objects."""
     return [request if isinstance(request, dict) else request.raw for request in requests]
+
+
+def with_prompts(requests: Sequence[dict], asked: Callable[[list[str]], list[str]]) -> list[dict]:
+    """Requests whose prompts are replaced by ``asked`` of them, all in one call."""
+    measured = sections(requests)
+    prompts = list(dict.fromkeys(prompt for section in measured for prompt in section.prompts))
+    new = dict(zip(prompts, asked(prompts), strict=True))
+    replaced = [{**request, "locality": {}, "portability": {}} for request in requests]
+    for section in measured:
+        texts = [new[prompt] for prompt in section.prompts]
+        request = replaced[section.index]
+        if section.is_rewrite:
+            request[_FIELDS[section.name]] = texts
+        else:
+            request[section.name][section.kind] = {"prompt": texts, "ground_truth": section.answers}
+    return replaced
 
 
 def sections(requests: Sequence[dict]) -> list[Section]:

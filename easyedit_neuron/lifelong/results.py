@@ -25,6 +25,7 @@ PROTOCOL = {
     "answers": "*_answer_says: the greedy answer begins with the target and does not hold the old object; "
     "cut at the end-of-text token, a new line, the end of a sentence or 20 tokens more than the target has. "
     "*_answer_exact_match: it is the target alone; *_text_exact_match: the same, cut at the end of text only",
+    "judged": "*_answer_judged: share of such answers that evaluation.judge_model grades right",
     "first_token_kl": "mean KL(before || now) of the first answered token on never edited facts, in nats",
     "locality": "share of predicted tokens equal to the untouched model's",
     "loc, port": "mean over edits of the mean over the edit's kinds of locality, portability",

@@ -16,7 +16,8 @@ CSV_COLUMNS = (
     *("rel_immediate", "gen_immediate", "loc_immediate", "portability_immediate"),
     # final protocol, greedy generation
     *("rel_exact_match_generated", "gen_exact_match_generated"),
-    *("rel_answered", "gen_answered", "retained", "first_token_kl", "fluency", "perplexity"),
+    *("rel_answered", "gen_answered", "rel_judged", "gen_judged"),
+    *("retained", "first_token_kl", "fluency", "perplexity"),
     # means over the changed weights of the means over their rows
     *("drift_wasserstein", "drift_cosine", "drift_l2"),
     # means over layers
@@ -30,6 +31,7 @@ _FINAL_ONLY = {
     "rel_exact_match_generated": "rewrite_generation_exact_match",
     "gen_exact_match_generated": "rephrase_generation_exact_match",
     **{"rel_answered": "rewrite_answer_says", "gen_answered": "rephrase_answer_says"},
+    **{"rel_judged": "rewrite_answer_judged", "gen_judged": "rephrase_answer_judged"},
     **{name: name for name in ("retained", "first_token_kl", "fluency", "perplexity")},
 }
 

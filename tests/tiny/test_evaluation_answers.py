@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from easyedit_neuron import data
 from easyedit_neuron.evaluation import answers as answers_module
-from easyedit_neuron.evaluation import evaluate_all
+from easyedit_neuron.evaluation import evaluate_all, summarize
 from easyedit_neuron.evaluation.answers import Verdict, judge_answers
 from easyedit_neuron.evaluation.batched import greedy_tokens
 from easyedit_neuron.evaluation.batching import evaluating
 from easyedit_neuron.evaluation.first_token import first_token_divergence, first_tokens
+from easyedit_neuron.evaluation.llm_judge import LLMJudge
+from helpers.chat_server import chat_server, says_target
 from helpers.tiny_models import tiny_model
 
 PROMPTS = ["Anna lives in", "The capital of the country is called", "Anna"]
@@ -124,3 +127,27 @@ def test_first_token_divergence_is_that_of_the_coarser_distribution():
         expected = inside + (rest[0] * torch.tensor(rest[0] / rest[1]).log().item() if rest[0] > 1e-9 else 0)
         assert value == pytest.approx(expected, rel=1e-3, abs=1e-6)
         assert value <= float((p0 * (p0 / p).log()).sum()) + 1e-6
+
+
+def test_a_judge_grades_the_answers_to_their_end(shipped_model):
+    """tiny-llama answers its own facts; the judge gets the whole sentence, of every prompt."""
+    model, tok = shipped_model
+    facts = data.retained("tiny-world")[:3]
+    requests = [
+        {
+            "prompt": fact["prompt"],
+            "target_new": fact["ground_truth"],
+            "rephrase_prompt": [fact["prompt"]] * 2,
+        }
+        for fact in facts
+    ]
+    requests[1]["target_new"] = "nothing of the kind"
+    with chat_server(says_target) as chat:
+        judge = LLMJudge(chat.url, "m")
+        results = evaluate_all(model, tok, requests, judge=judge)
+    assert [result["rewrite_answer_judged"] for result in results] == [[1.0], [0.0], [1.0]]
+    assert [result["rephrase_answer_judged"] for result in results] == [[1.0] * 2, [0.0] * 2, [1.0] * 2]
+    assert "rewrite_answer_says" not in results[0]
+    sent = {request["messages"][-1]["content"].splitlines()[-1] for request in chat.requests}
+    assert sent == {f"Answer: {fact['ground_truth']}." for fact in facts}
+    assert summarize(results)["rewrite_answer_judged"] == pytest.approx(2 / 3)

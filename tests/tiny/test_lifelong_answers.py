@@ -13,6 +13,7 @@ from easyedit_neuron.errors import NeuronEditError
 from easyedit_neuron.evaluation.answers import answers
 from easyedit_neuron.lifelong.engine import Engine
 from easyedit_neuron.lifelong.measurer import Measurer
+from helpers.chat_server import chat_server, says_target
 from helpers.lifelong_runs import NAMES, make_world, outcome, start
 
 SHORT = dict(edits=40, checkpoints=[20], save_every_edits=None, measure={"answers": 8, "fluency": 0})
@@ -125,3 +126,39 @@ def test_an_edited_before_file_is_refused(world, tmp_path):
     with pytest.raises(NeuronEditError, match="before.json: is not the one that the run's state belongs to"):
         start(world, out, changes=trap, on_failure="continue", **options)
     start(world, tmp_path / "copy", changes=trap, on_failure="continue", **options)
+
+
+def test_a_judge_grades_the_answers_of_a_run(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret-key")
+    with chat_server(says_target) as chat:
+        measure = {"judge": chat.url, "judge_model": "m", "answers": 0, "fluency": 0}
+        start(world, tmp_path / "run", edits=4, checkpoints=[], measure=measure)
+    finals = [line["final"] for line in lines_of(tmp_path / "run")]
+    assert all(set(final["rewrite_answer_judged"]) <= {0.0, 1.0} for final in finals)
+    assert len(chat.requests) > 2, "two cases to begin with, then the answers"
+    heading, *rows = (tmp_path / "run" / "checkpoints.csv").read_text().splitlines()
+    place = heading.split(",").index("rel_judged")
+    expected = sum(final["rewrite_answer_judged"][0] for final in finals) / 4
+    assert float(rows[-1].split(",")[place]) == pytest.approx(expected) and not rows[0].split(",")[place]
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert files and not any(b"a-secret-key" in file.read_bytes() for file in files)
+
+
+def test_a_judge_that_cannot_be_asked_ends_the_run_before_an_edit(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("easyedit_neuron.evaluation.llm_judge.RETRIES", 0)
+    with chat_server(lambda _: 500) as chat, pytest.raises(NeuronEditError, match="cannot be asked"):
+        start(world, tmp_path / "run", edits=4, measure={"judge": chat.url, "judge_model": "m"})
+    assert not (tmp_path / "run" / "edits.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ({"judge": "http://127.0.0.1:1/v1"}, "field 'judge_model'.*go together"),
+        ({"judge_model": "m"}, "field 'judge'.*go together"),
+        ({"judge": "127.0.0.1", "judge_model": "m"}, "field 'judge'.*is no address"),
+    ],
+)
+def test_settings_of_a_judge(world, tmp_path, measure, message):
+    with pytest.raises(NeuronEditError, match=message):
+        start(world, tmp_path / "run", edits=4, measure=measure)
