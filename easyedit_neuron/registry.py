@@ -33,6 +33,8 @@ class MethodSpec:
         batchable: one call may take several requests at once (EasyEdit's ``batch_edit``).
         plugin: given to EasyEdit at registration; the others live in the built-in host only, where EasyEdit
             has its own.
+        edits_weights: False: what it keeps stands in the prompts of the runner and of single edits, and its
+            apply function refuses.
     """
 
     name: str
@@ -41,6 +43,7 @@ class MethodSpec:
     aliases: tuple[str, ...] = ()
     batchable: bool = False
     plugin: bool = False
+    edits_weights: bool = True
 
     def __post_init__(self) -> None:
         for target in (self.apply, self.hparams):
@@ -142,3 +145,4 @@ _builtin("AlphaEdit", "alphaedit", "AlphaEditHyperParams", batchable=True)
 _builtin("MEMIT", "memit", "MEMITHyperParams", batchable=True)
 _builtin("ROME", "rome", "ROMEHyperParams", aliases=("R-ROME",))
 _builtin("FT", "ft", "FTHyperParams", batchable=True)
+_builtin("IKE", "ike", "IKEHyperParams", batchable=True, edits_weights=False)

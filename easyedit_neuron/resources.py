@@ -18,6 +18,22 @@ CONF_DIR = PACKAGE_DIR / "conf"
 SHIPPED_MODELS = ("tiny-llama",)
 FETCHED_MODELS = ("smollm2-135m-instruct",)
 """Models that ``easyedit-neuron model get NAME`` writes into the cache; see ``model_store``."""
+CHECKPOINTS = {
+    "gpt-j-6B": "EleutherAI/gpt-j-6b",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
+    "llama2-13b": "meta-llama/Llama-2-13b-hf",
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B",
+    "llama3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "llama3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
+    "llama3.2-1b-instruct": "meta-llama/Llama-3.2-1B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
+    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
+}
+"""Name of a hyperparameter file -> the checkpoint that it is of, the same for all methods."""
 SHIPPED_DATA = ("real-world", "tiny-world")
 CACHE_VARIABLE = "EASYEDIT_NEURON_CACHE"
 
@@ -36,14 +52,17 @@ def statistics_dir() -> Path:
 
 
 def model_path(name: str) -> str:
-    """Folder of a shipped or fetched model when ``name`` is exactly its name; other names are unchanged.
+    """Folder of a shipped or fetched model when ``name`` is exactly its name, the checkpoint for a name of
+    ``CHECKPOINTS`` that is no folder here; other names are unchanged.
 
     For a folder of that name in the working directory write ``./tiny-llama``. EasyEdit chooses classes by
     words in the path, so that of a fetched model, all llamas, holds that word.
     """
     if name in SHIPPED_MODELS:
         return str(ASSETS_DIR / name)
-    return str(cache_dir() / "models" / "llama" / name) if name in FETCHED_MODELS else str(name)
+    if name in FETCHED_MODELS:
+        return str(cache_dir() / "models" / "llama" / name)
+    return CHECKPOINTS[name] if name in CHECKPOINTS and not Path(name).exists() else str(name)
 
 
 def model_short_name(path: str) -> str:

@@ -2,8 +2,9 @@
 EasyEdit's scripts.
 
     python examples/run_lifelong.py --ds_size 100
-    python examples/run_lifelong.py --editing_method PNKE --hparams_dir hparams/PNKE/llama3-8b.yaml \\
-        --data_dir ../data/counterfact-edit.json --ds_size 2000 --batch_size 10 --output_dir results/pnke-2000
+    python examples/run_lifelong.py --editing_method PNKE --ds_size 2000 --batch_size 10 \\
+        --hparams_dir hparams/PNKE/llama3-8b-instruct.yaml --data_dir ../data/counterfact-edit.json \\
+        --output_dir results/pnke-2000
 
 The same command again goes on where it was. What is given behind "--" goes to the runner as it is
 (docs/guides/lifelong.md):

@@ -62,14 +62,19 @@ def check_vocabulary(model, tok, texts: Sequence[str]) -> None:
         )
 
 
+def positions(model) -> int | None:
+    """The longest row of token ids that a model takes; None where its config does not say."""
+    config = getattr(model, "config", None)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
 def check_lengths(model, rows: Sequence[Sequence[int]]) -> None:
     """``RequestError`` for a row of token ids that is longer than the model's positions."""
-    config = getattr(model, "config", None)
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    most = positions(model)
     for number, row in enumerate(rows):
-        if positions is not None and len(row) > positions:
+        if most is not None and len(row) > most:
             raise RequestError(
-                f"text {number} has {len(row):,} tokens, and the model has {positions:,} positions; make it "
+                f"text {number} has {len(row):,} tokens, and the model has {most:,} positions; make it "
                 "shorter"
             )
 

@@ -13,10 +13,12 @@ from .. import data, resources
 from ..arch.gguf import is_gguf
 from ..arch.view import ModelView
 from ..errors import HparamsError
+from ..evaluation.llm_judge import LLMJudge
 from ..hyperparameters.base import HyperParams
 from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.easyedit_method import EasyEditMethod
 from ..lifelong.method import Method
+from ..lifelong.prompt_method import PromptMethod
 from ..registry import get_method
 from ..utils.lists import evenly
 from .settings import Settings
@@ -27,7 +29,8 @@ T = TypeVar("T")
 def load_method(settings: Settings) -> Method:
     """The method that the settings name: of the registry, or EasyEdit's own."""
     if not settings.method_name.startswith(EASYEDIT_PREFIX):
-        return Method(get_method(settings.method_name))
+        spec = get_method(settings.method_name)
+        return Method(spec) if spec.edits_weights else PromptMethod(spec)
     method = EasyEditMethod(settings.method_name.removeprefix(EASYEDIT_PREFIX))
     if method.one_prompt_at_a_time:
         settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1
@@ -104,6 +107,15 @@ def with_ability(settings: Settings, hparams: HyperParams) -> tuple[Settings, di
     names = tasks.canonical(names) if names else []
     settings = dataclasses.replace(settings, evaluation=dataclasses.replace(options, ability=names))
     return settings, {"ability": tasks.identity(names, options.ability_data)} if names else {}
+
+
+def load_judge(options: Any) -> LLMJudge | None:
+    """The judge that the settings of the evaluation name, asked once; None without any."""
+    if options.judge is None:
+        return None
+    judge = LLMJudge(options.judge, options.judge_model)
+    judge.check()
+    return judge
 
 
 def load_ability(options: Any) -> Any:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from .. import resources
 from ..data import SHAPES
 from ..errors import HparamsError
+from ..host.hparams import easyedit_hparams_file
 from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ..hyperparameters.options import SEED, doc
 from ..lifelong import EASYEDIT_PREFIX
@@ -261,13 +262,13 @@ def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:
 
     alg = settings.method_name.removeprefix(EASYEDIT_PREFIX)
     method = EasyEditMethod(alg)
-    path = resources.easyedit_hparams(alg, settings.model.name)
+    changes = {"batch_size": settings.batch_size}
     if settings.model.hparams:
         path = Path(settings.model.hparams).expanduser()
-    elif not path.is_file():
-        remedy = "name EasyEdit's, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
-        raise HparamsError(f"no file of EasyEdit's {alg} for {settings.model.name!r} is shipped: {remedy}")
-    changes = {"batch_size": settings.batch_size, **settings.method}
+    else:
+        path, own = easyedit_hparams_file(alg, settings.model.name)
+        changes |= own
+    changes |= settings.method
     if settings.model.path:
         changes["model_name"] = settings.model.path
     return method.hyperparameters(path, changes), path

@@ -10,7 +10,25 @@ from typing import Any
 from .. import registry, resources
 from ..errors import HostError, HparamsError, NeuronEditError
 from ..hyperparameters.base import find_hparams
+from .loader import find_easyeditor
 from .resolve import HOST_VARIABLE, resolve_base_editor
+
+_LLAMA2 = ("llama-7b", "llama-7B")
+_LLAMA3 = ("llama3-8b", *_LLAMA2)
+_EASYEDIT_NAMES = {
+    "gpt-j-6B": ("gpt-j-6B", "gpt-j-6b"),
+    "gpt2-xl": ("gpt2-xl",),
+    "llama2-7b": _LLAMA2,
+    "llama2-7b-chat": _LLAMA2,
+    "llama3-8b": _LLAMA3,
+    "llama3-8b-instruct": _LLAMA3,
+    "llama3.1-8b-instruct": ("llama3.1-8b", *_LLAMA3),
+    "mistral-7b": ("mistral-7b",),
+    "qwen2.5-7b": ("qwen2.5-7b",),
+    "qwen2.5-7b-instruct": ("qwen2.5-7b",),
+}
+"""Our name of a model -> EasyEdit's files that fit it, the best first: Llama-2-7B has the modules and the
+number of layers of the Llamas of 8B."""
 
 
 def load_hparams(method: str, file: str | Path, host: str | None = None) -> Any:
@@ -49,6 +67,27 @@ def easyedit_function(method: str, host: str | None = None) -> Callable | None:
     if method not in algorithms:
         raise NeuronEditError(f"unknown method {method!r}: EasyEdit has {', '.join(sorted(algorithms))}")
     return algorithms[method]
+
+
+def easyedit_hparams_file(alg_name: str, model: str) -> tuple[Path, dict[str, str]]:
+    """The file of hyperparameters for one of EasyEdit's methods and a model, and what is changed in it.
+
+    The shipped file, else that of the same architecture in EasyEdit's folder, with our model's checkpoint for
+    its ``model_name``.
+
+    Raises:
+        HparamsError: there is neither.
+    """
+    shipped = resources.easyedit_hparams(alg_name, model)
+    if shipped.is_file():
+        return shipped, {}
+    package = find_easyeditor()
+    folder = package.parent / "hparams" / alg_name if package else Path()
+    for name in _EASYEDIT_NAMES.get(model, ()):
+        if package and (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml", {"model_name": resources.CHECKPOINTS[model]}
+    remedy = "name one, as in model.hparams=EasyEdit/hparams/GRACE/gpt2-xl.yaml"
+    raise HparamsError(f"neither we nor EasyEdit have a file of its {alg_name} for {model!r}: {remedy}")
 
 
 def read_easyedit_hparams(function: Callable, file: Path) -> Any:

@@ -1,5 +1,6 @@
 """What a model says to an edit's prompts, in words."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..evaluation.answers import answers
@@ -9,11 +10,18 @@ Answers = dict[str, dict[str, str]]
 """``{"rewrite", "rephrase", "neighbor": {"prompt", "text"}}``; without the kinds that a request lacks"""
 
 
-def read_answers(model, tok, requests: list[dict[str, Any]], batch_size: int) -> list[Answers]:
-    """Greedy answers to the prompts of each request; see ``questions``."""
+def read_answers(
+    model,
+    tok,
+    requests: list[dict[str, Any]],
+    batch_size: int,
+    asked_as: Callable[[Sequence[str]], list[str]] = list,
+) -> list[Answers]:
+    """Greedy answers to the prompts of each request; see ``questions``. The model is asked them as
+    ``asked_as`` says."""
     asked = [questions(request) for request in requests]
     prompts = [prompt for by_kind in asked for prompt in by_kind.values()]
-    texts = iter(answers(model, tok, prompts, batch_size=batch_size))
+    texts = iter(answers(model, tok, asked_as(prompts), batch_size=batch_size))
     return [
         {kind: {"prompt": prompt, "text": next(texts)} for kind, prompt in by_kind.items()}
         for by_kind in asked

@@ -31,7 +31,8 @@ ONE_PROMPT_AT_A_TIME = {"GRACE", "WISE"}
 
 NO_EDITS = {
     "IKE": "it changes the prompt and not the model: every question gets its own new fact and demonstrations "
-    "in front of it, so that there is no edited model on which other questions could be asked",
+    "in front of it, so that there is no edited model on which other questions could be asked; ours looks "
+    "the facts up, method=ike",
     "FT-Api": "it trains a model behind an interface of OpenAI",
     "DeepEdit-Api": "it asks a model behind an interface",
 }

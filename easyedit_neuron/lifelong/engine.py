@@ -131,6 +131,7 @@ class Engine:
             before["beside"] |= self._measure_ability(0)
             write_text(self.files.before, as_json(before))
         self.measurer.load(before)
+        self.measurer.asked = self.editor.method.asked
         self.guard = self._make_guard()
         prompt_tok = prompt_tokenizer_of(self.editor.tok, self.editor.hparams)
         self.guard.begin(self.editor.model, self.editor.tok, prompt_tok)

@@ -1,7 +1,7 @@
 """What a run measures: the edits' own metrics, and the side effects on everything else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ from ..arch.chat import prompt_tokenizer
 from ..evaluation import evaluate_all, fluency, perplexity, summarize
 from ..evaluation.batched import pair_accuracies
 from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
+from ..evaluation.llm_judge import LLMJudge
+from ..evaluation.sections import with_prompts
 from ..utils.lists import evenly, mean
 from .answers import Answers, read_answers
 from .run_folder import finite
@@ -30,14 +32,26 @@ class Measurer:
     ``ability`` is an ``ability.general_ability.GeneralAbility`` or None. ``known``: of each fact, whether the
     untouched model answers it right; others cannot be retained. ``prompt_tok``: the tokenizer for prompts of
     edits, inside the chat template with ``use_chat_template``; side effects are measured on plain text, and
-    locality too unless ``evaluation.locality_in_chat``.
+    locality too unless ``evaluation.locality_in_chat``. ``asked`` puts in front of prompts what the method
+    keeps (``Method.asked``); it is set once the untouched model is measured.
     """
 
-    def __init__(self, tok, hparams, requests: list[dict], reference: ReferenceData, settings, ability=None):
+    def __init__(
+        self,
+        tok,
+        hparams,
+        requests: list[dict],
+        reference: ReferenceData,
+        settings,
+        ability=None,
+        judge: LLMJudge | None = None,
+    ):
         self.tok, self.hparams, self.requests, self.reference = tok, hparams, requests, reference
         self.prompt_tok = prompt_tokenizer(tok, hparams)
         self.options, self.seed, self.ability = settings.evaluation, settings.seed, ability
+        self.judge = judge
         self.prompts = evenly(reference.prompts, self.options.fluency)
+        self.asked: Callable[[Sequence[str]], list[str]] = list
         self.knows_fact: list[bool] = []
         self.asked_first = [fact["prompt"] for fact in evenly(reference.facts, self.options.first_token)]
         self._locality_answers: list[dict] = []  # of the untouched model
@@ -76,7 +90,7 @@ class Measurer:
     def read_answers(self, model, positions: Sequence[int]) -> list[Answers]:
         """What the model says, in words, to the prompts of the edits at some positions."""
         requests = [self.requests[i] for i in positions]
-        return read_answers(model, self.prompt_tok, requests, self.options.batch_size)
+        return read_answers(model, self.prompt_tok, requests, self.options.batch_size, self.asked)
 
     def measure_side_effects(self, model) -> dict[str, Any]:
         """Shares and means on the model as it is now; what the settings leave out is not in it."""
@@ -89,10 +103,11 @@ class Measurer:
         if self.asked_first:
             before, size = self._first_tokens, self.options.batch_size
             values["first_token_kl"] = mean(
-                first_token_divergence(model, self.tok, self.asked_first, before, size)
+                first_token_divergence(model, self.tok, self.asked(self.asked_first), before, size)
             )
         if self.prompts:
-            entropies = fluency(model, self.tok, self.prompts, self.options.fluency_tokens, seed=self.seed)
+            prompts, tokens = self.asked(self.prompts), self.options.fluency_tokens
+            entropies = fluency(model, self.tok, prompts, tokens, seed=self.seed)
             values["fluency"] = mean(entropies)
         if self.reference.texts:
             texts = self.reference.texts
@@ -112,7 +127,8 @@ class Measurer:
 
     def answers_right(self, model, facts: list[dict[str, str]]) -> list[bool]:
         """Whether the whole answer to each fact is right, teacher-forced."""
-        pairs = [(fact["prompt"], fact["ground_truth"]) for fact in facts]
+        prompts = self.asked([fact["prompt"] for fact in facts])
+        pairs = [(prompt, fact["ground_truth"]) for prompt, fact in zip(prompts, facts)]
         accuracies = pair_accuracies(model, self.tok, pairs, self.options.batch_size)
         return [accuracy == 1.0 for accuracy in accuracies]
 
@@ -122,7 +138,9 @@ class Measurer:
         options |= {
             name: generated and getattr(self.options, name) for name in ("exact_match", "whole_answers")
         }
-        return evaluate_all(model, self.tok, requests, reference=reference, **options)
+        options["judge"] = self.judge if generated else None
+        asked = with_prompts(requests, self.asked)
+        return evaluate_all(model, self.tok, asked, reference=reference, **options)
 
 
 def plain_metrics(metrics: dict) -> dict:

@@ -1,7 +1,7 @@
 """A method and the model that it edits; a batch of edits is applied completely or not at all."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,10 @@ class Method:
         options = {"copy": False, "return_orig_weights": True, "keep_original_weight": False}
         edited, originals = self._apply(model, tok, requests, hparams, records=records, **options)
         return MethodResult(edited, originals, records)
+
+    def asked(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts as the edited model is asked them: a method may put what it keeps in front of them."""
+        return list(prompts)
 
     def module_variables(self) -> Any:
         """Copies of what the method keeps outside of the model, for ``restore_module_variables``."""

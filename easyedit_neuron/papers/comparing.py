@@ -23,13 +23,9 @@ def comparison(request: Request) -> str:
     difference where the model is the paper's."""
     entry, parts = request.entry, []
     for data in entry.data:
-        lines, another = [], []
-        for label, variant in request.variants.items():
+        lines, group = [], entry.group(data, request.model)
+        for label in request.variants:
             measured = _measured(request, data, label)
-            checkpoint = request.checkpoint(variant)
-            group = entry.group(data, checkpoint) if checkpoint else None
-            if group is None:
-                another.append(label)
             published = group.published.get(label) if group else None
             for number, (edits, cells) in enumerate(measured.items()):
                 lines.append(
@@ -40,9 +36,8 @@ def comparison(request: Request) -> str:
                     lines.append(["  paper", "", *("-" if value is None else f"{value:g}" for value in row)])
                     lines.append(["  difference", "", *_differences(entry, cells, row)])
         title = f"### {data}\n"
-        if another:
-            models = ", ".join(entry.models)
-            title += f"\nAnother model than the paper's ({models}): no difference for {', '.join(another)}.\n"
+        if group is None:
+            title += f"\nAnother model than the paper's ({', '.join(entry.models)}): no difference.\n"
         parts.append(f"{title}\n{_table(['method', 'edits', *entry.columns], lines)}")
     return f"## {entry.name}: {entry.title}\n\n" + "\n".join(parts)
 

@@ -13,20 +13,6 @@ from ..errors import NeuronEditError
 from ..utils.suggest import did_you_mean
 
 PAPERS = ("nmke", "pnke", "fine", "kne")
-CHECKPOINTS = {
-    "llama3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
-    "llama3-8b": "meta-llama/Meta-Llama-3-8B",
-    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
-    "llama2-7b": "meta-llama/Llama-2-7b-hf",
-    "llama2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
-    "llama2-13b": "meta-llama/Llama-2-13b-hf",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "gpt-j-6b": "EleutherAI/gpt-j-6b",
-    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
-    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
-}
-"""Model as the papers' entries call it -> the checkpoint that hyperparameter files name."""
-
 Rows = list[list[float | None] | None]
 
 
@@ -98,11 +84,9 @@ class Entry:
         """Number of edits of a run at the paper's size, None if it does not say."""
         return self.steps[-1] if self.steps else self.records
 
-    def group(self, data: str, checkpoint: str) -> Group | None:
-        """The published part of a data set and a checkpoint, None where the table has no such model."""
-        return next(
-            (g for g in self.groups if g.data == data and CHECKPOINTS.get(g.model) == checkpoint), None
-        )
+    def group(self, data: str, model: str) -> Group | None:
+        """The published part of a data set and a model, None where the table has no such part."""
+        return next((g for g in self.groups if (g.data, g.model) == (data, model)), None)
 
 
 def entries(paper: str | None = None) -> dict[str, Entry]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..report.table import markdown_line
+from ..resources import CHECKPOINTS
 from .entry import PAPERS, Entry, entries
 
 TITLES = {"nmke": "NMKE", "pnke": "PNKE", "fine": "FiNE", "kne": "KNE"}
@@ -18,8 +19,8 @@ Every table and figure of the four papers by one command, with your model and yo
 ```bash
 easyedit-neuron paper list
 easyedit-neuron paper show nmke-table-1  # protocol, methods with their settings, published numbers
-easyedit-neuron paper run nmke-table-1 model=llama3-8b model.path=/models/llama3 data.zsre=zsre.json \\
-    data.counterfact=counterfact-edit.json edits=100 methods=NMKE,AlphaEdit
+easyedit-neuron paper run nmke-table-1 model=llama3-8b-instruct model.path=/models/llama3 \\
+    data.zsre=zsre.json data.counterfact=counterfact-edit.json edits=100 methods=NMKE,AlphaEdit
 ```
 
 `run` makes a run per data set and method, goes on where it was interrupted, and prints means with 95%
@@ -33,9 +34,20 @@ contradicts itself in a paper.
 """
 
 
+CHECKPOINT_HEAD = """## Which checkpoint a name means
+
+One name, one checkpoint, for every method; base and instruct never share a name. EasyEdit's own methods (FT,
+KN, LoRA, PMET, WISE) take the file of the same architecture from EasyEdit's folder, with this checkpoint,
+where none ships with us.
+
+| name | checkpoint | in tables and figures of |
+|---|---|---|
+"""
+
+
 def page(folder: Path) -> str:
     """The Markdown page; ``folder``: of the tables that were made."""
-    parts = [HEAD]
+    parts = [HEAD, _checkpoints()]
     for paper in PAPERS:
         items = entries(paper)
         rows = ["| name | shows | protocol | edits | data | models | not here |", "|" + "---|" * 7]
@@ -44,6 +56,15 @@ def page(folder: Path) -> str:
         files = [folder / f"{name}.md" for name in items]
         parts += [file.read_text(encoding="utf-8") for file in files if file.is_file()]
     return "\n".join(parts)
+
+
+def _checkpoints() -> str:
+    rows = []
+    for name, checkpoint in CHECKPOINTS.items():
+        used = [TITLES[p] for p in PAPERS if any(name in item.models for item in entries(p).values())]
+        if used:
+            rows.append(markdown_line([f"`{name}`", checkpoint, ", ".join(used)]))
+    return CHECKPOINT_HEAD + "\n".join(rows) + "\n"
 
 
 def _row(item: Entry) -> str:

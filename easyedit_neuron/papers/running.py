@@ -14,12 +14,9 @@ from pathlib import Path
 from .. import resources
 from ..bench.cells import Cell
 from ..data import load
-from ..hyperparameters.base import read_hparams
 from ..hyperparameters.variant import Variant
-from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.run_folder import RunFolder
-from ..registry import get_method
-from ..studies.single_edits import UNTOUCHED, rows_file
+from ..studies.single_edits import rows_file
 from .entry import Entry
 from .measures import ABILITIES
 
@@ -87,18 +84,6 @@ class Request:
     def rows_file(self, data: str, variant: Variant) -> Path:
         """Of single edits."""
         return rows_file(self.out / data, self.data[data], variant.text)
-
-    def checkpoint(self, variant: Variant) -> str | None:
-        """The checkpoint that the shipped settings of the method and the model name, None without any."""
-        if variant.method == UNTOUCHED:
-            others = (self.checkpoint(v) for v in self.variants.values() if v.method != UNTOUCHED)
-            return next((name for name in others if name), None)
-        if variant.method.startswith(EASYEDIT_PREFIX):
-            file = resources.easyedit_hparams(variant.method.removeprefix(EASYEDIT_PREFIX), self.model)
-        else:
-            name = f"{get_method(variant.method).name}/{self.model}"
-            file = resources.hparams_path(name) if name in resources.shipped_hparams() else None
-        return str(read_hparams(file)["model_name"]) if file and file.is_file() else None
 
 
 def run(request: Request) -> list[str]:

@@ -29,7 +29,7 @@ from ..utils.lists import evenly, mean
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table
-from .untouched import EasyEditUntouched, Untouched
+from .untouched import EasyEditUntouched, PromptUntouched, Untouched
 
 COLUMNS = {
     "rel": "rewrite_acc",
@@ -112,7 +112,9 @@ def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tup
             subjects[text] = own, None
             continue
         fields = variant.fields() | path | ({"device": args.device} if args.device else {})
-        subjects[text] = own, hparams_of(variant.method, args.model, None, **fields)
+        hparams = hparams_of(variant.method, args.model, None, **fields)
+        in_weights = get_method(variant.method).edits_weights
+        subjects[text] = own if in_weights else PromptUntouched(own.model, own.tok, hparams), hparams
     return subjects
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from .. import resources
 from ..edits.write import restore
-from ..errors import EditError, HparamsError, NeuronEditError
+from ..errors import EditError, NeuronEditError
 from ..evaluation import evaluate_all, fluency, perplexity
+from ..evaluation.sections import with_prompts
+from ..host.hparams import easyedit_hparams_file
 from ..lifelong import EASYEDIT_PREFIX
+from ..models.ike.facts import Facts
 from ..registry import get_method
 from ..utils.lists import mean
 from ..utils.random_state import seed_everything
@@ -67,6 +69,29 @@ class Untouched:
         self._originals = {}
 
 
+class PromptUntouched(Untouched):
+    """A model whose new facts stand in front of the questions, until ``restore``."""
+
+    def __init__(self, model: torch.nn.Module, tok, hparams):
+        super().__init__(model, tok)
+        self._facts = Facts.of(hparams, model, tok)
+
+    def edit(self, requests: list[dict], hparams, records: list | None = None) -> None:
+        self._facts.add(requests)
+
+    def evaluate(
+        self, requests: list[dict], reference: list, exact_match: bool = False, hparams=None
+    ) -> list[dict]:
+        asked = with_prompts(requests, self._facts.asked)
+        return super().evaluate(asked, reference, exact_match, hparams)
+
+    def fluency(self, prompts: list[str], tokens: int) -> float | None:
+        return super().fluency(self._facts.asked(prompts), tokens)
+
+    def restore(self) -> None:
+        self._facts.by_fact = {}
+
+
 class EasyEditUntouched(Untouched):
     """A model that one of EasyEdit's methods edits; the edits are made on a copy.
 
@@ -75,8 +100,8 @@ class EasyEditUntouched(Untouched):
 
     Args:
         name: ``EasyEdit:METHOD``.
-        model: name of a model with a shipped file of this method.
-        file: hyperparameters in EasyEdit's own form; None: the shipped file.
+        model: name of a model with a file of this method, shipped or EasyEdit's own.
+        file: hyperparameters in EasyEdit's own form; None: those of the model.
         changes: of hyperparameters.
 
     Raises:
@@ -90,10 +115,8 @@ class EasyEditUntouched(Untouched):
 
         alg_name = name.removeprefix(EASYEDIT_PREFIX)
         self.method = EasyEditMethod(alg_name)
-        path = Path(file) if file else resources.easyedit_hparams(alg_name, model)
-        if not path.is_file():
-            raise HparamsError(f"{name} has no file for {model}: there is no {path}")
-        self.hparams = self.method.hyperparameters(path, changes or {})
+        path, own = (Path(file), {}) if file else easyedit_hparams_file(alg_name, model)
+        self.hparams = self.method.hyperparameters(path, own | (changes or {}))
         prepared = copy.deepcopy(self.hparams)
         with _silent():
             loaded, tok = self.method.load_model(prepared)

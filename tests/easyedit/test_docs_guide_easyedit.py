@@ -62,7 +62,7 @@ def test_the_script_runs(easyeditor, tmp_path):
     block = re.findall(r"```python\n(.*?)```", TEXT, re.S)[1]
     file = quick("NMKE", tmp_path)
     names = {}
-    exec(block.replace("NMKE/llama3-8b", str(file)), names)
+    exec(block.replace("NMKE/llama3-8b-instruct", str(file)), names)
     (metric,) = names["metrics"]
     assert metric["pre"]["rewrite_acc"] != [1.0] and "neighborhood_acc" in metric["post"]["locality"]
     assert list(names["weights"]) == ["model.layers.1.mlp.down_proj.weight"]

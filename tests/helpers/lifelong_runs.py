@@ -26,6 +26,7 @@ from easyedit_neuron.cli.settings import (
 )
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.models.ike.ike_hparams import IKEHyperParams
 from easyedit_neuron.registry import MethodSpec, register_method
 from easyedit_neuron.utils import io
 from helpers import contract
@@ -145,6 +146,9 @@ def hparams_of(world: Path, out: Path, settings: Settings, **changes):
         "stats_dir": str(out.parent / "stats"),
         **changes,
     }
+    if settings.method_name == "IKE":
+        fields = {"model_name": str(world / "model"), "device": "cpu", "batch_size": settings.batch_size}
+        return IKEHyperParams(alg_name="IKE", **fields, **changes)
     if settings.method_name == "Lasting":
         return LastingHyperParams(alg_name="Lasting", batch_size=settings.batch_size, **fields)
     if settings.method_name in ("FiNE", "KNE", "PNKE"):

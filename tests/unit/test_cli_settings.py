@@ -121,7 +121,7 @@ def test_other_methods(method, name):
     assert hparams.alg_name == name
 
 
-@pytest.mark.parametrize("model", ["llama3.1-8b", "gpt-j-6B"])
+@pytest.mark.parametrize("model", ["llama3.1-8b-instruct", "gpt-j-6B"])
 def test_model_picks_the_file_and_path_the_weights(model):
     hparams, path = read_hyperparameters(
         settings_of("output_dir=out", f"model={model}", "model.path=/models/own")
@@ -186,7 +186,7 @@ def test_own_file(tmp_path):
         (["data=file", "data.path=none.json"], "none.json"),
         (["data.shape=zrse"], "unknown shape 'zrse'"),
         (["data.invalid=drop"], "'invalid'"),
-        (["method=memit", "model=gpt2-xl"], "only for: smollm2-135m-instruct, tiny-llama;"),
+        (["method=lasting", "model=gpt2-xl"], "only for: smollm2-135m-instruct, tiny-llama;"),
         (["model.hparams=nowhere.yaml"], "nowhere.yaml"),
         (["~method"], "method=nmke"),
         (["edits=["], "cannot read the argument 'edits=['"),

@@ -9,13 +9,14 @@ from easyedit_neuron.registry import get_method
 MODELS = {
     "smollm2-135m-instruct",
     "tiny-llama",
-    "llama-7b",
-    "llama3-8b",
-    "llama3.1-8b",
-    "llama3.2-1b",
+    "llama2-7b",
+    "llama3-8b-instruct",
+    "llama3.1-8b-instruct",
+    "llama3.2-1b-instruct",
     "gpt2-xl",
     "gpt-j-6B",
     "qwen2.5-7b",
+    "qwen2.5-7b-instruct",
     "mistral-7b",
 }
 SHIPPED = resources.shipped_hparams()
@@ -33,7 +34,7 @@ def test_loads(name):
         assert hparams.model_name == resources.model_path(model) and hparams.device == "cpu"
         assert "unverified" not in text
     else:
-        assert "unverified" in text
+        assert "unverified" in text and hparams.model_name == resources.CHECKPOINTS[model]
 
 
 @pytest.mark.parametrize("method", ["NMKE", "AlphaEdit", "FT"])

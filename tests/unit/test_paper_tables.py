@@ -25,7 +25,7 @@ NUMBERED = {  # paper -> numbers of its tables, of its experimental figures
 DATA = {"zsre", "counterfact", "wikidata_counterfact", "wikidata_recent", "knowedit_zsre", "mmlu"}
 MODELS = {
     *("llama3-8b-instruct", "llama3-8b", "llama3.2-1b", "llama2-7b", "llama2-7b-chat", "llama2-13b"),
-    *("gpt-j-6b", "gpt2-xl", "qwen2.5-7b"),
+    *("gpt-j-6B", "gpt2-xl", "qwen2.5-7b"),
 }
 EASYEDIT_FIELDS = {
     "FT": {"objective_optimization"},

@@ -1,7 +1,6 @@
 """The command for the papers' tables: what it runs, and what it prints beside the published numbers."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +10,11 @@ from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.hyperparameters.variant import Variant
 from easyedit_neuron.lifelong.run_folder import RunFolder
 from easyedit_neuron.papers import comparing
-from easyedit_neuron.papers.entry import CHECKPOINTS, Entry, Group, entries
+from easyedit_neuron.papers.entry import Entry, Group, entries
 from easyedit_neuron.papers.measures import of_record
 from easyedit_neuron.papers.page import page
 from easyedit_neuron.papers.running import Request, run
+from easyedit_neuron.registry import get_method
 from easyedit_neuron.studies.single_edits import record_row
 from helpers.pages import REPOSITORY
 from helpers.run_folders import run_folder
@@ -41,7 +41,8 @@ SINGLE = Entry(
 )
 
 
-def request(entry, folder, model="llama3-8b", **changes):
+def request(entry, folder, model=None, **changes):
+    model = model or entry.models[0]
     data = {name: f"/data/{name}.json" for name in entry.data}
     return Request(entry=entry, model=model, path=None, data=data, out=folder, **changes)
 
@@ -75,8 +76,8 @@ def test_a_sequential_table_is_one_run_per_method(tmp_path, monkeypatch):
     (words,) = commands(monkeypatch, request(SEQUENTIAL, tmp_path, edits=50, settings=["runner.x=1"]))
     assert words[:2] == ["easyedit_neuron", "method=nmke"]
     folder = tmp_path / "zsre-NMKE-method.mask_stage-post-50-s0"
-    for setting in ("method.mask_stage=post", "model=llama3-8b", "data.path=/data/zsre.json", "edits=50",
-                    "runner.checkpoints=[10]", "data.sample_seed=0",
+    for setting in ("method.mask_stage=post", "model=llama3-8b-instruct", "edits=50",
+                    "data.path=/data/zsre.json", "runner.checkpoints=[10]", "data.sample_seed=0",
                     "evaluation.fluency=0", "evaluation.ability=[]", "runner.x=1",
                     f"output_dir={folder}"):  # fmt: skip
         assert setting in words, setting
@@ -101,7 +102,7 @@ def test_published_numbers_stand_below_those_of_the_same_model(tmp_path):
     assert "| NMKE | 10 | 0.75 [0.5, 1] | 0.5 [0.5, 0.5] | 0.5 [0.5, 0.5] |" in lines
     assert "|   paper |  | 0.9 | 0.8 | 0.7 |" in lines
     assert "|   difference |  | -0.15 | -0.3 | -0.2 |" in lines
-    other = comparing.comparison(request(SEQUENTIAL, tmp_path, model="llama3.1-8b", edits=10))
+    other = comparing.comparison(request(SEQUENTIAL, tmp_path, model="llama3-8b", edits=10))
     assert "Another model" in other and "paper |" not in other
 
 
@@ -172,15 +173,18 @@ def test_wrong_input_is_one_line(words, said, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkpoints_are_those_of_shipped_settings():
-    """A model's name in a table stands for a checkpoint that hyperparameter files name."""
-    named = {
-        line.split("#")[0].split(":", 1)[1].strip()
-        for name in resources.shipped_hparams()
-        for line in Path(resources.hparams_path(name)).read_text().splitlines()
-        if line.startswith("model_name:")
-    }
-    assert set(CHECKPOINTS.values()) <= named
+def test_every_run_of_a_table_has_settings():
+    """Each of our methods has a file for each model of each table, or is written down here as having none."""
+    shipped, none_published = resources.shipped_hparams(), {"llama2-13b", "llama3.2-1b"}
+    missing = set()
+    for entry in entries().values():
+        for text in filter(None, entry.methods.values()):
+            method = Variant.of(text).method
+            if method not in ("Untouched", "IKE") and not method.startswith("EasyEdit:"):
+                names = (f"{get_method(method).name}/{model}" for model in entry.models)
+                missing |= {name for name in names if name not in shipped}
+    assert {name.split("/")[1] for name in missing} <= none_published, missing
+    assert {name.split("/")[0] for name in missing} <= {"ROME", "MEMIT"}, missing
 
 
 def test_the_page_is_that_of_the_entries():

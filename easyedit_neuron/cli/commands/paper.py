@@ -108,7 +108,9 @@ def _request(item: Entry, settings: list[str]) -> Request:
         values[name] = value
     model, path = values.pop("model", None), values.pop("model.path", None)
     if model is None:
-        raise NeuronEditError("model=NAME is missing: a model with shipped settings, such as llama3-8b")
+        raise NeuronEditError(
+            "model=NAME is missing: a model with shipped settings, such as llama3-8b-instruct"
+        )
     resources.require_model(path or model)
     request = Request(
         entry=item,
