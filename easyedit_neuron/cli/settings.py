@@ -64,8 +64,11 @@ def run_folder(run: Any, day: str, time: str) -> str:
 
 
 def method_fields(spec: MethodSpec) -> list[str]:
-    """Hyperparameters of a method that can be given as ``method.<field>``."""
-    return [item.name for item in fields(spec.load_hparams()) if item.name not in SET_ELSEWHERE]
+    """Hyperparameters of a method that can be given as ``method.<field>``, and ``preset`` where it has
+    any."""
+    hparams_class = spec.load_hparams()
+    presets = ["preset"] if getattr(hparams_class, "PRESETS", None) else []
+    return [*(item.name for item in fields(hparams_class) if item.name not in SET_ELSEWHERE), *presets]
 
 
 def model_names() -> list[str]:
@@ -249,12 +252,11 @@ def _read_hyperparameters(settings: Settings) -> tuple[Any, Path]:
     if settings.model.path:
         values["model_name"] = settings.model.path
     # Checked twice, so that an error names the file or the command line.
-    hparams_class.from_dict(values, source=path)
-    values |= settings.method
-    if values.get("localize") == "shared" and values.get("localization_data") is None:
+    hparams = hparams_class.from_dict(values, source=path).override(settings.method, "setting 'method'")
+    if getattr(hparams, "localize", None) == "shared" and hparams.localization_data is None:
         # KNE's shared ensemble is located on the run's own data unless other data is named.
-        values["localization_data"] = settings.data.path
-    return hparams_class.from_dict(values, source="setting 'method'"), path
+        hparams = hparams.override({"localization_data": settings.data.path})
+    return hparams, path
 
 
 def _read_easyedit_hyperparameters(settings: Settings) -> tuple[Any, Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import typing
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,6 +23,7 @@ from ..utils.plain_trees import parse_json, parse_yaml
 from ..utils.shown import shown
 from ..utils.suggest import did_you_mean
 from .options import SEED, Options, doc
+from .preset import Preset
 
 EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_length", "batch_size")
 """Fields that EasyEdit's editors read from any hyperparameters without asking whether they exist."""
@@ -32,13 +33,15 @@ EASYEDIT_FIELDS = ("alg_name", "model_name", "device", "model_parallel", "max_le
 class HyperParams(Options):
     """Base of hyperparameter dataclasses; annotate every field and document it in ``metadata["help"]``.
 
-    A subclass sets ``ALG_NAME`` and perhaps ``ALG_ALIASES``, other spellings that a file may use.
+    A subclass sets ``ALG_NAME`` and perhaps ``ALG_ALIASES``, other spellings that a file may use, and
+    ``PRESETS``, published settings by name.
     ``alg_name`` is checked against them and stored as ``ALG_NAME``. Every construction (also
     ``dataclasses.replace``) checks the types and then calls ``validate``.
     """
 
     ALG_NAME: ClassVar[str] = ""
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ()
+    PRESETS: ClassVar[dict[str, Preset]] = {}
 
     def __post_init__(self) -> None:
         self._convert_types()
@@ -101,10 +104,24 @@ class HyperParams(Options):
         return cls(**values)
 
     def override(self, changes: dict[str, Any], source: str | None = None) -> HyperParams:
-        """A checked copy with some fields changed; the object itself is unchanged."""
+        """A checked copy with some fields changed; the object itself is unchanged.
+
+        ``preset`` among the changes names one of ``PRESETS``, whose values come before the other changes.
+        """
         if not isinstance(changes, dict):
             raise HparamsError(f"changes must be a mapping of field names to values, not {shown(changes)}")
-        return type(self).from_dict({**self.to_dict(), **changes}, source=source)
+        changes = dict(changes)
+        name = changes.pop("preset", None)
+        values = {**self.to_dict(), **(self._preset(name, source) if name is not None else {}), **changes}
+        return type(self).from_dict(values, source=source)
+
+    @classmethod
+    def _preset(cls, name: Any, source: str | None) -> Mapping[str, Any]:
+        if name in cls.PRESETS:
+            return cls.PRESETS[name].values
+        hint = did_you_mean(name, cls.PRESETS) if cls.PRESETS else f"{cls.ALG_NAME} has none; leave it out"
+        problem = f"field 'preset': unknown preset {shown(name)}: {hint}"
+        raise HparamsError(problem if source is None else f"{source}: {problem}")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python values (a deep copy).

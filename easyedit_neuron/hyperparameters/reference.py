@@ -69,11 +69,26 @@ def _section(cls: type, shared: list[type], users: list[str]) -> str:
         "| field | values | default | |",
         "|---|---|---|---|",
     ]
+    presets = [] if cls in shared else _presets(cls)
     for name in names:
         text = fields[name].metadata["help"].replace("|", "\\|")
         values = _values(hints[name], fields[name].metadata["range"])
         lines.append(f"| `{name}` | {values} | {_default(fields[name])} | {text} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *presets])
+
+
+def _presets(cls: type) -> list[str]:
+    lines = [
+        f"| `{name}` | {preset.source} | "
+        + ", ".join(f"`{field}: {_yaml(value)}`" for field, value in preset.values.items())
+        + " |"
+        for name, preset in getattr(cls, "PRESETS", {}).items()
+    ]
+    return (
+        ["", "Presets, `method.preset=NAME`:", "", "| name | from | sets |", "|---|---|---|", *lines]
+        if lines
+        else []
+    )
 
 
 def _anchor(title: str) -> str:

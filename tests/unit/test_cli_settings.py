@@ -129,6 +129,16 @@ def test_model_picks_the_file_and_path_the_weights(model):
     assert path.name == f"{model}.yaml" and hparams.model_name == "/models/own"
 
 
+def test_a_preset_comes_between_the_file_and_the_command_line():
+    given = ("method=nmke", "method.preset=paper", "method.ties=exclude")
+    hparams, _ = read_hyperparameters(settings_of("output_dir=out", *given))
+    assert (hparams.score_form, hparams.mask_stage, hparams.ties) == ("raw", "post", "exclude")
+    hparams, _ = read_hyperparameters(settings_of("output_dir=out", "method=kne", "method.preset=paper"))
+    assert (hparams.localize, hparams.localization_data) == ("shared", "tiny-world")
+    with pytest.raises(HparamsError, match="setting 'method': field 'preset': unknown preset 'papers'"):
+        read_hyperparameters(settings_of("output_dir=out", "method=pnke", "method.preset=papers"))
+
+
 def test_own_file(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(resources.hparams_path("NMKE/tiny-llama").read_text().replace("v_lr: ", "v_lr: 0"))

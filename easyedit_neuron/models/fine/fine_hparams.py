@@ -1,10 +1,35 @@
 """Hyperparameters of FiNE, with the field names of the authors' release; its files load as they are."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ...hyperparameters.base import ModelHyperParams
 from ...hyperparameters.options import SEED, doc, require
+from ...hyperparameters.preset import Preset
+
+_BOTH: dict[str, Any] = {
+    **{"neuron_num": 5, "last_layer": 3, "random": False, "layer": None},
+    **{"epochs": 50, "early_stop_prob": 0.9, "alpha": 1.0, "beta": 10.0},
+}
+PRESETS = {
+    "paper": Preset(
+        "Eq. 1 to 6 and appendix C, of Table 1; the learning rates, 1e-3 for GPT-J and LLaMA-3 and 5e-3 for "
+        "LLaMA-2, are the files'",
+        {
+            **_BOTH,
+            **{"locate_on": "ground_truth", "repeated_neurons": "once", "edit_loss": "sum", "gamma": 0.0},
+            **{"kl_direction": "after_before", "penalty_on": "first", "vector_dtype": "float32"},
+        },
+    ),
+    "released": Preset(
+        "the authors' code",
+        {
+            **_BOTH,
+            **{"locate_on": "prediction", "repeated_neurons": "add", "edit_loss": "max", "gamma": 0.1},
+            **{"kl_direction": "before_after", "penalty_on": "any", "vector_dtype": "bfloat16"},
+        },
+    ),
+}
 
 
 @dataclass(kw_only=True)
@@ -13,6 +38,7 @@ class FiNEHyperParams(ModelHyperParams):
     listed in ``docs/methods/fine.md``."""
 
     ALG_NAME: ClassVar[str] = "FiNE"
+    PRESETS: ClassVar[dict[str, Preset]] = PRESETS
     ALG_ALIASES: ClassVar[tuple[str, ...]] = ("FINE",)
 
     # which neurons

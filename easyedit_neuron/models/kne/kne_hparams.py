@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from ...hyperparameters.base import ModelHyperParams
 from ...hyperparameters.options import Options, doc, require
+from ...hyperparameters.preset import Preset
 from ...resources import SHIPPED_DATA, statistics_dir
 from ...utils.suggest import did_you_mean
 
@@ -39,12 +40,27 @@ class AttributionOptions(Options):
     )
 
 
+PRESETS = {
+    "paper": Preset(
+        "Eq. 3 to 11 and section 4.4, of Tables 1 and 2: rows of all layers, 1% of the parameters, located "
+        "on 200 of the edits; m, alpha, learning rate and training steps are not given and are the file's",
+        {
+            **{"layers": [], "target_modules": ["down_proj"], "neuron_axis": "output"},
+            **{"locate_on": "target_new", "attribution_rule": "right", "token_probability": "prefix"},
+            **{"scaling": "module", "share_of_parameters": 0.01, "p": None},
+            **{"localize": "shared", "localization_set_size": 200, "kl_factor": 0.0},
+        },
+    )
+}
+
+
 @dataclass(kw_only=True)
 class KNEHyperParams(AttributionOptions, ModelHyperParams):
     """A neuron is an output row (or, with ``neuron_axis: input``, a column) of a target module's weight;
     biases are never changed."""
 
     ALG_NAME: ClassVar[str] = "KNE"
+    PRESETS: ClassVar[dict[str, Preset]] = PRESETS
 
     layers: list[int] = doc(
         "layers whose modules are scored and trained; empty: all layers (paper, Eq. 6)", factory=list, least=0

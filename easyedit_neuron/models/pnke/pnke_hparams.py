@@ -5,8 +5,25 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...hyperparameters.options import Options, doc, require
+from ...hyperparameters.preset import Preset
 from ...locate_then_edit.hparams import PathHyperParams
 from .pnke_options import PNKEOptions, PNKEScoringOptions
+
+PRESETS = {
+    "paper": Preset(
+        "appendices B and C.1, Eq. 2 to 7 and 10, of Tables 1 to 3; the paper names neither lambda nor the "
+        "token at which neurons are read, so that both are the file's",
+        {
+            **{"path": "memit", "mask": "pnke", "mask_stage": "solve", "solver": "closed_form"},
+            **{"psem_size": 10, "psem_sources": ["paraphrase", "translation", "context"]},
+            **{"background_activation": 75.0, "background_std": 25.0, "thresholds": "percentile"},
+            **{"trigger_activation": 90.0, "trigger_attribution": 90.0},
+            **{"ig_steps": 20, "ig_rule": "right"},
+            **{"strategy": "entropy", "alpha": 0.5, "q_base": 85.0, "gamma": 10.0},
+            **{"preserve": "covariance", "accumulate_keys": False, "error_compensation": False},
+        },
+    )
+}
 
 
 @dataclass(kw_only=True)
@@ -14,6 +31,7 @@ class PNKEHyperParams(PNKEScoringOptions, PathHyperParams):
     """Defaults are the paper's. There is no released code."""
 
     ALG_NAME: ClassVar[str] = "PNKE"
+    PRESETS: ClassVar[dict[str, Preset]] = PRESETS
     OWN_MASK: ClassVar[str] = "pnke"
     OWN_OPTIONS: ClassVar[tuple[type[Options], ...]] = (PNKEOptions,)
 
