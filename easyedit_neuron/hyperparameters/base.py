@@ -236,7 +236,7 @@ class ModelHyperParams(HyperParams):
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
 
 
-_LATER_FIELDS = ("use_chat_template", "load_in_4bit", "mom2_file", "nullspace_file")
+_LATER_FIELDS = ("use_chat_template", "load_in_4bit", "mom2_file", "nullspace_file", "mom2_cut")
 
 
 def distinguishing(values: dict[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def write_covariances(model: torch.nn.Module, tok, hparams: Any) -> Path:
                 )
     names = ("mom2_dataset", "mom2_n_samples", "mom2_dtype", "stats_dir")
     fields = {name: getattr(hparams, name) for name in names}
-    own = {"seed": 0, "mom2_max_length": MAX_TOKENS, "mom2_name_share": 0.0}
+    own = {"seed": 0, "mom2_max_length": MAX_TOKENS, "mom2_cut": False, "mom2_name_share": 0.0}
     own |= dict.fromkeys(("mom2_names", "mom2_file", "nullspace_file"))
     source = types.SimpleNamespace(layers=list(hparams.layers), **own, **fields)
     statistics = Statistics(view, tok, source)

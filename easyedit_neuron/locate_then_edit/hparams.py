@@ -48,6 +48,11 @@ class PathHyperParams(TargetHyperParams):
         least=0,
     )
     mom2_dtype: Literal["float32", "float64"] = doc("dtype in which the covariance is accumulated", "float32")
+    mom2_cut: bool = doc(
+        "cut texts at mom2_max_length instead of splitting them; with mom2_max_length at the model's context "
+        "length, as EasyEdit measures (docs/results/real-model.md)",
+        False,
+    )
     mom2_name_share: float = doc(
         "share of the covariance that comes from the last tokens of names in the text, where edits read and "
         "write; the rest is of all tokens",

@@ -50,6 +50,7 @@ SETTING_FIELDS = (
     "mom2_n_samples",
     "mom2_dtype",
     "mom2_max_length",
+    "mom2_cut",
     "mom2_name_share",
     "mom2_names",
     "mom2_file",

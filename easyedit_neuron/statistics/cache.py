@@ -59,6 +59,7 @@ class Statistics:
         remove_stale_parts(self.dir)
         n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
+        self._cut = hparams.mom2_cut
         self._name_share, self._name_file = hparams.mom2_name_share, hparams.mom2_names
         self._covariance_file, self._projection_file = hparams.mom2_file, hparams.nullspace_file
         self._covariance: dict[int, torch.Tensor] = {}
@@ -92,7 +93,7 @@ class Statistics:
             "tokenizer": tokenizer_fingerprint(self.tok, texts, _TOKENIZER_SAMPLE),
             "max_length": self.max_length,
             "dtype": self._dtype,
-        }
+        } | ({"cut": True} if self._cut else {})
 
     def of_copy(self, model: torch.nn.Module) -> Statistics:
         """These statistics for a deep copy of the model; matrices are shared."""
@@ -224,7 +225,9 @@ class Statistics:
             self.dir.mkdir(parents=True, exist_ok=True)  # fails now and not after the measurement
         LOG.info("measuring the covariance of layers %s on %d texts", missing, len(self._texts))
         measured = covariances(
-            view, self.tok, self._texts, missing, self.max_length, self.dtype, unfinished=unfinished
+            *(view, self.tok, self._texts, missing, self.max_length, self.dtype),
+            unfinished=unfinished,
+            cut=self._cut,
         )
         for layer, matrix in measured.items():
             matrix_files.write(self._path(provenances[layer]), provenances[layer], {"covariance": matrix})

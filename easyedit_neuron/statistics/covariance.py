@@ -32,6 +32,7 @@ def covariances(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     unfinished: UnfinishedSums | None = None,
     window: int = WINDOW_CHARACTERS,
+    cut: bool = False,
 ) -> dict[int, torch.Tensor]:
     """``C_l = 1/N sum_t k_t k_t^T`` over all N tokens of the texts (MEMIT, Eq. 15).
 
@@ -50,6 +51,7 @@ def covariances(
         unfinished: saved sums to continue from and to update from time to time. The caller removes the file
             once the result is saved. Default: nothing is saved.
         window: characters of a window. Default 2^16.
+        cut: what a text has behind ``max_length`` does not count, as in EasyEdit. Default: it is split.
 
     Returns:
         ``{layer: [d_ff, d_ff]}``, symmetric, on the device of the layer's weight, or in host memory if there
@@ -66,7 +68,7 @@ def covariances(
     total = len(texts) if isinstance(texts, Sized) else done
     with progress("covariance of the keys", total, "text", done) as shown:
         for group in windows(islice(texts, done, None), window):
-            tokens_per_batch = _add(view, sums, pieces(tok, group, max_length), tokens_per_batch)
+            tokens_per_batch = _add(view, sums, pieces(tok, group, max_length, cut), tokens_per_batch)
             done += len(group)
             shown.add(len(group))
             if unfinished is not None:

@@ -22,11 +22,13 @@ def windows(texts: Iterable[str], characters: int = WINDOW_CHARACTERS) -> Iterat
         yield window
 
 
-def pieces(tok, texts: list[str], max_length: int) -> list[list[int]]:
-    """Token ids of the texts, cut into pieces of at most ``max_length``; longest first, none empty."""
+def pieces(tok, texts: list[str], max_length: int, first_only: bool = False) -> list[list[int]]:
+    """Token ids of the texts, split into pieces of at most ``max_length``, or the first of each text alone;
+    longest first, none empty."""
     rows = []
     for ids in text_ids(tok, texts):
-        rows += [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
+        end = min(len(ids), max_length) if first_only else len(ids)
+        rows += [ids[start : start + max_length] for start in range(0, end, max_length)]
     return sorted(rows, key=len, reverse=True)
 
 

@@ -31,8 +31,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hparams", help="hyperparameters of MEMIT; default: those shipped for the model")
     parser.add_argument("--text", metavar="FILE", help="a text file to compare with, a passage a line")
     parser.add_argument("--heldout", default="real-world", metavar="FILE", help="text for perplexity")
-    numbers = {"type": positive, "nargs": "+", "default": [20, 80, 250, 1000]}
-    parser.add_argument("--texts", **numbers, help="numbers of texts, of about 100 tokens each")
+    numbers = {"type": positive, "nargs": "+"}
+    help_text = "numbers of texts, of about 100 tokens each"
+    parser.add_argument("--texts", **numbers, default=[20, 80, 250, 1000], help=help_text)
+    help_text = "also --text with each text cut at so many tokens, as EasyEdit does at the context length"
+    parser.add_argument("--cut", **numbers, default=[], metavar="TOKENS", help=help_text)
 
 
 def measure(args: argparse.Namespace) -> Result:
@@ -50,10 +53,10 @@ def measure(args: argparse.Namespace) -> Result:
         for source in ["self", *([args.text] if args.text else [])]:
             for count in sorted(args.texts):
                 variant = hparams.override({"mom2_dataset": source, "mom2_n_samples": count})
-                measured = bench.measure(variant, sequential=True)
-                row = {"text": "self" if source == "self" else Path(source).name, "texts": count}
-                row |= {"rel": measured["edit_success"], "gen": measured["generality"]}
-                rows.append(row | {"loc": measured["locality"], "perplexity": measured["perplexity"]})
+                rows.append(_row(bench, variant, "self" if source == "self" else Path(source).name))
+        for length in args.cut if args.text else []:
+            changes = {"mom2_dataset": args.text, "mom2_cut": True, "mom2_max_length": length}
+            rows.append(_row(bench, hparams.override(changes), f"{Path(args.text).name}, cut at {length}"))
     series = {
         f"{name}, {source}": ([r["texts"] for r in rows[1:] if r["text"] == source], values)
         for source in dict.fromkeys(row["text"] for row in rows[1:])
@@ -65,6 +68,13 @@ def measure(args: argparse.Namespace) -> Result:
     return Result(
         "covariance_text", "Text for the covariance", note, [plot], [Table("covariance_text", note, rows)]
     )
+
+
+def _row(bench: EditBenchmark, hparams, text: str) -> dict[str, Any]:
+    measured = bench.measure(hparams, sequential=True)
+    row = {"text": text, "texts": hparams.mom2_n_samples, "rel": measured["edit_success"]}
+    row |= {"gen": measured["generality"], "loc": measured["locality"]}
+    return row | {"perplexity": measured["perplexity"]}
 
 
 main = Study("covariance_text", __doc__ or "", _add_arguments, measure).main

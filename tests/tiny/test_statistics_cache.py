@@ -79,6 +79,7 @@ def test_every_input_is_in_the_key(llama, tmp_path):
             (model, tok, hparams.override({"mom2_dtype": "float64"}), 0.5),
             (model, tok, hparams.override({"mom2_max_length": 5}), 0.5),
             (model, tok, hparams.override({"mom2_n_samples": 2}), 0.5),
+            (model, tok, hparams.override({"mom2_cut": True}), 0.5),
             (changed_model, tok, hparams, 0.5),
             (other_theta, tok, hparams, 0.5),
             (model, tiny_tokenizer(bos=False), hparams, 0.5),

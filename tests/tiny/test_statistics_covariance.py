@@ -53,6 +53,17 @@ def test_equals_a_plain_loop_whatever_window_and_batches(model_type, tokens_per_
         torch.testing.assert_close(matrix, plain(model, rows, layer, DOWN[model_type]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [1, 1 << 19])
+def test_texts_can_be_cut_as_easyedit_does(window):
+    model, tok = tiny_model("gpt2")
+    measured = covariances(
+        ModelView.of(model), tok, iter(TEXTS), [1], 10, torch.float64, 40, window=window, cut=True
+    )[1]
+    rows = [tok(text)["input_ids"][:10] for text in TEXTS]
+    assert max(len(tok(text)["input_ids"]) for text in TEXTS) > 10
+    torch.testing.assert_close(measured, plain(model, rows, 1, DOWN["gpt2"]), rtol=1e-5, atol=1e-6)
+
+
 def test_float32_sums_differ_by_rounding_alone():
     model, tok = tiny_model("llama")
     single, double = (
