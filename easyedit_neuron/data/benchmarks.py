@@ -34,6 +34,12 @@ def refused(keys: Set[str]) -> str | None:
             "looks like ConvSent: a record holds opinions on an entity and no fact with a new object; it is "
             "no edit for the methods here"
         )
+    if {"edit", "Logical_Generalization"} <= keys:
+        return (
+            "looks like RippleEdits' own file, in which a subject is a Wikidata number and an edit a whole "
+            "sentence; KnowEdit's WikiData_recent and WikiData_counterfact hold its edits with all its "
+            "categories, name one of these"
+        )
     if {"question", "answer"} <= keys and {"para_question", "sub_question"} & keys:
         return (
             "looks like UnKE: a record is a question with a long answer and without a subject, at whose last "

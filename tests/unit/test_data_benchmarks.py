@@ -233,6 +233,10 @@ def test_cknowedit():
     [
         ({"ent": "Rome", "pos": ["I love it."], "neg": ["I hate it."]}, "ConvSent.*opinions.*no edit"),
         (
+            {"example_type": "recent", "edit": {}, "Logical_Generalization": []},
+            "RippleEdits.*WikiData_recent",
+        ),
+        (
             {"question": "Who is Bo Ek?", "answer": "Bo Ek ...", "para_question": "Tell me of Bo Ek."},
             "UnKE.*a long answer and without a subject.*add a field 'subject'",
         ),
