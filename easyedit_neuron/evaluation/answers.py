@@ -126,10 +126,15 @@ def _judge(tok, ids: list[int], target: str, old_object: str | None) -> Verdict:
     written = cut_answer(tok, ids)
     answer, new, old = _words(written), _words(target), _words(old_object or "")
     text = _words(_text_before_end(tok, ids)) if tok.eos_token_id in ids else None
-    says = f"{answer} ".startswith(f"{new} ")
+    is_said = says(written, target)
     if old and f" {old} " not in f" {new} ":
-        says &= f" {old} " not in f" {answer} "
-    return Verdict(float(says), float(answer == new), float(text == new), written)
+        is_said &= f" {old} " not in f" {answer} "
+    return Verdict(float(is_said), float(answer == new), float(text == new), written)
+
+
+def says(answer: str, target: str) -> bool:
+    """Whether an answer begins with an object, as whole words."""
+    return f"{_words(answer)} ".startswith(f"{_words(target)} ")
 
 
 def _is_judged(text: str, new: list[str]) -> bool:

@@ -29,22 +29,23 @@ def comparison(request: Request) -> str:
             published = group.published.get(label) if group else None
             for number, (edits, cells) in enumerate(measured.items()):
                 lines.append(
-                    [label, str(edits), *(_shown(cells[c], _scale(c, entry)) for c in entry.columns)]
+                    [label, str(edits), *(_shown(cells[c], _scale(c, entry)) for c in entry.measured)]
                 )
                 row = _row(entry, published, edits, number)
                 if row is not None:
+                    row = [*row, *[None] * len(entry.beside)]
                     lines.append(["  paper", "", *("-" if value is None else f"{value:g}" for value in row)])
                     lines.append(["  difference", "", *_differences(entry, cells, row)])
         title = f"### {data}\n"
         if group is None:
             title += f"\nAnother model than the paper's ({', '.join(entry.models)}): no difference.\n"
-        parts.append(f"{title}\n{_table(['method', 'edits', *entry.columns], lines)}")
+        parts.append(f"{title}\n{_table(['method', 'edits', *entry.measured], lines)}")
     return f"## {entry.name}: {entry.title}\n\n" + "\n".join(parts)
 
 
 def _measured(request: Request, data: str, label: str) -> dict[int, Cells]:
     """Number of edits -> column -> value, of what there is."""
-    variant, columns = request.variants[label], request.entry.columns
+    variant, columns = request.variants[label], request.entry.measured
     if request.entry.protocol == "single":
         rows = read_rows(request.rows_file(data, variant))[: request.size(data)]
         return {len(rows): {column: _interval(rows, column) for column in columns}} if rows else {}
@@ -102,7 +103,7 @@ def _shown(cell: Interval | float | None, scale: float) -> str:
 
 def _differences(entry: Entry, cells: Cells, row: Sequence[float | None]) -> list[str]:
     texts = []
-    for column, value in zip(entry.columns, row):
+    for column, value in zip(entry.measured, row):
         cell = cells[column]
         if cell is None or value is None:
             texts.append("-")

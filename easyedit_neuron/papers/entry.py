@@ -39,7 +39,8 @@ class Entry:
         title: what it shows, in our words.
         protocol: ``sequential``, ``single``, ``study``, or ``none`` where it cannot be made here.
         groups: by data set and model.
-        columns: names of measures (``columns.MEASURES``).
+        columns: names of measures (``measures.MEASURES``).
+        beside: further measures, which the paper defines and does not print.
         methods: label in the table -> how the runner says it, None for a baseline without code.
         steps: of ``sequential``: numbers of edits after which all of them are measured.
         records: of ``single``: how many, None if the paper does not say.
@@ -55,6 +56,7 @@ class Entry:
     protocol: str
     groups: Sequence[Group]
     columns: Sequence[str] = ()
+    beside: Sequence[str] = ()
     methods: Mapping[str, str | None] = field(default_factory=dict)
     steps: Sequence[int] = ()
     records: int | None = None
@@ -68,6 +70,11 @@ class Entry:
     @property
     def paper(self) -> str:
         return self.name.partition("-")[0]
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of all measures of the table."""
+        return [*self.columns, *self.beside]
 
     @property
     def data(self) -> list[str]:

@@ -11,7 +11,8 @@ KINDS = {
 }
 """Column -> its kinds in KnowEdit's files (zsRE's question is ``one_hop``)."""
 ABILITIES = ("mmlu", "gsm8k", "commonsense_qa", "bbh", "humaneval")
-OF_RECORDS = ("rel", "gen", "loc", "port", *KINDS)
+EXACT = ("rel_exact", "gen_exact", "loc_exact")
+OF_RECORDS = ("rel", "gen", "loc", "port", *KINDS, *EXACT, "over_edited", "unchanging")
 """Columns with a value for every record, so that there are intervals over records."""
 OF_MODEL = ("fluency", "seconds", "memory_gb", "parameters", *ABILITIES)
 OF_STUDIES = {
@@ -35,6 +36,11 @@ MEASURES = {
     "ra": "portability by a second hop",
     "rsa": "locality of other relations of the subject",
     "fa": "locality of other objects of a relation with several",
+    "rel_exact": "share of edited prompts whose every token is predicted (PNKE, Eq. 11)",
+    "gen_exact": "the same after a rephrasing",
+    "loc_exact": "share of unrelated prompts whose every token is as before",
+    "over_edited": "over-editing rate: answers to other facts of the subject that begin with the new object",
+    "unchanging": "unchanging rate: answers to them that are what they were before the edit",
     "fluency": "n-gram entropy of what the model writes, times 100",
     "seconds": "seconds of an edit",
     "memory_gb": "peak memory",

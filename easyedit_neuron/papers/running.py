@@ -153,6 +153,8 @@ def _single(request: Request) -> list[tuple[str, list[str]]]:
         arguments += ["--methods", *texts, "--perplexity", "0", "--out", str(request.out / data)]
         if "fluency" in request.entry.columns:
             arguments += ["--fluency", str(FLUENCY_TOKENS)]
+        if "over_edited" in request.entry.columns:
+            arguments.append("--over-editing")
         commands.append((data, arguments))
     return commands
 

@@ -29,6 +29,7 @@ from ..utils.lists import evenly, mean
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
 from .output import Result, Table
+from .over_editing import other_facts, rates
 from .untouched import EasyEditUntouched, PromptUntouched, Untouched
 
 COLUMNS = {
@@ -40,21 +41,29 @@ COLUMNS = {
 """Column -> EasyEdit's name of the measure."""
 UNTOUCHED = "Untouched"
 """Named among the methods: nothing is edited, so that every question is asked of the model as it is."""
-SHOWN = (*COLUMNS, "loc", "port", "perplexity", "fluency", "seconds")
+SHOWN = (*COLUMNS, "loc", "port", "perplexity", "fluency", "over_edited", "unchanging", "seconds")
 INTERVALS = ("rel", "gen", "loc", "port")
 
 
 def measure_edit(
-    subject: Untouched, request: dict[str, Any], hparams, texts: Sequence[str] = (), fluency_tokens: int = 0
+    subject: Untouched,
+    request: dict[str, Any],
+    hparams,
+    texts: Sequence[str] = (),
+    fluency_tokens: int = 0,
+    over_editing: bool = False,
 ) -> dict[str, Any]:
     """Make one edit, measure it, and take it back; without ``hparams`` make none.
 
     Returns:
         ``SHOWN`` (shares; perplexity of ``texts``, None without any; n-gram entropy in bits of
-        ``fluency_tokens`` that the model writes behind the prompt, None for 0; CPU seconds of the edit),
+        ``fluency_tokens`` that the model writes behind the prompt, None for 0; with ``over_editing``
+        ``over_editing.rates``, else None; CPU seconds of the edit),
         ``kinds`` (``locality.KIND``, ``portability.KIND``), and ``failed``.
     """
     reference = locality_reference(subject.model, subject.tok, [request])
+    asked = other_facts(request) if over_editing else []
+    before = subject.answers(asked)
     shared, started = SharedTargets.of(subject.model), time.process_time()
     saved, failed = shared.saved_seconds if shared else 0.0, False
     try:
@@ -69,17 +78,27 @@ def measure_edit(
         row = record_row(subject.evaluate([request], reference, exact_match=True)[0])
         row["perplexity"] = subject.perplexity(list(texts)) if texts else None
         row["fluency"] = subject.fluency([request["prompt"]], fluency_tokens) if fluency_tokens else None
+        row |= rates(before, subject.answers(asked), request["target_new"])
     finally:
         subject.restore()
     return row | {"seconds": round(seconds, 3), "failed": failed}
 
 
 def record_row(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The shares of one record; every kind of locality and portability has the same weight in its mean."""
+    """The shares of one record; every kind of locality and portability has the same weight in its mean.
+    ``rel_exact``, ``gen_exact``, ``loc_exact``: of prompts whose every token is right, or as before."""
     plain = plain_metrics(metrics)
     row = {column: mean(plain.get(name, ())) for column, name in COLUMNS.items()}
     row["loc"], row["port"] = (mean_of_kinds(plain[group]) for group in ("locality", "portability"))
+    row["rel_exact"], row["gen_exact"] = (
+        _share_of_ones(plain.get(COLUMNS[name], ())) for name in ("rel", "gen")
+    )
+    row["loc_exact"] = mean(_share_of_ones(values) for values in plain["locality"].values())
     return row | {"kinds": kind_means(plain)}
+
+
+def _share_of_ones(values: Sequence[float | None]) -> float | None:
+    return mean(float(value == 1.0) for value in values if value is not None)
 
 
 def table_row(label: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +151,8 @@ def _measure_all(
                 if number < len(rows[method]):
                     continue
                 with_texts = texts if number < args.perplexity else ()
-                rows[method].append(measure_edit(subject, request, hparams, with_texts, args.fluency))
+                options = with_texts, args.fluency, args.over_editing
+                rows[method].append(measure_edit(subject, request, hparams, *options))
                 append_text(files[method], json.dumps(rows[method][-1]) + "\n")
                 shown.add(1)
     return rows
@@ -164,6 +184,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=int, default=20, help="edits after which it is measured (20)")
     parser.add_argument("--text", default="real-world", help="text for perplexity")
     parser.add_argument("--fluency", type=int, default=0, metavar="TOKENS", help="to write after an edit (0)")
+    help_text = "ask other facts of the subject: over-editing and unchanging rates"
+    parser.add_argument("--over-editing", action="store_true", help=help_text)
     parser.add_argument("--model-path", metavar="PATH", help="where the model called --model is")
 
 

@@ -12,6 +12,7 @@ import torch
 from ..edits.write import restore
 from ..errors import EditError, NeuronEditError
 from ..evaluation import evaluate_all, fluency, perplexity
+from ..evaluation.answers import answers
 from ..evaluation.sections import with_prompts
 from ..host.hparams import easyedit_hparams_file
 from ..lifelong import EASYEDIT_PREFIX
@@ -63,6 +64,10 @@ class Untouched:
         """Mean n-gram entropy (bits) of what the edited model writes behind the prompts."""
         return mean(fluency(self.edited, self.tok, prompts, tokens))
 
+    def answers(self, prompts: list[str]) -> list[str]:
+        """What the edited model says, greedily."""
+        return answers(self.edited, self.tok, prompts, batch_size=self.batch_size) if prompts else []
+
     def restore(self) -> None:
         """Take all edits back."""
         restore(self.model, self._originals)
@@ -87,6 +92,9 @@ class PromptUntouched(Untouched):
 
     def fluency(self, prompts: list[str], tokens: int) -> float | None:
         return super().fluency(self._facts.asked(prompts), tokens)
+
+    def answers(self, prompts: list[str]) -> list[str]:
+        return super().answers(self._facts.asked(prompts))
 
     def restore(self) -> None:
         self._facts.by_fact = {}

@@ -7,8 +7,10 @@ import torch
 
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model, data
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
+from easyedit_neuron.evaluation.answers import answers
 from easyedit_neuron.studies import single_edits
-from easyedit_neuron.studies.single_edits import main, measure_edit, table_row
+from easyedit_neuron.studies.over_editing import other_facts, rates
+from easyedit_neuron.studies.single_edits import main, measure_edit, record_row, table_row
 from easyedit_neuron.studies.untouched import Untouched
 
 
@@ -25,6 +27,44 @@ def test_an_edit_is_measured_and_taken_back(shipped_model):
     kinds = [values for name, values in metrics["locality"].items() if name.endswith("_acc")]
     assert row["loc"] == pytest.approx(sum(sum(kind) / len(kind) for kind in kinds) / len(kinds))
     assert row["perplexity"] > 1 and row["seconds"] > 0 and not row["failed"]
+
+
+def test_over_editing_asks_other_facts_of_the_subject(shipped_model):
+    """tiny-llama knows its world: before the edit it answers the other facts, and an edit that makes it say
+    the new object everywhere is over-edited."""
+    model, tok = shipped_model
+    request, hparams = data.load("tiny-world", size=1)[0], FiNEHyperParams.from_hparams("FiNE/tiny-llama")
+    row = measure_edit(Untouched(model, tok), request, hparams, over_editing=True)
+    asked = request["locality"]["Relation_Specificity"]["prompt"]
+    assert other_facts(request) == asked and len(asked) == 2
+    before = answers(model, tok, asked)
+    apply_fine_to_model(model, tok, [request], hparams)
+    after = answers(model, tok, asked)
+    same = [old == new for old, new in zip(before, after)]
+    assert row["unchanging"] == sum(same) / 2
+    assert row["over_edited"] == sum(text.startswith(request["target_new"]) for text in after) / 2
+    assert measure_edit(Untouched(model, tok), request, None)["over_edited"] is None, "not asked for"
+
+
+def test_rates_of_over_editing_by_hand():
+    before = ["clarinet.", "Rome, it is.", "in May"]
+    after = ["clarinet.", "Treilmon Union, of course", "treilmon unionist"]
+    expected = {"over_edited": 1 / 3, "unchanging": 1 / 3}
+    assert rates(before, after, "Treilmon Union") == pytest.approx(expected)
+    assert rates([], [], "Rome") == {"over_edited": None, "unchanging": None}
+    assert other_facts({"locality": {"Neighborhood": {"prompt": "x", "ground_truth": "y"}}}) == []
+
+
+def test_exact_shares_count_whole_prompts():
+    metrics = {
+        "rewrite_acc": [1.0],
+        "rephrase_acc": [0.5, 1.0],
+        "locality": {"a_acc": [1.0, 0.5], "b_acc": [1.0]},
+        "portability": {},
+    }
+    row = record_row(metrics)
+    assert (row["rel_exact"], row["gen_exact"], row["loc_exact"]) == (1.0, 0.5, 0.75)
+    assert (row["rel"], row["gen"], row["loc"]) == (1.0, 0.75, 0.875)
 
 
 def test_the_table_has_intervals():

@@ -91,7 +91,8 @@ def test_form(name):
     if protocol == "single":
         assert "steps" not in entry and (entry["records"] is None or entry["records"] > 0)
     if protocol in ("sequential", "single"):
-        assert entry["batch_size"] >= 1 and entry["methods"] and set(entry["columns"]) <= COLUMNS
+        assert entry["batch_size"] >= 1 and entry["methods"]
+        assert {*entry["columns"], *entry.get("beside", ())} <= COLUMNS
     if protocol == "study":
         assert importlib.util.find_spec(f"easyedit_neuron.studies.{entry['study']}")
         assert all(isinstance(argument, str) for argument in entry["arguments"])

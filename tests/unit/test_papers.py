@@ -1,5 +1,6 @@
 """The command for the papers' tables: what it runs, and what it prints beside the published numbers."""
 
+import dataclasses
 import json
 
 import pytest
@@ -104,6 +105,19 @@ def test_published_numbers_stand_below_those_of_the_same_model(tmp_path):
     assert "|   difference |  | -0.15 | -0.3 | -0.2 |" in lines
     other = comparing.comparison(request(SEQUENTIAL, tmp_path, model="llama3-8b", edits=10))
     assert "Another model" in other and "paper |" not in other
+
+
+def test_what_a_paper_defines_and_does_not_print_stands_beside(tmp_path):
+    entry = dataclasses.replace(SEQUENTIAL, beside=["rel_exact", "loc_exact"])
+    of = request(entry, tmp_path, edits=10)
+    folder = run_folder(of.run_folder("zsre", of.variants["NMKE"]), "NMKE", 10)
+    final = {"rewrite_acc": [0.5], "rephrase_acc": [1.0], "locality": {"a_acc": [1.0]}, "portability": {}}
+    RunFolder(folder).write_final(10, [{"edit": 0, "final": final}])
+    lines = comparing.comparison(of).splitlines()
+    assert "| method | edits | rel | gen | loc | rel_exact | loc_exact |" in lines
+    assert "| NMKE | 10 | 0.5 [0.5, 0.5] | 1 [1, 1] | 1 [1, 1] | 0 [0, 0] | 1 [1, 1] |" in lines
+    assert "|   paper |  | 0.9 | 0.8 | 0.7 | - | - |" in lines
+    assert "|   difference |  | -0.4 | +0.2 | +0.3 | - | - |" in lines
 
 
 def test_percentages_and_kinds_of_single_edits(tmp_path):

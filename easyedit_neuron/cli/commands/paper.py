@@ -68,7 +68,7 @@ def _described(item: Entry) -> str:
         rows = [(label, text or "no code here or in EasyEdit") for label, text in item.methods.items()]
         parts.append("methods\n" + aligned([(f"  {label}", text) for label, text in rows]))
     if item.columns:
-        rows = [(f"  {column}", MEASURES[column]) for column in item.columns]
+        rows = [(f"  {column}", MEASURES[column]) for column in item.measured]
         parts.append("columns\n" + aligned(rows))
     parts += [_published(item, number) for number, group in enumerate(item.groups) if group.published]
     return "\n\n".join(part for part in parts if part) + "\n"
