@@ -9,7 +9,8 @@ from ..evaluation.intervals import mean_interval
 from ..lifelong.run_folder import RunFolder
 from ..report.runs import read_run
 from ..report.table import markdown_line
-from ..studies.single_edits import read_rows, record_row
+from ..studies.edit_rows import first_rows
+from ..studies.single_edits import record_row
 from .entry import Entry, Rows
 from .measures import OF_RECORDS, of_record
 from .running import Request
@@ -47,7 +48,7 @@ def _measured(request: Request, data: str, label: str) -> dict[int, Cells]:
     """Number of edits -> column -> value, of what there is."""
     variant, columns = request.variants[label], request.entry.measured
     if request.entry.protocol == "single":
-        rows = read_rows(request.rows_file(data, variant))[: request.size(data)]
+        rows = first_rows(request.rows_file(data, variant), request.size(data))
         return {len(rows): {column: _interval(rows, column) for column in columns}} if rows else {}
     folder = request.run_folder(data, variant)
     files = RunFolder(folder)

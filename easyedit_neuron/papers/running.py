@@ -16,7 +16,7 @@ from ..bench.cells import Cell
 from ..data import load
 from ..hyperparameters.variant import Variant
 from ..lifelong.run_folder import RunFolder
-from ..studies.single_edits import rows_file
+from ..studies.edit_rows import rows_file
 from .entry import Entry
 from .measures import ABILITIES
 

@@ -39,6 +39,7 @@ class Study:
         parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the tables, plots and page")
         self.add_arguments(parser)
         args = parser.parse_args(argv)
+        args.words = sys.argv[1:] if argv is None else list(argv)
         logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
         try:
             figures.require()  # before the work is done

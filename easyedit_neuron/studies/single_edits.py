@@ -4,12 +4,15 @@
 --edits 100``
 
 Every record's numbers are appended to ``<data>-<method>.jsonl`` in the folder of the study, and the same
-command continues there. The table has means with 95% bootstrap intervals over records. Methods that search
-for the same z* search once; the seconds count the search for each of them.
+command continues there; ``--devices`` divides the records among processes. The table has means with 95%
+bootstrap intervals over records. Methods that search for the same z* search once; the seconds count the
+search for each of them.
 """
 
 import argparse
-import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +27,10 @@ from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.measurer import kind_means, mean_of_kinds, plain_metrics
 from ..locate_then_edit.shared_targets import SharedTargets, shared_targets
 from ..registry import get_method
-from ..utils.io import append_text
 from ..utils.lists import evenly, mean
 from ..utils.progress import progress
 from .command import Study, add_data, add_model, hparams_of, load
+from .edit_rows import add_row, first_rows, mend, read_rows, rows_file
 from .output import Result, Table
 from .over_editing import other_facts, rates
 from .untouched import EasyEditUntouched, PromptUntouched, Untouched
@@ -139,34 +142,50 @@ def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tup
 
 def _measure_all(
     args: argparse.Namespace, requests: list[dict], subjects: dict[str, tuple[Untouched, Any]]
-) -> dict[str, list[dict]]:
-    """Method -> rows; what the folder has is not made again."""
+) -> None:
+    """Append the rows that the files of the folder do not have; of the records of this process alone."""
     files = {method: rows_file(_folder(args), args.data, method) for method in subjects}
-    rows = {method: read_rows(file)[: len(requests)] for method, file in files.items()}
+    rows = {method: read_rows(file) for method, file in files.items()}
     texts = evenly(data.text(args.text, "heldout"), 12) if args.perplexity else []
-    done = sum(map(len, rows.values()))
-    with progress("single edits", len(requests) * len(subjects), "edit", done) as shown:
-        for number, request in enumerate(requests):
-            for method, (subject, hparams) in subjects.items():
-                if number < len(rows[method]):
-                    continue
-                with_texts = texts if number < args.perplexity else ()
-                options = with_texts, args.fluency, args.over_editing
-                rows[method].append(measure_edit(subject, request, hparams, *options))
-                append_text(files[method], json.dumps(rows[method][-1]) + "\n")
-                shown.add(1)
-    return rows
+    share, shares = args.share or (0, 1)
+    left = [
+        (number, method)
+        for number in range(share, len(requests), shares)
+        for method in subjects
+        if number not in rows[method]
+    ]
+    with progress("single edits", len(left), "edit") as shown:
+        for number, method in left:
+            subject, hparams = subjects[method]
+            options = texts if number < args.perplexity else (), args.fluency, args.over_editing
+            add_row(files[method], number, measure_edit(subject, requests[number], hparams, *options))
+            shown.add(1)
 
 
-def rows_file(folder: Path, data_name: str, method: str) -> Path:
-    """The file of a method's rows, a line each record."""
-    return folder / f"{Path(data_name).stem}-{Variant.of(method).file_name}.jsonl"
+def _in_processes(args: argparse.Namespace) -> None:
+    """Let one process for each device measure its share of the records.
 
-
-def read_rows(file: Path) -> list[dict]:
-    """What ``measure_edit`` has returned for each record so far."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines]
+    Raises:
+        EditError: one of them has failed; what the others have measured is kept.
+    """
+    places = args.devices
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(places)))}
+    running: list[subprocess.Popen] = []
+    for share, device in enumerate(places):
+        words = [*args.words, "--device", device, "--share", str(share), str(len(places))]
+        command = [sys.executable, "-m", f"{__package__}.single_edits", *words]
+        quiet = None if share == 0 else subprocess.DEVNULL  # one progress is enough
+        streams = {"stdout": subprocess.DEVNULL, "stderr": quiet}
+        running.append(subprocess.Popen(command, env=threads | os.environ, **streams))
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    failed = [device for device, code in zip(places, codes) if code]
+    if failed:
+        remedy = "the same command without --devices says why"
+        raise EditError(f"the processes on {', '.join(failed)} have failed: {remedy}")
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -186,6 +205,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fluency", type=int, default=0, metavar="TOKENS", help="to write after an edit (0)")
     help_text = "ask other facts of the subject: over-editing and unchanging rates"
     parser.add_argument("--over-editing", action="store_true", help=help_text)
+    help_text = "a process on each, which takes its share of the records: cuda:0 cuda:1, or cpu cpu"
+    parser.add_argument("--devices", nargs="+", metavar="DEVICE", help=help_text)
+    parser.add_argument("--share", nargs=2, type=int, help=argparse.SUPPRESS)  # of those processes
     parser.add_argument("--model-path", metavar="PATH", help="where the model called --model is")
 
 
@@ -200,9 +222,17 @@ def _canonical(text: str) -> str:
 def measure(args: argparse.Namespace) -> Result:
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part, invalid="skip")
     methods = [_canonical(text) for text in args.methods]
-    subjects = _subjects(args, methods)
-    with shared_targets(next(iter(subjects.values()))[0].model):
-        measured = _measure_all(args, requests, subjects)
+    files = {method: rows_file(_folder(args), args.data, method) for method in methods}
+    if not args.share:
+        for file in files.values():
+            mend(file)
+    if args.devices and not args.share:
+        _in_processes(args)
+    else:
+        subjects = _subjects(args, methods)
+        with shared_targets(next(iter(subjects.values()))[0].model):
+            _measure_all(args, requests, subjects)
+    measured = {method: first_rows(file, len(requests)) for method, file in files.items()}
     rows = [table_row(Variant.of(method).label, measured[method]) for method in methods]
     note = f"{len(requests)} edits of {args.data} in {args.model}, each on the untouched model"
     return Result(

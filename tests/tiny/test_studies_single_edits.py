@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from easyedit_neuron import FiNEHyperParams, apply_fine_to_model, data
+from easyedit_neuron.errors import DataError
 from easyedit_neuron.evaluation import evaluate_all, locality_reference
 from easyedit_neuron.evaluation.answers import answers
 from easyedit_neuron.studies import single_edits
+from easyedit_neuron.studies.edit_rows import add_row, first_rows, mend, read_rows
 from easyedit_neuron.studies.over_editing import other_facts, rates
 from easyedit_neuron.studies.single_edits import main, measure_edit, record_row, table_row
 from easyedit_neuron.studies.untouched import Untouched
@@ -92,3 +94,44 @@ def test_the_command_continues_where_it_was(tmp_path, monkeypatch, capsys):
         and json.loads(file.read_text().splitlines()[1])["perplexity"] is None
     )
     assert "FiNE,2,0" in (tmp_path / "single-tiny-world.csv").read_text()
+
+
+def test_several_processes_share_the_records(tmp_path):
+    words = ["--methods", "FiNE", "--data", "tiny-world", "--perplexity", "0", "--edits", "5"]
+    assert main([*words, "--device", "cpu", "--out", str(tmp_path / "one")]) == 0
+    assert main([*words, "--devices", "cpu", "cpu", "--out", str(tmp_path / "two")]) == 0
+    one, two = (read_rows(tmp_path / name / "tiny-world-FiNE.jsonl") for name in ("one", "two"))
+    assert list(two) == list(range(5))
+    for number, row in two.items():
+        assert row | {"seconds": 0} == one[number] | {"seconds": 0}
+    table, single = ((tmp_path / name / "single-tiny-world.csv").read_text() for name in ("two", "one"))
+    assert table.rpartition(",")[0] == single.rpartition(",")[0]
+
+
+def test_a_process_that_fails_is_named(tmp_path, capsys):
+    words = ["--methods", "FiNE", "--data", "tiny-world", "--edits", "2", "--perplexity", "0"]
+    assert main([*words, "--devices", "cpu", "gpx", "--out", str(tmp_path)]) == 2
+    assert "the processes on gpx have failed" in capsys.readouterr().err
+
+
+def test_rows_without_numbers_are_in_the_order_of_the_records(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"rel": 1.0}\n{"rel": 0.5}\n')
+    add_row(file, 3, {"rel": 0.25})
+    add_row(file, 2, {"rel": 0.75})
+    assert read_rows(file) == {0: {"rel": 1.0}, 1: {"rel": 0.5}, 2: {"rel": 0.75}, 3: {"rel": 0.25}}
+    assert first_rows(file, 3) == [{"rel": 1.0}, {"rel": 0.5}, {"rel": 0.75}]
+
+
+def test_a_line_that_a_kill_cut_off_is_made_again(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"rel": 1.0}\n{"rel": 0.')
+    assert list(read_rows(file)) == [0]
+    mend(file)
+    add_row(file, 1, {"rel": 0.5})
+    assert read_rows(file) == {0: {"rel": 1.0}, 1: {"rel": 0.5}}
+    file.write_text('{"rel": 1.0}\nnonsense\n')
+    with pytest.raises(DataError, match="line 2: no row of an edit"):
+        read_rows(file)
+    mend(tmp_path / "nothing.jsonl")
+    assert not (tmp_path / "nothing.jsonl").exists()
