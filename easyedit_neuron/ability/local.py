@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from ..errors import DataError
 from ..utils.plain_trees import parse_json
@@ -33,6 +33,26 @@ def mmlu(folder: str, name: str, **_: Any) -> dict[str, Any]:
     dev = base / "dev" / f"{name}_dev.csv"
     test = _mmlu_questions(base / "test" / f"{name}_test.csv", name)
     return {"test": test, "dev": _mmlu_questions(dev, name) if dev.is_file() else []}
+
+
+def mmlu_all(folder: str, **_: Any) -> dict[str, Any]:
+    """The test questions of all subjects that have a file, one subject after the other."""
+    base = Path(folder) / "mmlu" / "test"
+    files = sorted(base.glob("*_test.csv"))
+    if not files:
+        raise DataError(f"{base}: no SUBJECT_test.csv; docs/guides/ability.md shows the folder expected")
+    subjects = [_mmlu_questions(file, file.name.removesuffix("_test.csv")) for file in files]
+    return {"test": concatenate_datasets(subjects)}
+
+
+def by_turns(questions: Dataset) -> Dataset:
+    """The questions with the subjects taking turns: the first of each, then the second, and so on."""
+    turns: dict[str, int] = {}
+    order = []
+    for number, subject in enumerate(questions["subject"]):
+        turns[subject] = turns.get(subject, 0) + 1
+        order.append((turns[subject], subject, number))
+    return questions.select([number for _, _, number in sorted(order)])
 
 
 def gsm8k(folder: str, **_: Any) -> dict[str, Any]:

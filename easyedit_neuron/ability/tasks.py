@@ -31,6 +31,9 @@ PAPER_TASKS = {
     "humaneval": ("humaneval", "humaneval"),
 }
 """The papers' benchmarks: lm-eval's folder of the task, and the folder of its documents in a local copy."""
+CLOZE_TASKS = {"mmlu_cloze": "mmlu", "commonsense_qa_cloze": "commonsenseqa"}
+"""Of our own, for models too small to answer by a letter: the folder of the documents in a local copy."""
+LOCAL = {name: folder for name, (_, folder) in PAPER_TASKS.items()} | CLOZE_TASKS
 ALIASES = {"bbh": "bbh_zeroshot"}
 """In lm-eval ``bbh`` is ``bbh_cot_fewshot``; the papers measure without shots."""
 PRIMARY_METRICS = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,flexible-extract"}
@@ -60,8 +63,10 @@ def code_allowed(flag: bool) -> bool:
 
 
 def benchmark_of(task: str) -> str | None:
-    """The paper's benchmark that a task is or belongs to, as ``mmlu`` for ``mmlu_anatomy``."""
-    return next((name for name in PAPER_TASKS if task == name or task.startswith(f"{name}_")), None)
+    """The benchmark that a task is or belongs to, as ``mmlu`` for ``mmlu_anatomy``."""
+    if task in LOCAL:
+        return task
+    return next((name for name in PAPER_TASKS if task.startswith(f"{name}_")), None)
 
 
 def identity(tasks: Sequence[str], folder: str | Path | None) -> dict[str, Any]:
@@ -131,8 +136,8 @@ def _task_manager(names: Sequence[str], folder: str | Path | None):
     import lm_eval.tasks
 
     packaged = Path(lm_eval.tasks.__file__).parent
-    index_all = folder is None and any(name not in (WORLD, *WORLD_TASKS, *PAPER_TASKS) for name in names)
-    folders = [CONFIGS / WORLD]
+    index_all = folder is None and any(name not in (WORLD, *WORLD_TASKS, *LOCAL) for name in names)
+    folders = [CONFIGS / WORLD, CONFIGS / "cloze"]
     if not index_all:
         folders += [packaged / lm_eval_folder for lm_eval_folder, _ in PAPER_TASKS.values()]
     if folder is not None:
@@ -146,7 +151,7 @@ def _task_spec(name: str, folder: str | Path | None, manager) -> Any:
     if folder is None or name in (WORLD, *WORLD_TASKS):
         if name not in manager.task_index:
             raise HparamsError(
-                f"lm-eval has no task {name!r}: {did_you_mean(name, [*PAPER_TASKS, WORLD, *WORLD_TASKS])} "
+                f"lm-eval has no task {name!r}: {did_you_mean(name, [*LOCAL, WORLD, *WORLD_TASKS])} "
                 "Other names are those of lm-eval (lm-eval ls tasks)"
             )
         return name
@@ -169,9 +174,9 @@ def _task_spec(name: str, folder: str | Path | None, manager) -> Any:
 def _documents_folder(task: str, folder: str | Path) -> Path:
     benchmark = benchmark_of(task)
     if benchmark is None:
-        suggestion = did_you_mean(task, [*PAPER_TASKS, WORLD])
+        suggestion = did_you_mean(task, [*LOCAL, WORLD])
         raise HparamsError(f"task {task!r} cannot be read from local files: {suggestion}")
-    documents = Path(folder).expanduser() / PAPER_TASKS[benchmark][1]
+    documents = Path(folder).expanduser() / LOCAL[benchmark]
     if not documents.is_dir():
         raise HparamsError(
             f"task {task!r} reads its documents from {documents}, and there is no such folder; "

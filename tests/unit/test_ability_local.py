@@ -218,19 +218,45 @@ def test_questions_have_one_true_choice():
         assert question["kind"] == "fact" or first[0] in world.cities or first[0] in world.protected
 
 
+def test_cloze_questions_are_answered_in_words(folder, monkeypatch, tmp_path):
+    task = loaded(folder, monkeypatch, tmp_path, "commonsense_qa_cloze")["commonsense_qa_cloze"]
+    (document,) = task.eval_docs
+    assert task.doc_to_text(document) == "Question: Where?\nAnswer:"
+    assert task.doc_to_choice(document) == [f"word {letter}" for letter in "ABCDE"]
+    assert task.doc_to_target(document) == 2 and task.config.target_delimiter == " "
+    assert [metric["metric"] for metric in task.config.metric_list] == ["acc_norm", "acc"]
+
+
+def test_cloze_mmlu_lets_the_subjects_take_turns(monkeypatch, tmp_path):
+    for subject, count in (("anatomy", 3), ("virology", 1), ("astronomy", 2)):
+        lines = [f"{subject} {i}?,w,x,y,z,{i}\n" for i in range(count)]
+        write(tmp_path / f"data/mmlu/test/{subject}_test.csv", "".join(lines))
+    task = loaded(tmp_path / "data", monkeypatch, tmp_path, "mmlu_cloze")["mmlu_cloze"]
+    asked = [document["question"] for document in task.eval_docs]
+    assert asked == ["anatomy 0?", "astronomy 0?", "virology 0?", "anatomy 1?", "astronomy 1?", "anatomy 2?"]
+    assert task.doc_to_text(task.eval_docs[3]) == "Question: anatomy 1?\nAnswer:"
+    assert task.doc_to_choice(task.eval_docs[3]) == ["w", "x", "y", "z"]
+    assert task.doc_to_target(task.eval_docs[3]) == 1
+
+
+def test_cloze_mmlu_without_a_file_names_the_folder(monkeypatch, tmp_path):
+    (tmp_path / "data/mmlu/test").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"mmlu.test: no SUBJECT_test.csv"):
+        loaded(tmp_path / "data", monkeypatch, tmp_path, "mmlu_cloze")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="EASYEDIT_NEURON_DATA names no folder with general/")
 def test_real_files(monkeypatch, tmp_path):
-    loaded_tasks = loaded(REAL, monkeypatch, tmp_path, *tasks.PAPER_TASKS)
-    sizes = {
-        benchmark: sum(
-            len(task.eval_docs) for name, task in loaded_tasks.items() if name.startswith(benchmark)
-        )
-        for benchmark in tasks.PAPER_TASKS
-    }
+    loaded_tasks = loaded(REAL, monkeypatch, tmp_path, *tasks.LOCAL)
+    sizes = dict.fromkeys(tasks.LOCAL, 0)
+    for name, task in loaded_tasks.items():
+        sizes[tasks.benchmark_of(name)] += len(task.eval_docs)
     assert sizes == {
         "mmlu": 14042,
         "gsm8k": 1319,
         "commonsense_qa": 1221,
         "bbh_zeroshot": 6511,
         "humaneval": 164,
+        "mmlu_cloze": 14042,
+        "commonsense_qa_cloze": 1221,
     }
