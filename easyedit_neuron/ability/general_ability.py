@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ class GeneralAbility:
 
         Returns:
             A row by task: ``metric`` (name of the primary), ``value``, ``higher_is_better``, ``documents``
-            (their number), ``shots``, ``metrics`` ({"name,filter": value}); for groups also ``tasks``
-            ({name: {"value", "documents"}}). Values are shares (0 to 1) or perplexities.
+            (their number), ``shots``, ``metrics`` ({"name,filter": value}), ``outcomes`` (of each document,
+            None for a metric that is no mean over documents); for groups also ``tasks`` ({name: {"value",
+            "documents"}}). Values are shares (0 to 1) or perplexities.
         """
         states = random_states()
         try:
@@ -79,7 +81,7 @@ class GeneralAbility:
                 for task in self._loaded["tasks"].values():
                     task.set_fewshot_seed(SEED)
                 options = {"limit": self.limit, "confirm_run_unsafe_code": self._run_code}
-                options |= {"bootstrap_iters": 0, "log_samples": False}
+                options |= {"bootstrap_iters": 0, "log_samples": True}
                 results = evaluate(lm=self._wrap(model, tok), task_dict=self._loaded, **options)
             return {name: row for task in self.tasks for name, row in self._rows(task, results).items()}
         finally:  # lm-eval draws random numbers even where it looks up names
@@ -87,10 +89,10 @@ class GeneralAbility:
 
     def _wrap(self, model: torch.nn.Module, tok):
         """lm-eval's view of the model and of a copy of the tokenizer, which it changes."""
-        from lm_eval.models.huggingface import HFLM
+        from .lm import BoundedLM  # imports lm-eval, which takes seconds
 
         with eval_mode(model):
-            lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tok), batch_size=self.batch_size)
+            lm = BoundedLM(pretrained=model, tokenizer=copy.deepcopy(tok), batch_size=self.batch_size)
         for name, task in self._loaded["tasks"].items():
             if task.OUTPUT_TYPE == "generate_until":
                 answer_tokens = (task.config.generation_kwargs or {}).get("max_gen_toks", lm.max_gen_toks)
@@ -141,7 +143,25 @@ class GeneralAbility:
             "documents": sum(results["n-samples"][member]["effective"] for member in members),
             "shots": self._loaded["tasks"][members[0]].get_config("num_fewshot"),
             "metrics": metrics,
+            "outcomes": _outcomes(results["samples"], members, primary, metrics[primary]),
         }
+
+
+def _outcomes(
+    samples: dict[str, list[dict[str, Any]]], members: list[str], primary: str, value: float
+) -> list[float] | None:
+    """The metric of every document of the tasks, in their order; None unless ``value`` is their mean."""
+    metric, _, filtered = primary.partition(",")
+    own = [
+        sample.get(metric)
+        for member in members
+        for sample in sorted(samples[member], key=lambda sample: sample["doc_id"])
+        if sample.get("filter", filtered) == filtered
+    ]
+    if not own or not all(isinstance(outcome, (int, float)) for outcome in own):
+        return None
+    outcomes = [float(outcome) for outcome in own]
+    return outcomes if math.isclose(sum(outcomes) / len(outcomes), value, abs_tol=1e-9) else None
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:

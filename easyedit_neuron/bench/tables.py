@@ -129,6 +129,23 @@ def difference_table(rows: Sequence[CellRows], data: str, edits: int, baseline: 
     return markdown(["method", *(SHARES[name] for name in COMPARED)], lines) if lines else ""
 
 
+def ability_table(rows: Sequence[CellRows], data: str, edits: int) -> str:
+    """Tasks of general ability: the share that is right, and the difference to the untouched model, document
+    by document; "" where none was measured."""
+    lines = []
+    for method in methods(rows, data, edits):
+        for seed, row in sorted(method.by_seed.items()):
+            before = (row.model.get("0") or {}).get("ability") or {}
+            for task, now in (row.model[str(edits)].get("ability") or {}).items():
+                change = None
+                if task in before and now.get("outcomes") and before[task].get("outcomes"):
+                    change = paired_difference(now["outcomes"], before[task]["outcomes"])
+                numbers = [_number(entry and entry["value"], 3) for entry in (before.get(task), now)]
+                lines.append([method.label, str(seed), task, now["metric"], *numbers, _signed(change)])
+    heading = ["method", "seed", "task", "metric", "untouched", "now", "difference"]
+    return markdown(heading, lines) if lines else ""
+
+
 def untouched_line(rows: Sequence[CellRows], data: str) -> str:
     """The side effects' values of the untouched model."""
     models = [row.model["0"] for row in rows if row.cell.data == data and "0" in row.model]
@@ -146,6 +163,9 @@ def page(rows: Sequence[CellRows], baseline: str) -> str:
             differences = difference_table(rows, data, edits, baseline)
             if differences:
                 parts.append(f"Differences to {baseline}, record by record:\n\n{differences}")
+            ability = ability_table(rows, data, edits)
+            if ability:
+                parts.append(f"General ability (lm-eval), document by document:\n\n{ability}")
     return "\n".join(parts)
 
 

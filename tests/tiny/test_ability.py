@@ -9,7 +9,7 @@ import torch
 
 from easyedit_neuron import data, resources
 from easyedit_neuron.ability import __main__ as command
-from easyedit_neuron.ability import tasks
+from easyedit_neuron.ability import lm, tasks
 from easyedit_neuron.ability.general_ability import GeneralAbility
 from easyedit_neuron.data.files import read_records
 from easyedit_neuron.errors import HparamsError
@@ -63,6 +63,8 @@ def test_numbers_are_those_of_the_plain_formulas(shipped_model, ability, strengt
         right = sum(line.index(max(line)) == q["answer"] for line, q in zip(lines, asked))
         assert results[task]["value"] == pytest.approx(right / LIMIT)
         assert (results[task]["documents"], results[task]["shots"]) == (LIMIT, 0)
+        is_right = [line.index(max(line)) == q["answer"] for line, q in zip(lines, asked)]
+        assert results[task]["outcomes"] == [float(value) for value in is_right]
     asked = [question for question in questions if question["kind"] == "fact"][:LIMIT]
     answers = [plain(model, tok, q["prompt"], f" {q['choices'][q['answer']]}") for q in asked]
     cloze = results["tiny_world_cloze"]
@@ -73,6 +75,7 @@ def test_numbers_are_those_of_the_plain_formulas(shipped_model, ability, strengt
         math.fsum(plain(model, tok, "", text)[0] for text in texts),
         sum(len(re.split(r"\s+", text)) for text in texts),
     )
+    assert results["tiny_world_text"]["outcomes"] is None, "a perplexity is no mean over documents"
     assert results["tiny_world_text"]["value"] == pytest.approx(math.exp(-total / words), rel=1e-4)
     assert (
         not results["tiny_world_text"]["higher_is_better"] and results["tiny_world_facts"]["higher_is_better"]
@@ -154,3 +157,21 @@ def test_command(tmp_path, capsys, monkeypatch):
             command.main(arguments)
         assert stop.value.code == 2
         assert re.search(message, capsys.readouterr().err)
+
+
+def test_batches_are_as_large_as_the_logits_allow(shipped_model, monkeypatch):
+    """The same numbers from rows one by one, and the size by hand."""
+    model, tok = shipped_model
+    ability = GeneralAbility(["tiny_world_facts"], limit=8)
+    sizes, call = [], lm.HFLM._model_call
+
+    def counted(self, inps, *args, **kwargs):
+        sizes.append(len(inps))
+        return call(self, inps, *args, **kwargs)
+
+    monkeypatch.setattr(lm.HFLM, "_model_call", counted)
+    whole = ability.measure(model, tok)
+    assert max(sizes) > 8 and lm.rows_that_fit(1000, 50_000) == 5 and lm.rows_that_fit(10**6, 10**6) == 1
+    sizes.clear()
+    monkeypatch.setattr(lm, "LOGITS_BYTES", 1)
+    assert ability.measure(model, tok) == whole and set(sizes) == {1}

@@ -9,7 +9,14 @@ import pytest
 from easyedit_neuron.bench.cells import Cell, run_cell
 from easyedit_neuron.bench.records import Source, left_out
 from easyedit_neuron.bench.rows import CellRows, read_all
-from easyedit_neuron.bench.tables import MethodRows, checkpoints, difference_table, page, summary_table
+from easyedit_neuron.bench.tables import (
+    MethodRows,
+    ability_table,
+    checkpoints,
+    difference_table,
+    page,
+    summary_table,
+)
 from easyedit_neuron.cli.commands import bench
 from easyedit_neuron.errors import DataError, HparamsError, NeuronEditError
 from easyedit_neuron.lifelong.run_folder import RunFolder
@@ -131,6 +138,24 @@ def test_tables_have_means_intervals_and_paired_differences():
     text = page(rows, "AlphaEdit")
     assert text.index("After 4 edits") < text.index("After 2 edits")
     assert "Untouched model: perplexity 30.00, fluency 5.00." in text
+
+
+def test_general_ability_is_compared_document_by_document():
+    row = rows_of("Lasting", [1, 1, 1, 1])
+    before = {"metric": "acc_norm", "value": 0.75, "outcomes": [1.0, 1.0, 1.0, 0.0]}
+    now = {"metric": "acc_norm", "value": 0.5, "outcomes": [1.0, 0.0, 1.0, 0.0]}
+    row.model["0"]["ability"], row.model["4"]["ability"] = {"mmlu_cloze": before}, {"mmlu_cloze": now}
+    (line,) = ability_table([row], "facts", 4).splitlines()[2:]
+    assert line.startswith("| Lasting, batch 10 | 0 | mmlu_cloze | acc_norm | .750 | .500 | -.250 [-.750,")
+    assert "General ability (lm-eval), document by document" in page([row], "AlphaEdit")
+    del before["outcomes"]
+    assert ability_table([row], "facts", 4).splitlines()[2].endswith("| .750 | .500 | – |")
+    assert ability_table([rows_of("NMKE", [1, 1, 1, 1])], "facts", 4) == ""
+
+
+def test_columns_that_nobody_measured_are_left_out():
+    heading = summary_table([rows_of("NMKE", [1, 0, 0, 0], rel_judged=[1, 1, 1, 1])], "facts", 4)
+    assert heading.splitlines()[0].startswith("| method | seeds | Rel | Rel judged | known facts |")
 
 
 def test_what_was_measured_before_is_taken_over_from_a_run_that_measures_alike(tmp_path, monkeypatch):
