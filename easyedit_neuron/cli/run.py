@@ -91,11 +91,12 @@ def _requests(settings: Settings) -> tuple[list[dict], list[int] | None]:
     """The edits, and their positions in the data behind ``skip`` if they are a sample."""
     source = settings.data
     choice = source.invalid, source.rephrasings, source.part
+    count = None if settings.edits == "all" else int(settings.edits)
     if source.sample_seed is None:
-        last = source.skip + settings.edits
+        last = None if count is None else source.skip + count
         return data.load(source.path, source.shape, last, *choice)[source.skip :], None
     whole = data.load(source.path, source.shape, None, *choice)[source.skip :]
-    numbers = sample(len(whole), settings.edits, source.sample_seed)
+    numbers = sample(len(whole), len(whole) if count is None else count, source.sample_seed)
     return [whole[number] for number in numbers], numbers
 
 

@@ -189,7 +189,7 @@ class Settings(HyperParams):
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     run: str | None = None
     method: dict = field(default_factory=dict)
-    edits: int = _number(100, least=1)
+    edits: int | Literal["all"] = _number(100, least=1)
     batch_size: int = _number(1, least=1)
     seed: int = _number(0, **SEED)
 

@@ -67,10 +67,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, or the CPU")
 
 
-def add_data(parser: argparse.ArgumentParser, edits: int) -> None:
+def add_data(parser: argparse.ArgumentParser, edits: int, with_all: bool = False) -> None:
+    """Add ``--data`` and ``--edits``, which is None for ``all`` where that may be said."""
     parser.add_argument("--data", default="tiny-world", help="a data file, or tiny-world")
-    help_text = f"how many of its first records ({edits})"
-    parser.add_argument("--edits", type=positive, default=edits, help=help_text)
+    help_text = f"how many of its first records ({edits}){', or all' if with_all else ''}"
+    kind = positive_or_all if with_all else positive
+    parser.add_argument("--edits", type=kind, default=edits, help=help_text)
 
 
 def positive(text: str) -> int:
@@ -79,6 +81,11 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def positive_or_all(text: str) -> int | None:
+    """``positive``, or None for ``all``."""
+    return None if text == "all" else positive(text)
 
 
 def load(args: argparse.Namespace) -> StudiedModel:

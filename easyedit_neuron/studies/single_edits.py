@@ -196,7 +196,7 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    add_data(parser, 100)
+    add_data(parser, 100, with_all=True)
     parser.add_argument("--part", default="all", choices=("all", "choose", "report"), help="of the data")
     help_text = "of ours, EasyEdit:GRACE, 'FiNE method.neuron_num=5' as a variant, or Untouched (MEMIT)"
     parser.add_argument("--methods", nargs="+", default=["MEMIT"], help=help_text)

@@ -135,3 +135,13 @@ def test_a_line_that_a_kill_cut_off_is_made_again(tmp_path):
         read_rows(file)
     mend(tmp_path / "nothing.jsonl")
     assert not (tmp_path / "nothing.jsonl").exists()
+
+
+def test_all_records(tmp_path):
+    records = data.load("tiny-world", size=3)
+    fields = ("prompt", "subject", "target_new", "ground_truth")
+    file = tmp_path / "three.json"
+    file.write_text(json.dumps([{name: record[name] for name in fields} for record in records]))
+    words = ["--methods", "Untouched", "--data", str(file), "--perplexity", "0", "--device", "cpu"]
+    assert main([*words, "--edits", "all", "--out", str(tmp_path / "out")]) == 0
+    assert list(read_rows(tmp_path / "out" / "three-Untouched.jsonl")) == [0, 1, 2]

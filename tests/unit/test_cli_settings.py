@@ -9,8 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from easyedit_neuron import resources
+from easyedit_neuron import data, resources
 from easyedit_neuron.cli import main
+from easyedit_neuron.cli.run import _requests
 from easyedit_neuron.cli.settings import read_hyperparameters, read_settings, register_groups
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.masks import chosen_mask
@@ -137,6 +138,18 @@ def test_a_preset_comes_between_the_file_and_the_command_line():
     assert (hparams.localize, hparams.localization_data) == ("shared", "tiny-world")
     with pytest.raises(HparamsError, match="setting 'method': field 'preset': unknown preset 'papers'"):
         read_hyperparameters(settings_of("output_dir=out", "method=pnke", "method.preset=papers"))
+
+
+def test_all_edits_of_the_data():
+    settings = settings_of("output_dir=out", "edits=all")
+    assert settings.edits == "all" and len(_requests(settings)[0]) == len(data.load("tiny-world"))
+    few = settings_of("output_dir=out", "edits=3", "data.skip=1")
+    assert _requests(few) == (data.load("tiny-world", size=4)[1:], None)
+    drawn = settings_of("output_dir=out", "edits=all", "data.sample_seed=2", "data.skip=10")
+    requests, numbers = _requests(drawn)
+    assert sorted(numbers) == list(range(len(requests)))
+    with pytest.raises(HparamsError, match="setting.*'edits'"):
+        settings_of("output_dir=out", "edits=some")
 
 
 def test_own_file(tmp_path):
