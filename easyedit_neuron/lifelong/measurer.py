@@ -9,6 +9,7 @@ from ..arch.chat import prompt_tokenizer
 from ..evaluation import evaluate_all, fluency, perplexity, summarize
 from ..evaluation.batched import pair_accuracies
 from ..evaluation.first_token import FirstTokens, first_token_divergence, first_tokens
+from ..evaluation.intervals import mean_interval
 from ..evaluation.llm_judge import LLMJudge
 from ..evaluation.sections import with_prompts
 from ..utils.lists import evenly, mean
@@ -166,6 +167,26 @@ def means(metrics: list[dict]) -> dict[str, Any]:
         if value is not None:
             values[name] = value
     return values
+
+
+def intervals(metrics: list[dict]) -> dict[str, Any]:
+    """``[low, high]`` of every mean over edits that ``means`` gives, at the same places: the 95% bootstrap
+    interval over the edits."""
+    edits = [means([entry]) for entry in metrics]
+
+    def interval(values: list[float | None]) -> list[float] | None:
+        bounds = mean_interval(values)
+        return None if bounds is None else list(bounds[1:])
+
+    result: dict[str, Any] = {}
+    for name, value in means(metrics).items():
+        if isinstance(value, dict):
+            result[name] = {
+                kind: interval([edit.get(name, {}).get(kind) for edit in edits]) for kind in value
+            }
+        else:
+            result[name] = interval([edit.get(name) for edit in edits])
+    return result
 
 
 def kind_means(plain: dict[str, Any]) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..utils.lists import evenly
 from .identity import versions
 from .layer_statistics import MaskCounts, add_up, layer_means, layer_values, stage_seconds
-from .measurer import means
+from .measurer import intervals, means
 from .method import BatchResult
 from .run_folder import csv_row, finite, seconds_of_measuring
 from .stream import Stream
@@ -19,6 +19,7 @@ PROTOCOL = {
     "immediate": "each batch of edits measured right after it (EasyEdit's protocol)",
     "final": "all edits so far measured on the model as it is; of several edits of one fact (prompt and "
     "subject) the last",
+    "intervals": "of the final means: 95% bootstrap over the edits",
     "failed": "an edit that failed was rolled back; it is measured like every other",
     "scorer": "*_acc: teacher-forced token accuracy on prompt + ' ' + target (EasyEdit's token_em); "
     "*_generation_exact_match: greedy generation writes the whole target",
@@ -137,6 +138,7 @@ def summarise(origin: RunOrigin, run: RunResults) -> dict[str, Any]:
     summary |= {"duplicates": run.repeats[0], "contradictions": run.repeats[1]}
     summary |= {"superseded": last["superseded"], "batch_size": settings.batch_size, "seed": settings.seed}
     summary["results"] = {phase: values for phase, values in results.items() if values}
+    summary["intervals"] = intervals([line["final"] for line in run.lines if line.get("final")])
     summary["examples"] = examples(run.lines)
     summary |= {name: last[name] for name in ("drift", "layers")}
     summary["checkpoints"] = [csv_row(checkpoint) for checkpoint in run.checkpoints]

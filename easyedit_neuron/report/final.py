@@ -26,15 +26,18 @@ _DRIFT = {"wasserstein": "drift, Wasserstein", "cosine": "drift, cosine", "l2": 
 def table(summary: dict[str, Any]) -> str:
     """The content of ``summary.json`` as text: some edits in sentences, then a row per measure.
 
-    The columns are the phases, and what was lost between them.
+    The columns are the phases, what was lost between them, and the interval of the final mean.
     """
     phases = [phase for phase in PHASES if phase in summary["results"]]
     with_loss = {"immediate", "final"} <= set(phases)
-    rows = [("", *phases, *["lost"] * with_loss)]
-    for label, values in _scores(summary["results"], phases):
+    bounds = summary.get("intervals", {})
+    rows = [("", *phases, *["lost"] * with_loss, *["95%"] * bool(bounds))]
+    for label, keys, values in _scores(summary["results"], phases):
         by_phase = dict(zip(phases, values))
         lost = [number(difference(by_phase["immediate"], by_phase["final"]))] if with_loss else []
-        rows.append((label, *map(number, values), *lost))
+        interval = _lookup(bounds, *keys)
+        shown = ["-".join(map(number, interval))] if interval else []
+        rows.append((label, *map(number, values), *lost, *shown))
     rows.append(("",))
     rows += [(label, *[""] * (len(phases) - 1), number(value)) for label, value in _costs(summary)]
     width = max(len(row[0]) for row in rows)
@@ -53,28 +56,30 @@ def _title(summary: dict[str, Any]) -> str:
     )
 
 
-def _scores(results: dict[str, Any], phases: list[str]) -> Iterator[tuple[str, list]]:
-    def by_phase(*keys: str) -> list:
-        return [_lookup(results[phase], *keys) for phase in phases]
+def _scores(results: dict[str, Any], phases: list[str]) -> Iterator[tuple[str, tuple[str, ...], list]]:
+    """Label, place in the results, and the values of the phases."""
+
+    def by_phase(*keys: str) -> tuple[tuple[str, ...], list]:
+        return keys, [_lookup(results[phase], *keys) for phase in phases]
 
     for name, label in _SCORES.items():
         if any(name in results[phase] for phase in phases):
-            yield label, by_phase(name)
+            yield label, *by_phase(name)
     for group, mean_name, short in (("locality", "loc", "Loc"), ("portability", "port", "Port")):
         kinds = sorted({kind for phase in phases for kind in results[phase].get(group, {})})
-        if len(kinds) > 1 and any(value is not None for value in by_phase(mean_name)):
-            yield f"{short:<6}all kinds", by_phase(mean_name)
+        if len(kinds) > 1 and any(value is not None for value in by_phase(mean_name)[1]):
+            yield f"{short:<6}all kinds", *by_phase(mean_name)
         for kind in kinds:
-            yield f"{short:<6}{kind.removesuffix('_acc')}", by_phase(group, kind)
+            yield f"{short:<6}{kind.removesuffix('_acc')}", *by_phase(group, kind)
     final = results["final"]
     if "retained" in final:
-        yield f"retained facts (of {final['retained_facts']} known)", by_phase("retained")
+        yield f"retained facts (of {final['retained_facts']} known)", *by_phase("retained")
     if "fluency" in final:
-        yield "fluency, bits", by_phase("fluency")
+        yield "fluency, bits", *by_phase("fluency")
     if "perplexity" in final:
-        yield "perplexity, held-out text", by_phase("perplexity")
+        yield "perplexity, held-out text", *by_phase("perplexity")
     for task, entry in final.get("ability", {}).items():
-        yield f"{task}, {entry['metric']}", by_phase("ability", task, "value")
+        yield f"{task}, {entry['metric']}", *by_phase("ability", task, "value")
 
 
 def _costs(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:

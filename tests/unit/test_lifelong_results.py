@@ -13,11 +13,12 @@ from easyedit_neuron.cli.load import check_layers
 from easyedit_neuron.cli.settings import DataSettings, EvaluationSettings, ModelSettings, Settings
 from easyedit_neuron.edits.record import LayerDelta, UnitDelta
 from easyedit_neuron.errors import HparamsError
+from easyedit_neuron.evaluation.intervals import mean_interval
 from easyedit_neuron.hyperparameters.base import HyperParams
 from easyedit_neuron.lifelong import layer_statistics
 from easyedit_neuron.lifelong import measurer as measurer_module
 from easyedit_neuron.lifelong.answers import questions
-from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, means
+from easyedit_neuron.lifelong.measurer import Measurer, ReferenceData, intervals, means
 from easyedit_neuron.lifelong.results import RunOrigin, RunResults, examples, summarise
 from easyedit_neuron.lifelong.run_folder import CSV_COLUMNS, RunFolder
 from easyedit_neuron.utils.lists import evenly
@@ -30,6 +31,22 @@ def metrics(rewrite, near=None, far=None):
         "locality": {k: [v] for k, v in locality.items() if v is not None},
         "portability": {},
     }
+
+
+def test_intervals_are_those_of_the_means_over_edits():
+    rels, nears = [1.0, 0.5, 0.0, 1.0, 1.0], [0.25, 0.5, None, 1.0, 0.75]
+    metrics = [
+        {
+            "rewrite_acc": [rel, rel],
+            "locality": {"near_acc": [near]} if near is not None else {},
+            "portability": {"hop_acc": [None]},
+        }
+        for rel, near in zip(rels, nears)
+    ]
+    bounds = intervals(metrics)
+    assert bounds["rewrite_acc"] == list(mean_interval(rels)[1:])
+    assert bounds["locality"]["near_acc"] == bounds["loc"] == list(mean_interval(nears)[1:])
+    assert set(bounds) == {"rewrite_acc", "locality", "loc"} and intervals([]) == {}
 
 
 def test_means():

@@ -140,6 +140,12 @@ def test_the_table_of_one_run(sweep):
     assert rows["retained facts (of 8 known)"] == ["1.000", "-", "0.750", "-"]
     assert rows["mask density, layer 4"] == ["0.200"] and rows["peak memory, MiB"] == ["707.5"]
     assert not any("fluency" in name or "Port" in name for name in rows)
+    summary["intervals"] = {"rewrite_acc": [0.25, 0.75], "locality": {"far_acc": [0.0, 1.0]}, "loc": None}
+    head, *lines = final.table(summary).splitlines()[2:]
+    assert head.split() == ["before", "immediate", "final", "lost", "95%"]
+    rows = {line[:34].strip(): line[34:].split() for line in lines}
+    assert rows["Rel   rewrite"] == ["0.100", "0.750", "0.500", "0.250", "0.250-0.750"]
+    assert rows["Loc   far"][-1] == "0.000-1.000" and len(rows["Loc   near"]) == 4
     # one kind needs no mean over kinds; without the immediate protocol nothing is known to be lost
     results["final"]["locality"] = results["immediate"]["locality"] = {"near_acc": 0.5}
     assert "all kinds" not in final.table(summary)
