@@ -86,6 +86,37 @@ def test_equation_5_to_the_letter(model_type, cumulative, exact):
         torch.testing.assert_close(columns, expected.sum(0), rtol=1e-8, atol=1e-10 * scale)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_one_neuron_scaled_at_a_time(model_type, axis, exact):
+    """Eq. 3 to 5: only w_k takes the values of the path, the other rows (columns) keep their weights."""
+    model, tok = exact_model(model_type)
+    view, m = ModelView.of(model), 3
+    for layer, name in ((2, "v_proj"), (3, "down_proj")):
+        site = projection(view, layer, name)
+        weight = site.weight(view).clone()
+        units = weight.shape[0 if axis == "output" else 1]
+        expected = torch.zeros(units, dtype=torch.float64)
+        for k in range(units):
+            for i in range(1, m + 1):
+                changed = view.matrix(site.parameter).clone()
+                own = changed[site.rows]
+                own[k if axis == "output" else slice(None), slice(None) if axis == "output" else k] *= i / m
+                changed[site.rows] = own
+                is_contiguous = view.matrix(site.parameter).is_contiguous()
+                leaf = (changed if is_contiguous else changed.T).detach().requires_grad_()
+                total = answer_log_probabilities(model, tok, LONG, {site.parameter: leaf}).exp().sum()
+                (gradient,) = torch.autograd.grad(total, leaf)
+                gradient = (gradient if is_contiguous else gradient.T)[site.rows]
+                product = weight * gradient
+                expected[k] += (product[k] if axis == "output" else product[:, k]).sum() / m
+        options = dict(attribution_steps=m, neuron_axis=axis, scaling="neuron", step_batch=7)
+        scores = attributions(view, targets_of(tok, LONG), [site], **options)[site.key]
+        torch.testing.assert_close(scores, expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max()))
+        together = attributions(view, targets_of(tok, LONG), [site], attribution_steps=m, neuron_axis=axis)
+        assert float((together[site.key] - scores).abs().max()) > 1e-3 * float(scores.abs().max())
+
+
 def test_joint_scaling_is_complete_over_all_modules(exact):
     model, tok = exact_model("gpt_neox")
     view = ModelView.of(model)

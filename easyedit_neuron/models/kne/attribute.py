@@ -10,7 +10,9 @@ and each row gets its share. With ``W(a) = a W`` and ``g_k`` the factor of row k
 which is ``out_k`` (the row's product with the module's input, without its bias) times the mean of ``dF/d
 out_k``, summed over the prompt's tokens. The attributions of a module therefore add up to ``F(W) - F(W = 0)``
 of that module. Eq. 3 scales one module, so the other modules keep their weights. With ``scaling: joint`` all
-modules are scaled at once, and only the sum over all of them is complete.
+modules are scaled at once, and only the sum over all of them is complete. ``scaling: neuron`` is the paper to
+the letter: one row is scaled, all others keep their weights, at one forward and backward row of tokens for
+each row of the weight and point.
 """
 
 from collections.abc import Sequence
@@ -67,10 +69,12 @@ def mean_attributions(
                 with torch.no_grad():
                     prefix = prefix_before(view, prompts.batch.inputs, group[0].layer, prefix)
                 paths = _Paths(view, prompts, group, prefix, alphas, weights, options)
-                points = range(len(prompts.batch.lengths) * steps)
-                parts = batch_results(points, options.step_batch, paths.slopes, "attribution of rows")
-                for site, slopes in zip(group, zip(*parts)):
-                    sums[site.key] += torch.stack(slopes).sum(0)
+                by_unit = options.scaling == "neuron"
+                points = range(len(prompts.batch.lengths) * steps * (paths.units if by_unit else 1))
+                slopes = paths.slopes_alone if by_unit else paths.slopes
+                parts = batch_results(points, options.step_batch, slopes, "attribution of rows")
+                for site, site_parts in zip(group, zip(*parts)):
+                    sums[site.key] += torch.stack(site_parts).sum(0)
     not_finite = [key for key, total in sums.items() if not bool(torch.isfinite(total).all())]
     if not_finite:
         raise NeuronEditError(
@@ -110,6 +114,28 @@ class _Paths:
         total, scale = self._weighted_sum(points // steps, self.weights[points % steps], hooks)
         return [slope.cpu() * scale for slope in torch.autograd.grad(total, probes)]
 
+    @property
+    def units(self) -> int:
+        """Rows or columns of the group's first module."""
+        return self.group[0].size(self.options.neuron_axis)[0]
+
+    @torch.enable_grad()
+    def slopes_alone(self, numbers: Sequence[int]) -> list[Tensor]:
+        """``[units]`` of the only module: weighted sum of dF/dg_k over the points ``numbers``, at which row k
+        alone is scaled. Point i of row k of prompt j has number ``(j * units + k) * steps + i``."""
+        (site,), dtype, device = self.group, self.view.compute_dtype, self.group[0].rows.device
+        points, steps = torch.tensor(numbers), len(self.alphas)
+        unit = (points // steps % self.units).to(device)
+        alpha = self.alphas[points % steps].to(dtype).to(device)
+        is_own = torch.nn.functional.one_hot(unit, self.units).to(dtype)[:, None, :]
+        probe = torch.zeros(len(points), dtype=dtype, device=device, requires_grad=True)
+        factor = 1.0 + is_own * (alpha - 1.0)[:, None, None]
+        scaled = _scaled(self.view, site, self.options.neuron_axis, factor, is_own * probe[:, None, None])
+        prompts, weights = points // (steps * self.units), self.weights[points % steps]
+        total, scale = self._weighted_sum(prompts, weights, [(site.layer, site.module, scaled)])
+        (slopes,) = torch.autograd.grad(total, probe)
+        return [torch.zeros(self.units, dtype=dtype, device=device).index_add(0, unit, slopes).cpu() * scale]
+
     def _weighted_sum(self, rows: Tensor, weights: Tensor, hooks: list) -> tuple[Tensor, float]:
         """F of the prompts ``rows [n]`` with the scaled modules, times their weights, summed; and the scale
         by which it is divided, which is not 1 in half precision, where the gradient of a small F is 0."""
@@ -132,8 +158,8 @@ class _Paths:
 
 
 def _scaled(view: ModelView, site: Projection, axis: Axis, alpha: Tensor, probe: Tensor):
-    """``f(output, input)``: the output with the site's weight times ``alpha [n, 1, 1] + probe [units]``, and
-    the bias unscaled."""
+    """``f(output, input)``: the output with the site's weight times ``alpha [n, 1, 1 or units] + probe``
+    (``[units]`` or ``[n, 1, units]``), and the bias unscaled."""
     bias, factor = site.bias(view), alpha + probe - 1.0
     bias = 0.0 if bias is None else bias[site.rows].to(probe.dtype)
     weight = site.weight(view) if axis == "input" else None

@@ -23,9 +23,10 @@ class AttributionOptions(Options):
     attribution_rule: Literal["right", "gauss"] = doc(
         "right: the Riemann sum of Eq. 5; gauss: Gauss-Legendre, closer to the integral", "right"
     )
-    scaling: Literal["module", "joint"] = doc(
+    scaling: Literal["module", "joint", "neuron"] = doc(
         "module: each module is scaled by itself; joint: all target modules are scaled together, which takes "
-        "one backward pass per point instead of one per point and module",
+        "one backward pass per point instead of one per point and module; neuron: each row by itself (Eq. 3 "
+        "to 5 to the letter), which takes one per point and row",
         "module",
     )
     token_probability: Literal["token", "prefix"] = doc(
