@@ -31,8 +31,8 @@ def mmlu(folder: str, name: str, **_: Any) -> dict[str, Any]:
     """One subject: the test questions, and the development questions for shots."""
     base = Path(folder) / "mmlu"
     dev = base / "dev" / f"{name}_dev.csv"
-    test = _mmlu_questions(base / "test" / f"{name}_test.csv", name)
-    return {"test": test, "dev": _mmlu_questions(dev, name) if dev.is_file() else []}
+    test = mmlu_questions(base / "test" / f"{name}_test.csv", name)
+    return {"test": test, "dev": mmlu_questions(dev, name) if dev.is_file() else []}
 
 
 def mmlu_all(folder: str, **_: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def mmlu_all(folder: str, **_: Any) -> dict[str, Any]:
     files = sorted(base.glob("*_test.csv"))
     if not files:
         raise DataError(f"{base}: no SUBJECT_test.csv; docs/guides/ability.md shows the folder expected")
-    subjects = [_mmlu_questions(file, file.name.removesuffix("_test.csv")) for file in files]
+    subjects = [mmlu_questions(file, file.name.removesuffix("_test.csv")) for file in files]
     return {"test": concatenate_datasets(subjects)}
 
 
@@ -88,7 +88,8 @@ def humaneval(folder: str, **_: Any) -> dict[str, Any]:
     return {"test": _json_lines(path, lambda record: {key: _string(record, key) for key in HUMANEVAL_FIELDS})}
 
 
-def _mmlu_questions(path: Path, subject: str) -> Dataset:
+def mmlu_questions(path: Path, subject: str) -> Dataset:
+    """The questions of a subject's file: ``question``, ``subject``, ``choices``, ``answer`` (0 to 3)."""
     rows = [row for row in csv.reader(io.StringIO(_text(path), newline="")) if row]
     if rows and rows[0][-1].strip().lower() == "answer":
         rows = rows[1:]

@@ -29,7 +29,7 @@ from .kinds import Kind, kinds_of
 from .output import Result, Table
 from .plots import Marks
 from .silence import counterparts, silenced
-from .tasks import Fact, domains_of, facts_by_task, sampled
+from .tasks import Fact, domains_of, facts_by_task, members_of, sampled
 
 PLACES = ("own", "near", "far")
 """Where something is lost: on the kind's own tasks, on the others of the domain, elsewhere."""
@@ -137,7 +137,8 @@ def compared(trials: Sequence[dict], by: Sequence[str]) -> list[dict[str, Any]]:
 
 def measure(args: argparse.Namespace) -> Result:
     """Locate on some facts of every task, silence, and measure on others."""
-    facts = facts_by_task(args.data, args.field)
+    named = [task for members in members_of(args.domain).values() for task in members]
+    facts = facts_by_task(args.data, args.field, named)
     domains = domains_of(list(facts), args.domain)
     for task, task_facts in facts.items():
         if len(task_facts) <= args.locate:
@@ -206,7 +207,7 @@ def _plot(means: Sequence[dict], top: int, name: str) -> Marks:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add = parser.add_argument
-    add("--data", default="tiny-world", help="facts with tasks: a JSON list of records, or tiny-world")
+    add("--data", default="tiny-world", help="facts with tasks: a JSON list, a folder with MMLU, tiny-world")
     add("--field", default="relation", help="field of a record that names its task (relation)")
     domain_help = "tasks that belong together"
     add("--domain", action="append", default=[], metavar="NAME=TASK,TASK", help=domain_help)

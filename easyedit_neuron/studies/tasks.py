@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,13 +25,18 @@ class Fact:
     task: str
 
 
-def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[Fact]]:
-    """Read facts from a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, or of
-    tiny-world.
+def facts_by_task(
+    name_or_path: str, field: str = "relation", only: Sequence[str] = ()
+) -> dict[str, list[Fact]]:
+    """Read facts from a JSON list of records ``{"prompt", "subject", "ground_truth", <field>}``, of
+    tiny-world, or from a folder with MMLU, whose subjects are the tasks.
 
     A subject counts once per task. Where no record has the field, all facts are of one task, ``"all"``.
-    ``DataError`` for a missing file, a malformed record, or one without the field while others have it.
+    ``only``: names of the tasks to read from a folder; by default all. ``DataError`` for a missing file, a
+    malformed record, or one without the field while others have it.
     """
+    if Path(name_or_path).expanduser().is_dir() and name_or_path not in resources.SHIPPED_DATA:
+        return _mmlu(Path(name_or_path).expanduser(), only)
     if name_or_path in resources.SHIPPED_DATA:
         path = resources.data_dir(name_or_path) / "edits_knowedit.json"
     else:
@@ -47,6 +53,30 @@ def facts_by_task(name_or_path: str, field: str = "relation") -> dict[str, list[
         fact = Fact(record.string("prompt"), answer, subject, task)
         facts.setdefault(task, {}).setdefault(subject, fact)
     return {task: list(by_subject.values()) for task, by_subject in facts.items()}
+
+
+def _mmlu(folder: Path, only: Sequence[str]) -> dict[str, list[Fact]]:
+    """The test questions of each subject, with the letter of the right choice."""
+    from ..ability.local import LETTERS, mmlu_questions  # needs datasets
+
+    base = next((place for place in (folder / "mmlu" / "test", folder / "test") if place.is_dir()), folder)
+    files = {file.name.removesuffix("_test.csv"): file for file in sorted(base.glob("*_test.csv"))}
+    if not files:
+        raise DataError(f"{base}: no SUBJECT_test.csv of MMLU; docs/guides/ability.md shows the folder")
+    facts: dict[str, list[Fact]] = {}
+    for subject in only or files:
+        if subject not in files:
+            raise DataError(f"{base}: no file of {subject!r}: {did_you_mean(subject, list(files))}")
+        facts[subject] = [
+            Fact(_as_prompt(question), LETTERS[question["answer"]], str(number), subject)
+            for number, question in enumerate(mmlu_questions(files[subject], subject))
+        ]
+    return facts
+
+
+def _as_prompt(question: Mapping[str, Any]) -> str:
+    choices = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", question["choices"]))
+    return f"{question['question'].strip()}\n{choices}Answer:"
 
 
 def sampled(facts: Mapping[str, Sequence[Fact]], sample: int) -> dict[str, list[Fact]]:
@@ -66,16 +96,11 @@ def domains_of(tasks: Sequence[str], definitions: Sequence[str] = ()) -> dict[st
     Without any, tiny-world's relations are grouped by the kind of their subjects, and other tasks are in
     ``"other"``. ``DataError`` for a malformed definition or a task that is not in exactly one domain.
     """
-    domains: dict[str, list[str]] = {}
+    domains: dict[str, list[str]] = members_of(definitions)
     if not definitions:
         for task in tasks:
             domains.setdefault(BY_NAME[task].subject if task in BY_NAME else "other", []).append(task)
         return domains
-    for text in definitions:
-        name, equals, members = text.partition("=")
-        if not (name and equals and members):
-            raise DataError(f"--domain {text!r} must read NAME=TASK,TASK,...")
-        domains[name] = members.split(",")
     named = [task for members in domains.values() for task in members]
     for task in named:
         if task not in tasks:
@@ -83,4 +108,15 @@ def domains_of(tasks: Sequence[str], definitions: Sequence[str] = ()) -> dict[st
     for task in tasks:
         if named.count(task) != 1:
             raise DataError(f"every task belongs to one domain; {task!r} is in {named.count(task)}")
+    return domains
+
+
+def members_of(definitions: Sequence[str]) -> dict[str, list[str]]:
+    """Domain -> the tasks that its definition names; ``DataError`` for a malformed one."""
+    domains = {}
+    for text in definitions:
+        name, equals, members = text.partition("=")
+        if not (name and equals and members):
+            raise DataError(f"--domain {text!r} must read NAME=TASK,TASK,...")
+        domains[name] = members.split(",")
     return domains

@@ -13,7 +13,7 @@ from easyedit_neuron.lifelong import EASYEDIT_PREFIX
 from easyedit_neuron.papers.entry import entries
 from helpers.long import LONG
 
-ALWAYS = ("nmke-table-11", "fine-table-2", "fine-table-8")
+ALWAYS = ("nmke-table-5", "nmke-table-11", "fine-table-2", "fine-table-8")
 RUN = {name: item for name, item in entries().items() if item.protocol != "none"}
 
 
@@ -26,8 +26,20 @@ def ours(item):
     ]
 
 
+def mmlu(folder):
+    """A folder with questions of the four subjects that a table compares."""
+    for subject in ("biology", "chemistry"):
+        for level in ("college", "high_school"):
+            path = folder / "mmlu" / "test" / f"{level}_{subject}_test.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            questions = [f"{level} {subject} {i}?,Liro,Geir,Baimo,Tinde,{i % 4}" for i in range(15)]
+            path.write_text("\n".join(questions))
+    return folder
+
+
 def words(item, folder, edits):
-    data = [f"data.{name}=tiny-world" for name in item.data]
+    places = {name: mmlu(folder.parent / "data") if name == "mmlu" else "tiny-world" for name in item.data}
+    data = [f"data.{name}={place}" for name, place in places.items()]
     methods = [f"methods={','.join(ours(item))}"] if item.methods else []
     # What lm-eval measures is measured on other models than this one, which knows nothing of it.
     ability = ["evaluation.ability=[]"] if item.protocol == "sequential" else []

@@ -203,6 +203,29 @@ def test_random_neurons_are_others_of_the_same_layers():
     assert any(not torch.equal(drawn[2], redrawn[2]) for redrawn in other)
 
 
+def test_subjects_of_mmlu_are_tasks(tmp_path):
+    for subject, text in (
+        ("anatomy", '"Where, here?",w,x,y,z,2\n Why? ,a,b,c,d,A\n'),
+        ("virology", "Q,1,2,3,4,3\n"),
+    ):
+        file = tmp_path / "mmlu" / "test" / f"{subject}_test.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    facts = facts_by_task(str(tmp_path))
+    assert {subject: len(questions) for subject, questions in facts.items()} == {"anatomy": 2, "virology": 1}
+    second = facts["anatomy"][1]
+    assert (second.prompt, second.answer) == ("Why?\nA. a\nB. b\nC. c\nD. d\nAnswer:", "A")
+    assert facts["virology"][0].answer == "D" and second.task == "anatomy"
+    for folder in (tmp_path / "mmlu", tmp_path / "mmlu" / "test"):
+        assert facts_by_task(str(folder)) == facts
+    assert list(facts_by_task(str(tmp_path), only=["virology"])) == ["virology"]
+    with pytest.raises(DataError, match="no file of 'virolgy'.*'virology'"):
+        facts_by_task(str(tmp_path), only=["virolgy"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no SUBJECT_test.csv"):
+        facts_by_task(str(tmp_path / "empty"))
+
+
 def test_facts_by_task_and_tasks_by_domain(tmp_path):
     records = [
         {"prompt": "A is", "subject": "A", "ground_truth": [["x", "y"]], "relation": "r"},

@@ -142,7 +142,8 @@ def _data(item: Entry, values: dict[str, str]) -> dict[str, str]:
     files = {name: place for name, place in given.items() if place}
     for name, place in files.items():
         if place not in resources.SHIPPED_DATA:
-            data.load(place, size=1)  # a wrong path is said before a run
+            if not Path(place).expanduser().is_dir():  # of MMLU
+                data.load(place, size=1)  # a wrong path is said before a run
             files[name] = str(Path(place).expanduser().resolve())
     return files
 
