@@ -36,7 +36,11 @@ CLOZE_TASKS = {"mmlu_cloze": "mmlu", "commonsense_qa_cloze": "commonsenseqa"}
 LOCAL = {name: folder for name, (_, folder) in PAPER_TASKS.items()} | CLOZE_TASKS
 ALIASES = {"bbh": "bbh_zeroshot"}
 """In lm-eval ``bbh`` is ``bbh_cot_fewshot``; the papers measure without shots."""
-PRIMARY_METRICS = {"gsm8k": "exact_match,strict-match", "bbh_zeroshot": "exact_match,flexible-extract"}
+PRIMARY_METRICS = {
+    "gsm8k": "exact_match,strict-match",
+    "bbh_zeroshot": "exact_match,flexible-extract",
+    **dict.fromkeys(CLOZE_TASKS, "acc_norm,none"),
+}
 """The metric that stands for a benchmark where that is not its first one."""
 CODE_REFUSED = (
     "runs Python code that the model has written, with your rights, on this machine. To allow it, give "

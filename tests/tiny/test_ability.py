@@ -175,3 +175,24 @@ def test_batches_are_as_large_as_the_logits_allow(shipped_model, monkeypatch):
     sizes.clear()
     monkeypatch.setattr(lm, "LOGITS_BYTES", 1)
     assert ability.measure(model, tok) == whole and set(sizes) == {1}
+
+
+def test_cloze_answers_are_compared_per_byte(shipped_model, tmp_path):
+    """Plain formula: the answer with the highest log-likelihood divided by its bytes."""
+    model, tok = shipped_model
+    words = ["Liro Works", "Baimo", "Geirville Gleilmi Wendman", "Tinde Hortman", "clarinet"]
+    choices = [{"label": letter, "text": text} for letter, text in zip("ABCDE", words)]
+    question = {
+        "answerKey": "C",
+        "id": "x",
+        "question": {"stem": "Where does Baimo work?", "choices": choices},
+    }
+    file = tmp_path / "commonsenseqa" / "dev_rand_split.jsonl"
+    file.parent.mkdir()
+    file.write_text(json.dumps(question) + "\n")
+    row = GeneralAbility(["commonsense_qa_cloze"], tmp_path).measure(model, tok)["commonsense_qa_cloze"]
+    prompt = "Question: Where does Baimo work?\nAnswer:"
+    logs = [plain(model.float(), tok, prompt, f" {text}")[0] / len(text.encode()) for text in words]
+    best = max(range(5), key=logs.__getitem__)
+    assert row["metric"] == "acc_norm" and row["value"] == float(best == 2)
+    assert row["outcomes"] == [row["value"]]
