@@ -19,12 +19,14 @@ MEASURES = ("edit_success", "generality", "portability", "locality")
 class EditBenchmark:
     """Measures the same edits of the same model, which is restored after each, under several settings.
 
-    ``reference`` holds the untouched model's answers to the locality prompts.
+    ``fluency_tokens``: how many the model writes behind each edited prompt; 0: none. ``reference`` holds the
+    untouched model's answers to the locality prompts.
     """
 
     subject: Untouched
     requests: list[dict]
     texts: list[str] = field(default_factory=list)
+    fluency_tokens: int = 0
     reference: list = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,9 +38,11 @@ class EditBenchmark:
         ``sequential``: batches on top of each other, all edits measured at the end; else every batch on the
         untouched model, measured right after it (EasyEdit's protocol). Returns ``MEASURES`` (0 to 1), the
         ``perplexity`` of ``texts`` after sequential edits, the number of ``failed`` edits (for which the
-        unedited model is measured), and means over batches of the numbers in the edits' records.
+        unedited model is measured), means over batches of the numbers in the edits' records, and with
+        ``fluency_tokens`` the ``fluency`` (bits).
         """
         metrics, records, failed = [], [], 0
+        entropies: list[float | None] = []
         after_all: dict[str, Any] = {}
         size = getattr(hparams, "batch_size", 1)
         try:
@@ -51,13 +55,17 @@ class EditBenchmark:
                     failed += len(self.requests[batch])
                 if not sequential:
                     metrics += self._evaluate(batch, hparams)
+                    entropies.append(self._fluency(batch))
                     self.subject.restore()
             if sequential:
                 metrics = self._evaluate(slice(None), hparams)
+                entropies.append(self._fluency(slice(None)))
                 if self.texts:
                     after_all["perplexity"] = self.subject.perplexity(self.texts)
         finally:
             self.subject.restore()
+        if self.fluency_tokens:
+            after_all["fluency"] = mean(entropies)
         return {**_measures(summarize(metrics)), **after_all, "failed": failed, **_record_means(records)}
 
     def search_targets(self, hparams) -> None:
@@ -73,6 +81,10 @@ class EditBenchmark:
             edit = LocateThenEdit.begin(hparams.alg_name, model, tok, batch, hparams)
             with edit.computing():
                 edit.compute_z(edit.requests)
+
+    def _fluency(self, part: slice) -> float | None:
+        prompts = [request["prompt"] for request in self.requests[part]]
+        return self.subject.fluency(prompts, self.fluency_tokens) if self.fluency_tokens else None
 
     def _evaluate(self, part: slice, hparams) -> list[dict]:
         return self.subject.evaluate(self.requests[part], self.reference[part], hparams=hparams)

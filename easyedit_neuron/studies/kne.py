@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> Result:
     texts = data.text(args.text, "heldout")[: args.texts] if args.texts else []
 
     model, tok, _ = load_model(hparams)
-    benchmark = EditBenchmark(Untouched(model, tok), requests, texts)
+    benchmark = EditBenchmark(Untouched(model, tok), requests, texts, args.fluency)
     rows = []
     for setting in settings:
         value = getattr(setting, varied)
@@ -98,6 +98,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", default="tiny-world", help="edits: a data file, or tiny-world")
     add("--text", default="tiny-world", help="text for the perplexity")
     add("--texts", type=int, default=100, help="how many of its lines, with --sequential (100); 0: none")
+    fluency_help = "tokens that the model writes behind each prompt, for their entropy (0)"
+    add("--fluency", type=int, default=0, metavar="TOKENS", help=fluency_help)
     set_help = "a hyperparameter of all settings"
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help=set_help)
 

@@ -58,9 +58,29 @@ def test_a_study_leaves_a_table_and_a_plot(arguments, name, column, values, tmp_
     written = [str(tmp_path / "out" / f"{name}.{ending}") for ending in ("csv", "png", "html")]
     assert [row[column] for row in rows] == values and capsys.readouterr().out.split() == written
     assert all(0 <= float(row[measure]) <= 1 for row in rows for measure in MEASURES)
+    assert "fluency" not in rows[0]
     assert all(row["failed"] == "0" for row in rows)
     assert ("perplexity" in rows[0]) == ("--sequential" in arguments)
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_fluency_is_of_what_the_edited_model_writes(shipped_model, sequential):
+    """Of each prompt after its own edit, or of all after the last."""
+    model, tok = shipped_model
+    requests = data.load("tiny-world", size=2)
+    hparams = KNEHyperParams.from_hparams("KNE/tiny-llama").override({"num_steps": 3, "layers": [3]})
+    subject, prompts = Untouched(model, tok), [request["prompt"] for request in requests]
+    measured = EditBenchmark(subject, requests, fluency_tokens=12).measure(hparams, sequential)
+    expected = []
+    for request in requests:
+        subject.edit([request], hparams)
+        if not sequential:
+            expected.append(subject.fluency([request["prompt"]], 12))
+            subject.restore()
+    expected += [subject.fluency(prompts, 12)] if sequential else []
+    subject.restore()
+    assert measured["fluency"] == pytest.approx(sum(expected) / len(expected)) and measured["fluency"] > 1
 
 
 @pytest.mark.parametrize(
