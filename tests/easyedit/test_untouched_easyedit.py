@@ -92,5 +92,5 @@ def test_tune_writes_a_file_that_easyedit_reads(easyeditor, tmp_path, capfd):
 
 
 def test_a_method_without_a_file_is_named(easyeditor):
-    with pytest.raises(HparamsError, match="EasyEdit:MEND has no file for tiny-llama"):
+    with pytest.raises(HparamsError, match="have a file of its MEND for 'tiny-llama'"):
         EasyEditUntouched("EasyEdit:MEND", "tiny-llama")
