@@ -14,8 +14,8 @@ import torch
 from ..errors import HostError
 
 SUFFIX = ".gguf"
-_PROBE = "In 1984, Zoë's café (on 3rd Street) sold 2,500 cups;\n  it's closed now."
-_CONTROL, _USER_DEFINED = 3, 4
+PROBE = "In 1984, Zoë's café (on 3rd Street) sold 2,500 cups;\n  it's closed now."
+CONTROL, USER_DEFINED = 3, 4
 """Values of ``tokenizer.ggml.token_type`` for tokens that the text does not make."""
 
 _SPLIT = (
@@ -24,6 +24,8 @@ _SPLIT = (
 )
 _WORD_SPLITS = {"llama-bpe": _SPLIT.replace("DIGITS", "{1,3}"), "qwen2": _SPLIT.replace("DIGITS", "")}
 """``tokenizer.ggml.pre`` -> the regular expression that cuts a text into words."""
+PRE_TOKENIZERS = (*_WORD_SPLITS, "smollm", "gpt-2")
+"""Values of ``tokenizer.ggml.pre`` that are read here."""
 
 
 def is_gguf(name: Any) -> bool:
@@ -48,14 +50,14 @@ def load_gguf(path: str | Path, **options) -> tuple[torch.nn.Module, Any]:
     place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         fields = _fields(path)
-        tok = _byte_level_tokenizer(fields) or transformers.AutoTokenizer.from_pretrained(**place)
+        tok = byte_level_tokenizer(fields) or transformers.AutoTokenizer.from_pretrained(**place)
         model = transformers.AutoModelForCausalLM.from_pretrained(**place, **options)
     except Exception as problem:  # whatever transformers raises about files of others
         raise HostError(f"{path}: cannot be read as a GGUF model: {problem}") from problem
-    decoded = tok.decode(tok(_PROBE, add_special_tokens=False)["input_ids"])
-    if decoded.strip() != _PROBE:
+    decoded = tok.decode(tok(PROBE, add_special_tokens=False)["input_ids"])
+    if decoded.strip() != PROBE:
         remedy = "save the model and its own tokenizer as a Hugging Face folder and name that"
-        raise HostError(f"{path}: its tokenizer changes a text: {_PROBE!r} became {decoded!r}; {remedy}")
+        raise HostError(f"{path}: its tokenizer changes a text: {PROBE!r} became {decoded!r}; {remedy}")
     return model, tok
 
 
@@ -66,8 +68,8 @@ def _fields(path: Path) -> dict[str, Any]:
     return {name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")}
 
 
-def _byte_level_tokenizer(fields: dict[str, Any]) -> Any:
-    """The fast tokenizer of a file with byte-level BPE; None where the file has another kind."""
+def byte_level_tokenizer(fields: dict[str, Any]) -> Any:
+    """The fast tokenizer of a file's ``tokenizer.*`` fields with byte-level BPE; None for another kind."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -83,9 +85,9 @@ def _byte_level_tokenizer(fields: dict[str, Any]) -> Any:
     backend.pre_tokenizer, backend.decoder = words, decoders.ByteLevel()
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     kinds = fields.get("tokenizer.ggml.token_type", [])
-    added = [(token, kind) for token, kind in zip(tokens, kinds) if kind in (_CONTROL, _USER_DEFINED)]
-    backend.add_special_tokens([AddedToken(t, special=True) for t, kind in added if kind == _CONTROL])
-    backend.add_tokens([AddedToken(t, normalized=False) for t, kind in added if kind == _USER_DEFINED])
+    added = [(token, kind) for token, kind in zip(tokens, kinds) if kind in (CONTROL, USER_DEFINED)]
+    backend.add_special_tokens([AddedToken(t, special=True) for t, kind in added if kind == CONTROL])
+    backend.add_tokens([AddedToken(t, normalized=False) for t, kind in added if kind == USER_DEFINED])
     special = {
         f"{role}_token": tokens[number]
         for role, name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))

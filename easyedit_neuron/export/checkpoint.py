@@ -57,8 +57,8 @@ def import_edits(
     refuse_existing(out)
     folder, side_file = read_side_file(path)
     kind = side_file["kind"]
-    if kind == "merged":
-        remedy = "load it with from_pretrained"
+    if kind in ("merged", "gguf"):
+        remedy = "load it with from_pretrained" if kind == "merged" else "name it as model.path"
         raise StateError(f"{folder}: is a whole model with the edits in it already; {remedy}")
     if kind == "sparse":
         apply_sparse(model, folder, take_off)

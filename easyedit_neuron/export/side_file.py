@@ -18,7 +18,7 @@ from .source import EditedWeights, Source, split_fingerprints
 
 NAME = "easyedit_neuron.json"
 FORMAT = 1
-KINDS = ("peft", "sparse", "merged")
+KINDS = ("peft", "sparse", "merged", "gguf")
 
 
 _BASE = {"name": str, "dtype": str, "touched": str, "rest": str}
@@ -27,6 +27,7 @@ _PARAMETERS: dict[str, dict] = {
     "peft": {"rank": int},
     "sparse": {"dim": int, "units": int, "of": int},
     "merged": {},
+    "gguf": {},
 }
 """Form of a side file, and of what it says of each parameter; see ``utils.schema``."""
 

@@ -1,11 +1,11 @@
 """Write the edits that are in the weights of a run as a PEFT adapter, as a sparse file of the
-rows that they touch, or as a whole checkpoint."""
+rows that they touch, as a whole checkpoint, or as GGUF for llama.cpp."""
 
 import argparse
 from pathlib import Path
 
 from ...errors import NeuronEditError
-from ...export import export_merged, export_peft, export_sparse, size_table, sizes
+from ...export import export_gguf, export_merged, export_peft, export_sparse, size_table, sizes
 from ...export.adapter import check_truncation
 from ...export.side_file import Exported, refuse_existing
 from ..output import show
@@ -14,7 +14,7 @@ from .common import add_folder, add_model, load_base_of, open_log, select_edits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    parser.add_argument("--to", choices=("peft", "sparse", "merged"), help="form")
+    parser.add_argument("--to", choices=("peft", "sparse", "merged", "gguf"), help="form")
     parser.add_argument("--out", metavar="DIR", help="folder to create")
     parser.add_argument("--sizes", action="store_true", help="write nothing, only the bytes of every form")
     parser.add_argument("--edits", metavar="3,5-9", help="only these (default: all that are in the weights)")
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     elif args.to == "sparse":
         exported = export_sparse(records, model, args.out, **names)
     else:
-        exported = export_merged(records, model, tok, args.out, **names)
+        write = export_merged if args.to == "merged" else export_gguf
+        exported = write(records, model, tok, args.out, **names)
     show(_description(exported, len(ids)))
 
 
