@@ -11,7 +11,7 @@ from ..report.runs import read_run
 from ..report.table import markdown_line
 from ..studies.edit_rows import first_rows
 from ..studies.single_edits import record_row
-from .entry import Entry, Rows
+from .entry import Entry
 from .measures import OF_RECORDS, of_record
 from .running import Request
 
@@ -28,14 +28,16 @@ def comparison(request: Request) -> str:
         for label in request.variants:
             measured = _measured(request, data, label)
             published = group.published.get(label) if group else None
-            for number, (edits, cells) in enumerate(measured.items()):
+            for edits, cells in measured.items():
                 lines.append(
                     [label, str(edits), *(_shown(cells[c], _scale(c, entry)) for c in entry.measured)]
                 )
-                row = _row(entry, published, edits, number)
+                place = _place(entry, edits)
+                row = published[place] if published and place is not None else None
                 if row is not None:
+                    printed = group.shown(label, place, len(entry.columns))
+                    lines.append(["  paper", "", *printed, *["-"] * len(entry.beside)])
                     row = [*row, *[None] * len(entry.beside)]
-                    lines.append(["  paper", "", *("-" if value is None else f"{value:g}" for value in row)])
                     lines.append(["  difference", "", *_differences(entry, cells, row)])
         title = f"### {data}\n"
         if group is None:
@@ -79,13 +81,11 @@ def _of_model(row: dict[str, Any], column: str) -> float | None:
     return row.get(f"ability:{column}")
 
 
-def _row(entry: Entry, published: Rows | None, edits: int, number: int) -> list[float | None] | None:
-    """The paper's row at that number of edits; a single row stands for every size."""
-    if not published:
-        return None
+def _place(entry: Entry, edits: int) -> int | None:
+    """Number of the paper's row at that number of edits; a single row stands for every size."""
     if not entry.steps:
-        return published[0]
-    return published[entry.steps.index(edits)] if edits in entry.steps else None
+        return 0
+    return list(entry.steps).index(edits) if edits in entry.steps else None
 
 
 def _scale(column: str, entry: Entry) -> float:

@@ -13,7 +13,8 @@ from ..errors import NeuronEditError
 from ..utils.suggest import did_you_mean
 
 PAPERS = ("nmke", "pnke", "fine", "kne")
-Rows = list[list[float | None] | None]
+Row = list[float | None]
+Rows = list[Row | None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,17 @@ class Group:
     model: str
     published: Mapping[str, Rows] = field(default_factory=dict)
     half_widths: Mapping[str, Rows] = field(default_factory=dict)
+
+    def shown(self, label: str, number: int, columns: int) -> list[str]:
+        """The numbers of a method in its row of that number, as ``99.9 (0.2)`` where the interval is
+        given."""
+        rows, widths = self.published[label], self.half_widths.get(label)
+        row = rows[number] or [None] * columns
+        half = (widths[number] if widths else None) or [None] * columns
+        return [
+            "-" if value is None else f"{value:g}" if width is None else f"{value:g} ({width:g})"
+            for value, width in zip(row, half)
+        ]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,14 @@ SINGLE = Entry(
     name="fine-table-0",
     title="Each alone",
     protocol="single",
-    groups=[Group("wikidata_counterfact", "llama3-8b", {"FiNE": [[99.0, 50.0, 560.0]]})],
+    groups=[
+        Group(
+            "wikidata_counterfact",
+            "llama3-8b",
+            {"FiNE": [[99.0, 50.0, 560.0]]},
+            {"FiNE": [[0.25, 3.0, None]]},
+        )
+    ],
     columns=["rel", "saa", "fluency"],
     methods={"FiNE": "FiNE"},
     records=3,
@@ -131,7 +138,10 @@ def test_percentages_and_kinds_of_single_edits(tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = comparing.comparison(of).splitlines()
     assert "| FiNE | 2 | 100 [100, 100] | 50 [0, 100] | 550 [550, 550] |" in lines
-    assert "|   paper |  | 99 | 50 | 560 |" in lines and "|   difference |  | +1 | +0 | -10 |" in lines
+    assert (
+        "|   paper |  | 99 (0.25) | 50 (3) | 560 |" in lines
+        and "|   difference |  | +1 | +0 | -10 |" in lines
+    )
 
 
 def test_columns_of_a_record():

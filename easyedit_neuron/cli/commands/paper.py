@@ -74,14 +74,13 @@ def _described(item: Entry) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _published(item: Entry, number: int) -> str:
-    group = item.groups[number]
+def _published(item: Entry, place: int) -> str:
+    group = item.groups[place]
     steps = [str(step) for step in item.steps] or [""]
     rows = [("  method", "edits", *item.columns)]
     for label, published in group.published.items():
-        for step, row in zip(steps, published):
-            cells = ["-" if value is None else f"{value:g}" for value in row or [None] * len(item.columns)]
-            rows.append((f"  {label}", step, *cells))
+        for number, step in enumerate(steps[: len(published)]):
+            rows.append((f"  {label}", step, *group.shown(label, number, len(item.columns))))
     return f"published, {group.data}, {group.model}\n{aligned(rows)}"
 
 
