@@ -73,3 +73,15 @@ def four_bit_options(path: str, hparams, dtype: torch.dtype, device: torch.devic
         llm_int8_skip_modules=[arch.lm_head_module, *spared],
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Have the 4-bit matrices keep the layout that they were loaded in.
+
+    On a CPU with AVX512-BF16 bitsandbytes packs them anew at the first pass without a gradient, in another
+    precision, and only matrices of whole blocks of 64: edits would depend on the machine and on what ran
+    before.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

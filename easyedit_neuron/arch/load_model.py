@@ -8,7 +8,7 @@ import torch
 
 from .. import resources
 from ..errors import HostError, HparamsError
-from .four_bit import four_bit_options
+from .four_bit import four_bit_options, keep_layout
 from .gguf import is_gguf, load_gguf
 from .plain_model import is_quantised
 
@@ -51,6 +51,7 @@ def load_model(hparams) -> tuple[torch.nn.Module, Any, torch.device]:
         if parallel:
             options["device_map"] = "auto"
         model, tok = _from_pretrained(name, options)
+        keep_layout(model)
     elif isinstance(name, (tuple, list)) and len(name) == 2:
         model, tok = name
     else:

@@ -85,7 +85,7 @@ def test_the_method_is_the_files_or_the_first_that_has_settings(facts, tmp_path,
     assert "Edit 1 with FiNE" in capsys.readouterr().out
     assert main([*words, "--model", "gpt2-xl", "--log", "third"]) == 2
     # AlphaEdit's settings are there, the model is not
-    assert "model_name 'gpt2-xl' cannot be loaded" in capsys.readouterr().err
+    assert "model_name 'openai-community/gpt2-xl' cannot be loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

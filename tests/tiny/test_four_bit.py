@@ -57,6 +57,18 @@ def test_edited_blocks_and_the_head_keep_their_bits(folder, tmp_path):
     assert (view.d_ff, view.d_model) == (plain_view.d_ff, plain_view.d_model)
 
 
+def test_a_pass_without_gradient_leaves_the_matrices_in_their_layout(folder, tmp_path, monkeypatch):
+    """As on a CPU with AVX512-BF16, where bitsandbytes packs them anew at such a pass."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model, tok, _ = load_model(settings("MEMIT", folder, tmp_path))
+    weight = ModelView.of(model).down_proj(0).weight
+    before = weight.data.clone()
+    with torch.no_grad():
+        model(**tok("Anna Berg lives in", return_tensors="pt"))
+    assert torch.equal(weight.data, before)
+    assert not getattr(weight.quant_state, "packing_format_for_cpu", False)
+
+
 @pytest.mark.parametrize(
     "method", ["NMKE", "PNKE", "PNKE, adam", "KNE", "Lasting", "ROME", "MEMIT", "AlphaEdit", "FT"]
 )
