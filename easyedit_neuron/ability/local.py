@@ -37,12 +37,17 @@ def mmlu(folder: str, name: str, **_: Any) -> dict[str, Any]:
 
 def mmlu_all(folder: str, **_: Any) -> dict[str, Any]:
     """The test questions of all subjects that have a file, one subject after the other."""
-    base = Path(folder) / "mmlu" / "test"
-    files = sorted(base.glob("*_test.csv"))
+    files = mmlu_files(Path(folder) / "mmlu" / "test")
+    subjects = [mmlu_questions(file, subject) for subject, file in files.items()]
+    return {"test": concatenate_datasets(subjects)}
+
+
+def mmlu_files(base: Path) -> dict[str, Path]:
+    """Subject -> file of its test questions; ``DataError`` for a folder without any."""
+    files = {file.name.removesuffix("_test.csv"): file for file in sorted(base.glob("*_test.csv"))}
     if not files:
         raise DataError(f"{base}: no SUBJECT_test.csv; docs/guides/ability.md shows the folder expected")
-    subjects = [mmlu_questions(file, file.name.removesuffix("_test.csv")) for file in files]
-    return {"test": concatenate_datasets(subjects)}
+    return files
 
 
 def by_turns(questions: Dataset) -> Dataset:

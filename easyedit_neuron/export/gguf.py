@@ -67,7 +67,7 @@ def check_architecture(model: nn.Module) -> None:
     model_type = getattr(model.config, "model_type", None)
     if model_type not in WRITTEN:
         raise ArchitectureError(f"GGUF is written for {', '.join(WRITTEN)}, not {model_type!r}: {REMEDY}")
-    kind = _rope(model.config).get("rope_type", "default")
+    kind = _rope(model.config)["rope_type"]
     if kind != "default":
         raise ArchitectureError(f"GGUF is not written here for rope_type {kind!r}: {REMEDY}")
 
@@ -128,7 +128,7 @@ def _write(path: Path, model: nn.Module, fields: dict[str, Any]) -> None:
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(float(_rope(config).get("rope_theta", 10000.0)))
+    writer.add_rope_freq_base(float(_rope(config)["rope_theta"]))
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_rope_dimension_count(head_dim)
     writer.add_key_length(head_dim)

@@ -141,10 +141,12 @@ def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tup
 
 
 def _measure_all(
-    args: argparse.Namespace, requests: list[dict], subjects: dict[str, tuple[Untouched, Any]]
+    args: argparse.Namespace,
+    requests: list[dict],
+    subjects: dict[str, tuple[Untouched, Any]],
+    files: dict[str, Path],
 ) -> None:
-    """Append the rows that the files of the folder do not have; of the records of this process alone."""
-    files = {method: rows_file(_folder(args), args.data, method) for method in subjects}
+    """Append the rows that the methods' files do not have; of the records of this process alone."""
     rows = {method: read_rows(file) for method, file in files.items()}
     texts = evenly(data.text(args.text, "heldout"), 12) if args.perplexity else []
     share, shares = args.share or (0, 1)
@@ -222,7 +224,8 @@ def _canonical(text: str) -> str:
 def measure(args: argparse.Namespace) -> Result:
     requests = data.load(args.data, size=args.edits, rephrasings="all", part=args.part, invalid="skip")
     methods = [_canonical(text) for text in args.methods]
-    files = {method: rows_file(_folder(args), args.data, method) for method in methods}
+    folder = _folder(args)
+    files = {method: rows_file(folder, args.data, method) for method in methods}
     if not args.share:
         for file in files.values():
             mend(file)
@@ -231,7 +234,7 @@ def measure(args: argparse.Namespace) -> Result:
     else:
         subjects = _subjects(args, methods)
         with shared_targets(next(iter(subjects.values()))[0].model):
-            _measure_all(args, requests, subjects)
+            _measure_all(args, requests, subjects, files)
     measured = {method: first_rows(file, len(requests)) for method, file in files.items()}
     rows = [table_row(Variant.of(method).label, measured[method]) for method in methods]
     note = f"{len(requests)} edits of {args.data} in {args.model}, each on the untouched model"
@@ -241,7 +244,7 @@ def measure(args: argparse.Namespace) -> Result:
         note,
         [],
         [Table(f"single-{Path(args.data).stem}", note, rows)],
-        _folder(args),
+        folder,
     )
 
 

@@ -57,12 +57,10 @@ def facts_by_task(
 
 def _mmlu(folder: Path, only: Sequence[str]) -> dict[str, list[Fact]]:
     """The test questions of each subject, with the letter of the right choice."""
-    from ..ability.local import LETTERS, mmlu_questions  # needs datasets
+    from ..ability.local import LETTERS, mmlu_files, mmlu_questions  # needs datasets
 
     base = next((place for place in (folder / "mmlu" / "test", folder / "test") if place.is_dir()), folder)
-    files = {file.name.removesuffix("_test.csv"): file for file in sorted(base.glob("*_test.csv"))}
-    if not files:
-        raise DataError(f"{base}: no SUBJECT_test.csv of MMLU; docs/guides/ability.md shows the folder")
+    files = mmlu_files(base)
     facts: dict[str, list[Fact]] = {}
     for subject in only or files:
         if subject not in files:
