@@ -33,8 +33,8 @@ class MethodSpec:
         batchable: one call may take several requests at once (EasyEdit's ``batch_edit``).
         plugin: given to EasyEdit at registration; the others live in the built-in host only, where EasyEdit
             has its own.
-        edits_weights: False: what it keeps stands in the prompts of the runner and of single edits, and its
-            apply function refuses.
+        runner: target of the ``lifelong.method.Method`` that keeps beside the model what a method does not
+            write into weights; its apply function refuses. None for methods that edit weights.
     """
 
     name: str
@@ -43,10 +43,10 @@ class MethodSpec:
     aliases: tuple[str, ...] = ()
     batchable: bool = False
     plugin: bool = False
-    edits_weights: bool = True
+    runner: str | None = None
 
     def __post_init__(self) -> None:
-        for target in (self.apply, self.hparams):
+        for target in (self.apply, self.hparams, *([self.runner] if self.runner else [])):
             module, _, attribute = target.partition(":")
             if not module or not attribute:
                 raise NeuronEditError(
@@ -65,6 +65,10 @@ class MethodSpec:
     def load_hparams(self) -> type:
         """Import and return the method's hyperparameter class."""
         return _load(self.hparams)
+
+    def load_runner(self) -> type | None:
+        """Import and return the class that ``runner`` names; None without one."""
+        return _load(self.runner) if self.runner else None
 
 
 _METHODS: dict[str, MethodSpec] = {}
@@ -145,4 +149,6 @@ _builtin("AlphaEdit", "alphaedit", "AlphaEditHyperParams", batchable=True)
 _builtin("MEMIT", "memit", "MEMITHyperParams", batchable=True)
 _builtin("ROME", "rome", "ROMEHyperParams", aliases=("R-ROME",))
 _builtin("FT", "ft", "FTHyperParams", batchable=True)
-_builtin("IKE", "ike", "IKEHyperParams", batchable=True, edits_weights=False)
+_BESIDE = f"{__package__}.lifelong"
+_builtin("IKE", "ike", "IKEHyperParams", batchable=True, runner=f"{_BESIDE}.prompt_method:PromptMethod")
+_builtin("Gate", "gate", "GateHyperParams", batchable=True, runner=f"{_BESIDE}.gate_method:GateMethod")

@@ -18,7 +18,6 @@ from ..hyperparameters.base import HyperParams
 from ..lifelong import EASYEDIT_PREFIX
 from ..lifelong.easyedit_method import EasyEditMethod
 from ..lifelong.method import Method
-from ..lifelong.prompt_method import PromptMethod
 from ..registry import get_method
 from ..utils.lists import evenly
 from .settings import Settings
@@ -30,7 +29,7 @@ def load_method(settings: Settings) -> Method:
     """The method that the settings name: of the registry, or EasyEdit's own."""
     if not settings.method_name.startswith(EASYEDIT_PREFIX):
         spec = get_method(settings.method_name)
-        return Method(spec) if spec.edits_weights else PromptMethod(spec)
+        return (spec.load_runner() or Method)(spec)
     method = EasyEditMethod(settings.method_name.removeprefix(EASYEDIT_PREFIX))
     if method.one_prompt_at_a_time:
         settings.evaluation.batch_size = settings.evaluation.ability_batch_size = 1

@@ -33,7 +33,7 @@ from .command import Study, add_data, add_model, hparams_of, load
 from .edit_rows import add_row, first_rows, mend, read_rows, rows_file
 from .output import Result, Table
 from .over_editing import other_facts, rates
-from .untouched import EasyEditUntouched, PromptUntouched, Untouched
+from .untouched import BESIDE, EasyEditUntouched, Untouched
 
 COLUMNS = {
     "rel": "rewrite_acc",
@@ -135,8 +135,8 @@ def _subjects(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, tup
             continue
         fields = variant.fields() | path | ({"device": args.device} if args.device else {})
         hparams = hparams_of(variant.method, args.model, None, **fields)
-        in_weights = get_method(variant.method).edits_weights
-        subjects[text] = own if in_weights else PromptUntouched(own.model, own.tok, hparams), hparams
+        beside = BESIDE.get(get_method(variant.method).name)
+        subjects[text] = beside(own.model, own.tok, hparams) if beside else own, hparams
     return subjects
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..arch.view import ModelView
 from ..edits.write import restore
 from ..errors import EditError, NeuronEditError
 from ..evaluation import evaluate_all, fluency, perplexity
@@ -16,6 +17,7 @@ from ..evaluation.answers import answers
 from ..evaluation.sections import with_prompts
 from ..host.hparams import easyedit_hparams_file
 from ..lifelong import EASYEDIT_PREFIX
+from ..models.gate.gate import Gate
 from ..models.ike.facts import Facts
 from ..registry import get_method
 from ..utils.lists import mean
@@ -98,6 +100,25 @@ class PromptUntouched(Untouched):
 
     def restore(self) -> None:
         self._facts.by_fact = {}
+
+
+class GateUntouched(Untouched):
+    """A model beside which a gate is kept, until ``restore``."""
+
+    def __init__(self, model: torch.nn.Module, tok, hparams):
+        super().__init__(model, tok)
+        self._gate = Gate(ModelView.of(model, **hparams.module_overrides()), tok, hparams)
+        self._empty = self._gate.state()
+
+    def edit(self, requests: list[dict], hparams, records: list | None = None) -> None:
+        self._gate.add(requests)
+
+    def restore(self) -> None:
+        self._gate.load(self._empty)
+
+
+BESIDE = {"IKE": PromptUntouched, "Gate": GateUntouched}
+"""Our methods that edit no weights."""
 
 
 class EasyEditUntouched(Untouched):

@@ -26,6 +26,7 @@ from easyedit_neuron.cli.settings import (
 )
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.models.gate.gate_hparams import GateHyperParams
 from easyedit_neuron.models.ike.ike_hparams import IKEHyperParams
 from easyedit_neuron.registry import MethodSpec, register_method
 from easyedit_neuron.utils import io
@@ -151,6 +152,9 @@ def hparams_of(world: Path, out: Path, settings: Settings, **changes):
         return IKEHyperParams(alg_name="IKE", **fields, **changes)
     if settings.method_name == "Lasting":
         return LastingHyperParams(alg_name="Lasting", batch_size=settings.batch_size, **fields)
+    if settings.method_name == "Gate":
+        options = {"layers": [1], "key_layer": 1, "batch_size": settings.batch_size, "device": "cpu"}
+        return GateHyperParams(alg_name="Gate", **options, **fields)
     if settings.method_name in ("FiNE", "KNE", "PNKE"):
         fields = {"model_name": str(world / "model"), **changes}
         if settings.method_name != "FiNE":
