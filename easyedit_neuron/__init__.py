@@ -35,6 +35,7 @@ _LAZY = {
     "answers": "evaluation.answers",
     "Guard": "evaluation.guard",
     "Limits": "evaluation.guard",
+    "RunCallback": "lifelong.tracking.callback",
     "HyperParams": "hyperparameters.base",
     "NeuronEditError": "errors",
     "get_method": "registry",

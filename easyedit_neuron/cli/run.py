@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from ..lifelong.results import RunOrigin, RunResults, summarise
 from ..lifelong.run_folder import RunFolder, as_json
 from ..lifelong.run_log import RunLog
 from ..lifelong.stream import Stream
+from ..lifelong.tracking.callback import RunCallback
+from ..lifelong.tracking.callbacks import Callbacks
+from ..lifelong.tracking.names import make_callbacks
 from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
 from ..utils.io import write_text
@@ -42,14 +46,23 @@ from .settings import Settings
 
 
 def run(
-    settings: Settings, hparams: HyperParams, hparams_file: Path, output_dir: str, overrides: list[str]
+    settings: Settings,
+    hparams: HyperParams,
+    hparams_file: Path,
+    output_dir: str,
+    overrides: list[str],
+    callbacks: Sequence[RunCallback] = (),
 ) -> dict[str, Any]:
     """Edit and measure in ``output_dir``, from where the same command was interrupted there;
     ``summary.json``.
 
+    ``callbacks`` are told what happens, beside those that ``runner.callbacks`` names.
+
     ``NeuronEditError`` before the first edit where data, model and hyperparameters do not fit together, or
     the folder is of another run.
     """
+    named = make_callbacks(settings.runner.callbacks, "setting 'runner.callbacks'")
+    watching = Callbacks([*named, *callbacks])
     method = load_method(settings)
     if settings.batch_size > 1 and not method.batchable:
         raise NeuronEditError(f"{method.name} edits one request at a time: batch_size=1")
@@ -68,14 +81,21 @@ def run(
             Progress(method.name, len(requests), quiet).say(f"{files.folder} is finished")
             StateFolder(files.state, "").remove()  # left if the process ended right after the summary
             summary = _read_summary(files)
-        else:
-            command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
-            origin = RunOrigin(settings, hparams, hparams_file, command)
-            with silenced(quiet):
-                summary = _edit(origin, method, stream, reference, opened)
-        # Also of a finished run that was killed while its report was drawn
-        if settings.runner.report and not (opened.finished and files.report.is_file()):
-            _write_report(files)
+        command = shlex.join(["python", "-m", "easyedit_neuron", *overrides])
+        origin = RunOrigin(settings, hparams, hparams_file, command, watching)
+        try:
+            if opened.finished:
+                watching.begin_finished(files)
+            else:
+                with silenced(quiet):
+                    summary = _edit(origin, method, stream, reference, opened)
+            # Also of a finished run that was killed while its report was drawn
+            if settings.runner.report and not (opened.finished and files.report.is_file()):
+                _write_report(files)
+        except BaseException:
+            watching.end(None, [])
+            raise
+        watching.end(summary, sorted((files.folder / "plots").glob("*.png")))
     if not quiet:
         paths = (files.report, files.edits, files.table, files.summary)
         show(table(summary) + "".join(f"\n{path}" for path in paths if path.is_file()) + "\n")
@@ -145,7 +165,7 @@ def _engine(
     storage = RunStorage(files, StateFolder(files.state, run_fingerprint, STATE), log, untouched)
     measurer = Measurer(tok, hparams, stream.requests, reference, settings, ability, judge)
     editor = ModelEditor(method, model, tok, hparams)
-    return Engine(editor, stream, measurer, storage, settings, watch, ended_by)
+    return Engine(editor, stream, measurer, storage, settings, watch, ended_by, origin.callbacks)
 
 
 def _rolled_back(

@@ -15,6 +15,7 @@ from ..host.hparams import easyedit_hparams_file
 from ..hyperparameters.base import HyperParams, find_hparams, read_hparams
 from ..hyperparameters.options import SEED, doc
 from ..lifelong import EASYEDIT_PREFIX
+from ..lifelong.tracking.names import check_callbacks
 from ..registry import MethodSpec, get_method, methods
 from ..utils.shown import shown
 from .commands import COMMANDS
@@ -167,10 +168,14 @@ class RunnerSettings(HyperParams):
     save_every_edits: int | None = _number(None, least=1)
     save_every_minutes: float | None = _number(10.0, above=0)
     untouched: str | None = None
+    callbacks: list[str] = doc(_HELP, factory=list)
     keep_weights: bool = True
     edit_log: bool = True
     report: bool = True
     quiet: bool = False
+
+    def validate(self) -> None:
+        check_callbacks(self.callbacks, "field 'callbacks'")
 
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}

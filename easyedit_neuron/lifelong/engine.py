@@ -28,6 +28,7 @@ from .resume import before_digest, edits_digest, read_before, read_lines
 from .run_folder import RunFolder, as_json, csv_row, finite
 from .run_log import RunLog
 from .stream import Stream, cut
+from .tracking.callbacks import Callbacks
 
 LOG = logging.getLogger(__name__)
 AUTO = "auto"
@@ -56,7 +57,8 @@ class RunStorage:
 
 class Engine:
     """One run; ``settings`` are ``cli.settings.Settings``, ``watch`` has the seconds spent so far (such as
-    for loading). ``ended_by``: what the guard read when it rolled the run back.
+    for loading). ``ended_by``: what the guard read when it rolled the run back. ``callbacks`` are told what
+    happens.
 
     ``lines`` and ``checkpoints`` are the objects of ``edits.jsonl`` and ``checkpoints.jsonl`` so far;
     ``resumed`` is how often the run was continued.
@@ -71,12 +73,14 @@ class Engine:
         settings,
         watch: Stopwatch | None = None,
         ended_by: Reading | None = None,
+        callbacks: Callbacks | None = None,
     ):
         self.editor, self.stream, self.measurer, self.storage = editor, stream, measurer, storage
         self.files, self.settings, self.runner = storage.files, settings, settings.runner
         self.watch = Stopwatch() if watch is None else watch
         self.progress = Progress(editor.method.name, len(stream), self.runner.quiet)
         self.masks, self.guard = MaskCounts(), Guard(None)
+        self.callbacks = Callbacks() if callbacks is None else callbacks
         self.readings: list[dict] = []
         self._ended_by, self._is_cut = ended_by, False
         self._earlier_peaks: dict[str, float | None] = {}
@@ -146,6 +150,7 @@ class Engine:
         else:
             self._resume(state)
         self.files.write_checkpoints(self.checkpoints)
+        self.callbacks.begin(self.files, self.lines, self.checkpoints, self.readings)
 
     def _make_guard(self) -> Guard:
         runner, measurer, every = self.runner, self.measurer, self.runner.guard_every
@@ -241,6 +246,7 @@ class Engine:
         lines = edit_lines(self.stream, positions, result, seconds, metrics)
         self.files.append_edits(lines)
         self.lines += lines
+        self.callbacks.edits(lines)
 
     def _ask_canaries(self) -> None:
         count = len(self.lines)
@@ -249,6 +255,7 @@ class Engine:
             reading = self.guard.read(self.editor.measured_model, self.editor.tok, count, requests)
         self.readings.append(reading.to_dict())
         self.files.write_guard(self.readings)
+        self.callbacks.guard(self.readings[-1])
         if not reading.breaches:
             return
         if self.guard.rolls_back:
@@ -307,6 +314,7 @@ class Engine:
         costs = {"seconds": self.watch.seconds, "memory": peak_memory(self._earlier_peaks)}
         self.checkpoints.append(checkpoint_line(self.lines, self.stream, self.masks, final, drift, costs))
         self.files.write_checkpoints(self.checkpoints)
+        self.callbacks.checkpoint(self.checkpoints[-1])
 
     def _scores(self) -> tuple[float | None, float | None, int]:
         """Rel and Loc of the last 100 edits (else of the last checkpoint), and the number of failed edits."""

@@ -22,7 +22,7 @@ from .run_folder import RunFolder, as_json, finite
 
 FORMAT = 1
 _MAY_DIFFER = "save_every_edits save_every_minutes on_failure untouched forecast_from keep_weights edit_log "
-_MAY_DIFFER += "report quiet"
+_MAY_DIFFER += "callbacks report quiet"
 MAY_DIFFER = ("output_dir", "run", *(f"runner.{name}" for name in _MAY_DIFFER.split()))
 """Settings that change nothing in the results of the edits that have been made."""
 

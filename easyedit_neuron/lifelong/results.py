@@ -11,6 +11,7 @@ from .measurer import intervals, means
 from .method import BatchResult
 from .run_folder import csv_row, finite, seconds_of_measuring
 from .stream import Stream
+from .tracking.callbacks import Callbacks
 
 EXAMPLES = 4  # edits whose answers are in the summary
 
@@ -104,12 +105,14 @@ def examples(lines: list[dict]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """What a run was started with; ``hparams_file`` is where the hyperparameters were read."""
+    """What a run was started with; ``hparams_file`` is where the hyperparameters were read, ``callbacks``
+    are told what happens."""
 
     settings: Any
     hparams: Any
     hparams_file: Path
     command: str
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
 
 @dataclass(frozen=True)

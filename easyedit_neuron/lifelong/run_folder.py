@@ -48,6 +48,7 @@ class RunFolder:
         self.forecast = folder / "forecast.json"
         self.state, self.log = folder / "state", folder / "log"
         self.weights, self.report = folder / "weights.safetensors", folder / "report.html"
+        self.tracking = folder / "tracking"  # written by lifelong.tracking
         self.meanings = folder / "meanings.csv"  # written by studies.meanings
 
     def append_edits(self, lines: list[dict]) -> None:
