@@ -21,6 +21,9 @@ READS = ("gate_proj", "up_proj")
 """Projections whose rows are the FFN's neurons; an FFN without a gate has ``up_proj`` alone."""
 ADJUSTS = "block_auto_adjust_ff_dim"
 """Field of LFM2's config: whether the FFNs have the number of neurons that the config says, or two thirds."""
+DESCRIPTION = "widened_as"
+"""Attribute of a model that has grown, and of its copies: the ``Architecture`` as which it did. Weights of
+before the growth are put back without the hyperparameters, which may have named the modules by hand."""
 SIZES = {True: ("out_features", "nf"), False: ("in_features", "nx")}
 """Attributes of a linear layer with the number of what it gives (True) or reads (False)."""
 
@@ -34,8 +37,8 @@ def neuron_reads(view: ModelView, layer: int) -> dict[str, Projection]:
     reads = {name: projection(view, layer, name) for name in READS if name in projection_names(view)}
     if "up_proj" not in reads:
         raise ArchitectureError(
-            f"neurons cannot be added to {view.arch.model_type}: it has no projection 'up_proj'. Methods "
-            "that add none can edit it"
+            f"neurons cannot be added to {view.arch.model_type}: it has no projection 'up_proj'. The field "
+            "'projections' names one by hand; methods that add no neurons can edit it as it is"
         )
     return reads
 
@@ -92,6 +95,7 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
         parameter.data = value
     for owner, name, _, size in sizes:
         setattr(owner, name, size)
+    setattr(view.model, DESCRIPTION, view.arch)
 
     def narrow() -> None:
         for parameter, value in before:
@@ -144,7 +148,13 @@ def padded_like(model: nn.Module, name: str, value: Tensor) -> Tensor:
     parameter = model.get_parameter(name)
     if parameter.shape == value.shape:
         return value
-    return zero_padded(value, parameter.shape, row_parts(ModelView.of(model), name))
+    return zero_padded(value, parameter.shape, row_parts(view_of_grown(model), name))
+
+
+def view_of_grown(model: nn.Module) -> ModelView:
+    """View of a model whose FFNs may have grown, as the one that they grew by."""
+    arch = getattr(model, DESCRIPTION, None)
+    return ModelView.of(model) if arch is None else ModelView(model, arch)
 
 
 def _width_field(view: ModelView) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from ..arch.view import ModelView
-from ..arch.widen import padded_like, row_parts, widen, widen_to_shapes
+from ..arch.widen import padded_like, row_parts, view_of_grown, widen, widen_to_shapes
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
 from .record import Delta, UnitDelta, unit_places
@@ -30,7 +30,7 @@ def clone_weights(model: torch.nn.Module, names: Iterable[str]) -> dict[str, tor
 def make_room(model: torch.nn.Module, copies: Mapping[str, torch.Tensor]) -> None:
     """Let the FFNs grow where copies of weights have more neurons than the model."""
     if any(value.numel() > model.get_parameter(name).numel() for name, value in copies.items()):
-        widen_to_shapes(ModelView.of(model), {name: value.shape for name, value in copies.items()})
+        widen_to_shapes(view_of_grown(model), {name: value.shape for name, value in copies.items()})
 
 
 @torch.no_grad()

@@ -236,6 +236,22 @@ class ModelHyperParams(HyperParams):
         return {name: getattr(self, name) for name in MODULE_FIELDS if getattr(self, name) is not None}
 
 
+@dataclass(kw_only=True)
+class NamedProjections(ModelHyperParams):
+    """Of methods that read other matrices than the down projection: their names, where no table has them."""
+
+    projections: dict[str, str] | None = doc(
+        "modules that you name yourself, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; the part in "
+        "brackets selects rows of a fused weight and may also be [1/3 by head], [q of qkv] or [0:4096]",
+        None,
+    )
+
+    def module_overrides(self) -> dict[str, Any]:
+        """The module names that were set by hand, for ``ModelView.of``."""
+        projections = {"projections": self.projections} if self.projections else {}
+        return {**super().module_overrides(), **projections}
+
+
 _LATER_FIELDS = ("use_chat_template", "load_in_4bit", "mom2_file", "nullspace_file", "mom2_cut")
 
 

@@ -1,5 +1,6 @@
 """Models without an entry: what easyedit-neuron arch says of them, and the comparison before an edit."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,10 @@ from easyedit_neuron.arch.table import ARCHITECTURES, REQUIRED_FIELDS
 from easyedit_neuron.arch.verify import verify_parts
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.cli import main
+from easyedit_neuron.edits.write import restore
 from easyedit_neuron.errors import ArchitectureError
-from helpers.contract import apply
+from easyedit_neuron.models.lasting.lasting_main import apply_lasting_to_model
+from helpers.contract import apply, settings
 from helpers.editing import REQUESTS, changed_tensors, make_hparams, snapshot
 from helpers.tiny_models import ALL_TYPES, RELATIVES, tiny_model, tiny_tokenizer
 
@@ -68,6 +71,25 @@ def test_the_printed_names_make_an_edit_possible(tmp_path, capsys):
     before = snapshot(model)
     *_, record = apply(model, tok, REQUESTS, make_hparams("MEMIT", tmp_path, **names))
     assert set(changed_tensors(model, before)) == set(record.deltas)
+
+
+def test_weights_of_before_a_growth_are_put_back_without_the_names(tmp_path):
+    """EasyEdit puts weights back, and a log replays them, without the hyperparameters."""
+    model, tok = tiny_model("llama")
+    names = {name: value for name, value in guessed_names(model).items() if value}
+    model.config.model_type = "another"
+    names["projections"] = {name: f"model.layers.{{}}.mlp.{name}" for name in ("gate_proj", "up_proj")}
+    hparams = settings("Lasting", tmp_path, **names, stats_dir=str(tmp_path))
+    ids = tok("one two three", return_tensors="pt")
+    with torch.no_grad():
+        before = model(**ids).logits
+        twin = copy.deepcopy(model)
+        edited, originals = apply_lasting_to_model(model, tok, REQUESTS, hparams, return_orig_weights=True)
+        edited_twin = copy.deepcopy(edited)
+        for grown in (edited, edited_twin):
+            assert grown.config.intermediate_size > twin.config.intermediate_size
+            restore(grown, originals)
+            assert torch.allclose(grown(**ids).logits, before, atol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["granite", "cohere"])

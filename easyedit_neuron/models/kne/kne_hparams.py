@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...hyperparameters.base import ModelHyperParams
+from ...hyperparameters.base import NamedProjections
 from ...hyperparameters.options import Options, doc, require
 from ...hyperparameters.preset import Preset
 from ...resources import SHIPPED_DATA, statistics_dir
@@ -56,7 +56,7 @@ PRESETS = {
 
 
 @dataclass(kw_only=True)
-class KNEHyperParams(AttributionOptions, ModelHyperParams):
+class KNEHyperParams(AttributionOptions, NamedProjections):
     """A neuron is an output row (or, with ``neuron_axis: input``, a column) of a target module's weight;
     biases are never changed."""
 
@@ -70,11 +70,6 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
         "modules that are scored and trained: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or "
         "down_proj; these names hold for every architecture",
         factory=lambda: ["down_proj"],
-    )
-    projections: dict[str, str] | None = doc(
-        "modules that you name yourself, as in {q_proj: 'transformer.blocks.{}.attn.Wqkv[1/3]'}; the part in "
-        "brackets selects rows of a fused weight and may also be [1/3 by head], [q of qkv] or [0:4096]",
-        None,
     )
 
     # locate
@@ -173,8 +168,3 @@ class KNEHyperParams(AttributionOptions, ModelHyperParams):
                 "localization_data",
                 f"no file {file!r}; name a data file, or tiny-world",
             )
-
-    def module_overrides(self) -> dict:
-        """The module names that were set by hand, for ``ModelView.of``."""
-        projections = {"projections": self.projections} if self.projections else {}
-        return {**super().module_overrides(), **projections}

@@ -7,7 +7,7 @@ import torch
 
 from ...arch.capture import Capture
 from ...arch.tokens import token_ids
-from ...arch.view import ModelView
+from ...arch.widen import view_of_grown
 from ...edits.record import EditRecord
 from .neurons import signs_of
 
@@ -40,7 +40,7 @@ def firings(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str
         records: edits by any number, of other methods too; those have no neurons of their own.
         prompts: texts.
     """
-    view = ModelView.of(model)
+    view = view_of_grown(model)
     neurons = [
         (number, request["subject"], layer, units, response)
         for number, record in records.items()

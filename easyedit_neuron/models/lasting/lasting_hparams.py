@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...hyperparameters.base import NamedProjections
 from ...hyperparameters.options import doc, require
 from ...locate_then_edit.target_hparams import TargetHyperParams
 from ...statistics import NAME_TEMPLATES
 
 
 @dataclass(kw_only=True)
-class LastingHyperParams(TargetHyperParams):
+class LastingHyperParams(TargetHyperParams, NamedProjections):
     """Where neurons are added, when they respond, and z*, which they write.
 
     ``keep_edits`` is on: a new edit of a subject keeps the earlier ones of the same subject.
