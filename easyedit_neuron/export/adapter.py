@@ -17,6 +17,7 @@ from .factors import Factors, summed_factors, truncate
 from .lora import CONFIG, WEIGHTS, is_bias, lora_adapter, lora_modules
 from .side_file import Exported, describe, refuse_existing, write_export
 from .source import Source
+from .vllm import vllm_check
 
 
 def export_peft(
@@ -29,6 +30,7 @@ def export_peft(
     tok=None,
     base: str | None = None,
     ids: Sequence | None = None,
+    measured: dict | None = None,
 ) -> Exported:
     """Write the folder ``out`` that ``peft.PeftModel.from_pretrained(model, out)`` loads.
 
@@ -43,6 +45,7 @@ def export_peft(
         tok: tokenizer. With it the side file says what truncation does to the edits: in ``rewrite_acc``,
             EasyEdit's score of all requests with the ``edited`` weights and with the ``cut`` adapter.
         base, ids: names of the model and of the edits, see ``Source.of``.
+        measured: scores of these edits for the model card: ``[value, low, high]`` by EasyEdit's names.
 
     The side file has for each parameter ``rank``; ``full_rank`` before truncation; ``truncation``, its
     relative error in the Frobenius norm; ``deviation``, the relative error of the adapter's change against
@@ -85,8 +88,9 @@ def export_peft(
     def fill(folder: Path) -> None:
         save_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
         config.save_pretrained(folder)
+        side_file["vllm"] = vllm_check(folder).to_dict()
 
-    side_file = describe(source, "peft", weights, parameters, **extra)
+    side_file = describe(source, "peft", weights, parameters, measured, **extra)
     return write_export(out, side_file, fill, [WEIGHTS, CONFIG])
 
 

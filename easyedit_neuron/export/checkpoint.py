@@ -28,6 +28,7 @@ def export_merged(
     *,
     base: str | None = None,
     ids: Sequence | None = None,
+    measured: dict | None = None,
 ) -> Exported:
     """Write the edited model, its tokenizer and the side file into the folder ``out``.
 
@@ -37,7 +38,8 @@ def export_merged(
     refuse_existing(out)
     source = Source.of(edits, model, base, ids)
     with source.edited() as weights:
-        side_file = describe(source, "merged", weights, {name: {} for name in source.parameters})
+        parameters: dict[str, dict] = {name: {} for name in source.parameters}
+        side_file = describe(source, "merged", weights, parameters, measured)
         return _write_checkpoint(out, source.model, tok, side_file)
 
 
@@ -73,8 +75,10 @@ def import_edits(
     touched = sorted(side_file["parameters"])
     side_file = side_file | {"kind": "merged", "parameters": {name: {} for name in touched}}
     side_file |= {"after": fingerprint(model, touched), "imported_from": kind}
+    side_file.pop("vllm", None)
     if take_off:
         side_file["edits"] = []
+        side_file.pop("measured", None)
     return _write_checkpoint(out, model, tok, side_file)
 
 

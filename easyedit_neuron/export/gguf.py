@@ -35,6 +35,7 @@ def export_gguf(
     *,
     base: str | None = None,
     ids: Sequence | None = None,
+    measured: dict | None = None,
 ) -> Exported:
     """Write the edited model as ``model.gguf`` with the side file into the folder ``out``.
 
@@ -53,7 +54,8 @@ def export_gguf(
     fields = tokenizer_fields(tok, model.config.vocab_size)
     source = Source.of(edits, model, base, ids)
     with source.edited() as weights:
-        side_file = describe(source, "gguf", weights, {name: {} for name in source.parameters})
+        parameters: dict[str, dict] = {name: {} for name in source.parameters}
+        side_file = describe(source, "gguf", weights, parameters, measured)
 
         def fill(folder: Path) -> None:
             _write(folder / FILE, source.model, fields)

@@ -1,7 +1,6 @@
 """Which changes a peft LoRA adapter can hold, and its tensors and configuration."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,10 +71,11 @@ def _config(source: Source, ranks: dict[str, int], any_bias: bool):
     if any_bias and "lora_bias" not in {field.name for field in dataclasses.fields(LoraConfig)}:
         remedy = f"install peft 0.14 or newer. {REMEDY}"
         raise NeuronEditError(f"the edits change biases, which this version of peft cannot hold: {remedy}")
-    most_common = Counter(ranks.values()).most_common(1)[0][0]
-    other_ranks = {path: rank for path, rank in ranks.items() if rank != most_common}
+    # The largest, because vLLM compares this one with the rank that it was started for.
+    largest = max(ranks.values())
+    other_ranks = {path: rank for path, rank in ranks.items() if rank != largest}
     transposed = any(is_conv1d(source.model.get_submodule(path)) for path in ranks)
-    options = {"r": most_common, "lora_alpha": most_common, "lora_dropout": 0.0, "bias": "none"}
+    options = {"r": largest, "lora_alpha": largest, "lora_dropout": 0.0, "bias": "none"}
     options |= {"rank_pattern": other_ranks, "alpha_pattern": dict(other_ranks)}
     options |= {"target_modules": sorted(ranks), "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
     options |= {"inference_mode": True, "base_model_name_or_path": source.base}

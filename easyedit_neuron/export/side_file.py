@@ -11,14 +11,18 @@ import torch
 from .. import __version__
 from ..editlog.files import file_digest
 from ..errors import NeuronEditError, StateError
+from ..hyperparameters.base import distinguishing
 from ..utils.io import write_folder
 from ..utils.plain_trees import read_json
 from ..utils.schema import mismatch
+from . import card
 from .source import EditedWeights, Source, split_fingerprints
 
 NAME = "easyedit_neuron.json"
 FORMAT = 1
 KINDS = ("peft", "sparse", "merged", "gguf")
+_OF_THE_MACHINE = ("model_name", "device", "stats_dir")
+"""Hyperparameters that are no settings of an edit."""
 
 
 _BASE = {"name": str, "dtype": str, "touched": str, "rest": str}
@@ -42,9 +46,17 @@ class Exported:
 
 
 def describe(
-    source: Source, kind: str, weights: EditedWeights, parameters: dict[str, dict], **extra
+    source: Source,
+    kind: str,
+    weights: EditedWeights,
+    parameters: dict[str, dict],
+    measured: dict[str, Any] | None = None,
+    **extra,
 ) -> dict[str, Any]:
-    """The content of the side file; ``parameters``: what the export says of each touched parameter."""
+    """The content of the side file; ``parameters``: what the export says of each touched parameter.
+
+    ``measured``: scores of exactly these edits, ``[value, low, high]`` by EasyEdit's names.
+    """
     base = {"name": source.base, "model_type": getattr(source.model.config, "model_type", None)}
     base |= {"dtype": _dtype(source.model), **weights.before}
     copied = ("method", "requests", "seed", "fingerprint_before", "fingerprint_after")
@@ -53,13 +65,25 @@ def describe(
         for edit_id, record in zip(source.ids, source.records)
     ]
     side_file = {"format": FORMAT, "kind": kind, "easyedit_neuron": __version__, "base": base}
-    return side_file | {"after": weights.after, "parameters": parameters, "edits": edits, **extra}
+    side_file |= {"after": weights.after, "parameters": parameters, "edits": edits}
+    side_file["settings"] = {record.method: _settings(record.hparams) for record in reversed(source.records)}
+    return side_file | ({"measured": measured} if measured else {}) | extra
+
+
+def _settings(hparams: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an edit; of a file the name alone, because an export is for others."""
+    settings = {name: value for name, value in distinguishing(hparams).items() if name not in _OF_THE_MACHINE}
+    return {
+        name: Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+        for name, value in settings.items()
+    }
 
 
 def write_export(
     out: str | Path, side_file: dict[str, Any], fill: Callable[[Path], None], checked: Sequence[str] = ()
 ) -> Exported:
-    """Write an export's folder, which appears complete or not at all; ``fill`` writes all but the side file.
+    """Write an export's folder, which appears complete or not at all; ``fill`` writes all but the side file
+    and the model card (of kinds that a model loader reads), which are made last.
 
     The side file gets the SHA-256 of the files named in ``checked``.
     """
@@ -70,6 +94,8 @@ def write_export(
         side_file["files"] = {name: file_digest(folder / name) for name in checked}
         text = json.dumps(side_file, indent=1, ensure_ascii=False) + "\n"
         (folder / NAME).write_text(text, encoding="utf-8")
+        if side_file["kind"] in card.LIBRARIES:
+            (folder / card.NAME).write_text(card.card(side_file), encoding="utf-8")
 
     write_folder(out, fill_all)
     return Exported(out, side_file, folder_size(out))

@@ -103,6 +103,7 @@ def test_side_file_and_config(folder, tmp_path):
     base, edited, _, records = run_of("FiNE", "gpt2", folder)
     exported = export_peft(records, base, tmp_path / "adapter", base="gpt2-tiny", ids=["a", "b", "c"])
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "easyedit_neuron.json",
@@ -122,6 +123,36 @@ def test_side_file_and_config(folder, tmp_path):
     assert config["rank_pattern"] == config["alpha_pattern"]
     with pytest.raises(NeuronEditError, match="adapter: exists already"):
         export_peft(records, base, tmp_path / "adapter")
+
+
+def test_which_combination_is_the_sum(folder, tmp_path):
+    """Two exports of disjoint edits of a run are its whole change if both are active, or joined by ``cat``.
+    ``linear`` multiplies the factors of one with those of the other, and ``svd`` cuts the rank."""
+    base, edited, tok, records = run_of("NMKE", "llama", folder)
+    export_peft(records[:1], base, tmp_path / "first")
+    export_peft(records[1:], base, tmp_path / "second", max_rank=1)  # of the same rank, which linear wants
+    export_peft(records[1:], base, tmp_path / "whole")
+    expected, before = logits(edited, tok), logits(base, tok)
+    adapted = with_adapter(base, tmp_path / "first")
+    adapted.load_adapter(str(tmp_path / "whole"), "second")
+    names = ["default", "second"]
+    adapted.base_model.set_adapter(names)
+    assert distance(logits(adapted, tok), expected) < 1e-5 < distance(before, expected)
+    adapted.add_weighted_adapter(names, [1.0, 1.0], "cat", combination_type="cat")
+    adapted.set_adapter("cat")
+    assert distance(logits(adapted, tok), expected) < 1e-5
+    # The change itself, without the rounding of a forward pass
+    changes = plain_changes(records)
+    for name, change in changes.items():
+        layer = adapted.get_submodule(f"base_model.model.{name.removesuffix('.weight')}")
+        assert distance(layer.get_delta_weight("cat"), change) < 1e-6
+    # What is not the sum
+    adapted.load_adapter(str(tmp_path / "second"), "cut")
+    adapted.add_weighted_adapter(["default", "cut"], [1.0, 1.0], "linear", combination_type="linear")
+    adapted.add_weighted_adapter(names, [1.0, 1.0], "svd", combination_type="svd", svd_rank=1)
+    for combination in ("linear", "svd"):
+        adapted.set_adapter(combination)
+        assert distance(logits(adapted, tok), expected) > 1e-3
 
 
 def test_two_runs_stack(folder, tmp_path):

@@ -15,6 +15,7 @@ from ..output import fail
 _NAMES = (
     "edit",
     "ask",
+    "serve",
     "tune",
     "bench",
     "paper",
@@ -26,6 +27,7 @@ _NAMES = (
     "diff",
     "squash",
     "export",
+    "push",
 )
 COMMANDS = {name: name for name in _NAMES} | {"import": "import_"}
 """Name of the command -> its module."""

@@ -3,11 +3,15 @@ rows that they touch, as a whole checkpoint, or as GGUF for llama.cpp."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from ...editlog import EditLog
 from ...errors import NeuronEditError
 from ...export import export_gguf, export_merged, export_peft, export_sparse, size_table, sizes
 from ...export.adapter import check_truncation
 from ...export.side_file import Exported, refuse_existing
+from ...lifelong.run_folder import RunFolder
+from ...utils.plain_trees import read_json
 from ..output import show
 from .common import add_folder, add_model, load_base_of, open_log, select_edits
 
@@ -22,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-rank", type=int, metavar="N", help=help_text)
     help_text = "peft: cut to the lowest rank with this share of the squared singular values"
     parser.add_argument("--energy", type=float, metavar="SHARE", help=help_text)
+    help_text = "name of the base model in what is written (default: that of --model, or of the log)"
+    parser.add_argument("--base-name", metavar="HUB_ID", help=help_text)
     add_model(parser)
 
 
@@ -40,16 +46,32 @@ def run(args: argparse.Namespace) -> None:
     if args.sizes:
         show(size_table(sizes(records, model, args.max_rank, args.energy)))
         return
-    names = {"base": args.model or log.base.name, "ids": ids}
+    names = {"base": args.base_name or args.model or log.base.name, "ids": ids}
+    measured = _measured(log, ids)
     if args.to == "peft":
         cut = {"max_rank": args.max_rank, "energy": args.energy}
-        exported = export_peft(records, model, args.out, tok=tok, **cut, **names)
+        exported = export_peft(records, model, args.out, tok=tok, measured=measured, **cut, **names)
     elif args.to == "sparse":
         exported = export_sparse(records, model, args.out, **names)
     else:
         write = export_merged if args.to == "merged" else export_gguf
-        exported = write(records, model, tok, args.out, **names)
+        exported = write(records, model, tok, args.out, measured=measured, **names)
     show(_description(exported, len(ids)))
+
+
+def _measured(log: EditLog, ids: list[int]) -> dict[str, Any] | None:
+    """What the run of the log has measured at its end; None for another choice of edits, or no such run."""
+    summary_file = RunFolder(log.folder.parent).summary
+    if log.folder.name != "log" or not summary_file.is_file() or len(ids) != len(log.entries):
+        return None
+    summary = read_json(summary_file)
+    requests = sum(len(entry["requests"]) for entry in log.entries)
+    if requests != summary["edits"] - summary["failed"]:  # edited by hand since
+        return None
+    final, intervals = summary["results"]["final"], summary["intervals"]
+    measures = ("rewrite_acc", "rephrase_acc", "loc", "port")
+    measured = {name: [final[name], *intervals[name]] for name in measures if intervals.get(name)}
+    return measured | {"retained": final.get("retained")}
 
 
 def count_edits(count: int) -> str:
@@ -74,5 +96,12 @@ def _description(exported: Exported, count: int) -> str:
             accuracy = side_file["rewrite_acc"]
             cut = f"{accuracy['cut']:.3f} with the cut adapter"
             lines.append(f"rewrite_acc {accuracy['edited']:.3f} with the whole edits, {cut}")
+        lines.append(_vllm(side_file["vllm"]))
         lines.append(f"load it: peft.PeftModel.from_pretrained(model, {str(exported.folder)!r})")
     return "\n".join(lines) + "\n"
+
+
+def _vllm(check: dict[str, Any]) -> str:
+    if check["problems"]:
+        return f"vLLM would refuse it: {check['problems'][0]}"
+    return f"with vLLM: --enable-lora --max-lora-rank {check['max_lora_rank']} --lora-modules edits=DIR"
