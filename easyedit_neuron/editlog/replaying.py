@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.view import eval_mode
+from ..arch.view import ModelView, eval_mode
 from ..edits.record import EditRecord, Factors
 from ..edits.request import prepare
 from ..edits.session import ModelSession
 from ..edits.write import clone_weights, down_names, fingerprint, restore
 from ..errors import StateError
 from ..locate_then_edit.sequential_state import SequentialState, sequential_state, state_setting
+from ..models.lasting.lasting_hparams import LastingHyperParams
+from ..models.lasting.state import LastingState
 from ..utils.fingerprint import fingerprints
 from .log import EditLog
 from .undoing import change_weights, cut_off, protected_keys, sequential_hparams, view_of
@@ -53,7 +55,8 @@ def replay(
         log: the log. Every file that is used is checked.
         model: the base model, changed in place.
         tok: its tokenizer. With it the sequential state is made again too: contexts and keys from the
-            records, statistics of the base model from their cache (measured if they are not cached).
+            records, statistics of the base model from their cache (measured if they are not cached). So is
+            Lasting's state: the next edit is then the one that it would be without the replay.
         upto: entry to stop after (0: nothing is done).
         only, without: ids of the edits to make, or to leave out, of those in the weights after ``upto``. What
             the others wrote was computed with those left out in place, and stays as it is.
@@ -75,11 +78,13 @@ def replay(
     session = ModelSession.of(model)
     originals, known_origins = clone_weights(model, names), session.origins_copy()
     state: SequentialState | None = None
+    lasting: tuple[LastingState, LastingHyperParams] | None = None
     state_edits: dict[int, tuple] = {}
     cut_offs: dict[int, dict[int, Factors]] = {}
     try:
         if tok is not None and steps:
-            state = _new_state([log[number] for number in log_ids], model, tok)
+            records = [log[number] for number in log_ids]
+            state, lasting = _new_state(records, model, tok), _lasting_state(records, model, tok)
         for sign, number in steps:
             record = log[number]
             before = change_weights(view_of(model, record), record, sign)
@@ -104,6 +109,8 @@ def replay(
         state.append_edit(fingerprint(model, down_names(state.statistics.view, state.statistics.layers)), {})
         for number in ids:
             state.cut_off(cut_offs[number])
+    if lasting is not None:
+        lasting[0].follow(ModelView.of(model), lasting[1], _of_lasting(log[number] for number in ids))
     exact = None if selected else after == log.weights_at(upto)
     if exact is False and None not in log.weights_at(upto).values():
         reason = "it was written on another kind of machine, or with another version of torch"
@@ -132,6 +139,22 @@ def _append(
     for name, (base, present) in ModelSession.of(model).note_edit(before, after).items():
         record.weights[name] |= {"base": base, "before": present, "after": after[name]}
     into.append(record)
+
+
+def _of_lasting(records: Iterable[EditRecord]) -> list[EditRecord]:
+    return [record for record in records if record.method == LastingHyperParams.ALG_NAME]
+
+
+def _lasting_state(
+    records: list[EditRecord], model: torch.nn.Module, tok
+) -> tuple[LastingState, LastingHyperParams] | None:
+    """What Lasting knows of the unedited model under the settings of its newest edit, and these settings."""
+    own = _of_lasting(records)
+    if not own:
+        return None
+    hparams = LastingHyperParams.from_dict(own[-1].hparams)
+    with eval_mode(model):
+        return LastingState.of(view_of(model, own[-1]), tok, hparams), hparams
 
 
 def _new_state(records: list[EditRecord], model: torch.nn.Module, tok) -> SequentialState | None:

@@ -240,6 +240,22 @@ def test_another_process_goes_on_with_the_same_numbers(kind, source, tmp_path):
         assert torch.equal(other.state_dict()[name], value), name
 
 
+def test_an_edit_after_a_replay_is_the_one_that_would_have_followed(tmp_path):
+    """The background is the unedited model's, and a second fact of a subject keeps the first."""
+    source = {"mom2_dataset": "self", "mom2_n_samples": None}
+    hparams = settings(tmp_path, **source, capacity=1, layers=[1, 2])
+    second = {"prompt": "Anna Berg lives in", "subject": "Anna Berg", "target_new": "Rome"}
+    model, tok = fresh("llama")
+    with recording(model, tmp_path / "log") as log:
+        apply(model, tok, [REQUESTS[0]], hparams)
+    apply(model, tok, [second], hparams)
+    other, _ = fresh("llama")
+    assert replay(log, other, tok).exact
+    apply(other, tok, [second], hparams)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize("kind", ["llama", *FUSED_FFN])
 def test_log_undo_replay_and_export(kind, tmp_path):
     hparams = settings(tmp_path, capacity=1)  # grows with every edit

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...arch.view import ModelView
-from ...edits.request import EditRequest, Fact
+from ...edits.record import EditRecord
+from ...edits.request import EditRequest, Fact, prepare
 from ...edits.session import ModelSession
 from ...hyperparameters.base import distinguishing
 from ...locate_then_edit.context_templates import contexts_of
@@ -54,6 +56,15 @@ class LastingState:
         """Note edits that have been written."""
         state = dataclasses.replace(self, edits=[*self.edits, *edits])
         ModelSession.of(view.model).method_state[_key(hparams)] = state
+
+    def follow(self, view: ModelView, hparams, records: Iterable[EditRecord]) -> None:
+        """Note edits that were put into the weights again from their records, oldest first."""
+        edits = [
+            (layer, list(units), request.fact)
+            for record in records
+            for (layer, units), request in zip(record.info.get("neurons", []), prepare(record.requests))
+        ]
+        self.keep(view, hparams, edits)
 
     def background(self, view: ModelView, hparams, layer: int) -> Background:
         """That of the unedited model; kept in memory with its factor."""
