@@ -158,6 +158,43 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         sync(path.parent)
 
 
+@contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process; it is created, and removed again if nothing was written into it.
+
+    The system lets go of it when the process ends, however it ends. What killed processes have left
+    unfinished there is removed.
+
+    Args:
+        folder: the folder.
+        what: its content, for the message.
+
+    Raises:
+        StateError: another process holds it.
+    """
+    with refusing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = f"another process works on {what}"
+            raise StateError(f"{folder}: {problem}; wait for it, end it, or ask it instead") from None
+        with refusing(folder):
+            remove_parts_below(folder)
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty, or another process has it
+            folder.rmdir()
+        os.close(handle)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder if it exists, and what an earlier, killed removal left of it."""
     part = path.with_name(path.name + PART)

@@ -36,6 +36,7 @@ LAYERS = (
     "studies",
     "tuning bench",
     "papers",
+    "serving",
     "cli",
 )
 LEVEL = {folder: level for level, line in enumerate(LAYERS) for folder in line.split()}

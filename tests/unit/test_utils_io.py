@@ -1,11 +1,14 @@
-"""Rights of written files, and names of unfinished ones."""
+"""Rights of written files, names of unfinished ones, and folders that a process holds."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from easyedit_neuron.utils.io import (
+    held,
     remove_parts_below,
     remove_stale_parts,
     save_tensors,
@@ -52,3 +55,20 @@ def test_what_killed_writers_leave_is_removed(tmp_path):
     remove_parts_below(tmp_path)  # nobody else is
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["state", path.name]
     remove_stale_parts(tmp_path / "absent")
+
+
+def test_a_held_folder_is_one_process_s(tmp_path):
+    """Another process is refused while it is held, and what a killed one left unfinished is removed."""
+    folder = tmp_path / "log"
+    hold = "import sys, pathlib; from easyedit_neuron.utils.io import held\n"
+    hold += "with held(pathlib.Path(sys.argv[1]), 'it'): pass"
+    command = [sys.executable, "-c", hold, str(folder)]
+    with held(folder, "it"):
+        other = subprocess.run(command, capture_output=True, text=True)
+        assert other.returncode and "another process works on it; wait for it" in other.stderr
+    assert not folder.exists(), "nothing was written"
+    folder.mkdir()
+    (folder / ".a-1.part").touch()
+    (folder / "a").touch()
+    subprocess.run(command, check=True)
+    assert [path.name for path in folder.iterdir()] == ["a"]

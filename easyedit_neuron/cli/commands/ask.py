@@ -8,6 +8,7 @@ from ...arch.chat import chat_tokenizer
 from ...editlog import replay
 from ...evaluation.answers import ANSWER_TOKENS, answers
 from ...models.lasting.firing import firings
+from ...serving.edited_model import Asked
 from ..output import show
 from .common import add_chat, add_folder, add_model, load_base_of, made_in_chat, open_log
 from .edit import before_and_after
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     fired = firings(model, tok, {number: log[number] for number in lasting}, args.prompts)
     shown = f"{len(log)} edits\n\n"
     for prompt, old, new, neurons in zip(args.prompts, before, after, fired):
-        shown += before_and_after(["asked"], [prompt], [old], [new])
+        shown += before_and_after([Asked("asked", prompt, old, new)])
         for neuron in neurons[:MOST_NEURONS]:
             place = f"the neuron of edit {neuron.edit} ({neuron.subject}) responds at {neuron.text!r}"
             shown += f"    {place}: {neuron.share:.2f}\n"

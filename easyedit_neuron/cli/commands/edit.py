@@ -3,26 +3,12 @@ Prints what the model said before and says now, and keeps the edit in a log, whi
 read. The next edit with the same log is made on top of it."""
 
 import argparse
-from typing import Any
+from collections.abc import Iterable
 
-import torch
-
-from ... import resources
-from ...arch.chat import prompt_tokenizer
-from ...arch.load_model import load_model
-from ...data.related import related_prompts
-from ...editlog import EditLog, recording, replay
-from ...errors import NeuronEditError
-from ...evaluation.answers import answers
-from ...hyperparameters.base import HyperParams, find_hparams, read_hparams
-from ...registry import MethodSpec, get_method
 from ...report.sentences import open_ended, spoken
-from ..load import load_quietly
+from ...serving.edited_model import Asked
 from ..output import show
-from ..settings import shipped_hparams_file
-from .common import DEFAULT_LOG, DEFAULT_METHODS, DEFAULT_MODEL, add_chat, load_base_of
-
-MOST_SHOWN = 3
+from .editing import add_editing, edited_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,85 +23,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROMPT",
         help="ask this too; it should not change",
     )
-    parser.add_argument(
-        "--method", help=f"default: that of --hparams, or {' or else '.join(DEFAULT_METHODS)}"
-    )
-    parser.add_argument("--model", default=None, help=f"name, folder or GGUF file; default: {DEFAULT_MODEL}")
-    parser.add_argument(
-        "--hparams", metavar="FILE", help="hyperparameters; default: those shipped for the model"
-    )
-    add_chat(parser, "edit and ask inside the model's chat template; default: as the hyperparameters say")
-    parser.add_argument("--log", default=DEFAULT_LOG, metavar="DIR", help=f"default: {DEFAULT_LOG}")
-    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
+    add_editing(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    log = EditLog(args.log)
-    method, hparams = _hparams(args, log)
-    model, tok = _load(args, hparams, log)
-    request = {"prompt": args.prompt, "subject": args.subject, "target_new": args.target}
-    rephrasings, neighbours = _related(args)
-    prompts = [args.prompt, *rephrasings, *neighbours]
-    prompt_tok = prompt_tokenizer(tok, hparams)
-    before = answers(model, prompt_tok, prompts)
-    earlier = len(log.entries)
-    with recording(model, log):
-        method.load_apply()(model, tok, [request], hparams)
-    if len(log.entries) == earlier:
-        reason = f"{method.name} gives no record of its edits, so that none can be kept"
-        raise NeuronEditError(f"{reason}: --method names another one, such as {DEFAULT_METHODS[-1]}")
-    after = answers(model, prompt_tok, prompts)
-    kinds = ["edited"] + ["rephrased"] * len(rephrasings) + ["neighbour"] * len(neighbours)
-    number = log.ids[-1]
-    form = "sparse --out shared-edits" if log[number].adds_neurons else "peft --out adapter"
+    with edited_model(args) as edited:
+        change = edited.edit(args.prompt, args.subject, args.target, args.rephrase, args.neighbour)
+        number, method = change.number, edited.method.name
+        form = "sparse --out shared-edits" if edited.log[number].adds_neurons else "peft --out adapter"
     show(
-        f"\nEdit {number} with {method.name}, kept in {args.log}: {args.prompt} -> {args.target}\n\n"
-        + before_and_after(kinds, prompts, before, after)
+        f"\nEdit {number} with {method}, kept in {args.log}: {args.prompt} -> {args.target}\n\n"
+        + before_and_after(change.asked)
         + f'\nask more:   easyedit-neuron ask {args.log} "{args.prompt}"\n'
         + f"take it back: easyedit-neuron undo {args.log} {number}\n"
         + f"share it:   easyedit-neuron export {args.log} --to {form}\n"
     )
 
 
-def before_and_after(kinds: list[str], prompts: list[str], before: list[str], after: list[str]) -> str:
+def before_and_after(asked: Iterable[Asked]) -> str:
     """A block of three lines for each prompt."""
     return "".join(
-        f"{kind:<10} {open_ended(prompt)}\n    before ... {spoken(old)}\n    now    ... {spoken(new)}\n"
-        for kind, prompt, old, new in zip(kinds, prompts, before, after)
+        f"{each.kind:<10} {open_ended(each.prompt)}\n"
+        f"    before ... {spoken(each.before)}\n    now    ... {spoken(each.after)}\n"
+        for each in asked
     )
-
-
-def _hparams(args: argparse.Namespace, log: EditLog) -> tuple[MethodSpec, HyperParams]:
-    """Method and hyperparameters for the model: the user's file, or the shipped one."""
-    model = args.model or (log.base.name if log.entries else DEFAULT_MODEL)
-    if args.hparams is not None:
-        path = find_hparams(args.hparams)
-        spec = get_method(args.method or read_hparams(path).get("alg_name") or DEFAULT_METHODS[0])
-    else:
-        shipped = (name for name in DEFAULT_METHODS if f"{name}/{model}" in resources.shipped_hparams())
-        spec = get_method(args.method or next(shipped, DEFAULT_METHODS[-1]))
-        remedy = "--hparams FILE reads your own, and easyedit-neuron tune writes one"
-        path = shipped_hparams_file(spec, model, remedy)
-    values: dict[str, Any] = read_hparams(path) | {"device": args.device, "batch_size": 1}
-    if args.chat is not None:
-        values["use_chat_template"] = args.chat
-    if args.model is not None or args.hparams is None:
-        values["model_name"] = model
-    return spec, spec.load_hparams().from_dict(values, source=path)
-
-
-def _load(args: argparse.Namespace, hparams: HyperParams, log: EditLog) -> tuple[torch.nn.Module, Any]:
-    """The model with the edits of the log."""
-    if log.entries and not hparams.load_in_4bit:
-        model, tok = load_base_of(log, args)
-    else:
-        model, tok = load_quietly(hparams.model_name, "--model", lambda: load_model(hparams))[:2]
-    if log.entries:
-        replay(log, model, tok)
-    return model, tok
-
-
-def _related(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Rephrasings and neighbours to show: the user's, or those of a relation that real-world has."""
-    rephrasings, neighbours = related_prompts(args.prompt, args.subject)
-    return args.rephrase or rephrasings[:MOST_SHOWN], args.neighbour or neighbours[:MOST_SHOWN]

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from ...editlog import EditLog, replay, undo
 from ...edits.write import restore
 from ...errors import NeuronEditError, StateError
+from ...utils.io import held
 from ..output import show
 from .common import WEIGHTS, add_folder, add_model, describe_request, load_base_of, open_log, write_edited
+from .editing import LOG_OF_EDITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +51,12 @@ def _undo_in_log(args: argparse.Namespace, log: EditLog) -> None:
     """Note in the log itself that edits were taken out; for a log that has no weights beside it."""
     if log.folder != Path(args.folder).expanduser() or (log.folder.parent / WEIGHTS).is_file():
         raise NeuronEditError("--out DIR is needed: the weights of a run stay as they are")
-    model, _ = load_base_of(log, args)
-    _restore_newest_weights(log, model)
-    for number in args.ids:
-        undo(model, log, number)
+    with held(log.folder, LOG_OF_EDITS):
+        log = EditLog(log.folder)  # as it is now that no other process writes it
+        model, _ = load_base_of(log, args)
+        _restore_newest_weights(log, model)
+        for number in args.ids:
+            undo(model, log, number)
 
 
 def _restore_newest_weights(log: EditLog, model: torch.nn.Module) -> None:
