@@ -45,17 +45,29 @@ class EditCopy:
 
 
 class Peer:
-    """EasyEdit's AlphaEdit on its own copy of the model; its projector is the one that we measure."""
+    """EasyEdit's AlphaEdit on its own copy of the model (``copied``); its projector is the one that we
+    measure, or that of ``given`` statistics."""
 
-    def __init__(self, model, tok, hparams: AlphaEditHyperParams, contexts: list[str]):
+    def __init__(
+        self,
+        model,
+        tok,
+        hparams: AlphaEditHyperParams,
+        contexts: list[str],
+        given: Statistics | None = None,
+        copied: bool = True,
+    ):
         import_easyeditor()
         self.module = importlib.import_module("easyeditor.models.alphaedit.AlphaEdit_main")
-        self.model, self.tok = copy.deepcopy(model), tok
+        self.model, self.tok = copy.deepcopy(model) if copied else model, tok
         self.tok.padding_side = "right"
         self.tok.pad_token = self.tok.pad_token or self.tok.eos_token
         view = ModelView.of(model)
-        measured, identity = Statistics(view, tok, hparams), torch.eye(view.d_ff)
-        self.module.P = torch.stack([measured.null_space(n, THRESHOLD).project(identity) for n in LAYERS])
+        measured = Statistics(view, tok, hparams) if given is None else given
+        device = torch.device(hparams.device)
+        identity = torch.eye(view.d_ff, device=view.device_of(LAYERS[0]))
+        projections = [measured.null_space(layer, THRESHOLD).project(identity).cpu() for layer in LAYERS]
+        self.module.P = torch.stack(projections)
         self.module.P_loaded, self.module.cache_c_new = True, False
         self.module.CONTEXT_TEMPLATES_CACHE = [["{}"], list(contexts)]
         names = dict(
@@ -67,6 +79,8 @@ class Peer:
             lm_head_module="lm_head",
             v_loss_layer=view.n_layers - 1,
             P_loc=__file__,
+            # a number means CUDA in all of its versions, a name of a device in the newest alone
+            device=(device.index or 0) if device.type == "cuda" else device.type,
         )
         self.hparams = SimpleNamespace(**{**hparams.to_dict(), **names})
 

@@ -5,18 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import (
-    attribution,
-    drift,
-    editing,
-    fine,
-    fine_ablations,
-    floor,
-    growth,
-    llama3_8b,
-    memory,
-    solve,
-)
+from benchmarks import attribution, drift, editing, fine, fine_ablations, floor, growth, solve
 from benchmarks.memory import bytes_needed, peak_bytes, widest_basis
 from benchmarks.models import SHAPES, random_llama
 from easyedit_neuron.arch.view import ModelView
@@ -38,45 +27,8 @@ def few_steps(monkeypatch):
     def settings(*args, **changes):
         return original(*args, **{"v_num_grad_steps": 3, **changes})
 
-    for module in (editing, floor, growth, llama3_8b):
+    for module in (editing, floor, growth):
         monkeypatch.setattr(module, "settings", settings)
-
-
-def test_the_8b_program_runs_on_a_tiny_shape(tmp_path, capsys):
-    file = tmp_path / "result.json"
-    assert (
-        llama3_8b.main(
-            ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--batch", "2", "--json", str(file)]
-        )
-        == 0
-    )
-    written = json.loads(file.read_text())
-    assert [row["method"] for row in written["results"]] == ["lps", "mpc", "alphaedit"]
-    for row in written["results"]:
-        assert {"target", "mask", "keys", "solve"} <= set(row["stages"]) and row["peak"]["host"] > 0
-        assert sum(row["stages"].values()) == pytest.approx(row["seconds"][0])
-    bound = written["settings"]["bytes_needed"]
-    assert bound["weights"] == 2 * sum(p.numel() for p in random_llama("tiny")[0].parameters())
-    output = capsys.readouterr().out
-    assert "together" in output and "lps" in output and "target of" not in output
-
-
-@pytest.mark.parametrize(
-    "cuda, free, words",
-    [(False, 1 << 50, "there is no CUDA device"), (True, 1 << 30, "1.0 GiB are free on cuda")],
-)
-def test_the_8b_program_refuses_before_it_loads_anything(monkeypatch, capsys, cuda, free, words):
-    def never(*_args):
-        raise AssertionError("nothing may be loaded")
-
-    monkeypatch.setattr(llama3_8b, "random_llama", never)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert llama3_8b.main([]) == 2
-    output = capsys.readouterr()
-    assert (
-        words in output.err and "weights" in output.out and "15.0 GiB" in output.out
-    )  # 8,030,261,248 parameters of 2 bytes
 
 
 @pytest.mark.parametrize("name", ["memit", "alphaedit-random"])
