@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arch.view import ModelView, eval_mode
+from ..arch.view import eval_mode
+from ..arch.widen import view_of_grown
 from ..edits.record import EditRecord, Factors
 from ..edits.request import prepare
 from ..edits.session import ModelSession
@@ -110,7 +111,7 @@ def replay(
         for number in ids:
             state.cut_off(cut_offs[number])
     if lasting is not None:
-        lasting[0].follow(ModelView.of(model), lasting[1], _of_lasting(log[number] for number in ids))
+        lasting[0].follow(view_of_grown(model), lasting[1], _of_lasting(log[number] for number in ids))
     exact = None if selected else after == log.weights_at(upto)
     if exact is False and None not in log.weights_at(upto).values():
         reason = "it was written on another kind of machine, or with another version of torch"

@@ -21,6 +21,7 @@ from ..edits.write import restore
 from ..errors import NeuronEditError
 from ..evaluation.answers import ANSWER_TOKENS, answers
 from ..hyperparameters.base import HyperParams
+from ..models.lasting.firing import Response, responses
 from ..registry import MethodSpec
 
 MOST_RELATED = 3
@@ -157,6 +158,17 @@ class EditedModel:
                 "requests": [{name: request.get(name) for name in fields} for request in entry["requests"]],
                 "changes": entry["changes"],
             }
+
+    def responses(self, prompts: Sequence[str], only: int | None = None) -> list[list[Response]]:
+        """For each prompt what the neurons of Lasting's edits in the weights do at its tokens.
+
+        ``only``: the neurons of this edit.
+        """
+        with self._lock:
+            numbers = [number for number in self.log.ids if only in (None, number)]
+            own = [number for number in numbers if self.log.edit_entry(number)["method"] == "Lasting"]
+            records = {number: self.log[number] for number in own}
+            return responses(self.model, self._prompt_tok, records, prompts)
 
     def _apply(self, request: dict[str, str]) -> None:
         earlier = len(self.log.entries)

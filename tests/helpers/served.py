@@ -57,7 +57,8 @@ def served(edited, **options) -> Iterator[Served]:
     from easyedit_neuron.serving.run import server_of
 
     started = threading.Event()
-    server = server_of(build_app(edited, TOKEN, **options), started.set)
+    app = build_app(edited, TOKEN, **options)
+    server = server_of(app, started.set, app.state.owner.stop_writing)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()

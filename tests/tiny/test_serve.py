@@ -1,7 +1,9 @@
 """``easyedit-neuron serve`` with the client of openai, a real server, and kills."""
 
 import json
+import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -19,6 +21,7 @@ pytest.importorskip("fastapi", reason="pip install 'easyedit-neuron[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'easyedit-neuron[serve]'")
 
 from easyedit_neuron.serving.generation import Sampling, continue_text
+from helpers.long import LONG
 from helpers.served import TOKEN, Served, served, served_by_a_process
 
 HPARAMS = {"Lasting": LastingHyperParams, "FiNE": FiNEHyperParams, "FT": FTHyperParams}
@@ -401,9 +404,44 @@ def test_kill_9(here, facts):
     json.loads((here / "edits" / "entries.jsonl").read_text().splitlines()[-1])
 
 
+@LONG
+def test_kills_at_random_moments(here, capsys):
+    """Eight kills around the end of an edit: it is in the log and in the model, or in neither."""
+    first, *facts = data.load("tiny-world", size=9)
+    draw, there = random.Random(0), [first]
+
+    def check(server):
+        for fact in there:
+            assert server.say(fact["prompt"]).startswith(f" {fact['target_new']}")
+
+    with served_by_a_process("--log", "edits") as server:
+        started = time.perf_counter()
+        assert server.edit(first).status_code == 201
+        seconds = time.perf_counter() - started
+    for fact in facts:
+        with served_by_a_process("--log", "edits") as server, ThreadPoolExecutor(1) as pool:
+            check(server)
+            pool.submit(server.edit, fact)
+            time.sleep(seconds * draw.uniform(0.05, 0.6))
+            server.kill()
+        newest = len(EditLog("edits").ids)
+        assert newest - len(there) in (0, 1)
+        there += [fact] * (newest - len(there))
+    with served_by_a_process("--log", "edits") as server:
+        check(server)
+    with capsys.disabled():
+        print(f"8 kills: {len(there) - 1} after the edit was noted, {9 - len(there)} before")
+
+
 def test_the_command_refuses(here, monkeypatch, capsys):
     import socket
 
+    with monkeypatch.context() as bare:
+        bare.setattr("importlib.util.find_spec", lambda name, *_: None)
+        for extra, module in (("serve", "fastapi and uvicorn"), ("demo", "gradio")):
+            assert main([extra]) == 2
+            message = f"needs {module}: pip install 'easyedit-neuron[{extra}]'"
+            assert message in capsys.readouterr().err
     monkeypatch.setenv("EASYEDIT_NEURON_TOKEN", "short")
     assert main(["serve", "--model", "tiny-llama"]) == 2
     assert "EASYEDIT_NEURON_TOKEN must have 16" in capsys.readouterr().err

@@ -16,6 +16,7 @@ _NAMES = (
     "edit",
     "ask",
     "serve",
+    "demo",
     "tune",
     "bench",
     "paper",

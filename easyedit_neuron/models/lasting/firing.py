@@ -31,9 +31,25 @@ class Firing:
     share: float
 
 
+@dataclass(frozen=True)
+class Response:
+    """What a neuron does at every token of a prompt.
+
+    Attributes:
+        edit: key of the edit's record; ``subject`` is that of its request.
+        texts: the tokens as text.
+        shares: the response at each, in units of that at the edited prompt.
+    """
+
+    edit: int
+    subject: str
+    texts: list[str]
+    shares: list[float]
+
+
 @torch.no_grad()
-def firings(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str]) -> list[list[Firing]]:
-    """For each prompt the neurons of Lasting's edits that respond to it, the strongest first.
+def responses(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str]) -> list[list[Response]]:
+    """For each prompt the responses of all neurons of Lasting's edits, in the order of the records.
 
     Args:
         model, tok: the model with these edits.
@@ -48,20 +64,32 @@ def firings(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str
             record.requests, record.info.get("neurons", []), record.info.get("responses", [])
         )
     ]
-    result: list[list[Firing]] = []
+    result: list[list[Response]] = []
     layers = sorted({layer for _, _, layer, _, _ in neurons})
     for prompt in prompts:
         ids = token_ids(tok, prompt)
-        fired = []
+        texts = [tok.decode([number]) for number in ids]
         if layers:
             with Capture(view, layers, want={"key"}, stop_after=layers[-1]) as seen:
                 view.model(input_ids=torch.tensor([ids], device=view.input_device), use_cache=False)
+        of_prompt = []
         for number, subject, layer, units, response in neurons:
             activations = seen.key[layer][0, :, units].to("cpu", view.compute_dtype)
             shares = activations @ signs_of(activations) / response
-            place = int(shares.abs().argmax())
-            if abs(shares[place]) >= LEAST_SHARE:
-                text = tok.decode([ids[place]])
-                fired.append(Firing(number, subject, place, text, float(shares[place])))
+            of_prompt.append(Response(number, subject, texts, shares.tolist()))
+        result.append(of_prompt)
+    return result
+
+
+def firings(model, tok, records: Mapping[int, EditRecord], prompts: Sequence[str]) -> list[list[Firing]]:
+    """For each prompt the neurons that respond to it, the strongest first; arguments as of ``responses``."""
+    result: list[list[Firing]] = []
+    for of_prompt in responses(model, tok, records, prompts):
+        fired = []
+        for response in of_prompt:
+            place = max(range(len(response.shares)), key=lambda i, shares=response.shares: abs(shares[i]))
+            share = response.shares[place]
+            if abs(share) >= LEAST_SHARE:
+                fired.append(Firing(response.edit, response.subject, place, response.texts[place], share))
         result.append(sorted(fired, key=lambda firing: -abs(firing.share)))
     return result
