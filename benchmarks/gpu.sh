@@ -8,7 +8,7 @@
 #   PYTHON=python3.12 benchmarks/gpu.sh --out results/gpu
 #
 # Where the Python has all that the package needs it is used as it is. Otherwise the plain dependencies go into
-# .venv-gpu, which takes torch from that Python and installs no other.
+# .venv-gpu, which sees that Python's packages, torch among them, and installs no other torch.
 set -euo pipefail
 LIMIT=600
 cd "$(dirname "$0")/.."
@@ -22,7 +22,10 @@ if ! has torch; then
 fi
 if ! has transformers peft accelerate hydra safetensors yaml tqdm; then
   echo "installing the package's dependencies into .venv-gpu"
-  [ -x .venv-gpu/bin/python ] || "$PYTHON" -m venv --system-site-packages .venv-gpu
+  [ -x .venv-gpu/bin/python ] || "$PYTHON" -m venv .venv-gpu
+  # Not --system-site-packages: of a virtual environment that would be the Python below it, without torch.
+  site=$(.venv-gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  "$PYTHON" -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' > "$site/torch.pth"
   "$PYTHON" -c 'import torch; print(f"torch=={torch.__version__}")' > .venv-gpu/constraints.txt
   grep -v '^torch==' constraints.txt >> .venv-gpu/constraints.txt
   PYTHON=.venv-gpu/bin/python

@@ -62,7 +62,7 @@ class Broken(RunCallback):
 
     def on_edits(self, lines):
         if lines[0]["edit"]:
-            raise OSError("the place is\ngone")
+            raise OSError("http://me:secret@host is\ngone")
 
 
 def _start(environment, world, out, options):

@@ -83,7 +83,7 @@ def test_callbacks_are_told_and_change_nothing(world, tmp_path, caplog):
     assert outcome(tmp_path / "told") == outcome(tmp_path / "plain")
     (warning,) = [record.message for record in caplog.records if "callback" in record.message]
     assert (
-        warning == "the callback Broken is told nothing more, because it failed: OSError: the place is gone"
+        warning == "the callback Broken is told nothing more, because it failed: OSError: http://host is gone"
     )
     edits = [("edits", [number]) for number in range(8)]
     checkpoints = [("guard", 4), ("checkpoint", 4)], [("guard", 8), ("checkpoint", 8)]

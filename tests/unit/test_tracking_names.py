@@ -1,12 +1,15 @@
 """Names of callbacks: what is refused before a run reads anything."""
 
 import importlib.util
+import json
 
 import pytest
 
 from easyedit_neuron import RunCallback
 from easyedit_neuron.cli import main
 from easyedit_neuron.errors import HparamsError
+from easyedit_neuron.lifelong.run_folder import RunFolder
+from easyedit_neuron.lifelong.tracking.callbacks import Callbacks
 from easyedit_neuron.lifelong.tracking.names import make_callbacks
 from easyedit_neuron.lifelong.tracking.records import flat_config
 
@@ -62,3 +65,19 @@ def test_flat_config():
     config = {"settings": {"edits": 3, "runner": {"checkpoints": [1, 2]}, "run": None}, "command": "x"}
     flat = {"settings.edits": "3", "settings.runner.checkpoints": "[1, 2]", "settings.run": "null"}
     assert flat_config(config) == flat | {"command": "x"}
+
+
+def test_no_password_is_handed_on(tmp_path):
+    """An address with a login may be among the settings, as that of a judge."""
+    given = {"settings": {"evaluation": {"judge": "https://me:secret@host/v1"}, "mail": "me@host"}}
+    run = {"command": "python judge='http://me:secret@host/v1'", "model": {}, "identity": given}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    seen = []
+
+    class Reader(RunCallback):
+        def on_begin(self, run):
+            seen.append(run.config)
+
+    Callbacks([Reader()]).begin(RunFolder(tmp_path), [], [], [])
+    expected = {"settings": {"evaluation": {"judge": "https://host/v1"}, "mail": "me@host"}}
+    assert seen == [{"command": "python judge='http://host/v1'", "model": {}, **expected}]

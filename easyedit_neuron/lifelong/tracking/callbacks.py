@@ -1,6 +1,8 @@
 """All callbacks of a run: told one after the other, without any effect on the run."""
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from ..run_folder import RunFolder
 from .callback import RunCallback, TrackedRun
 
 LOG = logging.getLogger(__name__)
+LONGEST = 400
+"""Characters of a warning's reason."""
 
 
 class Callbacks:
@@ -31,6 +35,7 @@ class Callbacks:
         self._has_begun = True
         run = read_json(files.run)
         config = {name: run[name] for name in ("command", "model")} | run["identity"]
+        config = json.loads(_without_logins(json.dumps(config)))
         records = list(lines), list(checkpoints), list(readings)
         self._tell("on_begin", TrackedRun(files.folder, files.folder.resolve().name, config, *records))
 
@@ -78,8 +83,13 @@ class Callbacks:
             set_random_states(states)
 
     def _warn(self, callback: RunCallback, problem: Exception) -> None:
-        reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+        reason = " ".join(f"{type(problem).__name__}: {_without_logins(str(problem))}".split())[:LONGEST]
         LOG.warning("the callback %s is told nothing more, because it failed: %s", callback.name, reason)
+
+
+def _without_logins(text: str) -> str:
+    """The text with ``http://name:password@host`` as ``http://host``."""
+    return re.sub(r"(://)[^/@\s\"]+@", r"\1", text)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
