@@ -1,5 +1,6 @@
 """``easyedit-neuron serve`` with the client of openai, a real server, and kills."""
 
+import argparse
 import json
 import random
 import threading
@@ -13,6 +14,7 @@ import torch
 
 from easyedit_neuron import FiNEHyperParams, FTHyperParams, LastingHyperParams, data
 from easyedit_neuron.cli import main
+from easyedit_neuron.cli.commands.editing import add_editing, edited_model
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.registry import get_method
 from easyedit_neuron.serving.edited_model import EditedModel
@@ -393,13 +395,14 @@ def test_kill_9(here, facts):
     with open(here / "edits" / "entries.jsonl", "a") as file:
         file.write('{"id": 4, "type": "ed')  # as a kill in the middle of writing leaves it
 
-    with served_by_a_process(*log) as server:
+    # What the next start of the command does, in this process
+    parser = argparse.ArgumentParser()
+    add_editing(parser)
+    with edited_model(parser.parse_args(["--model", "tiny-llama", *log])) as edited, served(edited) as server:
         assert state_of(server) == state
         assert [(edit["id"], edit["in_weights"]) for edit in state[1]] == [(1, False), (2, True)]
         assert server.say(second["prompt"]).startswith(f" {second['target_new']}")
         assert server.edit(third).json()["id"] == 4
-        server.process.terminate()
-        server.process.wait(30)
     assert EditLog("edits").ids == [2, 4]
     json.loads((here / "edits" / "entries.jsonl").read_text().splitlines()[-1])
 
