@@ -3,8 +3,9 @@
     EASYEDIT_HOME=... python -m benchmarks.easyedit
 
 A random Llama (hidden 512, d_ff 2048, 12 layers, vocabulary 32,000), layers 4 to 8 edited, 25 steps for z*
-without an early stop, five contexts, one CPU thread, each edit on top of the ones before. What the peer
-prints is dropped.
+without an early stop, five contexts; or a real model with its own settings (``--model
+smollm2-135m-instruct``), contexts that it writes, and real facts. One CPU thread, each edit on top of the
+ones before. What the peer prints is dropped.
 """
 
 import contextlib
@@ -19,8 +20,7 @@ from types import SimpleNamespace
 import torch
 
 from benchmarks import timing
-from benchmarks.editing import LAYERS, THRESHOLD, compare_edits, contexts, requests, settings
-from benchmarks.models import random_llama
+from benchmarks.editing import compare_edits, subject
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.errors import NeuronEditError
@@ -64,9 +64,9 @@ class Peer:
         self.tok.pad_token = self.tok.pad_token or self.tok.eos_token
         view = ModelView.of(model)
         measured = Statistics(view, tok, hparams) if given is None else given
-        device = torch.device(hparams.device)
-        identity = torch.eye(view.d_ff, device=view.device_of(LAYERS[0]))
-        projections = [measured.null_space(layer, THRESHOLD).project(identity).cpu() for layer in LAYERS]
+        device, layers, threshold = torch.device(hparams.device), hparams.layers, hparams.nullspace_threshold
+        identity = torch.eye(view.d_ff, device=view.device_of(layers[0]))
+        projections = [measured.null_space(layer, threshold).project(identity).cpu() for layer in layers]
         self.module.P = torch.stack(projections)
         self.module.P_loaded, self.module.cache_c_new = True, False
         self.module.CONTEXT_TEMPLATES_CACHE = [["{}"], list(contexts)]
@@ -76,7 +76,8 @@ class Peer:
             mlp_module_tmp="model.layers.{}.mlp",
             attn_module_tmp="model.layers.{}.self_attn",
             ln_f_module="model.norm",
-            lm_head_module="lm_head",
+            # tied embeddings: the head's weight is no parameter of its own
+            lm_head_module="model.embed_tokens" if model.config.tie_word_embeddings else "lm_head",
             v_loss_layer=view.n_layers - 1,
             P_loc=__file__,
             # a number means CUDA in all of its versions, a name of a device in the newest alone
@@ -96,13 +97,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = timing.parser(__doc__, repeats=3, batch=8, threads=1)
     only_help = "methods, of: AlphaEdit, lps, mpc (default: all)"
     parser.add_argument("--only", nargs="*", metavar="NAME", help=only_help)
+    parser.add_argument("--model", default="80m", help="a random shape, or a model with settings (80m)")
     args = timing.parse(parser, argv)
-    model, tok = random_llama("80m")
-    templates, take, results = contexts(), requests(), []
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        shared = AlphaEditHyperParams(**settings(folder, templates))
+        edited = subject(args.model, folder)
+        model, tok, templates, take = edited.model, edited.tok, edited.templates, edited.take
+        shared = AlphaEditHyperParams(**edited.fields)
         lps, mpc = (
-            NMKEHyperParams(**settings(folder, templates, alg_name="NMKE", attribution=scores))
+            NMKEHyperParams(**edited.fields | {"alg_name": "NMKE", "attribution": scores})
             for scores in ("lps", "mpc")
         )
         try:
@@ -140,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
             lambda: peer.edit(take(args.batch)), lambda: edit(take(args.batch)), 1, warm_up=0
         )
         results.append(timing.report(f"AlphaEdit, both batch {args.batch}, whole call", batched))
-        timing.write_json(args, results, layers=LAYERS)
+        timing.write_json(args, results, layers=shared.layers)
     return 0
 
 

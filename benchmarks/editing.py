@@ -3,19 +3,25 @@ edits."""
 
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 
 from easyedit_neuron import data
+from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.write import down_names, fingerprint
+from easyedit_neuron.locate_then_edit.context_templates import context_templates
 from easyedit_neuron.locate_then_edit.sequential_state import SequentialState, sequential_state
+from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.statistics.cache import Statistics
 from easyedit_neuron.statistics.nullspace import Subspace
 
 from . import synthetic, timing
+from .models import SHAPES, random_llama
 
 LAYERS = [4, 5, 6, 7, 8]
 THRESHOLD = 1e-3
@@ -51,11 +57,48 @@ def settings(folder: str, templates: list[str], **changes) -> dict:
     return {**shared, **changes}
 
 
-def requests() -> Callable[[int], list[dict]]:
+def requests(source: str = "tiny-world") -> Callable[[int], list[dict]]:
     """``take(count)``, which returns the next requests, none of them twice."""
     keys = ("prompt", "subject", "target_new", "ground_truth")
-    rest = iter([{key: request[key] for key in keys} for request in data.load("tiny-world")])
+    rest = iter([{key: request[key] for key in keys} for request in data.load(source)])
     return lambda count: list(islice(rest, count))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is edited.
+
+    Attributes:
+        model, tok: model and tokenizer.
+        fields: hyperparameters of AlphaEdit, with the context templates.
+        take: the next requests.
+    """
+
+    model: Any
+    tok: Any
+    fields: dict[str, Any]
+    take: Callable[[int], list[dict]]
+
+    @property
+    def templates(self) -> list[str]:
+        """Context templates without the bare prompt."""
+        return self.fields["context_templates"]
+
+
+def subject(name: str, folder: str) -> Subject:
+    """A random Llama of a shape; or a model that has settings, with these and real facts.
+
+    On random weights no search for z* ends early. On a real model it ends below a loss of 0.05, for EasyEdit
+    (where that is fixed) and for us. ``folder`` is for statistics of a random model; those of a real one
+    are in the user's cache.
+    """
+    if name in SHAPES:
+        return Subject(*random_llama(name), settings(folder, contexts()), requests())
+    hparams = AlphaEditHyperParams.from_hparams(f"AlphaEdit/{name}")
+    model, tok, _ = load_model(hparams)
+    flat = [template for group in context_templates(model, tok) for template in group if template != "{}"]
+    fields = hparams.to_dict() | {"context_templates": flat, "v_stop_loss": 0.05}
+    return Subject(model, tok, fields, requests("real-world"))
 
 
 def stages(records: list[EditRecord], batch: int = 1) -> dict[str, float]:

@@ -13,6 +13,7 @@ from easyedit_neuron.edits.request import prepare
 from easyedit_neuron.edits.session import last_record
 from easyedit_neuron.edits.write import clone_weights, down_names
 from easyedit_neuron.locate_then_edit.z_prompts import z_prompts
+from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.models.nmke.nmke_hparams import NMKEHyperParams
 from easyedit_neuron.models.nmke.nmke_main import apply_nmke_to_model
 
@@ -27,7 +28,7 @@ def few_steps(monkeypatch):
     def settings(*args, **changes):
         return original(*args, **{"v_num_grad_steps": 3, **changes})
 
-    for module in (editing, floor, growth):
+    for module in (editing, growth):
         monkeypatch.setattr(module, "settings", settings)
 
 
@@ -116,10 +117,19 @@ def test_solvers_find_what_the_plain_equations_say(tmp_path, capsys):
     assert len(rows) == 8 and all(row["error"] < 1e-3 for row in rows)
 
 
-def test_the_floor_of_the_search(monkeypatch, capsys):
-    monkeypatch.setattr(floor, "random_llama", lambda shape: random_llama("tiny"))
-    assert floor.main(["--repeats", "1"]) == 0
+def test_the_floor_of_the_search(capsys):
+    assert floor.main(["--repeats", "1", "--model", "tiny"]) == 0
     assert capsys.readouterr().out.count("search (peer) over its floor (ours)") == 2
+
+
+def test_a_model_with_settings_is_edited_with_them(tmp_path):
+    edited = editing.subject("tiny-llama", str(tmp_path))
+    shipped = AlphaEditHyperParams.from_hparams("AlphaEdit/tiny-llama")
+    assert edited.fields["v_lr"] == shipped.v_lr and edited.fields["layers"] == shipped.layers
+    assert edited.templates and all(template.count("{}") == 1 for template in edited.templates)
+    assert not {request["prompt"] for request in edited.take(2)} & {
+        request["prompt"] for request in edited.take(2)
+    }
 
 
 def test_attribution_gives_the_released_scores(tmp_path, capsys):
