@@ -16,6 +16,8 @@ from easyedit_neuron.export import export_peft
 from easyedit_neuron.host.base_editor import BaseEditor
 from easyedit_neuron.models.fine.fine_hparams import FiNEHyperParams
 from easyedit_neuron.models.ft.ft_hparams import FTHyperParams
+from easyedit_neuron.models.lasting.background import measured_background
+from easyedit_neuron.models.lasting.state import LastingState
 from easyedit_neuron.registry import get_method
 from helpers import contract
 from helpers.chats import answered_ids, asked_ids, log_probability, with_template
@@ -48,6 +50,18 @@ def edit(model, tok, hparams, **options):
 
 
 CASES = [(method, kind) for method in METHODS for kind in ("llama", "gpt2")]
+
+
+def test_lasting_tells_subjects_in_a_chat_from_names_in_the_chat(tmp_path):
+    model, tok = tiny_model("llama", seed=3)
+    with_template(tok)
+    view, hparams = ModelView.of(model), settings("Lasting", tmp_path)
+    state = LastingState.of(view, tok, hparams)
+    in_chat, _ = measured_background(view, chat_tokenizer(tok), hparams)
+    plain, _ = measured_background(view, tok, hparams)
+    for layer, moments in state.moments.items():
+        assert torch.equal(moments["moment"], in_chat[layer]["moment"])
+        assert not torch.allclose(moments["moment"], plain[layer]["moment"])
 
 
 @pytest.mark.parametrize("method, kind", [case for case in CASES if case[0] not in MASKED])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...arch.chat import prompt_tokenizer
 from ...arch.view import ModelView
 from ...edits.record import EditRecord
 from ...edits.request import EditRequest, Fact, prepare
@@ -44,7 +45,11 @@ class LastingState:
 
     @classmethod
     def of(cls, view: ModelView, tok, hparams) -> LastingState:
-        """The model's state, with the edits that are in its weights; a new one where there is none."""
+        """The model's state, with the edits that are in its weights; a new one where there is none.
+
+        ``tok``: the tokenizer, or that of the prompts. Edits in a chat tell their subjects from names there.
+        """
+        tok = prompt_tokenizer(tok, hparams)
         state = ModelSession.of(view.model).method_state.get(_key(hparams))
         if state is None:
             return cls(*measured_background(view, tok, hparams), contexts_of(view.model, tok, hparams))
