@@ -36,7 +36,7 @@ def run(out, *arguments):
 
 
 def test_all_cells_of_a_dry_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "MOST_RUNS", 2)
+    monkeypatch.setattr(gpu, "MOST_RUNS", 1)
     rows, page, written = run(tmp_path, "--batches", "1", "3", "--seconds", "60")
     measured = {name: row for name, row in rows.items() if row["status"] == "measured"}
     assert set(measured) == {
