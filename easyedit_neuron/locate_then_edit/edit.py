@@ -257,6 +257,8 @@ def layer_delta(
     """
     hparams, covariance = edit.hparams, edit.state.statistics.covariance(layer)
     solver, value, own = layer_solver(edit, layer), residual, None
+    if not hparams.accumulate_keys:
+        superseded = []  # the problem holds no earlier keys, which another method may have left in the state
     if mask is not None and hparams.mask_stage == "solve":
         subspace = None
         if hparams.preserves == "nullspace":

@@ -94,6 +94,15 @@ def test_accumulation_can_be_turned_off(setting):
     )
 
 
+def test_a_method_that_protects_nothing_edits_facts_that_another_protects(setting, tmp_path):
+    """The first edit's keys are in the state that both share; the second problem does not hold them."""
+    model, tok, hparams = setting
+    apply(model, tok, FIRST, hparams)
+    plain = make_hparams("MEMIT", tmp_path, accumulate_keys=False)
+    *_, again = apply(model, tok, FIRST, plain)
+    assert max(delta.value_factor.abs().max() for delta in again.deltas.values()) > 0
+
+
 def test_the_state_follows_restored_weights(setting, caplog):
     model, tok, hparams = setting
     apply(model, tok, FIRST, hparams)
