@@ -70,7 +70,7 @@ def four_bit_options(path: str, hparams, dtype: torch.dtype, device: torch.devic
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[arch.lm_head_module, *spared],
+        llm_int8_skip_modules=[*arch.lm_head_module.split("|"), *spared],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

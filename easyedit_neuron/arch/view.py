@@ -215,7 +215,7 @@ class ModelView:
     def compute_dtype(self) -> torch.dtype:
         """float64 for a float64 model, else float32. Half precision is for weights, not for results."""
         return torch.promote_types(
-            self.model.get_submodule(self.arch.lm_head_module).weight.dtype, torch.float32
+            self._get("lm_head_module", self.arch.lm_head_module).weight.dtype, torch.float32
         )
 
     @property
@@ -235,19 +235,26 @@ class ModelView:
 
     def _at(self, field: str, layer: int) -> nn.Module:
         names = getattr(self.arch, field).replace("{}", str(layer))
+        module = self._first_of(names)
+        if module is None:
+            self.check_layer(layer)
+            raise self._no_module(field, names)
+        return module
+
+    def _get(self, field: str, names: str) -> nn.Module:
+        module = self._first_of(names)
+        if module is None:
+            raise self._no_module(field, names)
+        return module
+
+    def _first_of(self, names: str) -> nn.Module | None:
+        """The first module that the model has of names that stand between ``|``."""
         for name in names.split("|"):
             try:
                 return self.model.get_submodule(name)
             except AttributeError:
                 continue
-        self.check_layer(layer)
-        raise self._no_module(field, names)
-
-    def _get(self, field: str, name: str) -> nn.Module:
-        try:
-            return self.model.get_submodule(name)
-        except AttributeError:
-            raise self._no_module(field, name) from None
+        return None
 
     def _no_module(self, field: str, name: str) -> ArchitectureError:
         return ArchitectureError(

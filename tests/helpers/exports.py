@@ -17,7 +17,7 @@ RUNS = {
     "KNE": ("KNE", {}),
     "KNE-attention": ("KNE", dict(target_modules=["q_proj", "v_proj", "down_proj"])),
     "KNE-columns": ("KNE", dict(neuron_axis="input")),
-    "PNKE-adam": ("PNKE", dict(solver="adam", adam_steps=3)),
+    "PNKE-adam": ("PNKE", dict(solver="adam", adam_steps=3, adam_lr=1e-3)),
 }
 CASES = [(run, kind) for run in RUNS for kind in KINDS]
 

@@ -27,9 +27,10 @@ from helpers.exports import (
 
 
 def with_adapter(base, folder):
-    """What plain peft makes of it; a warning is an error."""
+    """What plain peft makes of it; a warning is an error, but for what transformers says to peft."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return PeftModel.from_pretrained(copy.deepcopy(base), str(folder))
 
 
