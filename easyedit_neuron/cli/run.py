@@ -14,7 +14,7 @@ from ..evaluation.guard import Reading, RollBack
 from ..hyperparameters.base import HyperParams
 from ..lifelong.checkpoint import StateFolder
 from ..lifelong.engine import STATE, Engine, RunStorage
-from ..lifelong.identity import OpenRun, locked, open_run, run_identity, untouched_of
+from ..lifelong.identity import OpenRun, open_run, run_identity, untouched_of
 from ..lifelong.measurer import Measurer, ReferenceData
 from ..lifelong.method import Method, ModelEditor
 from ..lifelong.progress import Progress
@@ -27,7 +27,7 @@ from ..lifelong.tracking.callbacks import Callbacks
 from ..lifelong.tracking.names import make_callbacks
 from ..report.final import table
 from ..utils.fingerprint import model_fingerprint, tokenizer_fingerprint
-from ..utils.io import write_text
+from ..utils.io import held, write_text
 from ..utils.plain_trees import read_json
 from ..utils.progress import silenced
 from ..utils.random_state import seed_everything
@@ -75,7 +75,7 @@ def run(
     read = {"edits": requests, "facts": facts, "text": texts, **task_identity}
     identity = run_identity(settings.to_dict(), hparams.to_dict(), read)
     files, quiet = RunFolder(Path(output_dir)), settings.runner.quiet
-    with locked(files.folder):
+    with held(files.folder, "this run"):
         opened = open_run(files, identity)
         if opened.finished:
             Progress(method.name, len(requests), quiet).say(f"{files.folder} is finished")

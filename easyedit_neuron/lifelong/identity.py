@@ -1,10 +1,8 @@
 """Which run a folder belongs to: a command may continue there only if it is the same run."""
 
-import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +14,7 @@ from .. import __version__
 from ..errors import StateError
 from ..hyperparameters.base import distinguishing
 from ..utils.fingerprint import key_fingerprint
-from ..utils.io import refusing, remove_parts_below, write_text
+from ..utils.io import write_text
 from ..utils.plain_trees import read_json
 from .run_folder import RunFolder, as_json, finite
 
@@ -71,29 +69,6 @@ def describe_differences(saved: Any, current: Any, name: str = "") -> list[str]:
             phrases += describe_differences(*values, f"{name}.{key}" if name else key)
         return phrases
     return [] if saved == current else [f"{name}: {saved} in the folder, {current} now"]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Create the folder if needed and hold it for this process; ``StateError`` if another one holds it."""
-    with refusing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"{folder}: another process is running in it") from None
-        with refusing(folder):
-            remove_parts_below(folder)  # of processes that were killed
-        yield
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def held(folder: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             problem = f"another process works on {what}"
-            raise StateError(f"{folder}: {problem}; wait for it, end it, or ask it instead") from None
+            raise StateError(f"{folder}: {problem}; wait for it, or end it") from None
         with refusing(folder):
             remove_parts_below(folder)
         yield
