@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ class ModelView:
 
     def __init__(self, model: nn.Module, arch: Architecture):
         self.model = model
-        self.arch = arch
+        heads = [name for name in arch.lm_head_module.split("|") if self._first_of(name) is not None]
+        self.arch = replace(arch, lm_head_module=heads[0]) if heads else arch
         self.config = text_config(model)
         self.n_layers = self._count_layers()
         self._check_modules()

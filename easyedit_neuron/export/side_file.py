@@ -14,7 +14,7 @@ from ..errors import NeuronEditError, StateError
 from ..hyperparameters.base import distinguishing
 from ..utils.io import write_folder
 from ..utils.plain_trees import read_json
-from ..utils.schema import mismatch
+from ..utils.schema import damage_is, mismatch
 from . import card
 from .source import EditedWeights, Source, split_fingerprints
 
@@ -119,6 +119,9 @@ def read_side_file(path: str | Path) -> tuple[Path, dict[str, Any]]:
     damage = mismatch(side_file, _FORM | {"parameters": {str: _PARAMETERS[side_file["kind"]]}})
     if damage:
         raise StateError(f"{folder / NAME}: {damage}; export again")
+    # The rest is read by the card of the checkpoint that an import writes, and by nothing else.
+    with damage_is(StateError, f"{folder / NAME}: no model card can be made of it; export again"):
+        card.card(side_file | {"kind": "merged"})
     for name, digest in side_file["files"].items():
         if Path(name).name != name:
             raise StateError(f"{folder / NAME}: {name!r} is no name of a file in its folder; export again")

@@ -41,7 +41,7 @@ def settings(method, folder, **changes):
     if method in EDITING:
         return make_hparams(method, folder, **changes)
     if method in ("PNKE", "Lasting"):
-        changes |= {"v_num_grad_steps": 8, "v_lr": 0.3}
+        changes |= {"v_num_grad_steps": 20, "v_lr": 1.0}
     return contract.settings(method, folder, **changes)
 
 

@@ -200,4 +200,7 @@ def test_from_the_shell(run, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert "easyedit-neuron edit|ask|tune|bench|paper|model|arch|log|undo|replay|diff|squash" in helped.stdout
+    assert (
+        "easyedit-neuron edit|ask|serve|demo|tune|bench|paper|model|arch|log|undo|replay|diff"
+        in helped.stdout
+    )
