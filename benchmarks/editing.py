@@ -14,7 +14,7 @@ from easyedit_neuron.arch.load_model import load_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.edits.record import EditRecord
 from easyedit_neuron.edits.write import down_names, fingerprint
-from easyedit_neuron.locate_then_edit.context_templates import context_templates
+from easyedit_neuron.locate_then_edit.context_templates import contexts_of
 from easyedit_neuron.locate_then_edit.sequential_state import SequentialState, sequential_state
 from easyedit_neuron.models.alphaedit.alphaedit_hparams import AlphaEditHyperParams
 from easyedit_neuron.statistics.cache import Statistics
@@ -96,7 +96,7 @@ def subject(name: str, folder: str) -> Subject:
         return Subject(*random_llama(name), settings(folder, contexts()), requests())
     hparams = AlphaEditHyperParams.from_hparams(f"AlphaEdit/{name}")
     model, tok, _ = load_model(hparams)
-    flat = [template for group in context_templates(model, tok) for template in group if template != "{}"]
+    flat = [template for group in contexts_of(model, tok, hparams) for template in group if template != "{}"]
     fields = hparams.to_dict() | {"context_templates": flat, "v_stop_loss": 0.05}
     return Subject(model, tok, fields, requests("real-world"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -37,8 +37,7 @@ class ModelView:
 
     def __init__(self, model: nn.Module, arch: Architecture):
         self.model = model
-        heads = [name for name in arch.lm_head_module.split("|") if self._first_of(name) is not None]
-        self.arch = replace(arch, lm_head_module=heads[0]) if heads else arch
+        self.arch = replace(arch, lm_head_module=self._first_name(arch.lm_head_module))
         self.config = text_config(model)
         self.n_layers = self._count_layers()
         self._check_modules()
@@ -217,7 +216,7 @@ class ModelView:
     def compute_dtype(self) -> torch.dtype:
         """float64 for a float64 model, else float32. Half precision is for weights, not for results."""
         return torch.promote_types(
-            self._get("lm_head_module", self.arch.lm_head_module).weight.dtype, torch.float32
+            self.model.get_submodule(self.arch.lm_head_module).weight.dtype, torch.float32
         )
 
     @property
@@ -237,26 +236,25 @@ class ModelView:
 
     def _at(self, field: str, layer: int) -> nn.Module:
         names = getattr(self.arch, field).replace("{}", str(layer))
-        module = self._first_of(names)
-        if module is None:
+        try:
+            return self.model.get_submodule(self._first_name(names))
+        except AttributeError:
             self.check_layer(layer)
-            raise self._no_module(field, names)
-        return module
+            raise self._no_module(field, names) from None
 
-    def _get(self, field: str, names: str) -> nn.Module:
-        module = self._first_of(names)
-        if module is None:
-            raise self._no_module(field, names)
-        return module
+    def _get(self, field: str, name: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(name)
+        except AttributeError:
+            raise self._no_module(field, name) from None
 
-    def _first_of(self, names: str) -> nn.Module | None:
-        """The first module that the model has of names that stand between ``|``."""
+    def _first_name(self, names: str) -> str:
+        """The first of names between ``|`` that the model has a module for; all of them where it has none."""
         for name in names.split("|"):
-            try:
-                return self.model.get_submodule(name)
-            except AttributeError:
-                continue
-        return None
+            with suppress(AttributeError):
+                self.model.get_submodule(name)
+                return name
+        return names
 
     def _no_module(self, field: str, name: str) -> ArchitectureError:
         return ArchitectureError(

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..utils.shown import count_edits
+
 NAME = "README.md"
 LIBRARIES = {"peft": "peft", "merged": "transformers", "gguf": "gguf"}
 """Kinds of exports that a model loader reads -> its name on the Hub."""
@@ -25,7 +27,7 @@ def card(side_file: dict[str, Any]) -> str:
     kind, edits, base = side_file["kind"], side_file["edits"], base_label(side_file)
     requests = [(edit["id"], request) for edit in edits for request in edit["requests"]]
     methods = ", ".join(dict.fromkeys(str(edit["method"]) for edit in edits)) or "no method"
-    title = f"{len(requests)} edit{'' if len(requests) == 1 else 's'} of {base.rpartition('/')[2]}"
+    title = f"{count_edits(len(requests))} of {base.rpartition('/')[2]}"
     parts = [
         f"---\n{_header(side_file)}\n---\n",
         f"# {_text(title)}: {_TITLES[kind]}\n",

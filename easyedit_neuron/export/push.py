@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import HostError, NeuronEditError
-from ..utils.shown import shown
+from ..utils.shown import count_edits, shown
 from .side_file import read_side_file
 
 LOGIN = "log in with 'hf auth login', or set HF_TOKEN"
@@ -27,8 +27,8 @@ def push(folder: str | Path, repo: str, public: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-    api, count = HfApi(), len(side_file["edits"])
-    message = f"{count} edit{'' if count == 1 else 's'} as {side_file['kind']}, by easyedit-neuron"
+    api = HfApi()
+    message = f"{count_edits(len(side_file['edits']))} as {side_file['kind']}, by easyedit-neuron"
     try:
         name = api.create_repo(repo, private=not public, exist_ok=True).repo_id
         if not public and not api.repo_info(name).private:

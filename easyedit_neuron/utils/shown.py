@@ -1,4 +1,4 @@
-"""Values of others in messages: short, and without an error of their own."""
+"""Values in messages: those of others short and without an error of their own, and counts."""
 
 import reprlib
 from typing import Any
@@ -16,3 +16,8 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
     text = " ".join(text.split("\n"))
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]}... ({len(text):,} characters)"
+
+
+def count_edits(count: int) -> str:
+    """``1 edit``, ``2 edits``."""
+    return f"{count} edit{'' if count == 1 else 's'}"

@@ -13,6 +13,7 @@ from typing import ClassVar
 from unittest import mock
 
 import numpy
+import pytest
 import torch
 
 from easyedit_neuron import LastingHyperParams
@@ -26,6 +27,7 @@ from easyedit_neuron.cli.settings import (
 )
 from easyedit_neuron.editlog import EditLog
 from easyedit_neuron.errors import NeuronEditError
+from easyedit_neuron.lifelong.engine import Engine
 from easyedit_neuron.models.gate.gate_hparams import GateHyperParams
 from easyedit_neuron.models.ike.ike_hparams import IKEHyperParams
 from easyedit_neuron.registry import MethodSpec, register_method
@@ -177,6 +179,25 @@ def start(world: Path, out: Path, changes=None, fault=None, limit=None, **option
     return cli_run.run(
         settings, hparams_of(world, out, settings, **(changes or {})), Path("none"), str(out), []
     )
+
+
+def start_again_after_interruption(world: Path, out: Path, monkeypatch, at: int, **options) -> list[int]:
+    """A run that is interrupted before the edit of number ``at``, and begun again; the first numbers of the
+    batches that were edited before."""
+    edit_batch, before = Engine._edit_batch, []
+
+    def dies(self, positions):
+        if positions.start == at:
+            raise KeyboardInterrupt
+        before.append(positions.start)
+        return edit_batch(self, positions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_edit_batch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            start(world, out, **options)
+    start(world, out, **options)
+    return before
 
 
 def _die_at(name: str, number: int) -> None:

@@ -12,14 +12,13 @@ from easyedit_neuron.arch.capture import Capture
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.errors import HostError, HparamsError, RequestError
 from easyedit_neuron.evaluation.answers import answers
-from easyedit_neuron.lifelong.engine import Engine
 from easyedit_neuron.models.gate.gate import Gate
 from easyedit_neuron.models.gate.gate_hparams import GateHyperParams
 from easyedit_neuron.models.gate.gate_main import apply_gate_to_model
 from easyedit_neuron.studies.single_edits import measure_edit
 from easyedit_neuron.studies.untouched import GateUntouched
 from easyedit_neuron.utils.fingerprint import model_fingerprint
-from helpers.lifelong_runs import make_world, outcome, start
+from helpers.lifelong_runs import make_world, outcome, start, start_again_after_interruption
 
 COUNTS = dict(edits=12, method="Gate", measure={"answers": 4, "fluency": 2, "first_token": 1})
 
@@ -120,18 +119,8 @@ def test_a_run_that_was_killed_goes_on_with_its_keys(world, tmp_path, monkeypatc
     start(world, tmp_path / "whole", **options)
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert summary["failed"] == 0
-    edit_batch = Engine._edit_batch
-
-    def dies(self, positions):
-        if positions.start == 7:
-            raise KeyboardInterrupt
-        return edit_batch(self, positions)
-
-    monkeypatch.setattr(Engine, "_edit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        start(world, tmp_path / "run", **options)
-    monkeypatch.setattr(Engine, "_edit_batch", edit_batch)
-    start(world, tmp_path / "run", **options)
+    before = start_again_after_interruption(world, tmp_path / "run", monkeypatch, 7, **options)
+    assert before == list(range(7))
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 

@@ -9,13 +9,12 @@ from easyedit_neuron import data
 from easyedit_neuron.arch.tokens import encode
 from easyedit_neuron.errors import HparamsError
 from easyedit_neuron.evaluation import evaluate_all, locality_reference, perplexity
-from easyedit_neuron.lifelong.engine import Engine
 from easyedit_neuron.models.ike.facts import Facts
 from easyedit_neuron.models.ike.ike_hparams import IKEHyperParams
 from easyedit_neuron.models.ike.retrieval import mean_states
 from easyedit_neuron.studies.single_edits import measure_edit
 from easyedit_neuron.studies.untouched import PromptUntouched
-from helpers.lifelong_runs import make_world, outcome, start
+from helpers.lifelong_runs import make_world, outcome, start, start_again_after_interruption
 
 COUNTS = dict(edits=12, method="IKE", measure={"answers": 4, "fluency": 2, "first_token": 1})
 
@@ -79,20 +78,8 @@ def test_a_run_measures_behind_the_facts_and_changes_no_weight(world, tmp_path):
 def test_a_run_that_was_killed_goes_on_with_its_facts(world, tmp_path, monkeypatch):
     options = COUNTS | {"save_every_edits": 1, "save_every_minutes": None}
     start(world, tmp_path / "whole", **options)
-    whole, edit_batch = [], Engine._edit_batch
-
-    def dies(self, positions):
-        if positions.start == 7:
-            raise KeyboardInterrupt
-        whole.append(positions.start)
-        return edit_batch(self, positions)
-
-    monkeypatch.setattr(Engine, "_edit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        start(world, tmp_path / "run", **options)
-    monkeypatch.setattr(Engine, "_edit_batch", edit_batch)
-    start(world, tmp_path / "run", **options)
-    assert whole == list(range(7))
+    before = start_again_after_interruption(world, tmp_path / "run", monkeypatch, 7, **options)
+    assert before == list(range(7))
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 

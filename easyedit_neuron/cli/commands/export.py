@@ -12,6 +12,7 @@ from ...export.adapter import check_truncation
 from ...export.side_file import Exported, refuse_existing
 from ...lifelong.run_folder import RunFolder
 from ...utils.plain_trees import read_json
+from ...utils.shown import count_edits
 from ..output import show
 from .common import add_folder, add_model, load_base_of, open_log, select_edits
 
@@ -72,10 +73,6 @@ def _measured(log: EditLog, ids: list[int]) -> dict[str, Any] | None:
     measures = ("rewrite_acc", "rephrase_acc", "loc", "port")
     measured = {name: [final[name], *intervals[name]] for name in measures if intervals.get(name)}
     return measured | {"retained": final.get("retained")}
-
-
-def count_edits(count: int) -> str:
-    return f"{count} edit{'' if count == 1 else 's'}"
 
 
 def _description(exported: Exported, count: int) -> str:

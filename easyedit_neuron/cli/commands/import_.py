@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ...export import import_edits, read_side_file
 from ...export.side_file import refuse_existing
+from ...utils.shown import count_edits
 from ..output import show
 from .common import add_out_and_model, load_base
-from .export import count_edits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

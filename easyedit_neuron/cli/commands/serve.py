@@ -8,9 +8,9 @@ import secrets
 from contextlib import suppress
 
 from ...errors import NeuronEditError
+from ...utils.shown import count_edits
 from ..output import show
 from .editing import add_editing, edited_model
-from .export import count_edits
 
 TOKEN_VARIABLE = "EASYEDIT_NEURON_TOKEN"
 LEAST_TOKEN = 16

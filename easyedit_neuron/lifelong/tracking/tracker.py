@@ -6,11 +6,9 @@ from typing import Any
 
 from ...utils.io import write_text
 from ...utils.plain_trees import read_json
+from ..run_folder import RunFolder
 from .callback import RunCallback, TrackedRun
 from .records import Row, checkpoint_row, edit_row, guard_row, rows_of
-
-FOLDER = "tracking"
-"""In the folder of the run."""
 
 
 class Tracker(RunCallback):
@@ -31,7 +29,7 @@ class Tracker(RunCallback):
         return self.NAME
 
     def on_begin(self, run: TrackedRun) -> None:
-        self.folder = run.folder / FOLDER
+        self.folder = RunFolder(run.folder).tracking
         self.folder.mkdir(exist_ok=True)
         self._note = self._read_note(run.folder)
         self._open(run)
@@ -71,6 +69,6 @@ class Tracker(RunCallback):
         write_text(self.folder / f"{self.NAME}.json", json.dumps(self._note) + "\n")
 
     def _read_note(self, folder: Path) -> dict[str, Any]:
-        path = folder / FOLDER / f"{self.NAME}.json"
+        path = RunFolder(folder).tracking / f"{self.NAME}.json"
         note = read_json(path) if path.is_file() else {}
         return note if isinstance(note, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Gate:
         """
         prepared, view = prepare(requests), self.view
         with self._silent(), eval_mode(view.model):
-            contexts = contexts_of(view.model, self.tok, self.hparams)
+            contexts = self._contexts
             flat = [context for group in contexts for context in group]
             targets = compute_z(view, self.tok, prepared, self.hparams, flat, self.layer).targets
             keys, sink = self._read(prepared, contexts)
@@ -77,6 +78,11 @@ class Gate:
         self.changes = torch.cat([self.changes[remaining], changes.to(self.changes)])
         self.facts = [*(self.facts[number] for number in remaining), *facts]
         self.sink = sink
+
+    @cached_property
+    def _contexts(self) -> list[list[str]]:
+        """Written by the untouched model, the same for every batch of edits."""
+        return contexts_of(self.view.model, self.tok, self.hparams)
 
     def state(self) -> dict[str, Any]:
         """What ``load`` needs."""
