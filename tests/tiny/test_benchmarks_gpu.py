@@ -46,6 +46,7 @@ def test_all_cells_of_a_dry_run(tmp_path, capsys, monkeypatch):
         assert set(row["stages"]) == {"target", "mask", "keys", "solve", "rest"} and row["peak"]["host"] > 0
         assert min(row["seconds"]) > 0 and 1 <= len(row["seconds"]) <= gpu.MOST_RUNS
         assert 0 < row["stages"]["target"] < max(row["seconds"])
+        assert 0 <= row["stages"]["rest"] < max(row["seconds"])
     assert measured["NMKE, batch 1"]["stages"]["mask"] > 10 * measured["MEMIT, batch 1"]["stages"]["mask"]
     others = {name: row["status"] for name, row in rows.items() if name not in measured}
     assert others == {
