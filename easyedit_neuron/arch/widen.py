@@ -24,6 +24,8 @@ ADJUSTS = "block_auto_adjust_ff_dim"
 DESCRIPTION = "widened_as"
 """Attribute of a model that has grown, and of its copies: the ``Architecture`` as which it did. Weights of
 before the growth are put back without the hyperparameters, which may have named the modules by hand."""
+OWN_WIDTH = "neurons_before_growth"
+"""Attribute of a model that has grown, and of its copies: neurons of an FFN before the first growth."""
 SIZES = {True: ("out_features", "nf"), False: ("in_features", "nx")}
 """Attributes of a linear layer with the number of what it gives (True) or reads (False)."""
 
@@ -96,6 +98,8 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
     for owner, name, _, size in sizes:
         setattr(owner, name, size)
     setattr(view.model, DESCRIPTION, view.arch)
+    if not hasattr(view.model, OWN_WIDTH):
+        setattr(view.model, OWN_WIDTH, view.d_ff)
 
     def narrow() -> None:
         for parameter, value in before:
@@ -104,6 +108,11 @@ def widen(view: ModelView, width: int) -> Callable[[], None]:
             setattr(owner, name, size)
 
     return narrow
+
+
+def own_width(view: ModelView) -> int:
+    """Neurons of an FFN without those that ``widen`` has added."""
+    return getattr(view.model, OWN_WIDTH, view.d_ff)
 
 
 def widen_to_shapes(view: ModelView, shapes: Mapping[str, Sequence[int]]) -> Callable[[], None]:

@@ -14,6 +14,7 @@ import torch
 
 from ..arch.tokens import token_ids
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..errors import StateError, StatisticsError
 from ..utils.fingerprint import (
     key_fingerprint,
@@ -57,7 +58,7 @@ class Statistics:
         self.max_length = min(hparams.mom2_max_length, positions)
         self.dir = Path(hparams.stats_dir).expanduser()
         remove_stale_parts(self.dir)
-        n_texts = hparams.mom2_n_samples or enough_texts(view.d_ff)
+        n_texts = hparams.mom2_n_samples or enough_texts(own_width(view))
         self._source = hparams.mom2_dataset, n_texts, hparams.seed, self.dir
         self._cut = hparams.mom2_cut
         self._name_share, self._name_file = hparams.mom2_name_share, hparams.mom2_names

@@ -93,6 +93,9 @@ def open_texts(view: ModelView, tok, source: str, n_samples: int, seed: int, fol
 def enough_texts(d_ff: int) -> int:
     """Texts of about 100 tokens for the covariance of ``d_ff`` keys: about 16 tokens for each.
 
+    ``d_ff`` is the model's own (``arch.widen.own_width``): room for edits would have the same model write
+    another text for every number of edits.
+
     Measured on SmolLM2 (``studies.covariance_text``): after 100 edits nothing differs any more from four
     times as many, and with a third of them only the perplexity does, a little.
     """

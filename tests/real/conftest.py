@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"tests/real was skipped: {NAME} is not here ({COMMAND})")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def smollm2():
     """(model, tokenizer), loaded once; tests leave the weights as they found them."""
     from types import SimpleNamespace
@@ -36,7 +36,10 @@ def smollm2():
     from easyedit_neuron.arch.load_model import load_model
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)  # unlike the tiny models, this one gains by them
+    # Unlike the tiny models, this one gains by threads; but with more of them than cores, those of the
+    # tests' processes wait for each other.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     model, tok, _ = load_model(SimpleNamespace(model_name=NAME, device="cpu"))
     yield model, tok
     torch.set_num_threads(threads)

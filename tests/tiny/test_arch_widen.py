@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from easyedit_neuron.arch.view import ModelView
-from easyedit_neuron.arch.widen import free_neurons, widen, widen_to_shapes
+from easyedit_neuron.arch.widen import free_neurons, own_width, widen, widen_to_shapes
 from easyedit_neuron.edits.write import clone_weights, restore
 from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.utils.fingerprint import model_fingerprint
@@ -28,6 +28,7 @@ def test_added_neurons_change_nothing_and_can_be_taken_away(kind, tmp_path):
     wide = ModelView.of(model)
     assert wide.d_ff == width + 5 and free_neurons(wide, 1).tolist() == list(range(width, width + 5))
     assert model_fingerprint(model) == fingerprint, "nothing that counts has changed"
+    assert own_width(wide) == width, "so its statistics are measured on as much text as before"
     model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     assert ModelView.of(loaded).d_ff == width + 5

@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "salient_method"
 RUN = ["method=salient", "model=tiny-llama", "data=tiny-world", "edits=6", "evaluation=quick"]
-RUN += ["runner.checkpoints=[2]", "runner.save_every_edits=2"]
+RUN += ["runner.checkpoints=[2]", "runner.save_every_edits=2", "method.mom2_n_samples=50"]
 EASYEDIT_SCRIPT = """
 import easyedit_neuron
 from easyeditor import BaseEditor
 from salient_method import SalientHyperParams
 
-hparams = SalientHyperParams.from_hparams("MEMIT/tiny-llama").override({"stats_dir": STATS})
+hparams = SalientHyperParams.from_hparams("MEMIT/tiny-llama")
+hparams = hparams.override({"stats_dir": STATS, "mom2_n_samples": 50})
 editor = BaseEditor.from_hparams(hparams)
 metrics, model, _ = editor.edit(
     prompts=["Baimo Nuser has a position at"], subject=["Baimo Nuser"], target_new=["Treilmon Union"],

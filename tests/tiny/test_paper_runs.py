@@ -13,7 +13,7 @@ from easyedit_neuron.lifelong import EASYEDIT_PREFIX
 from easyedit_neuron.papers.entry import entries
 from helpers.long import LONG
 
-ALWAYS = ("nmke-table-5", "nmke-table-11", "fine-table-2", "fine-table-8")
+ALWAYS = ("nmke-table-5", "fine-table-2", "fine-table-8")
 RUN = {name: item for name, item in entries().items() if item.protocol != "none"}
 
 

@@ -18,13 +18,16 @@ FACTS = [
 SMALL = dict(width=32, d_ff=64, layers=3, heads=2, vocab=300, batch=8, warmup=5)
 
 
-def test_a_few_facts_are_learned_and_the_same_seed_gives_the_same_model():
-    config = TrainConfig(steps=60, muon_lr=0.05, **SMALL)
-    model, tok = train(FACTS, ["It rains in Rome."], config)
+def test_a_few_facts_are_learned():
+    model, tok = train(FACTS, ["It rains in Rome."], TrainConfig(steps=60, muon_lr=0.05, **SMALL))
     prompts, targets = [fact[0] for fact in FACTS], [fact[1] for fact in FACTS]
     assert recall(model, tok, list(zip(prompts, targets))) == 1.0
     assert recall(model, tok, list(zip(prompts, targets[::-1]))) < 1.0
-    again, _ = train(FACTS, ["It rains in Rome."], config)
+
+
+def test_the_same_seed_gives_the_same_model():
+    config = TrainConfig(steps=10, bottleneck_steps=10, muon_lr=0.05, **SMALL)
+    (model, _), (again, _) = (train(FACTS, ["It rains in Rome."], config) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
 
 

@@ -14,6 +14,7 @@ from ...arch.capture import Capture
 from ...arch.chat import ChatTokenizer, plain_tokenizer
 from ...arch.tokens import pad, target_token_ids, token_ids
 from ...arch.view import ModelView
+from ...arch.widen import own_width
 from ...errors import DataError
 from ...statistics import matrix_files
 from ...statistics.names import name_rows, names_in
@@ -110,7 +111,7 @@ def measured_background(view: ModelView, tok, hparams) -> tuple[dict[str, Moment
     """
     layers, prompt_tok, tok = hparams.layers, tok, plain_tokenizer(tok)
     folder = Path(hparams.stats_dir).expanduser()
-    count = hparams.mom2_n_samples or enough_texts(view.d_ff)
+    count = hparams.mom2_n_samples or enough_texts(own_width(view))
     texts = list(open_texts(view, tok, hparams.mom2_dataset, count, hparams.seed, folder))
     provenance = {
         "kind": "ffn inputs",
