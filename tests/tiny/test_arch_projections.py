@@ -85,7 +85,7 @@ def attention_inputs(model_type, model, ids, monkeypatch):
         monkeypatch.setattr(attention, "_split_heads", lambda x: calls.append(split(x)) or calls[-1])
         model(input_ids=ids)
         return [states[0] for states in calls[0]]
-    if model_type == "codegen":
+    if model_type == "codegen" and hasattr(model.transformer.h[1].attn, "_attn"):  # older transformers
         attention = model.transformer.h[1].attn
         inner = attention._attn
         monkeypatch.setattr(attention, "_attn", lambda *states: calls.append(states) or inner(*states))
