@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..arch.tokens import text_ids
-from .batched import greedy_tokens
 from .batching import by_length, evaluating
+from .decoding import greedy_tokens
 
 ANSWER_TOKENS = 16
 TOKENS_BEYOND_TARGET = 20

@@ -1,15 +1,16 @@
 """Many prompts in few forward passes: teacher-forced predictions, greedy exact match, perplexity."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ..arch.tokens import left_pad, text_ids
+from ..arch.tokens import text_ids
 from ..arch.vocabulary import check_lengths
 from ..errors import RequestError
 from .batching import accepted, by_length, evaluating, input_device, logits_at, right_pad, tokenize_pairs
+from .decoding import greedy_tokens
 
 
 @dataclass(frozen=True)
@@ -106,47 +107,6 @@ def exact_match_by_generation(
                 same_text = tok.decode(ids, skip_special_tokens=True).strip() == targets[i].strip()
                 matches[i] = float(ids == pairs[i].target_ids or same_text)
     return matches
-
-
-def greedy_tokens(
-    model, rows: list[list[int]], steps: int, is_settled: Callable[[int, list[int]], bool] = lambda *_: False
-) -> list[list[int]]:
-    """``steps`` greedy tokens after each row, with a cache and left padding; end-of-text ends no row.
-
-    ``is_settled``: whether a row, by its number and its tokens so far, needs no more; it leaves the batch.
-    """
-    generated: list[list[int]] = [[] for _ in rows]
-    if steps == 0:
-        return generated
-    ids, mask = left_pad(rows, input_device(model))
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    cache, running = None, list(range(len(rows)))
-    for _ in range(steps):
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        inputs |= {"past_key_values": cache, "logits_to_keep": 1}
-        out = model(**accepted(model, inputs), use_cache=True)
-        ids = out.logits[:, -1].argmax(-1, keepdim=True)
-        for row, (token,) in zip(running, ids.tolist()):
-            generated[row].append(token)
-        # The next step sees one token more, one position further.
-        cache = out.past_key_values
-        mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-        unsettled = [place for place, row in enumerate(running) if not is_settled(row, generated[row])]
-        if not unsettled:
-            break
-        if len(unsettled) < len(running) and _loses_rows(cache):
-            chosen = torch.tensor(unsettled, device=ids.device)
-            cache.batch_select_indices(chosen)
-            ids, mask, positions = ids[chosen], mask[chosen], positions[chosen]
-            running = [running[place] for place in unsettled]
-    return generated
-
-
-def _loses_rows(cache) -> bool:
-    """Whether rows can be taken out of a cache; one with states of linear attention keeps them."""
-    layers = getattr(cache, "layers", ())
-    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
 def perplexity(model, tok, texts: Sequence[str], batch_size: int = 32) -> float:

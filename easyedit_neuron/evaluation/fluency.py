@@ -8,8 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from ..arch.tokens import text_ids
-from .batching import accepted, evaluating, input_device
+from .batching import by_length, evaluating
+from .decoding import top_k_tokens
 from .word_tokenizer import words
+
+TOP_K = 5
+"""Tokens that a text is drawn from, as in ROME's code and in EasyEdit."""
 
 
 def ngram_entropy(text: str) -> float:
@@ -26,44 +30,23 @@ def ngram_entropy(text: str) -> float:
     return total / 2
 
 
-def sample_texts(
-    model,
-    tok,
-    prompts: Sequence[str],
-    total_tokens: int,
-    top_k: int = 5,
-    generator: torch.Generator | None = None,
-) -> list[str]:
+def sample_texts(model, tok, prompts: Sequence[str], total_tokens: int, top_k: int = TOP_K) -> list[str]:
     """Each prompt continued by top-k sampling, prompt included, to ``total_tokens`` tokens.
 
-    One prompt at a time, so that a text depends on nothing but its prompt and the random state. With
-    ``generator=None`` the draws are those of EasyEdit's ``generate_fast`` under the same global seed.
+    One prompt after the other, with the draws of EasyEdit's ``generate_fast`` under the same global seed.
     End-of-text tokens do not end a text, so that repetition shows.
     """
-    device, texts = input_device(model), []
+    texts = []
     with evaluating(model):
         for row in text_ids(tok, prompts):
-            step, cache, ids = torch.tensor([row], device=device), None, list(row)
-            while len(ids) < total_tokens:
-                inputs = {"input_ids": step, "past_key_values": cache, "logits_to_keep": 1}
-                out = model(**accepted(model, inputs), use_cache=True)
-                cache = out.past_key_values
-                # Draw from the k most probable tokens.
-                probabilities = out.logits[:, -1].softmax(-1)
-                best = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=1).indices
-                weights = probabilities.gather(1, best)
-                weights = weights / weights.sum(1, keepdim=True)
-                if generator is not None:
-                    weights = weights.to(generator.device)
-                drawn = torch.multinomial(weights, 1, generator=generator)
-                step = best.gather(1, drawn.to(best.device))
-                ids.append(int(step))
-            texts.append(_clean(tok.decode(ids, skip_special_tokens=True)))
+            (written,) = top_k_tokens(model, [row], max(0, total_tokens - len(row)), top_k, [None])
+            texts.append(_text(tok, row + written))
     return texts
 
 
-def _clean(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).replace("\n\n", " ").replace("<|endoftext|>", "")
+def _text(tok, ids: list[int]) -> str:
+    text = unicodedata.normalize("NFKD", tok.decode(ids, skip_special_tokens=True))
+    return text.replace("\n\n", " ").replace("<|endoftext|>", "")
 
 
 def generation_entropy(model, tok, prompts: Sequence[str], total_tokens: int) -> float:
@@ -72,15 +55,19 @@ def generation_entropy(model, tok, prompts: Sequence[str], total_tokens: int) ->
     return sum(ngram_entropy(text) for text in texts) / len(texts)
 
 
-def fluency(model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed: int = 0) -> list[float]:
+def fluency(
+    model, tok, prompts: Sequence[str], max_new_tokens: int = 100, seed: int = 0, batch_size: int = 32
+) -> list[float]:
     """N-gram entropy (bits) of each prompt with ``max_new_tokens`` sampled tokens after it.
 
     Reproducible: every prompt draws from a generator of its own, seeded with ``seed``; torch's global state
     is not used. EasyEdit counts 100 tokens of prompt and text together; here the new ones are counted.
     """
-    values = []
-    for prompt, row in zip(prompts, text_ids(tok, prompts)):
-        generator = torch.Generator().manual_seed(seed)
-        (text,) = sample_texts(model, tok, [prompt], len(row) + max_new_tokens, generator=generator)
-        values.append(ngram_entropy(text))
+    rows, values = text_ids(tok, prompts), [0.0] * len(prompts)
+    with evaluating(model):
+        for batch in by_length([len(row) for row in rows], batch_size):
+            generators = [torch.Generator().manual_seed(seed) for _ in batch]
+            written = top_k_tokens(model, [rows[i] for i in batch], max_new_tokens, TOP_K, generators)
+            for i, ids in zip(batch, written):
+                values[i] = ngram_entropy(_text(tok, rows[i] + ids))
     return values

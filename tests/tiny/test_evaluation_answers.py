@@ -7,8 +7,8 @@ from easyedit_neuron import data
 from easyedit_neuron.evaluation import answers as answers_module
 from easyedit_neuron.evaluation import evaluate_all, summarize
 from easyedit_neuron.evaluation.answers import Verdict, judge_answers
-from easyedit_neuron.evaluation.batched import greedy_tokens
 from easyedit_neuron.evaluation.batching import evaluating
+from easyedit_neuron.evaluation.decoding import greedy_tokens
 from easyedit_neuron.evaluation.first_token import first_token_divergence, first_tokens
 from easyedit_neuron.evaluation.llm_judge import LLMJudge
 from helpers.chat_server import chat_server, says_target

@@ -216,11 +216,29 @@ def test_sampling_with_the_cache_equals_sampling_without(llama):
     while len(ids) < 25:
         with torch.no_grad():
             ids = ids + [int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-    from easyedit_neuron.evaluation.fluency import _clean
+    from easyedit_neuron.evaluation.fluency import _text
 
-    assert sample_texts(model, tok, ["Anna Berg lives in"], 25, top_k=1) == [
-        _clean(tok.decode(ids, skip_special_tokens=True))
-    ]
+    assert sample_texts(model, tok, ["Anna Berg lives in"], 25, top_k=1) == [_text(tok, ids)]
+
+
+def test_a_text_does_not_depend_on_those_written_beside_it(llama):
+    """Drawn alone, token by token, from the whole text; prompts of several lengths."""
+    model, tok = llama
+    prompts = ["Anna Berg lives in", "Oslo is", "The city where Otto Lund works is"]
+
+    def alone(prompt):
+        ids, generator = tok(prompt)["input_ids"], torch.Generator().manual_seed(3)
+        for _ in range(12):
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            values, best = logits.topk(5)
+            ids = ids + [int(best[torch.multinomial(values.softmax(0), 1, generator=generator)])]
+        return ngram_entropy(tok.decode(ids, skip_special_tokens=True))
+
+    expected = [alone(prompt) for prompt in prompts]
+    assert len(set(expected)) > 1
+    for batch_size in (1, 2, 32):
+        assert fluency(model, tok, prompts, 12, seed=3, batch_size=batch_size) == pytest.approx(expected)
 
 
 def test_means_over_requests():
