@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from ..arch.view import ModelView
-from ..arch.widen import padded_like, row_parts, view_of_grown, widen, widen_to_shapes
+from ..arch.widen import own_width, padded_like, row_parts, view_of_grown, widen, widen_to_shapes
 from ..errors import StateError
 from ..utils.fingerprint import tensors_fingerprint
 from .record import Delta, UnitDelta, unit_places
@@ -53,7 +53,7 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
             shape than the weight; the weight is not changed then.
     """
     weight = view.matrix(name)
-    if not fits(delta, tuple(weight.shape)):
+    if not fits(delta, tuple(weight.shape), own_width(view)):
         shapes = f"{list(delta.shape)}, the model's is {list(weight.shape)}"
         raise StateError(f"{name}: the delta is for a weight {shapes}")
     if isinstance(delta, UnitDelta):
@@ -67,7 +67,8 @@ def add_delta(view: ModelView, name: str, delta: Delta) -> None:
         places = unit_places(delta.units, delta.parts, len(rows)).to(weight.device)
         rows[places] = _sum(name, rows[places], delta.vectors)
     else:
-        weight.copy_(_sum(name, weight, delta.matrix()))
+        own = weight[:, : delta.shape[1]]
+        own.copy_(_sum(name, own, delta.matrix()))
 
 
 def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
@@ -80,12 +81,15 @@ def _sum(name: str, weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return changed
 
 
-def fits(delta: Delta, shape: tuple[int, ...]) -> bool:
-    """Whether a change is one of a matrix of this shape, or of the matrix before neurons were added to it."""
+def fits(delta: Delta, shape: tuple[int, ...], own_width: int) -> bool:
+    """Whether a change is one of a matrix of this shape, or of the matrix before neurons were added to it.
+
+    ``own_width``: neurons of an FFN before, see ``arch.widen``; methods that solve change these alone.
+    """
     if isinstance(delta, UnitDelta):
         units, other = (0, 1) if delta.axis == "output" else (1, 0)
         return delta.shape[other] == shape[other] and delta.shape[units] <= shape[units]
-    return delta.shape == shape
+    return delta.shape[0] == shape[0] and delta.shape[1] in (shape[1], own_width)
 
 
 def write(view: ModelView, deltas: Mapping[str, Delta]) -> dict[str, torch.Tensor]:

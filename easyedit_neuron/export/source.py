@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..editlog import EditLog
 from ..editlog.summed_change import shape_of
 from ..editlog.undoing import view_of
@@ -62,7 +63,7 @@ class Source:
         view = view_of(model, records[0])
         for name, delta in ((name, delta) for record in records for name, delta in record.deltas.items()):
             shape, present = list(shape_of(delta)), list(view.matrix(name).shape)
-            if not fits(delta, tuple(present)):
+            if not fits(delta, tuple(present), own_width(view)):
                 problem = f"an edit changes a weight {shape}, the model's is {present}"
                 raise StateError(f"{name}: {problem}; give the model that the edits were made on")
         model_name = records[0].hparams.get("model_name")

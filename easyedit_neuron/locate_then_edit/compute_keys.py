@@ -8,6 +8,7 @@ from torch import Tensor
 from ..arch.capture import Capture, Prefix, next_keys, take
 from ..arch.tokens import Batch, encode, subject_last_index
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..edits.request import EditRequest
 
 ROWS_PER_FORWARD = 128
@@ -71,7 +72,7 @@ def compute_keys(view: ModelView, prompts: KeyPrompts, layers: list[int]) -> dic
         with Capture(view, layers, stop_after="key") as seen:
             view.model(**part.inputs, use_cache=False)
         for layer in layers:
-            rows[layer].append(_at_last(seen.key[layer], part))
+            rows[layer].append(_at_last(seen.key[layer], part)[:, : own_width(view)])
     return {
         layer: prompts.average(torch.cat(parts).to(view.compute_dtype)).T.contiguous()
         for layer, parts in rows.items()
@@ -120,7 +121,7 @@ class LayerwiseKeys:
         for number, (part, prefix) in enumerate(self._parts):
             layer_keys, prefix = next_keys(self.view, part.inputs, layer, prefix)
             self._parts[number] = part, prefix
-            keys.append(_at_last(layer_keys, part))
+            keys.append(_at_last(layer_keys, part)[:, : own_width(self.view)])
             first = number * ROWS_PER_FORWARD
             bare_rows = torch.tensor([row for row in range(len(part.lengths)) if first + row in bare])
             if len(bare_rows):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..arch.widen import own_width
 from ..edits.record import LayerDelta, add_factors, leakage
 from ..edits.request import EditRequest
 from ..edits.write import add_delta
@@ -79,7 +80,9 @@ def joined(parts: list[LayerDelta], covariance: Tensor | None) -> LayerDelta:
 
 def _rank_one(edit: LocateThenEdit, layer: int, targets: TargetValues, mask: NeuronMask | None) -> LayerDelta:
     hparams, target = edit.hparams, targets.targets[0]
-    bare, mean = targets.context_keys[0], targets.context_keys.mean(0)
+    width = own_width(edit.view)
+    keys = targets.context_keys[:, :width]
+    bare, mean = keys[0], keys.mean(0)
     key = mean if hparams.averaged_keys else bare
     masked_solve = mask is not None and hparams.mask_stage == "solve"
     u = _direction(edit, layer, mean, mask.rows.to(mean.device) if masked_solve else None)
@@ -87,7 +90,7 @@ def _rank_one(edit: LocateThenEdit, layer: int, targets: TargetValues, mask: Neu
         u = u / (u @ key)
     residual = (target.value - target.initial).to(key)
     if hparams.averaged_keys:
-        residual = residual + edit.view.down_matrix(layer).to(key.dtype) @ (bare - key)
+        residual = residual + edit.view.down_matrix(layer)[:, :width].to(key.dtype) @ (bare - key)
     value, u, own = residual[:, None], u[:, None], None
     if mask is not None and not masked_solve:
         (value, u), own = edit.compensated(layer, value, u, mask, key[:, None])

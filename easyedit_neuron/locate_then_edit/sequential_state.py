@@ -18,6 +18,7 @@ import torch
 
 from ..arch.chat import plain_tokenizer
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..edits.record import Factors
 from ..edits.request import EditRequest, Fact
 from ..edits.session import ModelSession
@@ -94,14 +95,14 @@ class SequentialState:
         """Keys M [d_ff, m] of all edits that are in the weights, each on the weights after its edit."""
         if layer not in self._buffers:
             view = self.statistics.view
-            self._buffers[layer] = KeyBuffer(view.d_ff, view.device_of(layer), view.compute_dtype)
+            self._buffers[layer] = KeyBuffer(own_width(view), view.device_of(layer), view.compute_dtype)
         return self._buffers[layer]
 
     def compensation(self, layer: int) -> Compensation:
         """What masks have cut off from a layer's deltas; empty at first."""
         view = self.statistics.view
         like = torch.empty(0, dtype=view.compute_dtype, device=view.device_of(layer))
-        return self.compensations.get(layer) or Compensation.none(view.d_model, view.d_ff, like)
+        return self.compensations.get(layer) or Compensation.none(view.d_model, own_width(view), like)
 
     def solver(self, layer: int, setting: tuple) -> SequentialSolver | None:
         """The solver of a layer for the problem that ``setting`` describes; None if it must be added."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..arch.widen import own_width
 from ..errors import HparamsError, MaskError
 from ..hyperparameters.options import Options, require
 from ..utils.suggest import did_you_mean
@@ -54,13 +55,16 @@ def make_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
         scores = scores_function(context)
     else:
         scores = scores_function(context, chosen.scores_options)
-    masks = {}
+    masks, width = {}, own_width(context.view)
     for layer in context.layers:
+        own = scores[layer]
+        if isinstance(own, torch.Tensor):  # PNKE's are a list, of the model's own neurons
+            own = context.own(own)
         if chosen.options is None:
-            mask = chosen.function(scores[layer])
+            mask = chosen.function(own)
         else:
-            mask = chosen.function(scores[layer], chosen.options, layer)
-        masks[layer] = _checked(mask, chosen.name, layer, context.view.d_ff, hparams)
+            mask = chosen.function(own, chosen.options, layer)
+        masks[layer] = _checked(mask, chosen.name, layer, width, hparams)
     return masks
 
 

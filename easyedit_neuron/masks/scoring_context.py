@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..arch.tokens import subject_last_index
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..attribution import Readings, TargetTokens, target_tokens
 from ..edits.request import EditRequest
 from ..errors import RequestError
@@ -35,6 +36,10 @@ class ScoringContext:
     layers: list[int]
     readings: Readings | None = None
     report: dict[str, Any] = field(default_factory=dict)
+
+    def own(self, scores: Tensor) -> Tensor:
+        """Scores [..., neurons] without those of neurons that edits have added, which no mask chooses."""
+        return scores[..., : own_width(self.view)]
 
     def prompts(self, templates: Prompts) -> list[tuple[str, EditRequest]]:
         """(template, request), request-major: the prompt behind every context, or only the ``bare`` one."""

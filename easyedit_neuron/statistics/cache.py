@@ -148,7 +148,7 @@ class Statistics:
             if layer not in self.layers:
                 raise StateError(f"layer {layer} is not among the layers {self.layers} of these statistics")
             if self._covariance_file:
-                matrix = covariance_file(self._covariance_file, layer, view.d_ff)
+                matrix = covariance_file(self._covariance_file, layer, own_width(view))
                 matrix = to_device_or_host(matrix, view.device_of(layer), f"covariance of layer {layer}")
             else:
                 matrix = self._measured("covariance", layer, view)
@@ -185,14 +185,14 @@ class Statistics:
                 matrix_files.write(self._path(provenance), provenance, tensors)
             else:
                 space = Subspace(tensors["basis"], bool(tensors["complement"]))
-            LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, view.d_ff)
+            LOG.info("layer %d: null space of dimension %d of %d", layer, space.dim, own_width(view))
             self._null[key] = space
         return self._null[key]
 
     def _given_null_space(self, layer: int, threshold: float) -> Subspace:
         if not self._projection_file:
             return null_space(self.covariance(layer), threshold)
-        place, d_ff = self.layers.index(layer), self.view.d_ff
+        place, d_ff = self.layers.index(layer), own_width(self.view)
         space = projection_file(self._projection_file, place, len(self.layers), d_ff)
         basis = to_device_or_host(space.basis, self.view.device_of(layer), f"null space of layer {layer}")
         return Subspace(basis, space.complement)
@@ -257,7 +257,7 @@ class Statistics:
         if content is None:
             return None
         layer, kind = provenance["layer"], provenance["kind"]
-        _check_matrices(content[0], kind, view.d_ff, self._path(provenance))
+        _check_matrices(content[0], kind, own_width(view), self._path(provenance))
         device, name = view.device_of(layer), f"{kind} of layer {layer}"
         return {key: to_device_or_host(tensor, device, name) for key, tensor in content[0].items()}
 

@@ -9,6 +9,7 @@ import torch
 from ..arch.capture import Capture
 from ..arch.tokens import pad
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..errors import DataError, StateError
 from ..utils.memory import is_out_of_memory
 from ..utils.progress import progress
@@ -119,7 +120,8 @@ def _keys(
         view.model(**batch.inputs, use_cache=False)
     real = batch.attention_mask.bool()
     # Popped, so that padded and selected keys exist together for one layer at a time.
-    return {layer: _select(seen.key.pop(layer), real).to(dtype) for layer in layers}
+    width = own_width(view)
+    return {layer: _select(seen.key.pop(layer)[..., :width], real).to(dtype) for layer in layers}
 
 
 def _select(keys: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import torch
 
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..errors import StateError
 from ..utils.memory import is_out_of_memory
 from .memory_use import leave_full_device, log_memory_needs, to_device_or_host, zeros_on_device_or_host
@@ -39,9 +40,9 @@ class KeySums:
         self.count = 0
         self.dtype = dtype
         self._devices = {layer: view.device_of(layer) for layer in layers}
-        log_memory_needs(layers, view.d_ff, dtype, {str(device) for device in self._devices.values()})
+        log_memory_needs(layers, own_width(view), dtype, {str(device) for device in self._devices.values()})
         self.sums = {
-            layer: zeros_on_device_or_host(view.d_ff, dtype, device, _name(layer))
+            layer: zeros_on_device_or_host(own_width(view), dtype, device, _name(layer))
             for layer, device in self._devices.items()
         }
 

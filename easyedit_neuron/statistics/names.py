@@ -9,6 +9,7 @@ import torch
 from ..arch.capture import Capture, take
 from ..arch.tokens import pad, subject_last_index, token_ids
 from ..arch.view import ModelView
+from ..arch.widen import own_width
 from ..errors import DataError
 from ..utils.progress import progress
 from . import NAME_TEMPLATES
@@ -72,6 +73,7 @@ def name_keys(
             with Capture(view, layers, stop_after="key") as seen:
                 view.model(**batch.inputs, use_cache=False)
             for layer in layers:
-                parts[layer].append(take(seen.key[layer], torch.arange(len(last)), last).to(dtype))
+                keys = take(seen.key[layer], torch.arange(len(last)), last)
+                parts[layer].append(keys[:, : own_width(view)].to(dtype))
             shown.add(len(last))
     return {layer: torch.cat(keys) for layer, keys in parts.items()}

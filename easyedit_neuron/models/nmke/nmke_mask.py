@@ -29,7 +29,7 @@ def nmke_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
     """
     score = {"lps": lps, "psa": psa, "mpc": mpc}[hparams.attribution]
     scores = score(context, hparams)
-    return {layer: nmke_mask(scores[layer], hparams, layer) for layer in context.layers}
+    return {layer: nmke_mask(context.own(scores[layer]), hparams, layer) for layer in context.layers}
 
 
 def nmke_mask(scores: Tensor, options: NMKEOptions, layer: int | None = None) -> NeuronMask:

@@ -172,7 +172,7 @@ def _layer_scores(
 ) -> list[CausalScores]:
     """One CausalScores per request; ``rows`` are the activations at the places."""
     magnitude = options.activation_value == "magnitude"
-    rows = rows.abs() if magnitude else rows
+    rows = context.own(rows.abs() if magnitude else rows)
     by_request = [
         rows[[row for row, place in enumerate(places) if place.request == number]]
         for number in range(len(context.requests))
@@ -181,10 +181,10 @@ def _layer_scores(
         return [
             CausalScores(values[-1], values[:-1] if options.uses_prompts else None) for values in by_request
         ]
-    specific = gradients.activations[layer]
+    specific = context.own(gradients.activations[layer])
     specific = specific.abs() if magnitude else specific
     semantic = by_request if options.uses_prompts else [None] * len(by_request)
-    return [CausalScores(*scores) for scores in zip(specific, semantic, gradients.scores[layer])]
+    return [CausalScores(*scores) for scores in zip(specific, semantic, context.own(gradients.scores[layer]))]
 
 
 def _report(
