@@ -51,6 +51,8 @@ def load_gguf(path: str | Path, **options) -> tuple[torch.nn.Module, Any]:
     try:
         fields = _fields(path)
         tok = byte_level_tokenizer(fields) or transformers.AutoTokenizer.from_pretrained(**place)
+        if hasattr(transformers, "GgufConfig"):  # newer versions would keep the weights in the file's blocks
+            options.setdefault("quantization_config", transformers.GgufConfig(dequantize=True))
         model = transformers.AutoModelForCausalLM.from_pretrained(**place, **options)
     except Exception as problem:  # whatever transformers raises about files of others
         raise HostError(f"{path}: cannot be read as a GGUF model: {problem}") from problem

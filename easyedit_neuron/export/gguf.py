@@ -100,7 +100,8 @@ def tokenizer_fields(tok, vocab_size: int) -> dict[str, Any]:
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     for role, name in names.items():
         number = getattr(tok, f"{role}_token_id")
-        if number is not None:
+        # Some tokenizers of transformers add a token of their own, for which the model has no embedding.
+        if number is not None and number < vocab_size:
             fields[f"tokenizer.ggml.{name}_token_id"] = number
     if isinstance(tok.chat_template, str):
         fields["tokenizer.chat_template"] = tok.chat_template

@@ -10,7 +10,13 @@ VARIANTS = {
     "NMKE solve": ("NMKE", {"mask_stage": "solve", "solve_preserve": "covariance"}),
     "PNKE adam": (
         "PNKE",
-        {"solver": "adam", "adam_steps": 3, "adam_preserve_tokens": 64, "adam_trains": ["w_in", "w_out"]},
+        {
+            "solver": "adam",
+            "adam_steps": 3,
+            "adam_lr": 2e-3,
+            "adam_preserve_tokens": 64,
+            "adam_trains": ["w_in", "w_out"],
+        },
     ),
     "FiNE": ("FiNE", {}),
     "KNE": ("KNE", {}),
