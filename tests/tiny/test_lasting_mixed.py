@@ -8,14 +8,13 @@ from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.editlog import recording, replay, undo
 from easyedit_neuron.edits.write import restore
 from easyedit_neuron.export import export_merged
-from helpers.contract import fresh, parameters
+from helpers.contract import apply, fresh, parameters, settings
 from helpers.editing import CONTEXTS, REQUESTS, make_hparams, text_file
-from helpers.editing import apply as apply_edit
 
 IDS = torch.tensor([[1, 5, 9, 3]])
 POST = {"mask_stage": "post"}
 METHODS = [("AlphaEdit", {}), ("MEMIT", {}), ("ROME", {}), ("NMKE", {"mask_stage": "solve"}), ("NMKE", POST)]
-METHODS += [("NMKE", {**POST, "error_compensation": True}), ("AlphaEdit", {"mask": "pnke"})]
+METHODS += [("NMKE", {**POST, "error_compensation": True}), ("AlphaEdit", {"mask": "pnke"}), ("PNKE", {})]
 
 
 def lasting(folder):
@@ -37,7 +36,8 @@ def lasting(folder):
 
 def solving(method, folder, **changes):
     """Target values are searched for within layer 2, which the neurons of layer 3 do not reach."""
-    return make_hparams(method, folder, layers=[1] if method == "ROME" else [1, 2], v_loss_layer=2, **changes)
+    make = settings if method == "PNKE" else make_hparams
+    return make(method, folder, layers=[1] if method == "ROME" else [1, 2], v_loss_layer=2, **changes)
 
 
 @pytest.mark.parametrize("method, changes", METHODS)
@@ -45,13 +45,13 @@ def test_edits_go_on_as_if_nothing_had_grown(method, changes, tmp_path):
     plain, tok = fresh("llama")
     hparams = solving(method, tmp_path, **changes)
     for request in (REQUESTS[0], REQUESTS[2]):
-        apply_edit(plain, tok, [request], hparams)
+        apply(plain, tok, [request], hparams)
     model, tok = fresh("llama")
     view, expected = ModelView.of(model), parameters(plain)
     with recording(model, tmp_path / "log") as log:
-        apply_edit(model, tok, [REQUESTS[0]], hparams)
+        apply(model, tok, [REQUESTS[0]], hparams)
         apply_lasting_to_model(model, tok, [REQUESTS[1]], lasting(tmp_path))
-        *_, record = apply_edit(model, tok, [REQUESTS[2]], hparams)
+        *_, record = apply(model, tok, [REQUESTS[2]], hparams)
     assert ModelView.of(model).d_ff == view.d_ff + 4
     for layer in record.layers:
         name = view.down_weight_name(layer)
@@ -71,7 +71,7 @@ def test_statistics_on_the_disk_are_found_after_a_growth(tmp_path):
     """The neurons' places are in no covariance: those of before and after it are one file."""
     model, tok = fresh("llama")
     hparams = solving("MEMIT", tmp_path)
-    _, weights, _ = apply_edit(model, tok, [REQUESTS[0]], hparams)
+    _, weights, _ = apply(model, tok, [REQUESTS[0]], hparams)
     restore(model, weights)
     files = sorted(path.name for path in (tmp_path / "stats").glob("covariance*"))
     grown, tok = fresh("llama")
@@ -79,7 +79,7 @@ def test_statistics_on_the_disk_are_found_after_a_growth(tmp_path):
         grown, tok, [REQUESTS[1]], lasting(tmp_path), return_orig_weights=True
     )
     restore(grown, originals)
-    *_, record = apply_edit(grown, tok, [REQUESTS[0]], hparams)
+    *_, record = apply(grown, tok, [REQUESTS[0]], hparams)
     assert files == sorted(path.name for path in (tmp_path / "stats").glob("covariance*"))
     assert all(delta.shape[1] == ModelView.of(model).d_ff for delta in record.deltas.values())
 
@@ -89,7 +89,7 @@ def test_a_grown_model_with_both_kinds_of_edits_is_exported(tmp_path):
     hparams = solving("AlphaEdit", tmp_path)
     records = []
     for request in (REQUESTS[0], REQUESTS[2]):
-        records.append(apply_edit(model, tok, [request], hparams)[2])
+        records.append(apply(model, tok, [request], hparams)[2])
         if request is REQUESTS[0]:
             apply_lasting_to_model(model, tok, [REQUESTS[1]], lasting(tmp_path), records=records)
     base, _ = fresh("llama")
