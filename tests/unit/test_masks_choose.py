@@ -175,7 +175,7 @@ def test_a_mask_from_outside_brings_its_options(own_registry):
 
 
 def masks_of(name, layers, mask_options=None):
-    view = SimpleNamespace(d_ff=6, device_of=lambda layer: "cpu")
+    view = SimpleNamespace(model=None, d_ff=6, device_of=lambda layer: "cpu")
     settings = hparams(MEMITHyperParams, mask=name, mask_options=mask_options)
     return make_masks(ScoringContext(view, None, [], [], layers), settings)
 

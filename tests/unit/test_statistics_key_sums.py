@@ -13,7 +13,9 @@ from helpers.on_gpu import OnGpu
 
 def key_sums(d_ff, dtype=torch.float64, layers=(3,)):
     return KeySums(
-        SimpleNamespace(d_ff=d_ff, device_of=lambda layer: torch.device("cpu")), list(layers), dtype
+        SimpleNamespace(model=None, d_ff=d_ff, device_of=lambda layer: torch.device("cpu")),
+        list(layers),
+        dtype,
     )
 
 
