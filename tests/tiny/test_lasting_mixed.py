@@ -15,6 +15,7 @@ IDS = torch.tensor([[1, 5, 9, 3]])
 POST = {"mask_stage": "post"}
 METHODS = [("AlphaEdit", {}), ("MEMIT", {}), ("ROME", {}), ("NMKE", {"mask_stage": "solve"}), ("NMKE", POST)]
 METHODS += [("NMKE", {**POST, "error_compensation": True}), ("AlphaEdit", {"mask": "pnke"}), ("PNKE", {})]
+METHODS += [("PNKE", {"solver": "adam"})]
 
 
 def lasting(folder):
