@@ -57,9 +57,7 @@ def make_masks(context: ScoringContext, hparams) -> dict[int, NeuronMask]:
         scores = scores_function(context, chosen.scores_options)
     masks, width = {}, own_width(context.view)
     for layer in context.layers:
-        own = scores[layer]
-        if isinstance(own, torch.Tensor):  # PNKE's are a list, of the model's own neurons
-            own = context.own(own)
+        own = context.own(scores[layer])
         if chosen.options is None:
             mask = chosen.function(own)
         else:

@@ -37,9 +37,10 @@ class ScoringContext:
     readings: Readings | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
-    def own(self, scores: Tensor) -> Tensor:
-        """Scores [..., neurons] without those of neurons that edits have added, which no mask chooses."""
-        return scores[..., : own_width(self.view)]
+    def own(self, scores: Any) -> Any:
+        """Scores [..., neurons] without those of neurons that edits have added, which no mask chooses; scores
+        that are no tensor (a list of ``CausalScores``) are without them already."""
+        return scores[..., : own_width(self.view)] if isinstance(scores, Tensor) else scores
 
     def prompts(self, templates: Prompts) -> list[tuple[str, EditRequest]]:
         """(template, request), request-major: the prompt behind every context, or only the ``bare`` one."""

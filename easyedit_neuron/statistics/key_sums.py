@@ -40,9 +40,10 @@ class KeySums:
         self.count = 0
         self.dtype = dtype
         self._devices = {layer: view.device_of(layer) for layer in layers}
-        log_memory_needs(layers, own_width(view), dtype, {str(device) for device in self._devices.values()})
+        width = own_width(view)
+        log_memory_needs(layers, width, dtype, {str(device) for device in self._devices.values()})
         self.sums = {
-            layer: zeros_on_device_or_host(own_width(view), dtype, device, _name(layer))
+            layer: zeros_on_device_or_host(width, dtype, device, _name(layer))
             for layer, device in self._devices.items()
         }
 

@@ -18,7 +18,7 @@ from easyedit_neuron.evaluation import (
     summarize,
     token_accuracy,
 )
-from easyedit_neuron.evaluation.fluency import ngram_entropy, sample_texts
+from easyedit_neuron.evaluation.fluency import _text, ngram_entropy, sample_texts
 from helpers.tiny_models import tiny_model
 
 RECORD = {
@@ -216,8 +216,6 @@ def test_sampling_with_the_cache_equals_sampling_without(llama):
     while len(ids) < 25:
         with torch.no_grad():
             ids = ids + [int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-    from easyedit_neuron.evaluation.fluency import _text
-
     assert sample_texts(model, tok, ["Anna Berg lives in"], 25, top_k=1) == [_text(tok, ids)]
 
 

@@ -27,7 +27,7 @@ TERMS = ("nll", "kl", "penalty", "norm")
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 4}, {"add_eos": True, "last_layer": 0, "neuron_num": 3, "epochs": 3}]
+    "changes", [{"epochs": 4}, {"add_eos": True, "last_layer": 0, "neuron_num": 3, "epochs": 4}]
 )
 def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     """Neurons, every term of the loss at every step's ends, and what is written, repeated neurons
@@ -53,7 +53,7 @@ def test_equals_the_algorithm_spelled_out(exact, model_type, changes):
     torch.testing.assert_close(
         torch.tensor(record.losses[0], dtype=torch.float64), terms.sum(1), rtol=rtol, atol=1e-9
     )
-    assert info["stop"] == "epochs" and info["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.3
+    assert info["stop"] == "epochs" and info["steps"] == hparams.epochs and terms[-1, 0] < terms[0, 0] - 0.5
     assert largest_relative_difference(written(record), summed(neurons, vectors)) < 100 * rtol
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from easyedit_neuron import LastingHyperParams, apply_lasting_to_model
 from easyedit_neuron.arch.view import ModelView
 from easyedit_neuron.editlog import recording, replay, undo
 from easyedit_neuron.edits.write import restore
 from easyedit_neuron.export import export_merged
 from helpers.contract import apply, fresh, parameters, settings
-from helpers.editing import CONTEXTS, REQUESTS, make_hparams, text_file
+from helpers.editing import REQUESTS, make_hparams
 
 IDS = torch.tensor([[1, 5, 9, 3]])
 POST = {"mask_stage": "post"}
@@ -20,19 +20,7 @@ METHODS += [("PNKE", {"solver": "adam"})]
 
 def lasting(folder):
     """In a layer that the others neither change nor read, so that they make the same edits beside it."""
-    return LastingHyperParams(
-        alg_name="Lasting",
-        model_name="in memory",
-        device="cpu",
-        layers=[3],
-        v_num_grad_steps=2,
-        context_templates=CONTEXTS,
-        mom2_dataset=text_file(folder),
-        mom2_n_samples=20,
-        stats_dir=str(folder / "stats"),
-        name_templates=["{}"],
-        capacity=4,
-    )
+    return settings("Lasting", folder, layers=[3], capacity=4)
 
 
 def solving(method, folder, **changes):
@@ -51,7 +39,7 @@ def test_edits_go_on_as_if_nothing_had_grown(method, changes, tmp_path):
     view, expected = ModelView.of(model), parameters(plain)
     with recording(model, tmp_path / "log") as log:
         apply(model, tok, [REQUESTS[0]], hparams)
-        apply_lasting_to_model(model, tok, [REQUESTS[1]], lasting(tmp_path))
+        apply(model, tok, [REQUESTS[1]], lasting(tmp_path))
         *_, record = apply(model, tok, [REQUESTS[2]], hparams)
     assert ModelView.of(model).d_ff == view.d_ff + 4
     for layer in record.layers:
@@ -76,9 +64,7 @@ def test_statistics_on_the_disk_are_found_after_a_growth(tmp_path):
     restore(model, weights)
     files = sorted(path.name for path in (tmp_path / "stats").glob("covariance*"))
     grown, tok = fresh("llama")
-    _, originals = apply_lasting_to_model(
-        grown, tok, [REQUESTS[1]], lasting(tmp_path), return_orig_weights=True
-    )
+    _, originals, _ = apply(grown, tok, [REQUESTS[1]], lasting(tmp_path), return_orig_weights=True)
     restore(grown, originals)
     *_, record = apply(grown, tok, [REQUESTS[0]], hparams)
     assert files == sorted(path.name for path in (tmp_path / "stats").glob("covariance*"))
@@ -92,10 +78,8 @@ def test_a_grown_model_with_both_kinds_of_edits_is_exported(tmp_path):
     for request in (REQUESTS[0], REQUESTS[2]):
         records.append(apply(model, tok, [request], hparams)[2])
         if request is REQUESTS[0]:
-            apply_lasting_to_model(model, tok, [REQUESTS[1]], lasting(tmp_path), records=records)
+            records.append(apply(model, tok, [REQUESTS[1]], lasting(tmp_path))[2])
     base, _ = fresh("llama")
     export_merged(records, base, tok, tmp_path / "merged")
-    from transformers import AutoModelForCausalLM
-
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager")
     torch.testing.assert_close(merged(IDS).logits, model(IDS).logits, atol=1e-5, rtol=1e-5)
