@@ -20,7 +20,7 @@ from torch import Tensor
 from ..arch import ModelView
 from .logsumexp import CPU_CHUNKS, GPU_CHUNKS, perturbed_logsumexp
 from .readings import Readings, WrittenColumns
-from .sampled import VocabularySample
+from .sampled import VocabularySample, exact_where
 
 VocabSum = Literal["exact", "sampled"]
 TOLERANCE = 0.5
@@ -145,24 +145,27 @@ def amplified_log_probs(
         target_logit = logits.gather(1, targets[:, None])
         base = view.softcap(target_logit) - view.softcap(logits).logsumexp(1, keepdim=True)
         # The same with each neuron amplified, a chunk of neurons at a time.
-        amplified = torch.empty_like(scale)
-
+        moved_logits, sums = torch.empty_like(scale), torch.empty_like(scale)
+        unsure = torch.zeros_like(scale, dtype=torch.bool)
         sample = None
         if vocab_sum == "sampled" and view.logit_softcap is None:
             sample = VocabularySample.of(weight, logits)
         for first in range(0, view.d_ff, neurons_at_once):
             chunk = slice(first, first + neurons_at_once)
             directions, chunk_scale = head.directions(written.columns(chunk)), scale[:, chunk]
-            moved_logit = view.softcap(target_logit + chunk_scale * (target_rows @ directions))
+            moved = moved_logits[:, chunk] = view.softcap(
+                target_logit + chunk_scale * (target_rows @ directions)
+            )
             if sample is None:
-                amplified[:, chunk] = moved_logit - exact_sums(logits, directions, chunk_scale)
+                sums[:, chunk] = exact_sums(logits, directions, chunk_scale)
                 continue
-            sums, errors = sample.logsumexp(weight, directions, chunk_scale)
-            spread = (moved_logit - sums).std(1, keepdim=True)
-            unsure = (errors > TOLERANCE * spread).any(0).nonzero().squeeze(1)
-            if len(unsure):
-                sums[:, unsure] = exact_sums(logits, directions[:, unsure], chunk_scale[:, unsure])
-            amplified[:, chunk] = moved_logit - sums
+            sums[:, chunk], errors = sample.logsumexp(weight, directions, chunk_scale)
+            unsure[:, chunk] = errors > TOLERANCE * (moved - sums[:, chunk]).std(1, keepdim=True)
+        if unsure.any():
+            needed = unsure.any(0).nonzero().squeeze(1)
+            some = unsure[:, needed], weight, head.directions(written.columns(needed)), logits
+            sums[unsure] = exact_where(*some, scale[:, needed], chunks.elements)
+        amplified = moved_logits - sums
         # A silent neuron changes exactly nothing; two sums in different order could differ by rounding.
         log_probs[layer] = LogProbabilities(base, torch.where(scale == 0, base, amplified))
     return log_probs

@@ -8,8 +8,8 @@ token v,
 The expectation is split: the K most probable tokens are summed exactly. For the rest, ``exp(x) = 1 + x +
 f(x)``: the mean of x is one product for all neurons, ``(p^T W) columns``, so that only the curvature f is
 estimated, from R tokens drawn by their probability. ``W columns`` of the whole vocabulary is never formed.
-The standard error of the estimate says for which neurons that is not enough; the caller gives these the
-exact sum.
+The standard error of the estimate says for which neurons of which prompts that is not enough; the caller
+gives these the exact sum.
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,11 @@ class VocabularySample:
         """
         top, means = self.top_probs.shape[1], (self.mean_row @ columns) * scale
         sums, errors = torch.empty_like(scale), torch.empty_like(scale)
-        for row, tokens in enumerate(self.tokens):
-            effect = (weight[tokens].to(columns.dtype) @ columns).mul_(scale[row])
+        # Prompts have many tokens in common, those of one edit most: the product once for each.
+        distinct, places = self.tokens.unique(return_inverse=True)
+        effects = weight[distinct].to(columns.dtype) @ columns
+        for row, place in enumerate(places):
+            effect = effects[place].mul_(scale[row])
             # Everything relative to the largest factor, so that no exponential overflows.
             height = effect.amax(0).clamp_min(0.0)
             lowered = (effect - height).exp()
@@ -84,3 +87,27 @@ class VocabularySample:
             sums[row] = total.clamp_min(1e-30).log() + height
             errors[row] = torch.where(total > 0, deviation / total.clamp_min(1e-30), torch.inf)
         return sums + self.log_norm, errors
+
+
+def exact_where(
+    unsure: Tensor, weight: Tensor, columns: Tensor, base: Tensor, scale: Tensor, elements: int
+) -> Tensor:
+    """Log-sum-exp over the whole vocabulary where ``unsure [B, n]`` is true, in the order of its ``nonzero``.
+
+    Args:
+        unsure: prompts and neurons that are asked for. Every neuron costs a product with the unembedding,
+            asked for or not.
+        weight: ``[V, d]`` unembedding.
+        columns, scale: see ``VocabularySample.logsumexp``.
+        base: ``[B, V]`` unperturbed logits.
+        elements: numbers in the largest temporary.
+    """
+    rows, neurons = unsure.nonzero(as_tuple=True)
+    factors = scale[rows, neurons]
+    total = torch.full_like(factors, float("-inf"))
+    step = max(64, elements // max(len(rows), 1))
+    for start in range(0, len(weight), step):
+        effect = columns.T @ weight[start : start + step].to(columns.dtype).T
+        moved = torch.addcmul(base[rows, start : start + step], effect[neurons], factors[:, None])
+        total = torch.logaddexp(total, moved.logsumexp(1))
+    return total

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from benchmarks import vocab_sum
@@ -33,4 +34,5 @@ def test_it_runs(tmp_path, capsys):
     assert vocab_sum.main([*words, "--json", str(file)]) == 0
     (row,) = json.loads(file.read_text())["results"]
     assert row["edits"] == 2 and row["prompts"] == 12 and row["ratio"] > 0 and row["largest"] < 0.05
+    assert row["sampled, of an edit"] == pytest.approx(row["sampled s/edit"] / row["edit without LPS, s"])
     assert "mask differs, mean" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_neuron.attribution.sampled import VocabularySample
+from easyedit_neuron.attribution.sampled import VocabularySample, exact_where
 
 VOCABULARY, WIDTH, NEURONS, PROMPTS = 5000, 24, 40, 3
 
@@ -52,3 +52,12 @@ def test_large_moves_do_not_overflow(case):
     arguments = (tensor.float() for tensor in (weight, columns, 300 * scale))
     sums, errors = VocabularySample.of(weight.float(), base.float()).logsumexp(*arguments)
     assert torch.isfinite(sums).all() and not torch.isnan(errors).any()
+
+
+@pytest.mark.parametrize("elements", [1, 1 << 20])
+def test_the_exact_sum_of_some_prompts_and_neurons(case, elements):
+    weight, columns, scale, base, exact = case
+    asked = torch.rand(PROMPTS, NEURONS, generator=torch.Generator().manual_seed(1)) < 0.2
+    sums = exact_where(asked, weight, columns, base, scale, elements)
+    torch.testing.assert_close(sums, exact[asked])
+    assert exact_where(torch.zeros_like(asked), weight, columns, base, scale, elements).shape == (0,)
