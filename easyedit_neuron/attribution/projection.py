@@ -163,8 +163,9 @@ def amplified_log_probs(
             unsure[:, chunk] = errors > TOLERANCE * (moved - sums[:, chunk]).std(1, keepdim=True)
         if unsure.any():
             needed = unsure.any(0).nonzero().squeeze(1)
-            some = unsure[:, needed], weight, head.directions(written.columns(needed)), logits
-            sums[unsure] = exact_where(*some, scale[:, needed], chunks.elements)
+            directions, pairs = head.directions(written.columns(needed)), unsure[:, needed]
+            factors = scale[:, needed]
+            sums[unsure] = exact_where(pairs, weight, directions, logits, factors, chunks.elements)
         amplified = moved_logits - sums
         # A silent neuron changes exactly nothing; two sums in different order could differ by rounding.
         log_probs[layer] = LogProbabilities(base, torch.where(scale == 0, base, amplified))
