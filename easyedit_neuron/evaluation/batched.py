@@ -56,14 +56,14 @@ def predict_targets(
     device = input_device(model)
     with evaluating(model):
         for batch in by_length(lengths, batch_size):
-            # The logits at position p predict the token at p + 1.
-            first = min(pairs[i].start for i in batch) - 1
-            stop = max(max(lengths[i] for i in batch) - 1, first + 1)
             inputs = right_pad([pairs[i].ids for i in batch], device, [offsets[i] for i in batch])
-            best = logits_at(model, inputs, first, stop).argmax(-1).tolist()
-            for i, row in zip(batch, best):
-                predicted = row[pairs[i].start - 1 - first : lengths[i] - 1 - first]
-                predictions[i] = Prediction(predicted, pairs[i].target_ids)
+            # The logits at position p predict the token at p + 1.
+            asked = [(row, p - 1) for row, i in enumerate(batch) for p in range(pairs[i].start, lengths[i])]
+            rows, places = zip(*asked) if asked else ((), ())
+            best = iter(logits_at(model, inputs, rows, places).argmax(-1).tolist())
+            for i in batch:
+                target = pairs[i].target_ids
+                predictions[i] = Prediction([next(best) for _ in target], target)
     return [predictions[i] for i in range(len(pairs))]
 
 

@@ -82,12 +82,35 @@ def accepted(model, inputs: dict) -> dict:
     return {name: value for name, value in inputs.items() if name in parameters}
 
 
-def logits_at(model, inputs: dict, first: int, stop: int) -> torch.Tensor:
-    """Logits ``[B, stop - first, V]`` of positions ``first .. stop - 1``: V is large, targets are short."""
+def logits_at(model, inputs: dict, rows: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+    """Logits ``[N, V]`` of N positions: ``places[n]`` of row ``rows[n]``.
+
+    V is large and targets are short. Where the unembedding is a module that the model calls with hidden
+    states ``[B, T, d]``, it gets those of the N positions alone; elsewhere the others' logits are dropped.
+    """
+    first, stop = (min(places), max(places) + 1) if places else (0, 1)
+    named = dict(accepted(model, inputs))
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        keep = torch.arange(first, stop)  # on the CPU: it may index hidden states of any device
-        return model(**accepted(model, inputs), use_cache=False, logits_to_keep=keep).logits
-    return model(**accepted(model, inputs), use_cache=False).logits[:, first:stop]
+        named["logits_to_keep"] = torch.arange(first, stop)  # on the CPU: of hidden states of any device
+    else:
+        first = 0
+    at = torch.tensor([list(rows), [place - first for place in places]], dtype=torch.long)
+    picked = False
+
+    def pick(_, args):
+        nonlocal picked
+        if len(args) == 1 and args[0].dim() == 3 and len(args[0]) == len(inputs["input_ids"]):
+            picked = True
+            return (args[0][tuple(at.to(args[0].device))][None],)
+
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(pick) if isinstance(head, torch.nn.Module) else None
+    try:
+        logits = model(**named, use_cache=False).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    return logits[0] if picked else logits[tuple(at.to(logits.device))]
 
 
 @contextlib.contextmanager

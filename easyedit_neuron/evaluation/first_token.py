@@ -46,8 +46,7 @@ def _log_probabilities(model, tok, prompts: Sequence[str], batch_size: int) -> l
     with evaluating(model):
         for batch in by_length([len(row) for row in rows], batch_size):
             inputs = right_pad([rows[i] for i in batch], input_device(model))
-            first = min(len(rows[i]) for i in batch) - 1
-            logits = logits_at(model, inputs, first, max(len(rows[i]) for i in batch))
+            logits = logits_at(model, inputs, range(len(batch)), [len(rows[i]) - 1 for i in batch])
             for i, line in zip(batch, logits):
-                result[i] = line[len(rows[i]) - 1 - first].float().log_softmax(-1).cpu()
+                result[i] = line.float().log_softmax(-1).cpu()
     return [result[i] for i in range(len(rows))]

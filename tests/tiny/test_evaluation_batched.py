@@ -7,6 +7,7 @@ import torch
 
 from easyedit_neuron.errors import RequestError
 from easyedit_neuron.evaluation import exact_match_by_generation, perplexity, predict_targets, token_accuracy
+from easyedit_neuron.evaluation.batching import accepted, evaluating, logits_at, right_pad
 from helpers.tiny_models import MODEL_TYPES, tiny_model
 
 PROMPTS = [
@@ -45,6 +46,24 @@ def test_no_pad_token_is_needed_and_a_pad_token_in_the_target_counts_as_a_token(
     (prediction,) = predict_targets(model, tok, ["Oslo is"], ["Paris</s>"])
     assert prediction.target[-1] == tok.eos_token_id
     assert (prediction.predicted, prediction.target) == one_by_one(model, tok, "Oslo is", "Paris</s>")
+
+
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("head", ["module", "unknown"])
+def test_logits_of_chosen_positions_are_those_of_all(kind, head, monkeypatch):
+    model, _ = tiny_model(kind)
+    inputs = right_pad([[5, 6, 7, 8, 9], [7, 8, 9], [10, 11]], "cpu")
+    if head == "unknown":
+        monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    rows, places = [0, 0, 2, 1], [3, 2, 1, 1]
+    with evaluating(model):
+        chosen = logits_at(model, inputs, rows, places)
+        expected = model(**accepted(model, inputs), use_cache=False).logits[rows, places]
+        nothing = logits_at(model, inputs, [], [])
+    torch.testing.assert_close(chosen, expected)
+    assert torch.equal(chosen.argmax(-1), expected.argmax(-1)) and len(nothing) == 0
+    handles = getattr(model.lm_head, "_forward_pre_hooks", {}) if hasattr(model, "lm_head") else {}
+    assert not handles, "nothing stays behind"
 
 
 def test_groups_shift_absolute_positions_as_left_padding_does():

@@ -1,0 +1,23 @@
+"""The benchmark of measuring: it runs, and times nothing where the numbers differ."""
+
+import json
+
+from benchmarks import measuring
+
+WORDS = ["--model", "tiny-llama", "--data", "tiny-world", "--edits", "3", "--prompts", "2"]
+WORDS += ["--tokens", "4", "--repeats", "1"]
+
+
+def test_it_runs(tmp_path, capsys):
+    file = tmp_path / "result.json"
+    assert measuring.main([*WORDS, "--json", str(file)]) == 0
+    metrics, texts = json.loads(file.read_text())["results"]
+    assert metrics["ratio"] > 0 and metrics["floor_seconds"] > 0
+    assert texts["texts that differ"] == 0
+    assert "floor" in capsys.readouterr().out
+
+
+def test_other_numbers_are_not_timed(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "evaluate_all", lambda *_, **__: [])
+    assert measuring.main(WORDS) == 1
+    assert "no timing" in capsys.readouterr().out
