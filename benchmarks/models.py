@@ -16,9 +16,12 @@ SIZES = (
 SHAPES = {
     "80m": dict(zip(SIZES, (512, 2048, 12, 8, 8, 32000))),
     "llama3-8b": dict(zip(SIZES, (4096, 14336, 32, 32, 8, 128256)), rope_theta=500000.0),
+    "smollm2": dict(zip(SIZES, (576, 1536, 30, 9, 3, 49152))),
+    "wide": dict(zip(SIZES, (512, 14336, 10, 8, 8, 2000))),
     "tiny": dict(zip(SIZES, (64, 160, 10, 4, 2, 2000))),
 }
-"""Sizes by name; embeddings are not tied. ``tiny`` is for tests of the programs."""
+"""Sizes by name; embeddings are not tied. ``wide`` has the FFNs of Llama-3-8B in a model that a CPU
+holds; ``tiny`` is for tests of the programs."""
 
 
 def tokenizer():
