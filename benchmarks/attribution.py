@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = timing.milliseconds({"product": product, "powers of two": powers})
     share = statistics.median(result.ours) / (product + powers)
     print(f"    floor: {parts}; ours is {share:.2f} times that")
-    timing.write_json(args, [row], difference=difference)
+    timing.save(args, [row], difference=difference)
     return 0
 
 

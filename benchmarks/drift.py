@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         problem = synthetic.problem(path, directions, args.L2, args.weight)
         for dtype in args.kept:
             results += measure(path, problem, getattr(torch, dtype), args)
-    timing.write_json(args, results)
+    timing.save(args, results)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
             lambda: peer.edit(take(args.batch)), lambda: edit(take(args.batch)), 1, warm_up=0
         )
         results.append(timing.report(f"AlphaEdit, both batch {args.batch}, whole call", batched))
-        timing.write_json(args, results, layers=shared.layers)
+        timing.save(args, results, layers=shared.layers)
     return 0
 
 

@@ -25,7 +25,7 @@ from easyedit_neuron.registry import get_method
 from easyedit_neuron.resources import cache_dir
 from easyedit_neuron.utils.fingerprint import tensors_fingerprint
 
-from .timing import parse, parser, seconds, write_json
+from .timing import parse, parser, save, seconds
 
 METHODS = ("NMKE", "MEMIT", "PNKE", "FiNE", "KNE")
 D_MODEL, D_FF, LAYERS = 4096, 14336, range(4, 9)
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--shapes", action="store_true", help="the entries at the sizes of Llama-3-8B")
     args = parse(options, argv)
     if args.shapes:
-        write_json(args, measure_shapes())
+        save(args, measure_shapes())
         return
     print(
         f"{'method':<7} {'dtype':<9} {'bytes/edit':>11} {'log ms':>8} {'edit ms':>9} {'replay ms':>10} "
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{row['undo_error']:>10.2f}",
                 flush=True,
             )
-    write_json(args, rows)
+    save(args, rows)
 
 
 if __name__ == "__main__":

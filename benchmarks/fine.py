@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         results.append(row)
     peaks = ", ".join(f"{name} {readable(count)}" for name, count in memory.items())
     print(f"peak memory of an edit beside the model: {peaks}")
-    timing.write_json(args, results, memory=memory, difference=difference)
+    timing.save(args, results, memory=memory, difference=difference)
     return 0
 
 

@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         results[name] = row
         cells = [f"{row[column]:.{digits}f}" for column, digits in COLUMNS.items()]
         print(timing.markdown_row([name, *cells]), flush=True)
-    timing.write_json(args, results)
+    timing.save(args, results)
     return 0
 
 

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     edited = subject(args.model, "not used")
     hparams = AlphaEditHyperParams(**edited.fields | {"v_stop_loss": 0.0})
     results = [measure(edited, hparams, batch, args.repeats) for batch in (1, args.batch)]
-    timing.write_json(args, results, layers=hparams.layers)
+    timing.save(args, results, layers=hparams.layers)
     return 0
 
 

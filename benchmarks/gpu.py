@@ -290,7 +290,7 @@ def write(args, cells: list[Cell], spent: float) -> None:
     """Both files, whole."""
     args.json = args.out / "gpu.json"
     rows = [{"name": cell.name, **dataclasses.asdict(cell)} for cell in cells]
-    timing.write_json(args, rows, target=TARGET, spent=spent, layers=LAYERS)
+    timing.save(args, rows, target=TARGET, spent=spent, layers=LAYERS)
     (args.out / "gpu.md").write_text(page(args, cells, spent), encoding="utf-8")
 
 

@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     results = []
     for name in args.methods:
         results += measure(name, model, tok, args.counts, args.repeats, args.device)
-    timing.write_json(args, results, earlier_edits="synthetic keys")
+    timing.save(args, results, earlier_edits="synthetic keys")
     return 0
 
 

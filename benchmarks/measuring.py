@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     if row is None:
         return 1
     prompts = [request["prompt"] for request in requests[: args.prompts]]
-    timing.write_json(args, [row, texts(model, tok, prompts, args.tokens, args.repeats)])
+    timing.save(args, [row, texts(model, tok, prompts, args.tokens, args.repeats)])
     return 0
 
 

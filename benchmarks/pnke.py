@@ -179,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
         results.append(row)
     for solver in ("closed_form", "adam"):
         results.append(whole_edits(solver, model, tok, templates, take, args))
-    timing.write_json(args, results, difference=difference)
+    timing.save(args, results, difference=difference)
     return 0
 
 

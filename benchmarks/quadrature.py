@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{spent:.1f}",
             )
             print(timing.markdown_row([rule, steps, layer, *values]), flush=True)
-    timing.write_json(args, results, edits=len(requests))
+    timing.save(args, results, edits=len(requests))
     return 0
 
 

@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     if results:
         mean = math.exp(sum(math.log(row["ratio"]) for row in results) / len(results))
         print(f"geometric mean of the ratios: {mean:.1f}")
-    timing.write_json(args, results)
+    timing.save(args, results)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
         result = timing.alternate(measure_peer, measure_ours, args.repeats, warm_up=0)
     row = timing.report(f"statistics of {len(LAYERS)} layers", result)
     sizes = {"tokens": tokens, "texts": len(texts), "layers": LAYERS}
-    timing.write_json(args, [row], peer=peer_name, difference=difference, **sizes)
+    timing.save(args, [row], peer=peer_name, difference=difference, **sizes)
     return 0
 
 

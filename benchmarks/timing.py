@@ -6,13 +6,19 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+FILES = ("json", "append")
+"""Options that name where results go."""
+COLUMNS = ("date", "program", "what", "peer", "ours", "ratio", "floor", "machine", "versions")
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,10 @@ def markdown_row(cells) -> str:
 
 
 def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
-    """A parser with ``--json``, ``--device`` and an option for every integer with its default."""
+    """A parser with ``--json``, ``--append``, ``--device``, and an option for every integer."""
     result = argparse.ArgumentParser(description=doc.splitlines()[0])
     result.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    result.add_argument("--append", type=Path, metavar="FILE", help="add the ratios to this Markdown table")
     result.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     for name, default in integers.items():
         option = f"--{name.replace('_', '-')}"
@@ -125,10 +132,9 @@ def parse(arguments: argparse.ArgumentParser, argv: list[str] | None = None) -> 
     return args
 
 
-def write_json(args: argparse.Namespace, results: object, **settings) -> None:
-    """Write results, arguments, other settings and the machine to ``--json``; without it, nothing."""
-    if args.json is None:
-        return
+def save(args: argparse.Namespace, results: object, **settings) -> None:
+    """Write results, arguments, other settings and the machine to ``--json``, and a line for each row of
+    ``report`` to ``--append``; without these, nothing."""
     machine = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -136,10 +142,34 @@ def write_json(args: argparse.Namespace, results: object, **settings) -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "platform": platform.platform(),
     }
-    settings = {name: value for name, value in vars(args).items() if name != "json"} | settings
+    if args.append is not None:
+        timed_rows = [row for row in results if "peer_seconds" in row] if isinstance(results, list) else []
+        _append(args.append, timed_rows, machine)
+    if args.json is None:
+        return
+    settings = {name: value for name, value in vars(args).items() if name not in FILES} | settings
     content = {"machine": machine, "settings": settings, "results": results}
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _append(file: Path, rows: list[dict], machine: dict[str, Any]) -> None:
+    """Lines of a Markdown table, the last thing in a file; its head where it is not there yet."""
+    place = machine["gpu"] or f"{machine['cpus']} CPUs, {machine['threads']} of torch's threads"
+    versions = f"torch {machine['torch']}, transformers {metadata.version('transformers')}"
+    lines = []
+    for row in rows:
+        floor = row.get("floor_seconds")
+        floor = sum(floor.values()) if isinstance(floor, dict) else floor
+        peer, ours = (statistics.median(row[f"{who}_seconds"]) for who in ("peer", "ours"))
+        cells = [time.strftime("%Y-%m-%d"), f"`{Path(sys.argv[0]).stem}`", row["name"], _readable(peer)]
+        cells += [_readable(ours), f"{row['ratio']:.1f}", "–" if floor is None else _readable(floor)]
+        lines.append(markdown_row([*cells, place, versions]) + "\n")
+    head = markdown_row(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|\n"
+    head = "" if file.exists() and head in file.read_text(encoding="utf-8") else head
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(head + "".join(lines))
 
 
 def _synchronise() -> None:

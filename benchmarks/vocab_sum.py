@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     row |= {"mask differs, mean": statistics.fmean(shares), "largest": max(shares)}
     print(timing.markdown_row(list(row)) + "\n" + "|---" * len(row) + "|")
     print(timing.markdown_row([f"{value:.4g}" for value in row.values()]))
-    timing.write_json(args, [row], edits=len(requests))
+    timing.save(args, [row], edits=len(requests))
     return 0
 
 

@@ -10,10 +10,14 @@ WORDS += ["--tokens", "4", "--repeats", "1"]
 
 def test_it_runs(tmp_path, capsys):
     file = tmp_path / "result.json"
-    assert measuring.main([*WORDS, "--json", str(file)]) == 0
+    table = tmp_path / "speed.md"
+    assert measuring.main([*WORDS, "--json", str(file), "--append", str(table)]) == 0
     metrics, texts = json.loads(file.read_text())["results"]
     assert metrics["ratio"] > 0 and metrics["floor_seconds"] > 0
     assert texts["texts that differ"] == 0
+    head, _, *lines = table.read_text().splitlines()
+    assert [line.count("|") for line in lines] == [head.count("|")] * 2, "metrics and fluency"
+    assert f"| {metrics['ratio']:.1f} |" in lines[0] and "torch" in lines[0]
     assert "floor" in capsys.readouterr().out
 
 
