@@ -1,5 +1,6 @@
 """Whether a tokenizer fits its model, and the texts that it is about to read."""
 
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -56,10 +57,14 @@ def check_vocabulary(model, tok, texts: Sequence[str]) -> None:
             "the tokenizer has unknown tokens in %d text(s), such as %r", len(unknown_texts), unknown_texts[0]
         )
     if len(tok) < LEAST_SIZE * rows:
-        LOG.warning(
-            "the tokenizer has %s tokens and the model %s: do they belong together? If not, %s",
-            *(f"{len(tok):,}", f"{rows:,}", REMEDY),
-        )
+        _warn_of_size(len(tok), rows)
+
+
+@functools.cache
+def _warn_of_size(tokens: int, rows: int) -> None:
+    """Once, not at each of a thousand edits."""
+    warning = "the tokenizer has %s tokens and the model %s: do they belong together? If not, %s"
+    LOG.warning(warning, f"{tokens:,}", f"{rows:,}", REMEDY)
 
 
 def positions(model) -> int | None:

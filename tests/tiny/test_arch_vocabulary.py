@@ -144,8 +144,9 @@ def test_small_deviations_are_a_warning(tmp_path, caplog):
         )
     assert "unknown tokens in 1 text(s)" in caplog.text
     caplog.clear()
-    check_vocabulary(tiny_model("gpt2", vocab_size=1000)[0], tok, TEXTS)
-    assert "the tokenizer has 300 tokens and the model 1,000" in caplog.text
+    for _ in range(2):
+        check_vocabulary(tiny_model("gpt2", vocab_size=1000)[0], tok, TEXTS)
+    assert caplog.text.count("the tokenizer has 300 tokens and the model 1,000") == 1, "once is enough"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
