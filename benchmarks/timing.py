@@ -163,7 +163,9 @@ def _append(file: Path, rows: list[dict], machine: dict[str, Any]) -> None:
         floor = sum(floor.values()) if isinstance(floor, dict) else floor
         peer, ours = (statistics.median(row[f"{who}_seconds"]) for who in ("peer", "ours"))
         cells = [time.strftime("%Y-%m-%d"), f"`{Path(sys.argv[0]).stem}`", row["name"], _readable(peer)]
-        cells += [_readable(ours), f"{row['ratio']:.1f}", "–" if floor is None else _readable(floor)]
+        low, high = row["spread"]
+        ratio = f"{row['ratio']:.1f} ({low:.1f} to {high:.1f}, {len(row['ours_seconds'])} pairs)"
+        cells += [_readable(ours), ratio, "–" if floor is None else _readable(floor)]
         lines.append(markdown_row([*cells, place, versions]) + "\n")
     head = markdown_row(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|\n"
     head = "" if file.exists() and head in file.read_text(encoding="utf-8") else head
