@@ -12,7 +12,7 @@ second.
 time, d_ff^2 a key; the edits measured here may miss the one in 256 that does.
 
 Peer: EasyEdit's equation of the same path by ``torch.linalg.solve`` (``solve.Peer``), one layer timed beside
-every edit, times the number of layers; its cost does not depend on the number of earlier edits.
+every edit at the first number, times the number of layers; its cost does not depend on the earlier edits.
 """
 
 import statistics
@@ -62,21 +62,21 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
     }
     directions = synthetic.energetic_directions(view.d_ff, rank, device=device)
     problem = synthetic.problem(path, directions, hparams.L2, hparams.mom2_update_weight)
-    peer = Peer(problem, synthetic.KeySource(view.d_ff, device=device), 1)
+    peer, peer_times = Peer(problem, synthetic.KeySource(view.d_ff, device=device), 1), []
     with torch.no_grad():
         peer.edit()  # the warm-up
-    rows = []
+    rows: list[dict] = []
     for count in sorted(counts):
         reset_peak(device)
         fill(state, sources, count - 2)
         # One edit takes up the synthetic keys; the ones after it are measured.
-        records, times, peer_times = [], [], []
+        records, times = [], []
         apply(model, tok, take(1), hparams, records=records)
         number = sum(state.counts) + 1
         for _ in range(repeats):
             times.append(timing.seconds(apply, model, tok, take(1), hparams, records=records))
             with torch.no_grad():
-                peer_times.append(len(LAYERS) * timing.seconds(peer.edit))
+                peer_times += [] if rows else [len(LAYERS) * timing.seconds(peer.edit)]
         row = {
             "method": name,
             "count": count,
