@@ -100,7 +100,9 @@ def byte_level_tokenizer(fields: dict[str, Any]) -> Any:
         pair = [(bos, vocabulary[bos])]
         with_bos = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=pair)
         backend.post_processor = processors.Sequence([backend.post_processor, with_bos])
-    tok = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
+    # transformers 4 gives token types by default, which these models do not take
+    options = {"clean_up_tokenization_spaces": False, "model_input_names": ["input_ids", "attention_mask"]}
+    tok = PreTrainedTokenizerFast(tokenizer_object=backend, **options, **special)
     tok.chat_template = fields.get("tokenizer.chat_template")
     return tok
 

@@ -219,6 +219,12 @@ def tiny_tokenizer(bos: bool = True, pad: bool = True) -> PreTrainedTokenizerFas
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
 
 
+def skip_without(model_type: str) -> None:
+    """Skip the test where transformers is too old for a type."""
+    if model_type not in CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+
+
 def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype=torch.float32, **overrides):
     """A random model of an architecture and a tokenizer for it.
 
@@ -232,8 +238,7 @@ def tiny_model(model_type: str, seed: int = 0, *, bos: bool | None = None, dtype
     Returns:
         ``(model in eval mode, tokenizer)``. The test is skipped where transformers is too old for the type.
     """
-    if model_type not in CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+    skip_without(model_type)
     tok = tiny_tokenizer(model_type in WITH_BOS if bos is None else bos)
     fields = {**_SIZES[model_type], "vocab_size": len(tok), **overrides}
     config = AutoConfig.for_model(

@@ -21,7 +21,7 @@ from easyedit_neuron.errors import ArchitectureError
 from easyedit_neuron.models.lasting.lasting_main import apply_lasting_to_model
 from helpers.contract import apply, settings
 from helpers.editing import REQUESTS, changed_tensors, make_hparams, snapshot
-from helpers.tiny_models import ALL_TYPES, RELATIVES, tiny_model, tiny_tokenizer
+from helpers.tiny_models import ALL_TYPES, RELATIVES, skip_without, tiny_model, tiny_tokenizer
 
 SIZES = dict(
     vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
@@ -31,6 +31,7 @@ SIZES = dict(
 
 def unknown(model_type, **fields):
     """A random model of a type without an entry."""
+    skip_without(model_type)
     fields = {**SIZES, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1, **fields}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -29,7 +29,7 @@ from helpers.editing import (
     target_nll,
 )
 from helpers.editing import apply as apply_edit
-from helpers.tiny_models import MORE_TYPES, RELATIVES, tiny_model
+from helpers.tiny_models import MORE_TYPES, RELATIVES, skip_without, tiny_model
 
 NOT_WIDER = dict.fromkeys(("bloom", "mpt"), "its config does not say how many an FFN has")
 POST_NORM = ("gemma3_text", "glm4", "olmo2")  # a norm behind the FFN: only the direction can be given
@@ -168,6 +168,7 @@ def test_adam_needs_an_ffn_of_its_own(tmp_path):
     "model_type", ["mixtral", "qwen2_moe", "qwen3_moe", "qwen3_5_moe_text", "granitemoe", "olmoe"]
 )
 def test_experts_are_a_clear_no(model_type):
+    skip_without(model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, num_hidden_layers=2))
     with pytest.raises(ArchitectureError, match=f"'{model_type}' has experts .*no single down projection"):

@@ -38,7 +38,7 @@ def edit_of(model, tok, folder, method="MEMIT"):
     [
         ("llama", {}),
         ("llama", {"tie_word_embeddings": True}),
-        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rope_theta": 500.0}),
         ("mistral", {}),
         ("qwen2", {}),
     ],

@@ -70,7 +70,8 @@ def test_every_input_is_in_the_key(llama, tmp_path):
     other_text = tmp_path / "other.txt"
     other_text.write_text("Anna Berg lives in Rome.")
     changed_model, _ = tiny_model("llama", seed=1)
-    other_theta, _ = tiny_model("llama", rope_parameters={"rope_type": "default", "rope_theta": 100.0})
+    rope = {"rope_type": "default", "rope_theta": 100.0}
+    other_theta, _ = tiny_model("llama", rope_parameters=rope, rope_theta=100.0)  # of transformers 5, and 4
     measure(model, tok, hparams)
     assert len(files(tmp_path)) == 3
     for number, (m, t, h, threshold) in enumerate(
