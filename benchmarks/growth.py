@@ -75,8 +75,9 @@ def measure(name: str, model, tok, counts: list[int], repeats: int, device: str)
         number = sum(state.counts) + 1
         for _ in range(repeats):
             times.append(timing.seconds(apply, model, tok, take(1), hparams, records=records))
-            with torch.no_grad():
-                peer_times += [] if rows else [len(LAYERS) * timing.seconds(peer.edit)]
+            if not rows:
+                with torch.no_grad():
+                    peer_times.append(len(LAYERS) * timing.seconds(peer.edit))
         row = {
             "method": name,
             "count": count,

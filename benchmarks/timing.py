@@ -154,7 +154,10 @@ def save(args: argparse.Namespace, results: object, **settings) -> None:
 
 
 def _append(file: Path, rows: list[dict], machine: dict[str, Any]) -> None:
-    """Lines of a Markdown table, the last thing in a file; its head where it is not there yet."""
+    """Lines of a Markdown table, the last thing in a file; its head where it is not there yet. Without rows
+    nothing."""
+    if not rows:
+        return
     place = machine["gpu"] or f"{machine['cpus']} CPUs, {machine['threads']} of torch's threads"
     versions = f"torch {machine['torch']}, transformers {metadata.version('transformers')}"
     lines = []

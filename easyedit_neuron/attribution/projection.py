@@ -133,10 +133,6 @@ def amplified_log_probs(
     target_rows = weight[targets].to(head.gain.dtype)
     log_probs = {}
 
-    def exact_sums(logits: Tensor, columns: Tensor, column_scale: Tensor) -> Tensor:
-        chunk = tokens_at_once, chunks.elements
-        return perturbed_logsumexp(weight, columns, logits, column_scale, view.logit_softcap, *chunk)
-
     for layer, activations in readings.activations.items():
         written = WrittenColumns.of(view, layer, readings.ffn_out[layer])
         scale = amplify * activations * written.factor[:, None] / head.sigma
@@ -157,7 +153,10 @@ def amplified_log_probs(
                 target_logit + chunk_scale * (target_rows @ directions)
             )
             if sample is None:
-                sums[:, chunk] = exact_sums(logits, directions, chunk_scale)
+                sizes = tokens_at_once, chunks.elements
+                sums[:, chunk] = perturbed_logsumexp(
+                    weight, directions, logits, chunk_scale, view.logit_softcap, *sizes
+                )
                 continue
             sums[:, chunk], errors = sample.logsumexp(weight, directions, chunk_scale)
             unsure[:, chunk] = errors > TOLERANCE * (moved - sums[:, chunk]).std(1, keepdim=True)

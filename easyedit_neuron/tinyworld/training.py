@@ -73,18 +73,18 @@ def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    quiet = {"special_tokens": [BOS, EOS, PAD, UNK], "show_progress": False}
+    options = {"special_tokens": [BOS, EOS, PAD, UNK], "show_progress": False}
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, **quiet)
+    trainer = trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, **options)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     special = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "unk_token": UNK}
     # transformers 4 takes its own default for the space, and gives token types that the model does not take
-    options = {"add_prefix_space": True, "model_input_names": ["input_ids", "attention_mask"]}
-    options |= {"model_max_length": 256, "padding_side": "right"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **options)
+    settings = {"add_prefix_space": True, "model_input_names": ["input_ids", "attention_mask"]}
+    settings |= {"model_max_length": 256, "padding_side": "right"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **settings)
 
 
 def new_model(tok: PreTrainedTokenizerFast, config: TrainConfig) -> LlamaForCausalLM:

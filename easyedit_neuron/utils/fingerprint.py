@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-_CHUNKS = {"cpu": 1 << 16}
-"""Device type -> elements taken at once: what a core's cache holds; elsewhere ``_CHUNK``, for fewer calls."""
-_CHUNK = 1 << 23
+_CPU_CHUNK, _CHUNK = 1 << 16, 1 << 23
+"""Elements taken at once: what a core's cache holds; on other devices more, for fewer calls."""
 # Odd, from the golden ratio: neighbouring positions get unrelated weights in int64 arithmetic.
 _STEP = 0x9E3779B97F4A7C15 - (1 << 64)
 
@@ -23,22 +22,17 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
     """
     flat = tensor.detach().contiguous().flatten()
     bits = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
-    chunk = min(_CHUNKS.get(bits.device.type, _CHUNK), bits.numel())
+    chunk = max(1, min(_CPU_CHUNK if bits.device.type == "cpu" else _CHUNK, bits.numel()))
     # A chunk starts at an even place, where the weight is start * _STEP more than in the first chunk.
     weights = torch.arange(chunk, device=bits.device) * _STEP | 1
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     weighted = torch.empty_like(weights)  # one for all chunks: a new one each time costs more than the sums
-    for start in range(0, bits.numel(), max(chunk, 1)):
+    for start in range(0, bits.numel(), chunk):
         part = bits[start : start + chunk]
         size = part.numel()
         total += torch.mul(part, weights[:size], out=weighted[:size]).sum()
-        total += part.sum(dtype=torch.int64) * _wrapped(start * _STEP)
+        total += part.sum(dtype=torch.int64) * start * _STEP
     return int(total)
-
-
-def _wrapped(number: int) -> int:
-    """The number modulo 2^64, as a signed one of 64 bits."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -87,12 +81,10 @@ def _without_zeros(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dim() not in (1, 2) or not tensor.numel():
         return tensor
     if tensor.dim() == 2:
-        empty = (tensor[:, 0] == 0).nonzero()[:, 0]  # only these rows can be zeros: few are read
-        empty = empty[~tensor[empty].any(1).bool()]  # of bytes it is bytes
-        if len(empty):
-            present = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
-            present[empty] = False
-            tensor = tensor[present]
+        present = tensor[:, 0] != 0
+        rest = ~present  # only these rows can be zeros: few are read whole
+        present[rest] = tensor[rest].any(1).bool()  # of bytes it is bytes
+        tensor = tensor if bool(present.all()) else tensor[present]
     if tensor.numel() and not bool(tensor[..., -1].any()):
         present = tensor.any(0).bool() if tensor.dim() == 2 else tensor != 0
         tensor = tensor[..., : int(present.nonzero().max()) + 1 if bool(present.any()) else 0]

@@ -27,7 +27,7 @@ def test_checksum_does_not_depend_on_the_chunks_or_the_memory_order(monkeypatch)
     values = torch.randn(9, 7, generator=torch.Generator().manual_seed(0))
     whole = fp.tensor_checksum(values)
     assert fp.tensor_checksum(values.t().contiguous().t()) == whole
-    monkeypatch.setitem(fp._CHUNKS, "cpu", 10)
+    monkeypatch.setattr(fp, "_CPU_CHUNK", 10)
     assert fp.tensor_checksum(values) == whole
 
 
